@@ -1,0 +1,106 @@
+//! The server's clock: whole seconds since start, and the one place where a client's exptime becomes
+//! an expiry time.
+//!
+//! ```text
+//! exptime (wire)      0          negative     1..=30 days        above
+//! expires_at (inside) 0 = never  1 = expired  now + exptime      absolute Unix time - start, at least 1
+//! ```
+//!
+//! The clock is advanced once a second by `tick`, from the monotonic clock, so that a stepped wall clock
+//! neither expires nor revives anything. Readers pay one relaxed load. It starts at 2: an item stored in
+//! the first second has an age, and 1 is free to mean "already expired".
+//!
+//! Not here: who calls `tick`.
+
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// exptimes up to this many seconds (30 days) are relative, larger ones are absolute Unix times.
+pub const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
+
+/// `uptime` of a server that has just started.
+const FIRST_SECOND: u32 = 2;
+
+/// Seconds since start. See the module's head.
+#[derive(Debug)]
+pub struct Clock {
+    now: AtomicU32,
+    /// Seconds that `debugtime` has added.
+    offset: AtomicI64,
+    started: Instant,
+    /// Unix time of second 0 of this clock.
+    epoch: i64,
+}
+
+impl Clock {
+    /// A clock that starts now.
+    pub fn new() -> Clock {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
+        Clock {
+            now: AtomicU32::new(FIRST_SECOND),
+            offset: AtomicI64::new(0),
+            started: Instant::now(),
+            epoch: unix - i64::from(FIRST_SECOND),
+        }
+    }
+
+    /// The current second.
+    #[inline]
+    pub fn now(&self) -> u32 {
+        self.now.load(Ordering::Relaxed)
+    }
+
+    /// Brings `now` up to date with the monotonic clock. Called about ten times a second.
+    pub fn tick(&self) {
+        let elapsed = self.started.elapsed().as_secs() as i64 + i64::from(FIRST_SECOND);
+        let now = (elapsed + self.offset.load(Ordering::Relaxed)).clamp(1, i64::from(u32::MAX));
+        self.now.store(now as u32, Ordering::Relaxed);
+    }
+
+    /// Moves the clock by `seconds`: `debugtime`, and tests of everything that waits.
+    pub fn advance(&self, seconds: i64) {
+        self.offset.fetch_add(seconds, Ordering::Relaxed);
+        self.tick();
+    }
+
+    /// The Unix time of a second of this clock.
+    pub fn unix(&self, second: u32) -> i64 {
+        self.epoch + i64::from(second)
+    }
+
+    /// Turns the exptime of a request into `expires_at`; 0 is never.
+    pub fn expires_at(&self, exptime: i64) -> u32 {
+        match exptime {
+            0 => 0,
+            i64::MIN..0 => 1,
+            1..=RELATIVE_MAX => self.now().saturating_add(exptime as u32),
+            _ => (exptime - self.epoch).clamp(1, i64::from(u32::MAX)) as u32,
+        }
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Clock {
+        Clock::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exptimes() {
+        let clock = Clock::new();
+        clock.advance(100);
+        assert_eq!(clock.expires_at(0), 0);
+        assert_eq!(clock.expires_at(-1), 1);
+        assert_eq!(clock.expires_at(i64::MIN), 1);
+        assert_eq!(clock.expires_at(10), clock.now() + 10);
+        assert_eq!(clock.expires_at(RELATIVE_MAX), clock.now() + RELATIVE_MAX as u32);
+        assert_eq!(clock.expires_at(RELATIVE_MAX + 1), 1);
+        let unix = clock.unix(clock.now());
+        assert_eq!(clock.expires_at(unix + 5), clock.now() + 5);
+        assert_eq!(clock.expires_at(i64::MAX), u32::MAX);
+    }
+}

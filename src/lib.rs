@@ -1,0 +1,48 @@
+//! twincache: a memcached drop-in.
+//!
+//! ```text
+//!  any memcached client
+//!      |  text / meta / binary
+//!  +---v------------------------------------------------------+
+//!  | net       acceptor -> worker loops -> connections        |
+//!  | protocol  bytes -> requests                              |
+//!  | command   what a verb means                              |
+//!  | store     shards of (hash table, slab pages, LRUs)       |
+//!  +----------------------------------------------------------+
+//! ```
+//!
+//! # The way of a request
+//!
+//! ```text
+//! 1 net/worker    poll -> token -> connection
+//! 2 net/conn      read into the worker's shared buffer
+//! 3 protocol      parse: Request | NeedBody | Partial | Bad
+//! 4 command       run(request, context, output)
+//! 5 store         hash once, lock one shard, probe once
+//! 6 command       encode the reply straight into the output
+//! 7 net/conn      one write for everything that was answered; stay, yield or close
+//! ```
+//!
+//! # Who may import whom
+//!
+//! ```text
+//! main -> config, net, sys          net -> command, protocol, store (handle only), config, watch, sys
+//! command -> protocol, store, config, watch        store -> sys        protocol -> nothing
+//! everyone but protocol -> clock, stats
+//! ```
+//!
+//! `protocol` and `store` never meet except in `command`. `tests/tidy.rs` holds the sources to this.
+
+pub mod clock;
+pub mod command;
+pub mod config;
+pub mod net;
+pub mod protocol;
+pub mod stats;
+pub mod store;
+pub mod sys;
+pub mod watch;
+
+/// What clients see as the server's version. Clients compare it with memcached's numbers to decide
+/// what the server can do, so it names the memcached release whose surface this server offers.
+pub const VERSION: &str = "1.6.45";

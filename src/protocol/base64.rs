@@ -1,0 +1,1 @@
+//! Base64 of binary keys in the meta protocol.

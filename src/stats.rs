@@ -1,0 +1,254 @@
+//! Counters and the registry that sums them.
+//!
+//! ```text
+//! worker i is the only writer of Counters i (padded, relaxed load + store, no locked instruction)
+//! Registry: all Counters + gauges + the baseline of the last `stats reset`
+//! a statistic = sum over workers - baseline
+//! ```
+//!
+//! `stats reset` takes a baseline instead of writing zeros, so it needs no lock and loses no count.
+//!
+//! Not here: names on the wire and their order (`command/stats.rs`), what the store counts under its
+//! shard locks (`store`).
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// A counter with one writer. Readers may be a little late.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`. Only the owning thread may call this: it is a load and a store, not a locked add.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// The count since start.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// One worker's counters. Padded so that two workers never share a cache line.
+        #[derive(Debug, Default)]
+        #[repr(align(128))]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: Counter,)*
+        }
+
+        /// The sum of all workers' counters at one moment.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Totals {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Totals {
+            fn add(&mut self, counters: &Counters) {
+                $(self.$name = self.$name.wrapping_add(counters.$name.get());)*
+            }
+
+            fn since(&self, base: &Totals) -> Totals {
+                Totals { $($name: self.$name.wrapping_sub(base.$name),)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Keys asked for by get, gets, mg and binary gets.
+    get_cmds,
+    /// Of those, found.
+    get_hits,
+    /// Of those, not found (expired and flushed ones included).
+    get_misses,
+    /// Misses because the item had expired.
+    get_expired,
+    /// Misses because the item had been flushed.
+    get_flushed,
+    /// Stores whose item was allocated.
+    set_cmds,
+    /// flush_all.
+    flush_cmds,
+    /// touch, gat, and mg with a new TTL.
+    touch_cmds,
+    /// Of those, found.
+    touch_hits,
+    /// Of those, not found.
+    touch_misses,
+    /// `me`.
+    meta_cmds,
+    /// delete: found.
+    delete_hits,
+    /// delete: not found.
+    delete_misses,
+    /// incr: found.
+    incr_hits,
+    /// incr: not found.
+    incr_misses,
+    /// decr: found.
+    decr_hits,
+    /// decr: not found.
+    decr_misses,
+    /// cas: stored.
+    cas_hits,
+    /// cas: no such key.
+    cas_misses,
+    /// cas: another value was there.
+    cas_badval,
+    /// Text and meta stores refused for their size.
+    store_too_large,
+    /// Text and meta stores refused for want of memory.
+    store_no_memory,
+    /// Bytes read from clients.
+    bytes_read,
+    /// Bytes written to clients.
+    bytes_written,
+    /// Times a connection gave way after `-R` requests.
+    conn_yields,
+    /// Connections closed for being idle.
+    idle_kicks,
+}
+
+/// State of one open connection, for `stats conns`. Written by its worker, read by any.
+#[derive(Debug)]
+pub struct ConnInfo {
+    /// The file descriptor.
+    pub fd: i32,
+    /// The peer as `stats conns` prints it: `tcp:1.2.3.4:5`, `unix:…`.
+    pub addr: String,
+    /// The listening address, absent for listeners.
+    pub listen_addr: Option<String>,
+    /// What the connection is doing: an index into [`CONN_STATES`].
+    pub state: std::sync::atomic::AtomicU8,
+    /// The clock's second of the last command.
+    pub last_cmd: std::sync::atomic::AtomicU32,
+}
+
+/// Names of connection states, as memcached prints them.
+pub const CONN_STATES: [&str; 8] = [
+    "conn_listening",
+    "conn_read",
+    "conn_parse_cmd",
+    "conn_nread",
+    "conn_swallow",
+    "conn_mwrite",
+    "conn_watch",
+    "conn_closing",
+];
+
+/// Gauges and counters that belong to no worker.
+#[derive(Debug, Default)]
+pub struct Registry {
+    workers: Mutex<Vec<Arc<Counters>>>,
+    baseline: Mutex<Totals>,
+    /// Open connections by file descriptor, listeners included.
+    pub conns: Mutex<std::collections::BTreeMap<i32, Arc<ConnInfo>>>,
+    /// Open connections, listeners included.
+    pub curr_conns: AtomicU64,
+    /// Connections opened since start or the last reset.
+    pub total_conns: AtomicU64,
+    /// Connections refused because of `-c`.
+    pub rejected_conns: AtomicU64,
+    /// The most connections that were ever open at once.
+    pub conn_structs: AtomicU64,
+    /// Times accepting stopped for want of descriptors.
+    pub listen_disabled: AtomicU64,
+    /// Microseconds during which accepting was stopped.
+    pub listen_disabled_us: AtomicU64,
+    /// Whether accepting is stopped now.
+    pub not_accepting: AtomicBool,
+    /// Prefix statistics (`stats detail`, `-D`).
+    pub prefixes: Prefixes,
+}
+
+impl Registry {
+    /// Makes the counters of one more worker.
+    pub fn worker(&self) -> Arc<Counters> {
+        let counters = Arc::new(Counters::default());
+        self.workers.lock().unwrap().push(counters.clone());
+        counters
+    }
+
+    /// The counters since start or the last reset.
+    pub fn totals(&self) -> Totals {
+        self.sum().since(&self.baseline.lock().unwrap())
+    }
+
+    /// `stats reset`, as far as it concerns this registry.
+    pub fn reset(&self) {
+        *self.baseline.lock().unwrap() = self.sum();
+        self.total_conns.store(0, Ordering::Relaxed);
+        self.rejected_conns.store(0, Ordering::Relaxed);
+        self.listen_disabled.store(0, Ordering::Relaxed);
+        self.listen_disabled_us.store(0, Ordering::Relaxed);
+        self.prefixes.clear();
+    }
+
+    fn sum(&self) -> Totals {
+        let mut totals = Totals::default();
+        for counters in self.workers.lock().unwrap().iter() {
+            totals.add(counters);
+        }
+        totals
+    }
+}
+
+/// Counts per key prefix: the part of a key before the delimiter.
+#[derive(Debug, Default)]
+pub struct Prefixes {
+    enabled: AtomicBool,
+}
+
+/// What happened to a key, for [`Prefixes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PrefixEvent {
+    /// A lookup that found nothing.
+    Miss,
+    /// A lookup that found the item.
+    Hit,
+    /// A store.
+    Set,
+    /// A delete.
+    Delete,
+}
+
+impl Prefixes {
+    /// Whether prefixes are counted.
+    #[inline]
+    pub fn enabled(&self) -> bool {
+        self.enabled.load(Ordering::Relaxed)
+    }
+
+    /// `stats detail on|off`.
+    pub fn enable(&self, on: bool) {
+        self.enabled.store(on, Ordering::Relaxed);
+    }
+
+    /// Counts one event. Call only while [`Prefixes::enabled`].
+    pub fn count(&self, _key: &[u8], _event: PrefixEvent) {}
+
+    /// Forgets all counts.
+    pub fn clear(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reset_is_a_baseline() {
+        let registry = Registry::default();
+        let (a, b) = (registry.worker(), registry.worker());
+        a.get_hits.add(3);
+        b.get_hits.add(4);
+        assert_eq!(registry.totals().get_hits, 7);
+        registry.reset();
+        assert_eq!(registry.totals().get_hits, 0);
+        b.get_hits.add(1);
+        assert_eq!(registry.totals().get_hits, 1);
+    }
+}
