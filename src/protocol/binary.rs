@@ -1,7 +1,395 @@
 //! Binary packets.
+//!
+//! ```text
+//!  0      1       2       4       5         6        8        12      16   24
+//!  | 0x80 | opcode| keylen| extlen| datatype| vbucket| bodylen| opaque| cas | extras | key | value
+//!  | 0x81 |       |       |       |        0| status |        |       |     |
+//! ```
+//!
+//! All numbers are big endian; bodylen counts extras, key and value. Quiet opcodes become the `quiet` field;
+//! replies carry the opcode that came in.
 
-/// A packet.
+use super::text::Mode;
+use super::{Bad, KEY_MAX, Parsed, Request, StoreHeader};
+use std::borrow::Cow;
+
+/// Bytes of a header.
+pub const HEADER: usize = 24;
+
+/// First byte of a request.
+pub const REQUEST: u8 = 0x80;
+
+/// First byte of a response.
+const RESPONSE: u8 = 0x81;
+
+/// Larger bodies are refused: nothing that large can be stored.
+const BODY_MAX: u32 = 1 << 30;
+
+/// A response's status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Status {
+    Ok = 0,
+    NotFound = 1,
+    Exists = 2,
+    TooLarge = 3,
+    Invalid = 4,
+    NotStored = 5,
+    NonNumeric = 6,
+    AuthError = 0x20,
+    UnknownCommand = 0x81,
+    NoMemory = 0x82,
+}
+
+impl Status {
+    /// What the body says of it when it says nothing else.
+    pub fn text(self) -> &'static [u8] {
+        match self {
+            Status::Ok => b"",
+            Status::NotFound => b"Not found",
+            Status::Exists => b"Data exists for key.",
+            Status::TooLarge => b"Too large.",
+            Status::Invalid => b"Invalid arguments",
+            Status::NotStored => b"Not stored.",
+            Status::NonNumeric => b"Non-numeric server-side value for incr or decr",
+            Status::AuthError => b"Auth failure.",
+            Status::UnknownCommand => b"Unknown command",
+            Status::NoMemory => b"Out of memory allocating item",
+        }
+    }
+}
+
+/// What a packet asks for. Extras are in the variants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    Get,
+    /// Set, Add, Replace, Append, Prepend.
+    Store {
+        mode: Mode,
+        client_flags: u32,
+        exptime: u32,
+    },
+    Delete,
+    Arith {
+        incr: bool,
+        delta: u64,
+        initial: u64,
+        exptime: u32,
+    },
+    Quit,
+    Flush {
+        exptime: u32,
+    },
+    Noop,
+    Version,
+    Stat,
+    Touch {
+        exptime: u32,
+    },
+    GetAndTouch {
+        exptime: u32,
+    },
+}
+
+/// A packet without its value.
 #[derive(Debug)]
 pub struct Packet<'a> {
+    /// What it asks for.
+    pub op: Op,
+    /// As it came in: replies repeat it.
+    pub opcode: u8,
+    /// Success (for gets: a miss) is not answered.
+    pub quiet: bool,
+    /// Gets: the reply carries the key.
+    pub with_key: bool,
+    /// 0 to 250 bytes.
     pub key: &'a [u8],
+    /// Repeated in replies.
+    pub opaque: [u8; 4],
+    /// 0: do not compare.
+    pub cas: u64,
+}
+
+/// A response's parts.
+#[derive(Debug)]
+pub struct Response<'a> {
+    /// The opcode of the request.
+    pub opcode: u8,
+    /// Its outcome.
+    pub status: Status,
+    /// The opaque of the request.
+    pub opaque: [u8; 4],
+    /// The item's cas unique, or 0.
+    pub cas: u64,
+    /// Before the key.
+    pub extras: &'a [u8],
+    /// Often empty.
+    pub key: &'a [u8],
+    /// Bytes of the value that follows.
+    pub value_len: usize,
+}
+
+impl Response<'_> {
+    /// Appends header, extras and key to `out`; the value is up to the caller.
+    #[inline]
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let body = self.extras.len() + self.key.len() + self.value_len;
+        let mut header = [0; HEADER];
+        header[0] = RESPONSE;
+        header[1] = self.opcode;
+        header[2..4].copy_from_slice(&(self.key.len() as u16).to_be_bytes());
+        header[4] = self.extras.len() as u8;
+        header[6..8].copy_from_slice(&(self.status as u16).to_be_bytes());
+        header[8..12].copy_from_slice(&(body as u32).to_be_bytes());
+        header[12..16].copy_from_slice(&self.opaque);
+        header[16..24].copy_from_slice(&self.cas.to_be_bytes());
+        out.extend_from_slice(&header);
+        out.extend_from_slice(self.extras);
+        out.extend_from_slice(self.key);
+    }
+}
+
+impl Packet<'_> {
+    /// The response to this packet that says `status` with `text`.
+    pub fn refusal(&self, status: Status, text: &[u8]) -> Vec<u8> {
+        refusal(self.opcode, self.opaque, status, text)
+    }
+}
+
+fn refusal(opcode: u8, opaque: [u8; 4], status: Status, text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(HEADER + text.len());
+    Response { opcode, status, opaque, cas: 0, extras: b"", key: b"", value_len: text.len() }.encode(&mut out);
+    out.extend_from_slice(text);
+    out
+}
+
+/// The fixed fields of a request.
+struct Header {
+    opcode: u8,
+    key: usize,
+    extras: usize,
+    body: u32,
+    opaque: [u8; 4],
+    cas: u64,
+}
+
+impl Header {
+    fn read(bytes: &[u8; HEADER]) -> Header {
+        Header {
+            opcode: bytes[1],
+            key: usize::from(u16::from_be_bytes([bytes[2], bytes[3]])),
+            extras: usize::from(bytes[4]),
+            body: u32::from_be_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]),
+            opaque: [bytes[12], bytes[13], bytes[14], bytes[15]],
+            cas: u64::from_be_bytes(bytes[16..24].try_into().expect("eight bytes")),
+        }
+    }
+
+    /// Bytes of the value; only after the lengths were checked against each other.
+    fn value(&self) -> usize {
+        self.body as usize - self.key - self.extras
+    }
+
+    fn bad<'a>(&self, status: Status, swallow: u64, close: bool) -> Parsed<'a> {
+        let reply = refusal(self.opcode, self.opaque, status, status.text());
+        Parsed::Bad(Bad { consumed: HEADER, swallow, reply: Cow::Owned(reply), close })
+    }
+}
+
+/// Parses the packet at the start of `input`.
+#[inline]
+pub fn parse(input: &[u8]) -> Parsed<'_> {
+    if input.first().is_some_and(|&magic| magic != REQUEST) {
+        return Parsed::Bad(Bad { consumed: 0, swallow: 0, reply: Cow::Borrowed(b""), close: true });
+    }
+    let Some(header) = input.first_chunk::<HEADER>() else {
+        return Parsed::Partial { need: HEADER };
+    };
+    let header = Header::read(header);
+    if header.key + header.extras > header.body as usize {
+        return header.bad(Status::UnknownCommand, 0, true);
+    }
+    if header.body > BODY_MAX || header.key > KEY_MAX {
+        return header.bad(Status::Invalid, 0, true);
+    }
+    let Some(shape) = Shape::of(header.opcode) else {
+        return header.bad(Status::UnknownCommand, u64::from(header.body), false);
+    };
+    if !shape.fits(&header) {
+        return header.bad(Status::Invalid, 0, true);
+    }
+    let head = HEADER + header.extras + header.key;
+    match input.get(HEADER..head) {
+        Some(rest) => packet(&header, shape.kind, rest.split_at(header.extras), head),
+        None => Parsed::Partial { need: head },
+    }
+}
+
+fn packet<'a>(header: &Header, kind: Kind, (extras, key): (&[u8], &'a [u8]), head: usize) -> Parsed<'a> {
+    let (opcode, opaque, cas) = (header.opcode, header.opaque, header.cas);
+    let quiet = matches!(opcode, 0x09 | 0x0d | 0x11..=0x1a | 0x1e | 0x24);
+    let with_key = matches!(opcode, 0x0c | 0x0d | 0x23 | 0x24);
+    let packet = Packet { op: op(kind, extras), opcode, quiet, with_key, key, opaque, cas };
+    match packet.op {
+        Op::Store { .. } => {
+            Parsed::NeedBody { header: StoreHeader::Binary(packet), head, body: header.value(), tail: 0 }
+        }
+        _ => Parsed::Request { request: Request::Binary(packet), consumed: head },
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Get,
+    Store(Mode),
+    Delete,
+    Incr,
+    Decr,
+    Quit,
+    Flush,
+    Noop,
+    Version,
+    Stat,
+    Touch,
+    GetAndTouch,
+}
+
+/// Whether a packet has a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Key {
+    No,
+    Yes,
+    Maybe,
+}
+
+/// What an opcode's packet must look like.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    kind: Kind,
+    extras: &'static [usize],
+    key: Key,
+    value: bool,
+}
+
+impl Shape {
+    fn of(opcode: u8) -> Option<Shape> {
+        let shape = |kind, extras, key, value| Some(Shape { kind, extras, key, value });
+        match opcode {
+            0x00 | 0x09 | 0x0c | 0x0d => shape(Kind::Get, &[0], Key::Yes, false),
+            0x01 | 0x11 => shape(Kind::Store(Mode::Set), &[8], Key::Yes, true),
+            0x02 | 0x12 => shape(Kind::Store(Mode::Add), &[8], Key::Yes, true),
+            0x03 | 0x13 => shape(Kind::Store(Mode::Replace), &[8], Key::Yes, true),
+            0x04 | 0x14 => shape(Kind::Delete, &[0], Key::Yes, false),
+            0x05 | 0x15 => shape(Kind::Incr, &[20], Key::Yes, false),
+            0x06 | 0x16 => shape(Kind::Decr, &[20], Key::Yes, false),
+            0x07 | 0x17 => shape(Kind::Quit, &[0], Key::No, false),
+            0x08 | 0x18 => shape(Kind::Flush, &[0, 4], Key::No, false),
+            0x0a => shape(Kind::Noop, &[0], Key::No, false),
+            0x0b => shape(Kind::Version, &[0], Key::No, false),
+            0x0e | 0x19 => shape(Kind::Store(Mode::Append), &[0], Key::Yes, true),
+            0x0f | 0x1a => shape(Kind::Store(Mode::Prepend), &[0], Key::Yes, true),
+            0x10 => shape(Kind::Stat, &[0], Key::Maybe, false),
+            0x1c => shape(Kind::Touch, &[4], Key::Yes, false),
+            0x1d | 0x1e | 0x23 | 0x24 => shape(Kind::GetAndTouch, &[4], Key::Yes, false),
+            _ => None,
+        }
+    }
+
+    fn fits(&self, header: &Header) -> bool {
+        let key = match self.key {
+            Key::No => header.key == 0,
+            Key::Yes => header.key > 0,
+            Key::Maybe => true,
+        };
+        key && self.extras.contains(&header.extras) && (self.value || header.value() == 0)
+    }
+}
+
+/// The operation with its extras, whose length was checked.
+fn op(kind: Kind, extras: &[u8]) -> Op {
+    let u32_at = |at: usize| extras.get(at..at + 4).map_or(0, |b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]));
+    let u64_at = |at: usize| u64::from(u32_at(at)) << 32 | u64::from(u32_at(at + 4));
+    match kind {
+        Kind::Get => Op::Get,
+        Kind::Store(mode) => Op::Store { mode, client_flags: u32_at(0), exptime: u32_at(4) },
+        Kind::Delete => Op::Delete,
+        Kind::Incr | Kind::Decr => {
+            Op::Arith { incr: kind == Kind::Incr, delta: u64_at(0), initial: u64_at(8), exptime: u32_at(16) }
+        }
+        Kind::Quit => Op::Quit,
+        Kind::Flush => Op::Flush { exptime: u32_at(0) },
+        Kind::Noop => Op::Noop,
+        Kind::Version => Op::Version,
+        Kind::Stat => Op::Stat,
+        Kind::Touch => Op::Touch { exptime: u32_at(0) },
+        Kind::GetAndTouch => Op::GetAndTouch { exptime: u32_at(0) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(opcode: u8, extras: &[u8], key: &[u8], value: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let response =
+            Response { opcode, status: Status::Ok, opaque: [1, 2, 3, 4], cas: 7, extras, key, value_len: value.len() };
+        response.encode(&mut out);
+        out[0] = REQUEST;
+        out.extend_from_slice(value);
+        out
+    }
+
+    fn bad(input: &[u8]) -> (u16, u64, bool) {
+        match parse(input) {
+            Parsed::Bad(bad) => (u16::from_be_bytes([bad.reply[6], bad.reply[7]]), bad.swallow, bad.close),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_store() {
+        let input = request(0x11, &[0, 0, 0, 5, 0, 0, 1, 0], b"key", b"value");
+        for cut in 0..HEADER + 8 + 3 {
+            assert!(matches!(parse(&input[..cut]), Parsed::Partial { need } if need > cut), "{cut}");
+        }
+        let Parsed::NeedBody { header: StoreHeader::Binary(packet), head, body, tail } = parse(&input) else {
+            panic!()
+        };
+        assert_eq!((head, body, tail), (35, 5, 0));
+        assert_eq!(packet.op, Op::Store { mode: Mode::Set, client_flags: 5, exptime: 256 });
+        assert_eq!((packet.key, packet.quiet, packet.cas, packet.opaque), (b"key".as_slice(), true, 7, [1, 2, 3, 4]));
+    }
+
+    #[test]
+    fn arithmetic_extras() {
+        let mut extras = [0; 20];
+        extras[7] = 9;
+        extras[8] = 1;
+        extras[19] = 3;
+        let input = request(0x06, &extras, b"n", b"");
+        let Parsed::Request { request: Request::Binary(packet), .. } = parse(&input) else { panic!() };
+        assert_eq!(packet.op, Op::Arith { incr: false, delta: 9, initial: 1 << 56, exptime: 3 });
+    }
+
+    #[test]
+    fn refusals() {
+        assert_eq!(bad(&request(0x01, b"", b"k", b"x")), (4, 0, true));
+        assert_eq!(bad(&request(0x00, b"", b"", b"")), (4, 0, true));
+        assert_eq!(bad(&request(0x00, b"", &[b'k'; 251], b"")), (4, 0, true));
+        assert_eq!(bad(&request(0x77, b"", b"key", b"val")), (0x81, 6, false));
+        let mut short = request(0x00, b"", b"kkk", b"");
+        short[11] = 1;
+        assert_eq!(bad(&short), (0x81, 0, true));
+        let mut huge = request(0x01, &[0; 8], b"k", b"");
+        huge[8..12].copy_from_slice(&0x7fff_ffffu32.to_be_bytes());
+        assert_eq!(bad(&huge), (4, 0, true));
+    }
+
+    #[test]
+    fn a_wrong_magic_closes() {
+        let Parsed::Bad(bad) = parse(b"\x81") else { panic!() };
+        assert!(bad.close && bad.reply.is_empty());
+        assert!(matches!(parse(b""), Parsed::Partial { need: HEADER }));
+    }
 }

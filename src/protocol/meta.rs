@@ -1,7 +1,402 @@
-//! Meta commands.
+//! Meta commands: `mg ms md ma me mn`.
+//!
+//! ```text
+//! mg <key> <flag>* \r\n
+//! ms <key> <length> <flag>* \r\n <data> \r\n
+//! <flag> = one letter and, for some, an argument; each letter at most once; order matters for replies
+//! ```
+//!
+//! Every letter is accepted by every command and ignored where it has no meaning. Arguments are checked here,
+//! so that a command can rely on them.
 
-/// mg ms md ma mn me.
+use super::base64;
+use super::text::{BAD_FORMAT, Mode, bad, data_length};
+use super::token;
+use super::{KEY_MAX, Parsed, Request, StoreHeader};
+
+/// Most tokens of a line, command and key included.
+const TOKENS_MAX: usize = 20;
+
+/// Most flags of a line: all tokens but the command and the key.
+const FLAGS_MAX: usize = TOKENS_MAX - 2;
+
+/// Longest opaque token, its `O` included.
+const OPAQUE_MAX: usize = 32;
+
+/// Letters with a meaning somewhere, reserved ones included.
+const LETTERS: &[u8] = b"bNTRlOPLkstcfvhuqxFCEMJDI";
+
+const INVALID_FLAG: &[u8] = b"CLIENT_ERROR invalid flag\r\n";
+const DUPLICATE_FLAG: &[u8] = b"CLIENT_ERROR duplicate flag\r\n";
+const TOO_MANY_FLAGS: &[u8] = b"CLIENT_ERROR options flags are too long\r\n";
+const BAD_TOKEN: &[u8] = b"CLIENT_ERROR bad token in command line format\r\n";
+const BAD_KEY: &[u8] = b"CLIENT_ERROR error decoding key\r\n";
+const OPAQUE_TOO_LONG: &[u8] = b"CLIENT_ERROR opaque token too long\r\n";
+const MA_BAD_FLAG: &[u8] = b"CLIENT_ERROR invalid or duplicate flag\r\n";
+const MS_BAD_MODE: &[u8] = b"CLIENT_ERROR invalid mode for ms M token\r\n";
+const MA_BAD_MODE: &[u8] = b"CLIENT_ERROR invalid mode for ma M token\r\n";
+
+/// Which meta command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// mg.
+    Get,
+    /// ms.
+    Set,
+    /// md.
+    Delete,
+    /// ma.
+    Arith,
+    /// me.
+    Debug,
+    /// mn.
+    Noop,
+}
+
+/// A meta command; `ms` without its data.
 #[derive(Debug)]
 pub struct Command<'a> {
-    pub key: &'a [u8],
+    /// Which.
+    pub verb: Verb,
+    /// As on the wire: base64 when the `b` flag is there. Empty for mn.
+    pub wire_key: &'a [u8],
+    /// The flags.
+    pub flags: Flags<'a>,
+}
+
+/// The flags of a line, each letter at most once, arguments checked.
+#[derive(Debug)]
+pub struct Flags<'a> {
+    /// Tokens in order, letter first.
+    tokens: [&'a [u8]; FLAGS_MAX],
+    len: usize,
+    /// Bit i: letter `A` + i is there.
+    seen: u64,
+    /// ms: what M says. ma: `Append` stands for nothing.
+    pub mode: Mode,
+    /// ma: M says decr.
+    pub decr: bool,
+    numbers: Numbers,
+}
+
+/// Arguments of flags that are numbers.
+#[derive(Debug, Default)]
+pub struct Numbers {
+    /// `T`: new TTL.
+    pub ttl: i32,
+    /// `N`: TTL of an item made on a miss.
+    pub vivify: i32,
+    /// `R`: recache below this TTL.
+    pub recache: i32,
+    /// `F`: client flags.
+    pub client_flags: u32,
+    /// `C`: compare cas.
+    pub compare: u64,
+    /// `E`: cas to give.
+    pub cas: u64,
+    /// `J`: initial value.
+    pub initial: u64,
+    /// `D`: delta.
+    pub delta: u64,
+}
+
+impl<'a> Command<'a> {
+    /// The key as it is stored: decoded when the `b` flag is there.
+    pub fn key<'k>(&'k self, buffer: &'k mut [u8; KEY_MAX]) -> &'k [u8] {
+        if !self.flags.has(b'b') {
+            return self.wire_key;
+        }
+        base64::decode(self.wire_key, buffer).expect("the parser refuses keys that do not decode")
+    }
+
+    /// Whether success (for mg: a miss) is not answered.
+    pub fn quiet(&self) -> bool {
+        self.flags.has(b'q')
+    }
+}
+
+impl<'a> Flags<'a> {
+    /// Whether `letter` is there.
+    #[inline]
+    pub fn has(&self, letter: u8) -> bool {
+        self.seen & bit(letter) != 0
+    }
+
+    /// All flags in the order of the request, letter first.
+    pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> + '_ {
+        self.tokens[..self.len].iter().copied()
+    }
+
+    /// `T`, when it is there.
+    pub fn ttl(&self) -> Option<i32> {
+        self.has(b'T').then_some(self.numbers.ttl)
+    }
+
+    /// `N`, when it is there.
+    pub fn vivify(&self) -> Option<i32> {
+        self.has(b'N').then_some(self.numbers.vivify)
+    }
+
+    /// `R`, when it is there.
+    pub fn recache(&self) -> Option<i32> {
+        self.has(b'R').then_some(self.numbers.recache)
+    }
+
+    /// `F`, 0 when it is not there.
+    pub fn client_flags(&self) -> u32 {
+        self.numbers.client_flags
+    }
+
+    /// `C`, when it is there.
+    pub fn compare(&self) -> Option<u64> {
+        self.has(b'C').then_some(self.numbers.compare)
+    }
+
+    /// `E`, when it is there.
+    pub fn cas(&self) -> Option<u64> {
+        self.has(b'E').then_some(self.numbers.cas)
+    }
+
+    /// `J`, 0 when it is not there.
+    pub fn initial(&self) -> u64 {
+        self.numbers.initial
+    }
+
+    /// `D`, 1 when it is not there.
+    pub fn delta(&self) -> u64 {
+        self.numbers.delta
+    }
+}
+
+/// Parses what follows the command word `m<letter>`.
+#[inline]
+pub(super) fn parse_line(letter: u8, rest: &[u8], consumed: usize) -> Parsed<'_> {
+    let verb = match letter {
+        b'g' => Verb::Get,
+        b's' => Verb::Set,
+        b'd' => Verb::Delete,
+        b'a' => Verb::Arith,
+        b'e' => Verb::Debug,
+        _ => return request(Command { verb: Verb::Noop, wire_key: b"", flags: Flags::empty() }, consumed),
+    };
+    let mut words = token::words(rest);
+    let Some(wire_key) = words.next() else {
+        return bad(consumed, 0, BAD_FORMAT);
+    };
+    if verb == Verb::Set {
+        return parse_store(wire_key, words, consumed);
+    }
+    match parse_flags(verb, wire_key, words) {
+        Ok(flags) => request(Command { verb, wire_key, flags }, consumed),
+        Err(refusal) => bad(consumed, 0, refusal.reply),
+    }
+}
+
+fn request(command: Command<'_>, consumed: usize) -> Parsed<'_> {
+    Parsed::Request { request: Request::Meta(command), consumed }
+}
+
+fn parse_store<'a>(wire_key: &'a [u8], mut words: token::Words<'a>, consumed: usize) -> Parsed<'a> {
+    let Some(len) = words.next().and_then(data_length) else {
+        return bad(consumed, 0, BAD_FORMAT);
+    };
+    match parse_flags(Verb::Set, wire_key, words) {
+        Ok(flags) => {
+            let header = StoreHeader::Meta(Command { verb: Verb::Set, wire_key, flags });
+            Parsed::NeedBody { header, head: consumed, body: len, tail: 2 }
+        }
+        Err(Refusal { reply, swallow: true }) => bad(consumed, len as u64 + 2, reply),
+        Err(Refusal { reply, swallow: false }) => bad(consumed, 0, reply),
+    }
+}
+
+/// Why flags were refused, and whether ms then drops its data or takes it for commands.
+struct Refusal {
+    reply: &'static [u8],
+    swallow: bool,
+}
+
+fn refuse<T>(reply: &'static [u8]) -> Result<T, Refusal> {
+    Err(Refusal { reply, swallow: true })
+}
+
+fn parse_flags<'a>(verb: Verb, key: &[u8], words: token::Words<'a>) -> Result<Flags<'a>, Refusal> {
+    let mut flags = Flags::empty();
+    let most = if verb == Verb::Set { FLAGS_MAX - 1 } else { FLAGS_MAX };
+    let mut too_many = false;
+    for word in words {
+        // A token that cannot be a flag at all means that this is no meta line: nothing is swallowed.
+        if !matches!(word[0], b'A'..=b'z' | b'0'..=b'9') {
+            return Err(Refusal { reply: BAD_FORMAT, swallow: false });
+        }
+        match flags.len < most {
+            true => flags.push(word),
+            false => too_many = true,
+        }
+    }
+    if too_many {
+        return refuse(TOO_MANY_FLAGS);
+    }
+    match flags.check(verb, key) {
+        // COMPAT(ma_flag_error): ma has one text for everything that is wrong with its flags or key.
+        Err(reply) if verb == Verb::Arith && reply != MA_BAD_MODE => refuse(MA_BAD_FLAG),
+        Err(reply) => refuse(reply),
+        Ok(()) => Ok(flags),
+    }
+}
+
+impl<'a> Flags<'a> {
+    fn empty() -> Flags<'a> {
+        Flags {
+            tokens: [b""; FLAGS_MAX],
+            len: 0,
+            seen: 0,
+            mode: Mode::Set,
+            decr: false,
+            numbers: Numbers { delta: 1, ..Numbers::default() },
+        }
+    }
+
+    fn push(&mut self, token: &'a [u8]) {
+        self.tokens[self.len] = token;
+        self.len += 1;
+    }
+
+    /// Checks letters and arguments, and keeps the arguments.
+    fn check(&mut self, verb: Verb, key: &[u8]) -> Result<(), &'static [u8]> {
+        if key.len() > KEY_MAX {
+            return Err(BAD_FORMAT);
+        }
+        for i in 0..self.len {
+            let (letter, argument) = (self.tokens[i][0], &self.tokens[i][1..]);
+            if !LETTERS.contains(&letter) {
+                return Err(INVALID_FLAG);
+            }
+            if self.has(letter) {
+                return Err(DUPLICATE_FLAG);
+            }
+            self.seen |= bit(letter);
+            self.keep_argument(verb, letter, argument)?;
+        }
+        if self.has(b'b') && base64::decode(key, &mut [0; KEY_MAX]).is_none() {
+            return Err(BAD_KEY);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn keep_argument(&mut self, verb: Verb, letter: u8, argument: &[u8]) -> Result<(), &'static [u8]> {
+        let numbers = &mut self.numbers;
+        match letter {
+            b'T' => numbers.ttl = token::strict_i32(argument).ok_or(BAD_TOKEN)?,
+            b'N' => numbers.vivify = token::strict_i32(argument).ok_or(BAD_TOKEN)?,
+            b'R' => numbers.recache = token::strict_i32(argument).ok_or(BAD_TOKEN)?,
+            b'C' => numbers.compare = token::strict_u64(argument).ok_or(BAD_TOKEN)?,
+            b'E' => numbers.cas = token::strict_u64(argument).ok_or(BAD_TOKEN)?,
+            b'J' => numbers.initial = token::strict_u64(argument).ok_or(BAD_TOKEN)?,
+            b'D' => numbers.delta = token::strict_u64(argument).ok_or(BAD_TOKEN)?,
+            b'F' => numbers.client_flags = token::strict_u32(argument).ok_or(BAD_FORMAT)?,
+            b'O' if argument.len() >= OPAQUE_MAX => return Err(OPAQUE_TOO_LONG),
+            b'M' => self.keep_mode(verb, argument)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    // COMPAT(m_first_letter): only the first letter of M's argument counts.
+    fn keep_mode(&mut self, verb: Verb, argument: &[u8]) -> Result<(), &'static [u8]> {
+        match (verb, argument.first()) {
+            (Verb::Set, Some(b'S')) => self.mode = Mode::Set,
+            (Verb::Set, Some(b'E')) => self.mode = Mode::Add,
+            (Verb::Set, Some(b'A')) => self.mode = Mode::Append,
+            (Verb::Set, Some(b'P')) => self.mode = Mode::Prepend,
+            (Verb::Set, Some(b'R')) => self.mode = Mode::Replace,
+            (Verb::Arith, Some(b'I' | b'+')) => self.decr = false,
+            (Verb::Arith, Some(b'D' | b'-')) => self.decr = true,
+            (Verb::Set, _) => return Err(MS_BAD_MODE),
+            (Verb::Arith, _) => return Err(MA_BAD_MODE),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// The bit of a letter that the tokenizer let through (`A` to `z`, or a digit, which is no flag).
+fn bit(letter: u8) -> u64 {
+    debug_assert!((b'A'..=b'z').contains(&letter));
+    1 << (letter - b'A')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::text;
+    use super::*;
+
+    fn reply(line: &str) -> (String, u64) {
+        match text::parse(line.as_bytes(), 0) {
+            Parsed::Bad(bad) => (String::from_utf8(bad.reply.to_vec()).unwrap(), bad.swallow),
+            other => panic!("{line:?}: {other:?}"),
+        }
+    }
+
+    fn error(line: &str) -> String {
+        reply(line).0.trim_start_matches("CLIENT_ERROR ").trim_end().to_string()
+    }
+
+    #[test]
+    fn flag_errors() {
+        assert_eq!(error("mg a a\r\n"), "invalid flag");
+        assert_eq!(error("mg a 1\r\n"), "invalid flag");
+        assert_eq!(error("mg a _\r\n"), "invalid flag");
+        assert_eq!(error("mg a !\r\n"), "bad command line format");
+        assert_eq!(error("mg a v v\r\n"), "duplicate flag");
+        for flag in ["T", "Tabc", "N", "Rx", "Cx", "E-1", "J", "Dx"] {
+            assert_eq!(error(&format!("mg a {flag}\r\n")), "bad token in command line format");
+        }
+        assert_eq!(error("ms a 2 F4294967296\r\n"), "bad command line format");
+        assert_eq!(error(&format!("mg a O{}\r\n", "1".repeat(32))), "opaque token too long");
+        assert_eq!(error("mg Zm9 b\r\n"), "error decoding key");
+        assert_eq!(error("mg a s t c f k h l q u v O1 L P x I E5 D1 J1 F0 MI\r\n"), "options flags are too long");
+        assert_eq!(error("mg a s t c f k h l q u v O1 L P x I E5 S\r\n"), "invalid flag");
+    }
+
+    #[test]
+    fn compat_ma_flag_error() {
+        for flags in ["D", "Dx", "J", "v v", "a", "Zm9 b"] {
+            assert_eq!(error(&format!("ma n {flags}\r\n")), "invalid or duplicate flag");
+        }
+        assert_eq!(error(&format!("ma {}\r\n", "k".repeat(251))), "invalid or duplicate flag");
+        assert_eq!(error("ma n Mx\r\n"), "invalid mode for ma M token");
+        assert_eq!(error("ma n !\r\n"), "bad command line format");
+    }
+
+    #[test]
+    fn what_ms_swallows() {
+        assert_eq!(reply("ms a abc\r\n").1, 0);
+        assert_eq!(reply("ms a 2 !\r\n").1, 0);
+        assert_eq!(reply("ms a 2 v v\r\n").1, 4);
+        assert_eq!(reply("ms a 2 M\r\n").1, 4);
+        assert_eq!(reply(&format!("ms {} 2\r\n", "k".repeat(251))).1, 4);
+    }
+
+    #[test]
+    fn compat_m_first_letter() {
+        let Parsed::NeedBody { header: StoreHeader::Meta(command), .. } = text::parse(b"ms a 2 MADD\r\n", 0) else {
+            panic!()
+        };
+        assert_eq!(command.flags.mode, Mode::Append);
+    }
+
+    #[test]
+    fn arguments() {
+        let line = b"ma Zm9v b N90 J5 D7 T-1 M- q vjunk\r\n";
+        let Parsed::Request { request: Request::Meta(command), consumed } = text::parse(line, 0) else { panic!() };
+        assert_eq!(consumed, line.len());
+        assert_eq!(command.key(&mut [0; KEY_MAX]), b"foo");
+        let flags = &command.flags;
+        assert_eq!((flags.vivify(), flags.ttl(), flags.recache()), (Some(90), Some(-1), None));
+        assert_eq!((flags.initial(), flags.delta(), flags.decr), (5, 7, true));
+        assert!(command.quiet() && flags.has(b'v') && !flags.has(b'k'));
+        assert_eq!(flags.iter().last(), Some(b"vjunk".as_slice()));
+    }
 }

@@ -93,9 +93,10 @@ pub enum StoreHeader<'a> {
 }
 
 /// Parses the start of `input`. The first `scanned` bytes are known to hold no line feed.
-pub fn parse(protocol: Protocol, _input: &[u8], _scanned: usize) -> Parsed<'_> {
+#[inline]
+pub fn parse(protocol: Protocol, input: &[u8], scanned: usize) -> Parsed<'_> {
     match protocol {
-        Protocol::Ascii => todo!(),
-        Protocol::Binary => todo!(),
+        Protocol::Ascii => text::parse(input, scanned),
+        Protocol::Binary => binary::parse(input),
     }
 }

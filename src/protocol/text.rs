@@ -1,10 +1,73 @@
 //! Classic text commands.
+//!
+//! ```text
+//! <word> <token>* [noreply] \r\n        Command
+//! <word> <key> <client flags> <exptime> <length> [cas] [noreply] \r\n <data> \r\n        Store
+//! ```
+//!
+//! The line end is the first `\n`; one `\r` before it is dropped. Administrative commands are only recognised
+//! here; their arguments are read by `command::admin`.
 
-use super::token::Tokens;
+use super::meta;
+use super::token::{self, Tokens};
+use super::{Bad, KEY_MAX, Parsed, Request, StoreHeader};
+use std::borrow::Cow;
+
+/// A line shorter than this, its end included, is refused.
+const LINE_MIN: usize = 4;
+
+/// Longest value that a length may announce: it and its `\r\n` must fit an int32.
+const VALUE_MAX: i32 = i32::MAX - 2;
+
+/// Answer to a line that does not have the form of its command.
+pub const BAD_FORMAT: &[u8] = b"CLIENT_ERROR bad command line format\r\n";
+
+/// Answer to data that does not end in `\r\n`.
+pub const BAD_CHUNK: &[u8] = b"CLIENT_ERROR bad data chunk\r\n";
+
+/// Answer to an exptime that is not a number.
+pub const BAD_EXPTIME: &[u8] = b"CLIENT_ERROR invalid exptime argument\r\n";
+
+/// Answer to a delta that is not a number.
+pub const BAD_DELTA: &[u8] = b"CLIENT_ERROR invalid numeric delta argument\r\n";
+
+/// Answer to an unknown command.
+pub const UNKNOWN: &[u8] = b"ERROR\r\n";
 
 /// A command without a data block.
 #[derive(Debug)]
 pub enum Command<'a> {
+    /// get, gets, gat, gats.
+    Get(Get<'a>),
+    /// delete.
+    Delete {
+        /// 1 to 250 bytes.
+        key: &'a [u8],
+        /// Answer nothing.
+        quiet: bool,
+    },
+    /// incr, decr.
+    Arith {
+        /// 1 to 250 bytes.
+        key: &'a [u8],
+        /// Incr, not decr.
+        incr: bool,
+        /// By how much.
+        delta: u64,
+        /// Answer nothing.
+        quiet: bool,
+    },
+    /// touch.
+    Touch {
+        /// 1 to 250 bytes.
+        key: &'a [u8],
+        /// As on the wire.
+        exptime: i32,
+        /// Answer nothing.
+        quiet: bool,
+    },
+    /// quit.
+    Quit,
     /// Everything administrative, its sub-arguments unparsed: `command::admin` reads them.
     Admin {
         /// Which command.
@@ -14,6 +77,17 @@ pub enum Command<'a> {
         /// The last token is `noreply`, and this command honours it.
         noreply: bool,
     },
+}
+
+/// get, gets, gat, gats.
+#[derive(Debug)]
+pub struct Get<'a> {
+    /// One or more keys between spaces, each of 1 to 250 bytes.
+    pub keys: &'a [u8],
+    /// Answer with the cas unique.
+    pub with_cas: bool,
+    /// gat and gats: the new exptime, as on the wire.
+    pub exptime: Option<i32>,
 }
 
 /// Administrative commands.
@@ -36,8 +110,303 @@ pub enum Admin {
     Debugitem,
 }
 
+impl Admin {
+    fn honours_noreply(self) -> bool {
+        !matches!(self, Admin::Stats | Admin::Version | Admin::Watch)
+    }
+}
+
+/// What a store command does with an existing or missing item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Whatever is there.
+    Set,
+    /// Only when nothing is there.
+    Add,
+    /// Only when something is there.
+    Replace,
+    /// Behind the existing value.
+    Append,
+    /// In front of the existing value.
+    Prepend,
+}
+
 /// set, add, replace, append, prepend, cas.
 #[derive(Debug)]
 pub struct Store<'a> {
+    /// What to do with an existing or missing item; cas is `Set` with `compare`.
+    pub mode: Mode,
+    /// 1 to 250 bytes.
     pub key: &'a [u8],
+    /// Stored beside the value.
+    pub client_flags: u32,
+    /// As on the wire.
+    pub exptime: i32,
+    /// cas: the unique that the item must have.
+    pub compare: Option<u64>,
+    /// Answer nothing.
+    pub quiet: bool,
+}
+
+/// Parses the line at the start of `input`, text or meta. The first `scanned` bytes hold no line feed.
+#[inline]
+pub fn parse(input: &[u8], scanned: usize) -> Parsed<'_> {
+    let Some(found) = memchr::memchr(b'\n', &input[scanned..]) else {
+        return Parsed::Partial { need: 0 };
+    };
+    let end = scanned + found;
+    let line = match &input[..end] {
+        [line @ .., b'\r'] => line,
+        line => line,
+    };
+    let consumed = end + 1;
+    if consumed < LINE_MIN {
+        return bad(consumed, 0, BAD_FORMAT);
+    }
+    parse_line(line, consumed)
+}
+
+/// A refusal; `reply` is sent after `swallow` more bytes were dropped.
+pub(super) fn bad<'a>(consumed: usize, swallow: u64, reply: &'static [u8]) -> Parsed<'a> {
+    Parsed::Bad(Bad { consumed, swallow, reply: Cow::Borrowed(reply), close: false })
+}
+
+/// The length of a data block, when it is one.
+pub(super) fn data_length(text: &[u8]) -> Option<usize> {
+    token::strict_i32(text).filter(|len| (0..=VALUE_MAX).contains(len)).map(|len| len as usize)
+}
+
+#[inline]
+fn parse_line(line: &[u8], consumed: usize) -> Parsed<'_> {
+    let (word, rest) = match memchr::memchr(b' ', line) {
+        Some(space) => line.split_at(space),
+        None => (line, &b""[..]),
+    };
+    match word {
+        b"get" => parse_get(rest, consumed, false),
+        b"gets" => parse_get(rest, consumed, true),
+        b"mg" | b"ms" | b"md" | b"ma" | b"me" | b"mn" => meta::parse_line(word[1], rest, consumed),
+        b"set" => parse_store(line, consumed, Mode::Set, false),
+        b"add" => parse_store(line, consumed, Mode::Add, false),
+        b"replace" => parse_store(line, consumed, Mode::Replace, false),
+        b"append" => parse_store(line, consumed, Mode::Append, false),
+        b"prepend" => parse_store(line, consumed, Mode::Prepend, false),
+        b"cas" => parse_store(line, consumed, Mode::Set, true),
+        b"delete" => parse_delete(line, consumed),
+        b"incr" => parse_arith(line, consumed, true),
+        b"decr" => parse_arith(line, consumed, false),
+        b"touch" => parse_touch(line, consumed),
+        b"gat" => parse_gat(rest, consumed, false),
+        b"gats" => parse_gat(rest, consumed, true),
+        b"quit" => request(Command::Quit, consumed),
+        _ => parse_rare(word, line, consumed),
+    }
+}
+
+fn request(command: Command<'_>, consumed: usize) -> Parsed<'_> {
+    Parsed::Request { request: Request::Text(command), consumed }
+}
+
+fn parse_get(keys: &[u8], consumed: usize, with_cas: bool) -> Parsed<'_> {
+    match check_keys(keys) {
+        true => request(Command::Get(Get { keys, with_cas, exptime: None }), consumed),
+        false => bad(consumed, 0, if keys.ends_with(b" noreply") { b"" } else { BAD_FORMAT }),
+    }
+}
+
+fn parse_gat(arguments: &[u8], consumed: usize, with_cas: bool) -> Parsed<'_> {
+    let mut words = token::words(arguments);
+    let exptime = words.next();
+    let keys = words.rest();
+    if words.next().is_none() {
+        return bad(consumed, 0, BAD_FORMAT);
+    }
+    let Some(exptime) = exptime.and_then(token::strict_i32) else {
+        return bad(consumed, 0, BAD_EXPTIME);
+    };
+    match check_keys(keys) {
+        true => request(Command::Get(Get { keys, with_cas, exptime: Some(exptime) }), consumed),
+        false => bad(consumed, 0, BAD_FORMAT),
+    }
+}
+
+/// At least one key, and none too long. One long key refuses the whole line before anything is answered.
+fn check_keys(keys: &[u8]) -> bool {
+    let short_line = keys.len() <= KEY_MAX + 1;
+    match token::words(keys).next() {
+        None => false,
+        Some(_) if short_line => true,
+        Some(_) => token::words(keys).all(|key| key.len() <= KEY_MAX),
+    }
+}
+
+fn parse_store(line: &[u8], consumed: usize, mode: Mode, cas: bool) -> Parsed<'_> {
+    let tokens = Tokens::new(line);
+    let quiet = tokens.ends_with_noreply();
+    let refuse = |swallow| bad(consumed, swallow, if quiet { b"" } else { BAD_FORMAT });
+    let Some(len) = tokens.get(4).and_then(data_length) else {
+        return refuse(0);
+    };
+    match store_header(&tokens, mode, cas, quiet) {
+        Some(header) => Parsed::NeedBody { header: StoreHeader::Text(header), head: consumed, body: len, tail: 2 },
+        None => refuse(len as u64 + 2),
+    }
+}
+
+fn store_header<'a>(tokens: &Tokens<'a>, mode: Mode, cas: bool, quiet: bool) -> Option<Store<'a>> {
+    Some(Store {
+        mode,
+        key: tokens.get(1).filter(|key| key.len() <= KEY_MAX)?,
+        client_flags: token::c_flags(tokens.get(2)?)?,
+        exptime: token::c_exptime(tokens.get(3)?)?,
+        compare: if cas { Some(token::strict_u64(tokens.get(5)?)?) } else { None },
+        quiet,
+    })
+}
+
+/// The key of a command that has one, and whether it is quiet; None when tokens are missing or the key is long.
+fn key_command<'a>(tokens: &Tokens<'a>, least: usize) -> Option<(&'a [u8], bool)> {
+    let key = tokens.get(1).filter(|key| key.len() <= KEY_MAX)?;
+    let enough = tokens.as_slice().len() >= least;
+    enough.then(|| (key, is_quiet(tokens, least)))
+}
+
+/// Whether `noreply` stands behind the tokens that the command needs.
+fn is_quiet(tokens: &Tokens<'_>, least: usize) -> bool {
+    tokens.as_slice().len() > least && tokens.ends_with_noreply()
+}
+
+fn bad_format<'a>(tokens: &Tokens<'_>, least: usize, consumed: usize) -> Parsed<'a> {
+    bad(consumed, 0, if is_quiet(tokens, least) { b"" } else { BAD_FORMAT })
+}
+
+fn parse_delete(line: &[u8], consumed: usize) -> Parsed<'_> {
+    let tokens = Tokens::new(line);
+    match key_command(&tokens, 2) {
+        Some((key, quiet)) => request(Command::Delete { key, quiet }, consumed),
+        None => bad_format(&tokens, 2, consumed),
+    }
+}
+
+fn parse_arith(line: &[u8], consumed: usize, incr: bool) -> Parsed<'_> {
+    let tokens = Tokens::new(line);
+    let Some((key, quiet)) = key_command(&tokens, 3) else {
+        return bad_format(&tokens, 3, consumed);
+    };
+    match tokens.get(2).and_then(token::strict_u64) {
+        Some(delta) => request(Command::Arith { key, incr, delta, quiet }, consumed),
+        None => bad(consumed, 0, if quiet { b"" } else { BAD_DELTA }),
+    }
+}
+
+fn parse_touch(line: &[u8], consumed: usize) -> Parsed<'_> {
+    let tokens = Tokens::new(line);
+    let Some((key, quiet)) = key_command(&tokens, 3) else {
+        return bad_format(&tokens, 3, consumed);
+    };
+    match tokens.get(2).and_then(token::strict_i32) {
+        Some(exptime) => request(Command::Touch { key, exptime, quiet }, consumed),
+        None => bad(consumed, 0, if quiet { b"" } else { BAD_EXPTIME }),
+    }
+}
+
+fn parse_rare<'a>(word: &[u8], line: &'a [u8], consumed: usize) -> Parsed<'a> {
+    let tokens = Tokens::new(line);
+    let verb = match word {
+        b"stats" => Admin::Stats,
+        b"flush_all" => Admin::FlushAll,
+        b"version" => Admin::Version,
+        b"verbosity" => Admin::Verbosity,
+        b"shutdown" => Admin::Shutdown,
+        b"cache_memlimit" => Admin::CacheMemlimit,
+        b"slabs" => Admin::Slabs,
+        b"lru" => Admin::Lru,
+        b"lru_crawler" => Admin::LruCrawler,
+        b"watch" => Admin::Watch,
+        b"refresh_certs" => Admin::RefreshCerts,
+        b"extstore" => Admin::Extstore,
+        b"misbehave" => Admin::Misbehave,
+        b"debugtime" => Admin::Debugtime,
+        b"debugitem" => Admin::Debugitem,
+        _ => return unknown(&tokens, consumed),
+    };
+    let noreply = verb.honours_noreply() && tokens.as_slice().len() > 1 && tokens.ends_with_noreply();
+    request(Command::Admin { verb, tokens, noreply }, consumed)
+}
+
+/// An unknown command. A line that looks like HTTP closes: a browser was tricked into posting here, and what
+/// follows may be commands of the attacker's choice.
+fn unknown<'a>(tokens: &Tokens<'_>, consumed: usize) -> Parsed<'a> {
+    let http = match tokens.as_slice() {
+        [_, .., last] => last.starts_with(b"HTTP/"),
+        _ => false,
+    };
+    if http {
+        return Parsed::Bad(Bad { consumed, swallow: 0, reply: Cow::Borrowed(b""), close: true });
+    }
+    bad(consumed, 0, if tokens.ends_with_noreply() { b"" } else { UNKNOWN })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(line: &[u8]) -> (String, u64) {
+        match parse(line, 0) {
+            Parsed::Bad(bad) => (String::from_utf8(bad.reply.to_vec()).unwrap(), bad.swallow),
+            other => panic!("{}: {other:?}", line.escape_ascii()),
+        }
+    }
+
+    #[test]
+    fn refusals() {
+        let format = String::from_utf8(BAD_FORMAT.to_vec()).unwrap();
+        for line in ["\r\n", "\n", "a\r\n", "mn\n", "get\r\n", "get \r\n", "gat 0\r\n", "set\r\n", "set foo 0 0\r\n"] {
+            assert_eq!(reply(line.as_bytes()), (format.clone(), 0), "{line:?}");
+        }
+        for line in ["set foo 0 0 -1\r\n", "set foo 0 0 +5\r\n", "set foo 0 0 2147483646\r\n", "touch t\r\n"] {
+            assert_eq!(reply(line.as_bytes()), (format.clone(), 0), "{line:?}");
+        }
+        for line in ["set foo a 0 3\r\n", "set foo 0 abc 3\r\n", "cas cc 0 0 3\r\n", "cas cc 0 0 3 -1\r\n"] {
+            assert_eq!(reply(line.as_bytes()), (format.clone(), 5), "{line:?}");
+        }
+        assert_eq!(reply(b"set foo a 0 3 noreply\r\n"), (String::new(), 5));
+        assert_eq!(reply(b"gat abc foo\r\n").0, "CLIENT_ERROR invalid exptime argument\r\n");
+        assert_eq!(reply(b"incr n -1\r\n").0, "CLIENT_ERROR invalid numeric delta argument\r\n");
+        assert_eq!(reply(b"  get foo\r\n").0, "ERROR\r\n");
+        assert_eq!(reply(b"GET foo\r\n").0, "ERROR\r\n");
+        assert_eq!(reply(b"foo bar noreply\r\n").0, "");
+    }
+
+    #[test]
+    fn http_closes() {
+        let Parsed::Bad(bad) = parse(b"POST /a HTTP/1.0\r\n", 0) else { panic!() };
+        assert!(bad.close && bad.reply.is_empty());
+    }
+
+    #[test]
+    fn long_keys() {
+        let key = "k".repeat(251);
+        for line in [format!("get {key}\r\n"), format!("get a {key} b\r\n"), format!("delete {key}\r\n")] {
+            assert_eq!(reply(line.as_bytes()).0.as_bytes(), BAD_FORMAT);
+        }
+        assert_eq!(reply(format!("set {key} 0 0 1\r\n").as_bytes()).1, 3);
+        assert!(matches!(parse(format!("get {}\r\n", &key[..250]).as_bytes(), 0), Parsed::Request { .. }));
+    }
+
+    #[test]
+    fn quiet_only_behind_what_is_needed() {
+        let Parsed::Request { request: Request::Text(Command::Delete { key, quiet }), .. } =
+            parse(b"delete noreply\r\n", 0)
+        else {
+            panic!()
+        };
+        assert_eq!((key, quiet), (b"noreply".as_slice(), false));
+    }
+
+    #[test]
+    fn lines_without_end_are_partial() {
+        assert!(matches!(parse(b"get foo", 0), Parsed::Partial { need: 0 }));
+        assert!(matches!(parse(b"get foo\r\n", 7), Parsed::Request { consumed: 9, .. }));
+    }
 }

@@ -1,7 +1,17 @@
 //! A command line cut into tokens, and numbers as memcached reads them.
+//!
+//! Only the space (0x20) separates; every other byte, NUL and tab included, belongs to a token. Two kinds
+//! of numbers: *strict* ones (lengths, deltas, cas, meta arguments) are plain digits; *C* ones (client flags
+//! and exptime of the classic store commands) are what `strtoul` and `strtol` accept.
 
 /// Tokens kept of a line; later ones are ignored.
-pub const TOKENS_MAX: usize = 24;
+pub const TOKENS_MAX: usize = 23;
+
+/// Longest text of a strict 32-bit number, leading zeros included.
+const DIGITS_32: usize = 11;
+
+/// Longest text of a strict 64-bit number, leading zeros included.
+const DIGITS_64: usize = 22;
 
 /// The tokens of a line: slices between spaces.
 #[derive(Clone, Copy, Debug)]
@@ -14,7 +24,7 @@ impl<'a> Tokens<'a> {
     /// Cuts a line (without its end) at runs of spaces.
     pub fn new(line: &'a [u8]) -> Tokens<'a> {
         let mut tokens = Tokens { list: [b""; TOKENS_MAX], len: 0 };
-        for word in line.split(|&b| b == b' ').filter(|w| !w.is_empty()).take(TOKENS_MAX - 1) {
+        for word in words(line).take(TOKENS_MAX) {
             tokens.list[tokens.len] = word;
             tokens.len += 1;
         }
@@ -24,5 +34,218 @@ impl<'a> Tokens<'a> {
     /// All tokens, the command word first.
     pub fn as_slice(&self) -> &[&'a [u8]] {
         &self.list[..self.len]
+    }
+
+    /// Token `i`, if there are that many.
+    pub fn get(&self, i: usize) -> Option<&'a [u8]> {
+        self.as_slice().get(i).copied()
+    }
+
+    /// Whether the last token is `noreply`.
+    pub fn ends_with_noreply(&self) -> bool {
+        self.as_slice().last() == Some(&b"noreply".as_slice())
+    }
+}
+
+/// The tokens of a line, without a limit.
+pub fn words(line: &[u8]) -> Words<'_> {
+    Words { rest: line }
+}
+
+/// See [`words`].
+#[derive(Clone, Debug)]
+pub struct Words<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Words<'a> {
+    /// What has not been cut yet.
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+}
+
+impl<'a> Iterator for Words<'a> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        while let [b' ', rest @ ..] = self.rest {
+            self.rest = rest;
+        }
+        if self.rest.is_empty() {
+            return None;
+        }
+        let end = memchr::memchr(b' ', self.rest).unwrap_or(self.rest.len());
+        let (word, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        Some(word)
+    }
+}
+
+/// A strict unsigned 64-bit number.
+pub fn strict_u64(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || text.len() > DIGITS_64 {
+        return None;
+    }
+    digits(text)
+}
+
+/// A strict unsigned 32-bit number.
+pub fn strict_u32(text: &[u8]) -> Option<u32> {
+    if text.is_empty() || text.len() > DIGITS_32 {
+        return None;
+    }
+    digits(text)?.try_into().ok()
+}
+
+/// A strict signed 64-bit number.
+pub fn strict_i64(text: &[u8]) -> Option<i64> {
+    if text.len() > DIGITS_64 {
+        return None;
+    }
+    signed(text)
+}
+
+/// A strict signed 32-bit number.
+pub fn strict_i32(text: &[u8]) -> Option<i32> {
+    if text.len() > DIGITS_32 {
+        return None;
+    }
+    signed(text)?.try_into().ok()
+}
+
+/// Client flags as the classic store commands read them: `strtoul`, cut to 32 bits. A minus is accepted
+/// only when the negated number is not negative as a signed one.
+// COMPAT(c_flags): leading blanks, `+`, and values of 2^32 and more are accepted.
+pub fn c_flags(text: &[u8]) -> Option<u32> {
+    let (negative, magnitude) = c_number(text)?;
+    let value = if negative { magnitude.wrapping_neg() } else { magnitude };
+    if negative && (value as i64) < 0 {
+        return None;
+    }
+    Some(value as u32)
+}
+
+/// exptime as the classic store commands read it: `strtol`, cut to 32 bits.
+// COMPAT(c_exptime): 2147483648 is negative, 4294967296 is 0.
+pub fn c_exptime(text: &[u8]) -> Option<i32> {
+    let (negative, magnitude) = c_number(text)?;
+    let value = if negative { 0i64.checked_sub_unsigned(magnitude)? } else { i64::try_from(magnitude).ok()? };
+    Some(value as i32)
+}
+
+/// The number at the start of a stored value, as incr and decr read it: blanks, a `+`, digits, then the end
+/// or a blank.
+pub fn stored_number(value: &[u8]) -> Option<u64> {
+    match c_number(value)? {
+        (false, magnitude) => Some(magnitude),
+        // A negative number is one only when its wrapped form is not negative, as with client flags.
+        (true, magnitude) => Some(magnitude.wrapping_neg()).filter(|&v| (v as i64) >= 0),
+    }
+}
+
+fn digits(text: &[u8]) -> Option<u64> {
+    let mut value: u64 = 0;
+    for &byte in text {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        value = value.checked_mul(10)?.checked_add(u64::from(digit))?;
+    }
+    Some(value)
+}
+
+fn signed(text: &[u8]) -> Option<i64> {
+    match text {
+        [] | [b'-'] => None,
+        [b'-', rest @ ..] => 0i64.checked_sub_unsigned(digits(rest)?),
+        _ => digits(text)?.try_into().ok(),
+    }
+}
+
+/// (minus, magnitude) of what C's number functions find at the start of `text`, when a blank or the end follows.
+fn c_number(text: &[u8]) -> Option<(bool, u64)> {
+    let start = text.iter().position(|&b| !is_blank(b))?;
+    let (negative, rest) = match &text[start..] {
+        [b'-', rest @ ..] => (true, rest),
+        [b'+', rest @ ..] => (false, rest),
+        rest => (false, rest),
+    };
+    let end = rest.iter().position(|b| !b.is_ascii_digit()).unwrap_or(rest.len());
+    if end == 0 || rest.get(end).is_some_and(|&b| !is_blank(b)) {
+        return None;
+    }
+    Some((negative, digits(&rest[..end])?))
+}
+
+/// C's `isspace`.
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t'..=b'\r')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cuts_at_spaces_only() {
+        let tokens = Tokens::new(b"set  a\tb \0 noreply  ");
+        assert_eq!(tokens.as_slice(), [b"set".as_slice(), b"a\tb", b"\0", b"noreply"]);
+        assert!(tokens.ends_with_noreply());
+        assert_eq!(tokens.get(4), None);
+        let long = vec![b"x".as_slice(); 40].join(&b' ');
+        assert_eq!(Tokens::new(&long).as_slice().len(), TOKENS_MAX);
+        assert_eq!(words(&long).count(), 40);
+    }
+
+    #[test]
+    fn strict_numbers() {
+        assert_eq!(strict_u32(b"4294967295"), Some(u32::MAX));
+        assert_eq!(strict_u32(b"00000000007"), Some(7));
+        for bad in [b"".as_slice(), b"+5", b" 5", b"-1", b"5 ", b"4294967296", b"000000000007", b"abc"] {
+            assert_eq!(strict_u32(bad), None, "{:?}", bad.escape_ascii().to_string());
+        }
+        assert_eq!(strict_u64(b"18446744073709551615"), Some(u64::MAX));
+        assert_eq!(strict_u64(b"18446744073709551616"), None);
+        assert_eq!(strict_i32(b"-2147483648"), Some(i32::MIN));
+        assert_eq!(strict_i32(b"2147483648"), None);
+        assert_eq!(strict_i64(b"-9223372036854775808"), Some(i64::MIN));
+        for bad in [b"-".as_slice(), b"", b"--1", b"+1"] {
+            assert_eq!(strict_i64(bad), None);
+        }
+    }
+
+    #[test]
+    fn compat_c_flags() {
+        assert_eq!(c_flags(b"4294967295"), Some(u32::MAX));
+        assert_eq!(c_flags(b"4294967296"), Some(0));
+        assert_eq!(c_flags(b"+7"), Some(7));
+        assert_eq!(c_flags(b"\t7"), Some(7));
+        assert_eq!(c_flags(b"-18446744073709551615"), Some(1));
+        for bad in [b"-1".as_slice(), b"abc", b"", b"7a", b"99999999999999999999", b"-", b"+"] {
+            assert_eq!(c_flags(bad), None);
+        }
+    }
+
+    #[test]
+    fn compat_c_exptime() {
+        assert_eq!(c_exptime(b"2147483648"), Some(i32::MIN));
+        assert_eq!(c_exptime(b"4294967296"), Some(0));
+        assert_eq!(c_exptime(b"-1"), Some(-1));
+        assert_eq!(c_exptime(b"-9223372036854775808"), Some(0));
+        assert_eq!(c_exptime(b"9223372036854775808"), None);
+    }
+
+    #[test]
+    fn stored_numbers() {
+        assert_eq!(stored_number(b" 10 "), Some(10));
+        assert_eq!(stored_number(b"10 abc"), Some(10));
+        assert_eq!(stored_number(b"+5"), Some(5));
+        assert_eq!(stored_number(b"18446744073709551615"), Some(u64::MAX));
+        for bad in [b"".as_slice(), b" ", b"-1", b"1.5", b"abc", b"18446744073709551616", b"10a"] {
+            assert_eq!(stored_number(bad), None);
+        }
     }
 }
