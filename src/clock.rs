@@ -12,7 +12,7 @@
 //!
 //! Not here: who calls `tick`.
 
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// exptimes up to this many seconds (30 days) are relative, larger ones are absolute Unix times.
@@ -27,6 +27,8 @@ pub struct Clock {
     now: AtomicU32,
     /// Seconds that `debugtime` has added.
     offset: AtomicI64,
+    /// `debugtime p`: `tick` changes nothing.
+    paused: AtomicBool,
     started: Instant,
     /// Unix time of second 0 of this clock.
     epoch: i64,
@@ -39,6 +41,7 @@ impl Clock {
         Clock {
             now: AtomicU32::new(FIRST_SECOND),
             offset: AtomicI64::new(0),
+            paused: AtomicBool::new(false),
             started: Instant::now(),
             epoch: unix - i64::from(FIRST_SECOND),
         }
@@ -52,14 +55,25 @@ impl Clock {
 
     /// Brings `now` up to date with the monotonic clock. Called about ten times a second.
     pub fn tick(&self) {
+        if self.paused.load(Ordering::Relaxed) {
+            return;
+        }
         let elapsed = self.started.elapsed().as_secs() as i64 + i64::from(FIRST_SECOND);
-        let now = (elapsed + self.offset.load(Ordering::Relaxed)).clamp(1, i64::from(u32::MAX));
+        let now = elapsed.saturating_add(self.offset.load(Ordering::Relaxed)).clamp(1, i64::from(u32::MAX));
         self.now.store(now as u32, Ordering::Relaxed);
     }
 
     /// Moves the clock by `seconds`: `debugtime`, and tests of everything that waits.
     pub fn advance(&self, seconds: i64) {
         self.offset.fetch_add(seconds, Ordering::Relaxed);
+        let now = i64::from(self.now()).saturating_add(seconds).clamp(1, i64::from(u32::MAX));
+        self.now.store(now as u32, Ordering::Relaxed);
+        self.tick();
+    }
+
+    /// Stops the clock, or lets it go on with the time of now: `debugtime p` and `r`.
+    pub fn pause(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Relaxed);
         self.tick();
     }
 
@@ -88,6 +102,22 @@ impl Default for Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_paused_clock_only_advances() {
+        let clock = Clock::new();
+        clock.pause(true);
+        let before = clock.now();
+        clock.advance(100);
+        assert_eq!(clock.now(), before + 100);
+        clock.tick();
+        assert_eq!(clock.now(), before + 100);
+        clock.advance(i64::MIN);
+        assert_eq!(clock.now(), 1);
+        clock.advance(i64::MAX);
+        clock.advance(i64::MAX);
+        assert_eq!(clock.now(), u32::MAX);
+    }
 
     #[test]
     fn exptimes() {
