@@ -26,12 +26,17 @@
 //! # Who may import whom
 //!
 //! ```text
-//! main -> config, net, sys          net -> command, protocol, store (handle only), config, watch, sys
-//! command -> protocol, store, config, watch        store -> sys        protocol -> nothing
-//! everyone but protocol -> clock, stats
+//! main     -> config, net, sys, command
+//! net      -> command, protocol, store, config, watch, sys        (of the store only handles)
+//! command  -> protocol, store, config, watch
+//! config   -> store                                               (what a store is built with)
+//! store    -> sys
+//! protocol -> nothing
 //! ```
 //!
-//! `protocol` and `store` never meet except in `command`. `tests/tidy.rs` holds the sources to this.
+//! Everyone but `protocol` may import `clock` and `stats`, and `main` the crate's root.
+//!
+//! `protocol` and `store` never meet except in `command`. `tests/tidy.rs` holds the sources to this table.
 
 pub mod clock;
 pub mod command;

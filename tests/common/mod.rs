@@ -1,0 +1,413 @@
+//! What the end-to-end tests share: a server under test, connections with deadlines, binary packets and a
+//! replayable random number generator.
+//!
+//! ```text
+//!   Server::start(args) ──spawn──> $TWINCACHED, or the twincached that cargo built
+//!   Server::reference(args) ─────> Debian's memcached, if it is installed
+//!        | drop: killed by its pid; a server that has died before is a failure, and its stderr is shown
+//! ```
+//!
+//! Invariants: everything runs on 127.0.0.1 with a port that was free; nothing waits without a deadline.
+#![allow(dead_code, reason = "each test binary uses its own part of this file")]
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Longest wait for anything that is certain to come.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Where Debian installs the memcached that we compare with.
+const REFERENCE: &str = "/usr/bin/memcached";
+
+/// How often to try another port when a server does not come up: the port can be taken between our
+/// finding it free and the server's bind.
+const START_ATTEMPTS: usize = 5;
+
+/// A running server; killed when dropped.
+pub struct Server {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    child: Child,
+    stderr: Arc<Mutex<Vec<u8>>>,
+    reader: Option<JoinHandle<()>>,
+    may_exit: bool,
+}
+
+impl Server {
+    /// Starts the server under test on a free port and waits until it accepts connections.
+    pub fn start(args: &[&str]) -> Server {
+        Server::try_start(args).unwrap_or_else(|failure| panic!("twincached {args:?}: {failure}"))
+    }
+
+    /// As [`Server::start`]; a server that exits is an answer: its status and stderr.
+    pub fn try_start(args: &[&str]) -> Result<Server, String> {
+        start_binary(&under_test(), args)
+    }
+
+    /// Debian's memcached, or None where it is not installed.
+    pub fn reference(args: &[&str]) -> Option<Server> {
+        std::path::Path::new(REFERENCE)
+            .exists()
+            .then(|| start_binary(REFERENCE, args).unwrap_or_else(|failure| panic!("{REFERENCE} {args:?}: {failure}")))
+    }
+
+    /// A connection to it.
+    pub fn connect(&self) -> Conn {
+        Conn::to(self.addr)
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has written to stderr so far.
+    pub fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.stderr.lock().unwrap()).into_owned()
+    }
+
+    /// Waits for it to exit by itself.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.may_exit = true;
+        let end = Instant::now() + DEADLINE;
+        while Instant::now() < end {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("the server does not stop");
+    }
+
+    /// From now on its exit is not a failure.
+    pub fn may_exit(&mut self) {
+        self.may_exit = true;
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let died = self.child.try_wait().ok().flatten();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+        if let (Some(status), false) = (died, self.may_exit) {
+            let message = format!("the server died: {status}\n{}", self.stderr());
+            if std::thread::panicking() {
+                eprintln!("{message}");
+            } else {
+                panic!("{message}");
+            }
+        }
+    }
+}
+
+/// The binary under test.
+pub fn under_test() -> String {
+    std::env::var("TWINCACHED").unwrap_or_else(|_| env!("CARGO_BIN_EXE_twincached").to_owned())
+}
+
+/// Whether these tests run as root: memcached then asks for `-u`.
+pub fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0)
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn start_binary(binary: &str, args: &[&str]) -> Result<Server, String> {
+    let mut failure = String::new();
+    for _ in 0..START_ATTEMPTS {
+        match start_once(binary, args) {
+            Ok(server) => return Ok(server),
+            Err(reason) => failure = reason,
+        }
+        if !failure.contains("in use") {
+            break;
+        }
+    }
+    Err(failure)
+}
+
+fn start_once(binary: &str, args: &[&str]) -> Result<Server, String> {
+    let port = free_port();
+    let mut command = Command::new(binary);
+    if is_root() {
+        command.args(["-u", "root"]);
+    }
+    command.args(["-l", "127.0.0.1", "-p", &port.to_string(), "-U", "0"]).args(args);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| format!("cannot start {binary}: {error}"))?;
+    let stderr = Arc::new(Mutex::new(Vec::new()));
+    let reader = collect(child.stderr.take().unwrap(), Arc::clone(&stderr));
+    let addr = SocketAddr::from(([127, 0, 0, 1], port));
+    let mut server = Server { addr, child, stderr, reader: Some(reader), may_exit: false };
+    wait_until_up(&mut server)?;
+    Ok(server)
+}
+
+fn wait_until_up(server: &mut Server) -> Result<(), String> {
+    let end = Instant::now() + DEADLINE;
+    while Instant::now() < end {
+        if let Some(status) = server.child.try_wait().unwrap() {
+            server.may_exit = true;
+            let _ = server.reader.take().unwrap().join();
+            return Err(format!("exited at once: {status}\n{}", server.stderr()));
+        }
+        if TcpStream::connect(server.addr).is_ok() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Err(format!("does not accept connections\n{}", server.stderr()))
+}
+
+fn collect(mut from: impl Read + Send + 'static, into: Arc<Mutex<Vec<u8>>>) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        let mut piece = [0; 4096];
+        while let Ok(n @ 1..) = from.read(&mut piece) {
+            into.lock().unwrap().extend_from_slice(&piece[..n]);
+        }
+    })
+}
+
+/// How a wait for input ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// What was waited for is there.
+    Done,
+    /// Nothing (more) came in time.
+    Quiet,
+    /// The server closed the connection.
+    Closed,
+}
+
+/// A client's connection: what was received and not yet taken is in `got`.
+pub struct Conn {
+    stream: TcpStream,
+    /// Received bytes.
+    pub got: Vec<u8>,
+    /// The server has closed.
+    pub closed: bool,
+}
+
+impl Conn {
+    /// Connects.
+    pub fn to(addr: SocketAddr) -> Conn {
+        let stream = TcpStream::connect_timeout(&addr, DEADLINE).expect("connect");
+        stream.set_nodelay(true).unwrap();
+        stream.set_write_timeout(Some(DEADLINE)).unwrap();
+        Conn { stream, got: Vec::new(), closed: false }
+    }
+
+    /// Sends all of it, reading what arrives meanwhile only if the server does not take it at once. A server
+    /// that has closed is seen by the next read.
+    pub fn send(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            match self.write_some(bytes) {
+                Ok(n) => bytes = &bytes[n..],
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// A blocking write could wait for ever for a server that itself waits for us to read.
+    fn write_some(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let end = Instant::now() + DEADLINE;
+        self.stream.set_nonblocking(true)?;
+        let result = loop {
+            match self.stream.write(bytes) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    assert!(Instant::now() < end, "the server does not take its input");
+                    self.stream.set_nonblocking(false)?;
+                    self.receive(Duration::from_millis(1));
+                    self.stream.set_nonblocking(true)?;
+                }
+                other => break other,
+            }
+        };
+        self.stream.set_nonblocking(false)?;
+        result
+    }
+
+    /// Reads until `done` says so of all that was received, the server closes, or nothing comes for `quiet`.
+    pub fn read_until(&mut self, quiet: Duration, mut done: impl FnMut(&[u8]) -> bool) -> Waited {
+        loop {
+            if done(&self.got) {
+                return Waited::Done;
+            }
+            match self.receive(quiet) {
+                Waited::Done => {}
+                ended => return ended,
+            }
+        }
+    }
+
+    /// Reads once.
+    pub fn receive(&mut self, timeout: Duration) -> Waited {
+        if self.closed {
+            return Waited::Closed;
+        }
+        self.stream.set_read_timeout(Some(timeout)).unwrap();
+        let mut piece = [0; 65536];
+        match self.stream.read(&mut piece) {
+            Ok(0) => self.closed = true,
+            Ok(n) => self.got.extend_from_slice(&piece[..n]),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Waited::Quiet,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => self.closed = true,
+        }
+        if self.closed { Waited::Closed } else { Waited::Done }
+    }
+
+    /// Sends a text command and takes its reply, which must end with `end`.
+    pub fn ask(&mut self, command: &[u8], end: &[u8]) -> Vec<u8> {
+        self.send(command);
+        let waited = self.read_until(DEADLINE, |got| got.ends_with(end));
+        assert_eq!(waited, Waited::Done, "{}: got {}", show(command), show(&self.got));
+        std::mem::take(&mut self.got)
+    }
+
+    /// Sends a text command and takes its reply of one line.
+    pub fn line(&mut self, command: &str) -> String {
+        let reply = self.ask(format!("{command}\r\n").as_bytes(), b"\r\n");
+        String::from_utf8_lossy(&reply).trim_end().to_owned()
+    }
+
+    /// `stats` or one of its sub-commands, as (name, value) in order.
+    pub fn stats(&mut self, argument: &str) -> Vec<(String, String)> {
+        let reply = self.ask(format!("stats {argument}\r\n").as_bytes(), b"END\r\n");
+        let text = String::from_utf8(reply).expect("stats are text");
+        let stats = text.lines().filter_map(|line| line.strip_prefix("STAT "));
+        stats.filter_map(|line| line.split_once(' ')).map(|(name, value)| (name.into(), value.into())).collect()
+    }
+}
+
+/// Bytes as a person can read them; long runs and long texts are shortened.
+pub fn show(bytes: &[u8]) -> String {
+    let text = bytes.escape_ascii().to_string();
+    if text.len() <= 1200 {
+        return text;
+    }
+    format!("{}...{} [{} bytes]", &text[..900], &text[text.len() - 200..], bytes.len())
+}
+
+/// A binary request or reply.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Packet {
+    /// Operation.
+    pub op: u8,
+    /// vbucket of a request, status of a reply.
+    pub status: u16,
+    /// Opaque.
+    pub opaque: u32,
+    /// Cas.
+    pub cas: u64,
+    /// Extras.
+    pub extras: Vec<u8>,
+    /// Key.
+    pub key: Vec<u8>,
+    /// Value.
+    pub value: Vec<u8>,
+}
+
+/// Length of a binary header.
+pub const HEADER: usize = 24;
+
+impl Packet {
+    /// A request without value.
+    pub fn new(op: u8, key: &[u8], extras: &[u8]) -> Packet {
+        Packet { op, key: key.to_vec(), extras: extras.to_vec(), ..Packet::default() }
+    }
+
+    /// The bytes of a request.
+    pub fn request(&self) -> Vec<u8> {
+        self.encode(0x80)
+    }
+
+    fn encode(&self, magic: u8) -> Vec<u8> {
+        let body = self.extras.len() + self.key.len() + self.value.len();
+        let mut out = vec![magic, self.op];
+        out.extend_from_slice(&(self.key.len() as u16).to_be_bytes());
+        out.extend_from_slice(&[self.extras.len() as u8, 0]);
+        out.extend_from_slice(&self.status.to_be_bytes());
+        out.extend_from_slice(&(body as u32).to_be_bytes());
+        out.extend_from_slice(&self.opaque.to_be_bytes());
+        out.extend_from_slice(&self.cas.to_be_bytes());
+        for part in [&self.extras, &self.key, &self.value] {
+            out.extend_from_slice(part);
+        }
+        out
+    }
+
+    /// The reply at the start of `bytes` and its length; None while it is not complete.
+    pub fn reply(bytes: &[u8]) -> Option<(Packet, usize)> {
+        let header: &[u8; HEADER] = bytes.first_chunk()?;
+        assert_eq!(header[0], 0x81, "not a binary reply: {}", show(bytes));
+        let (key, extras) = (usize::from(u16::from_be_bytes([header[2], header[3]])), usize::from(header[4]));
+        let body = u32::from_be_bytes(*header[8..].first_chunk()?) as usize;
+        let end = HEADER + body;
+        let body = bytes.get(HEADER..end)?;
+        let packet = Packet {
+            op: header[1],
+            status: u16::from_be_bytes([header[6], header[7]]),
+            opaque: u32::from_be_bytes(*header[12..].first_chunk()?),
+            cas: u64::from_be_bytes(*header[16..].first_chunk()?),
+            extras: body[..extras].to_vec(),
+            key: body[extras..extras + key].to_vec(),
+            value: body[extras + key..].to_vec(),
+        };
+        Some((packet, end))
+    }
+}
+
+/// splitmix64: small, and the same everywhere.
+#[derive(Clone, Debug)]
+pub struct Rng(pub u64);
+
+impl Rng {
+    /// The next number.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `n`.
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+
+    /// True once in `n` times.
+    pub fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+
+    /// One of these.
+    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[self.below(from.len())]
+    }
+}
+
+/// A number from the environment, such as a seed.
+pub fn from_env(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text}: not a number")))
+}
+
+/// `seed` from the environment variable, or one that differs from run to run.
+pub fn seed(name: &str) -> u64 {
+    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    from_env(name).unwrap_or_else(|| now().as_nanos() as u64 % 1_000_000_000)
+}

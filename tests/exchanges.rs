@@ -1,0 +1,383 @@
+//! Replays what memcached 1.6.45 was recorded to answer (`data/exchanges-1.6.45.txt`), byte for byte.
+//!
+//! ```text
+//!   ==================== GROUP                       one server per group, started with the group's options
+//!   label                                            one connection per exchange
+//!       > chunk chunk <0.3s> chunk                   what is sent: escaped, k{x251} is 251 times k
+//!       < reply   [CLOSED]                           what came back, and whether the server closed
+//! ```
+//!
+//! Where we answer something else on purpose, [`DIFFERENCES`] says what and why, and our own answer is
+//! tested instead. An entry that is no longer needed fails.
+
+mod common;
+
+use common::{Conn, Server, Waited, show};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+/// The recording.
+const TRANSCRIPT: &str = include_str!("data/exchanges-1.6.45.txt");
+
+/// The server options of each group of the recording. Item sizes and classes were recorded from memcached.
+const GROUPS: &[(&str, &[&str])] = &[
+    ("default", &[]),
+    ("meta", &[]),
+    ("binary", &[]),
+    ("-B ascii -B ascii", &["-B", "ascii"]),
+    ("-B binary -B binary", &["-B", "binary"]),
+    ("-F -X -W -F -X -W", &["-F", "-X", "-W"]),
+    ("-C -C", &["-C"]),
+    ("-A -A", &["-A"]),
+    ("-M -m 8? small -M -m 8 -I 1m", &["-M", "-m", "8", "-I", "1m"]),
+    (
+        "no_lru_crawler etc -o no_lru_crawler,no_lru_maintainer,no_slab_reassign",
+        &["-o", "no_lru_crawler,no_lru_maintainer,no_slab_reassign"],
+    ),
+    ("track_sizes -o track_sizes", &["-o", "track_sizes"]),
+    ("-c 3 maxconns -c 1024", &["-c", "1024"]),
+    ("-Y -Y AUTHFILE", &["-Y", "AUTHFILE"]),
+];
+
+/// Groups whose options are refused until the feature is built in: exit status 64 and a line that says so.
+const NOT_BUILT_IN: &[&str] = &["-Y -Y AUTHFILE"];
+
+/// How one of our answers may differ from the recording.
+enum Difference {
+    /// The answer names the moment: both sides are compared after this.
+    Moment(fn(&str) -> String),
+    /// We answer exactly this (escaped, `   [CLOSED]` appended if we close).
+    Ours(&'static str),
+}
+use Difference::{Moment, Ours};
+
+/// (group, label, difference, why).
+const DIFFERENCES: &[(&str, &str, Difference, &str)] = &[
+    ("default", "stats prefix match", Moment(settings_of_this_build), "port, time; nothing built in for ext_ and ssl_"),
+    ("default", "lru_crawler dumps", Moment(dump_in_any_order), "Unix times, and no order is promised"),
+    ("meta", "mg hit", Moment(without_seconds), "the recording crossed a second"),
+    ("meta", "mg touch", Moment(without_seconds), "t of an expired item names the uptime"),
+    ("meta", "mg vivify", Moment(without_seconds), "t of an expired item names the uptime"),
+    ("meta", "mg recache", Moment(without_seconds), "a second can pass"),
+    ("meta", "md stale", Moment(without_seconds), "a second can pass"),
+    ("meta", "md x", Moment(without_seconds), "the recording crossed a second"),
+    ("meta", "me", Moment(without_seconds), "a second can pass"),
+    ("meta", "base64", Moment(without_seconds), "a second can pass"),
+    ("default", "debugtime", Ours(r"ERROR\r\nERROR\r\nERROR\r\nERROR\r\n"), "recorded from a debug build"),
+];
+
+/// Input that the recording abbreviates, or whose blanks cannot be told from those between chunks.
+fn unreadable_input(label: &str) -> Option<Vec<Step>> {
+    let chunks: Vec<Vec<u8>> = match label {
+        "get line >2048 no LF" => vec![format!("get {}", "k ".repeat(1100)).into(), b"\r\n".into()],
+        "spaces then get >2048" => {
+            vec![format!("{}get {}", " ".repeat(50), "k ".repeat(1100)).into(), b"\r\n".into()]
+        }
+        "gat line >2048" => vec![format!("gat 0 {}", "k ".repeat(1100)).into(), b"\r\n".into()],
+        "incr leading space" => {
+            vec![b"set n 0 0 3\r\n 10\r\n".into(), b"incr n 1\r\n".into(), b"get n\r\n".into()]
+        }
+        "ascii after binary" => vec![
+            common::Packet { opaque: 0xdead_beef, ..common::Packet::new(0x0a, b"", b"") }.request(),
+            b"version\r\n".into(),
+        ],
+        "fill" => fill_small_memory(),
+        _ => return None,
+    };
+    Some(chunks.into_iter().map(Step::Send).collect())
+}
+
+fn fill_small_memory() -> Vec<Vec<u8>> {
+    let value = "x".repeat(500_000);
+    let fill: String = (0..30).map(|i| format!("set k{i} 0 0 500000 noreply\r\n{value}\r\n")).collect();
+    vec![
+        fill.into(),
+        b"version\r\n".into(),
+        format!("set z 0 0 500000\r\n{value}\r\n").into(),
+        format!("ms z 500000\r\n{value}\r\n").into(),
+    ]
+}
+
+/// One exchange of the recording.
+struct Exchange {
+    label: &'static str,
+    steps: Vec<Step>,
+    reply: Vec<u8>,
+    closed: bool,
+}
+
+enum Step {
+    Send(Vec<u8>),
+    Pause(Duration),
+}
+
+/// A chunk's reply has begun by now, if there is one.
+const FIRST_BYTE: Duration = Duration::from_millis(150);
+/// A chunk's reply is over when nothing comes for this long.
+const NEXT_BYTE: Duration = Duration::from_millis(5);
+/// What the recording says must come has come by now.
+const MISSING: Duration = Duration::from_secs(1);
+/// Nothing more comes after an exchange when nothing has come for this long.
+const SURPLUS: Duration = Duration::from_millis(15);
+
+#[test]
+#[ignore = "the server does not run yet"]
+fn exchanges() {
+    let groups = groups();
+    assert!(groups.iter().map(|group| group.0).eq(GROUPS.iter().map(|group| group.0)), "unknown groups");
+    let failures: Vec<String> = std::thread::scope(|scope| {
+        let running: Vec<_> =
+            groups.iter().map(|(title, exchanges)| scope.spawn(move || run_group(title, exchanges))).collect();
+        running.into_iter().flat_map(|group| group.join().expect("a group's thread")).collect()
+    });
+    assert!(failures.is_empty(), "{} exchanges differ:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// Runs a group's exchanges; what differs.
+fn run_group(title: &'static str, exchanges: &[Exchange]) -> Vec<String> {
+    let options = GROUPS.iter().find(|group| group.0 == title).expect("a known group").1;
+    let (folder, file) = auth_file();
+    let options = options.iter().map(|&word| if word == "AUTHFILE" { file.as_str() } else { word });
+    let args: Vec<&str> = ["-o", "slab_accounting=memcached"].into_iter().chain(options).collect();
+    let started = Server::try_start(&args);
+    let _ = std::fs::remove_dir_all(folder);
+    let mut server = match started {
+        Ok(server) => server,
+        Err(reason) if NOT_BUILT_IN.contains(&title) => return not_built_in(title, &reason),
+        Err(reason) => return vec![format!("[{title}] does not start: {reason}")],
+    };
+    if title.starts_with("-A") {
+        server.may_exit();
+    }
+    exchanges.iter().filter_map(|exchange| difference(title, exchange, &server)).collect()
+}
+
+fn not_built_in(title: &str, reason: &str) -> Vec<String> {
+    let clear = reason.contains("exit status: 64") && reason.contains("not built in");
+    if clear { Vec::new() } else { vec![format!("[{title}] must say that it is not built in: {reason}")] }
+}
+
+/// Writes the recording's users; the folder to remove and the file's name.
+fn auth_file() -> (std::path::PathBuf, String) {
+    static FILES: AtomicU32 = AtomicU32::new(0);
+    let name = format!("twincached-auth-{}-{}", std::process::id(), FILES.fetch_add(1, Ordering::Relaxed));
+    let folder = std::env::temp_dir().join(name);
+    std::fs::create_dir(&folder).expect("a new folder");
+    let file = folder.join("users");
+    std::fs::write(&file, "user:pass\nuser2:pass2\n").expect("a new file");
+    let name = file.to_string_lossy().into_owned();
+    (folder, name)
+}
+
+/// Runs one exchange and compares; None when it is as it must be.
+fn difference(title: &str, exchange: &Exchange, server: &Server) -> Option<String> {
+    let (got, closed) = talk(exchange, server);
+    let ours = transcribed(&got, closed);
+    let theirs = transcribed(&exchange.reply, exchange.closed);
+    let listed = DIFFERENCES.iter().find(|entry| entry.0 == title && entry.1 == exchange.label);
+    let (expected, actual) = match listed {
+        None => (theirs, ours),
+        Some((_, _, Moment(normal), _)) => (normal(&theirs), normal(&ours)),
+        Some((_, _, Ours(answer), _)) if theirs == *answer => ("an entry of DIFFERENCES that differs".into(), ours),
+        Some((_, _, Ours(answer), _)) => ((*answer).to_owned(), ours),
+    };
+    (expected != actual)
+        .then(|| format!("[{title}] {}\n    expected {expected}\n    answered {actual}", exchange.label))
+}
+
+/// Sends the chunks of an exchange, each when the reply to the one before has come.
+fn talk(exchange: &Exchange, server: &Server) -> (Vec<u8>, bool) {
+    let mut conn = server.connect();
+    for step in &exchange.steps {
+        match step {
+            Step::Pause(time) => std::thread::sleep(*time),
+            Step::Send(bytes) => conn.send(bytes),
+        }
+        let before = conn.got.len();
+        if matches!(step, Step::Send(_)) && conn.read_until(FIRST_BYTE, |got| got.len() > before) == Waited::Done {
+            conn.read_until(NEXT_BYTE, |_| false);
+        }
+        if conn.closed {
+            break;
+        }
+    }
+    settle(&mut conn, exchange);
+    (conn.got, conn.closed)
+}
+
+fn settle(conn: &mut Conn, exchange: &Exchange) {
+    conn.read_until(MISSING, |got| got.len() >= exchange.reply.len() && !exchange.closed);
+    conn.read_until(SURPLUS, |_| false);
+}
+
+/// A reply in the recording's notation, but never shortened.
+fn transcribed(reply: &[u8], closed: bool) -> String {
+    let mut text = String::new();
+    for &byte in reply {
+        match byte {
+            b'\\' => text.push_str(r"\\"),
+            b'\r' => text.push_str(r"\r"),
+            b'\n' => text.push_str(r"\n"),
+            b'\t' => text.push_str(r"\t"),
+            b' '..=b'~' => text.push(char::from(byte)),
+            _ => text.push_str(&format!(r"\x{byte:02x}")),
+        }
+    }
+    text + if closed { "   [CLOSED]" } else { "" }
+}
+
+/// Lines of `stats settings` that name features which are not built in are left out on both sides, as are
+/// values that name the moment.
+fn settings_of_this_build(reply: &str) -> String {
+    let kept = reply.split_inclusive(r"\r\n").filter(|line| !line.starts_with("STAT ext_"));
+    let kept = kept.filter(|line| !line.starts_with("STAT ssl_") && !line.starts_with("STAT slab_automove_freeratio"));
+    kept.map(|line| if line.starts_with("STAT tcpport ") || line.starts_with("STAT oldest ") { "" } else { line })
+        .collect()
+}
+
+/// The lines of each dump, sorted, without Unix times.
+fn dump_in_any_order(reply: &str) -> String {
+    let mut out: Vec<String> = Vec::new();
+    let mut dump: Vec<String> = Vec::new();
+    for line in reply.split(r"\n") {
+        if line.starts_with("key=") || line.starts_with("mg ") {
+            dump.push(without_unix_times(line));
+        } else {
+            dump.sort();
+            out.append(&mut dump);
+            out.push(line.to_owned());
+        }
+    }
+    out.join(r"\n")
+}
+
+fn without_unix_times(line: &str) -> String {
+    let word = |word: &str| match word.split_once('=') {
+        Some((name @ ("exp" | "la"), value)) if value != "-1" => format!("{name}=TIME"),
+        _ => word.to_owned(),
+    };
+    line.split(' ').map(word).collect::<Vec<_>>().join(" ")
+}
+
+/// Seconds left (`t`), seconds since the last access (`l`) and `exp=`, `la=` up to the second before; `t` of an
+/// item that has expired wraps around.
+fn without_seconds(reply: &str) -> String {
+    let rounded = |word: &str| {
+        let (name, digits) = word.split_at(word.find(|c: char| c.is_ascii_digit()).unwrap_or(word.len()));
+        match (name, digits.parse::<u32>()) {
+            ("t" | "l" | "exp=" | "la=", Ok(n)) if n >= 1 << 31 => format!("{name}WRAPPED"),
+            ("t" | "exp=", Ok(n)) => format!("{name}{}", n.next_multiple_of(10)),
+            ("l" | "la=", Ok(n)) => format!("{name}{}", n / 10),
+            _ => word.to_owned(),
+        }
+    };
+    let words = |line: &str| line.split(' ').map(rounded).collect::<Vec<_>>().join(" ");
+    reply.split(r"\r\n").map(words).collect::<Vec<_>>().join(r"\r\n")
+}
+
+/// The recording, by group.
+fn groups() -> Vec<(&'static str, Vec<Exchange>)> {
+    let mut groups: Vec<(&str, Vec<Exchange>)> = Vec::new();
+    let mut lines = TRANSCRIPT.lines();
+    while let Some(line) = lines.next() {
+        if let Some(title) = line.strip_prefix("==================== ") {
+            groups.push((title.trim_end(), Vec::new()));
+            continue;
+        }
+        let (sent, reply) = (lines.next().expect("what was sent"), lines.next().expect("a reply"));
+        let exchange = exchange(line.trim_end(), sent, reply);
+        groups.last_mut().expect("a group").1.push(exchange);
+    }
+    groups
+}
+
+fn exchange(label: &'static str, sent: &str, reply: &str) -> Exchange {
+    let sent = sent.strip_prefix("    > ").expect("a line of what was sent");
+    let reply = reply.strip_prefix("    < ").expect("a line of what came back");
+    let (reply, closed) = reply.strip_suffix("   [CLOSED]").map_or((reply, false), |reply| (reply, true));
+    let steps = unreadable_input(label).unwrap_or_else(|| chunks(sent).map(step).collect());
+    Exchange { label, steps, reply: unescaped(reply), closed }
+}
+
+fn step(chunk: &str) -> Step {
+    let pause = chunk.strip_prefix('<').and_then(|chunk| chunk.strip_suffix("s>"));
+    match pause.map(str::parse) {
+        Some(Ok(seconds)) => Step::Pause(Duration::from_secs_f64(seconds)),
+        _ => Step::Send(abbreviated_in_its_cas(chunk).unwrap_or_else(|| unescaped(chunk))),
+    }
+}
+
+/// A binary chunk that the recording breaks off inside the last packet's cas, which is 0.
+fn abbreviated_in_its_cas(chunk: &str) -> Option<Vec<u8>> {
+    let (kept, len) = chunk.strip_suffix(" bytes]")?.split_once("...[")?;
+    let kept = kept.strip_suffix(r"\x0").filter(|kept| kept.ends_with(r"\xde\xad\xbe\xef\x00\x00\x00\x00\x00"))?;
+    let mut bytes = unescaped(kept);
+    bytes.resize(len.parse().expect("a length"), 0);
+    Some(bytes)
+}
+
+/// Cuts at the blanks between chunks: those before a binary header, else those after a line end or a pause.
+fn chunks(sent: &str) -> impl Iterator<Item = &str> {
+    let binary = sent.starts_with(r"\x80");
+    let mut rest = Some(sent);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let cut = text.match_indices(' ').map(|(at, _)| at).find(|&at| {
+            let (before, after) = (&text[..at], &text[at + 1..]);
+            let ended = before.ends_with(r"\n") || (before.starts_with('<') && before.ends_with("s>"));
+            if binary { after.starts_with(r"\x80") } else { ended && !after.starts_with(' ') }
+        });
+        let (chunk, left) = cut.map_or((text, None), |at| (&text[..at], Some(&text[at + 1..])));
+        rest = left;
+        Some(chunk)
+    })
+}
+
+/// The bytes of escaped text: `\r`, `\x80`, and `k{x251}` for 251 times k.
+fn unescaped(text: &str) -> Vec<u8> {
+    assert!(!text.contains("...["), "abbreviated in the recording: {text}");
+    let mut out = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let (byte, after) = if byte == b'\\' { escape(after) } else { (byte, after) };
+        let (times, after) = repeat(after);
+        out.extend(std::iter::repeat_n(byte, times));
+        rest = after;
+    }
+    out
+}
+
+fn escape(text: &[u8]) -> (u8, &[u8]) {
+    match text {
+        [b'r', rest @ ..] => (b'\r', rest),
+        [b'n', rest @ ..] => (b'\n', rest),
+        [b't', rest @ ..] => (b'\t', rest),
+        [b'\\', rest @ ..] => (b'\\', rest),
+        [b'x', high, low, rest @ ..] => {
+            let digits = [*high, *low];
+            let digits = std::str::from_utf8(&digits).expect("hex digits");
+            (u8::from_str_radix(digits, 16).expect("hex digits"), rest)
+        }
+        _ => panic!("unknown escape: {}", show(text)),
+    }
+}
+
+fn repeat(text: &[u8]) -> (usize, &[u8]) {
+    let Some(rest) = text.strip_prefix(b"{x") else { return (1, text) };
+    let end = rest.iter().position(|&byte| byte == b'}').expect("a closing brace");
+    let times = std::str::from_utf8(&rest[..end]).expect("digits").parse().expect("a number of times");
+    (times, &rest[end + 1..])
+}
+
+#[test]
+fn the_notation_is_read_right() {
+    let chunks = |text| chunks(text).collect::<Vec<_>>();
+    assert_eq!(chunks(r"  get foo\r\n"), [r"  get foo\r\n"]);
+    assert_eq!(
+        chunks(r"set a 0 0 1\r\nx\r\n get a\r\n <0.3s> mn\r\n"),
+        [r"set a 0 0 1\r\nx\r\n", r"get a\r\n", "<0.3s>", r"mn\r\n"]
+    );
+    assert_eq!(chunks(r"\x80 \x00k \x80$\x00"), [r"\x80 \x00k", r"\x80$\x00"]);
+    assert_eq!(unescaped(r"k{x3}\r\n\xff{x2}\\"), b"kkk\r\n\xff\xff\\");
+    assert_eq!(without_seconds(r"HD t99 l0\r\nHD t4294967229\r\n"), r"HD t100 l0\r\nHD tWRAPPED\r\n");
+}
