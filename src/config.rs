@@ -1,5 +1,18 @@
-//! The OPTIONS table: one source for option parsing, `--help` and the man page's check; and the typed
-//! [`Config`] that everything else reads.
+//! The command line as a typed [`Config`]: defaults, the checks of values against each other, `-l` addresses.
+//!
+//! ```text
+//! arguments ── options::apply_all ──> Draft ── finish ──> Config      or an Exit: text, exit code
+//! ```
+//!
+//! Parsing touches neither files, nor sockets, nor the environment. Messages and exit codes are memcached's
+//! wherever it has one. Numbers are taken strictly: what C's `atoi` would cut short is refused.
+//!
+//! Not here: the single options ([`options`]), what is done with them at start (`main`).
+
+pub mod options;
+
+use options::PAGE;
+use std::ffi::OsString;
 
 /// Which protocols a listening socket speaks (`-B`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,6 +95,15 @@ pub struct Config {
 }
 
 impl Config {
+    /// Reads a command line, without the program's name.
+    pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Config, Exit> {
+        let args: Result<Vec<String>, OsString> = args.into_iter().map(OsString::into_string).collect();
+        let args = args.map_err(|arg| Exit::usage(format!("argument {arg:?} is not UTF-8")))?;
+        let mut draft = Draft::default();
+        options::apply_all(&args, &mut draft)?;
+        draft.finish()
+    }
+
     /// `growth_factor` of `stats settings`.
     pub fn growth_factor(&self) -> f64 {
         self.store.growth_factor.unwrap_or(1.25)
@@ -171,8 +193,285 @@ pub fn log_level(verbosity: u8) -> log::LevelFilter {
 pub struct ListenAddr {
     /// Host name, IPv4 or IPv6 address; `*` is any.
     pub host: String,
-    /// Port if given.
+    /// Port if given; 0 is any free one.
     pub port: Option<u16>,
     /// `proto[…]:` if given.
     pub binding: Option<Binding>,
+}
+
+impl ListenAddr {
+    /// Reads one address: `[proto[ascii|binary|negotiating]:][tag[name]:|tag_name_:]host[:port]`. Tags are for
+    /// memcached's proxy only and are dropped. The error is one line.
+    pub fn parse(text: &str) -> Result<ListenAddr, String> {
+        let rest = without_tls(text)?;
+        let (binding, rest) = split_binding(rest)?;
+        let (host, port) = split_port(without_tag(rest)?)?;
+        if host.is_empty() {
+            return Err(format!("No host in \"{text}\""));
+        }
+        let port = match port {
+            Some(port) => Some(options::whole(port).ok_or_else(|| format!("Invalid port number: \"{port}\""))?),
+            None => None,
+        };
+        Ok(ListenAddr { host: host.to_owned(), port, binding })
+    }
+}
+
+/// Refuses the prefixes that say how TLS is used: there is none.
+fn without_tls(text: &str) -> Result<&str, String> {
+    for word in ["notls", "btls", "mtls"] {
+        if text.strip_prefix(word).is_some_and(|rest| rest.starts_with(':')) {
+            return Err(format!("'{word}' option is valid only when SSL is enabled"));
+        }
+    }
+    Ok(text)
+}
+
+/// `proto[word]:`; any beginning of a word will do.
+fn split_binding(text: &str) -> Result<(Option<Binding>, &str), String> {
+    let Some(inner) = text.strip_prefix("proto[") else { return Ok((None, text)) };
+    let (word, rest) = inner.split_once("]:").ok_or_else(|| format!("Invalid protocol spec: \"{text}\""))?;
+    let binding = match word {
+        "" => return Err(format!("Invalid protocol spec: \"{text}\"")),
+        _ if "ascii".starts_with(word) => Binding::Ascii,
+        _ if "binary".starts_with(word) => Binding::Binary,
+        _ if "negotiating".starts_with(word) => Binding::Auto,
+        _ if "proxy".starts_with(word) => return Err(format!("Server not built with proxy: \"proto[{word}\"")),
+        _ => return Err(format!("Invalid protocol spec: \"proto[{word}\"")),
+    };
+    Ok((Some(binding), rest))
+}
+
+/// The longest tag that memcached takes.
+const TAG_MAX: usize = 8;
+
+fn without_tag(text: &str) -> Result<&str, String> {
+    let (tag, rest) = if let Some(inner) = text.strip_prefix("tag[") {
+        inner.split_once("]:").ok_or_else(|| format!("Invalid tag in socket config: \"{text}\""))?
+    } else if let Some(inner) = text.strip_prefix("tag_") {
+        inner.split_once("_:").ok_or_else(|| format!("Invalid tag in socket config: \"{text}\""))?
+    } else {
+        return Ok(text);
+    };
+    if (1..=TAG_MAX).contains(&tag.len()) {
+        return Ok(rest);
+    }
+    Err(format!("Listener tags must be between 1 and {TAG_MAX} characters: \"{tag}\""))
+}
+
+/// `[v6]`, `[v6]:port`, bare v6 (more than one colon, so without a port), `host`, `host:port`.
+fn split_port(text: &str) -> Result<(&str, Option<&str>), String> {
+    if let Some(inner) = text.strip_prefix('[') {
+        let invalid = || format!("Invalid IPV6 address: \"{text}\"");
+        let (host, rest) = inner.split_once(']').ok_or_else(invalid)?;
+        return match rest.strip_prefix(':') {
+            Some(port) => Ok((host, Some(port))),
+            None if rest.is_empty() => Ok((host, None)),
+            None => Err(invalid()),
+        };
+    }
+    match text.split_once(':') {
+        Some((host, port)) if !port.contains(':') => Ok((host, Some(port))),
+        _ => Ok((text, None)),
+    }
+}
+
+/// Why there is no [`Config`]: the process ends with this.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// The exit code.
+    pub code: i32,
+    /// What goes to stdout: `--help` and the like.
+    pub stdout: String,
+    /// What goes to stderr, ending in a line feed unless empty.
+    pub stderr: String,
+}
+
+impl Exit {
+    /// Bad usage; sysexits' EX_USAGE.
+    pub const USAGE: i32 = 64;
+    /// No such user; sysexits' EX_NOUSER.
+    pub const NO_USER: i32 = 67;
+    /// The operating system said no; sysexits' EX_OSERR.
+    pub const OS_ERROR: i32 = 71;
+
+    /// An exit with a message.
+    pub fn refuse(code: i32, message: impl Into<String>) -> Exit {
+        Exit { code, stdout: String::new(), stderr: message.into() + "\n" }
+    }
+
+    /// An exit for bad usage.
+    pub fn usage(message: impl Into<String>) -> Exit {
+        Exit::refuse(Exit::USAGE, message)
+    }
+
+    /// A good exit that prints something.
+    pub fn print(text: String) -> Exit {
+        Exit { code: 0, stdout: text, stderr: String::new() }
+    }
+}
+
+/// A command line half read: the values so far, and what [`Draft::finish`] needs to know besides.
+#[derive(Default)]
+struct Draft {
+    config: Config,
+    chunk_max_given: bool,
+    protocol_given: bool,
+    sasl: bool,
+    napi_ids: u32,
+    slab_sizes: Option<String>,
+}
+
+/// The smallest `-I`.
+const ITEM_SIZE_LEAST: usize = 1 << 10;
+
+/// The largest `-I`.
+const ITEM_SIZE_MOST: usize = 1 << 30;
+
+/// Chunk sizes are multiples of this.
+const CHUNK_ALIGN: usize = 8;
+
+/// The most classes `slab_sizes` may name: class numbers are below 64, 0 is the page pool, the last is added.
+const SLAB_SIZES_MAX: usize = 62;
+
+impl Draft {
+    /// Arguments that are no options: memcached takes no notice of them, so they may not stop us.
+    fn stray<'a>(&mut self, args: impl Iterator<Item = &'a str>) {
+        self.config.warnings.extend(args.map(|arg| format!("ignoring argument \"{arg}\": it is no option")));
+    }
+
+    /// `-l`, once more.
+    fn listen(&mut self, text: &str) {
+        let joined = self.config.listen_text.take().map(|before| before + "," + text);
+        self.config.listen_text = Some(joined.unwrap_or_else(|| text.to_owned()));
+    }
+
+    /// Checks the values against each other, in memcached's order.
+    fn finish(mut self) -> Result<Config, Exit> {
+        self.check_napi_ids()?;
+        self.check_item_size()?;
+        self.check_chunk_max()?;
+        self.read_slab_sizes()?;
+        self.check_lru()?;
+        self.check_sasl()?;
+        self.read_listen()?;
+        Ok(self.config)
+    }
+
+    fn check_napi_ids(&self) -> Result<(), Exit> {
+        let (ids, threads) = (self.napi_ids, self.config.threads);
+        if ids as usize > threads {
+            return Err(Exit::usage(format!(
+                "Number of napi_ids({ids}) cannot be greater than number of threads({threads})"
+            )));
+        }
+        if ids > 0 {
+            return Err(Exit::usage("Choosing workers by NAPI id (-N) is not built in yet"));
+        }
+        Ok(())
+    }
+
+    fn check_item_size(&self) -> Result<(), Exit> {
+        let (size, memory) = (self.config.store.item_size_max, self.config.store.memory_limit);
+        if size < ITEM_SIZE_LEAST {
+            return Err(Exit::usage("Item max size cannot be less than 1024 bytes."));
+        }
+        if size as u64 > memory / 2 {
+            return Err(Exit::usage("Cannot set item size limit higher than 1/2 of memory max."));
+        }
+        if size > ITEM_SIZE_MOST {
+            return Err(Exit::usage("Cannot set item size limit higher than a gigabyte."));
+        }
+        Ok(())
+    }
+
+    fn check_chunk_max(&mut self) -> Result<(), Exit> {
+        let store = &mut self.config.store;
+        if store.item_size_max > PAGE && !self.chunk_max_given {
+            store.slab_chunk_max = PAGE / 2;
+        }
+        let (chunk, item) = (store.slab_chunk_max, store.item_size_max);
+        if chunk > item {
+            return Err(Exit::usage(format!(
+                "slab_chunk_max (bytes: {chunk}) cannot be larger than -I (item_size_max {item})"
+            )));
+        }
+        if item % chunk != 0 {
+            return Err(Exit::usage(format!(
+                "-I (item_size_max: {item}) must be evenly divisible by slab_chunk_max (bytes: {chunk})"
+            )));
+        }
+        if PAGE % chunk != 0 {
+            return Err(Exit::usage(format!(
+                "slab_chunk_max (bytes: {chunk}) must divide evenly into {PAGE} (slab_page_size)"
+            )));
+        }
+        Ok(())
+    }
+
+    fn read_slab_sizes(&mut self) -> Result<(), Exit> {
+        let Some(text) = &self.slab_sizes else { return Ok(()) };
+        let store = &self.config.store;
+        let mut sizes: Vec<usize> = Vec::new();
+        for word in text.split('-') {
+            let size = options::whole::<usize>(word)
+                .filter(|size| (store.chunk_size..=store.slab_chunk_max).contains(size))
+                .ok_or_else(|| Exit::usage(format!("slab size {word} is out of valid range")))?;
+            check_next_size(sizes.last().copied(), size)?;
+            sizes.push(size);
+        }
+        if sizes.len() > SLAB_SIZES_MAX {
+            return Err(Exit::usage("too many slab classes specified"));
+        }
+        self.config.store.slab_sizes = sizes;
+        Ok(())
+    }
+
+    fn check_lru(&self) -> Result<(), Exit> {
+        let tuning = &self.config.store.tuning;
+        if tuning.hot_pct + tuning.warm_pct > 80 {
+            return Err(Exit::usage("hot_lru_pct + warm_lru_pct cannot be more than 80% combined"));
+        }
+        if tuning.temporary_ttl.is_some() && !self.config.store.maintainer {
+            return Err(Exit::usage("temporary_ttl requires lru_maintainer to be enabled"));
+        }
+        Ok(())
+    }
+
+    fn check_sasl(&self) -> Result<(), Exit> {
+        if !self.sasl {
+            return Ok(());
+        }
+        if self.protocol_given && self.config.binding != Binding::Binary {
+            return Err(Exit::usage("ERROR: You cannot allow the ASCII protocol while using SASL."));
+        }
+        Err(Exit::usage("SASL authentication (-S) is not built in yet"))
+    }
+
+    fn read_listen(&mut self) -> Result<(), Exit> {
+        let Some(text) = &self.config.listen_text else { return Ok(()) };
+        for address in text.split([',', ';']).filter(|address| !address.is_empty()) {
+            let address = ListenAddr::parse(address).map_err(|line| {
+                Exit::refuse(Exit::OS_ERROR, format!("{line}\nfailed to listen on one of interface(s) {text}"))
+            })?;
+            self.config.listen.push(address);
+        }
+        if self.config.listen.is_empty() {
+            return Err(Exit::usage("-l needs an address"));
+        }
+        Ok(())
+    }
+}
+
+fn check_next_size(last: Option<usize>, size: usize) -> Result<(), Exit> {
+    let Some(last) = last else { return Ok(()) };
+    if size <= last {
+        return Err(Exit::usage(format!("slab size {size} cannot be lower than or equal to a previous class size")));
+    }
+    if size <= last + CHUNK_ALIGN {
+        return Err(Exit::usage(format!(
+            "slab size {size} must be at least {CHUNK_ALIGN} bytes larger than previous class"
+        )));
+    }
+    Ok(())
 }
