@@ -13,6 +13,8 @@
 
 pub mod admin;
 pub mod arith;
+pub mod dump;
+pub mod events;
 pub mod output;
 pub mod read;
 pub mod stats;
