@@ -31,6 +31,7 @@
 //! command  -> protocol, store, config, watch
 //! config   -> store                                               (what a store is built with)
 //! store    -> sys
+//! stats    -> sys                                                 (CPU time)
 //! protocol -> nothing
 //! ```
 //!
