@@ -1,1 +1,156 @@
 //! Sockets, event loops and connections.
+//!
+//! ```text
+//!  Server ── acceptor thread ── listeners
+//!    │            │ channel + Waker
+//!    └───── worker threads ── connections
+//! ```
+//!
+//! Invariant: nothing here is process-wide; a test may run several servers.
+//!
+//! Not here: what bytes mean (`protocol`), what requests do (`command`), signals (`main`).
+
+mod acceptor;
+mod buffer;
+mod conn;
+mod listen;
+mod stream;
+mod worker;
+
+use crate::command::Shared;
+use acceptor::{Acceptor, Gate};
+use listen::{ListenSocket, Listener};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread::JoinHandle;
+use worker::{Inbox, Worker};
+
+/// EX_OSERR: the system refused something we cannot do without.
+const EXIT_OSERR: i32 = 71;
+
+/// Why the server did not start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartError {
+    /// One line for stderr, without its end.
+    pub message: String,
+    /// What the process should exit with.
+    pub exit_code: i32,
+}
+
+/// A running server: its listening sockets are open, its threads serve. Dropping it stops it.
+#[derive(Debug)]
+pub struct Server {
+    addresses: Vec<SocketAddr>,
+    stop: Arc<Stop>,
+    gate: Arc<Gate>,
+    wakers: Vec<Arc<mio::Waker>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Opens the listening sockets of `shared.config` and starts the acceptor and the workers.
+    ///
+    /// The `shutdown` command reaches the caller as a signal: SIGINT, or SIGUSR1 when graceful.
+    pub fn start(shared: Arc<Shared>) -> Result<Server, StartError> {
+        let listeners = listen::listen(&shared.config)?;
+        Server::spawn(&shared, listeners).map_err(|error| StartError {
+            message: format!("cannot start the server's threads: {}", listen::reason(&error)),
+            exit_code: EXIT_OSERR,
+        })
+    }
+
+    /// The bound TCP addresses, in the order they were asked for.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Closes the listening sockets, lets the batch that each worker runs just now end, and closes all
+    /// connections. When graceful, what clients have sent is run first, and a client that is slow to read has a
+    /// second to take its replies. Returns when all threads have ended.
+    pub fn stop(mut self, graceful: bool) {
+        self.halt(if graceful { StopMode::Graceful } else { StopMode::Now });
+    }
+
+    fn spawn(shared: &Arc<Shared>, listeners: Vec<Listener>) -> io::Result<Server> {
+        let addresses = listeners.iter().filter_map(|listener| tcp_address(&listener.socket)).collect();
+        let stop = Arc::new(Stop::default());
+        let mut workers = Vec::new();
+        let mut inboxes = Vec::new();
+        for _ in 0..shared.config.threads.max(1) {
+            let (worker, inbox) = Worker::new(shared.clone(), stop.clone())?;
+            workers.push(worker);
+            inboxes.push(inbox);
+        }
+        let wakers = inboxes.iter().map(Inbox::waker).collect();
+        let (acceptor, gate) = Acceptor::new(shared.clone(), stop.clone(), listeners, inboxes)?;
+        // From here on a failure stops, by drop, the threads that run already.
+        let mut server = Server { addresses, stop, gate, wakers, threads: Vec::new() };
+        for (number, worker) in workers.into_iter().enumerate() {
+            server.thread(format!("worker-{number}"), move || worker.run())?;
+        }
+        server.thread("acceptor".into(), move || acceptor.run())?;
+        Ok(server)
+    }
+
+    fn thread(&mut self, name: String, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        self.threads.push(std::thread::Builder::new().name(name).spawn(body)?);
+        Ok(())
+    }
+
+    fn halt(&mut self, mode: StopMode) {
+        self.stop.set(mode);
+        self.gate.wake();
+        for waker in &self.wakers {
+            if let Err(error) = waker.wake() {
+                log::error!("cannot wake a worker: {error}");
+            }
+        }
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                log::error!("a thread of the server had panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if !self.threads.is_empty() {
+            self.halt(StopMode::Now);
+        }
+    }
+}
+
+fn tcp_address(socket: &ListenSocket) -> Option<SocketAddr> {
+    match socket {
+        ListenSocket::Tcp(_, address) => Some(*address),
+        ListenSocket::Unix(..) => None,
+    }
+}
+
+/// Whether the server's threads are to go on.
+#[derive(Debug, Default)]
+struct Stop(AtomicU8);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StopMode {
+    Run,
+    Now,
+    Graceful,
+}
+
+impl Stop {
+    fn mode(&self) -> StopMode {
+        match self.0.load(Ordering::Relaxed) {
+            0 => StopMode::Run,
+            1 => StopMode::Now,
+            _ => StopMode::Graceful,
+        }
+    }
+
+    fn set(&self, mode: StopMode) {
+        self.0.store(mode as u8, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,142 @@
+//! Listening sockets: which addresses to bind, and how.
+//!
+//! Options that connections inherit from their listener (no delay, keep-alive, no linger) are set here once and
+//! not per connection. Not here: accepting (`acceptor`).
+
+use super::StartError;
+use crate::config::{Binding, Config, ListenAddr};
+use mio::net::{TcpListener, UnixListener};
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+
+/// EX_OSERR, memcached's exit code when it cannot listen.
+const EXIT_OSERR: i32 = 71;
+
+/// A socket that clients connect to.
+#[derive(Debug)]
+pub struct Listener {
+    /// The socket.
+    pub socket: ListenSocket,
+    /// What its clients may speak.
+    pub binding: Binding,
+}
+
+/// Either kind of listening socket.
+#[derive(Debug)]
+pub enum ListenSocket {
+    /// With the address it is bound to.
+    Tcp(TcpListener, SocketAddr),
+    /// With its path.
+    Unix(UnixListener, String),
+}
+
+impl AsRawFd for ListenSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            ListenSocket::Tcp(socket, _) => socket.as_raw_fd(),
+            ListenSocket::Unix(socket, _) => socket.as_raw_fd(),
+        }
+    }
+}
+
+/// Opens every listening socket that the configuration asks for.
+pub fn listen(config: &Config) -> Result<Vec<Listener>, StartError> {
+    if let Some(path) = &config.unix_socket {
+        let socket = listen_unix(path, config)
+            .map_err(|error| failure(&format!("failed to listen on UNIX socket: {path}"), &error))?;
+        return Ok(vec![Listener { socket, binding: config.binding }]);
+    }
+    if config.tcp_port == Some(0) {
+        return Ok(Vec::new());
+    }
+    let any = ListenAddr { host: "*".into(), port: None, binding: None };
+    let wanted = if config.listen.is_empty() { std::slice::from_ref(&any) } else { &config.listen };
+    let mut listeners = Vec::new();
+    for address in wanted {
+        listen_tcp(address, config, &mut listeners).map_err(|error| failure(&tcp_message(config), &error))?;
+    }
+    Ok(listeners)
+}
+
+fn tcp_message(config: &Config) -> String {
+    match &config.listen_text {
+        Some(text) => format!("failed to listen on one of interface(s) {text}"),
+        None => format!("failed to listen on TCP port {}", config.tcp_port.unwrap_or(0)),
+    }
+}
+
+/// Binds all addresses that a name stands for. It is enough that one of them works.
+fn listen_tcp(wanted: &ListenAddr, config: &Config, listeners: &mut Vec<Listener>) -> io::Result<()> {
+    let port = wanted.port.or(config.tcp_port).unwrap_or(0);
+    let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    let before = listeners.len();
+    for address in resolve(&wanted.host, port)? {
+        match bind_tcp(address, config) {
+            Ok(socket) => listeners.push(Listener { socket, binding: wanted.binding.unwrap_or(config.binding) }),
+            Err(error) => failed = error,
+        }
+    }
+    if listeners.len() > before { Ok(()) } else { Err(failed) }
+}
+
+fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    if host == "*" {
+        return Ok(vec![(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()]);
+    }
+    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    Ok((host, port).to_socket_addrs()?.collect())
+}
+
+fn bind_tcp(address: SocketAddr, config: &Config) -> io::Result<ListenSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // So that the two families can have a listener each on one port.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_keepalive(true)?;
+    socket.set_linger(None)?;
+    socket.set_tcp_nodelay(true)?;
+    if config.sock_cookie_id != 0 {
+        socket.set_mark(config.sock_cookie_id)?;
+    }
+    socket.bind(&address.into())?;
+    start(&socket, config.backlog)?;
+    let listener = TcpListener::from_std(socket.into());
+    let bound = listener.local_addr()?;
+    Ok(ListenSocket::Tcp(listener, bound))
+}
+
+/// The socket file gets its mode before the socket listens, so nobody can connect who may not.
+fn listen_unix(path: &str, config: &Config) -> io::Result<ListenSocket> {
+    if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
+        fs::remove_file(path)?;
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(config.unix_mask & 0o777))?;
+    start(&socket, config.backlog)?;
+    Ok(ListenSocket::Unix(UnixListener::from_std(socket.into()), path.into()))
+}
+
+fn start(socket: &Socket, backlog: u32) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))
+}
+
+fn failure(what: &str, error: &io::Error) -> StartError {
+    StartError { message: format!("{what}: {}", reason(error)), exit_code: EXIT_OSERR }
+}
+
+/// The system's own words, without the number that Rust adds.
+pub fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error ") {
+        Some(end) => text[..end].to_string(),
+        None => text,
+    }
+}

@@ -1,0 +1,354 @@
+//! A worker: one thread, one poll, its connections.
+//!
+//! ```text
+//!  acceptor ── channel + Waker ──> inbox ─┐
+//!                                         v
+//!  poll ──> event ──> connection slot ──> turn ──> wait for the next event
+//!                          ^               └─────> ready queue, when the turn's quota was spent
+//!                          └── ready queue ──┘
+//! ```
+//!
+//! Events are edge-triggered, so a connection that stops early is remembered in the ready queue; poll does not
+//! block while that is not empty. One read buffer and one output serve all connections of the worker, one
+//! turn after the other.
+//!
+//! Invariants: a connection is in the ready queue at most once; the output is empty between turns, so that
+//! nobody ever gets what was meant for another.
+//!
+//! Not here: what a turn does (`conn`), who may connect (`acceptor`).
+
+use super::acceptor::{Entry, Slot};
+use super::buffer::Sent;
+use super::conn::{After, Connection, Lent, OUTPUT_HIGH, READ_BUFFER, Readiness, Reason};
+use super::stream::Stream;
+use super::{Stop, StopMode};
+use crate::command::{Output, Shared};
+use crate::config::Binding;
+use crate::stats::Counters;
+use crate::watch::Streams;
+use crossbeam_channel::{Receiver, Sender};
+use mio::event::Event;
+use mio::{Events, Interest, Poll, Token, Waker};
+use slab::Slab;
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read, Write};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Events taken from the kernel at a time.
+const EVENTS: usize = 1024;
+
+/// Connections the idle sweep looks at between two polls: a few tens of microseconds.
+const SWEEP_SLICE: usize = 4096;
+
+/// How often idle connections are looked for; `idle_timeout` counts whole seconds.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// Memory the shared output keeps after a reply that was larger.
+const OUTPUT_KEEP: usize = 2 * OUTPUT_HIGH;
+
+/// How long a graceful stop waits for clients to take the replies they are owed.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// The inbox's token; connections have their slot number.
+const WAKER: Token = Token(usize::MAX - 1);
+
+/// A connection on its way to a worker.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The socket.
+    pub stream: Stream,
+    /// Its entry in the registry.
+    pub entry: Entry,
+    /// Its share of `-c`.
+    pub slot: Slot,
+    /// What it may speak.
+    pub binding: Binding,
+}
+
+/// Where the acceptor leaves connections for one worker.
+#[derive(Debug)]
+pub struct Inbox {
+    sender: Sender<Arrival>,
+    waker: Arc<Waker>,
+}
+
+impl Inbox {
+    /// Hands over a connection. The channel needs no bound of its own: what is in it holds slots.
+    pub fn send(&self, arrival: Arrival) {
+        // A worker that is gone has been stopped; the connection is closed with it.
+        if self.sender.send(arrival).is_ok() {
+            self.wake();
+        }
+    }
+
+    /// What makes the worker look at its inbox and its stop flag.
+    pub fn waker(&self) -> Arc<Waker> {
+        self.waker.clone()
+    }
+
+    fn wake(&self) {
+        if let Err(error) = self.waker.wake() {
+            log::error!("cannot wake a worker: {error}");
+        }
+    }
+}
+
+/// One worker's state.
+#[derive(Debug)]
+pub struct Worker {
+    shared: Arc<Shared>,
+    counters: Arc<Counters>,
+    stop: Arc<Stop>,
+    poll: Poll,
+    inbox: Receiver<Arrival>,
+    clients: Slab<Client>,
+    ready: VecDeque<usize>,
+    buffer: Box<[u8]>,
+    out: Output,
+    sweep: Sweep,
+}
+
+/// The fields are dropped in this order: the entry names the descriptor that the connection closes, and the
+/// acceptor is told of a free slot when the descriptor is free as well.
+#[derive(Debug)]
+struct Client {
+    entry: Entry,
+    connection: Connection<Stream>,
+    slot: Slot,
+    queued: bool,
+}
+
+#[derive(Debug)]
+struct Sweep {
+    due: Instant,
+    /// The next slot to look at while a sweep is on.
+    at: Option<usize>,
+}
+
+impl Worker {
+    /// Makes a worker, not yet running, and where to leave connections for it.
+    pub fn new(shared: Arc<Shared>, stop: Arc<Stop>) -> io::Result<(Worker, Inbox)> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let (sender, inbox) = crossbeam_channel::unbounded();
+        let worker = Worker {
+            counters: shared.stats.worker(),
+            shared,
+            stop,
+            poll,
+            inbox,
+            clients: Slab::new(),
+            ready: VecDeque::new(),
+            buffer: vec![0; READ_BUFFER].into(),
+            out: Output::default(),
+            sweep: Sweep { due: Instant::now() + SWEEP_EVERY, at: None },
+        };
+        Ok((worker, Inbox { sender, waker }))
+    }
+
+    /// Serves until told to stop.
+    pub fn run(mut self) {
+        let mut events = Events::with_capacity(EVENTS);
+        loop {
+            if let Err(error) = self.poll.poll(&mut events, self.timeout()) {
+                assert_eq!(error.kind(), ErrorKind::Interrupted, "poll failed: {error}");
+            }
+            match self.stop.mode() {
+                StopMode::Run => {}
+                StopMode::Now => return self.flush_all(),
+                StopMode::Graceful => return self.finish(),
+            }
+            for event in &events {
+                self.handle(event);
+            }
+            self.run_ready();
+            self.sweep();
+        }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        if !self.ready.is_empty() || self.sweep.at.is_some() {
+            return Some(Duration::ZERO);
+        }
+        let sweeps = self.shared.config.idle_timeout > 0 && !self.clients.is_empty();
+        sweeps.then(|| self.sweep.due.saturating_duration_since(Instant::now()))
+    }
+
+    fn handle(&mut self, event: &Event) {
+        if event.token() == WAKER {
+            return self.welcome();
+        }
+        let key = event.token().0;
+        // An earlier event of the same round may have closed it.
+        let Some(client) = self.clients.get_mut(key) else { return };
+        client.connection.notify(readiness(event));
+        if !client.queued {
+            self.turn(key);
+        }
+    }
+
+    fn welcome(&mut self) {
+        while let Ok(arrival) = self.inbox.try_recv() {
+            let Arrival { mut stream, entry, slot, binding } = arrival;
+            let vacant = self.clients.vacant_entry();
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            if let Err(error) = self.poll.registry().register(&mut stream, Token(vacant.key()), interest) {
+                log::error!("cannot watch a connection: {error}");
+                continue;
+            }
+            let connection = Connection::new(stream, entry.info(), binding, self.shared.clock.now());
+            vacant.insert(Client { entry, connection, slot, queued: false });
+        }
+    }
+
+    /// Gives every connection that was in the queue one turn.
+    fn run_ready(&mut self) {
+        for _ in 0..self.ready.len() {
+            let Some(key) = self.ready.pop_front() else { return };
+            // The slot may have changed hands meanwhile.
+            match self.clients.get_mut(key) {
+                Some(client) if client.queued => client.queued = false,
+                _ => continue,
+            }
+            self.turn(key);
+        }
+    }
+
+    fn turn(&mut self, key: usize) {
+        let client = &mut self.clients[key];
+        let mut lent =
+            Lent { shared: &self.shared, counters: &self.counters, out: &mut self.out, now: self.shared.clock.now() };
+        let after = client.connection.turn(&mut self.buffer, &mut lent);
+        match after {
+            After::Wait => {}
+            After::Again => {
+                client.queued = true;
+                self.ready.push_back(key);
+            }
+            After::Close(reason) => {
+                client.connection.farewell(&mut self.buffer);
+                self.close(key, reason);
+            }
+            After::Watch(streams) => self.hand_over(key, streams),
+        }
+        self.clean_output();
+    }
+
+    fn clean_output(&mut self) {
+        assert!(self.out.is_empty(), "a turn left output behind that belongs to its connection");
+        if self.out.bytes.capacity() > OUTPUT_KEEP {
+            self.out.bytes = Vec::new();
+        }
+    }
+
+    fn close(&mut self, key: usize, reason: Reason) {
+        let client = self.clients.remove(key);
+        client.entry.log_close(&self.shared, reason);
+    }
+
+    fn hand_over(&mut self, key: usize, streams: Streams) {
+        let Client { entry, connection, slot, .. } = self.clients.remove(key);
+        let mut stream = connection.into_stream();
+        if let Err(error) = self.poll.registry().deregister(&mut stream) {
+            log::error!("cannot let go of a connection: {error}");
+            return;
+        }
+        self.shared.watch.adopt(Box::new(Watched { _entry: entry, stream, _slot: slot }), streams);
+    }
+
+    /// Closes what has been idle for too long, a slice at a time.
+    fn sweep(&mut self) {
+        let limit = self.shared.config.idle_timeout;
+        if limit == 0 || (self.sweep.at.is_none() && Instant::now() < self.sweep.due) {
+            return;
+        }
+        let start = self.sweep.at.unwrap_or(0);
+        let end = start + SWEEP_SLICE;
+        let now = self.shared.clock.now();
+        for key in start..end.min(self.clients.capacity()) {
+            if self.clients.get_mut(key).is_some_and(|client| client.is_idle(now, limit)) {
+                self.counters.idle_kicks.add(1);
+                self.close(key, Reason::IdleTimeout);
+            }
+        }
+        let is_done = end >= self.clients.capacity();
+        self.sweep = if is_done {
+            Sweep { due: Instant::now() + SWEEP_EVERY, at: None }
+        } else {
+            Sweep { due: self.sweep.due, at: Some(end) }
+        };
+    }
+
+    /// Runs what clients have sent so far, and waits a moment for those who are slow to take their replies.
+    fn finish(mut self) {
+        let end = Instant::now() + GRACE;
+        let mut events = Events::with_capacity(EVENTS);
+        while !self.ready.is_empty() && Instant::now() < end {
+            self.run_ready();
+        }
+        while !self.flush_pending() {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.poll.poll(&mut events, Some(left)).is_err() {
+                return;
+            }
+            for event in &events {
+                if let Some(client) = self.clients.get_mut(event.token().0) {
+                    client.connection.notify(readiness(event));
+                }
+            }
+        }
+    }
+
+    fn flush_all(mut self) {
+        self.flush_pending();
+    }
+
+    /// Whether nobody is owed anything any more.
+    fn flush_pending(&mut self) -> bool {
+        let mut is_done = true;
+        for (_, client) in &mut self.clients {
+            is_done &= client.connection.flush_pending(&self.counters) != Sent::Blocked;
+        }
+        is_done
+    }
+}
+
+impl Client {
+    fn is_idle(&mut self, now: u32, limit: u32) -> bool {
+        !self.queued && self.connection.stream_mut().is_tcp() && self.connection.is_idle(now, limit)
+    }
+}
+
+/// A connection that only receives log lines now. Dropped in this order, as [`Client`] is.
+struct Watched {
+    _entry: Entry,
+    stream: Stream,
+    _slot: Slot,
+}
+
+impl Read for Watched {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.stream.read(buf)
+    }
+}
+
+impl Write for Watched {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.stream.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// An error shows at the next read or write, so it counts as both.
+fn readiness(event: &Event) -> Readiness {
+    let hangup = event.is_read_closed() || event.is_error();
+    Readiness {
+        readable: event.is_readable() || hangup,
+        writable: event.is_writable() || event.is_write_closed() || event.is_error(),
+        hangup,
+    }
+}
