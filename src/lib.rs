@@ -26,7 +26,8 @@
 //! # Who may import whom
 //!
 //! ```text
-//! main     -> config, net, sys, command
+//! main     -> config, process, net, sys, command, store          (to put the parts together)
+//! process  -> config, sys
 //! net      -> command, protocol, store, config, watch, sys        (of the store only handles)
 //! command  -> protocol, store, config, watch
 //! config   -> store                                               (what a store is built with)
@@ -43,6 +44,7 @@ pub mod clock;
 pub mod command;
 pub mod config;
 pub mod net;
+pub mod process;
 pub mod protocol;
 pub mod stats;
 pub mod store;

@@ -1,0 +1,189 @@
+//! What the process does to itself at start and stop: limits, user, background, memory lock, pid and port files.
+//!
+//! The order of [`prepare`] is memcached's, and each step needs its place:
+//!
+//! ```text
+//! 1 limits      raising them needs root
+//! 2 user        dropped before anything is opened, so that sockets and files belong to the user; hence a
+//!               port below 1024 takes CAP_NET_BIND_SERVICE, not root
+//! 3 background  fork, before any thread exists: a child has only the thread that forked
+//! 4 memory      a memory lock does not survive fork
+//! 5 signals     blocked before any thread exists, because threads inherit the mask: they wait for main
+//! ```
+//!
+//! SIGPIPE needs no step: Rust's runtime ignores it.
+//!
+//! Not here: options ([`crate::config`]), system calls ([`crate::sys`]).
+
+use crate::config::{Config, Exit};
+use crate::sys::{self, Limit};
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+
+/// Descriptors beyond connections: stdio, listeners, and an event loop and a waker per worker.
+const FILES_RESERVED: u64 = 64;
+const FILES_PER_WORKER: u64 = 4;
+
+/// Everything that comes before the first thread and the first socket. See the module's head for the order.
+pub fn prepare(config: &Config) -> Result<(), Exit> {
+    if config.coredumps {
+        raise_core_limit()?;
+    }
+    raise_file_limit(config)?;
+    if config.lock_memory {
+        // Only root may; else the limit stays as it is, and lock_memory below says whether it was enough.
+        let _ = sys::set_limit(Limit::LockedMemory, sys::UNLIMITED, sys::UNLIMITED);
+    }
+    if sys::is_root() {
+        drop_root(config)?;
+    }
+    if config.daemonize {
+        go_to_background(config).map_err(|_| Exit::refuse(1, "failed to daemon() in order to daemonize"))?;
+    }
+    if config.lock_memory
+        && let Err(error) = sys::lock_memory()
+    {
+        log::warn!("warning: -k invalid, mlockall() failed: {error}");
+    }
+    sys::block_signals().map_err(|error| os_error(format!("failed to block signals: {error}")))
+}
+
+fn raise_core_limit() -> Result<(), Exit> {
+    if sys::set_limit(Limit::Core, sys::UNLIMITED, sys::UNLIMITED).is_err()
+        && let Ok((_, hard)) = sys::limit(Limit::Core)
+    {
+        let _ = sys::set_limit(Limit::Core, hard, hard);
+    }
+    match sys::limit(Limit::Core) {
+        Ok((soft, _)) if soft > 0 => Ok(()),
+        _ => Err(os_error("failed to ensure corefile creation")),
+    }
+}
+
+/// Makes room for `-c` connections and our own descriptors; without the latter's if that is all there is.
+fn raise_file_limit(config: &Config) -> Result<(), Exit> {
+    let limits = sys::limit(Limit::Files);
+    let (soft, hard) = limits.map_err(|_| os_error("failed to getrlimit number of files"))?;
+    let needed = u64::from(config.max_conns);
+    let wanted = needed + FILES_RESERVED + FILES_PER_WORKER * config.threads as u64;
+    if soft >= wanted || sys::set_limit(Limit::Files, wanted, hard.max(wanted)).is_ok() {
+        return Ok(());
+    }
+    if hard >= needed && sys::set_limit(Limit::Files, hard, hard).is_ok() {
+        return Ok(());
+    }
+    Err(os_error("failed to set rlimit for open files. Try starting as root or requesting smaller maxconns value."))
+}
+
+/// Becomes the user of `-u`.
+fn drop_root(config: &Config) -> Result<(), Exit> {
+    let name = config.user.as_deref().unwrap_or_default();
+    if name.is_empty() {
+        return Err(Exit::usage("must add '-u root' to start as root"));
+    }
+    let nobody = || Exit::refuse(Exit::NO_USER, format!("can't find the user {name} to switch to"));
+    let user = sys::find_user(name).ok().flatten().ok_or_else(nobody)?;
+    if let Err(error) = sys::drop_groups() {
+        let line = format!("failed to drop supplementary groups: {error}");
+        // EPERM: in a user namespace there may be none to drop, nor the right to.
+        if error.kind() != io::ErrorKind::PermissionDenied {
+            return Err(os_error(line));
+        }
+        log::warn!("{line}");
+    }
+    sys::become_user(user).map_err(|_| os_error(format!("failed to assume identity of user {name}")))?;
+    if config.coredumps {
+        let _ = sys::allow_core_dump();
+    }
+    Ok(())
+}
+
+fn go_to_background(config: &Config) -> io::Result<()> {
+    sys::detach()?;
+    // A core file is written to the working directory, which had better not be the root then.
+    if !config.coredumps {
+        std::env::set_current_dir("/")?;
+    }
+    if config.verbosity == 0 { sys::close_stdio() } else { Ok(()) }
+}
+
+fn os_error(line: impl Into<String>) -> Exit {
+    Exit::refuse(Exit::OS_ERROR, line)
+}
+
+/// The file of `-P`, for as long as the server runs.
+#[derive(Debug)]
+pub struct PidFile<'a> {
+    path: &'a str,
+    remove: bool,
+}
+
+impl PidFile<'_> {
+    /// Writes it, if there is one to write. Failing to is no reason not to start.
+    pub fn write(config: &Config) -> Option<PidFile<'_>> {
+        let path = config.pidfile.as_deref()?;
+        warn_if_running(path);
+        if let Err(error) = replace(path, &format!("{}\n", std::process::id())) {
+            log::warn!("Could not open the pid file {path}.tmp for writing: {error}");
+            return None;
+        }
+        Some(PidFile { path, remove: config.daemonize })
+    }
+}
+
+impl Drop for PidFile<'_> {
+    fn drop(&mut self) {
+        if self.remove
+            && let Err(error) = std::fs::remove_file(self.path)
+        {
+            log::warn!("Could not remove the pid file {}: {error}", self.path);
+        }
+    }
+}
+
+fn warn_if_running(path: &str) {
+    let pid = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u32>().ok());
+    if let Some(pid) = pid.filter(|pid| std::path::Path::new(&format!("/proc/{pid}")).exists()) {
+        log::warn!("WARNING: The pid file contained the following (running) pid: {pid}");
+    }
+}
+
+/// Writes beside the file, then renames: nobody ever reads half of it.
+fn replace(path: &str, text: &str) -> io::Result<()> {
+    let temporary = format!("{path}.tmp");
+    std::fs::write(&temporary, text)?;
+    std::fs::rename(temporary, path)
+}
+
+/// Writes the ports that were bound for whoever asked for any free one, if MEMCACHED_PORT_FILENAME says where.
+pub fn write_port_file(addresses: &[SocketAddr]) {
+    let Some(path) = std::env::var_os("MEMCACHED_PORT_FILENAME") else { return };
+    let mut temporary = path.clone();
+    temporary.push(".lck");
+    let written = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(&temporary)
+        .and_then(|mut file| file.write_all(ports(addresses).as_bytes()))
+        .and_then(|()| std::fs::rename(&temporary, &path));
+    if let Err(error) = written {
+        log::warn!("Failed to write the port file {}: {error}", path.display());
+    }
+}
+
+fn ports(addresses: &[SocketAddr]) -> String {
+    let family = |address: &SocketAddr| if address.is_ipv4() { "INET" } else { "INET6" };
+    addresses.iter().map(|address| format!("TCP {}: {}\n", family(address), address.port())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_listed_per_family() {
+        let addresses = ["127.0.0.1:1".parse().unwrap(), "[::1]:2".parse().unwrap()];
+        assert_eq!(ports(&addresses), "TCP INET: 1\nTCP INET6: 2\n");
+    }
+}
