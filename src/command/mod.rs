@@ -45,6 +45,17 @@ pub struct Shared {
     pub watch: watch::Hub,
 }
 
+impl Shared {
+    /// What the workers of a server on `store` share, with the store's own clock.
+    pub fn new(config: Config, clock: Arc<Clock>, store: Arc<Store>) -> Shared {
+        let stats = Registry::default();
+        stats.prefixes.set_delimiter(config.prefix_delimiter);
+        stats.prefixes.enable(config.detail_enabled);
+        let watch = watch::Hub::new(config.watcher_logbuf_size, config.worker_logbuf_size);
+        Shared { config, clock, store, stats, watch }
+    }
+}
+
 /// What a command runs in: its worker and its connection.
 #[derive(Debug)]
 pub struct Context<'a> {
