@@ -1,1 +1,269 @@
-//! placeholder
+//! incr, decr, ma, and the binary Increment and Decrement.
+//!
+//! A number is the decimal text of the value. The result takes the old text's place when it is not longer,
+//! padded with blanks to the old length; else a new item of its exact length does.
+
+use super::output::{DIGITS_MAX, decimal};
+use super::read::{push_flag_number, push_key_and_opaque, push_key_flag, push_opaque};
+use super::{Context, Output, lookup, push_ttl, respond, respond_text, response};
+use crate::protocol::binary::{Packet, Status};
+use crate::protocol::meta::Command;
+use crate::protocol::token;
+use crate::store::{AllocError, ClassCounter, Hash, ItemId, ItemSpec, Locked, Part};
+
+/// The exptime of a binary request that must not create a missing item.
+pub(super) const NEVER_CREATE: u32 = u32::MAX;
+
+/// What to add.
+#[derive(Clone, Copy, Debug)]
+struct Delta {
+    incr: bool,
+    by: u64,
+    /// The cas unique that the item must have.
+    compare: Option<u64>,
+    /// The cas to give.
+    cas: Option<u64>,
+}
+
+/// What to create when the key is missing.
+#[derive(Clone, Copy, Debug)]
+struct Initial {
+    value: u64,
+    expires_at: u32,
+    key_is_binary: bool,
+}
+
+/// Why nothing was added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    NotFound,
+    Exists,
+    NonNumeric,
+    /// A grown number found no room.
+    NoMemory,
+    /// A missing item could not be created.
+    NotCreated,
+}
+
+/// incr and decr.
+pub(super) fn text(key: &[u8], incr: bool, by: u64, quiet: bool, context: &Context<'_>, out: &mut Output) {
+    let hash = context.shared.store.hash(key);
+    let mut shard = context.shared.store.lock(hash);
+    let delta = Delta { incr, by, compare: None, cas: None };
+    let result = run(&mut shard, (key, hash), delta, None, context);
+    drop(shard);
+    if quiet {
+        return;
+    }
+    match result {
+        Ok((_, number)) => {
+            out.push_number(number);
+            out.push(b"\r\n");
+        }
+        Err(refusal) => out.push(text_refusal(refusal)),
+    }
+}
+
+fn text_refusal(refusal: Refusal) -> &'static [u8] {
+    match refusal {
+        Refusal::NotFound => b"NOT_FOUND\r\n",
+        Refusal::Exists => b"EXISTS\r\n",
+        Refusal::NonNumeric => b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n",
+        Refusal::NoMemory => b"SERVER_ERROR out of memory\r\n",
+        Refusal::NotCreated => b"SERVER_ERROR Out of memory allocating new item\r\n",
+    }
+}
+
+/// ma.
+pub(super) fn meta(command: &Command<'_>, context: &Context<'_>, out: &mut Output) {
+    let (mut buffer, flags) = (None, &command.flags);
+    let key = command.key(&mut buffer);
+    let hash = context.shared.store.hash(key);
+    let delta = Delta { incr: !flags.decr, by: flags.delta(), compare: flags.compare(), cas: flags.cas() };
+    let initial = flags.vivify().map(|exptime| Initial {
+        value: flags.initial(),
+        expires_at: context.shared.clock.expires_at(exptime.into()),
+        key_is_binary: flags.has(b'b'),
+    });
+    let mut shard = context.shared.store.lock(hash);
+    match run(&mut shard, (key, hash), delta, initial, context) {
+        Ok((id, number)) => answer_meta(&mut shard, id, number, command, context, out),
+        Err(refusal @ (Refusal::NotFound | Refusal::Exists)) => {
+            out.push(if refusal == Refusal::NotFound { b"NF" } else { b"EX" });
+            push_key_and_opaque(command, key, out);
+            out.push(b"\r\n");
+        }
+        Err(refusal) => out.push(text_refusal(refusal)),
+    }
+}
+
+fn answer_meta(
+    shard: &mut Locked<'_>,
+    id: ItemId,
+    number: u64,
+    command: &Command<'_>,
+    context: &Context<'_>,
+    out: &mut Output,
+) {
+    let clock = &context.shared.clock;
+    if let Some(ttl) = command.flags.ttl() {
+        shard.set_expires_at(id, clock.expires_at(ttl.into()));
+    }
+    if command.quiet() {
+        return;
+    }
+    let mut buffer = [0; DIGITS_MAX];
+    let digits = decimal(number, &mut buffer);
+    if command.flags.has(b'v') {
+        out.push(b"VA ");
+        out.push_number(digits.len() as u64);
+    } else {
+        out.push(b"HD");
+    }
+    let item = shard.item(id);
+    for flag in command.flags.iter() {
+        match flag[0] {
+            b't' => {
+                out.push(b" t");
+                push_ttl(item.expires_at(), clock.now(), out);
+            }
+            b'c' => push_flag_number(b" c", item.cas(), out),
+            b'k' => push_key_flag(item.key(), item.key_is_binary(), out),
+            b'O' => push_opaque(flag, out),
+            _ => {}
+        }
+    }
+    out.push(b"\r\n");
+    if command.flags.has(b'v') {
+        out.push(digits);
+        out.push(b"\r\n");
+    }
+}
+
+/// Increment and Decrement; `create` is (initial value, exptime) where a missing item is to be created.
+pub(super) fn binary(
+    packet: &Packet<'_>,
+    incr: bool,
+    by: u64,
+    create: Option<(u64, u32)>,
+    context: &Context<'_>,
+    out: &mut Output,
+) {
+    let hash = context.shared.store.hash(packet.key);
+    let delta = Delta { incr, by, compare: (packet.cas != 0).then_some(packet.cas), cas: None };
+    let initial = create.map(|(value, exptime)| Initial {
+        value,
+        expires_at: context.shared.clock.expires_at(exptime.into()),
+        key_is_binary: false,
+    });
+    let mut shard = context.shared.store.lock(hash);
+    let result = run(&mut shard, (packet.key, hash), delta, initial, context);
+    match result {
+        Ok(_) if packet.quiet => {}
+        Ok((id, number)) => {
+            let cas = shard.item(id).cas();
+            response(packet, Status::Ok, cas, b"", b"", size_of::<u64>()).encode(&mut out.bytes);
+            out.push(&number.to_be_bytes());
+        }
+        Err(Refusal::NotFound) => respond(packet, Status::NotFound, out),
+        Err(Refusal::Exists) => respond(packet, Status::Exists, out),
+        Err(Refusal::NonNumeric) => respond(packet, Status::NonNumeric, out),
+        Err(Refusal::NoMemory) => respond_text(packet, Status::NoMemory, b"Out of memory incrementing value", out),
+        Err(Refusal::NotCreated) => respond(packet, Status::NoMemory, out),
+    }
+}
+
+/// Adds, or creates what is missing: the item and its number.
+fn run(
+    shard: &mut Locked<'_>,
+    (key, hash): (&[u8], Hash),
+    delta: Delta,
+    initial: Option<Initial>,
+    context: &Context<'_>,
+) -> Result<(ItemId, u64), Refusal> {
+    let counters = context.counters;
+    match (lookup(shard, key, hash, context), initial) {
+        (Ok(id), _) => add(shard, id, (key, hash), delta),
+        (Err(_), Some(initial)) => {
+            let id = create(shard, key, &initial).map_err(|_| Refusal::NotCreated)?;
+            shard.link(id, hash, delta.cas);
+            Ok((id, initial.value))
+        }
+        (Err(_), None) => {
+            if delta.incr {
+                counters.incr_misses.add(1)
+            } else {
+                counters.decr_misses.add(1)
+            }
+            Err(Refusal::NotFound)
+        }
+    }
+}
+
+fn create(shard: &mut Locked<'_>, key: &[u8], initial: &Initial) -> Result<ItemId, AllocError> {
+    let mut buffer = [0; DIGITS_MAX];
+    let spec = ItemSpec { key, key_is_binary: initial.key_is_binary, client_flags: 0, expires_at: initial.expires_at };
+    shard.create(&spec, &[Part::Bytes(decimal(initial.value, &mut buffer))])
+}
+
+fn add(shard: &mut Locked<'_>, id: ItemId, (key, hash): (&[u8], Hash), delta: Delta) -> Result<(ItemId, u64), Refusal> {
+    let item = shard.item(id);
+    // COMPAT(no_number_in_chunks): a value in chained chunks is no number, whatever it says.
+    let value = item.value().filter(|_| !item.is_chunked()).ok_or(Refusal::NonNumeric)?;
+    if delta.compare.is_some_and(|given| given != item.cas() || given == 0) {
+        return Err(Refusal::Exists);
+    }
+    let old = token::stored_number(value).ok_or(Refusal::NonNumeric)?;
+    let number = if delta.incr { old.wrapping_add(delta.by) } else { old.saturating_sub(delta.by) };
+    shard.count(id, if delta.incr { ClassCounter::IncrHits } else { ClassCounter::DecrHits });
+    let mut buffer = [0; DIGITS_MAX];
+    let digits = decimal(number, &mut buffer);
+    match overwrite(shard, id, digits) {
+        true => {
+            let cas = delta.cas.unwrap_or_else(|| shard.next_cas());
+            shard.set_cas(id, cas);
+            Ok((id, number))
+        }
+        false => Ok((renew(shard, id, (key, hash), digits, delta.cas)?, number)),
+    }
+}
+
+/// Writes the digits over the old text, when they fit and nobody reads it.
+fn overwrite(shard: &mut Locked<'_>, id: ItemId, digits: &[u8]) -> bool {
+    let len = shard.item(id).value_len();
+    if digits.len() > len {
+        return false;
+    }
+    let mut short = [b' '; DIGITS_MAX];
+    short[..digits.len()].copy_from_slice(digits);
+    if let Some(text) = short.get(..len) {
+        return shard.overwrite(id, text);
+    }
+    let mut long = digits.to_vec();
+    long.resize(len, b' ');
+    shard.overwrite(id, &long)
+}
+
+/// Puts a new item with the digits in the place of the old one, its client flags and TTL kept.
+fn renew(
+    shard: &mut Locked<'_>,
+    old: ItemId,
+    (key, hash): (&[u8], Hash),
+    digits: &[u8],
+    cas: Option<u64>,
+) -> Result<ItemId, Refusal> {
+    let item = shard.item(old);
+    let spec = ItemSpec {
+        key,
+        key_is_binary: item.key_is_binary(),
+        client_flags: item.client_flags(),
+        expires_at: item.expires_at(),
+    };
+    let new = shard.create(&spec, &[Part::Bytes(digits)]).map_err(|_| Refusal::NoMemory)?;
+    // Making room may have evicted the old one.
+    match shard.find(key, hash) {
+        Ok(old) => shard.replace(old, new, hash, cas),
+        Err(_) => shard.link(new, hash, cas),
+    }
+    Ok(new)
+}

@@ -24,9 +24,10 @@ pub use output::Output;
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::protocol::{Bad, Request, StoreHeader};
-use crate::stats::{Counters, Registry};
-use crate::store::{Store, Upload};
+use crate::protocol::binary::{Op, Packet, Response, Status};
+use crate::protocol::{Bad, Request, StoreHeader, meta, text};
+use crate::stats::{Counters, PrefixEvent, Registry};
+use crate::store::{Hash, ItemId, Locked, Miss, Store, Upload};
 use crate::watch;
 use std::sync::Arc;
 
@@ -90,40 +91,210 @@ pub enum Next {
 }
 
 /// Runs a request that has no data block.
-pub fn run(_request: &Request<'_>, _context: &mut Context<'_>, _out: &mut Output) -> Next {
-    todo!()
+#[inline]
+pub fn run(request: &Request<'_>, context: &mut Context<'_>, out: &mut Output) -> Next {
+    match request {
+        Request::Text(command) => run_text(command, context, out),
+        Request::Meta(command) => run_meta(command, context, out),
+        Request::Binary(packet) => run_binary(packet, context, out),
+    }
 }
 
-/// Runs a store request whose whole value (and, for text and meta, the two bytes after it) is at hand.
-pub fn store(
-    _header: &StoreHeader<'_>,
-    _value: &[u8],
-    _tail: &[u8],
-    _context: &mut Context<'_>,
-    _out: &mut Output,
-) -> Next {
-    todo!()
+/// Runs a store request whose whole value and tail (for text and meta the two bytes after it) are at hand.
+#[inline]
+pub fn store(header: &StoreHeader<'_>, value: &[u8], tail: &[u8], context: &mut Context<'_>, out: &mut Output) -> Next {
+    write::run(header, write::Value::Bytes(value), tail, context, out);
+    Next::Continue
 }
 
 /// Begins a store request whose value of `len` bytes will arrive in pieces. On refusal `Bad::consumed` is 0
 /// and `Bad::swallow` counts value and tail.
-pub fn begin(_header: &StoreHeader<'_>, _len: usize, _context: &mut Context<'_>) -> Result<Upload, Bad> {
-    todo!()
+pub fn begin(header: &StoreHeader<'_>, len: usize, context: &mut Context<'_>) -> Result<Upload, Bad> {
+    write::begin(header, len, context)
 }
 
 /// Ends a store request that [`begin`] began; `tail` as in [`store`].
 pub fn finish(
-    _header: &StoreHeader<'_>,
-    _upload: Upload,
-    _tail: &[u8],
-    _context: &mut Context<'_>,
-    _out: &mut Output,
+    header: &StoreHeader<'_>,
+    upload: Upload,
+    tail: &[u8],
+    context: &mut Context<'_>,
+    out: &mut Output,
 ) -> Next {
-    todo!()
+    write::run(header, write::Value::Uploaded(upload), tail, context, out);
+    Next::Continue
 }
 
 /// A large value ran out of chunks on its way in: what to answer when the rest (`left` bytes of value and
 /// tail) has been swallowed.
-pub fn out_of_memory(_header: &StoreHeader<'_>, _left: u64, _context: &mut Context<'_>) -> Bad {
-    todo!()
+pub fn out_of_memory(header: &StoreHeader<'_>, left: u64, context: &mut Context<'_>) -> Bad {
+    write::out_of_memory(header, left, context)
+}
+
+fn run_text(command: &text::Command<'_>, context: &mut Context<'_>, out: &mut Output) -> Next {
+    match command {
+        text::Command::Get(get) => return read::get(get, context, out),
+        text::Command::Delete { key, quiet } => write::delete(key, *quiet, context, out),
+        text::Command::Arith { key, incr, delta, quiet } => arith::text(key, *incr, *delta, *quiet, context, out),
+        text::Command::Touch { key, exptime, quiet } => read::touch(key, *exptime, *quiet, context, out),
+        text::Command::Quit => return Next::Close,
+        text::Command::Admin { verb, tokens, noreply } => return admin::run(*verb, tokens, *noreply, context, out),
+    }
+    Next::Continue
+}
+
+fn run_meta(command: &meta::Command<'_>, context: &mut Context<'_>, out: &mut Output) -> Next {
+    match command.verb {
+        meta::Verb::Get => read::meta_get(command, context, out),
+        meta::Verb::Delete => write::meta_delete(command, context, out),
+        meta::Verb::Arith => arith::meta(command, context, out),
+        meta::Verb::Debug => read::meta_debug(command, context, out),
+        meta::Verb::Noop => out.push(b"MN\r\n"),
+        meta::Verb::Set => unreachable!("the parser gives ms as a store request"),
+    }
+    Next::Continue
+}
+
+fn run_binary(packet: &Packet<'_>, context: &mut Context<'_>, out: &mut Output) -> Next {
+    match packet.op {
+        Op::Get => read::binary_get(packet, None, context, out),
+        Op::GetAndTouch { exptime } => read::binary_get(packet, Some(exptime), context, out),
+        Op::Touch { exptime } => read::binary_touch(packet, exptime, context, out),
+        Op::Delete => write::binary_delete(packet, context, out),
+        Op::Arith { incr, delta, initial, exptime } => {
+            let create = (exptime != arith::NEVER_CREATE).then_some((initial, exptime));
+            arith::binary(packet, incr, delta, create, context, out);
+        }
+        Op::Noop => respond(packet, Status::Ok, out),
+        Op::Version => respond_text(packet, Status::Ok, crate::VERSION.as_bytes(), out),
+        Op::Flush { exptime } => binary_flush(packet, exptime, context, out),
+        Op::Stat => binary_stat(packet, context, out),
+        Op::Quit => {
+            respond_unless_quiet(packet, out);
+            return Next::Close;
+        }
+        Op::Store { .. } => unreachable!("the parser gives it as a store request"),
+    }
+    Next::Continue
+}
+
+fn binary_flush(packet: &Packet<'_>, exptime: u32, context: &mut Context<'_>, out: &mut Output) {
+    if !context.shared.config.flush_enabled {
+        return respond(packet, Status::AuthError, out);
+    }
+    context.shared.store.flush_all(context.shared.clock.expires_at(i64::from(exptime)));
+    context.counters.flush_cmds.add(1);
+    respond_unless_quiet(packet, out);
+}
+
+fn binary_stat(packet: &Packet<'_>, context: &mut Context<'_>, out: &mut Output) {
+    let known = match packet.key.strip_prefix(b"detail") {
+        Some(argument) => binary_stat_detail(packet, argument, context, out),
+        None => stats::each((!packet.key.is_empty()).then_some(packet.key), context, &mut |name, value| {
+            push_stat(packet, name.as_bytes(), value.as_bytes(), out);
+        }),
+    };
+    match known {
+        true => respond(packet, Status::Ok, out),
+        false => respond(packet, Status::NotFound, out),
+    }
+}
+
+/// `detail on|off|dump`; false for anything else, and for all of it under `-X`.
+fn binary_stat_detail(packet: &Packet<'_>, argument: &[u8], context: &Context<'_>, out: &mut Output) -> bool {
+    if !context.shared.config.dump_enabled {
+        return false;
+    }
+    let prefixes = &context.shared.stats.prefixes;
+    match argument {
+        b" on" => prefixes.enable(true),
+        b" off" => prefixes.enable(false),
+        b" dump" => {
+            let mut text = Vec::new();
+            prefixes.dump(&mut text);
+            text.extend_from_slice(b"END\r\n");
+            push_stat(packet, b"detailed", &text, out);
+        }
+        _ => return false,
+    }
+    true
+}
+
+fn push_stat(packet: &Packet<'_>, name: &[u8], value: &[u8], out: &mut Output) {
+    response(packet, Status::Ok, 0, b"", name, value.len()).encode(&mut out.bytes);
+    out.push(value);
+}
+
+fn response<'a>(
+    packet: &Packet<'_>,
+    status: Status,
+    cas: u64,
+    extras: &'a [u8],
+    key: &'a [u8],
+    value_len: usize,
+) -> Response<'a> {
+    Response { opcode: packet.opcode, status, opaque: packet.opaque, cas, extras, key, value_len }
+}
+
+/// Answers a packet with a status and that status's text.
+fn respond(packet: &Packet<'_>, status: Status, out: &mut Output) {
+    respond_text(packet, status, status.text(), out);
+}
+
+fn respond_text(packet: &Packet<'_>, status: Status, text: &[u8], out: &mut Output) {
+    response(packet, status, 0, b"", b"", text.len()).encode(&mut out.bytes);
+    out.push(text);
+}
+
+fn respond_unless_quiet(packet: &Packet<'_>, out: &mut Output) {
+    if !packet.quiet {
+        respond(packet, Status::Ok, out);
+    }
+}
+
+/// Finds an item, and tells watchers and the counters of dead items about it.
+#[inline]
+fn lookup(shard: &mut Locked<'_>, key: &[u8], hash: Hash, context: &Context<'_>) -> Result<ItemId, Miss> {
+    let found = shard.find(key, hash);
+    match found {
+        Err(Miss::Expired) => context.counters.get_expired.add(1),
+        Err(Miss::Flushed) => context.counters.get_flushed.add(1),
+        _ => {}
+    }
+    if context.shared.watch.wants(watch::Streams::FETCHERS) {
+        watch_lookup(shard, key, found, context);
+    }
+    found
+}
+
+#[cold]
+fn watch_lookup(shard: &Locked<'_>, key: &[u8], found: Result<ItemId, Miss>, context: &Context<'_>) {
+    let (status, class, size) = match found {
+        Ok(id) => {
+            let item = shard.item(id);
+            ("found", item.class(), item.value_len())
+        }
+        Err(Miss::NotFound) => ("not_found", 0, 0),
+        Err(Miss::Expired) => ("expired", 0, 0),
+        Err(Miss::Flushed) => ("flushed", 0, 0),
+    };
+    context.shared.watch.item_get(key, status, class, context.fd, size);
+}
+
+/// Counts for `stats detail`, when that is on.
+#[inline]
+fn count_prefix(key: &[u8], event: PrefixEvent, context: &Context<'_>) {
+    let prefixes = &context.shared.stats.prefixes;
+    if prefixes.enabled() {
+        prefixes.count(key, event);
+    }
+}
+
+/// Seconds to live as the protocols print them: -1 never.
+// COMPAT(ttl_wraps): the seconds of an item that has expired print as an unsigned 32-bit number.
+fn push_ttl(expires_at: u32, now: u32, out: &mut Output) {
+    match expires_at {
+        0 => out.push(b"-1"),
+        _ => out.push_number(u64::from(expires_at.wrapping_sub(now))),
+    }
 }

@@ -53,6 +53,9 @@ pub enum Verb {
     Noop,
 }
 
+/// Where a base64 key is decoded to; not touched for plain keys.
+pub type KeyBuffer = Option<[u8; KEY_MAX]>;
+
 /// A meta command; `ms` without its data.
 #[derive(Debug)]
 pub struct Command<'a> {
@@ -101,12 +104,13 @@ pub struct Numbers {
 }
 
 impl<'a> Command<'a> {
-    /// The key as it is stored: decoded when the `b` flag is there.
-    pub fn key<'k>(&'k self, buffer: &'k mut [u8; KEY_MAX]) -> &'k [u8] {
+    /// The key as it is stored: decoded into `buffer` when the `b` flag is there.
+    #[inline]
+    pub fn key<'k>(&'k self, buffer: &'k mut KeyBuffer) -> &'k [u8] {
         if !self.flags.has(b'b') {
             return self.wire_key;
         }
-        base64::decode(self.wire_key, buffer).expect("the parser refuses keys that do not decode")
+        base64::decode(self.wire_key, buffer.insert([0; KEY_MAX])).expect("the parser refuses keys that do not decode")
     }
 
     /// Whether success (for mg: a miss) is not answered.
@@ -392,7 +396,7 @@ mod tests {
         let line = b"ma Zm9v b N90 J5 D7 T-1 M- q vjunk\r\n";
         let Parsed::Request { request: Request::Meta(command), consumed } = text::parse(line, 0) else { panic!() };
         assert_eq!(consumed, line.len());
-        assert_eq!(command.key(&mut [0; KEY_MAX]), b"foo");
+        assert_eq!(command.key(&mut None), b"foo");
         let flags = &command.flags;
         assert_eq!((flags.vivify(), flags.ttl(), flags.recache()), (Some(90), Some(-1), None));
         assert_eq!((flags.initial(), flags.delta(), flags.decr), (5, 7, true));
