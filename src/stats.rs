@@ -167,7 +167,7 @@ pub struct Registry {
     pub listen_disabled_us: AtomicU64,
     /// Whether accepting is stopped now.
     pub not_accepting: AtomicBool,
-    /// Bytes of the workers' read buffers and of what connections keep of unfinished requests.
+    /// Bytes of the workers' read buffers.
     pub read_buf_bytes: AtomicU64,
     /// Prefix statistics (`stats detail`, `-D`).
     pub prefixes: Prefixes,

@@ -261,10 +261,12 @@ pub struct Uri<'a>(pub &'a [u8]);
 
 impl fmt::Display for Uri<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for &byte in self.0 {
-            match byte {
-                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => f.write_char(byte.into())?,
-                _ => write!(f, "%{byte:02X}")?,
+        let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
+        // Most keys are plain from end to end, so runs are written at once.
+        for run in self.0.chunk_by(|a, b| is_plain(a) && is_plain(b)) {
+            match std::str::from_utf8(run) {
+                Ok(plain) if is_plain(&run[0]) => f.write_str(plain)?,
+                _ => write!(f, "%{:02X}", run[0])?,
             }
         }
         Ok(())

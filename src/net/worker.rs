@@ -33,6 +33,7 @@ use slab::Slab;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Events taken from the kernel at a time.
@@ -132,6 +133,7 @@ impl Worker {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let (sender, inbox) = crossbeam_channel::unbounded();
+        shared.stats.read_buf_bytes.fetch_add(READ_BUFFER as u64, Ordering::Relaxed);
         let worker = Worker {
             counters: shared.stats.worker(),
             shared,
