@@ -109,7 +109,8 @@ pub const FLAGS: &[Opt] = &[
         |_, _| Err(Exit::print(version()))),
     flag('P', "pidfile", Needed("<file>"), "write the process id to a file; removed at exit with -d only",
         |d, v| put(&mut d.config.pidfile, Some(v.to_owned()))),
-    flag('f', "slab-growth-factor", Needed("<num>"), "growth of chunk sizes from class to class (default: 1.25)",
+    flag('f', "slab-growth-factor", Needed("<num>"), "growth of chunk sizes from class to class\n\
+        (default: finer steps than memcached's 1.25)",
         |d, v| set(&mut d.config.store.growth_factor, growth_factor(v).map(Some))),
     flag('n', "slab-min-size", Needed("<bytes>"), "least room for key, value and flags (default: 48)",
         |d, v| set(&mut d.config.store.chunk_size, chunk_size(v))),

@@ -1,0 +1,76 @@
+//! The man page names exactly the options that there are, with what they take, and is well-formed.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+use twincache::config::options::{Argument, FLAGS, Opt, SUBOPTIONS};
+
+const PAGE: &str = include_str!("../man/twincached.1");
+
+/// The lines after `.TP` of a section, as one would type them: `-p, --port=<num>`.
+fn tags(section: &str) -> BTreeSet<String> {
+    let start = PAGE.find(&format!("\n.SH {section}\n")).expect(section) + 1;
+    let body = &PAGE[start..];
+    let body = body[1..].find("\n.SH ").map_or(body, |end| &body[..end + 1]);
+    let lines: Vec<&str> = body.lines().collect();
+    lines.windows(2).filter(|pair| pair[0] == ".TP").map(|pair| typed(pair[1])).collect()
+}
+
+fn typed(tag: &str) -> String {
+    let plain = tag.replace("\\-", "-").replace("\\fB", "");
+    let mut text = String::new();
+    for (number, piece) in plain.split("\\fI").enumerate() {
+        match piece.split_once("\\fR") {
+            Some((argument, rest)) if number > 0 => text += &format!("<{argument}>{rest}"),
+            _ => text += piece,
+        }
+    }
+    text.replace("\\fR", "")
+}
+
+fn flag(opt: &Opt) -> String {
+    let letter = opt.letter.expect("a flag has a letter");
+    let name = if opt.name.is_empty() { String::new() } else { format!(", --{}", opt.name) };
+    match opt.argument {
+        Argument::Needed(argument) if opt.name.is_empty() => format!("-{letter} {argument}"),
+        Argument::Needed(argument) => format!("-{letter}{name}={argument}"),
+        Argument::Without | Argument::Optional(_) => format!("-{letter}{name}"),
+    }
+}
+
+fn suboption(opt: &Opt) -> String {
+    match opt.argument {
+        Argument::Needed(argument) => format!("{}={argument}", opt.name),
+        Argument::Optional(argument) => format!("{}[={argument}]", opt.name),
+        Argument::Without => opt.name.to_owned(),
+    }
+}
+
+#[test]
+fn every_flag_is_in_the_man_page_and_no_other() {
+    assert_eq!(tags("OPTIONS"), FLAGS.iter().map(flag).collect());
+}
+
+#[test]
+fn every_suboption_is_in_the_man_page_and_no_other() {
+    // For test suites only, and only in builds for them.
+    let documented = SUBOPTIONS.iter().filter(|opt| opt.name != "relaxed_privileges");
+    assert_eq!(tags("EXTENDED OPTIONS"), documented.map(suboption).collect());
+}
+
+#[test]
+fn names_are_unique() {
+    let letters: BTreeSet<_> = FLAGS.iter().map(|opt| opt.letter).collect();
+    let long: BTreeSet<_> = FLAGS.iter().map(|opt| opt.name).collect();
+    let suboptions: BTreeSet<_> = SUBOPTIONS.iter().map(|opt| opt.name).collect();
+    assert_eq!((letters.len(), long.len(), suboptions.len()), (FLAGS.len(), FLAGS.len(), SUBOPTIONS.len()));
+}
+
+#[test]
+fn groff_has_no_complaint() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/man/twincached.1");
+    let Ok(output) = Command::new("groff").args(["-man", "-ww", "-z", "-Tutf8", page]).output() else {
+        eprintln!("skipped: groff is not installed");
+        return;
+    };
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+}
