@@ -1,0 +1,153 @@
+//! The scripts that put the server on a machine, run against directories of their own.
+
+mod common;
+
+use common::{is_root, under_test};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts");
+
+/// A directory to install into, removed when dropped.
+struct Target(PathBuf);
+
+impl Target {
+    fn new(name: &str) -> Target {
+        let path = std::env::temp_dir().join(format!("twincached-install-{name}-{}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Target(path)
+    }
+
+    /// Runs install.sh with this as DESTDIR, for the prefix /opt/t.
+    fn install(&self, words: &[&str]) -> Output {
+        let mut command = Command::new(format!("{SCRIPTS}/install.sh"));
+        command.args(words).env("DESTDIR", &self.0).env("PREFIX", "/opt/t").env("BINARY", under_test());
+        command.output().expect("install.sh")
+    }
+
+    fn installed(&self, words: &[&str]) -> String {
+        let output = self.install(words);
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// Every file below, with its access mode.
+    fn files(&self) -> Vec<(String, u32)> {
+        let mut found = Vec::new();
+        let mut folders = vec![self.0.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()) {
+                let meta = entry.metadata().unwrap();
+                if meta.is_dir() {
+                    folders.push(entry.path());
+                } else {
+                    let name = entry.path().strip_prefix(&self.0).unwrap().to_str().unwrap().to_owned();
+                    found.push((name, meta.permissions().mode() & 0o7777));
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn installs_and_uninstalls() {
+    let target = Target::new("all");
+    target.installed(&[]);
+    let expected = [
+        ("etc/default/twincached", 0o644),
+        ("opt/t/bin/twincached", 0o755),
+        ("opt/t/lib/systemd/system/twincached.service", 0o644),
+        ("opt/t/share/man/man1/twincached.1", 0o644),
+    ];
+    assert_eq!(target.files(), expected.map(|(name, mode)| (name.to_owned(), mode)));
+    let unit = fs::read_to_string(target.path("opt/t/lib/systemd/system/twincached.service")).unwrap();
+    assert!(unit.contains("\nExecStart=/opt/t/bin/twincached $OPTIONS\n"), "{unit}");
+    let version = Command::new(target.path("opt/t/bin/twincached")).arg("-V").output().unwrap();
+    assert_eq!(version.stdout, b"memcached 1.6.45\n");
+    target.installed(&["uninstall"]);
+    assert_eq!(target.files(), []);
+    target.installed(&["uninstall"]);
+}
+
+#[test]
+fn changed_options_are_kept() {
+    let target = Target::new("kept");
+    target.installed(&["install"]);
+    let options = target.path("etc/default/twincached");
+    fs::write(&options, "OPTIONS=\"-m 1024\"\n").unwrap();
+    assert!(target.installed(&["install"]).contains("kept "));
+    assert!(target.installed(&["uninstall"]).contains("kept "));
+    assert_eq!(fs::read_to_string(&options).unwrap(), "OPTIONS=\"-m 1024\"\n");
+    assert_eq!(target.files().len(), 1);
+}
+
+#[test]
+fn bad_usage_changes_nothing() {
+    let target = Target::new("usage");
+    assert_eq!(target.install(&["remove"]).status.code(), Some(64));
+    let output = Command::new(format!("{SCRIPTS}/install.sh"))
+        .env("DESTDIR", &target.0)
+        .env("BINARY", "/nonexistent")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(target.files(), []);
+}
+
+#[test]
+fn the_options_file_holds_good_options() {
+    let text = fs::read_to_string(format!("{SCRIPTS}/twincached.default")).unwrap();
+    let options = text.lines().find_map(|line| line.strip_prefix("OPTIONS=\"")?.strip_suffix('"')).expect("OPTIONS");
+    let words = options.split_whitespace().map(std::ffi::OsString::from);
+    let config = twincache::config::Config::parse(words).expect("good options");
+    assert_eq!((config.listen.len(), config.warnings.len()), (2, 0));
+}
+
+#[test]
+fn systemd_has_no_complaint() {
+    if !Path::new("/usr/bin/systemd-analyze").exists() {
+        eprintln!("skipped: systemd-analyze is not installed");
+        return;
+    }
+    let target = Target::new("unit");
+    target.installed(&[]);
+    let unit = target.path("twincached.service");
+    let text = fs::read_to_string(target.path("opt/t/lib/systemd/system/twincached.service")).unwrap();
+    // The program that the unit starts has to be there.
+    let here = target.0.to_str().unwrap();
+    fs::write(&unit, text.replace("ExecStart=/opt", &format!("ExecStart={here}/opt"))).unwrap();
+    let output = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&unit).output().unwrap();
+    let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
+    let about_us: Vec<&str> = complaints.lines().filter(|line| line.contains("twincached")).collect();
+    assert!(output.status.success() && about_us.is_empty(), "{complaints}");
+}
+
+#[test]
+fn cargo_runs_the_server_as_nobody_for_root() {
+    let words = ["sh", "-c"].map(str::to_owned);
+    // A program of another name is started as it is.
+    let script = format!("{SCRIPTS}/run.sh");
+    let plain = Command::new(&script).args(words).arg("echo \"$@\"").args(["sh", "-x"]).output().unwrap();
+    assert_eq!(plain.stdout, b"-x\n");
+    let folder = Target::new("run");
+    let fake = folder.path("twincached");
+    fs::write(&fake, "#!/bin/sh\necho \"$@\"\n").unwrap();
+    fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).unwrap();
+    let server = Command::new(&script).arg(&fake).args(["-p", "1"]).output().unwrap();
+    let expected: &[u8] = if is_root() { b"-u nobody -p 1\n" } else { b"-p 1\n" };
+    assert_eq!(server.stdout, expected);
+}
