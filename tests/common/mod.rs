@@ -292,13 +292,23 @@ impl Conn {
     }
 }
 
-/// Bytes as a person can read them; long runs and long texts are shortened.
+/// Bytes as a person can read them; runs and long texts are shortened.
 pub fn show(bytes: &[u8]) -> String {
-    let text = bytes.escape_ascii().to_string();
-    if text.len() <= 1200 {
+    let mut text = String::new();
+    let mut rest = bytes;
+    while let Some(&byte) = rest.first() {
+        let run = rest.iter().take_while(|next| **next == byte).count();
+        let (shown, taken) = if run > 20 { (1, run) } else { (run, run) };
+        (0..shown).for_each(|_| text.push_str(&byte.escape_ascii().to_string()));
+        if shown < taken {
+            text.push_str(&format!("{{x{run}}}"));
+        }
+        rest = &rest[taken..];
+    }
+    if text.len() <= 600 {
         return text;
     }
-    format!("{}...{} [{} bytes]", &text[..900], &text[text.len() - 200..], bytes.len())
+    format!("{} ... {} [{} bytes]", &text[..400], &text[text.len() - 150..], bytes.len())
 }
 
 /// A binary request or reply.
@@ -395,8 +405,8 @@ impl Rng {
     }
 
     /// One of these.
-    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        &from[self.below(from.len())]
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
     }
 }
 
