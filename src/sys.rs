@@ -207,3 +207,67 @@ fn duration(time: libc::timeval) -> Duration {
 fn check(returned: libc::c_int) -> io::Result<()> {
     if returned == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
+
+// ---- memory: address ranges, and hints about them ----
+
+/// Reserves `len` bytes of address range, 4 KiB aligned. Nothing in it may be touched yet.
+pub fn reserve(len: usize) -> std::io::Result<std::ptr::NonNull<u8>> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: no address is asked for, so no existing mapping is touched.
+    let base = unsafe { libc::mmap(std::ptr::null_mut(), len, libc::PROT_NONE, flags, -1, 0) };
+    if base == libc::MAP_FAILED {
+        return Err(std::io::Error::last_os_error());
+    }
+    std::ptr::NonNull::new(base.cast()).ok_or_else(|| std::io::Error::other("mapped at address 0"))
+}
+
+/// Gives back a range.
+///
+/// # Safety
+/// `base` and `len` are one whole range of [`reserve`], and nobody refers to it any more.
+pub unsafe fn release(base: std::ptr::NonNull<u8>, len: usize) {
+    // SAFETY: the caller owns the whole mapping.
+    unsafe { libc::munmap(base.as_ptr().cast(), len) };
+}
+
+/// Makes part of a reserved range readable and writable; it is zero.
+///
+/// # Safety
+/// The part lies inside a range of [`reserve`]; `base` and `len` are multiples of 4 KiB.
+pub unsafe fn commit(base: std::ptr::NonNull<u8>, len: usize) -> std::io::Result<()> {
+    // SAFETY: only protection is widened, of memory the caller owns.
+    match unsafe { libc::mprotect(base.as_ptr().cast(), len, libc::PROT_READ | libc::PROT_WRITE) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+/// Returns the memory behind a committed part to the system. The part stays usable and reads as zero.
+///
+/// # Safety
+/// As for [`commit`]; nobody holds a reference into the part.
+pub unsafe fn discard(base: std::ptr::NonNull<u8>, len: usize) {
+    // SAFETY: the contents are the caller's to throw away.
+    unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_DONTNEED) };
+}
+
+/// Asks for huge pages behind a range; no more than a hint.
+///
+/// # Safety
+/// The range lies inside one of [`reserve`].
+pub unsafe fn prefer_huge_pages(base: std::ptr::NonNull<u8>, len: usize) {
+    // SAFETY: a hint about memory the caller owns.
+    unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
+}
+
+/// Hints the CPU to fetch the cache line at `address`. Any address will do.
+#[inline(always)]
+pub fn prefetch(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch never faults.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch(address.cast(), std::arch::x86_64::_MM_HINT_T0);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}

@@ -3,9 +3,14 @@
 //! ```text
 //! Store ── shard 0 ── Mutex<Shard> { table, slab classes and pages, LRUs, class counters }
 //!      ├── shard 1 …                       a shard's code is single-threaded
-//!      ├── arena   one reserved address range; shard i owns window i
-//!      ├── pool    how many pages may still be taken, shared by all shards
-//!      └── cas     the next cas unique
+//!      └── core    what all share: page pool, cas counter, flush_all, events, classes
+//!
+//! mod.rs    what the outside sees        entry.rs  a locked shard, what commands call
+//! admin.rs  flush, dumps, statistics     lend.rs   values used outside the lock
+//! shard.rs  making, linking, unlinking   lru.rs    lists, bumps, eviction
+//! slab.rs   classes, pages, chunks       table.rs  hash table
+//! item.rs   layout and sizes             arena.rs  address ranges; all unsafe code
+//! flush.rs  what flush_all has taken     check.rs  everything against everything
 //! ```
 //!
 //! Invariants: no code holds two shard locks; an [`ItemId`] is valid only while the lock is held under
@@ -13,9 +18,53 @@
 //!
 //! Not here: sockets, protocol text, options. What a verb means is in `command`.
 
+mod admin;
+mod arena;
+mod check;
+mod entry;
+mod events;
+mod flush;
+mod item;
+mod lend;
+mod lru;
+#[cfg(test)]
+mod model;
+mod shard;
+mod slab;
+mod table;
+
+pub use admin::{Background, Dump};
+pub use entry::Locked;
+pub use events::{Event, EventMask};
+pub use item::Item;
+pub use lend::{Pinned, Upload};
+
 use crate::clock::Clock;
-use std::io::IoSlice;
-use std::sync::Arc;
+use arena::Prefetcher;
+use events::Events;
+use flush::Flush;
+use item::Sizing;
+use shard::{Core, Shard};
+use slab::{Classes, PagePool};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use table::Table;
+
+/// Most shards there may be: a window of address range each.
+const SHARDS_MAX: usize = 1024;
+
+/// Below this much memory each, more shards cost more (a page per class each) than they save.
+const SHARD_MIN_BYTES: u64 = 256 << 20;
+
+/// Half of what a shard's ids reach, so that an uneven spread does no harm.
+const SHARD_MAX_BYTES: u64 = 16 << 30;
+
+/// Buckets of an empty store: 512 KiB, as memcached's table.
+const BUCKETS: usize = 1 << 13;
+
+/// log2 of the 8-byte buckets of memcached that one of ours stands for.
+const BUCKET_POWER: u32 = 3;
 
 /// The hash of a key: picks the shard, the bucket and the tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,262 +272,150 @@ pub enum ClassCounter {
 
 /// The handle that everything outside holds.
 #[derive(Debug)]
-pub struct Store {}
+pub struct Store {
+    core: Arc<Core>,
+    slots: Box<[Slot]>,
+    /// log2 of their number.
+    shard_bits: u32,
+    tuning: Mutex<Tuning>,
+    crawler: AtomicBool,
+    /// For naming walks.
+    next_owner: AtomicU64,
+}
 
-/// A locked shard.
+/// One shard and what can be read without its lock.
 #[derive(Debug)]
-pub struct Locked<'a> {
-    store: &'a Arc<Store>,
+#[repr(align(128))]
+struct Slot {
+    shard: Mutex<Shard>,
+    prefetcher: Prefetcher,
+    /// Buckets of the table, perhaps a little late.
+    buckets: AtomicUsize,
 }
 
 impl Store {
     /// Builds an empty store. The error is one line for the operator.
-    pub fn new(_config: StoreConfig, _clock: Arc<Clock>) -> Result<Arc<Store>, String> {
-        todo!()
+    pub fn new(config: StoreConfig, clock: Arc<Clock>) -> Result<Arc<Store>, String> {
+        validate(&config)?;
+        let shards = shard_count(&config);
+        let mut tuning = config.tuning.clone();
+        tuning.segmented &= config.maintainer;
+        let core = Arc::new(Core {
+            clock,
+            sizing: Sizing::new(&config),
+            classes: Classes::new(&config, shards),
+            pool: PagePool::new(config.page_size, config.memory_limit),
+            flush: Flush::default(),
+            events: Events::default(),
+            cas: AtomicU64::new(1),
+            lent: AtomicU64::new(0),
+            hash_seed: RandomState::new().hash_one(0),
+            config,
+        });
+        let slots: std::io::Result<Vec<Slot>> = (0..shards).map(|_| Slot::new(&core, &tuning, shards)).collect();
+        Ok(Arc::new(Store {
+            slots: slots.map_err(|error| format!("cannot reserve memory for items: {error}"))?.into(),
+            shard_bits: shards.ilog2(),
+            tuning: Mutex::new(tuning),
+            crawler: AtomicBool::new(core.config.crawler),
+            next_owner: AtomicU64::new(0),
+            core,
+        }))
     }
 
     /// Hashes a key, once per request.
     #[inline]
-    pub fn hash(&self, _key: &[u8]) -> Hash {
-        todo!()
+    pub fn hash(&self, key: &[u8]) -> Hash {
+        self.core.hash(key)
     }
 
     /// Hints the CPU to fetch what a lookup of `hash` will read first. Takes no lock.
     #[inline]
-    pub fn prefetch(&self, _hash: Hash) {}
+    pub fn prefetch(&self, hash: Hash) {
+        let slot = &self.slots[self.shard_of(hash)];
+        slot.prefetcher.line(table::address(hash, slot.buckets.load(Ordering::Relaxed)));
+    }
 
     /// Locks the shard of `hash`.
     #[inline]
-    pub fn lock(self: &Arc<Store>, _hash: Hash) -> Locked<'_> {
-        todo!()
+    pub fn lock(self: &Arc<Store>, hash: Hash) -> Locked<'_> {
+        Locked::new(self, self.shard_of(hash))
     }
 
     /// Makes room for a value that arrives in pieces. `TooLarge` and a first `NoMemory` show here.
     /// At most half of the memory limit is lent to uploads at a time; beyond that it is `NoMemory`.
-    pub fn upload(
-        self: &Arc<Store>,
-        _hash: Hash,
-        _spec: &ItemSpec<'_>,
-        _value_len: usize,
-    ) -> Result<Upload, AllocError> {
-        todo!()
+    pub fn upload(self: &Arc<Store>, hash: Hash, spec: &ItemSpec<'_>, value_len: usize) -> Result<Upload, AllocError> {
+        Upload::new(self, self.shard_of(hash), spec, value_len)
     }
 
     /// Whether an item of this shape is above `-I`. Pure arithmetic, no lock.
-    pub fn is_too_large(&self, _key_len: usize, _client_flags: u32, _value_len: usize) -> bool {
-        todo!()
+    pub fn is_too_large(&self, key_len: usize, client_flags: u32, value_len: usize) -> bool {
+        self.core.sizing.total(key_len, client_flags != 0, value_len) > self.core.sizing.item_max
     }
-}
 
-impl Locked<'_> {
-    /// Finds a live item. An expired or flushed one is reclaimed on the way. Changes nothing else.
+    /// The shard of a hash.
     #[inline]
-    pub fn find(&mut self, _key: &[u8], _hash: Hash) -> Result<ItemId, Miss> {
-        todo!()
+    fn shard_of(&self, hash: Hash) -> usize {
+        (hash.0 >> 32 >> (32 - self.shard_bits)) as usize
     }
 
-    /// The item behind an id.
+    /// Locks a shard by its number.
     #[inline]
-    pub fn item(&self, _id: ItemId) -> Item<'_> {
-        todo!()
+    fn shard(&self, index: usize) -> MutexGuard<'_, Shard> {
+        self.slots[index].shard.lock().expect("a shard that panicked is not used any more")
     }
 
-    /// Notes a client's fetch: fetched, then active, as memcached's segmented LRU does.
-    #[inline]
-    pub fn bump(&mut self, _id: ItemId) {
-        todo!()
-    }
-
-    /// Makes an item, not yet linked, whose value is `parts` in order. May evict others.
-    pub fn create(&mut self, _spec: &ItemSpec<'_>, _parts: &[Part<'_>]) -> Result<ItemId, AllocError> {
-        todo!()
-    }
-
-    /// Makes an unlinked item visible. `cas` None takes the next number (0 with `-C`). The key must not be
-    /// in the table.
-    pub fn link(&mut self, _id: ItemId, _hash: Hash, _cas: Option<u64>) {
-        todo!()
-    }
-
-    /// Puts `new` in the place of `old`, which is unlinked and freed.
-    pub fn replace(&mut self, _old: ItemId, _new: ItemId, _hash: Hash, _cas: Option<u64>) {
-        todo!()
-    }
-
-    /// Takes an item out and frees it (once no [`Pinned`] holds it).
-    pub fn unlink(&mut self, _id: ItemId, _hash: Hash) {
-        todo!()
-    }
-
-    /// Frees an item that was created and not linked.
-    pub fn abandon(&mut self, _id: ItemId) {
-        todo!()
-    }
-
-    /// Takes over the item of a complete upload of this shard.
-    pub fn finish(&mut self, _upload: Upload) -> ItemId {
-        todo!()
-    }
-
-    /// The next cas unique, 0 with `-C`.
-    pub fn next_cas(&mut self) -> u64 {
-        todo!()
-    }
-
-    /// Sets the cas unique (0 stays with `-C`).
-    pub fn set_cas(&mut self, _id: ItemId, _cas: u64) {
-        todo!()
-    }
-
-    /// Sets the expiry.
-    pub fn set_expires_at(&mut self, _id: ItemId, _expires_at: u32) {
-        todo!()
-    }
-
-    /// Sets the last access to now.
-    pub fn set_accessed(&mut self, _id: ItemId) {
-        todo!()
-    }
-
-    /// Marks stale (meta `I`) or not.
-    pub fn set_stale(&mut self, _id: ItemId, _stale: bool) {
-        todo!()
-    }
-
-    /// Notes that a client was told to recache (meta `W`).
-    pub fn set_win_sent(&mut self, _id: ItemId, _sent: bool) {
-        todo!()
-    }
-
-    /// Overwrites the value with one of the same length, in place. False when somebody reads it just now
-    /// or it is in chained chunks; then nothing changed.
-    pub fn overwrite(&mut self, _id: ItemId, _value: &[u8]) -> bool {
-        todo!()
-    }
-
-    /// Keeps the value where it is and as it is until the handle is dropped, outside the lock. None when too
-    /// many hold it already: copy instead.
-    pub fn pin(&mut self, _id: ItemId) -> Option<Pinned> {
-        todo!()
-    }
-
-    /// Counts for `stats slabs`, under the class the item is listed in.
-    #[inline]
-    pub fn count(&mut self, _id: ItemId, _counter: ClassCounter) {
-        todo!()
+    /// Locks every shard, one after the other.
+    fn shards(&self) -> impl Iterator<Item = MutexGuard<'_, Shard>> {
+        (0..self.slots.len()).map(|index| self.shard(index))
     }
 }
 
-/// A view of an item, while its shard is locked.
-#[derive(Clone, Copy, Debug)]
-pub struct Item<'a> {
-    _shard: std::marker::PhantomData<&'a ()>,
-}
-
-impl<'a> Item<'a> {
-    /// The key, raw.
-    pub fn key(&self) -> &'a [u8] {
-        todo!()
-    }
-    /// Whether the key came base64-encoded.
-    pub fn key_is_binary(&self) -> bool {
-        todo!()
-    }
-    /// What the client stored beside the value.
-    pub fn client_flags(&self) -> u32 {
-        todo!()
-    }
-    /// The cas unique, 0 with `-C`.
-    pub fn cas(&self) -> u64 {
-        todo!()
-    }
-    /// Second of expiry, 0 never.
-    pub fn expires_at(&self) -> u32 {
-        todo!()
-    }
-    /// Second of the last access.
-    pub fn last_access(&self) -> u32 {
-        todo!()
-    }
-    /// Whether a client ever fetched it.
-    pub fn is_fetched(&self) -> bool {
-        todo!()
-    }
-    /// Meta stale mark.
-    pub fn is_stale(&self) -> bool {
-        todo!()
-    }
-    /// Whether the win token was handed out.
-    pub fn is_win_sent(&self) -> bool {
-        todo!()
-    }
-    /// Whether the value is in chained chunks.
-    pub fn is_chunked(&self) -> bool {
-        todo!()
-    }
-    /// Bytes of the value.
-    pub fn value_len(&self) -> usize {
-        todo!()
-    }
-    /// The value, when it is in one piece.
-    pub fn value(&self) -> Option<&'a [u8]> {
-        todo!()
-    }
-    /// Appends the value to `out`.
-    pub fn copy_value(&self, _out: &mut Vec<u8>) {
-        todo!()
-    }
-    /// Size by the store's accounting, as `me` and metadump print it.
-    pub fn size(&self) -> usize {
-        todo!()
-    }
-    /// The slab class it is listed in.
-    pub fn class(&self) -> u8 {
-        todo!()
+impl Slot {
+    fn new(core: &Arc<Core>, tuning: &Tuning, shards: usize) -> std::io::Result<Slot> {
+        let config = &core.config;
+        let buckets = config.hash_power.map_or(BUCKETS, |power| 1 << u32::from(power).saturating_sub(BUCKET_POWER));
+        // miri has no address range to waste.
+        let window = if cfg!(miri) { 4 * config.memory_limit as usize } else { arena::WINDOW_MAX };
+        let max_buckets = if cfg!(miri) { buckets } else { usize::MAX };
+        let table = Table::new((buckets / shards).max(1), config.hash_expand, max_buckets)?;
+        let (prefetcher, buckets) = (table.prefetcher(), AtomicUsize::new(table.buckets()));
+        let mut shard = Shard::new(core.clone(), tuning.clone(), window, table)?;
+        if config.preallocate && !shard.preallocate(config.memory_limit / shards as u64) {
+            return Err(std::io::ErrorKind::OutOfMemory.into());
+        }
+        Ok(Slot { shard: Mutex::new(shard), prefetcher, buckets })
     }
 }
 
-/// A value held in place outside the lock.
-#[derive(Debug)]
-pub struct Pinned {}
-
-impl Pinned {
-    /// Bytes of the value.
-    pub fn len(&self) -> usize {
-        todo!()
-    }
-    /// Whether the value is empty.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-    /// Appends to `slices` what is left of the value from byte `skip` on.
-    pub fn io_slices<'a>(&'a self, _skip: usize, _slices: &mut Vec<IoSlice<'a>>) {
-        todo!()
-    }
+fn validate(config: &StoreConfig) -> Result<(), String> {
+    let chunk_max = config.slab_chunk_max;
+    let problem = if !config.page_size.is_power_of_two() || config.page_size < 1024 {
+        "the page size is not a power of two of at least 1024"
+    } else if chunk_max > config.page_size || chunk_max < 512 || chunk_max % 8 != 0 {
+        "slab_chunk_max is not a multiple of 8 between 512 and the page size"
+    } else if config.item_size_max > 1 << 30 {
+        "item_size_max is above 1 GiB"
+    } else if config.growth_factor.is_some_and(|factor| factor.is_nan() || factor <= 1.0) {
+        "the growth factor is not above 1"
+    } else if config.slab_sizes.iter().any(|&size| size > chunk_max) || !config.slab_sizes.is_sorted() {
+        "slab_sizes do not ascend up to slab_chunk_max"
+    } else if config.chunk_size == 0 || config.chunk_size > chunk_max {
+        "the chunk size is 0 or above slab_chunk_max"
+    } else {
+        return Ok(());
+    };
+    Err(problem.into())
 }
 
-/// An item on its way in: memory that only its owner writes, freed when dropped before it is finished.
-#[derive(Debug)]
-pub struct Upload {}
-
-impl Upload {
-    /// The key it was made with.
-    pub fn key(&self) -> &[u8] {
-        todo!()
-    }
-    /// Where the next bytes go; not empty unless complete. For a value in chained chunks this may take one
-    /// more chunk, and so the shard's lock.
-    pub fn room(&mut self) -> Result<&mut [u8], AllocError> {
-        todo!()
-    }
-    /// Says that the first `n` bytes of the last room were filled.
-    pub fn filled(&mut self, _n: usize) {
-        todo!()
-    }
-    /// Whether every byte has arrived.
-    pub fn is_complete(&self) -> bool {
-        todo!()
-    }
+/// A power of two: few for a small cache, enough for the threads, as many as ids need.
+fn shard_count(config: &StoreConfig) -> usize {
+    let limit = config.memory_limit;
+    let worthwhile = 1 << (limit / SHARD_MIN_BYTES).max(1).ilog2();
+    let useful = (config.threads.clamp(1, SHARDS_MAX) * 4).next_power_of_two();
+    let needed = (limit.div_ceil(SHARD_MAX_BYTES) as usize).max(1).next_power_of_two();
+    let count = config.shards.map_or(useful.min(worthwhile), |shards| shards.clamp(1, SHARDS_MAX).next_power_of_two());
+    count.max(needed).min(SHARDS_MAX)
 }
 
 /// An answer of [`Store::reassign`].
@@ -510,36 +447,6 @@ pub enum Crawl {
 /// A set of slab classes, bit i for class i.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClassSet(pub u64);
-
-/// What happened in the store without a client asking, for the `watch` streams.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Event {
-    /// A live item was evicted.
-    Evict { key: Vec<u8>, fetched: bool, ttl: i64, last_access_age: u32, class: u8, size: usize },
-    /// One LRU of one class was crawled.
-    Crawled {
-        class: u8,
-        lru: u8,
-        low_mark: u64,
-        next_reclaims: u64,
-        since_run: u64,
-        next_run: u64,
-        elapsed: u64,
-        examined: u64,
-        reclaimed: u64,
-    },
-    /// A page was moved, or could not be.
-    SlabMove { src: u8, dst: u8, ok: bool },
-}
-
-/// Which events to keep for [`Store::take_events`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct EventMask {
-    /// Keep `Evict`.
-    pub evictions: bool,
-    /// Keep `Crawled` and `SlabMove`.
-    pub system: bool,
-}
 
 /// Store-wide numbers for `stats`, all shards together. Counters are since the last reset.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -628,122 +535,21 @@ pub enum DumpOrder {
     Table,
 }
 
-/// Where a dump has got to. Dropping it ends the dump.
-#[derive(Debug)]
-pub struct Dump {}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Dump {
-    /// Hands up to `max` live items to `each`, in slices under the shards' locks; false when there are no more.
-    pub fn next(&mut self, _max: usize, _each: &mut dyn FnMut(Item<'_>)) -> bool {
-        todo!()
+    #[test]
+    fn how_many_shards() {
+        let count = |mib: u64, threads| {
+            shard_count(&StoreConfig { memory_limit: mib << 20, threads, ..StoreConfig::default() })
+        };
+        assert_eq!(count(64, 4), 1);
+        assert_eq!(count(511, 4), 1);
+        assert_eq!(count(1024, 4), 4);
+        assert_eq!(count(16 << 10, 4), 16);
+        assert_eq!(count(1 << 20, 4), 64);
+        let given = StoreConfig { shards: Some(1_000_000), ..StoreConfig::default() };
+        assert_eq!(shard_count(&given), SHARDS_MAX);
     }
 }
-
-/// What administrative commands and statistics use.
-impl Store {
-    /// flush_all. `at` is a second as [`Clock::expires_at`] gives it; 0 or one that has passed is: now, and
-    /// everything stored so far. A later one replaces a pending one and leaves what was flushed flushed.
-    pub fn flush_all(&self, _at: u32) {
-        todo!()
-    }
-
-    /// cache_memlimit; false when out of bounds or preallocated.
-    pub fn set_memory_limit(&self, _bytes: u64) -> bool {
-        todo!()
-    }
-
-    /// slabs reassign.
-    pub fn reassign(&self, _src: i64, _dst: i64) -> Reassign {
-        todo!()
-    }
-
-    /// lru_crawler crawl.
-    pub fn crawl(&self, _classes: ClassSet) -> Crawl {
-        todo!()
-    }
-
-    /// lru_crawler enable|disable. False when it is so already.
-    pub fn enable_crawler(&self, _on: bool) -> bool {
-        todo!()
-    }
-
-    /// Whether the crawler is enabled.
-    pub fn crawler_enabled(&self) -> bool {
-        todo!()
-    }
-
-    /// metadump, mgdump, and (limited by the caller) cachedump's walk.
-    pub fn dump(self: &Arc<Store>, _order: DumpOrder) -> Dump {
-        todo!()
-    }
-
-    /// stats cachedump: the COLD items of one class, head first, at most `limit` (0 all) while `each` says true.
-    pub fn cachedump(&self, _class: u8, _limit: usize, _each: &mut dyn FnMut(Item<'_>) -> bool) {
-        todo!()
-    }
-
-    /// The highest class number.
-    pub fn largest_class(&self) -> u8 {
-        todo!()
-    }
-
-    /// The settings of now.
-    pub fn tuning(&self) -> Tuning {
-        todo!()
-    }
-
-    /// Changes settings.
-    pub fn tune(&self, _change: impl FnOnce(&mut Tuning)) {
-        todo!()
-    }
-
-    /// What it was built with; `memory_limit` and `tuning` in it are those of the start.
-    pub fn config(&self) -> &StoreConfig {
-        todo!()
-    }
-
-    /// Numbers for `stats`.
-    pub fn stats(&self) -> StoreStats {
-        todo!()
-    }
-
-    /// Numbers per class, classes that hold a page or an item, ascending.
-    pub fn class_stats(&self) -> Vec<ClassStats> {
-        todo!()
-    }
-
-    /// stats reset.
-    pub fn reset_stats(&self) {
-        todo!()
-    }
-
-    /// stats sizes: (size rounded up to 32, items), None without `track_sizes`.
-    pub fn sizes(&self) -> Option<Vec<(u64, u64)>> {
-        todo!()
-    }
-
-    /// Which events to keep from now on.
-    pub fn keep_events(&self, _mask: EventMask) {
-        todo!()
-    }
-
-    /// Events since the last call, oldest first; at most a bounded number was kept.
-    pub fn take_events(&self) -> Vec<Event> {
-        todo!()
-    }
-
-    /// Starts the background threads (maintainer with mover and table growth, crawler). They stop when the
-    /// returned handle is dropped.
-    pub fn start_background(self: &Arc<Store>) -> Background {
-        todo!()
-    }
-
-    /// Checks every structure of every shard against every other. For tests and debugging: it is slow.
-    pub fn check(&self) -> Result<(), String> {
-        todo!()
-    }
-}
-
-/// The running background threads.
-#[derive(Debug)]
-pub struct Background {}

@@ -1,0 +1,406 @@
+//! What administrative commands and statistics use.
+//!
+//! Each call locks one shard after the other, so a sum over shards is not one moment's, as elsewhere in `stats`.
+
+use super::item::state;
+use super::lru::{COLD, HOT, List, TEMP, WARM};
+use super::shard::Shard;
+use super::slab::CLASSES;
+use super::{
+    BUCKET_POWER, ClassSet, ClassStats, Crawl, DumpOrder, Event, EventMask, Item, Reassign, Store, StoreConfig,
+    StoreStats, Tuning,
+};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// cache_memlimit's bounds, as memcached's.
+const MEMORY_LIMIT_MIN: u64 = 8 << 20;
+const MEMORY_LIMIT_MAX: u64 = 1_000_000_000 << 20;
+
+/// Items of each shard that flush_all unlinks itself, so that a small cache is seen to be empty at once.
+const FLUSH_AT_ONCE: usize = 4096;
+
+/// Items that a dump hands out under one lock.
+const DUMP_SLICE: usize = 100;
+
+impl Store {
+    /// flush_all. `at` is a second as [`crate::clock::Clock::expires_at`] gives it; 0 or one that has passed is: now,
+    /// and everything stored so far. A later one replaces a pending one and leaves what was flushed flushed.
+    pub fn flush_all(&self, at: u32) {
+        let now = self.core.clock.now();
+        if at > now {
+            return self.core.flush.later(now, at);
+        }
+        if self.core.flush.now(now) {
+            self.shards().for_each(|mut shard| shard.unlink_dead(FLUSH_AT_ONCE));
+        } else {
+            self.shards().for_each(|mut shard| shard.unlink_all());
+        }
+    }
+
+    /// cache_memlimit; false when out of bounds or preallocated.
+    pub fn set_memory_limit(&self, bytes: u64) -> bool {
+        if self.core.config.preallocate || !(MEMORY_LIMIT_MIN..=MEMORY_LIMIT_MAX).contains(&bytes) {
+            return false;
+        }
+        self.core.pool.set_limit(bytes);
+        self.core.pool.shrink();
+        true
+    }
+
+    /// slabs reassign.
+    pub fn reassign(&self, src: i64, dst: i64) -> Reassign {
+        let classes = 0..=i64::from(self.largest_class());
+        if src == dst {
+            return Reassign::Same;
+        }
+        if !(classes.contains(&src) || src == -1) || !classes.contains(&dst) {
+            return Reassign::BadClass;
+        }
+        Reassign::NoSpare
+    }
+
+    /// lru_crawler crawl.
+    pub fn crawl(&self, _classes: ClassSet) -> Crawl {
+        Crawl::NotStarted
+    }
+
+    /// lru_crawler enable|disable. False when it is so already.
+    pub fn enable_crawler(&self, on: bool) -> bool {
+        self.crawler.swap(on, Ordering::Relaxed) != on
+    }
+
+    /// Whether the crawler is enabled.
+    pub fn crawler_enabled(&self) -> bool {
+        self.crawler.load(Ordering::Relaxed)
+    }
+
+    /// metadump, mgdump, and (limited by the caller) cachedump's walk.
+    pub fn dump(self: &Arc<Store>, order: DumpOrder) -> Dump {
+        let owner = self.next_owner.fetch_add(1, Ordering::Relaxed);
+        let at = match order {
+            DumpOrder::Lru(classes) => At::List { classes, list: 0, shard: 0, open: false },
+            DumpOrder::Table => At::Bucket { shard: 0, bucket: 0, buckets: 0 },
+        };
+        Dump { store: self.clone(), owner, at }
+    }
+
+    /// stats cachedump: the COLD items of one class, head first, at most `limit` (0 all) while `each` says true.
+    pub fn cachedump(&self, class: u8, limit: usize, each: &mut dyn FnMut(Item<'_>) -> bool) {
+        let mut left = if limit == 0 { usize::MAX } else { limit };
+        for shard in self.shards() {
+            let mut id = shard.lrus.get(usize::from(class)).map_or(0, |lru| lru.lists[COLD].head);
+            while id != 0 {
+                if shard.death(id).is_none() {
+                    if left == 0 || !each(shard.item(id)) {
+                        return;
+                    }
+                    left -= 1;
+                }
+                id = shard.window.chunk(id).next;
+            }
+        }
+    }
+
+    /// The highest class number.
+    pub fn largest_class(&self) -> u8 {
+        self.core.classes.largest()
+    }
+
+    /// The settings of now.
+    pub fn tuning(&self) -> Tuning {
+        self.tuning.lock().expect("never held across a panic").clone()
+    }
+
+    /// Changes settings.
+    pub fn tune(&self, change: impl FnOnce(&mut Tuning)) {
+        let mut tuning = self.tuning.lock().expect("never held across a panic");
+        change(&mut tuning);
+        self.shards().for_each(|mut shard| shard.tuning = tuning.clone());
+    }
+
+    /// What it was built with; `memory_limit` and `tuning` in it are those of the start.
+    pub fn config(&self) -> &StoreConfig {
+        &self.core.config
+    }
+
+    /// Numbers for `stats`.
+    pub fn stats(&self) -> StoreStats {
+        let pool = &self.core.pool;
+        let mut stats = StoreStats {
+            memory_limit: pool.limit(),
+            slab_global_page_pool: pool.unused(),
+            total_malloced: pool.taken(),
+            slab_reassign_last_busy_status: "none",
+            oldest_live: self.core.flush.oldest_live(),
+            ..StoreStats::default()
+        };
+        let mut buckets = 0;
+        for shard in self.shards() {
+            stats.bytes += shard.bytes;
+            stats.curr_items += shard.table.items() as u64;
+            stats.total_items += shard.total_items;
+            stats.malloc_fails += shard.slab.malloc_fails;
+            stats.hash_bytes += shard.table.bytes() as u64;
+            stats.hash_is_expanding |= shard.table.wants_growth();
+            buckets += shard.table.buckets();
+        }
+        stats.hash_power_level = buckets.next_power_of_two().ilog2() + BUCKET_POWER;
+        stats
+    }
+
+    /// Numbers per class, classes that hold a page or an item, ascending.
+    pub fn class_stats(&self) -> Vec<ClassStats> {
+        let mut sums = vec![ClassStats::default(); CLASSES];
+        for shard in self.shards() {
+            for (class, sum) in sums.iter_mut().enumerate() {
+                shard.add_class_stats(class, sum);
+            }
+        }
+        for (class, sum) in sums.iter_mut().enumerate().take(usize::from(self.largest_class()) + 1).skip(1) {
+            sum.class = class as u8;
+            sum.chunk_size = self.core.classes.size(class as u8) as u64;
+            sum.chunks_per_page = self.core.classes.per_page(class as u8).into();
+        }
+        sums.retain(|sum| sum.class != 0 && (sum.total_pages > 0 || sum.number > 0));
+        sums
+    }
+
+    /// stats reset.
+    pub fn reset_stats(&self) {
+        for mut shard in self.shards() {
+            shard.total_items = 0;
+            shard.slab.malloc_fails = 0;
+            shard.lrus.iter_mut().for_each(|lru| lru.counters = Default::default());
+        }
+    }
+
+    /// stats sizes: (size rounded up to 32, items), None without `track_sizes`.
+    pub fn sizes(&self) -> Option<Vec<(u64, u64)>> {
+        let mut sum = std::collections::BTreeMap::new();
+        for shard in self.shards() {
+            for (&size, &items) in shard.sizes.as_ref()? {
+                *sum.entry(32 * size as u64).or_insert(0) += items;
+            }
+        }
+        Some(sum.into_iter().collect())
+    }
+
+    /// Which events to keep from now on.
+    pub fn keep_events(&self, mask: EventMask) {
+        self.core.events.set_mask(mask);
+    }
+
+    /// Events since the last call, oldest first; at most a bounded number was kept.
+    pub fn take_events(&self) -> Vec<Event> {
+        self.core.events.take()
+    }
+
+    /// Starts the background threads (maintainer with mover and table growth, crawler). They stop when the
+    /// returned handle is dropped.
+    pub fn start_background(self: &Arc<Store>) -> Background {
+        Background {}
+    }
+}
+
+/// The running background threads.
+#[derive(Debug)]
+pub struct Background {}
+
+/// Where a dump has got to. Dropping it ends the dump.
+#[derive(Debug)]
+pub struct Dump {
+    store: Arc<Store>,
+    owner: u64,
+    at: At,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum At {
+    /// `list` is class times 4 plus LRU.
+    List { classes: ClassSet, list: usize, shard: usize, open: bool },
+    /// `buckets` is the table's size, as of when its walk began, rounded down to a power of two.
+    Bucket { shard: usize, bucket: usize, buckets: usize },
+}
+
+impl Dump {
+    /// Hands about `max` live items to `each`, in slices under the shards' locks; false when there are no more.
+    /// (A bucket of the table is handed out whole, so there may be a few more.)
+    pub fn next(&mut self, max: usize, each: &mut dyn FnMut(Item<'_>)) -> bool {
+        let mut left = max.max(1);
+        while left > 0 {
+            let slice = left.min(DUMP_SLICE);
+            let seen = match self.at {
+                At::List { .. } => self.next_listed(slice, each),
+                At::Bucket { .. } => self.next_buckets(slice, each),
+            };
+            let Some(seen) = seen else { return false };
+            left = left.saturating_sub(seen);
+        }
+        true
+    }
+
+    /// Walks on in one list of one shard. How many items it handed out, None after the last list.
+    fn next_listed(&mut self, max: usize, each: &mut dyn FnMut(Item<'_>)) -> Option<usize> {
+        let At::List { classes, list, shard: index, open } = &mut self.at else { return None };
+        while *list / 4 >= CLASSES || classes.0 >> (*list / 4) & 1 == 0 {
+            *list = (*list / 4 + 1) * 4;
+            if *list / 4 >= CLASSES {
+                return None;
+            }
+        }
+        let mut shard = self.store.shard(*index);
+        if !*open {
+            shard.open_cursor(self.owner, (*list / 4) as u8, *list % 4);
+            *open = true;
+        }
+        let mut seen = 0;
+        for looked in 0.. {
+            if seen == max || looked == DUMP_SLICE {
+                return Some(seen);
+            }
+            let Some(id) = shard.next_of_cursor(self.owner) else { break };
+            if shard.death(id).is_none() {
+                each(shard.item(id));
+                seen += 1;
+            }
+        }
+        shard.close_cursor(self.owner);
+        *open = false;
+        *index += 1;
+        if *index == self.store.slots.len() {
+            *index = 0;
+            *list += 1;
+        }
+        Some(seen)
+    }
+
+    /// Walks on in one shard's table. How many items it handed out, None after the last shard.
+    fn next_buckets(&mut self, max: usize, each: &mut dyn FnMut(Item<'_>)) -> Option<usize> {
+        let At::Bucket { shard: index, bucket, buckets } = &mut self.at else { return None };
+        if *index == self.store.slots.len() {
+            return None;
+        }
+        let shard = self.store.shard(*index);
+        if *buckets == 0 {
+            *buckets = 1 << shard.table.buckets().ilog2();
+        }
+        let mut seen = 0;
+        for _ in 0..DUMP_SLICE {
+            if seen >= max || *bucket == *buckets {
+                break;
+            }
+            shard.table.visit(*bucket, *buckets, |id| {
+                if shard.death(id).is_none() {
+                    each(shard.item(id));
+                    seen += 1;
+                }
+            });
+            *bucket += 1;
+        }
+        if *bucket == *buckets {
+            (*index, *bucket, *buckets) = (*index + 1, 0, 0);
+        }
+        Some(seen)
+    }
+}
+
+impl Drop for Dump {
+    fn drop(&mut self) {
+        if let At::List { shard, open: true, .. } = self.at {
+            self.store.shard(shard).close_cursor(self.owner);
+        }
+    }
+}
+
+impl Shard {
+    /// Takes and touches pages for `bytes`. False when the system has not got them.
+    pub fn preallocate(&mut self, bytes: u64) -> bool {
+        let page = self.core.config.page_size;
+        let len = (bytes as usize / page).max(1) * page;
+        self.window.prefer_huge_pages();
+        if len > self.window.capacity() - page || !self.window.extend(page + len) {
+            return false;
+        }
+        self.window.touch(page, len);
+        true
+    }
+
+    /// Unlinks flushed and expired items among the first `most` of the table.
+    fn unlink_dead(&mut self, most: usize) {
+        if self.table.items() <= most {
+            self.unlink_where(|shard, id| shard.death(id).is_some());
+        }
+    }
+
+    fn unlink_all(&mut self) {
+        self.unlink_where(|_, _| true);
+    }
+
+    fn unlink_where(&mut self, is_it: impl Fn(&Shard, u32) -> bool) {
+        for list in 0..CLASSES * 4 {
+            let mut id = self.lrus[list / 4].lists[list % 4].tail;
+            while id != 0 {
+                let next = self.window.chunk(id).prev;
+                if is_it(self, id) {
+                    self.unlink_by_id(id);
+                }
+                id = next;
+            }
+        }
+    }
+
+    fn add_class_stats(&self, class: usize, sum: &mut ClassStats) {
+        let chunks = &self.slab.classes[class];
+        let lists = &self.lrus[class].lists;
+        let counters = &self.lrus[class].counters;
+        sum.total_pages += chunks.pages;
+        sum.used_chunks += chunks.used;
+        sum.free_chunks += chunks.available();
+        sum.number += lists.iter().map(|list| list.count).sum::<u64>();
+        sum.number_hot += lists[HOT].count;
+        sum.number_warm += lists[WARM].count;
+        sum.number_cold += lists[COLD].count;
+        sum.number_temp += lists[TEMP].count;
+        sum.age_hot = sum.age_hot.max(self.age(&lists[HOT]));
+        sum.age_warm = sum.age_warm.max(self.age(&lists[WARM]));
+        sum.age = sum.age.max(self.age(&lists[COLD]));
+        sum.mem_requested += lists.iter().map(|list| list.bytes).sum::<u64>();
+        sum.evicted += counters.evicted;
+        sum.evicted_nonzero += counters.evicted_nonzero;
+        sum.evicted_time = sum.evicted_time.max(counters.evicted_time);
+        sum.outofmemory += counters.outofmemory;
+        sum.reclaimed += counters.reclaimed;
+        sum.expired_unfetched += counters.expired_unfetched;
+        sum.evicted_unfetched += counters.evicted_unfetched;
+        sum.evicted_active += counters.evicted_active;
+        sum.crawler_reclaimed += counters.crawler_reclaimed;
+        sum.crawler_items_checked += counters.crawler_items_checked;
+        sum.lrutail_reflocked += counters.lrutail_reflocked;
+        sum.moves_to_cold += counters.moves_to_cold;
+        sum.moves_to_warm += counters.moves_to_warm;
+        sum.moves_within_lru += counters.moves_within_lru;
+        sum.direct_reclaims += counters.direct_reclaims;
+        sum.hits_to_hot += counters.hits[HOT];
+        sum.hits_to_warm += counters.hits[WARM];
+        sum.hits_to_cold += counters.hits[COLD];
+        sum.hits_to_temp += counters.hits[TEMP];
+        sum.get_hits += counters.hits.iter().sum::<u64>();
+        sum.cmd_set += counters.set_cmds;
+        sum.delete_hits += counters.delete_hits;
+        sum.incr_hits += counters.incr_hits;
+        sum.decr_hits += counters.decr_hits;
+        sum.cas_hits += counters.cas_hits;
+        sum.cas_badval += counters.cas_badval;
+        sum.touch_hits += counters.touch_hits;
+    }
+
+    /// Seconds since the last access of a list's tail.
+    fn age(&self, list: &List) -> u64 {
+        if list.tail == 0 {
+            return 0;
+        }
+        debug_assert!(self.window.chunk(list.tail).is(state::LINKED));
+        self.core.clock.now().saturating_sub(self.window.header(list.tail).last_access).into()
+    }
+}

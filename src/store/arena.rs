@@ -1,0 +1,419 @@
+//! Memory of a shard: address ranges that are reserved once and made usable bit by bit.
+//!
+//! ```text
+//! Window   | page 0 | page 1 | page 2 | …            up to 32 GiB, never moved
+//!            unused   chunks   chunks   not usable
+//!          id of a chunk = its byte offset / 8       so 32 bits reach 32 GiB, and 0 can mean "none"
+//!
+//! Region<T>  | T | T | T | …                          the hash table's lines
+//! ```
+//!
+//! Invariants:
+//! - (range) a `Map` owns its address range from `reserve` to `release`; bytes below `usable` are readable and
+//!   writable and stay so. Every access is checked against `usable`.
+//! - (plain) what is read out of the memory as a type is [`Plain`]: any bytes are a value of it.
+//! - (lock) a `Window` or `Region` is owned by its shard, so `&` and `&mut` follow the shard's lock. The only
+//!   access outside the lock is through a [`Piece`], which covers value bytes of one item: either a pinned one,
+//!   whose value bytes nobody writes, or one being uploaded, whose value bytes nobody but the uploader touches.
+//!   Chunk and item heads are never part of a `Piece`.
+//!
+//! Not here: what lies in a page, who may take one.
+#![allow(unsafe_code)]
+
+use super::item::{Chunk, Header};
+use crate::sys;
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Bytes per step of an id.
+pub const UNIT: usize = 8;
+
+/// Bytes that 32-bit ids reach.
+pub const WINDOW_MAX: usize = UNIT << 32;
+
+/// Memory is made usable in multiples of the system's page.
+const SYSTEM_PAGE: usize = 4096;
+
+/// Ranges begin on this boundary, so that huge pages fit.
+const ALIGN: usize = 2 << 20;
+
+/// A type of which any bytes are a value.
+///
+/// # Safety
+/// `repr(C)`, no padding, integers only.
+pub unsafe trait Plain: Copy {}
+
+// SAFETY: repr(C), integers only, 16 bytes without padding (asserted there).
+unsafe impl Plain for Chunk {}
+// SAFETY: repr(C), integers only, 32 bytes without padding (asserted there).
+unsafe impl Plain for Header {}
+// SAFETY: repr(C), integers only, 64 bytes without padding (asserted there).
+unsafe impl Plain for super::table::Bucket {}
+
+/// A reserved range.
+#[derive(Debug)]
+struct Map {
+    reserved: NonNull<u8>,
+    reserved_len: usize,
+    base: NonNull<u8>,
+    len: usize,
+    usable: usize,
+}
+
+// SAFETY: (range) the memory belongs to this value alone, like a Box's.
+unsafe impl Send for Map {}
+// SAFETY: a shared Map only hands out addresses and lengths.
+unsafe impl Sync for Map {}
+
+impl Map {
+    fn new(len: usize) -> std::io::Result<Map> {
+        let len = len.next_multiple_of(SYSTEM_PAGE);
+        let reserved_len = len + ALIGN;
+        let reserved = reserve(reserved_len)?;
+        let skip = reserved.as_ptr().align_offset(ALIGN);
+        // SAFETY: `skip` < ALIGN, so this is inside the reserved range.
+        let base = unsafe { reserved.add(skip) };
+        Ok(Map { reserved, reserved_len, base, len, usable: 0 })
+    }
+
+    /// Makes bytes up to `end` usable; false when the system has no memory or the range ends before.
+    fn extend(&mut self, end: usize) -> bool {
+        let end = end.next_multiple_of(SYSTEM_PAGE);
+        if end <= self.usable {
+            return true;
+        }
+        if end > self.len || !commit(self.at(self.usable), end - self.usable) {
+            return false;
+        }
+        self.usable = end;
+        true
+    }
+
+    #[inline]
+    fn at(&self, offset: usize) -> NonNull<u8> {
+        debug_assert!(offset <= self.len);
+        // SAFETY: (range) callers have checked the offset against `usable` or `len`.
+        unsafe { self.base.add(offset) }
+    }
+
+    #[inline]
+    fn check(&self, offset: usize, len: usize) {
+        assert!(offset <= self.usable && len <= self.usable - offset, "a corrupt id or length: {offset}+{len}");
+    }
+
+    fn discard(&mut self, offset: usize, len: usize) {
+        self.check(offset, len);
+        if offset % SYSTEM_PAGE == 0 && len % SYSTEM_PAGE == 0 {
+            discard(self.at(offset), len);
+        }
+    }
+}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        // SAFETY: (range) this is the whole reservation, and its owner is going away.
+        unsafe { release(self.reserved, self.reserved_len) };
+    }
+}
+
+/// The chunks' memory of one shard.
+#[derive(Debug)]
+pub struct Window {
+    map: Map,
+}
+
+impl Window {
+    /// Reserves `len` bytes, at most [`WINDOW_MAX`].
+    pub fn new(len: usize) -> std::io::Result<Window> {
+        assert!(len <= WINDOW_MAX, "ids reach 32 GiB");
+        Ok(Window { map: Map::new(len)? })
+    }
+
+    /// Bytes that could be made usable.
+    pub fn capacity(&self) -> usize {
+        self.map.len
+    }
+
+    /// Makes the bytes below `end` usable.
+    pub fn extend(&mut self, end: usize) -> bool {
+        self.map.extend(end)
+    }
+
+    /// Asks for huge pages behind the whole window.
+    pub fn prefer_huge_pages(&mut self) {
+        huge(self.map.base, self.map.len);
+    }
+
+    /// Takes memory for the bytes from `offset` on, now.
+    pub fn touch(&mut self, offset: usize, len: usize) {
+        for at in (offset..offset + len).step_by(SYSTEM_PAGE) {
+            self.bytes_mut(at, 1)[0] = 0;
+        }
+    }
+
+    /// Gives the memory of a range back to the system; it reads as zero from then on.
+    pub fn discard(&mut self, offset: usize, len: usize) {
+        self.map.discard(offset, len);
+    }
+
+    /// The first 16 bytes of any chunk.
+    #[inline]
+    pub fn chunk(&self, id: u32) -> &Chunk {
+        self.map.check(offset(id), size_of::<Chunk>());
+        // SAFETY: (range) checked, 8-aligned as UNIT is; (plain); (lock) `&self`.
+        unsafe { self.map.at(offset(id)).cast().as_ref() }
+    }
+
+    /// The first 16 bytes of any chunk, to change.
+    #[inline]
+    pub fn chunk_mut(&mut self, id: u32) -> &mut Chunk {
+        self.map.check(offset(id), size_of::<Chunk>());
+        // SAFETY: (range) checked, 8-aligned; (plain); (lock) `&mut self`, and no Piece covers a head.
+        unsafe { self.map.at(offset(id)).cast().as_mut() }
+    }
+
+    /// The head of an item.
+    #[inline]
+    pub fn header(&self, id: u32) -> &Header {
+        self.map.check(offset(id), size_of::<Header>());
+        // SAFETY: (range) checked, 8-aligned; (plain); (lock) `&self`.
+        unsafe { self.map.at(offset(id)).cast().as_ref() }
+    }
+
+    /// The head of an item, to change.
+    #[inline]
+    pub fn header_mut(&mut self, id: u32) -> &mut Header {
+        self.map.check(offset(id), size_of::<Header>());
+        // SAFETY: (range) checked, 8-aligned; (plain); (lock) `&mut self`, and no Piece covers a head.
+        unsafe { self.map.at(offset(id)).cast().as_mut() }
+    }
+
+    /// Bytes from `offset` on.
+    #[inline]
+    pub fn bytes(&self, offset: usize, len: usize) -> &[u8] {
+        self.map.check(offset, len);
+        // SAFETY: (range) checked; (plain) bytes; (lock) `&self`.
+        unsafe { std::slice::from_raw_parts(self.map.at(offset).as_ptr(), len) }
+    }
+
+    /// Bytes from `offset` on, to change.
+    #[inline]
+    pub fn bytes_mut(&mut self, offset: usize, len: usize) -> &mut [u8] {
+        self.map.check(offset, len);
+        // SAFETY: (range) checked; (plain) bytes; (lock) `&mut self`, and the store writes no lent bytes.
+        unsafe { std::slice::from_raw_parts_mut(self.map.at(offset).as_ptr(), len) }
+    }
+
+    /// Copies `len` bytes inside the window; the two ranges do not overlap.
+    pub fn copy(&mut self, from: usize, to: usize, len: usize) {
+        self.map.check(from, len);
+        self.map.check(to, len);
+        assert!(from + len <= to || to + len <= from, "a copy onto itself");
+        // SAFETY: (range) both checked, and apart; (lock) `&mut self`.
+        unsafe { std::ptr::copy_nonoverlapping(self.map.at(from).as_ptr(), self.map.at(to).as_ptr(), len) }
+    }
+
+    /// Lends value bytes to be used outside the lock, see (lock).
+    pub fn lend(&self, offset: usize, len: usize) -> Piece {
+        self.map.check(offset, len);
+        Piece { at: self.map.at(offset), len }
+    }
+
+    /// Hints the CPU to fetch an item's head.
+    #[inline]
+    pub fn prefetch(&self, id: u32) {
+        sys::prefetch(self.map.base.as_ptr().wrapping_add(offset(id)));
+    }
+}
+
+/// The byte offset of a chunk.
+#[inline]
+pub const fn offset(id: u32) -> usize {
+    id as usize * UNIT
+}
+
+/// Bytes of a chunk that are used outside the shard's lock. Its holder keeps the store alive and the item
+/// pinned (then it only reads) or in upload (then it is the only one to read or write).
+#[derive(Debug)]
+pub struct Piece {
+    at: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: (lock) the holder's right to the bytes does not depend on the thread.
+unsafe impl Send for Piece {}
+// SAFETY: shared access only reads.
+unsafe impl Sync for Piece {}
+
+impl Piece {
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: (range) checked by `lend`, and the store is kept alive; (lock) nobody writes.
+        unsafe { std::slice::from_raw_parts(self.at.as_ptr(), self.len) }
+    }
+
+    /// The bytes, to be filled.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: (range) as above; (lock) an uploader is the only one to touch them.
+        unsafe { std::slice::from_raw_parts_mut(self.at.as_ptr(), self.len) }
+    }
+}
+
+/// A growing array at a fixed address.
+#[derive(Debug)]
+pub struct Region<T> {
+    map: Map,
+    len: usize,
+    of: PhantomData<T>,
+}
+
+impl<T: Plain> Region<T> {
+    /// Reserves room for `max` elements and makes none usable.
+    pub fn new(max: usize) -> std::io::Result<Region<T>> {
+        Ok(Region { map: Map::new(max * size_of::<T>())?, len: 0, of: PhantomData })
+    }
+
+    /// Makes the first `len` elements usable; new ones are zero. False when there is no memory.
+    pub fn extend(&mut self, len: usize) -> bool {
+        if len > self.map.len / size_of::<T>() || !self.map.extend(len * size_of::<T>()) {
+            return false;
+        }
+        self.len = len.max(self.len);
+        true
+    }
+
+    /// Elements usable.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The element.
+    #[inline]
+    pub fn get(&self, index: usize) -> &T {
+        assert!(index < self.len);
+        // SAFETY: (range) `len` elements are usable, bases are aligned to ALIGN; (plain); (lock) `&self`.
+        unsafe { self.map.base.cast::<T>().add(index).as_ref() }
+    }
+
+    /// The element, to change.
+    #[inline]
+    pub fn get_mut(&mut self, index: usize) -> &mut T {
+        assert!(index < self.len);
+        // SAFETY: (range) as above; (plain); (lock) `&mut self`.
+        unsafe { self.map.base.cast::<T>().add(index).as_mut() }
+    }
+
+    /// What [`Prefetcher`] needs; good while the region lives.
+    pub fn prefetcher(&self) -> Prefetcher {
+        Prefetcher { base: AtomicUsize::new(self.map.base.as_ptr() as usize) }
+    }
+}
+
+/// Fetches lines of a region into the cache without holding its lock.
+#[derive(Debug)]
+pub struct Prefetcher {
+    base: AtomicUsize,
+}
+
+impl Prefetcher {
+    /// Hints the CPU to fetch the 64-byte line `index`.
+    #[inline]
+    pub fn line(&self, index: usize) {
+        sys::prefetch((self.base.load(Ordering::Relaxed) as *const u8).wrapping_add(index * 64));
+    }
+}
+
+#[cfg(not(miri))]
+mod system {
+    use super::{NonNull, sys};
+    pub use sys::{release, reserve};
+
+    pub fn commit(base: NonNull<u8>, len: usize) -> bool {
+        // SAFETY: (range) called with parts of a Map, in multiples of SYSTEM_PAGE.
+        unsafe { sys::commit(base, len) }.is_ok()
+    }
+
+    pub fn discard(base: NonNull<u8>, len: usize) {
+        // SAFETY: (range) as above; (lock) called with `&mut Map` on a page without items.
+        unsafe { sys::discard(base, len) }
+    }
+
+    pub fn huge(base: NonNull<u8>, len: usize) {
+        // SAFETY: (range) as above.
+        unsafe { sys::prefer_huge_pages(base, len) }
+    }
+}
+
+/// miri knows no protection of memory: a heap block stands in, so keep windows small there.
+#[cfg(miri)]
+mod system {
+    use super::{ALIGN, NonNull};
+    use std::alloc::{Layout, alloc_zeroed, dealloc};
+
+    pub fn reserve(len: usize) -> std::io::Result<NonNull<u8>> {
+        // SAFETY: the layout is not empty.
+        let base = unsafe { alloc_zeroed(Layout::from_size_align(len, ALIGN).unwrap()) };
+        NonNull::new(base).ok_or_else(|| std::io::ErrorKind::OutOfMemory.into())
+    }
+
+    /// # Safety
+    /// As `sys::release`.
+    pub unsafe fn release(base: NonNull<u8>, len: usize) {
+        // SAFETY: came from `reserve` with the same layout.
+        unsafe { dealloc(base.as_ptr(), Layout::from_size_align(len, ALIGN).unwrap()) };
+    }
+
+    pub fn commit(_base: NonNull<u8>, _len: usize) -> bool {
+        true
+    }
+
+    pub fn discard(base: NonNull<u8>, len: usize) {
+        // SAFETY: (range) a usable part.
+        unsafe { base.write_bytes(0, len) };
+    }
+
+    pub fn huge(_base: NonNull<u8>, _len: usize) {}
+}
+
+use system::{commit, discard, huge, release, reserve};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_grows_and_forgets() {
+        let mut window = Window::new(1 << 20).unwrap();
+        assert!(window.extend(8192));
+        assert!(!window.extend((1 << 20) + 1));
+        window.bytes_mut(4096, 4).copy_from_slice(b"abcd");
+        window.copy(4096, 100, 4);
+        assert_eq!(window.bytes(100, 4), b"abcd");
+        window.header_mut(1024 / 8).cas = 7;
+        assert_eq!(window.header(1024 / 8).cas, 7);
+        window.discard(4096, 4096);
+        assert_eq!(window.bytes(4096, 4), [0; 4]);
+        assert_eq!(window.lend(100, 4).bytes(), b"abcd");
+    }
+
+    #[test]
+    #[should_panic(expected = "corrupt")]
+    fn an_id_outside_stops_the_process() {
+        let mut window = Window::new(1 << 20).unwrap();
+        assert!(window.extend(4096));
+        window.header(4096 / 8 - 1);
+    }
+
+    #[test]
+    fn a_region_is_zero_at_first() {
+        let mut region: Region<Chunk> = Region::new(1024).unwrap();
+        assert!(region.extend(10));
+        assert_eq!(region.get(9).next, 0);
+        region.get_mut(9).next = 3;
+        assert!(region.extend(1024));
+        assert!(!region.extend(1025));
+        assert_eq!(region.get(9).next, 3);
+        assert_eq!(region.len(), 1024);
+    }
+}

@@ -1,0 +1,132 @@
+//! A locked shard: what commands call.
+
+use super::item::state;
+use super::shard::Shard;
+use super::{AllocError, ClassCounter, Hash, Item, ItemId, ItemSpec, Miss, Part, Pinned, Store, Upload};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
+
+/// A locked shard.
+#[derive(Debug)]
+pub struct Locked<'a> {
+    store: &'a Arc<Store>,
+    index: usize,
+    shard: MutexGuard<'a, Shard>,
+}
+
+impl<'a> Locked<'a> {
+    #[inline]
+    pub(super) fn new(store: &'a Arc<Store>, index: usize) -> Locked<'a> {
+        Locked { store, index, shard: store.shard(index) }
+    }
+
+    /// Finds a live item. An expired or flushed one is reclaimed on the way. Changes nothing else.
+    #[inline]
+    pub fn find(&mut self, key: &[u8], hash: Hash) -> Result<ItemId, Miss> {
+        self.shard.find(key, hash).map(ItemId)
+    }
+
+    /// The item behind an id.
+    #[inline]
+    pub fn item(&self, id: ItemId) -> Item<'_> {
+        self.shard.item(id.0)
+    }
+
+    /// Notes a client's fetch: fetched, then active, as memcached's segmented LRU does. Count the hit first: the
+    /// item may change its list.
+    #[inline]
+    pub fn bump(&mut self, id: ItemId) {
+        self.shard.bump(id.0);
+    }
+
+    /// Makes an item, not yet linked, whose value is `parts` (at most 64) in order. May evict others.
+    #[inline]
+    pub fn create(&mut self, spec: &ItemSpec<'_>, parts: &[Part<'_>]) -> Result<ItemId, AllocError> {
+        self.shard.create(spec, parts).map(ItemId)
+    }
+
+    /// Makes an unlinked item visible. `cas` None takes the next number (0 with `-C`). The key must not be
+    /// in the table.
+    #[inline]
+    pub fn link(&mut self, id: ItemId, hash: Hash, cas: Option<u64>) {
+        self.shard.link(id.0, hash, cas);
+        let slot = &self.store.slots[self.index];
+        if slot.buckets.load(Ordering::Relaxed) != self.shard.table.buckets() {
+            slot.buckets.store(self.shard.table.buckets(), Ordering::Relaxed);
+        }
+    }
+
+    /// Puts `new` in the place of `old`, which is unlinked and freed.
+    #[inline]
+    pub fn replace(&mut self, old: ItemId, new: ItemId, hash: Hash, cas: Option<u64>) {
+        self.shard.replace(old.0, new.0, hash, cas);
+    }
+
+    /// Takes an item out and frees it (once no [`Pinned`] holds it).
+    #[inline]
+    pub fn unlink(&mut self, id: ItemId, hash: Hash) {
+        self.shard.unlink(id.0, hash);
+    }
+
+    /// Frees an item that was created and not linked.
+    pub fn abandon(&mut self, id: ItemId) {
+        self.shard.free(id.0);
+    }
+
+    /// Takes over the item of a complete upload of this shard.
+    pub fn finish(&mut self, upload: Upload) -> ItemId {
+        assert_eq!(upload.shard(), self.index, "an upload of another shard");
+        ItemId(upload.finish(&mut self.shard))
+    }
+
+    /// The next cas unique, 0 with `-C`.
+    pub fn next_cas(&mut self) -> u64 {
+        self.shard.core.next_cas()
+    }
+
+    /// Sets the cas unique (0 stays with `-C`).
+    pub fn set_cas(&mut self, id: ItemId, cas: u64) {
+        if self.shard.core.config.cas_enabled {
+            self.shard.window.header_mut(id.0).cas = cas;
+        }
+    }
+
+    /// Sets the expiry.
+    #[inline]
+    pub fn set_expires_at(&mut self, id: ItemId, expires_at: u32) {
+        self.shard.window.header_mut(id.0).expires_at = expires_at;
+    }
+
+    /// Sets the last access to now.
+    pub fn set_accessed(&mut self, id: ItemId) {
+        self.shard.set_accessed(id.0);
+    }
+
+    /// Marks stale (meta `I`) or not.
+    pub fn set_stale(&mut self, id: ItemId, stale: bool) {
+        self.shard.window.chunk_mut(id.0).set(state::STALE, stale);
+    }
+
+    /// Notes that a client was told to recache (meta `W`).
+    pub fn set_win_sent(&mut self, id: ItemId, sent: bool) {
+        self.shard.window.chunk_mut(id.0).set(state::WIN_SENT, sent);
+    }
+
+    /// Overwrites the value with one of the same length, in place. False when somebody reads it just now
+    /// or it is in chained chunks; then nothing changed.
+    pub fn overwrite(&mut self, id: ItemId, value: &[u8]) -> bool {
+        self.shard.overwrite(id.0, value)
+    }
+
+    /// Keeps the value where it is and as it is until the handle is dropped, outside the lock. None when too
+    /// many hold it already: copy instead.
+    pub fn pin(&mut self, id: ItemId) -> Option<Pinned> {
+        Pinned::new(self.store, self.index, &mut self.shard, id.0)
+    }
+
+    /// Counts for `stats slabs`, under the class the item is listed in.
+    #[inline]
+    pub fn count(&mut self, id: ItemId, counter: ClassCounter) {
+        self.shard.count(id.0, counter);
+    }
+}

@@ -1,0 +1,384 @@
+//! The LRUs: where an item is listed, and who goes when there is no room.
+//!
+//! ```text
+//!            new ──> HOT ──────────────> COLD ──> evicted
+//!                     │  active           │ ^
+//!                     └──────> WARM <─────┘ │  active again: head of WARM
+//!                                └──────────┘  not active any more
+//!            new, short TTL ──> TEMP ──> expires
+//! flat: everything in COLD
+//! ```
+//!
+//! Each class of each shard has these four lists. A list runs from `head` (newest) to `tail`.
+//!
+//! Invariants: counts and bytes of a list are those of its items. A [`Cursor`] stands on an item of its list, or
+//! has come to the end.
+//!
+//! Not here: the moves in the background (`maintainer`).
+
+use super::item::state;
+use super::shard::Shard;
+use super::{ClassCounter, Event};
+
+/// Lists of a class, by their number in an item's state.
+pub const HOT: usize = 0;
+/// Fetched twice, and again.
+pub const WARM: usize = 1;
+/// Next to go.
+pub const COLD: usize = 2;
+/// Expires soon, is never evicted.
+pub const TEMP: usize = 3;
+
+/// Items looked at from a tail before giving up on it, as memcached does.
+const LOOKS: usize = 5;
+
+/// Rounds of making room for one chunk, as memcached does.
+const ROUNDS: u64 = 10;
+
+/// In the flat LRU an item moves to the head only this many seconds after it last did.
+const FLAT_BUMP_SECONDS: u32 = 60;
+
+/// One list.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct List {
+    pub head: u32,
+    pub tail: u32,
+    pub count: u64,
+    pub bytes: u64,
+}
+
+/// The lists and counters of one class.
+#[derive(Clone, Debug, Default)]
+pub struct Lru {
+    pub lists: [List; 4],
+    pub counters: Counters,
+}
+
+/// What is counted per class; the names are memcached's.
+#[derive(Clone, Debug, Default)]
+pub struct Counters {
+    pub evicted: u64,
+    pub evicted_nonzero: u64,
+    /// Idle seconds of the last one evicted.
+    pub evicted_time: u64,
+    pub evicted_unfetched: u64,
+    pub evicted_active: u64,
+    pub outofmemory: u64,
+    pub reclaimed: u64,
+    pub expired_unfetched: u64,
+    pub crawler_reclaimed: u64,
+    pub crawler_items_checked: u64,
+    pub lrutail_reflocked: u64,
+    pub moves_to_cold: u64,
+    pub moves_to_warm: u64,
+    pub moves_within_lru: u64,
+    pub direct_reclaims: u64,
+    /// By list.
+    pub hits: [u64; 4],
+    pub set_cmds: u64,
+    pub touch_hits: u64,
+    pub delete_hits: u64,
+    pub incr_hits: u64,
+    pub decr_hits: u64,
+    pub cas_hits: u64,
+    pub cas_badval: u64,
+}
+
+/// A walk of a list from tail to head. It stands on the next item to be looked at, 0 at the end.
+#[derive(Clone, Copy, Debug)]
+pub struct Cursor {
+    /// Who made it: unique in its shard.
+    pub owner: u64,
+    pub class: u8,
+    pub lru: usize,
+    pub at: u32,
+}
+
+impl Shard {
+    /// The list for a new item.
+    #[inline]
+    pub fn first_lru(&self, id: u32, now: u32) -> usize {
+        let expires_at = self.window.header(id).expires_at;
+        match self.tuning.temporary_ttl {
+            Some(ttl) if expires_at != 0 && expires_at.saturating_sub(now) <= ttl => TEMP,
+            _ if self.tuning.segmented => HOT,
+            _ => COLD,
+        }
+    }
+
+    /// Puts a linked item at the head of a list of its class.
+    #[inline]
+    pub fn push(&mut self, id: u32, lru: usize, size: usize) {
+        let chunk = *self.window.chunk(id);
+        let class = self.listed_class(id, &chunk);
+        let list = &mut self.lrus[usize::from(class)].lists[lru];
+        let next = std::mem::replace(&mut list.head, id);
+        if next == 0 {
+            list.tail = id;
+        }
+        list.count += 1;
+        list.bytes += size as u64;
+        if next != 0 {
+            self.window.chunk_mut(next).prev = id;
+        }
+        let chunk = self.window.chunk_mut(id);
+        chunk.next = next;
+        chunk.prev = 0;
+        chunk.state = chunk.state & !state::LRU | lru as u16;
+    }
+
+    /// Takes a linked item out of its list.
+    #[inline]
+    pub fn remove(&mut self, id: u32, size: usize) {
+        let chunk = *self.window.chunk(id);
+        assert!(chunk.is(state::LINKED), "not in a list");
+        let class = self.listed_class(id, &chunk);
+        for cursor in self.cursors.iter_mut().filter(|cursor| cursor.at == id) {
+            cursor.at = chunk.prev;
+        }
+        let list = &mut self.lrus[usize::from(class)].lists[chunk.lru()];
+        list.count -= 1;
+        list.bytes -= size as u64;
+        if chunk.prev == 0 {
+            list.head = chunk.next;
+        }
+        if chunk.next == 0 {
+            list.tail = chunk.prev;
+        }
+        if chunk.prev != 0 {
+            self.window.chunk_mut(chunk.prev).next = chunk.next;
+        }
+        if chunk.next != 0 {
+            self.window.chunk_mut(chunk.next).prev = chunk.prev;
+        }
+    }
+
+    /// Moves a linked item to the head of a list of its class.
+    pub fn relist(&mut self, id: u32, lru: usize) {
+        let size = self.item(id).size();
+        self.remove(id, size);
+        self.push(id, lru, size);
+    }
+
+    /// Notes a client's fetch.
+    #[inline]
+    pub fn bump(&mut self, id: u32) {
+        if !self.tuning.segmented {
+            return self.bump_flat(id);
+        }
+        let chunk = self.window.chunk_mut(id);
+        if !chunk.is(state::FETCHED) {
+            chunk.state |= state::FETCHED;
+        } else if !chunk.is(state::ACTIVE) {
+            chunk.state |= state::ACTIVE;
+            self.bump_active(id);
+        }
+    }
+
+    /// Counts a command on an item, under the class it is listed in.
+    #[inline]
+    pub fn count(&mut self, id: u32, counter: ClassCounter) {
+        let chunk = self.window.chunk(id);
+        let class = self.listed_class(id, chunk);
+        let lru = chunk.lru();
+        let counters = &mut self.lrus[usize::from(class)].counters;
+        *match counter {
+            ClassCounter::GetHits => &mut counters.hits[lru],
+            ClassCounter::SetCmds => &mut counters.set_cmds,
+            ClassCounter::TouchHits => &mut counters.touch_hits,
+            ClassCounter::DeleteHits => &mut counters.delete_hits,
+            ClassCounter::IncrHits => &mut counters.incr_hits,
+            ClassCounter::DecrHits => &mut counters.decr_hits,
+            ClassCounter::CasHits => &mut counters.cas_hits,
+            ClassCounter::CasBadval => &mut counters.cas_badval,
+        } += 1;
+    }
+
+    /// A chunk of a class, if need be by reclaiming and evicting.
+    #[inline]
+    pub fn alloc(&mut self, class: u8) -> Option<u32> {
+        if !self.tuning.segmented {
+            // Expired items at the tail go first, also while there is room.
+            self.reclaim_tail(class, COLD);
+        }
+        match self.take_chunk(class) {
+            Some(id) => Some(id),
+            None => self.alloc_by_force(class),
+        }
+    }
+
+    /// Whether the item is dead and was unlinked.
+    pub fn reclaim(&mut self, id: u32) -> bool {
+        if self.death(id).is_none() {
+            return false;
+        }
+        let chunk = *self.window.chunk(id);
+        let class = self.listed_class(id, &chunk);
+        let counters = &mut self.lrus[usize::from(class)].counters;
+        counters.reclaimed += 1;
+        counters.expired_unfetched += u64::from(!chunk.is(state::FETCHED));
+        self.unlink_by_id(id);
+        true
+    }
+
+    /// Begins a walk from the tail of a list.
+    pub fn open_cursor(&mut self, owner: u64, class: u8, lru: usize) {
+        let at = self.lrus[usize::from(class)].lists[lru].tail;
+        self.cursors.push(Cursor { owner, class, lru, at });
+    }
+
+    /// The item the owner's cursor stands on; it steps on. None at the end.
+    pub fn next_of_cursor(&mut self, owner: u64) -> Option<u32> {
+        let cursor = self.cursors.iter_mut().find(|cursor| cursor.owner == owner)?;
+        let id = cursor.at;
+        if id == 0 {
+            return None;
+        }
+        cursor.at = self.window.chunk(id).prev;
+        Some(id)
+    }
+
+    /// Ends the owner's walk.
+    pub fn close_cursor(&mut self, owner: u64) {
+        self.cursors.retain(|cursor| cursor.owner != owner);
+    }
+
+    fn bump_active(&mut self, id: u32) {
+        self.set_accessed(id);
+        let chunk = self.window.chunk(id);
+        if chunk.lru() == COLD {
+            let class = self.listed_class(id, chunk);
+            self.lrus[usize::from(class)].counters.moves_to_warm += 1;
+            self.window.chunk_mut(id).state &= !state::ACTIVE;
+            self.relist(id, WARM);
+        }
+    }
+
+    fn bump_flat(&mut self, id: u32) {
+        let header = self.window.header_mut(id);
+        header.chunk.state |= state::FETCHED;
+        if self.core.clock.now().saturating_sub(header.last_access) > FLAT_BUMP_SECONDS {
+            let lru = header.chunk.lru();
+            self.set_accessed(id);
+            self.relist(id, lru);
+        }
+    }
+
+    #[inline]
+    fn take_chunk(&mut self, class: u8) -> Option<u32> {
+        self.slab.take(class, &mut self.window, &self.core.classes, &self.core.pool)
+    }
+
+    #[cold]
+    fn alloc_by_force(&mut self, class: u8) -> Option<u32> {
+        let mut rounds = 0;
+        let id = loop {
+            rounds += 1;
+            let dead: usize = [COLD, HOT, WARM, TEMP].iter().map(|&lru| self.reclaim_tail(class, lru)).sum();
+            if dead == 0 && !self.make_room(class) {
+                break None;
+            }
+            if let Some(id) = self.take_chunk(class) {
+                break Some(id);
+            }
+            if rounds == ROUNDS {
+                break None;
+            }
+        };
+        let counters = &mut self.lrus[usize::from(class)].counters;
+        counters.direct_reclaims += rounds;
+        counters.outofmemory += u64::from(id.is_none());
+        id
+    }
+
+    /// Evicts one item, or at least moves one to where it can be evicted. False when there is none.
+    fn make_room(&mut self, class: u8) -> bool {
+        if !self.core.config.evict {
+            return false;
+        }
+        if self.evict_tail(class) || self.feed_cold(class) {
+            return true;
+        }
+        // Heads and tails of large items lie in small classes, but are listed in the largest.
+        let largest = self.core.classes.largest();
+        let holds_parts = self.slab.classes[usize::from(class)].used > 0;
+        class != largest && holds_parts && (self.evict_tail(largest) || self.feed_cold(largest))
+    }
+
+    /// Unlinks dead items at the tail of a list. How many it were.
+    fn reclaim_tail(&mut self, class: u8, lru: usize) -> usize {
+        for reclaimed in 0..LOOKS {
+            let tail = self.lrus[usize::from(class)].lists[lru].tail;
+            if tail == 0 || self.window.chunk(tail).pins > 0 || !self.reclaim(tail) {
+                return reclaimed;
+            }
+        }
+        LOOKS
+    }
+
+    /// Evicts the first of the last few items of COLD that nobody pins.
+    fn evict_tail(&mut self, class: u8) -> bool {
+        let mut id = self.lrus[usize::from(class)].lists[COLD].tail;
+        for _ in 0..LOOKS {
+            if id == 0 {
+                return false;
+            }
+            let chunk = self.window.chunk(id);
+            if chunk.pins == 0 {
+                self.evict(id, class);
+                return true;
+            }
+            id = chunk.prev;
+            self.lrus[usize::from(class)].counters.lrutail_reflocked += 1;
+        }
+        false
+    }
+
+    fn evict(&mut self, id: u32, class: u8) {
+        let header = *self.window.header(id);
+        let age = self.core.clock.now().saturating_sub(header.last_access);
+        let counters = &mut self.lrus[usize::from(class)].counters;
+        counters.evicted += 1;
+        counters.evicted_time = age.into();
+        counters.evicted_nonzero += u64::from(header.expires_at != 0);
+        counters.evicted_unfetched += u64::from(!header.chunk.is(state::FETCHED));
+        counters.evicted_active += u64::from(header.chunk.is(state::ACTIVE));
+        if self.core.events.wants_evictions() {
+            self.core.events.keep(self.eviction(id, class, age));
+        }
+        self.unlink_by_id(id);
+    }
+
+    fn eviction(&self, id: u32, class: u8, last_access_age: u32) -> Event {
+        let item = self.item(id);
+        let ttl = match item.expires_at() {
+            0 => -1,
+            at => i64::from(at) - i64::from(self.core.clock.now()),
+        };
+        let (key, fetched, size) = (item.key().to_vec(), item.is_fetched(), item.size());
+        Event::Evict { key, fetched, ttl, last_access_age, class, size }
+    }
+
+    /// Moves an item from HOT, else from WARM, to COLD. Active ones of HOT go to WARM on the way.
+    fn feed_cold(&mut self, class: u8) -> bool {
+        for _ in 0..LOOKS {
+            let tail = self.lrus[usize::from(class)].lists[HOT].tail;
+            if tail == 0 || !self.window.chunk(tail).is(state::ACTIVE) {
+                break;
+            }
+            self.window.chunk_mut(tail).state &= !state::ACTIVE;
+            self.lrus[usize::from(class)].counters.moves_to_warm += 1;
+            self.relist(tail, WARM);
+        }
+        for lru in [HOT, WARM] {
+            let tail = self.lrus[usize::from(class)].lists[lru].tail;
+            if tail != 0 {
+                self.window.chunk_mut(tail).state &= !state::ACTIVE;
+                self.lrus[usize::from(class)].counters.moves_to_cold += 1;
+                self.relist(tail, COLD);
+                return true;
+            }
+        }
+        false
+    }
+}
