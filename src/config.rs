@@ -335,7 +335,7 @@ const CHUNK_ALIGN: usize = 8;
 const SLAB_SIZES_MAX: usize = 62;
 
 impl Draft {
-    /// Arguments that are no options: memcached takes no notice of them, so they may not stop us.
+    /// COMPAT(stray_arguments): memcached takes no notice of arguments that are no options, so they may not stop us.
     fn stray<'a>(&mut self, args: impl Iterator<Item = &'a str>) {
         self.config.warnings.extend(args.map(|arg| format!("ignoring argument \"{arg}\": it is no option")));
     }
@@ -538,7 +538,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_that_are_no_options_are_ignored_aloud() {
+    fn compat_stray_arguments() {
         assert_eq!(good("11211").warnings, ["ignoring argument \"11211\": it is no option"]);
         let config = good("-v -- -A");
         assert!(!config.shutdown_command);
@@ -662,10 +662,20 @@ mod tests {
         ]);
         assert_eq!(good("-o slab_automove").store.tuning.automove, 1);
         assert_eq!(good("-o slab_automove=2,no_slab_automove").store.tuning.automove, 0);
-        assert_eq!(good("-o slab_automove_ratio=1").store.tuning.automove_ratio, 1.0);
         assert_eq!(good("-o slab_accounting=memcached").store.accounting, Accounting::Memcached);
         assert_eq!(good("-o worker_logbuf_size=2").worker_logbuf_size, 2048);
         assert_eq!(good("-o resp_obj_mem_limit=2").warnings.len(), 1);
+    }
+
+    #[test]
+    fn compat_automove_ratio_of_one() {
+        assert_eq!(good("-o slab_automove_ratio=1").store.tuning.automove_ratio, 1.0);
+    }
+
+    #[test]
+    fn compat_delimiter_of_one_byte() {
+        let config = good("-D ab");
+        assert_eq!((config.prefix_delimiter, config.detail_enabled), (b'a', true));
     }
 
     #[test]

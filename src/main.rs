@@ -73,7 +73,7 @@ fn share(config: Config) -> Result<Arc<Shared>, Exit> {
     Ok(Arc::new(Shared::new(config, clock, store)))
 }
 
-/// COMPAT(maxconns-too-low): memcached counts its listeners and what its threads keep open as connections, and
+/// COMPAT(maxconns_too_low): memcached counts its listeners and what its threads keep open as connections, and
 /// does not start when `-c` leaves room for no others.
 fn check_conn_limit(config: &Config, listeners: usize) -> Result<(), Exit> {
     if listeners + RESERVED_PER_WORKER * config.threads + 1 >= config.max_conns as usize {

@@ -32,7 +32,7 @@ pub fn prepare(config: &Config) -> Result<(), Exit> {
     }
     raise_file_limit(config)?;
     if config.lock_memory {
-        // Only root may; else the limit stays as it is, and lock_memory below says whether it was enough.
+        // Only root may; lock_memory below looks at what has become of it.
         let _ = sys::set_limit(Limit::LockedMemory, sys::UNLIMITED, sys::UNLIMITED);
     }
     if sys::is_root() {
@@ -41,10 +41,8 @@ pub fn prepare(config: &Config) -> Result<(), Exit> {
     if config.daemonize {
         go_to_background(config).map_err(|_| Exit::refuse(1, "failed to daemon() in order to daemonize"))?;
     }
-    if config.lock_memory
-        && let Err(error) = sys::lock_memory()
-    {
-        log::warn!("warning: -k invalid, mlockall() failed: {error}");
+    if config.lock_memory {
+        lock_memory();
     }
     sys::block_signals().map_err(|error| os_error(format!("failed to block signals: {error}")))
 }
@@ -106,6 +104,19 @@ fn go_to_background(config: &Config) -> io::Result<()> {
         std::env::set_current_dir("/")?;
     }
     if config.verbosity == 0 { sys::close_stdio() } else { Ok(()) }
+}
+
+/// Under a limit the lock could be had now, and every later allocation beyond the limit would fail: so only
+/// without one.
+fn lock_memory() {
+    let locked = match sys::limit(Limit::LockedMemory) {
+        Ok((sys::UNLIMITED, _)) => sys::lock_memory().map_err(|error| error.to_string()),
+        Ok((soft, _)) => Err(format!("only {soft} bytes may be locked. Start as root, or raise ulimit -l")),
+        Err(error) => Err(error.to_string()),
+    };
+    if let Err(reason) = locked {
+        log::warn!("warning: -k invalid, mlockall() failed: {reason}");
+    }
 }
 
 fn os_error(line: impl Into<String>) -> Exit {

@@ -96,10 +96,11 @@ pub fn allow_core_dump() -> io::Result<()> {
     check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) })
 }
 
-/// Locks all memory of the process, present and future.
+/// Locks all memory of the process, present and future, page by page as it is first touched: address space that
+/// is only reserved takes no memory.
 pub fn lock_memory() -> io::Result<()> {
     // SAFETY: changes how pages are kept, not what is in them.
-    check(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) })
+    check(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) })
 }
 
 /// Goes on in a child with a session of its own; the parent ends here with exit code 0. The caller must have

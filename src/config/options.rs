@@ -445,6 +445,7 @@ fn chunk_size(text: &str) -> Result<usize, Exit> {
     Err(Exit::refuse(1, format!("Chunk size must be at most {PAGE}, a slab page")))
 }
 
+/// COMPAT(delimiter_of_one_byte): only the first byte counts.
 fn delimiter(draft: &mut Draft, text: &str) -> Result<(), Exit> {
     let first = text.bytes().next().ok_or_else(|| Exit::refuse(1, "No delimiter specified"))?;
     draft.config.prefix_delimiter = first;
@@ -560,6 +561,7 @@ fn automove(text: &str) -> Result<u8, Exit> {
     within(mode.unwrap_or(u8::MAX), 0..=2, "slab_automove must be between 0 and 2")
 }
 
+/// COMPAT(automove_ratio_of_one): what the message forbids is taken.
 fn automove_ratio(text: &str) -> Result<f64, Exit> {
     let ratio = fraction("slab_automove_ratio", text)?;
     if ratio > 0.0 && ratio <= 1.0 {
