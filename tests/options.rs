@@ -1,0 +1,449 @@
+//! The command line, signals and files of the real binary: what it refuses and how, and what it does to itself.
+//!
+//! Ports are found through MEMCACHED_PORT_FILENAME, which is written when the server can be connected to.
+//! As root every server gets `-u root` unless the test gives a `-u`.
+
+mod common;
+
+use common::{Conn, DEADLINE, is_root, under_test};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+/// Runs the binary with these words until it exits by itself.
+fn run(words: &[&str]) -> Output {
+    let mut command = command(words);
+    command.stdout(Stdio::piped());
+    let mut child = command.spawn().expect("twincached");
+    let end = Instant::now() + DEADLINE;
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > end {
+            child.kill().unwrap();
+            panic!("{words:?}: does not exit");
+        }
+        pause();
+    }
+    child.wait_with_output().unwrap()
+}
+
+fn command(words: &[&str]) -> Command {
+    let mut command = Command::new(under_test());
+    if is_root() && !words.contains(&"-u") {
+        command.args(["-u", "root"]);
+    }
+    command.args(words).env_remove("MEMCACHED_PORT_FILENAME");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+fn pause() {
+    std::thread::sleep(std::time::Duration::from_millis(5));
+}
+
+fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < end, "waited in vain for {what}");
+        pause();
+    }
+}
+
+/// A directory of one test that anybody may write to; removed with all in it when dropped.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Folder {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("twincached-options-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+        Folder(path)
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A server that is up, on a free port of 127.0.0.1; killed by its pid when dropped.
+struct Server {
+    child: Child,
+    addr: SocketAddr,
+    folder: Folder,
+}
+
+impl Server {
+    fn start(words: &[&str]) -> Server {
+        Server::start_in(Folder::new(), words)
+    }
+
+    fn start_in(folder: Folder, words: &[&str]) -> Server {
+        let ports = folder.file("ports");
+        let mut command = command(words);
+        command.args(["-l", "127.0.0.1", "-p", "-1"]).env("MEMCACHED_PORT_FILENAME", &ports).current_dir(&folder.0);
+        let mut child = command.spawn().expect("twincached");
+        let text = wait_for("the port file", || {
+            let text = fs::read_to_string(&ports).ok();
+            // With -d the process that we started exits, well, at once.
+            let failed = child.try_wait().unwrap().is_some_and(|status| !status.success());
+            assert!(text.is_some() || !failed, "{words:?}: {}", rest(&mut child));
+            text
+        });
+        let port = text.strip_prefix("TCP INET: ").expect(&text).trim_end().parse().expect("a port");
+        Server { child, addr: ([127, 0, 0, 1], port).into(), folder }
+    }
+
+    fn answer(&self, request: &[u8]) -> String {
+        let mut connection = Conn::to(self.addr);
+        connection.send(request);
+        connection.read_until(DEADLINE, |got| got.ends_with(b"\n"));
+        String::from_utf8_lossy(&connection.got).into_owned()
+    }
+
+    /// Sends it a signal and returns its exit code and what it wrote to stderr.
+    fn stop(&mut self, signal: &str) -> (Option<i32>, String) {
+        send_signal(self.child.id(), signal);
+        self.exit()
+    }
+
+    fn exit(&mut self) -> (Option<i32>, String) {
+        let child = &mut self.child;
+        let status = wait_for("exit", || child.try_wait().unwrap());
+        (status.code(), rest(child))
+    }
+
+    /// The value of a line of /proc/PID/status or limits.
+    fn proc_line(&self, file: &str, name: &str) -> String {
+        let text = fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).trim().to_owned()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn rest(child: &mut Child) -> String {
+    let mut text = String::new();
+    let _ = child.stderr.as_mut().expect("piped").read_to_string(&mut text);
+    text
+}
+
+fn send_signal(pid: u32, signal: &str) {
+    let sent = Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status().expect("kill");
+    assert!(sent.success(), "kill -{signal} {pid}");
+}
+
+/// A process in the background; killed by its pid when dropped.
+struct Daemon {
+    pid: u32,
+}
+
+impl Daemon {
+    /// The one that writes this pid file.
+    fn of(path: &str) -> Daemon {
+        let pid = wait_for("the pid file", || fs::read_to_string(path).ok());
+        Daemon { pid: pid.trim().parse().expect("a pid") }
+    }
+
+    fn link(&self, name: &str) -> PathBuf {
+        fs::read_link(format!("/proc/{}/{name}", self.pid)).expect(name)
+    }
+
+    fn stop(&self, signal: &str) {
+        send_signal(self.pid, signal);
+        wait_for("the daemon's end", || (!alive(self.pid)).then_some(()));
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if alive(self.pid) {
+            send_signal(self.pid, "KILL");
+        }
+    }
+}
+
+fn alive(pid: u32) -> bool {
+    // A zombie that nobody has waited for is gone, as far as we care.
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+/// Start-ups that memcached 1.6.45 was recorded to refuse: words, exit code, first line on stderr.
+const RECORDED: &[(&[&str], i32, &str)] = &[
+    (&["-m", "0"], 64, "Cannot set item size limit higher than 1/2 of memory max."),
+    (&["-I", "600m"], 64, "Cannot set item size limit higher than 1/2 of memory max."),
+    (&["-I", "1500k"], 64, "-I (item_size_max: 1536000) must be evenly divisible by slab_chunk_max (bytes: 524288)"),
+    (&["-o", "bogus"], 1, "Illegal suboption \"bogus\""),
+    (&["-o", "hashpower=11"], 1, "Initial hashtable multiplier of 11 is too low"),
+    (&["-n", "0"], 1, "Chunk size must be greater than 0"),
+    (&["-f", "1"], 1, "Factor must be greater than 1"),
+    (&["-B", "x"], 64, "Invalid value for binding protocol: x"),
+    (&["-S", "-B", "ascii"], 64, "ERROR: You cannot allow the ASCII protocol while using SASL."),
+    (&["-l", "notls:127.0.0.1"], 71, "'notls' option is valid only when SSL is enabled"),
+    (&["-l", "tag[toolongtag]:127.0.0.1"], 71, "Listener tags must be between 1 and 8 characters: \"toolongtag\""),
+    (&["-l", "proto[proxy]:127.0.0.1"], 71, "Server not built with proxy: \"proto[proxy\""),
+    (&["-p", "70000"], 64, "ERROR: Invalid port number 70000."),
+    (&["-D", ""], 1, "No delimiter specified"),
+    (&["-o", "slab_sizes=10-20"], 64, "slab size 10 is out of valid range"),
+    (&["-o", "temporary_ttl=5,no_lru_maintainer"], 64, "temporary_ttl requires lru_maintainer to be enabled"),
+    (&["-o", "hot_lru_pct=50,warm_lru_pct=40"], 64, "hot_lru_pct + warm_lru_pct cannot be more than 80% combined"),
+    (&["-N", "99"], 64, "Number of napi_ids(99) cannot be greater than number of threads(4)"),
+    // Under its own name, this one.
+    (&["--nosuch"], 1, "twincached: unrecognized option '--nosuch'"),
+];
+
+/// Refusals of this server alone, and those that were recorded with a library's words on stderr.
+const REFUSED: &[(&[&str], i32, &str)] = &[
+    (&["-Z"], 64, "TLS (-Z) is not built in yet"),
+    (&["-S"], 64, "SASL authentication (-S) is not built in yet"),
+    (&["-Y", "/nonexistent"], 64, "Authentication for the text protocol (-Y) is not built in yet"),
+    (&["-e", "/nonexistent"], 64, "Warm restart (-e) is not built in yet"),
+    (&["-U", "11211"], 64, "UDP (-U other than 0) is not built in yet"),
+    (&["-o", "ext_path=/tmp/x:64m"], 1, "Illegal suboption \"ext_path=/tmp/x:64m\""),
+    (
+        &["-c", "2000000000"],
+        71,
+        "failed to set rlimit for open files. Try starting as root or requesting smaller maxconns value.",
+    ),
+];
+
+#[test]
+fn refuses_what_memcached_refuses() {
+    for (words, code, line) in RECORDED.iter().chain(REFUSED) {
+        let output = run(words);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), stderr.lines().next()), (Some(*code), Some(*line)), "{words:?}");
+    }
+}
+
+#[test]
+fn compat_maxconns_too_low() {
+    for words in [["-t", "4", "-c", "22"], ["-t", "1", "-c", "7"]] {
+        let output = run(&[&words[..], &["-l", "127.0.0.1", "-p", "-1"]].concat());
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        let expected = "Maxconns setting is too low, use -c to increase.\n";
+        assert_eq!((output.status.code(), stderr.as_str()), (Some(1), expected), "{words:?}");
+    }
+}
+
+#[test]
+fn prints_and_exits() {
+    for (word, start) in [("-h", "memcached 1.6.45\n"), ("-V", "memcached 1.6.45\n"), ("-i", "memcached 1.6.45\n")] {
+        let output = run(&[word]);
+        assert!(output.status.success() && output.stderr.is_empty(), "{word}");
+        assert!(String::from_utf8_lossy(&output.stdout).starts_with(start), "{word}");
+    }
+}
+
+#[test]
+fn a_taken_port_is_refused() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let output = run(&["-l", "127.0.0.1", "-p", &port]);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(71), "{stderr}");
+    assert!(stderr.contains("failed to listen on one of interface(s) 127.0.0.1"), "{stderr}");
+}
+
+#[test]
+fn signals_stop_it() {
+    for (signal, expected) in
+        [("TERM", "Exiting normally\n"), ("INT", "Exiting normally\n"), ("USR1", "Gracefully stopping\n")]
+    {
+        let mut server = Server::start(&["-v"]);
+        let (code, stderr) = server.stop(signal);
+        assert_eq!(code, Some(0), "{signal}: {stderr}");
+        assert!(stderr.ends_with(expected), "{signal}: {stderr}");
+    }
+    assert_eq!(Server::start(&[]).stop("TERM"), (Some(0), String::new()));
+    assert_eq!(Server::start(&[]).stop("USR1"), (Some(0), "Gracefully stopping\n".to_owned()));
+}
+
+#[test]
+fn other_signals_do_not() {
+    let mut server = Server::start(&[]);
+    for signal in ["HUP", "PIPE"] {
+        send_signal(server.child.id(), signal);
+    }
+    assert_eq!(server.answer(b"mn\r\n"), "MN\r\n");
+    assert_eq!(server.stop("TERM").0, Some(0));
+}
+
+#[test]
+fn the_shutdown_command_is_a_signal() {
+    for (command, expected) in
+        [("shutdown\r\n", "Exiting normally\n"), ("shutdown graceful\r\n", "Gracefully stopping\n")]
+    {
+        let mut server = Server::start(&["-A", "-v"]);
+        Conn::to(server.addr).send(command.as_bytes());
+        let (code, stderr) = server.exit();
+        assert_eq!(code, Some(0), "{command}: {stderr}");
+        assert!(stderr.ends_with(expected), "{command}: {stderr}");
+    }
+}
+
+#[test]
+fn the_pid_file_stays_in_the_foreground() {
+    let folder = Folder::new();
+    let path = folder.file("pid");
+    let mut server = Server::start_in(folder, &["-P", &path]);
+    let pid = wait_for("the pid file", || fs::read_to_string(&path).ok());
+    assert_eq!(pid, format!("{}\n", server.child.id()));
+    assert_eq!(server.stop("TERM").0, Some(0));
+    assert_eq!(fs::read_to_string(&path).unwrap(), pid);
+    assert!(!Path::new(&format!("{path}.tmp")).exists());
+}
+
+#[test]
+fn a_pid_file_of_a_running_process_draws_a_warning() {
+    let folder = Folder::new();
+    let path = folder.file("pid");
+    fs::write(&path, format!("{}\n", std::process::id())).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+    let mut server = Server::start_in(folder, &["-P", &path]);
+    wait_for("the new pid", || {
+        fs::read_to_string(&path).ok().filter(|text| text.trim() == server.child.id().to_string())
+    });
+    let expected = format!("WARNING: The pid file contained the following (running) pid: {}\n", std::process::id());
+    assert_eq!(server.stop("TERM"), (Some(0), expected));
+}
+
+#[test]
+fn the_daemon_leaves_nothing_but_its_pid_file() {
+    let folder = Folder::new();
+    let path = folder.file("pid");
+    let mut server = Server::start_in(folder, &["-d", "-P", &path]);
+    let daemon = Daemon::of(&path);
+    assert_eq!(server.exit(), (Some(0), String::new()), "the process that was started");
+    assert_ne!(daemon.pid, server.child.id());
+    assert_eq!(daemon.link("cwd"), Path::new("/"));
+    for descriptor in ["fd/0", "fd/1", "fd/2"] {
+        assert_eq!(daemon.link(descriptor), Path::new("/dev/null"), "{descriptor}");
+    }
+    assert_eq!(server.answer(b"mn\r\n"), "MN\r\n");
+    daemon.stop("TERM");
+    assert!(!Path::new(&path).exists(), "the pid file is still there");
+}
+
+#[test]
+fn a_daemon_that_may_dump_core_stays_in_its_directory() {
+    let folder = Folder::new();
+    let (path, here) = (folder.file("pid"), folder.0.canonicalize().unwrap());
+    let _server = Server::start_in(folder, &["-d", "-r", "-v", "-P", &path]);
+    let daemon = Daemon::of(&path);
+    assert_eq!(daemon.link("cwd"), here);
+    let limits = fs::read_to_string(format!("/proc/{}/limits", daemon.pid)).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a core limit");
+    assert!(!core.contains(" 0 "), "{core}");
+    daemon.stop("INT");
+}
+
+#[test]
+fn the_port_file_has_a_line_per_socket() {
+    let folder = Folder::new();
+    let ports = folder.file("ports");
+    let mut command = command(&["-l", "127.0.0.1,127.0.0.2", "-p", "-1"]);
+    let child = command.env("MEMCACHED_PORT_FILENAME", &ports).spawn().expect("twincached");
+    let mut server = Server { child, addr: ([127, 0, 0, 1], 0).into(), folder };
+    let text = wait_for("the port file", || fs::read_to_string(&ports).ok());
+    assert_eq!(text.lines().filter(|line| line.starts_with("TCP INET: ")).count(), 2, "{text}");
+    assert!(!Path::new(&format!("{ports}.lck")).exists());
+    assert_eq!(server.stop("TERM").0, Some(0));
+}
+
+#[test]
+fn a_unix_socket_has_the_mode_of_its_mask() {
+    let folder = Folder::new();
+    let path = folder.file("socket");
+    let child = command(&["-s", &path, "-a", "0750"]).spawn().expect("twincached");
+    let mut server = Server { child, addr: ([127, 0, 0, 1], 0).into(), folder };
+    let mut stream = wait_for("the socket", || UnixStream::connect(&path).ok());
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o750);
+    stream.write_all(b"mn\r\nquit\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "MN\r\n");
+    assert_eq!(server.stop("TERM"), (Some(0), String::new()));
+    assert!(Path::new(&path).exists(), "memcached leaves it, too");
+}
+
+#[test]
+fn there_are_descriptors_for_every_connection() {
+    let server = Server::start(&["-c", "5000"]);
+    let soft = server.proc_line("limits", "Max open files");
+    let soft: u64 = soft.split_whitespace().next().unwrap().parse().unwrap();
+    assert!(soft >= 5000, "{soft}");
+}
+
+#[test]
+fn memory_is_locked_or_a_warning_given() {
+    let mut server = Server::start(&["-k"]);
+    let locked = server.proc_line("status", "VmLck:");
+    let limit = server.proc_line("limits", "Max locked memory");
+    let (code, stderr) = server.stop("TERM");
+    assert_eq!(code, Some(0));
+    if limit.starts_with("unlimited") {
+        assert_ne!((locked.as_str(), stderr.as_str()), ("0 kB", ""));
+    } else {
+        assert!(stderr.starts_with("warning: -k invalid, mlockall() failed: only "), "{stderr}");
+        assert_eq!(locked, "0 kB");
+    }
+}
+
+#[test]
+fn root_needs_a_user() {
+    if !is_root() {
+        eprintln!("skipped: only root can give up being root");
+        return;
+    }
+    let output = Command::new(under_test()).args(["-l", "127.0.0.1", "-p", "-1"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(64));
+    assert_eq!(output.stderr, b"must add '-u root' to start as root\n");
+    assert_eq!(run(&["-u", ""]).status.code(), Some(64));
+    let output = run(&["-u", "nosuchuser"]);
+    assert_eq!(output.status.code(), Some(67));
+    assert_eq!(output.stderr, b"can't find the user nosuchuser to switch to\n");
+}
+
+#[test]
+fn root_becomes_the_user() {
+    if !is_root() {
+        eprintln!("skipped: only root can become somebody else");
+        return;
+    }
+    let folder = Folder::new();
+    let path = folder.file("pid");
+    let mut server = Server::start_in(folder, &["-u", "nobody", "-P", &path]);
+    let passwd = fs::read_to_string("/etc/passwd").unwrap();
+    let fields: Vec<&str> = passwd.lines().find(|line| line.starts_with("nobody:")).unwrap().split(':').collect();
+    let four_times = |id: &str| [id; 4].join("\t");
+    assert_eq!(server.proc_line("status", "Uid:"), four_times(fields[2]));
+    assert_eq!(server.proc_line("status", "Gid:"), four_times(fields[3]));
+    assert_eq!(server.proc_line("status", "Groups:"), "");
+    wait_for("the pid file", || fs::metadata(&path).ok());
+    assert_eq!(fs::metadata(&path).unwrap().uid().to_string(), fields[2]);
+    assert_eq!(fs::metadata(server.folder.file("ports")).unwrap().uid().to_string(), fields[2]);
+    assert_eq!(server.answer(b"mn\r\n"), "MN\r\n");
+    assert_eq!(server.stop("TERM").0, Some(0));
+}
