@@ -440,3 +440,329 @@ fn debugitem(args: &[&[u8]], context: &Context<'_>) -> Reply {
         _ => UNKNOWN,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::command::Shared;
+    use crate::config::Config;
+    use crate::protocol::{self, Parsed, Protocol, Request, text};
+    use crate::stats::Counters;
+    use crate::store::Store;
+    use std::sync::Arc;
+
+    /// A server without sockets.
+    struct Bench {
+        shared: Shared,
+        counters: Arc<Counters>,
+    }
+
+    impl Bench {
+        fn new(change: impl FnOnce(&mut Config)) -> Bench {
+            let mut config = Config::default();
+            change(&mut config);
+            let clock = Arc::new(Clock::new());
+            let store = Store::new(config.store.clone(), clock.clone()).unwrap();
+            let shared = Shared::new(config, clock, store);
+            let counters = shared.stats.worker();
+            Bench { shared, counters }
+        }
+
+        fn run(&self, line: &str, out: &mut Output) -> Next {
+            let input = format!("{line}\r\n");
+            let Parsed::Request { request: Request::Text(text::Command::Admin { verb, tokens, noreply }), .. } =
+                protocol::parse(Protocol::Ascii, input.as_bytes(), 0)
+            else {
+                panic!("{line} is not administrative");
+            };
+            let mut context = Context { shared: &self.shared, counters: &self.counters, fd: 5, resume: 0 };
+            run(verb, &tokens, noreply, &mut context, out)
+        }
+
+        fn ask(&self, line: &str) -> String {
+            let mut out = Output::default();
+            self.run(line, &mut out);
+            String::from_utf8(out.bytes).unwrap()
+        }
+
+        fn check(&self, cases: &[(&str, &str)]) {
+            for (line, reply) in cases {
+                let expected = if reply.is_empty() { String::new() } else { format!("{reply}\r\n") };
+                assert_eq!(self.ask(line), expected, "{line}");
+            }
+        }
+    }
+
+    const BAD: &str = "CLIENT_ERROR bad command line format";
+
+    #[test]
+    fn flush_version_and_memlimit() {
+        let bench = Bench::new(|_| {});
+        bench.check(&[
+            ("flush_all", "OK"),
+            ("flush_all noreply", ""),
+            ("flush_all abc", "CLIENT_ERROR invalid exptime argument"),
+            ("flush_all abc noreply", ""),
+            ("flush_all 4294967296", "CLIENT_ERROR invalid exptime argument"),
+            ("flush_all 0", "OK"),
+            ("flush_all -5", "OK"),
+            ("flush_all 0 noreply", ""),
+            ("flush_all 100 200", "OK"),
+            ("version", "VERSION 1.6.45"),
+            ("version a b", "VERSION 1.6.45"),
+            ("cache_memlimit", "ERROR"),
+            ("cache_memlimit abc", "ERROR"),
+            ("cache_memlimit 7", "MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m"),
+            ("cache_memlimit 8", "OK"),
+            ("cache_memlimit 64 noreply", ""),
+            ("cache_memlimit 1000000001", "MEMLIMIT_ADJUST_FAILED input value is megabytes not bytes"),
+            ("refresh_certs", "Error TLS not enabled"),
+            ("misbehave", "ERROR"),
+        ]);
+        assert_eq!(bench.shared.stats.totals().flush_cmds, 9);
+    }
+
+    #[test]
+    fn verbosity_is_a_log_level() {
+        let bench = Bench::new(|_| {});
+        bench.check(&[
+            ("verbosity", BAD),
+            ("verbosity abc", BAD),
+            ("verbosity -1", BAD),
+            ("verbosity 4294967296", BAD),
+            ("verbosity noreply", ""),
+            ("verbosity 100 0", "OK"),
+        ]);
+        assert_eq!(log::max_level(), log_level(2));
+        assert!(bench.ask("stats settings").contains("STAT verbosity 2\r\n"));
+        bench.check(&[("verbosity 0 noreply", "")]);
+        assert_eq!(log::max_level(), log_level(0));
+    }
+
+    #[test]
+    fn slabs_replies() {
+        let bench = Bench::new(|_| {});
+        bench.check(&[
+            ("slabs", "ERROR"),
+            ("slabs foo", "ERROR"),
+            ("slabs foo noreply", ""),
+            ("slabs reassign", "ERROR"),
+            ("slabs reassign 1", "ERROR"),
+            ("slabs reassign 1 2", "NOSPARE source class has no spare pages"),
+            ("slabs re 1 2", "NOSPARE source class has no spare pages"),
+            ("slabs reassign 1 1", "SAME src and dst class are identical"),
+            ("slabs reassign 99 1", "BADCLASS invalid src or dst class id"),
+            ("slabs reassign a b", BAD),
+            ("slabs automove", "ERROR"),
+            ("slabs automove 0", "OK"),
+            ("slabs automove 3", "ERROR"),
+            ("slabs automove abc", BAD),
+            ("slabs automove ratio 0.5", "OK"),
+            ("slabs automove ratio", "ERROR"),
+            ("slabs automove ratio x", "ERROR"),
+            ("slabs automove ratio nan", "ERROR"),
+            ("slabs automove freeratio 0.02", "OK"),
+            ("slabs automove window 20", "OK"),
+            ("slabs automove window 2", "CLIENT_ERROR automove window too low or too high"),
+            ("slabs automove window 2000", "CLIENT_ERROR automove window too low or too high"),
+            ("slabs a 2", "OK"),
+        ]);
+        let tuning = bench.shared.store.tuning();
+        assert_eq!((tuning.automove, tuning.automove_window), (2, 20));
+        assert_eq!((tuning.automove_ratio, tuning.automove_freeratio), (0.5, 0.02));
+        Bench::new(|config| config.store.slab_reassign = false)
+            .check(&[("slabs reassign a b", "CLIENT_ERROR slab reassignment disabled")]);
+    }
+
+    #[test]
+    fn lru_replies() {
+        let bench = Bench::new(|_| {});
+        bench.check(&[
+            ("lru", "ERROR"),
+            ("lru foo", "ERROR"),
+            ("lru tune", "ERROR"),
+            ("lru tune 1 2 3", "ERROR"),
+            ("lru tune 50 50 0.1 2.0", "ERROR hot and warm pcts must not exceed 80"),
+            ("lru tune 4294967295 81 1 1", "ERROR hot and warm pcts must not exceed 80"),
+            ("lru tune 10 25 0 2.0", "ERROR hot/warm age factors must be greater than 0"),
+            ("lru tune 10 25 nan 2.0", "ERROR"),
+            ("lru tune 10 25 0.1 2.5", "OK"),
+            ("lru mode foo", "ERROR"),
+            ("lru mode flat", "OK"),
+            ("lru temp_ttl a", "ERROR"),
+            ("lru temp_ttl 60", "OK"),
+        ]);
+        let tuning = bench.shared.store.tuning();
+        assert_eq!((tuning.hot_pct, tuning.warm_pct, tuning.segmented), (10, 25, false));
+        assert_eq!((tuning.hot_max_factor, tuning.warm_max_factor), (0.1, 2.5));
+        assert_eq!(tuning.temporary_ttl, Some(60));
+        bench.check(&[("lru temp_ttl -1", "OK"), ("lru mode segmented", "OK")]);
+        assert_eq!(bench.shared.store.tuning().temporary_ttl, None);
+        assert!(bench.shared.store.tuning().segmented);
+        Bench::new(|config| config.store.maintainer = false).check(&[
+            ("lru mode flat", "ERROR"),
+            ("lru temp_ttl 5", "ERROR"),
+            ("lru tune 10 25 0.1 2.0", "OK"),
+        ]);
+    }
+
+    #[test]
+    fn lru_crawler_replies() {
+        let bench = Bench::new(|_| {});
+        bench.check(&[
+            ("lru_crawler", "ERROR"),
+            ("lru_crawler foo", "ERROR"),
+            ("lru_crawler s 5", "OK"),
+            ("lru_crawler sleep 1000001", "CLIENT_ERROR sleep must be one second or less"),
+            ("lru_crawler sleep x", BAD),
+            ("lru_crawler sleep 7 noreply", ""),
+            ("lru_crawler tocrawl 9", "OK"),
+            ("lru_crawler tocrawl x", BAD),
+            ("lru_crawler crawl", "ERROR"),
+            ("lru_crawler crawl 99", "BADCLASS invalid class id"),
+            ("lru_crawler crawl foo", "BADCLASS invalid class id"),
+            ("lru_crawler metadump", "ERROR"),
+            ("lru_crawler metadump 99", "BADCLASS invalid class id"),
+            ("lru_crawler enable", "ERROR failed to start lru crawler thread"),
+            ("lru_crawler disable", "OK"),
+            ("lru_crawler disable", "OK"),
+            ("lru_crawler crawl all", "CLIENT_ERROR lru crawler disabled"),
+            ("lru_crawler metadump 99", "CLIENT_ERROR lru crawler disabled"),
+            ("lru_crawler enable", "OK"),
+        ]);
+        let tuning = bench.shared.store.tuning();
+        assert_eq!((tuning.crawler_sleep_us, tuning.crawler_tocrawl), (7, 9));
+    }
+
+    #[test]
+    fn what_may_be_forbidden() {
+        let bench = Bench::new(|config| {
+            (config.flush_enabled, config.dump_enabled, config.watch_enabled) = (false, false, false);
+        });
+        bench.check(&[
+            ("flush_all", "CLIENT_ERROR flush_all not allowed"),
+            ("stats cachedump", "CLIENT_ERROR stats cachedump not allowed"),
+            ("stats detail", "CLIENT_ERROR stats detail not allowed"),
+            ("lru_crawler metadump all", "ERROR metadump not allowed"),
+            ("lru_crawler mgdump all", "ERROR key dump not allowed"),
+            ("watch fetchers", "CLIENT_ERROR watch commands not allowed"),
+        ]);
+        assert_eq!(bench.shared.stats.totals().flush_cmds, 1);
+    }
+
+    #[test]
+    fn shutdown_noreply() {
+        let off = Bench::new(|_| {});
+        off.check(&[("shutdown", "SERVER_ERROR: shutdown not enabled"), ("shutdown noreply", "")]);
+        let on = Bench::new(|config| config.shutdown_command = true);
+        on.check(&[("shutdown foo", "CLIENT_ERROR invalid shutdown mode")]);
+        let mut out = Output::default();
+        assert!(matches!(on.run("shutdown noreply", &mut out), Next::Continue));
+        assert!(matches!(on.run("shutdown", &mut out), Next::Shutdown { graceful: false }));
+        assert!(matches!(on.run("shutdown graceful", &mut out), Next::Shutdown { graceful: true }));
+        assert!(out.is_empty());
+    }
+
+    #[test]
+    fn watch_takes_streams() {
+        let bench = Bench::new(|_| {});
+        let cases = [
+            ("watch", Streams::FETCHERS),
+            ("watch f m", Streams::FETCHERS.with(Streams::MUTATIONS)),
+            ("watch evictions connevents", Streams::EVICTIONS.with(Streams::CONNEVENTS)),
+            ("watch deletions sysevents rawcmds", Streams::DELETIONS.with(Streams::SYSEVENTS)),
+            ("watch proxyreqs proxyevents proxyuser", Streams(0)),
+        ];
+        for (line, streams) in cases {
+            let mut out = Output::default();
+            assert!(matches!(bench.run(line, &mut out), Next::Watch(s) if s == streams), "{line}");
+            assert!(out.is_empty());
+        }
+        bench.check(&[("watch foo", "ERROR"), ("watch fetchers foo", "ERROR"), ("watch fetchers noreply", "ERROR")]);
+    }
+
+    #[test]
+    fn nothing_may_stand_before_a_stream() {
+        let bench = Bench::new(|_| {});
+        for (line, word) in
+            [("watch foo", "watch"), ("lru_crawler metadump 99", "metadump"), ("lru_crawler mgdump all", "mgdump")]
+        {
+            let mut out = Output::default();
+            out.push(b"MN\r\n");
+            assert!(matches!(bench.run(line, &mut out), Next::Continue));
+            let expected = format!("MN\r\nERROR cannot pipeline other commands before {word}\r\n");
+            assert_eq!(String::from_utf8(out.bytes).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn extstore_is_only_checked() {
+        Bench::new(|_| {}).check(&[
+            ("extstore item_size 100", "OK"),
+            ("extstore item_size x", "ERROR"),
+            ("extstore max_frag 0.5", "OK"),
+            ("extstore foo 1", "ERROR"),
+            ("extstore", "ERROR"),
+            ("extstore item_age", "ERROR"),
+            ("extstore free_memchunks 1 2", "OK"),
+            ("extstore free_memchunks 1", "ERROR"),
+        ]);
+    }
+
+    #[test]
+    fn stats_arguments() {
+        let bench = Bench::new(|_| {});
+        bench.check(&[
+            ("stats foo", "ERROR"),
+            ("stats item", "ERROR"),
+            ("stats proxy", "ERROR"),
+            ("stats noreply", "ERROR"),
+            ("stats sizes_enable", "ERROR"),
+            ("stats reset", "RESET"),
+            ("stats res", "RESET"),
+            ("stats reset noreply", "RESET"),
+            ("stats sizes", "STAT sizes_status disabled\r\nEND"),
+            ("stats items", "END"),
+            ("stats e", "END"),
+            ("stats detail", "CLIENT_ERROR usage: stats detail on|off|dump"),
+            ("stats detail o", "CLIENT_ERROR usage: stats detail on|off|dump"),
+            ("stats detail on", "OK"),
+            ("stats cachedump", "CLIENT_ERROR bad command line"),
+            ("stats cachedump 1", "CLIENT_ERROR bad command line"),
+            ("stats cachedump 1 0", "END"),
+            ("stats c 64 0", "CLIENT_ERROR Illegal slab id"),
+            ("stats cachedump abc 0", BAD),
+        ]);
+        assert!(bench.ask("stats s").starts_with("STAT maxbytes 67108864\r\nSTAT maxconns 1024\r\n"));
+        assert!(bench.shared.stats.prefixes.enabled());
+        bench.shared.stats.prefixes.count(b"a:b", crate::stats::PrefixEvent::Set);
+        bench.check(&[("stats d dump", "PREFIX a get 0 hit 0 set 1 del 0\r\nEND"), ("stats detail off", "OK")]);
+        assert!(!bench.shared.stats.prefixes.enabled());
+    }
+
+    #[cfg(feature = "debug-commands")]
+    #[test]
+    fn debug_commands() {
+        let bench = Bench::new(|_| {});
+        let now = bench.shared.clock.now();
+        bench.check(&[
+            ("debugtime p", "OK"),
+            ("debugtime 100", "OK"),
+            ("debugtime", "ERROR"),
+            ("debugtime x", "ERROR"),
+            ("debugitem", "ERROR"),
+            ("debugitem foo k", "ERROR"),
+            ("debugitem ref k", "MISS"),
+            ("debugitem unref k", "MISS"),
+        ]);
+        assert_eq!(bench.shared.clock.now(), now + 100);
+        bench.check(&[("debugtime r", "OK")]);
+    }
+
+    #[cfg(not(feature = "debug-commands"))]
+    #[test]
+    fn debug_commands_are_unknown() {
+        Bench::new(|_| {}).check(&[("debugtime p", "ERROR"), ("debugitem lock k", "ERROR")]);
+    }
+}
