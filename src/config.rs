@@ -391,6 +391,12 @@ impl Draft {
             store.slab_chunk_max = PAGE / 2;
         }
         let (chunk, item) = (store.slab_chunk_max, store.item_size_max);
+        if store.chunk_size > chunk {
+            return Err(Exit::usage(format!(
+                "-n (chunk_size: {}) cannot be larger than slab_chunk_max (bytes: {chunk})",
+                store.chunk_size
+            )));
+        }
         if chunk > item {
             return Err(Exit::usage(format!(
                 "slab_chunk_max (bytes: {chunk}) cannot be larger than -I (item_size_max {item})"
@@ -575,7 +581,7 @@ mod tests {
             ("-f nan", 1, "Factor must be greater than 1"),
             ("-f inf", 1, "Factor must be greater than 1"),
             ("-n 0", 1, "Chunk size must be greater than 0"),
-            ("-n 1048577", 1, "Chunk size must be at most 1048576, a slab page"),
+            ("-n 524289", 64, "-n (chunk_size: 524289) cannot be larger than slab_chunk_max (bytes: 524288)"),
             ("-B x", 64, "Invalid value for binding protocol: x\n -- should be one of auto, binary, or ascii"),
             ("-I 1x", 64, "-I needs a number of bytes, or one with k or m, not \"1x\""),
             ("-I k", 64, "-I needs a number of bytes, or one with k or m, not \"k\""),

@@ -109,11 +109,11 @@ impl Server {
         Server { child, addr: ([127, 0, 0, 1], port).into(), folder }
     }
 
-    fn answer(&self, request: &[u8]) -> String {
+    fn answers(&self, request: &str, expected: &str) {
         let mut connection = Conn::to(self.addr);
-        connection.send(request);
-        connection.read_until(DEADLINE, |got| got.ends_with(b"\n"));
-        String::from_utf8_lossy(&connection.got).into_owned()
+        connection.send(request.as_bytes());
+        connection.read_until(DEADLINE, |got| got.len() >= expected.len());
+        assert_eq!(String::from_utf8_lossy(&connection.got), expected);
     }
 
     /// Sends it a signal and returns its exit code and what it wrote to stderr.
@@ -248,6 +248,35 @@ fn compat_maxconns_too_low() {
 }
 
 #[test]
+fn serves_with_every_value_at_its_limit() {
+    let cases: &[&[&str]] = &[
+        &["-m", "2"],
+        &["-m", "1000000"],
+        &["-I", "1024m", "-m", "2048"],
+        &["-I", "1k", "-o", "slab_chunk_max=1"],
+        &["-f", "1.0001"],
+        &["-f", "1e300"],
+        &["-n", "1"],
+        &["-n", "524288"],
+        &["-L", "-M", "-C", "-R", "1", "-b", "0"],
+        &["-t", "1", "-c", "9"],
+        &["-t", "65"],
+        &["-o", "hashpower=12,no_hashexpand"],
+        &["-o", "hashpower=32"],
+        &["-o", "no_modern"],
+        &["-o", "slab_accounting=memcached,slab_sizes=96-200,track_sizes"],
+        &["-o", "watcher_logbuf_size=0,worker_logbuf_size=0,read_buf_mem_limit=1"],
+        &["-o", "hot_lru_pct=1,warm_lru_pct=79,hot_max_factor=0.0001,temporary_ttl=0,slab_automove=2"],
+        &["-o", "lru_crawler_sleep=0,lru_crawler_tocrawl=4294967295,tail_repair_time=10,slab_automove_window=3"],
+    ];
+    for words in cases {
+        let mut server = Server::start(words);
+        server.answers("set a 1 0 3 noreply\r\nxyz\r\nmg a v f\r\n", "VA 3 f1\r\nxyz\r\n");
+        assert_eq!(server.stop("TERM").0, Some(0), "{words:?}");
+    }
+}
+
+#[test]
 fn prints_and_exits() {
     for (word, start) in [("-h", "memcached 1.6.45\n"), ("-V", "memcached 1.6.45\n"), ("-i", "memcached 1.6.45\n")] {
         let output = run(&[word]);
@@ -286,7 +315,7 @@ fn other_signals_do_not() {
     for signal in ["HUP", "PIPE"] {
         send_signal(server.child.id(), signal);
     }
-    assert_eq!(server.answer(b"mn\r\n"), "MN\r\n");
+    server.answers("mn\r\n", "MN\r\n");
     assert_eq!(server.stop("TERM").0, Some(0));
 }
 
@@ -341,7 +370,7 @@ fn the_daemon_leaves_nothing_but_its_pid_file() {
     for descriptor in ["fd/0", "fd/1", "fd/2"] {
         assert_eq!(daemon.link(descriptor), Path::new("/dev/null"), "{descriptor}");
     }
-    assert_eq!(server.answer(b"mn\r\n"), "MN\r\n");
+    server.answers("mn\r\n", "MN\r\n");
     daemon.stop("TERM");
     assert!(!Path::new(&path).exists(), "the pid file is still there");
 }
@@ -444,6 +473,6 @@ fn root_becomes_the_user() {
     wait_for("the pid file", || fs::metadata(&path).ok());
     assert_eq!(fs::metadata(&path).unwrap().uid().to_string(), fields[2]);
     assert_eq!(fs::metadata(server.folder.file("ports")).unwrap().uid().to_string(), fields[2]);
-    assert_eq!(server.answer(b"mn\r\n"), "MN\r\n");
+    server.answers("mn\r\n", "MN\r\n");
     assert_eq!(server.stop("TERM").0, Some(0));
 }

@@ -113,7 +113,8 @@ pub const FLAGS: &[Opt] = &[
         (default: finer steps than memcached's 1.25)",
         |d, v| set(&mut d.config.store.growth_factor, growth_factor(v).map(Some))),
     flag('n', "slab-min-size", Needed("<bytes>"), "least room for key, value and flags (default: 48)",
-        |d, v| set(&mut d.config.store.chunk_size, chunk_size(v))),
+        |d, v| set(&mut d.config.store.chunk_size,
+            above_zero(v, "Chunk size must be greater than 0").map(|n| n as usize))),
     flag('L', "enable-largepages", Without, "take all memory at start",
         |d, _| put(&mut d.config.store.preallocate, true)),
     flag('D', "", Needed("<char>"), "character between the prefix of a key and the rest, for \"stats detail\",\n\
@@ -435,14 +436,6 @@ fn megabytes(text: &str) -> Result<u64, Exit> {
 fn growth_factor(text: &str) -> Result<f64, Exit> {
     let factor = text.parse::<f64>().ok().filter(|factor| factor.is_finite() && *factor > 1.0);
     factor.ok_or_else(|| Exit::refuse(1, "Factor must be greater than 1"))
-}
-
-fn chunk_size(text: &str) -> Result<usize, Exit> {
-    let size = above_zero(text, "Chunk size must be greater than 0")? as usize;
-    if size <= PAGE {
-        return Ok(size);
-    }
-    Err(Exit::refuse(1, format!("Chunk size must be at most {PAGE}, a slab page")))
 }
 
 /// COMPAT(delimiter_of_one_byte): only the first byte counts.

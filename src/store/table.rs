@@ -92,6 +92,7 @@ pub struct Table {
 impl Table {
     /// A table of `buckets` buckets. With `grows` false it stays so.
     pub fn new(buckets: usize, grows: bool, max_buckets: usize) -> std::io::Result<Table> {
+        let buckets = buckets.min(MAX_BUCKETS);
         let max = max_buckets.clamp(buckets, MAX_BUCKETS);
         let mut table = Table {
             buckets: Region::new(max)?,
