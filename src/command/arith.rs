@@ -10,6 +10,7 @@ use crate::protocol::binary::{Packet, Status};
 use crate::protocol::meta::Command;
 use crate::protocol::token;
 use crate::store::{AllocError, ClassCounter, Hash, ItemId, ItemSpec, Locked, Part};
+use crate::watch::{ItemStore, Streams};
 
 /// The exptime of a binary request that must not create a missing item.
 pub(super) const NEVER_CREATE: u32 = u32::MAX;
@@ -187,6 +188,7 @@ fn run(
         (Err(_), Some(initial)) => {
             let id = create(shard, key, &initial).map_err(|_| Refusal::NotCreated)?;
             shard.link(id, hash, delta.cas);
+            watch_create(shard, key, id, &initial, context);
             Ok((id, initial.value))
         }
         (Err(_), None) => {
@@ -197,6 +199,22 @@ fn run(
             }
             Err(Refusal::NotFound)
         }
+    }
+}
+
+/// Tells watchers what memcached does here: it looks the key up again and adds it.
+fn watch_create(shard: &Locked<'_>, key: &[u8], id: ItemId, initial: &Initial, context: &Context<'_>) {
+    let (watch, fd) = (&context.shared.watch, context.fd);
+    if watch.wants(Streams::FETCHERS) {
+        watch.item_get(key, "not_found", 0, fd, 0);
+    }
+    if watch.wants(Streams::MUTATIONS) {
+        let (class, size) = (shard.item(id).class(), shard.item(id).value_len());
+        let ttl = match initial.expires_at {
+            0 => 0,
+            second => i64::from(second.wrapping_sub(context.shared.clock.now())),
+        };
+        watch.item_store(&ItemStore { key, status: "stored", cmd: "add", ttl, class, fd, size });
     }
 }
 
