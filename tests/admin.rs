@@ -150,16 +150,26 @@ fn stats_count() {
     conn.ask(b"get 0123456789 missing\r\n", b"END\r\n");
     assert_eq!(conn.line("delete missing"), "NOT_FOUND");
     assert_eq!(conn.line("touch 0123456789 0"), "TOUCHED");
+    set(&mut conn, "n", 0, 0, "5");
+    assert_eq!((conn.line("incr n 1"), conn.line("incr none 1")), ("6".to_owned(), "NOT_FOUND".to_owned()));
+    assert_eq!((conn.line("decr n 1"), conn.line("decr none 1")), ("5".to_owned(), "NOT_FOUND".to_owned()));
+    assert_eq!(conn.line("delete n"), "DELETED");
     for (name, value) in [
         ("cmd_get", "2"),
         ("get_hits", "1"),
         ("get_misses", "1"),
-        ("cmd_set", "1"),
+        ("cmd_set", "2"),
         ("cmd_touch", "1"),
         ("touch_hits", "1"),
+        ("touch_misses", "0"),
+        ("delete_hits", "1"),
         ("delete_misses", "1"),
+        ("incr_hits", "1"),
+        ("incr_misses", "1"),
+        ("decr_hits", "1"),
+        ("decr_misses", "1"),
         ("curr_items", "1"),
-        ("total_items", "1"),
+        ("total_items", "2"),
         ("bytes", "169"),
         ("limit_maxbytes", "67108864"),
         ("threads", "4"),

@@ -184,7 +184,16 @@ fn run(
 ) -> Result<(ItemId, u64), Refusal> {
     let counters = context.counters;
     match (lookup(shard, key, hash, context), initial) {
-        (Ok(id), _) => add(shard, id, (key, hash), delta),
+        (Ok(id), _) => {
+            let incr = delta.incr;
+            let added = add(shard, id, (key, hash), delta)?;
+            if incr {
+                counters.incr_hits.add(1)
+            } else {
+                counters.decr_hits.add(1)
+            }
+            Ok(added)
+        }
         (Err(_), Some(initial)) => {
             let id = create(shard, key, &initial).map_err(|_| Refusal::NotCreated)?;
             shard.link(id, hash, delta.cas);

@@ -77,7 +77,7 @@ impl Dump {
         }
         let order = match classes {
             b"hash" => DumpOrder::Table,
-            _ => DumpOrder::Lru(class_set(classes).ok_or(BAD_CLASS)?),
+            _ => DumpOrder::Lru(class_set(classes)?),
         };
         let walk = context.shared.store.dump(order);
         out.push(OK);
@@ -86,6 +86,7 @@ impl Dump {
 }
 
 const BAD_CLASS: Reply = b"BADCLASS invalid class id\r\n";
+const NOT_STARTED: Reply = b"NOTSTARTED no items to crawl\r\n";
 
 #[derive(Clone, Copy, Debug)]
 enum Form {
@@ -158,11 +159,14 @@ fn crawl(classes: &[u8], context: &Context<'_>) -> Reply {
     if !context.shared.store.crawler_enabled() {
         return b"CLIENT_ERROR lru crawler disabled\r\n";
     }
-    let Some(classes) = class_set(classes) else { return BAD_CLASS };
+    let classes = match class_set(classes) {
+        Ok(classes) => classes,
+        Err(reply) => return reply,
+    };
     match context.shared.store.crawl(classes) {
         Crawl::Ok => OK,
         Crawl::Busy => b"BUSY currently processing crawler request\r\n",
-        Crawl::NotStarted => b"NOTSTARTED no items to crawl\r\n",
+        Crawl::NotStarted => NOT_STARTED,
     }
 }
 
@@ -194,16 +198,17 @@ fn disable(context: &Context<'_>) -> Reply {
     OK
 }
 
-/// `all`, or class numbers between commas; None when one is not a class.
-fn class_set(text: &[u8]) -> Option<ClassSet> {
+/// `all`, or class numbers between commas.
+fn class_set(text: &[u8]) -> Result<ClassSet, Reply> {
     if text == b"all" {
-        return Some(ClassSet(!1));
+        return Ok(ClassSet(!1));
     }
     let numbers = text.split(|&byte| byte == b',').filter(|number| !number.is_empty());
-    numbers.map(strict_u32).try_fold(ClassSet::default(), |set, class| {
-        let class = class.filter(|class| (1..CLASSES).contains(class))?;
-        Some(ClassSet(set.0 | 1 << class))
-    })
+    let set = numbers.map(strict_u32).try_fold(0, |set, class| {
+        let class = class.filter(|class| (1..CLASSES).contains(class)).ok_or(BAD_CLASS)?;
+        Ok(set | 1 << class)
+    })?;
+    if set == 0 { Err(NOT_STARTED) } else { Ok(ClassSet(set)) }
 }
 
 #[cfg(test)]
@@ -212,19 +217,21 @@ mod tests {
 
     #[test]
     fn class_sets() {
-        let cases: [(&str, Option<u64>); 12] = [
-            ("all", Some(!1)),
-            ("1", Some(2)),
-            ("1,3,5", Some(0b101010)),
-            ("63", Some(1 << 63)),
-            (",2,", Some(4)),
-            ("1,1", Some(2)),
-            ("0", None),
-            ("64", None),
-            ("1,64", None),
-            ("foo", None),
-            ("-1", None),
-            ("+1", None),
+        let cases: [(&str, Result<u64, Reply>); 14] = [
+            ("all", Ok(!1)),
+            ("1", Ok(2)),
+            ("1,3,5", Ok(0b101010)),
+            ("63", Ok(1 << 63)),
+            (",2,", Ok(4)),
+            ("1,1", Ok(2)),
+            ("0", Err(BAD_CLASS)),
+            ("64", Err(BAD_CLASS)),
+            ("1,64", Err(BAD_CLASS)),
+            ("4294967297", Err(BAD_CLASS)),
+            ("foo", Err(BAD_CLASS)),
+            ("-1", Err(BAD_CLASS)),
+            ("+1", Err(BAD_CLASS)),
+            (",", Err(NOT_STARTED)),
         ];
         for (text, set) in cases {
             assert_eq!(class_set(text.as_bytes()), set.map(ClassSet), "{text}");
