@@ -795,4 +795,63 @@ mod tests {
         assert_eq!((exit.code, exit.stdout.as_str()), (0, "memcached 1.6.45\n"));
         assert!(parse("-i").expect_err("exits").stdout.contains("MIT License"));
     }
+
+    /// xorshift64*.
+    fn next(state: &mut u64, below: usize) -> usize {
+        *state ^= *state >> 12;
+        *state ^= *state << 25;
+        *state ^= *state >> 27;
+        (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % below
+    }
+
+    #[test]
+    fn no_words_make_it_panic() {
+        let given = std::env::var("TWINCACHE_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = given.unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().map_or(1, |since| since.as_nanos() as u64));
+        println!("TWINCACHE_SEED={seed}");
+        let names = options::FLAGS.iter().map(|opt| format!("--{}", opt.name));
+        let letters = options::FLAGS.iter().filter_map(|opt| opt.letter).map(|letter| format!("-{letter}"));
+        let extended = options::SUBOPTIONS.iter().map(|opt| format!("{}=", opt.name));
+        let values = [
+            "",
+            "0",
+            "-1",
+            "1",
+            "9",
+            "64",
+            "1024k",
+            "18446744073709551616",
+            "-9223372036854775808",
+            "1e400",
+            "nan",
+            "é",
+            "=",
+            ",",
+            "-",
+            "--",
+            ":",
+            "[",
+            "]:",
+            "proto[a]:",
+            "tag[é]:",
+            "100-200",
+            "k",
+            "\0",
+        ];
+        let words: Vec<String> =
+            names.chain(letters).chain(extended).chain(values.map(str::to_owned)).chain(["-o".to_owned()]).collect();
+        let mut state = seed | 1;
+        let mut good = 0;
+        for _ in 0..20_000 {
+            let args: Vec<OsString> = (0..next(&mut state, 5))
+                .map(|_| (0..1 + next(&mut state, 3)).map(|_| words[next(&mut state, words.len())].as_str()).collect())
+                .map(|word: String| word.into())
+                .collect();
+            match Config::parse(args) {
+                Ok(_) => good += 1,
+                Err(exit) => assert!(exit.code == 0 || exit.stderr.ends_with('\n')),
+            }
+        }
+        assert!(good > 100, "hardly any good line among them: {good}");
+    }
 }
