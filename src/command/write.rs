@@ -207,10 +207,12 @@ fn apply(order: &Order<'_>, value: Value<'_>, context: &Context<'_>) -> Done {
 #[inline]
 fn place(shard: &mut Locked<'_>, order: &Order<'_>, new: ItemId, context: &Context<'_>) -> Done {
     shard.count(new, ClassCounter::SetCmds);
+    // COMPAT(cas_per_try): every store takes a number, also one that then stores nothing.
+    let cas = Some(order.cas.unwrap_or_else(|| shard.next_cas()));
     let old = lookup(shard, order.key, order.hash, context).ok();
     let (outcome, stored) = match old {
-        Some(old) => meet(shard, order, old, new, context),
-        None => meet_nothing(shard, order, new, context),
+        Some(old) => meet(shard, order, (old, new), cas, context),
+        None => meet_nothing(shard, order, new, cas, context),
     };
     let id = stored.unwrap_or(new);
     let item = shard.item(id);
@@ -229,8 +231,8 @@ fn place(shard: &mut Locked<'_>, order: &Order<'_>, new: ItemId, context: &Conte
 fn meet(
     shard: &mut Locked<'_>,
     order: &Order<'_>,
-    old: ItemId,
-    new: ItemId,
+    (old, new): (ItemId, ItemId),
+    cas: Option<u64>,
     context: &Context<'_>,
 ) -> (Outcome, Option<ItemId>) {
     let fits = compare(shard, order, old);
@@ -244,15 +246,15 @@ fn meet(
     }
     match (fits, order.mode) {
         (Fits::No, _) => (Outcome::Exists, None),
-        (_, Mode::Append) => join(shard, order, old, [Part::Value(old), Part::Value(new)]),
-        (_, Mode::Prepend) => join(shard, order, old, [Part::Value(new), Part::Value(old)]),
+        (_, Mode::Append) => join(shard, order, (old, cas), [Part::Value(old), Part::Value(new)]),
+        (_, Mode::Prepend) => join(shard, order, (old, cas), [Part::Value(new), Part::Value(old)]),
         (Fits::Stale, _) => {
             keep_stale(shard, old, new);
-            shard.replace(old, new, order.hash, order.cas);
+            shard.replace(old, new, order.hash, cas);
             (Outcome::Stored, Some(new))
         }
         (Fits::Yes, _) => {
-            shard.replace(old, new, order.hash, order.cas);
+            shard.replace(old, new, order.hash, cas);
             (Outcome::Stored, Some(new))
         }
     }
@@ -263,6 +265,7 @@ fn meet_nothing(
     shard: &mut Locked<'_>,
     order: &Order<'_>,
     new: ItemId,
+    cas: Option<u64>,
     context: &Context<'_>,
 ) -> (Outcome, Option<ItemId>) {
     match (order.mode, order.compare, order.vivify) {
@@ -274,7 +277,7 @@ fn meet_nothing(
         (Mode::Append | Mode::Prepend | Mode::Replace, _, _) => return (Outcome::NotStored, None),
         (Mode::Set | Mode::Add, _, _) => {}
     }
-    shard.link(new, order.hash, order.cas);
+    shard.link(new, order.hash, cas);
     (Outcome::Stored, Some(new))
 }
 
@@ -325,7 +328,12 @@ fn keep_stale(shard: &mut Locked<'_>, old: ItemId, new: ItemId) {
 
 /// append and prepend: an item of both values with the old one's client flags and TTL. Where it cannot be made,
 /// nothing changes.
-fn join(shard: &mut Locked<'_>, order: &Order<'_>, old: ItemId, parts: [Part<'_>; 2]) -> (Outcome, Option<ItemId>) {
+fn join(
+    shard: &mut Locked<'_>,
+    order: &Order<'_>,
+    (old, cas): (ItemId, Option<u64>),
+    parts: [Part<'_>; 2],
+) -> (Outcome, Option<ItemId>) {
     let item = shard.item(old);
     let spec = ItemSpec {
         key: order.key,
@@ -335,7 +343,7 @@ fn join(shard: &mut Locked<'_>, order: &Order<'_>, old: ItemId, parts: [Part<'_>
     };
     match shard.create(&spec, &parts) {
         Ok(joined) => {
-            shard.replace(old, joined, order.hash, order.cas);
+            shard.replace(old, joined, order.hash, cas);
             (Outcome::Stored, Some(joined))
         }
         Err(_) => (Outcome::NotStored, None),

@@ -199,12 +199,12 @@ impl Header {
 /// Parses the packet at the start of `input`.
 #[inline]
 pub fn parse(input: &[u8]) -> Parsed<'_> {
-    if input.first().is_some_and(|&magic| magic != REQUEST) {
-        return Parsed::Bad(Bad { consumed: 0, swallow: 0, reply: Cow::Borrowed(b""), close: true });
-    }
     let Some(header) = input.first_chunk::<HEADER>() else {
         return Parsed::Partial { need: HEADER };
     };
+    if header[0] != REQUEST {
+        return Parsed::Bad(Bad { consumed: 0, swallow: 0, reply: Cow::Borrowed(b""), close: true });
+    }
     let header = Header::read(header);
     if header.key + header.extras > header.body as usize {
         return header.bad(Status::UnknownCommand, 0, true);
@@ -388,7 +388,7 @@ mod tests {
 
     #[test]
     fn a_wrong_magic_closes() {
-        let Parsed::Bad(bad) = parse(b"\x81") else { panic!() };
+        let Parsed::Bad(bad) = parse(&[RESPONSE; HEADER]) else { panic!() };
         assert!(bad.close && bad.reply.is_empty());
         assert!(matches!(parse(b""), Parsed::Partial { need: HEADER }));
     }
