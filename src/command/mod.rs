@@ -20,6 +20,9 @@ pub mod read;
 pub mod stats;
 pub mod write;
 
+#[cfg(test)]
+mod tests;
+
 pub use output::Output;
 
 use crate::clock::Clock;
