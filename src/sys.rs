@@ -272,3 +272,48 @@ pub fn prefetch(address: *const u8) {
     #[cfg(not(target_arch = "x86_64"))]
     let _ = address;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_found_by_name() {
+        assert_eq!(find_user("root").unwrap(), Some(User { uid: 0, gid: 0 }));
+        assert_eq!(find_user("no such user").unwrap(), None);
+        assert!(find_user("ro\0ot").is_err());
+    }
+
+    #[test]
+    fn limits_are_read_back() {
+        let (soft, hard) = limit(Limit::Files).unwrap();
+        assert!(0 < soft && soft <= hard);
+        set_limit(Limit::Files, soft, hard).unwrap();
+        assert_eq!(limit(Limit::Files).unwrap(), (soft, hard));
+        assert!(set_limit(Limit::Files, hard, hard - 1).is_err(), "soft above hard");
+    }
+
+    #[test]
+    fn a_blocked_signal_waits_to_be_taken() {
+        // A thread of its own: the mask is the thread's, and the signal goes to this thread alone.
+        std::thread::spawn(|| {
+            block_signals().unwrap();
+            assert_eq!(wait_signal(Duration::ZERO), None);
+            // SAFETY: takes a number; the signal is blocked, so it ends nothing.
+            unsafe { libc::raise(libc::SIGHUP) };
+            assert_eq!(wait_signal(Duration::from_secs(1)), Some(Signal::Reload));
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn cpu_time_passes() {
+        let (user, system) = cpu_times();
+        let mut sum = 0u64;
+        while cpu_times().0 + cpu_times().1 == user + system {
+            sum = std::hint::black_box(sum + 1);
+        }
+        assert!(cpu_times().0 >= user);
+    }
+}

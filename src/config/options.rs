@@ -13,7 +13,7 @@
 //! between different options (`-o no_modern` before `-o slab_reassign`) matter to those who wrote the
 //! command lines that this server takes over.
 //!
-//! Not here: what the values mean together ([`Draft::finish`]).
+//! Not here: what the values mean together (`Draft::finish`).
 
 use super::{Binding, Draft, Exit, HashAlgorithm};
 use crate::store::Accounting;
