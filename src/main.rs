@@ -3,7 +3,7 @@
 //! ```text
 //! options > process (limits, user, background, signals) > store > server > port and pid files
 //!         > wait for a signal, ten times a second advancing the clock
-//!         > server stops > store's background stops > pid file goes
+//!         > server stops > pid file goes > store's background stops
 //! ```
 //!
 //! Why in this order: see [`twincache::process`]. The files come last: who reads them may connect at once.
@@ -42,16 +42,14 @@ fn run(config: Config) -> Result<(), Exit> {
     start_log(&config);
     process::prepare(&config)?;
     let shared = share(config)?;
-    let background = shared.store.start_background();
+    let _background = shared.store.start_background();
     let server = Server::start(shared.clone()).map_err(|error| Exit::refuse(error.exit_code, error.message))?;
     check_conn_limit(&shared.config, server.addresses().len())?;
     if shared.config.unix_socket.is_none() {
         process::write_port_file(server.addresses());
     }
-    let pidfile = PidFile::write(&shared.config);
+    let _pidfile = PidFile::write(&shared.config);
     server.stop(wait(&shared.clock));
-    drop(background);
-    drop(pidfile);
     Ok(())
 }
 
