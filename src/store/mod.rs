@@ -312,9 +312,9 @@ impl Store {
             hash_seed: RandomState::new().hash_one(0),
             config,
         });
-        let slots: std::io::Result<Vec<Slot>> = (0..shards).map(|_| Slot::new(&core, &tuning, shards)).collect();
+        let slots = reserve_slots(&core, &tuning, shards);
         Ok(Arc::new(Store {
-            slots: slots.map_err(|error| format!("cannot reserve memory for items: {error}"))?.into(),
+            slots: slots.map_err(|error| format!("cannot reserve memory for items: {error}"))?,
             shard_bits: shards.ilog2(),
             tuning: Mutex::new(tuning),
             crawler: AtomicBool::new(core.config.crawler),
@@ -371,14 +371,33 @@ impl Store {
     }
 }
 
+/// Least address space of a shard, as a multiple of its share of the memory limit: shards fill unevenly, and
+/// the limit may be raised.
+const WINDOW_SLACK: usize = 2;
+
+/// Bytes of items per bucket of the largest table: [`table::LOAD`] items of the smallest size, and some reserve.
+const WINDOW_PER_BUCKET: usize = 256;
+
+/// Reserves as much address space as ids reach, which costs nothing; or less where its amount is limited
+/// (`ulimit -v`, valgrind), down to what the memory limit needs.
+fn reserve_slots(core: &Arc<Core>, tuning: &Tuning, shards: usize) -> std::io::Result<Box<[Slot]>> {
+    let needed = WINDOW_SLACK * (core.config.memory_limit as usize / shards + core.config.page_size);
+    // miri has no address space to waste.
+    let mut window = if cfg!(miri) { needed } else { arena::WINDOW_MAX };
+    loop {
+        let slots: std::io::Result<_> = (0..shards).map(|_| Slot::new(core, tuning, shards, window)).collect();
+        if slots.is_ok() || window / 2 < needed {
+            return slots;
+        }
+        window /= 2;
+    }
+}
+
 impl Slot {
-    fn new(core: &Arc<Core>, tuning: &Tuning, shards: usize) -> std::io::Result<Slot> {
+    fn new(core: &Arc<Core>, tuning: &Tuning, shards: usize, window: usize) -> std::io::Result<Slot> {
         let config = &core.config;
         let buckets = config.hash_power.map_or(BUCKETS, |power| 1 << u32::from(power).saturating_sub(BUCKET_POWER));
-        // miri has no address range to waste.
-        let window = if cfg!(miri) { 4 * config.memory_limit as usize } else { arena::WINDOW_MAX };
-        let max_buckets = if cfg!(miri) { buckets } else { usize::MAX };
-        let table = Table::new((buckets / shards).max(1), config.hash_expand, max_buckets)?;
+        let table = Table::new((buckets / shards).max(1), config.hash_expand, window / WINDOW_PER_BUCKET)?;
         let (prefetcher, buckets) = (table.prefetcher(), AtomicUsize::new(table.buckets()));
         let mut shard = Shard::new(core.clone(), tuning.clone(), window, table)?;
         if config.preallocate && !shard.preallocate(config.memory_limit / shards as u64) {
