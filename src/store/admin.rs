@@ -2,6 +2,7 @@
 //!
 //! Each call locks one shard after the other, so a sum over shards is not one moment's, as elsewhere in `stats`.
 
+use super::background::{Background, Counts};
 use super::item::state;
 use super::lru::{COLD, HOT, List, TEMP, WARM};
 use super::shard::Shard;
@@ -61,13 +62,15 @@ impl Store {
     }
 
     /// lru_crawler crawl.
-    pub fn crawl(&self, _classes: ClassSet) -> Crawl {
-        Crawl::NotStarted
+    pub fn crawl(&self, classes: ClassSet) -> Crawl {
+        self.background.crawl(classes, self.core.clock.now())
     }
 
     /// lru_crawler enable|disable. False when it is so already.
     pub fn enable_crawler(&self, on: bool) -> bool {
-        self.crawler.swap(on, Ordering::Relaxed) != on
+        let changed = self.crawler.swap(on, Ordering::Relaxed) != on;
+        self.background.wake();
+        changed
     }
 
     /// Whether the crawler is enabled.
@@ -127,12 +130,16 @@ impl Store {
     /// Numbers for `stats`.
     pub fn stats(&self) -> StoreStats {
         let pool = &self.core.pool;
+        let counts = self.background.counts().clone();
         let mut stats = StoreStats {
             memory_limit: pool.limit(),
             slab_global_page_pool: pool.unused(),
             total_malloced: pool.taken(),
             slab_reassign_last_busy_status: "none",
             oldest_live: self.core.flush.oldest_live(),
+            lru_crawler_running: self.background.is_crawling(),
+            lru_crawler_starts: counts.crawler_starts,
+            lru_maintainer_juggles: counts.juggles,
             ..StoreStats::default()
         };
         let mut buckets = 0;
@@ -168,6 +175,7 @@ impl Store {
 
     /// stats reset.
     pub fn reset_stats(&self) {
+        *self.background.counts() = Counts::default();
         for mut shard in self.shards() {
             shard.total_items = 0;
             shard.slab.malloc_fails = 0;
@@ -196,16 +204,11 @@ impl Store {
         self.core.events.take()
     }
 
-    /// Starts the background threads (maintainer with mover and table growth, crawler). They stop when the
-    /// returned handle is dropped.
+    /// Starts the background thread, which stops when the returned handle is dropped.
     pub fn start_background(self: &Arc<Store>) -> Background {
-        Background {}
+        Background::start(self)
     }
 }
-
-/// The running background threads.
-#[derive(Debug)]
-pub struct Background {}
 
 /// Where a dump has got to. Dropping it ends the dump.
 #[derive(Debug)]

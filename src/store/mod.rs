@@ -11,6 +11,7 @@
 //! slab.rs   classes, pages, chunks       table.rs  hash table
 //! item.rs   layout and sizes             arena.rs  address ranges; all unsafe code
 //! flush.rs  what flush_all has taken     check.rs  everything against everything
+//! background.rs  the thread behind it    maintainer.rs, crawler.rs  what it does
 //! ```
 //!
 //! Invariants: no code holds two shard locks; an [`ItemId`] is valid only while the lock is held under
@@ -20,20 +21,26 @@
 
 mod admin;
 mod arena;
+mod background;
 mod check;
+mod crawler;
 mod entry;
 mod events;
 mod flush;
 mod item;
 mod lend;
 mod lru;
+mod maintainer;
 #[cfg(test)]
 mod model;
 mod shard;
 mod slab;
+#[cfg(test)]
+mod stand;
 mod table;
 
-pub use admin::{Background, Dump};
+pub use admin::Dump;
+pub use background::Background;
 pub use entry::Locked;
 pub use events::{Event, EventMask};
 pub use item::Item;
@@ -281,6 +288,7 @@ pub struct Store {
     crawler: AtomicBool,
     /// For naming walks.
     next_owner: AtomicU64,
+    background: background::State,
 }
 
 /// One shard and what can be read without its lock.
@@ -319,6 +327,7 @@ impl Store {
             tuning: Mutex::new(tuning),
             crawler: AtomicBool::new(core.config.crawler),
             next_owner: AtomicU64::new(0),
+            background: background::State::default(),
             core,
         }))
     }

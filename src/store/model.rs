@@ -3,8 +3,10 @@
 //! Evictions are told by events, so the map knows exactly what must be there: every lookup has one right answer.
 //! Replay a failure with `TWINCACHE_SEED=<the printed seed> cargo test store_model`.
 
+use super::background::Worker;
 use super::*;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 const STEPS: usize = 30_000;
 
@@ -49,6 +51,7 @@ struct Expected {
 struct Model {
     store: Arc<Store>,
     clock: Arc<Clock>,
+    worker: Worker,
     random: Random,
     items: BTreeMap<Vec<u8>, Expected>,
     pending_flush: u32,
@@ -64,6 +67,7 @@ impl Model {
         let store = Store::new(config, clock.clone()).unwrap();
         store.keep_events(EventMask { evictions: true, system: false });
         Model {
+            worker: Worker::new(&store),
             store,
             clock,
             random: Random(seed | 1),
@@ -79,6 +83,7 @@ impl Model {
     fn run(&mut self) {
         for step in 0..STEPS {
             self.step();
+            self.background();
             self.forget();
             if step % CHECK_EVERY == 0 {
                 self.check();
@@ -110,6 +115,20 @@ impl Model {
             }
             _ if self.random.one_in(5) => self.flush(),
             _ => {}
+        }
+    }
+
+    /// What the background thread does meanwhile, and what it is asked to.
+    fn background(&mut self) {
+        if self.random.one_in(200) {
+            self.store.crawl(ClassSet(self.random.next()));
+        }
+        if self.random.one_in(200) {
+            let segmented = self.store.core.config.maintainer && self.random.one_in(2);
+            self.store.tune(|tuning| tuning.segmented = segmented);
+        }
+        if self.random.one_in(4) {
+            self.worker.step(&self.store, Duration::from_millis(self.random.below(300)));
         }
     }
 

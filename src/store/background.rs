@@ -1,0 +1,215 @@
+//! The store's background work: one thread that juggles the LRUs and crawls them.
+//!
+//! ```text
+//! Background ── thread: loop { Worker::step ; sleep until something is due, asked for, or to stop }
+//!                         └── Worker { Maintainer, Crawler }, each says when it wants to be called again
+//! State, in the Store       what commands have asked for; what `stats` shows of all this
+//! ```
+//!
+//! Everything works in slices: a shard's lock is held for about 100 us at most. A test makes the steps itself,
+//! without a thread.
+//!
+//! Invariants: State's locks are leaves, nothing else is locked while one is held.
+//!
+//! Not here: what is done (`maintainer`, `crawler`).
+
+use super::crawler::Crawler;
+use super::maintainer::Maintainer;
+use super::{ClassSet, Crawl, Store};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Longest sleep: what is decided once a second is decided in time.
+pub const NAP_MAX: Duration = Duration::from_secs(1);
+
+/// After a crawl was refused because another one ran, automatic ones leave room for it this long, as memcached's.
+const CRAWL_PAUSE_SECONDS: u32 = 60;
+
+/// What the store shares with its background thread.
+#[derive(Debug, Default)]
+pub struct State {
+    requests: Mutex<Requests>,
+    asked: Condvar,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Requests {
+    stop: bool,
+    /// Something was asked for since the last step.
+    fresh: bool,
+    crawl: Option<ClassSet>,
+    /// A crawl is asked for or runs.
+    crawling: bool,
+    /// Automatic crawls wait until this second.
+    no_automatic_until: u32,
+}
+
+/// What is counted for `stats`, since the last reset.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    pub juggles: u64,
+    pub crawler_starts: u64,
+}
+
+impl State {
+    /// Lets the background see at once that something has changed.
+    pub fn wake(&self) {
+        self.requests().fresh = true;
+        self.asked.notify_one();
+    }
+
+    /// Asks for a crawl.
+    pub fn crawl(&self, classes: ClassSet, now: u32) -> Crawl {
+        let mut requests = self.requests();
+        if requests.crawling {
+            requests.no_automatic_until = now + CRAWL_PAUSE_SECONDS;
+            return Crawl::Busy;
+        }
+        requests.crawling = true;
+        requests.crawl = Some(classes);
+        drop(requests);
+        self.wake();
+        Crawl::Ok
+    }
+
+    /// The crawl that was asked for.
+    pub fn take_crawl(&self) -> Option<ClassSet> {
+        self.requests().crawl.take()
+    }
+
+    /// Whether an automatic crawl may begin; then it has.
+    pub fn begin_automatic(&self, now: u32) -> bool {
+        let mut requests = self.requests();
+        let may = !requests.crawling && requests.no_automatic_until <= now;
+        requests.crawling |= may;
+        may
+    }
+
+    /// Says that no crawl runs and none is asked for.
+    pub fn end_crawl(&self) {
+        let mut requests = self.requests();
+        requests.crawling = false;
+        requests.crawl = None;
+    }
+
+    /// Whether a crawl runs.
+    pub fn is_crawling(&self) -> bool {
+        self.requests().crawling
+    }
+
+    /// The counters, to read or change.
+    pub fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().expect("never held across a panic")
+    }
+
+    fn requests(&self) -> MutexGuard<'_, Requests> {
+        self.requests.lock().expect("never held across a panic")
+    }
+
+    /// Sleeps for `nap` or until something is asked for. None when it is time to stop.
+    fn sleep(&self, nap: Duration) -> Option<Woken> {
+        let idle = |requests: &mut Requests| !requests.stop && !requests.fresh;
+        let asleep = self.asked.wait_timeout_while(self.requests(), nap, idle);
+        let (mut requests, _) = asleep.expect("never held across a panic");
+        if requests.stop {
+            return None;
+        }
+        Some(if std::mem::take(&mut requests.fresh) { Woken::Asked } else { Woken::Slept })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Woken {
+    Slept,
+    Asked,
+}
+
+/// The running background thread; dropping it stops the thread.
+#[derive(Debug)]
+pub struct Background {
+    store: Arc<Store>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Background {
+    /// Starts the thread.
+    pub fn start(store: &Arc<Store>) -> Background {
+        let worker = store.clone();
+        let thread = std::thread::Builder::new().name("store".into()).spawn(move || work(&worker));
+        Background { store: store.clone(), thread: Some(thread.expect("a thread can be started")) }
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.store.background.requests().stop = true;
+        self.store.background.asked.notify_one();
+        let ended = self.thread.take().map_or(Ok(()), JoinHandle::join);
+        assert!(ended.is_ok() || std::thread::panicking(), "the background thread panicked");
+        self.store.background.requests().stop = false;
+    }
+}
+
+fn work(store: &Store) {
+    let mut worker = Worker::new(store);
+    let mut before = Instant::now();
+    let mut nap = Duration::ZERO;
+    while let Some(woken) = store.background.sleep(nap) {
+        let now = Instant::now();
+        let passed = if woken == Woken::Asked { NAP_MAX } else { now - before };
+        before = now;
+        nap = worker.step(store, passed);
+    }
+}
+
+/// The work itself, without a thread.
+#[derive(Debug)]
+pub struct Worker {
+    maintainer: (Alarm, Maintainer),
+    crawler: (Alarm, Crawler),
+}
+
+impl Worker {
+    /// A worker that has everything before it.
+    pub fn new(store: &Store) -> Worker {
+        Worker {
+            maintainer: (Alarm::default(), Maintainer::new(store)),
+            crawler: (Alarm::default(), Crawler::new(store)),
+        }
+    }
+
+    /// Does what is due now that `passed` has passed since the last step. How long until something else is.
+    pub fn step(&mut self, store: &Store, passed: Duration) -> Duration {
+        let (alarm, maintainer) = &mut self.maintainer;
+        if let Some(passed) = alarm.rings(passed) {
+            alarm.set(maintainer.step(store, passed));
+        }
+        let (alarm, crawler) = &mut self.crawler;
+        if alarm.rings(passed).is_some() {
+            alarm.set(crawler.step(store));
+        }
+        self.maintainer.0.left.min(self.crawler.0.left)
+    }
+}
+
+/// When somebody is due.
+#[derive(Clone, Copy, Debug, Default)]
+struct Alarm {
+    left: Duration,
+    passed: Duration,
+}
+
+impl Alarm {
+    /// How long it was since it last rang, if it rings.
+    fn rings(&mut self, passed: Duration) -> Option<Duration> {
+        self.left = self.left.saturating_sub(passed);
+        self.passed = self.passed.saturating_add(passed);
+        self.left.is_zero().then(|| std::mem::take(&mut self.passed))
+    }
+
+    fn set(&mut self, nap: Duration) {
+        self.left = nap.min(NAP_MAX);
+    }
+}
