@@ -123,7 +123,7 @@ const SURPLUS: Duration = Duration::from_millis(15);
 #[test]
 #[ignore = "the server does not run yet"]
 fn exchanges() {
-    let groups = groups();
+    let groups = groups(TRANSCRIPT);
     assert!(groups.iter().map(|group| group.0).eq(GROUPS.iter().map(|group| group.0)), "unknown groups");
     let failures: Vec<String> = std::thread::scope(|scope| {
         let running: Vec<_> =
@@ -172,7 +172,11 @@ fn auth_file() -> (std::path::PathBuf, String) {
 /// Runs one exchange and compares; None when it is as it must be.
 fn difference(title: &str, exchange: &Exchange, server: &Server) -> Option<String> {
     let (got, closed) = talk(exchange, server);
-    let ours = transcribed(&got, closed);
+    judge(title, exchange, transcribed(&got, closed))
+}
+
+/// Whether an answer is the recorded one, or the one that [`DIFFERENCES`] has.
+fn judge(title: &str, exchange: &Exchange, ours: String) -> Option<String> {
     let theirs = transcribed(&exchange.reply, exchange.closed);
     let listed = DIFFERENCES.iter().find(|entry| entry.0 == title && entry.1 == exchange.label);
     let (expected, actual) = match listed {
@@ -183,6 +187,33 @@ fn difference(title: &str, exchange: &Exchange, server: &Server) -> Option<Strin
     };
     (expected != actual)
         .then(|| format!("[{title}] {}\n    expected {expected}\n    answered {actual}", exchange.label))
+}
+
+/// The script that made the recording, run on our server: `ORACLE_SCRIPT` is its path.
+#[test]
+#[ignore = "scripts/test.sh runs it where the script is"]
+fn the_recordings_own_script() {
+    let Ok(script) = std::env::var("ORACLE_SCRIPT") else { return println!("ORACLE_SCRIPT is not set") };
+    let mut command = std::process::Command::new("python3");
+    command.arg(script).arg(common::under_test()).env("SERVER_ARGS", "-o slab_accounting=memcached");
+    let output = command.output().expect("python3");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let transcript: &str = String::from_utf8(output.stdout).expect("text").leak();
+    let (recorded, ours) = (groups(TRANSCRIPT), groups(transcript));
+    assert_eq!(recorded.len(), ours.len(), "groups in {transcript}");
+    let mut failures = Vec::new();
+    for ((title, recorded), (_, ours)) in recorded.iter().zip(&ours) {
+        if ours.is_empty() && NOT_BUILT_IN.contains(title) {
+            continue;
+        }
+        assert_eq!(recorded.len(), ours.len(), "exchanges of {title}: {transcript}");
+        let pairs = recorded.iter().zip(ours);
+        failures.extend(pairs.filter_map(|(recorded, ours)| {
+            assert_eq!(recorded.label, ours.label);
+            judge(title, recorded, transcribed(&ours.reply, ours.closed))
+        }));
+    }
+    assert!(failures.is_empty(), "{} exchanges differ:\n{}", failures.len(), failures.join("\n"));
 }
 
 /// Sends the chunks of an exchange, each when the reply to the one before has come.
@@ -275,10 +306,10 @@ fn without_seconds(reply: &str) -> String {
     reply.split(r"\r\n").map(words).collect::<Vec<_>>().join(r"\r\n")
 }
 
-/// The recording, by group.
-fn groups() -> Vec<(&'static str, Vec<Exchange>)> {
+/// A transcript's exchanges, by group.
+fn groups(transcript: &'static str) -> Vec<(&'static str, Vec<Exchange>)> {
     let mut groups: Vec<(&str, Vec<Exchange>)> = Vec::new();
-    let mut lines = TRANSCRIPT.lines();
+    let mut lines = transcript.lines().filter(|line| *line != "  server did not start");
     while let Some(line) = lines.next() {
         if let Some(title) = line.strip_prefix("==================== ") {
             groups.push((title.trim_end(), Vec::new()));
