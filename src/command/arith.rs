@@ -46,6 +46,14 @@ enum Refusal {
     NotCreated,
 }
 
+/// What came of it.
+struct Sum {
+    id: ItemId,
+    number: u64,
+    /// The item was created for it.
+    made: bool,
+}
+
 /// incr and decr.
 pub(super) fn text(key: &[u8], incr: bool, by: u64, quiet: bool, context: &Context<'_>, out: &mut Output) {
     let hash = context.shared.store.hash(key);
@@ -57,8 +65,8 @@ pub(super) fn text(key: &[u8], incr: bool, by: u64, quiet: bool, context: &Conte
         return;
     }
     match result {
-        Ok((_, number)) => {
-            out.push_number(number);
+        Ok(sum) => {
+            out.push_number(sum.number);
             out.push(b"\r\n");
         }
         Err(refusal) => out.push(text_refusal(refusal)),
@@ -81,14 +89,15 @@ pub(super) fn meta(command: &Command<'_>, context: &Context<'_>, out: &mut Outpu
     let key = command.key(&mut buffer);
     let hash = context.shared.store.hash(key);
     let delta = Delta { incr: !flags.decr, by: flags.delta(), compare: flags.compare(), cas: flags.cas() };
-    let initial = flags.vivify().map(|exptime| Initial {
+    let initial = flags.vivify().is_some().then(|| Initial {
         value: flags.initial(),
-        expires_at: context.shared.clock.expires_at(exptime.into()),
+        // Its TTL comes when N's turn comes among the flags.
+        expires_at: 0,
         key_is_binary: flags.has(b'b'),
     });
     let mut shard = context.shared.store.lock(hash);
     match run(&mut shard, (key, hash), delta, initial, context) {
-        Ok((id, number)) => answer_meta(&mut shard, id, number, command, context, out),
+        Ok(sum) => answer_meta(&mut shard, sum, command, context, out),
         Err(refusal @ (Refusal::NotFound | Refusal::Exists)) => {
             out.push(if refusal == Refusal::NotFound { b"NF" } else { b"EX" });
             push_key_and_opaque(command, key, out);
@@ -98,46 +107,46 @@ pub(super) fn meta(command: &Command<'_>, context: &Context<'_>, out: &mut Outpu
     }
 }
 
-fn answer_meta(
-    shard: &mut Locked<'_>,
-    id: ItemId,
-    number: u64,
-    command: &Command<'_>,
-    context: &Context<'_>,
-    out: &mut Output,
-) {
-    let clock = &context.shared.clock;
-    if let Some(ttl) = command.flags.ttl() {
-        shard.set_expires_at(id, clock.expires_at(ttl.into()));
-    }
-    if command.quiet() {
-        return;
-    }
+fn answer_meta(shard: &mut Locked<'_>, sum: Sum, command: &Command<'_>, context: &Context<'_>, out: &mut Output) {
+    let start = out.bytes.len();
     let mut buffer = [0; DIGITS_MAX];
-    let digits = decimal(number, &mut buffer);
+    let digits = decimal(sum.number, &mut buffer);
     if command.flags.has(b'v') {
         out.push(b"VA ");
         out.push_number(digits.len() as u64);
     } else {
         out.push(b"HD");
     }
-    let item = shard.item(id);
+    push_meta_flags(shard, &sum, command, context, out);
+    out.push(b"\r\n");
+    if command.flags.has(b'v') {
+        out.push(digits);
+        out.push(b"\r\n");
+    }
+    if command.quiet() {
+        out.bytes.truncate(start);
+    }
+}
+
+/// Executes and answers the flags in the order of the request.
+fn push_meta_flags(shard: &mut Locked<'_>, sum: &Sum, command: &Command<'_>, context: &Context<'_>, out: &mut Output) {
+    let clock = &context.shared.clock;
+    let expires_at = |exptime: Option<i32>| clock.expires_at(exptime.unwrap_or(0).into());
     for flag in command.flags.iter() {
+        let item = shard.item(sum.id);
         match flag[0] {
+            b'T' => shard.set_expires_at(sum.id, expires_at(command.flags.ttl())),
+            // COMPAT(vivify_in_turn): as for mg.
+            b'N' if sum.made => shard.set_expires_at(sum.id, expires_at(command.flags.vivify())),
             b't' => {
                 out.push(b" t");
                 push_ttl(item.expires_at(), clock.now(), out);
             }
             b'c' => push_flag_number(b" c", item.cas(), out),
-            b'k' => push_key_flag(item.key(), item.key_is_binary(), out),
+            b'k' => push_key_flag(item.key(), item.key_is_binary() || command.flags.has(b'b'), out),
             b'O' => push_opaque(flag, out),
             _ => {}
         }
-    }
-    out.push(b"\r\n");
-    if command.flags.has(b'v') {
-        out.push(digits);
-        out.push(b"\r\n");
     }
 }
 
@@ -161,7 +170,7 @@ pub(super) fn binary(
     let result = run(&mut shard, (packet.key, hash), delta, initial, context);
     match result {
         Ok(_) if packet.quiet => {}
-        Ok((id, number)) => {
+        Ok(Sum { id, number, .. }) => {
             let cas = shard.item(id).cas();
             response(packet, Status::Ok, cas, b"", b"", size_of::<u64>()).encode(&mut out.bytes);
             out.push(&number.to_be_bytes());
@@ -181,24 +190,23 @@ fn run(
     delta: Delta,
     initial: Option<Initial>,
     context: &Context<'_>,
-) -> Result<(ItemId, u64), Refusal> {
+) -> Result<Sum, Refusal> {
     let counters = context.counters;
     match (lookup(shard, key, hash, context), initial) {
         (Ok(id), _) => {
-            let incr = delta.incr;
-            let added = add(shard, id, (key, hash), delta)?;
-            if incr {
+            let sum = add(shard, id, (key, hash), delta)?;
+            if delta.incr {
                 counters.incr_hits.add(1)
             } else {
                 counters.decr_hits.add(1)
             }
-            Ok(added)
+            Ok(sum)
         }
         (Err(_), Some(initial)) => {
             let id = create(shard, key, &initial).map_err(|_| Refusal::NotCreated)?;
             shard.link(id, hash, delta.cas);
             watch_create(shard, key, id, &initial, context);
-            Ok((id, initial.value))
+            Ok(Sum { id, number: initial.value, made: true })
         }
         (Err(_), None) => {
             if delta.incr {
@@ -233,10 +241,11 @@ fn create(shard: &mut Locked<'_>, key: &[u8], initial: &Initial) -> Result<ItemI
     shard.create(&spec, &[Part::Bytes(decimal(initial.value, &mut buffer))])
 }
 
-fn add(shard: &mut Locked<'_>, id: ItemId, (key, hash): (&[u8], Hash), delta: Delta) -> Result<(ItemId, u64), Refusal> {
+fn add(shard: &mut Locked<'_>, id: ItemId, (key, hash): (&[u8], Hash), delta: Delta) -> Result<Sum, Refusal> {
     let item = shard.item(id);
     // COMPAT(no_number_in_chunks): a value in chained chunks is no number, whatever it says.
-    let value = item.value().filter(|_| !item.is_chunked()).ok_or(Refusal::NonNumeric)?;
+    // COMPAT(no_number_before_cas): that, and that it is empty, is found before the cas is compared.
+    let value = item.value().filter(|value| !item.is_chunked() && !value.is_empty()).ok_or(Refusal::NonNumeric)?;
     if delta.compare.is_some_and(|given| given != item.cas() || given == 0) {
         return Err(Refusal::Exists);
     }
@@ -249,9 +258,9 @@ fn add(shard: &mut Locked<'_>, id: ItemId, (key, hash): (&[u8], Hash), delta: De
         true => {
             let cas = delta.cas.unwrap_or_else(|| shard.next_cas());
             shard.set_cas(id, cas);
-            Ok((id, number))
+            Ok(Sum { id, number, made: false })
         }
-        false => Ok((renew(shard, id, (key, hash), digits, delta.cas)?, number)),
+        false => Ok(Sum { id: renew(shard, id, (key, hash), digits, delta.cas)?, number, made: false }),
     }
 }
 

@@ -160,7 +160,7 @@ pub(super) fn meta_get(command: &Command<'_>, context: &mut Context<'_>, out: &m
     let mut shard = context.shared.store.lock(hash);
     let found = lookup(&mut shard, key, hash, context).ok();
     let vivified = match (found, command.flags.vivify()) {
-        (None, Some(exptime)) => vivify(&mut shard, command, key, hash, exptime, context),
+        (None, Some(_)) => vivify(&mut shard, command, key, hash),
         _ => Ok(None),
     };
     match (found, vivified) {
@@ -177,21 +177,9 @@ pub(super) fn meta_get(command: &Command<'_>, context: &mut Context<'_>, out: &m
     }
 }
 
-/// Makes the empty item that `N` asks for.
-fn vivify(
-    shard: &mut Locked<'_>,
-    command: &Command<'_>,
-    key: &[u8],
-    hash: Hash,
-    exptime: i32,
-    context: &Context<'_>,
-) -> Result<Option<ItemId>, ()> {
-    let spec = ItemSpec {
-        key,
-        key_is_binary: command.flags.has(b'b'),
-        client_flags: 0,
-        expires_at: context.shared.clock.expires_at(exptime.into()),
-    };
+/// Makes the empty item that `N` asks for; its TTL comes when `N`'s turn comes among the flags.
+fn vivify(shard: &mut Locked<'_>, command: &Command<'_>, key: &[u8], hash: Hash) -> Result<Option<ItemId>, ()> {
+    let spec = ItemSpec { key, key_is_binary: command.flags.has(b'b'), client_flags: 0, expires_at: 0 };
     let id = shard.create(&spec, &[]).map_err(|_| ())?;
     shard.link(id, hash, command.flags.cas());
     Ok(Some(id))
@@ -231,7 +219,7 @@ fn answer_meta(
     }
     let touch = command.flags.has(b'T');
     count_hit_meta(shard, id, made, touch, context);
-    if !made && !command.flags.has(b'u') {
+    if !command.flags.has(b'u') {
         shard.bump(id);
     }
 }
@@ -252,6 +240,8 @@ fn push_meta_flags(
         let item = shard.item(id);
         match flag[0] {
             b'T' => shard.set_expires_at(id, clock.expires_at(command.flags.ttl().unwrap_or(0).into())),
+            // COMPAT(vivify_in_turn): a `t` or `T` before it still finds, and sets, an item that never expires.
+            b'N' if made => shard.set_expires_at(id, clock.expires_at(command.flags.vivify().unwrap_or(0).into())),
             b'R' if !made && !item.is_win_sent() && item.expires_at() != 0 => {
                 won |= item.expires_at() < clock.expires_at(command.flags.recache().unwrap_or(0).into());
             }
@@ -338,19 +328,19 @@ fn count_hit_meta(shard: &mut Locked<'_>, id: ItemId, made: bool, touch: bool, c
     count_get_meta(true, touch, context);
 }
 
-// COMPAT(mg_counts): every mg counts in cmd_get; one that finds its item and has `T` counts as a touch and not
-// as a hit. One that makes its item counts as a hit.
+// COMPAT(mg_counts): a hit with `T` counts as a touch, in place of a get. An mg that makes its item hits it.
 fn count_get_meta(hit: bool, touch: bool, context: &Context<'_>) {
     let counters = context.counters;
-    counters.get_cmds.add(1);
     match (hit, touch) {
         (true, true) => {
             counters.touch_cmds.add(1);
             counters.touch_hits.add(1);
+            return;
         }
         (true, false) => counters.get_hits.add(1),
         (false, _) => counters.get_misses.add(1),
     }
+    counters.get_cmds.add(1);
 }
 
 /// me.
@@ -366,7 +356,10 @@ pub(super) fn meta_debug(command: &Command<'_>, context: &mut Context<'_>, out: 
     };
     let (item, now) = (shard.item(id), context.shared.clock.now());
     out.push(b"ME ");
-    out.push(command.wire_key);
+    match item.key_is_binary() {
+        true => base64::encode(key, &mut out.bytes),
+        false => out.push(key),
+    }
     out.push(b" exp=");
     push_ttl(item.expires_at(), now, out);
     out.push(b" la=");

@@ -223,11 +223,49 @@ fn compat_ttl_wraps() {
 }
 
 #[test]
+fn compat_vivify_in_turn() {
+    Server::new().table(&[
+        ("mg a t N30|mg a t|mg b T90 N30 t|mg c N30 T90 t|", "HD t-1 W|HD t30 Z|HD t30 W|HD t90 W|"),
+        ("ma n t N30|ma n t|ma m T90 N30 t|ma o N30 T90 t|", "HD t-1|HD t30|HD t30|HD t90|"),
+        ("mg d N30|mg d h|mg e N30 u|mg e h|", "HD W|HD h1 Z|HD W|HD h0 Z|"),
+    ]);
+}
+
+#[test]
+fn compat_no_number_before_cas() {
+    Server::new().table(&[
+        ("ms n 0||ma n C9|", "HD|CLIENT_ERROR cannot increment or decrement non-numeric value|"),
+        ("ms n 3|abc|ma n C9|", "HD|EX|"),
+    ]);
+}
+
+#[test]
+fn compat_binary_add_with_cas() {
+    let server = Server::new();
+    let add = |cas| server.ask_binary(&packet(2, &[0; 8], "a", "x", cas)).status;
+    assert_eq!(add(9), 1);
+    let stored = server.ask_binary(&packet(1, &[0; 8], "a", "x", 0));
+    assert_eq!((add(stored.cas + 1), add(stored.cas)), (2, 0));
+    assert_eq!(server.ask_binary(&packet(3, &[0; 8], "b", "x", 9)).status, 1);
+}
+
+#[test]
+fn a_cas_and_i() {
+    let server = Server::new();
+    server.table(&[
+        ("ms a 1 E10|x|ms a 1 MA C9 I|y|ms a 1 C0 I|y|ms a 1 C9 I E11|z|", "HD|EX|EX|HD|"),
+        ("mg a v c|", "VA 1 c11 X W|z|"),
+    ]);
+    let totals = server.shared.stats.totals();
+    assert_eq!((totals.cas_hits, totals.cas_badval), (1, 1));
+}
+
+#[test]
 fn compat_mg_counts() {
     let server = Server::new();
     server.ask("mg v N30|mg v T50|mg u T50|mg v|me v|");
     let totals = server.shared.stats.totals();
-    assert_eq!((totals.get_cmds, totals.get_hits, totals.get_misses), (4, 2, 1));
+    assert_eq!((totals.get_cmds, totals.get_hits, totals.get_misses), (3, 2, 1));
     assert_eq!((totals.touch_cmds, totals.touch_hits, totals.touch_misses, totals.meta_cmds), (1, 1, 0, 1));
 }
 

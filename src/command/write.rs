@@ -172,7 +172,12 @@ fn binary_order<'a>(packet: &'a Packet<'_>, context: &Context<'_>) -> Order<'a> 
     let Op::Store { mode, client_flags, exptime } = packet.op else {
         unreachable!("the parser gives only stores a body");
     };
-    let compare = (packet.cas != 0 && mode != Mode::Add).then_some(packet.cas);
+    let compare = (packet.cas != 0).then_some(packet.cas);
+    let mode = match mode {
+        // COMPAT(binary_add_with_cas): a cas makes one command of Set, Add and Replace.
+        Mode::Add | Mode::Replace if compare.is_some() => Mode::Set,
+        mode => mode,
+    };
     let expires_at = context.shared.clock.expires_at(exptime.into());
     Order { client_flags, expires_at, compare, ..plain_order(mode, packet.key) }
 }
@@ -245,7 +250,7 @@ fn meet(
         Mode::Append | Mode::Prepend => {}
     }
     match (fits, order.mode) {
-        (Fits::No, _) => (Outcome::Exists, None),
+        (Fits::No, _) | (Fits::Stale, Mode::Append | Mode::Prepend) => (Outcome::Exists, None),
         (_, Mode::Append) => join(shard, order, (old, cas), [Part::Value(old), Part::Value(new)]),
         (_, Mode::Prepend) => join(shard, order, (old, cas), [Part::Value(new), Part::Value(old)]),
         (Fits::Stale, _) => {
@@ -296,7 +301,7 @@ fn compare(shard: &Locked<'_>, order: &Order<'_>, old: ItemId) -> Fits {
     match order.compare {
         None => Fits::Yes,
         Some(given) if given == cas && given != 0 => Fits::Yes,
-        Some(given) if order.invalidate && given < cas => Fits::Stale,
+        Some(given) if order.invalidate && given < cas && given != 0 => Fits::Stale,
         Some(_) => Fits::No,
     }
 }
@@ -306,11 +311,11 @@ fn count_cas(shard: &mut Locked<'_>, order: &Order<'_>, old: ItemId, fits: Fits,
         return;
     }
     match fits {
-        Fits::Yes => {
+        Fits::Yes | Fits::Stale => {
             context.counters.cas_hits.add(1);
             shard.count(old, ClassCounter::CasHits);
         }
-        Fits::No | Fits::Stale => {
+        Fits::No => {
             context.counters.cas_badval.add(1);
             shard.count(old, ClassCounter::CasBadval);
         }
@@ -363,7 +368,7 @@ fn refuse_memory(header: &StoreHeader<'_>, order: &Order<'_>, outcome: Outcome, 
     let deletes = match header {
         StoreHeader::Text(store) => store.mode == Mode::Set && store.compare.is_none(),
         StoreHeader::Meta(_) => true,
-        StoreHeader::Binary(_) => order.mode == Mode::Set,
+        StoreHeader::Binary(packet) => matches!(packet.op, Op::Store { mode: Mode::Set, .. }),
     };
     if !matches!(header, StoreHeader::Binary(_)) {
         match outcome {
@@ -455,8 +460,9 @@ fn binary_reply(packet: &Packet<'_>, done: &Done, out: &mut Output) {
     let status = match (done.outcome, mode) {
         (Outcome::Stored, _) if packet.quiet => return,
         (Outcome::Stored, _) => return response(packet, Status::Ok, done.cas, b"", b"", 0).encode(&mut out.bytes),
-        (Outcome::Exists, _) | (_, Mode::Add) => Status::Exists,
+        (Outcome::Exists, _) => Status::Exists,
         (Outcome::NotFound, _) | (_, Mode::Replace) => Status::NotFound,
+        (_, Mode::Add) => Status::Exists,
         _ => Status::NotStored,
     };
     respond(packet, status, out);
