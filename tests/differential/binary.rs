@@ -56,8 +56,9 @@ fn flags_and_exptime(rng: &mut Rng) -> Vec<u8> {
     [flags.to_be_bytes(), exptime(rng)].concat()
 }
 
+/// Unsigned here: what has expired is a time long ago.
 fn exptime(rng: &mut Rng) -> [u8; 4] {
-    (keys::exptime(rng).parse::<i64>().expect("a number") as u32).to_be_bytes()
+    keys::exptime(rng).parse().unwrap_or(keys::LONG_AGO).to_be_bytes()
 }
 
 fn store(rng: &mut Rng) -> Command {
@@ -84,7 +85,7 @@ fn compared(rng: &mut Rng, mut command: Command, index: usize) -> Command {
 }
 
 fn append(rng: &mut Rng) -> Command {
-    let index = keys::any(rng);
+    let index = keys::joined(rng);
     let (op, twin) = rng.pick(&[(0x0e, 0x19), (0x0f, 0x1a)]);
     let mut packet = Packet::new(quiet(rng, op, twin), &keys::key(index), b"");
     packet.value = keys::value(rng, index);

@@ -18,6 +18,9 @@ const UNSPEAKABLE: usize = 18;
 /// How many keys there are.
 pub const KEYS: usize = 19;
 
+/// An absolute exptime that has passed.
+pub const LONG_AGO: u32 = 2_592_001;
+
 /// Longest value that fits with a 4-byte key and no client flags, by the recording: 3 bytes of key leave 1048514.
 const LARGEST_VALUE: usize = 1_048_513;
 
@@ -55,7 +58,24 @@ fn frequent(rng: &mut Rng, below: usize) -> usize {
 
 /// A key that mostly holds a number.
 pub fn number(rng: &mut Rng) -> usize {
-    if rng.one_in(10) { speakable(rng) } else { NUMBERS + rng.below(LARGE - NUMBERS) }
+    if rng.one_in(10) { joined(rng) } else { NUMBERS + rng.below(LARGE - NUMBERS) }
+}
+
+/// A key to append and prepend to. Not one with items whose key came as base64, which 1.6.18 forgets when it
+/// joins, and not a number, which could come to 2^63.
+pub fn joined(rng: &mut Rng) -> usize {
+    let index = speakable(rng);
+    if can_be_joined(index) { index } else { 0 }
+}
+
+/// Whether this is one of those.
+pub fn can_be_joined(index: usize) -> bool {
+    !is_base64(index) && !(NUMBERS..LARGE).contains(&index)
+}
+
+/// Whether items are stored under this key in base64, too.
+pub fn is_base64(index: usize) -> bool {
+    index == 14 || index == UNSPEAKABLE
 }
 
 fn is_large(index: usize) -> bool {
@@ -133,7 +153,7 @@ pub fn exptime(rng: &mut Rng) -> String {
     let far = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()) + 100_000;
     match rng.below(24) {
         0 => "-1".into(),
-        1 => "2592001".into(),
+        1 => LONG_AGO.to_string(),
         2 => "2592000".into(),
         3 => far.to_string(),
         4 | 5 => "1000".into(),
