@@ -321,7 +321,6 @@ impl Shard {
     pub fn preallocate(&mut self, bytes: u64) -> bool {
         let page = self.core.config.page_size;
         let len = (bytes as usize / page).max(1) * page;
-        self.window.prefer_huge_pages();
         if len > self.window.capacity() - page || !self.window.extend(page + len) {
             return false;
         }

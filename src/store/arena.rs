@@ -32,10 +32,10 @@ pub const UNIT: usize = 8;
 /// Bytes that 32-bit ids reach.
 pub const WINDOW_MAX: usize = UNIT << 32;
 
-/// Memory is made usable in multiples of the system's page.
+/// Lengths are multiples of the system's page.
 const SYSTEM_PAGE: usize = 4096;
 
-/// Ranges begin on this boundary, so that huge pages fit.
+/// Ranges begin on this boundary and are made usable in steps of it, so that huge pages fit.
 const ALIGN: usize = 2 << 20;
 
 /// A type of which any bytes are a value.
@@ -79,14 +79,14 @@ impl Map {
 
     /// Makes bytes up to `end` usable; false when the system has no memory or the range ends before.
     fn extend(&mut self, end: usize) -> bool {
-        let end = end.next_multiple_of(SYSTEM_PAGE);
         if end <= self.usable {
             return true;
         }
-        if end > self.len || !commit(self.at(self.usable), end - self.usable) {
+        let stepped = end.next_multiple_of(ALIGN).min(self.len);
+        if end > self.len || !commit(self.at(self.usable), stepped - self.usable) {
             return false;
         }
-        self.usable = end;
+        self.usable = stepped;
         true
     }
 
@@ -104,7 +104,7 @@ impl Map {
 
     fn discard(&mut self, offset: usize, len: usize) {
         self.check(offset, len);
-        if offset % SYSTEM_PAGE == 0 && len % SYSTEM_PAGE == 0 {
+        if offset.is_multiple_of(SYSTEM_PAGE) && len.is_multiple_of(SYSTEM_PAGE) {
             discard(self.at(offset), len);
         }
     }
@@ -141,7 +141,7 @@ impl Window {
     }
 
     /// Asks for huge pages behind the whole window.
-    pub fn prefer_huge_pages(&mut self) {
+    pub fn prefer_huge_pages(&self) {
         huge(self.map.base, self.map.len);
     }
 
@@ -283,6 +283,11 @@ impl<T: Plain> Region<T> {
         true
     }
 
+    /// Asks for huge pages behind the whole region.
+    pub fn prefer_huge_pages(&self) {
+        huge(self.map.base, self.map.len);
+    }
+
     /// Elements usable.
     pub fn len(&self) -> usize {
         self.len
@@ -402,7 +407,7 @@ mod tests {
     fn an_id_outside_stops_the_process() {
         let mut window = Window::new(1 << 20).unwrap();
         assert!(window.extend(4096));
-        window.header(4096 / 8 - 1);
+        window.header((1 << 20) / 8 - 1);
     }
 
     #[test]

@@ -6,15 +6,6 @@ use super::shard::Shard;
 use super::slab::CLASSES;
 use std::collections::BTreeSet;
 
-/// Says what is wrong unless the condition holds.
-macro_rules! ensure {
-    ($condition:expr, $($what:tt)+) => {
-        if !$condition {
-            return Err(format!($($what)+));
-        }
-    };
-}
-
 impl Store {
     /// Checks every structure of every shard against every other. For tests and debugging: it is slow.
     pub fn check(&self) -> Result<(), String> {
@@ -24,7 +15,7 @@ impl Store {
             pages += shard.slab.classes.iter().map(|class| class.pages).sum::<u64>();
         }
         let taken = self.core.pool.taken() / self.core.config.page_size as u64;
-        ensure!(pages == taken, "{taken} pages were taken, {pages} are there");
+        ensure(pages == taken, || format!("{taken} pages were taken, {pages} are there"))?;
         Ok(())
     }
 }
@@ -36,7 +27,7 @@ impl Shard {
         let free = self.check_free_lists()?;
         self.check_pages(&linked, &free)?;
         for cursor in &self.cursors {
-            ensure!(cursor.at == 0 || linked.contains(&cursor.at), "a cursor stands on {}", cursor.at);
+            ensure(cursor.at == 0 || linked.contains(&cursor.at), || format!("a cursor stands on {}", cursor.at))?;
         }
         Ok(())
     }
@@ -50,22 +41,28 @@ impl Shard {
             let (mut id, mut before, mut count, mut bytes) = (list.head, 0, 0, 0);
             while id != 0 {
                 let chunk = self.window.chunk(id);
-                ensure!(linked.insert(id), "{id} is in two lists");
-                ensure!(chunk.is(state::LINKED) && !chunk.is(state::FREE | state::PIECE), "{id} is not linked");
-                ensure!(chunk.lru() == at % 4, "{id} has another list in its state");
-                ensure!(usize::from(self.listed_class(id, chunk)) == at / 4, "{id} is in another class's list");
-                ensure!(chunk.prev == before, "{id} has a wrong prev");
+                ensure(linked.insert(id), || format!("{id} is in two lists"))?;
+                ensure(chunk.is(state::LINKED) && !chunk.is(state::FREE | state::PIECE), || {
+                    format!("{id} is not linked")
+                })?;
+                ensure(chunk.lru() == at % 4, || format!("{id} has another list in its state"))?;
+                ensure(usize::from(self.listed_class(id, chunk)) == at / 4, || {
+                    format!("{id} is in another class's list")
+                })?;
+                ensure(chunk.prev == before, || format!("{id} has a wrong prev"))?;
                 let size = self.item(id).size();
                 *by_size.entry(size.div_ceil(32)).or_insert(0) += 1;
                 (count, bytes) = (count + 1, bytes + size as u64);
                 (before, id) = (id, chunk.next);
             }
-            ensure!(list.tail == before, "list {at} ends in {before}, not {}", list.tail);
-            ensure!((list.count, list.bytes) == (count, bytes), "list {at} has {count} items, {bytes} bytes: {list:?}");
+            ensure(list.tail == before, || format!("list {at} ends in {before}, not {}", list.tail))?;
+            ensure((list.count, list.bytes) == (count, bytes), || {
+                format!("list {at} has {count} items, {bytes} bytes: {list:?}")
+            })?;
             all_bytes += bytes;
         }
-        ensure!(self.bytes == all_bytes, "{all_bytes} bytes, counted {}", self.bytes);
-        ensure!(self.sizes.as_ref().is_none_or(|sizes| *sizes == by_size), "sizes are miscounted");
+        ensure(self.bytes == all_bytes, || format!("{all_bytes} bytes, counted {}", self.bytes))?;
+        ensure(self.sizes.as_ref().is_none_or(|sizes| *sizes == by_size), || "sizes are miscounted".to_string())?;
         Ok(linked)
     }
 
@@ -74,11 +71,13 @@ impl Shard {
         self.table.visit(0, 1, |id| {
             seen.insert(id);
         });
-        ensure!(seen == *linked, "table and lists differ: {:?}", seen.symmetric_difference(linked).collect::<Vec<_>>());
-        ensure!(self.table.items() == seen.len(), "{} items, counted {}", seen.len(), self.table.items());
+        ensure(seen == *linked, || {
+            format!("table and lists differ: {:?}", seen.symmetric_difference(linked).collect::<Vec<_>>())
+        })?;
+        ensure(self.table.items() == seen.len(), || format!("{} items, counted {}", seen.len(), self.table.items()))?;
         for &id in linked {
             let found = self.table.find(self.core.hash(self.key(id)), |other| other == id);
-            ensure!(found == Some(id), "{id} is in the wrong bucket");
+            ensure(found == Some(id), || format!("{id} is in the wrong bucket"))?;
         }
         Ok(())
     }
@@ -89,12 +88,14 @@ impl Shard {
             let (mut id, mut before, mut count) = (chunks.free, 0, 0);
             while id != 0 {
                 let chunk = self.window.chunk(id);
-                ensure!(free.insert(id), "{id} is free twice");
-                ensure!(chunk.is(state::FREE) && chunk.prev == before, "{id} is in a free list: {chunk:?}");
-                ensure!(usize::from(self.slab.class_of(id)) == class, "{id} is in another class's free list");
+                ensure(free.insert(id), || format!("{id} is free twice"))?;
+                ensure(chunk.is(state::FREE) && chunk.prev == before, || format!("{id} is in a free list: {chunk:?}"))?;
+                ensure(usize::from(self.slab.class_of(id)) == class, || {
+                    format!("{id} is in another class's free list")
+                })?;
                 (before, id, count) = (id, chunk.next, count + 1);
             }
-            ensure!(chunks.free_count == count, "class {class} has {count} free chunks: {chunks:?}");
+            ensure(chunks.free_count == count, || format!("class {class} has {count} free chunks: {chunks:?}"))?;
         }
         Ok(free)
     }
@@ -115,29 +116,31 @@ impl Shard {
                 used += 1;
                 self.check_used(id, linked)?;
             }
-            ensure!(page.used == used, "page {number} has {used} used chunks: {page:?}");
+            ensure(page.used == used, || format!("page {number} has {used} used chunks: {page:?}"))?;
             let (pages, all_used) = &mut totals[usize::from(page.class)];
             (*pages, *all_used) = (*pages + 1, *all_used + u64::from(used));
         }
         for (class, chunks) in self.slab.classes.iter().enumerate() {
-            ensure!((chunks.pages, chunks.used) == totals[class], "class {class} is {:?}: {chunks:?}", totals[class]);
+            ensure((chunks.pages, chunks.used) == totals[class], || {
+                format!("class {class} is {:?}: {chunks:?}", totals[class])
+            })?;
         }
         Ok(())
     }
 
     fn check_used(&self, id: u32, linked: &BTreeSet<u32>) -> Result<(), String> {
         let chunk = self.window.chunk(id);
-        ensure!(!chunk.is(state::FREE), "{id} is free and in no list");
+        ensure(!chunk.is(state::FREE), || format!("{id} is free and in no list"))?;
         if chunk.is(state::PIECE) {
             let mut piece = self.chain(chunk.len).0;
             while piece != 0 && piece != id {
                 piece = self.window.chunk(piece).next;
             }
-            ensure!(piece == id, "piece {id} is not in the chain of {}", chunk.len);
+            ensure(piece == id, || format!("piece {id} is not in the chain of {}", chunk.len))?;
             return Ok(());
         }
-        ensure!(chunk.is(state::LINKED) == linked.contains(&id), "{id} is not where its state says");
-        ensure!(chunk.is(state::LINKED) || chunk.pins > 0, "{id} is lost");
+        ensure(chunk.is(state::LINKED) == linked.contains(&id), || format!("{id} is not where its state says"))?;
+        ensure(chunk.is(state::LINKED) || chunk.pins > 0, || format!("{id} is lost"))?;
         if chunk.is(state::CHUNKED) {
             self.check_chain(id)?;
         }
@@ -149,10 +152,17 @@ impl Shard {
         let (mut piece, mut before) = (first, 0);
         while piece != 0 {
             let chunk = self.window.chunk(piece);
-            ensure!(chunk.is(state::PIECE) && chunk.len == id && chunk.prev == before, "{piece} is in {id}: {chunk:?}");
+            ensure(chunk.is(state::PIECE) && chunk.len == id && chunk.prev == before, || {
+                format!("{piece} is in {id}: {chunk:?}")
+            })?;
             (before, piece) = (piece, chunk.next);
         }
-        ensure!(before == last, "the chain of {id} ends in {before}, not {last}");
+        ensure(before == last, || format!("the chain of {id} ends in {before}, not {last}"))?;
         Ok(())
     }
+}
+
+/// Says what is wrong unless the condition holds.
+fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(what()) }
 }

@@ -224,7 +224,7 @@ impl<'a> Item<'a> {
         Item { shard, id, header }
     }
 
-    #[inline]
+    #[cfg(test)]
     pub(super) fn header(&self) -> &'a Header {
         self.header
     }

@@ -345,6 +345,15 @@ impl Store {
         slot.prefetcher.line(table::address(hash, slot.buckets.load(Ordering::Relaxed)));
     }
 
+    /// Hints the CPU to fetch the item of `hash`, a little after [`Store::prefetch`] has fetched the way to it. Does
+    /// nothing when the shard is locked just now.
+    #[inline]
+    pub fn prefetch_item(&self, hash: Hash) {
+        if let Ok(shard) = self.slots[self.shard_of(hash)].shard.try_lock() {
+            shard.table.candidates(hash, |id| shard.window.prefetch(id));
+        }
+    }
+
     /// Locks the shard of `hash`.
     #[inline]
     pub fn lock(self: &Arc<Store>, hash: Hash) -> Locked<'_> {
@@ -409,6 +418,11 @@ impl Slot {
         let table = Table::new((buckets / shards).max(1), config.hash_expand, window / WINDOW_PER_BUCKET)?;
         let (prefetcher, buckets) = (table.prefetcher(), AtomicUsize::new(table.buckets()));
         let mut shard = Shard::new(core.clone(), tuning.clone(), window, table)?;
+        // A random get of 4 million items takes 0.5 us instead of 0.75. A small cache would rather stay small.
+        if config.preallocate || config.memory_limit / shards as u64 >= SHARD_MIN_BYTES {
+            shard.window.prefer_huge_pages();
+            shard.table.prefer_huge_pages();
+        }
         if config.preallocate && !shard.preallocate(config.memory_limit / shards as u64) {
             return Err(std::io::ErrorKind::OutOfMemory.into());
         }
@@ -420,7 +434,7 @@ fn validate(config: &StoreConfig) -> Result<(), String> {
     let chunk_max = config.slab_chunk_max;
     let problem = if !config.page_size.is_power_of_two() || config.page_size < 1024 {
         "the page size is not a power of two of at least 1024"
-    } else if chunk_max > config.page_size || chunk_max < 512 || chunk_max % 8 != 0 {
+    } else if chunk_max > config.page_size || chunk_max < 512 || !chunk_max.is_multiple_of(8) {
         "slab_chunk_max is not a multiple of 8 between 512 and the page size"
     } else if config.item_size_max > 1 << 30 {
         "item_size_max is above 1 GiB"

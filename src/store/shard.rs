@@ -187,7 +187,7 @@ impl Shard {
     pub fn link(&mut self, id: u32, hash: Hash, cas: Option<u64>) {
         self.enlist(id, cas);
         let Shard { table, window, core, .. } = self;
-        table.insert(hash, id, |other| core.hash(key_in(window, other)));
+        table.insert(hash, id, |other| core.hash(key_in(window, other)), |other| window.prefetch(other));
     }
 
     /// Puts a floating item in the place of a linked one with the same key.

@@ -105,7 +105,7 @@ fn native(config: &StoreConfig, shards: usize) -> Vec<u32> {
     let mut sizes = stepped(first, config, |size| if size < FINE_MAX { fine } else { FACTOR });
     for size in &mut sizes {
         let per_page = config.page_size as u32 / *size;
-        *size = config.page_size as u32 / per_page & !7;
+        *size = (config.page_size as u32 / per_page) & !7;
     }
     sizes.dedup();
     sizes.retain(|&size| (size as usize) < config.slab_chunk_max);
@@ -438,7 +438,7 @@ mod tests {
             assert_eq!(classes.size(1), 48);
             assert_eq!(classes.size(classes.largest()), 512 << 10);
             for class in 2..=classes.largest() {
-                assert!(classes.size(class) > classes.size(class - 1) && classes.size(class) % 8 == 0);
+                assert!(classes.size(class) > classes.size(class - 1) && classes.size(class).is_multiple_of(8));
             }
         }
     }

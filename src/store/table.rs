@@ -108,6 +108,11 @@ impl Table {
         Ok(table)
     }
 
+    /// Asks for huge pages.
+    pub fn prefer_huge_pages(&self) {
+        self.buckets.prefer_huge_pages();
+    }
+
     /// Buckets, without those of overflow.
     #[inline]
     pub fn buckets(&self) -> usize {
@@ -145,12 +150,27 @@ impl Table {
         }
     }
 
-    /// Adds an item. False when there is no memory for another bucket; then nothing changed.
-    pub fn insert(&mut self, hash: Hash, id: u32, rehash: impl Fn(u32) -> Hash) {
+    /// Calls `each` with the items that [`Table::find`] would ask about first.
+    #[inline]
+    pub fn candidates(&self, hash: Hash, mut each: impl FnMut(u32)) {
+        let bucket = self.buckets.get(address(hash, self.buckets.len()));
+        let mut mask = bucket.matches(tag(hash));
+        while mask != 0 {
+            each(bucket.ids[mask.trailing_zeros() as usize % 16]);
+            mask &= mask - 1;
+        }
+    }
+
+    /// Adds an item, and a bucket when it is time for one. `rehash` gives the hash of an item, and `soon` is told
+    /// of items that the next calls of `rehash` will be for.
+    pub fn insert(&mut self, hash: Hash, id: u32, rehash: impl Fn(u32) -> Hash, soon: impl Fn(u32)) {
         self.put(address(hash, self.buckets.len()), tag(hash), id);
         self.items += 1;
         if self.wants_growth() {
             self.split(rehash);
+            // About LOAD inserts from now these are read: without this, each waits for memory in its turn.
+            let next = self.splits_next();
+            self.buckets.get(next).ids.iter().filter(|&&id| id != 0).for_each(|&id| soon(id));
         }
     }
 
@@ -277,12 +297,11 @@ impl Table {
 
     /// Adds one bucket. Does nothing when there is no memory for it.
     pub fn split(&mut self, rehash: impl Fn(u32) -> Hash) {
-        let new = self.buckets.len();
+        let (old, new) = (self.splits_next(), self.buckets.len());
         if !self.buckets.extend(new + 1) {
             self.grows = false;
             return;
         }
-        let old = new - (new + 1).next_power_of_two() / 2;
         let mut moving = std::mem::take(&mut self.moving);
         self.drain(old, &mut moving);
         for (tag, id) in moving.drain(..) {
@@ -291,6 +310,11 @@ impl Table {
             self.put(to, tag, id);
         }
         self.moving = moving;
+    }
+
+    fn splits_next(&self) -> usize {
+        let new = self.buckets.len();
+        new - (new + 1).next_power_of_two() / 2
     }
 
     fn drain(&mut self, index: usize, into: &mut Vec<(u8, u32)>) {
@@ -336,7 +360,7 @@ mod tests {
     fn grows_and_forgets_nothing() {
         let mut table = Table::new(1, true, 1 << 16).unwrap();
         for id in 1..=20_000 {
-            table.insert(hash_of(id), id, hash_of);
+            table.insert(hash_of(id), id, hash_of, |_| ());
         }
         assert_eq!(table.buckets(), 20_000_usize.div_ceil(LOAD));
         for id in 1..=20_000 {
@@ -357,7 +381,7 @@ mod tests {
     fn one_bucket_takes_all_when_it_may_not_grow() {
         let mut table = Table::new(1, false, 1).unwrap();
         // One bucket, one tag: the longest chain there can be.
-        (1..=100).for_each(|id| table.insert(Hash(0), id, |_| Hash(0)));
+        (1..=100).for_each(|id| table.insert(Hash(0), id, |_| Hash(0), |_| ()));
         (1..=100).rev().for_each(|id| table.remove(Hash(0), id));
         assert_eq!((table.items(), table.at(Place::Bucket(0)).overflow), (0, 0));
         assert!(table.at(Place::Bucket(0)).is_empty());
@@ -366,13 +390,13 @@ mod tests {
     #[test]
     fn a_walk_sees_each_item_once_while_the_table_grows() {
         let mut table = Table::new(5, true, 1 << 16).unwrap();
-        (1..=40).for_each(|id| table.insert(hash_of(id), id, hash_of));
+        (1..=40).for_each(|id| table.insert(hash_of(id), id, hash_of, |_| ()));
         let size = table.buckets().next_power_of_two() / 2;
         let mut seen = BTreeMap::new();
         for at in 0..size {
             table.visit(at, size, |id| *seen.entry(id).or_insert(0) += 1);
             let from = 1000 * (at as u32 + 1);
-            (from..from + 100).for_each(|id| table.insert(hash_of(id), id, hash_of));
+            (from..from + 100).for_each(|id| table.insert(hash_of(id), id, hash_of, |_| ()));
         }
         assert!((1..=40).all(|id| seen.get(&id) == Some(&1)));
         assert!(seen.values().all(|&times| times == 1));
