@@ -92,6 +92,46 @@ pub fn decimal(mut number: u64, buffer: &mut [u8; DIGITS_MAX]) -> &[u8] {
     }
 }
 
+/// Bytes of three numbers with a blank each, and a line end.
+const DECIMALS_MAX: usize = 3 * (DIGITS_MAX + 1) + 2;
+
+/// Up to three numbers, each after a blank, and a line end: written from the end, so that no digit is moved
+/// and the output grows once.
+#[derive(Debug)]
+pub(super) struct Decimals {
+    buffer: [u8; DECIMALS_MAX],
+    start: usize,
+}
+
+impl Decimals {
+    /// Just the line end.
+    #[inline]
+    pub(super) fn new(end: &[u8; 2]) -> Decimals {
+        let mut buffer = [0; DECIMALS_MAX];
+        let start = DECIMALS_MAX - end.len();
+        buffer[start..].copy_from_slice(end);
+        Decimals { buffer, start }
+    }
+
+    /// Puts a blank and a number in front.
+    #[inline]
+    pub(super) fn put(&mut self, mut number: u64) {
+        while number >= 10 {
+            self.start -= 1;
+            self.buffer[self.start] = b'0' + (number % 10) as u8;
+            number /= 10;
+        }
+        self.start -= 2;
+        self.buffer[self.start] = b' ';
+        self.buffer[self.start + 1] = b'0' + number as u8;
+    }
+
+    #[inline]
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.buffer[self.start..]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,5 +141,14 @@ mod tests {
         for number in [0, 7, 10, 99, 12345678909, u64::MAX] {
             assert_eq!(decimal(number, &mut [0; DIGITS_MAX]), number.to_string().as_bytes());
         }
+    }
+
+    #[test]
+    fn three_decimals() {
+        let mut line = Decimals::new(b"\r\n");
+        line.put(u64::MAX);
+        line.put(0);
+        line.put(u64::MAX);
+        assert_eq!(line.bytes(), b" 18446744073709551615 0 18446744073709551615\r\n");
     }
 }

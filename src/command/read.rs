@@ -1,5 +1,6 @@
 //! get, gets, gat, gats, touch, mg, me, and the binary gets and touches.
 
+use super::output::Decimals;
 use super::{Context, Next, Output, count_prefix, lookup, push_ttl, respond, response};
 use crate::protocol::binary::{Packet, Status};
 use crate::protocol::meta::Command;
@@ -17,12 +18,12 @@ const PART: usize = 256 * 1024;
 /// get, gets, gat, gats.
 pub(super) fn get(get: &text::Get<'_>, context: &mut Context<'_>, out: &mut Output) -> Next {
     let expires_at = get.exptime.map(|exptime| context.shared.clock.expires_at(exptime.into()));
-    let mut words = token::words(&get.keys[context.resume..]);
-    if let Some(key) = only(&words) {
-        answer(key, context.shared.store.hash(key), get.with_cas, expires_at, context, out);
+    if get.single {
+        answer(get.keys, context.shared.store.hash(get.keys), get.with_cas, expires_at, context, out);
         out.push(b"END\r\n");
         return Next::Continue;
     }
+    let mut words = token::words(&get.keys[context.resume..]);
     let mut produced = 0;
     loop {
         let mut batch = [(&b""[..], Hash(0)); BATCH];
@@ -44,13 +45,6 @@ pub(super) fn get(get: &text::Get<'_>, context: &mut Context<'_>, out: &mut Outp
             return Next::More(get.keys.len() - words.rest().len());
         }
     }
-}
-
-/// The key of a line that has just one: the common case, spared the batch.
-#[inline]
-fn only<'a>(words: &token::Words<'a>) -> Option<&'a [u8]> {
-    let mut words = words.clone();
-    words.next().filter(|_| words.rest().is_empty())
 }
 
 /// Answers one key of a get; the bytes that took, 0 for a miss.
@@ -79,18 +73,18 @@ fn answer(
     key.len() + len
 }
 
+/// `VALUE <key> <client flags> <length> [<cas>]`.
+#[inline]
 fn push_value_line(key: &[u8], item: &Item<'_>, with_cas: bool, out: &mut Output) {
+    let mut tail = Decimals::new(b"\r\n");
+    if with_cas {
+        tail.put(item.cas());
+    }
+    tail.put(item.value_len() as u64);
+    tail.put(item.client_flags().into());
     out.push(b"VALUE ");
     out.push(key);
-    out.push(b" ");
-    out.push_number(item.client_flags().into());
-    out.push(b" ");
-    out.push_number(item.value_len() as u64);
-    if with_cas {
-        out.push(b" ");
-        out.push_number(item.cas());
-    }
-    out.push(b"\r\n");
+    out.push(tail.bytes());
 }
 
 /// Notes a fetch in the item, under the shard's lock.
