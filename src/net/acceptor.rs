@@ -10,8 +10,6 @@
 //! Invariants: while paused nothing is accepted and nothing spins: the last `Slot` to go wakes the acceptor. Only
 //! the acceptor adds to the count of connections, so testing it and then adding needs no lock.
 //!
-//! The acceptor also keeps the clock: it is the one thread that never has much to do.
-//!
 //! Not here: how sockets are bound (`listen`).
 
 use super::conn::Reason;
@@ -35,9 +33,8 @@ use std::time::{Duration, Instant};
 /// Accepts from one listener before the others get theirs.
 const ACCEPTS_PER_TURN: usize = 64;
 
-/// How often the clock is brought up to date, and how long accepting stays paused for want of something other than
-/// a slot (descriptors, memory), whose return nobody announces.
-const TICK: Duration = Duration::from_millis(100);
+/// How long accepting stays paused for want of something whose return nobody announces (descriptors, memory).
+const RETRY: Duration = Duration::from_millis(100);
 
 /// What one too many is told.
 const TOO_MANY: &[u8] = b"ERROR Too many open connections\r\n";
@@ -63,7 +60,14 @@ pub struct Acceptor {
     listeners: Vec<Waiting>,
     inboxes: Vec<Inbox>,
     next: usize,
-    paused: Option<Instant>,
+    paused: Option<Pause>,
+}
+
+#[derive(Debug)]
+struct Pause {
+    since: Instant,
+    /// Who came when there was no slot, and by which listener: that somebody waits is known only by accepting.
+    held: Option<(usize, Stream, Option<SocketAddr>)>,
 }
 
 #[derive(Debug)]
@@ -133,10 +137,9 @@ impl Acceptor {
     pub fn run(mut self) {
         let mut events = Events::with_capacity(self.listeners.len() + 1);
         loop {
-            if let Err(error) = self.poll.poll(&mut events, Some(self.timeout())) {
+            if let Err(error) = self.poll.poll(&mut events, self.timeout()) {
                 assert_eq!(error.kind(), ErrorKind::Interrupted, "poll failed: {error}");
             }
-            self.shared.clock.tick();
             if self.stop.mode() != StopMode::Run {
                 return;
             }
@@ -151,9 +154,11 @@ impl Acceptor {
         }
     }
 
-    fn timeout(&self) -> Duration {
-        let has_work = self.paused.is_none() && self.listeners.iter().any(|waiting| waiting.ready);
-        if has_work { Duration::ZERO } else { TICK }
+    fn timeout(&self) -> Option<Duration> {
+        if self.paused.is_some() {
+            return Some(RETRY);
+        }
+        self.listeners.iter().any(|waiting| waiting.ready).then_some(Duration::ZERO)
     }
 
     fn accept_ready(&mut self) {
@@ -168,16 +173,12 @@ impl Acceptor {
     }
 
     fn accept(&mut self, index: usize) {
-        let is_full = self.is_full();
-        if is_full && !self.shared.config.maxconns_fast {
-            return self.pause();
-        }
-        let waiting = &mut self.listeners[index];
-        match waiting.listener.socket.accept() {
-            Accepted::Client(stream, _) if is_full => self.refuse(stream),
-            Accepted::Client(stream, peer) => self.admit(index, stream, peer),
-            Accepted::Nobody => waiting.ready = false,
-            Accepted::Want => self.pause(),
+        match self.listeners[index].listener.socket.accept() {
+            Accepted::Client(stream, peer) if !self.is_full() => self.admit(index, stream, peer),
+            Accepted::Client(stream, _) if self.shared.config.maxconns_fast => self.refuse(stream),
+            Accepted::Client(stream, peer) => self.pause(Some((index, stream, peer))),
+            Accepted::Nobody => self.listeners[index].ready = false,
+            Accepted::Want => self.pause(None),
             Accepted::Lost => {}
         }
     }
@@ -210,10 +211,10 @@ impl Acceptor {
         log::debug!("<{} refused: too many open connections", stream.as_raw_fd());
     }
 
-    fn pause(&mut self) {
+    fn pause(&mut self, held: Option<(usize, Stream, Option<SocketAddr>)>) {
         let stats = &self.shared.stats;
         self.gate.is_full.store(true, Ordering::SeqCst);
-        self.paused = Some(Instant::now());
+        self.paused = Some(Pause { since: Instant::now(), held });
         stats.not_accepting.store(true, Ordering::Relaxed);
         stats.listen_disabled.fetch_add(1, Ordering::Relaxed);
         log::warn!("too many open connections: not accepting until one closes");
@@ -221,17 +222,19 @@ impl Acceptor {
 
     /// Ends a pause when there may be something to gain from it.
     fn may_accept(&mut self) -> bool {
-        let Some(since) = self.paused else { return true };
-        if self.is_full() {
+        if self.paused.is_some() && self.is_full() {
             return false;
         }
+        let Some(Pause { since, held }) = self.paused.take() else { return true };
         let stats = &self.shared.stats;
         stats.listen_disabled_us.fetch_add(since.elapsed().as_micros() as u64, Ordering::Relaxed);
         stats.not_accepting.store(false, Ordering::Relaxed);
         self.gate.is_full.store(false, Ordering::SeqCst);
-        self.paused = None;
         for waiting in &mut self.listeners {
             waiting.ready = true;
+        }
+        if let Some((index, stream, peer)) = held {
+            self.admit(index, stream, peer);
         }
         true
     }

@@ -204,10 +204,10 @@ impl Pending {
         result
     }
 
-    /// Bytes still to go.
+    /// Memory held.
     #[cfg(test)]
-    pub fn len(&self) -> usize {
-        self.out.len() - self.cursor.bytes - self.cursor.within
+    pub fn capacity(&self) -> usize {
+        self.out.bytes.capacity()
     }
 
     fn trim(&mut self) {

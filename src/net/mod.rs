@@ -14,6 +14,7 @@ mod acceptor;
 mod buffer;
 mod conn;
 mod listen;
+mod session;
 mod stream;
 mod worker;
 
@@ -67,8 +68,8 @@ impl Server {
     }
 
     /// Closes the listening sockets, lets the batch that each worker runs just now end, and closes all
-    /// connections. When graceful, what clients have sent is run first, and a client that is slow to read has a
-    /// second to take its replies. Returns when all threads have ended.
+    /// connections. When graceful, requests that have been read are run first, and a client that is slow to read has
+    /// a second to take its replies. Returns when all threads have ended.
     pub fn stop(mut self, graceful: bool) {
         self.halt(if graceful { StopMode::Graceful } else { StopMode::Now });
     }
@@ -154,3 +155,6 @@ impl Stop {
         self.0.store(mode as u8, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod simulation;

@@ -19,7 +19,8 @@
 
 use super::acceptor::{Entry, Slot};
 use super::buffer::Sent;
-use super::conn::{After, Connection, Lent, OUTPUT_HIGH, READ_BUFFER, Readiness, Reason};
+use super::conn::{After, Connection, Lent, READ_BUFFER, Readiness, Reason};
+use super::session::OUTPUT_HIGH;
 use super::stream::Stream;
 use super::{Stop, StopMode};
 use crate::command::{Output, Shared};
@@ -53,6 +54,8 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// The inbox's token; connections have their slot number.
 const WAKER: Token = Token(usize::MAX - 1);
+
+const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
 /// A connection on its way to a worker.
 #[derive(Debug)]
@@ -118,6 +121,8 @@ struct Client {
     connection: Connection<Stream>,
     slot: Slot,
     queued: bool,
+    /// The poll reports when the socket takes output again.
+    reports_room: bool,
 }
 
 #[derive(Debug)]
@@ -156,16 +161,18 @@ impl Worker {
             if let Err(error) = self.poll.poll(&mut events, self.timeout()) {
                 assert_eq!(error.kind(), ErrorKind::Interrupted, "poll failed: {error}");
             }
-            match self.stop.mode() {
-                StopMode::Run => {}
-                StopMode::Now => return self.flush_all(),
-                StopMode::Graceful => return self.finish(),
+            if self.stop.mode() == StopMode::Now {
+                self.flush_pending();
+                return;
             }
             for event in &events {
                 self.handle(event);
             }
             self.run_ready();
             self.sweep();
+            if self.stop.mode() == StopMode::Graceful {
+                return self.finish();
+            }
         }
     }
 
@@ -194,13 +201,29 @@ impl Worker {
         while let Ok(arrival) = self.inbox.try_recv() {
             let Arrival { mut stream, entry, slot, binding } = arrival;
             let vacant = self.clients.vacant_entry();
-            let interest = Interest::READABLE | Interest::WRITABLE;
+            let reports_room = stream.is_tcp();
+            let interest = if reports_room { BOTH } else { Interest::READABLE };
             if let Err(error) = self.poll.registry().register(&mut stream, Token(vacant.key()), interest) {
                 log::error!("cannot watch a connection: {error}");
                 continue;
             }
             let connection = Connection::new(stream, entry.info(), binding, self.shared.clock.now());
-            vacant.insert(Client { entry, connection, slot, queued: false });
+            vacant.insert(Client { entry, connection, slot, queued: false, reports_room });
+        }
+    }
+
+    /// A TCP socket reports room only after it had none, so asking from the start saves a call per stuck reply. A
+    /// Unix socket reports it whenever its peer has read something, which would be one wake-up per reply.
+    fn ask_for_room(&mut self, key: usize) {
+        let client = &mut self.clients[key];
+        if client.reports_room || !client.connection.is_stuck() {
+            return;
+        }
+        client.reports_room = true;
+        let registry = self.poll.registry();
+        if let Err(error) = registry.reregister(client.connection.stream_mut(), Token(key), BOTH) {
+            log::error!("cannot watch a connection: {error}");
+            self.close(key, Reason::Error);
         }
     }
 
@@ -223,7 +246,7 @@ impl Worker {
             Lent { shared: &self.shared, counters: &self.counters, out: &mut self.out, now: self.shared.clock.now() };
         let after = client.connection.turn(&mut self.buffer, &mut lent);
         match after {
-            After::Wait => {}
+            After::Wait => self.ask_for_room(key),
             After::Again => {
                 client.queued = true;
                 self.ready.push_back(key);
@@ -282,7 +305,7 @@ impl Worker {
         };
     }
 
-    /// Runs what clients have sent so far, and waits a moment for those who are slow to take their replies.
+    /// Runs the requests that have been read, and waits a moment for those who are slow to take their replies.
     fn finish(mut self) {
         let end = Instant::now() + GRACE;
         let mut events = Events::with_capacity(EVENTS);
@@ -302,10 +325,6 @@ impl Worker {
         }
     }
 
-    fn flush_all(mut self) {
-        self.flush_pending();
-    }
-
     /// Whether nobody is owed anything any more.
     fn flush_pending(&mut self) -> bool {
         let mut is_done = true;
@@ -318,7 +337,8 @@ impl Worker {
 
 impl Client {
     fn is_idle(&mut self, now: u32, limit: u32) -> bool {
-        !self.queued && self.connection.stream_mut().is_tcp() && self.connection.is_idle(now, limit)
+        let may_be = !self.queued && !self.connection.is_stuck() && self.connection.stream_mut().is_tcp();
+        may_be && self.connection.session().is_idle(now, limit)
     }
 }
 

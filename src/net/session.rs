@@ -1,0 +1,508 @@
+//! What a connection is in the middle of: bytes in, replies out, no socket.
+//!
+//! ```text
+//!              Bad with data to drop          all dropped: reply
+//!   Command ───────────────────────> Swallow ────────────────────> Command | Closing
+//!    │ │ │ ── large body ──> Upload ── value and tail are in ──> Command
+//!    │ │ │ ── small body, not whole ──> Body ── whole ──> Command
+//!    │ │ └─── Next::More ──> Resume ── output flushed ──> the same request again
+//!    │ └───── Next::Dump ──> Dump ── a piece per flush ──> Command
+//!    └─────── Next::Watch ─> Watch          Next::Close ─> Closing
+//! ```
+//!
+//! Input that is not used up is kept by the caller and offered again, from its start, when there is more of it: at
+//! least [`Session::want`] bytes. Values too large to wait in a buffer are read straight to where they will be
+//! stored ([`Session::upload_room`]).
+//!
+//! Not here: reading, writing and buffers (`conn`), what bytes mean (`protocol`), what requests do (`command`).
+
+use super::conn::{After, Lent, Reason};
+use crate::command::{self, Context, Next, Output};
+use crate::config::Binding;
+use crate::protocol::{self, Bad, Parsed, Protocol, StoreHeader};
+use crate::stats::ConnInfo;
+use crate::store::Upload;
+use crate::sys::{self, Signal};
+use crate::watch::Streams;
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Values up to this (with their tail) wait in a buffer until they are whole; larger ones go straight to where they
+/// will be stored. So this bounds what a slow sender of small values holds.
+pub const SMALL_BODY_MAX: usize = 16 << 10;
+
+/// Replies beyond this are written before the next request of the batch is run.
+pub const OUTPUT_HIGH: usize = 256 << 10;
+
+/// What a piece of a dump costs of a turn's bytes even when it printed nothing.
+const DUMP_PIECE_MIN: usize = 64 << 10;
+
+/// memcached's bound on a line without its end.
+const LINE_MAX: usize = 2048;
+
+/// Spaces skipped before the command word of a line that is longer.
+const LEADING_SPACES_MAX: usize = 100;
+
+/// Bound on a get or gets line, which memcached does not bound: 60,000 of the longest keys, and still little
+/// enough that many clients must conspire to make it matter.
+pub const GET_LINE_MAX: usize = 16 << 20;
+
+/// memcached's answer when a get line finds no memory to grow.
+const LINE_TOO_LONG: &[u8] = b"SERVER_ERROR out of memory reading request\r\n";
+
+/// Longest tail after a value: `\r\n`.
+const TAIL_MAX: usize = 2;
+
+// Indices into `stats::CONN_STATES`.
+const INFO_READ: u8 = 1;
+const INFO_PARSE: u8 = 2;
+const INFO_NREAD: u8 = 3;
+const INFO_SWALLOW: u8 = 4;
+const INFO_MWRITE: u8 = 5;
+const INFO_WATCH: u8 = 6;
+const INFO_CLOSING: u8 = 7;
+
+/// What a turn may still do.
+#[derive(Debug)]
+pub struct Quota {
+    /// Requests.
+    pub requests: u32,
+    /// Bytes read, or dumped.
+    pub bytes: usize,
+}
+
+impl Quota {
+    /// Whether it is others' turn.
+    pub fn is_spent(&self) -> bool {
+        self.requests == 0 || self.bytes == 0
+    }
+
+    /// Counts bytes.
+    pub fn take_bytes(&mut self, n: usize) {
+        self.bytes = self.bytes.saturating_sub(n);
+    }
+
+    fn take_request(&mut self) {
+        self.requests = self.requests.saturating_sub(1);
+    }
+}
+
+/// A client's requests, one after the other.
+#[derive(Debug)]
+pub struct Session {
+    info: Arc<ConnInfo>,
+    /// None until the first byte decides.
+    protocol: Option<Protocol>,
+    state: State,
+    want: usize,
+    /// The unused input begins with this many bytes without a line feed.
+    scanned: usize,
+    last_cmd: u32,
+}
+
+#[derive(Debug)]
+enum State {
+    /// A request may begin.
+    Command,
+    /// A request has begun whose small body is on its way.
+    Body,
+    /// The request at hand goes on here.
+    Resume(usize),
+    Upload(Box<Uploading>),
+    Swallow(Swallow),
+    Dump(Box<command::admin::Dump>),
+    Watch(Streams),
+    /// Nothing more is run; close when the output has gone.
+    Closing(Reason),
+}
+
+/// A large value on its way in.
+#[derive(Debug)]
+struct Uploading {
+    /// Everything before the value; parsed again at the end, which costs less than keeping it parsed.
+    line: Box<[u8]>,
+    upload: Upload,
+    /// Bytes of the value still to come.
+    left: usize,
+    tail: [u8; TAIL_MAX],
+    tail_have: usize,
+    tail_len: usize,
+}
+
+#[derive(Debug)]
+struct Swallow {
+    left: u64,
+    reply: Cow<'static, [u8]>,
+    close: bool,
+}
+
+/// What one step of [`Session::consume`] did.
+enum Step {
+    /// Used this many bytes; go on.
+    Took(usize),
+    /// Used this many bytes; stop, write what is queued first.
+    Flush(usize),
+    /// Nothing can be done until more bytes come or, with the quota spent, before the next turn.
+    Stop,
+}
+
+impl Session {
+    /// The session of a new connection. `now` is the clock's second.
+    pub fn new(info: Arc<ConnInfo>, binding: Binding, now: u32) -> Session {
+        let protocol = match binding {
+            Binding::Auto => None,
+            Binding::Ascii => Some(Protocol::Ascii),
+            Binding::Binary => Some(Protocol::Binary),
+        };
+        Session { info, protocol, state: State::Command, want: 0, scanned: 0, last_cmd: now }
+    }
+
+    /// From how many bytes on unused input is worth offering again; 0 is any.
+    pub fn want(&self) -> usize {
+        self.want
+    }
+
+    /// Whether the client has said nothing for more than `limit` seconds while a request could begin.
+    pub fn is_idle(&self, now: u32, limit: u32) -> bool {
+        matches!(self.state, State::Command) && now.saturating_sub(self.last_cmd) > limit
+    }
+
+    /// What is to become of the socket once the output has gone, if this session is over.
+    pub fn end(&self) -> Option<After> {
+        match self.state {
+            State::Closing(reason) => Some(After::Close(reason)),
+            State::Watch(streams) => Some(After::Watch(streams)),
+            _ => None,
+        }
+    }
+
+    /// Notes for `stats conns` that a turn begins.
+    pub fn begin_turn(&self) {
+        self.info.state.store(INFO_PARSE, Ordering::Relaxed);
+    }
+
+    /// Notes for `stats conns` what the connection waits for.
+    pub fn end_turn(&self, is_stuck: bool) {
+        let state = match self.state {
+            _ if is_stuck => INFO_MWRITE,
+            State::Body | State::Upload(_) => INFO_NREAD,
+            State::Swallow(_) => INFO_SWALLOW,
+            State::Watch(_) => INFO_WATCH,
+            State::Closing(_) => INFO_CLOSING,
+            State::Command | State::Resume(_) | State::Dump(_) => INFO_READ,
+        };
+        self.info.state.store(state, Ordering::Relaxed);
+    }
+
+    /// What `stats conns` prints as the state.
+    #[cfg(test)]
+    pub fn info_state_name(&self) -> &'static str {
+        crate::stats::CONN_STATES[usize::from(self.info.state.load(Ordering::Relaxed))]
+    }
+
+    /// Whether [`Session::dump`] has something to do.
+    pub fn is_dumping(&self) -> bool {
+        matches!(self.state, State::Dump(_))
+    }
+
+    /// Queues a piece of a dump. The output must be empty.
+    pub fn dump(&mut self, lent: &mut Lent<'_>, quota: &mut Quota) {
+        let mut context = self.context(lent, 0);
+        let State::Dump(dump) = &mut self.state else { return };
+        let more = dump.fill(&mut context, lent.out);
+        quota.take_bytes(lent.out.len().max(DUMP_PIECE_MIN));
+        if !more {
+            self.state = State::Command;
+        }
+    }
+
+    /// Where the next bytes of a large value go, at most `max`, and whether they may be its last. None when no
+    /// large value is on its way.
+    pub fn upload_room(&mut self, max: usize, lent: &mut Lent<'_>) -> Option<(&mut [u8], bool)> {
+        if !matches!(&self.state, State::Upload(uploading) if uploading.left > 0) {
+            return None;
+        }
+        // The room is asked for twice because a borrow that may be returned cannot be given up on the way.
+        if let State::Upload(uploading) = &mut self.state
+            && uploading.upload.room().is_err()
+        {
+            self.abandon_upload(lent);
+            return None;
+        }
+        let State::Upload(uploading) = &mut self.state else { return None };
+        let left = uploading.left;
+        let room = uploading.upload.room().ok()?;
+        let len = room.len().min(left).min(max);
+        Some((&mut room[..len], len == left))
+    }
+
+    /// Says that the first `n` bytes of that room were filled.
+    pub fn upload_filled(&mut self, n: usize) {
+        if let State::Upload(uploading) = &mut self.state {
+            uploading.upload.filled(n);
+            uploading.left -= n;
+        }
+    }
+
+    /// Runs what `input` holds and returns how many bytes are done with.
+    pub fn consume(&mut self, input: &[u8], lent: &mut Lent<'_>, quota: &mut Quota) -> usize {
+        let mut used = 0;
+        loop {
+            let rest = &input[used..];
+            let step = match &self.state {
+                State::Command | State::Body | State::Resume(_) => self.request(rest, lent, quota),
+                State::Upload(_) => self.receive(rest, lent, quota),
+                State::Swallow(_) => self.swallow(rest, lent.out),
+                State::Dump(_) | State::Watch(_) => Step::Stop,
+                State::Closing(_) => return input.len(),
+            };
+            match step {
+                Step::Took(n) => used += n,
+                Step::Flush(n) => return used + n,
+                Step::Stop => return used,
+            }
+            if lent.out.len() > OUTPUT_HIGH {
+                return used;
+            }
+        }
+    }
+
+    /// Runs the request at the start of `input`.
+    fn request(&mut self, input: &[u8], lent: &mut Lent<'_>, quota: &mut Quota) -> Step {
+        let scanned = std::mem::take(&mut self.scanned);
+        self.want = 0;
+        let Some(&first) = input.first() else { return Step::Stop };
+        if quota.requests == 0 {
+            return Step::Stop;
+        }
+        let protocol = *self.protocol.get_or_insert_with(|| choose(first, self.info.fd));
+        match protocol::parse(protocol, input, scanned) {
+            Parsed::Request { request, consumed } => {
+                self.begin_request(lent.now, quota);
+                let resume = if let State::Resume(at) = self.state { at } else { 0 };
+                let next = command::run(&request, &mut self.context(lent, resume), lent.out);
+                self.follow(next, consumed)
+            }
+            Parsed::NeedBody { header, head, body, tail } => {
+                self.begin_request(lent.now, quota);
+                self.body(input, &header, [head, body, tail], lent)
+            }
+            Parsed::Partial { need: 0 } if protocol == Protocol::Ascii => self.await_line(input, lent.out),
+            Parsed::Partial { need } => self.await_bytes(need.max(input.len() + 1), State::Command),
+            Parsed::Bad(bad) => {
+                self.begin_request(lent.now, quota);
+                assert!(bad.consumed > 0 || bad.close, "a refused request must get out of the way");
+                self.refuse(bad, lent.out)
+            }
+        }
+    }
+
+    fn begin_request(&mut self, now: u32, quota: &mut Quota) {
+        quota.take_request();
+        if self.last_cmd != now {
+            self.last_cmd = now;
+            self.info.last_cmd.store(now, Ordering::Relaxed);
+        }
+    }
+
+    fn context<'a>(&self, lent: &Lent<'a>, resume: usize) -> Context<'a> {
+        Context { shared: lent.shared, counters: lent.counters, fd: self.info.fd, resume }
+    }
+
+    fn follow(&mut self, next: Next, consumed: usize) -> Step {
+        self.state = State::Command;
+        self.state = match next {
+            Next::Continue => return Step::Took(consumed),
+            Next::More(at) => {
+                self.state = State::Resume(at);
+                return Step::Flush(0);
+            }
+            Next::Close => State::Closing(Reason::Normal),
+            Next::Watch(streams) => State::Watch(streams),
+            Next::Dump(dump) => State::Dump(dump),
+            Next::Shutdown { graceful } => {
+                let signal = if graceful { Signal::StopGracefully } else { Signal::Stop };
+                if let Err(error) = sys::signal_self(signal) {
+                    log::error!("cannot stop the server: {error}");
+                }
+                State::Closing(Reason::Shutdown)
+            }
+        };
+        Step::Flush(consumed)
+    }
+
+    /// A store request: whole, small and to be waited for, or large and to be received in pieces.
+    fn body(&mut self, input: &[u8], header: &StoreHeader<'_>, lens: [usize; 3], lent: &mut Lent<'_>) -> Step {
+        let [head, body, tail] = lens;
+        let rest = &input[head..];
+        if rest.len() >= body + tail {
+            let (value, tail) = rest[..body + tail].split_at(body);
+            let next = command::store(header, value, tail, &mut self.context(lent, 0), lent.out);
+            return self.follow(next, head + value.len() + tail.len());
+        }
+        if body + tail <= SMALL_BODY_MAX {
+            return self.await_bytes(head + body + tail, State::Body);
+        }
+        match command::begin(header, body, &mut self.context(lent, 0)) {
+            Ok(upload) => {
+                let line = input[..head].into();
+                let uploading = Uploading { line, upload, left: body, tail: [0; 2], tail_have: 0, tail_len: tail };
+                self.state = State::Upload(Box::new(uploading));
+                Step::Took(head)
+            }
+            Err(bad) => self.refuse(Bad { consumed: head, ..bad }, lent.out),
+        }
+    }
+
+    /// Takes a piece of a large value, and its tail; stores it when that was the last.
+    fn receive(&mut self, input: &[u8], lent: &mut Lent<'_>, quota: &mut Quota) -> Step {
+        let State::Upload(uploading) = &mut self.state else { return Step::Stop };
+        match uploading.take(input) {
+            Err(used) => {
+                self.abandon_upload(lent);
+                Step::Took(used)
+            }
+            Ok(used) if uploading.is_complete() => {
+                quota.take_request();
+                match self.finish_upload(lent) {
+                    Step::Flush(_) => Step::Flush(used),
+                    _ => Step::Took(used),
+                }
+            }
+            Ok(0) => Step::Stop,
+            Ok(used) => Step::Took(used),
+        }
+    }
+
+    fn finish_upload(&mut self, lent: &mut Lent<'_>) -> Step {
+        let State::Upload(uploading) = std::mem::replace(&mut self.state, State::Command) else { return Step::Stop };
+        let Uploading { line, upload, tail, tail_len, .. } = *uploading;
+        let header = self.header(&line);
+        let next = command::finish(&header, upload, &tail[..tail_len], &mut self.context(lent, 0), lent.out);
+        self.follow(next, 0)
+    }
+
+    /// No memory half way: what is still to come is swallowed.
+    fn abandon_upload(&mut self, lent: &mut Lent<'_>) {
+        let State::Upload(uploading) = std::mem::replace(&mut self.state, State::Command) else { return };
+        let left = uploading.left + uploading.tail_len - uploading.tail_have;
+        let line = uploading.line;
+        let header = self.header(&line);
+        let bad = command::out_of_memory(&header, left as u64, &mut self.context(lent, 0));
+        self.refuse(bad, lent.out);
+    }
+
+    /// The header of an upload, whose bytes were parsed once before.
+    fn header<'a>(&self, line: &'a [u8]) -> StoreHeader<'a> {
+        let protocol = self.protocol.expect("an upload began, so the protocol is known");
+        match protocol::parse(protocol, line, 0) {
+            Parsed::NeedBody { header, .. } => header,
+            other => unreachable!("a store header parsed differently the second time: {other:?}"),
+        }
+    }
+
+    fn swallow(&mut self, input: &[u8], out: &mut Output) -> Step {
+        let State::Swallow(swallow) = &mut self.state else { return Step::Stop };
+        if input.is_empty() {
+            return Step::Stop;
+        }
+        let n = swallow.left.min(input.len() as u64);
+        swallow.left -= n;
+        if swallow.left == 0 {
+            out.push(&swallow.reply);
+            self.state = if swallow.close { State::Closing(Reason::Error) } else { State::Command };
+        }
+        Step::Took(n as usize)
+    }
+
+    fn refuse(&mut self, bad: Bad, out: &mut Output) -> Step {
+        let Bad { consumed, swallow, reply, close } = bad;
+        self.state = if swallow > 0 {
+            State::Swallow(Swallow { left: swallow, reply, close })
+        } else {
+            out.push(&reply);
+            if close { State::Closing(Reason::Error) } else { State::Command }
+        };
+        Step::Took(consumed)
+    }
+
+    fn await_bytes(&mut self, want: usize, state: State) -> Step {
+        self.want = want;
+        self.state = state;
+        if want > GET_LINE_MAX {
+            // No request without a large body is anywhere near this long.
+            self.state = State::Closing(Reason::Error);
+            return Step::Took(0);
+        }
+        Step::Stop
+    }
+
+    fn await_line(&mut self, input: &[u8], out: &mut Output) -> Step {
+        match judge_line(input) {
+            LineFate::Wait => {
+                self.scanned = input.len();
+                return self.await_bytes(input.len() + 1, State::Command);
+            }
+            LineFate::Refuse => out.push(LINE_TOO_LONG),
+            LineFate::Close => {}
+        }
+        self.state = State::Closing(Reason::Error);
+        Step::Took(0)
+    }
+}
+
+impl Uploading {
+    /// Takes what it can of `input`; the error is the same when memory ran out.
+    fn take(&mut self, input: &[u8]) -> Result<usize, usize> {
+        let mut used = 0;
+        while self.left > 0 && used < input.len() {
+            let Ok(room) = self.upload.room() else { return Err(used) };
+            let n = room.len().min(self.left).min(input.len() - used);
+            assert!(n > 0, "an upload that is not complete has room");
+            room[..n].copy_from_slice(&input[used..used + n]);
+            self.upload.filled(n);
+            self.left -= n;
+            used += n;
+        }
+        while self.tail_have < self.tail_len && used < input.len() {
+            self.tail[self.tail_have] = input[used];
+            self.tail_have += 1;
+            used += 1;
+        }
+        Ok(used)
+    }
+
+    fn is_complete(&self) -> bool {
+        self.left == 0 && self.tail_have == self.tail_len
+    }
+}
+
+fn choose(first: u8, fd: i32) -> Protocol {
+    let (protocol, name) =
+        if first == protocol::binary::REQUEST { (Protocol::Binary, "binary") } else { (Protocol::Ascii, "ascii") };
+    log::debug!("{fd}: Client using the {name} protocol");
+    protocol
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum LineFate {
+    Wait,
+    Refuse,
+    Close,
+}
+
+/// What becomes of a line whose end has not come.
+// COMPAT(long-line): beyond 2048 bytes only get and gets may go on, after at most 100 spaces.
+fn judge_line(line: &[u8]) -> LineFate {
+    if line.len() <= LINE_MAX {
+        return LineFate::Wait;
+    }
+    let word = line.iter().position(|&b| b != b' ').unwrap_or(line.len());
+    let is_get = line[word..].starts_with(b"get ") || line[word..].starts_with(b"gets ");
+    match is_get && word <= LEADING_SPACES_MAX {
+        true if line.len() > GET_LINE_MAX => LineFate::Refuse,
+        true => LineFate::Wait,
+        false => LineFate::Close,
+    }
+}
