@@ -284,9 +284,15 @@ fn bad_format<'a>(tokens: &Tokens<'_>, least: usize, consumed: usize) -> Parsed<
     bad(consumed, 0, if is_quiet(tokens, least) { b"" } else { BAD_FORMAT })
 }
 
+/// Words of the longest delete: `delete <key> 0 noreply`, as old clients send it.
+const DELETE_WORDS_MAX: usize = 4;
+
+// COMPAT(delete_words): any one word may stand behind the key, but not many: libmemcached's conformance test
+// demands an error then.
 fn parse_delete(line: &[u8], consumed: usize) -> Parsed<'_> {
     let tokens = Tokens::new(line);
-    match key_command(&tokens, 2) {
+    let fits = tokens.as_slice().len() <= DELETE_WORDS_MAX;
+    match key_command(&tokens, 2).filter(|_| fits) {
         Some((key, quiet)) => request(Command::Delete { key, quiet }, consumed),
         None => bad_format(&tokens, 2, consumed),
     }
@@ -406,6 +412,14 @@ mod tests {
             panic!()
         };
         assert_eq!((key, quiet), (b"noreply".as_slice(), false));
+    }
+
+    #[test]
+    fn delete_words() {
+        for line in [&b"delete a\r\n"[..], b"delete a 5\r\n", b"delete a 0 noreply\r\n"] {
+            assert!(matches!(parse(line, 0), Parsed::Request { .. }));
+        }
+        assert_eq!(reply(b"delete a b c d e\r\n").0.as_bytes(), BAD_FORMAT);
     }
 
     #[test]
