@@ -1,0 +1,248 @@
+//! The fuzz targets themselves: bytes into the parser, and bytes through parser, commands and store.
+//!
+//! ```text
+//!   data ─> parse, whole and cut short ─> same answer, and no claim on bytes that are not there
+//!   data ─> parse ─> run | store | begin, pieces, finish ─> Output ─> well-formed replies
+//! ```
+//!
+//! Used by `cargo fuzz` and, with random input, by an ordinary test. A failed invariant is a panic.
+
+use super::replies;
+use std::sync::Arc;
+use twincache::clock::Clock;
+use twincache::command::{self, Context, Next, Output, Shared};
+use twincache::config::Config;
+use twincache::protocol::{Bad, Parsed, Protocol, StoreHeader, parse};
+use twincache::store::{Store, StoreConfig};
+
+/// Above this a line without its end may close the connection, so where the input was cut then matters.
+const LINE_MAX: usize = 2048;
+
+/// Every parse of `data`, and of each tail that a parse leaves, holds the parser's promises.
+pub fn parse_all(data: &[u8]) {
+    let protocol = protocol_of(data);
+    let mut rest = data;
+    while !rest.is_empty() {
+        let whole = parse(protocol, rest, 0);
+        check_claims(&whole, rest.len());
+        check_cuts(protocol, rest, &whole);
+        match step(&whole) {
+            Some(n) => rest = &rest[n.min(rest.len())..],
+            None => return,
+        }
+    }
+}
+
+fn protocol_of(data: &[u8]) -> Protocol {
+    if data.first() == Some(&0x80) { Protocol::Binary } else { Protocol::Ascii }
+}
+
+/// Bytes until the next request; None when there is none.
+fn step(parsed: &Parsed<'_>) -> Option<usize> {
+    match parsed {
+        Parsed::Request { consumed, .. } => Some(*consumed),
+        Parsed::NeedBody { head, body, tail, .. } => Some(head + body + tail),
+        Parsed::Partial { .. } => None,
+        Parsed::Bad(bad) if bad.close => None,
+        Parsed::Bad(bad) => Some(bad.consumed.saturating_add(usize::try_from(bad.swallow).unwrap())),
+    }
+}
+
+fn check_claims(parsed: &Parsed<'_>, len: usize) {
+    match parsed {
+        Parsed::Request { consumed, .. } => assert!((1..=len).contains(consumed), "{consumed} of {len}"),
+        Parsed::NeedBody { head, body, tail, .. } => {
+            assert!((1..=len).contains(head), "{head} of {len}");
+            assert!(*body <= 1 << 31 && matches!(tail, 0 | 2), "{body} {tail}");
+        }
+        Parsed::Partial { need } => assert!(*need == 0 || *need > len, "needs {need}, has {len}"),
+        Parsed::Bad(bad) => {
+            assert!(bad.consumed <= len, "{} of {len}", bad.consumed);
+            assert!(bad.close || bad.consumed > 0, "no way forward");
+            assert!(bad.swallow <= (1 << 32) + 1024, "{}", bad.swallow);
+        }
+    }
+}
+
+/// The same input cut short says the same, or asks for no more than the rest. What is known to hold no line
+/// feed may be said or not.
+fn check_cuts(protocol: Protocol, data: &[u8], whole: &Parsed<'_>) {
+    let expected = format!("{whole:?}");
+    let used = claimed(whole).min(data.len());
+    let scanned = data.iter().position(|&b| b == b'\n').unwrap_or(data.len());
+    if protocol == Protocol::Ascii && scanned <= LINE_MAX {
+        assert_eq!(format!("{:?}", parse(protocol, data, scanned)), expected, "scanned {scanned}");
+    }
+    let cuts = if used <= 64 { (1..used).collect() } else { vec![1, 2, 23, 24, used / 2, used - 2, used - 1] };
+    for cut in cuts {
+        if protocol == Protocol::Ascii && cut > LINE_MAX.min(scanned) {
+            continue;
+        }
+        match parse(protocol, &data[..cut], 0) {
+            Parsed::Partial { need } => {
+                assert!(need <= used || matches!(whole, Parsed::Partial { .. }), "{need} > {used}")
+            }
+            early => assert_eq!(format!("{early:?}"), expected, "cut at {cut}"),
+        }
+    }
+}
+
+/// Bytes that the parser looked at for its answer.
+fn claimed(parsed: &Parsed<'_>) -> usize {
+    match parsed {
+        Parsed::Request { consumed, .. } => *consumed,
+        Parsed::NeedBody { head, .. } => *head,
+        Parsed::Partial { .. } => usize::MAX,
+        Parsed::Bad(bad) => bad.consumed,
+    }
+}
+
+/// A small server without sockets.
+pub struct Machine {
+    shared: Shared,
+    counters: Arc<twincache::stats::Counters>,
+}
+
+impl Machine {
+    /// An empty one of 4 MiB.
+    pub fn new() -> Machine {
+        let clock = Arc::new(Clock::new());
+        let store = StoreConfig { memory_limit: 4 << 20, shards: Some(2), ..StoreConfig::default() };
+        let config = Config { store: store.clone(), ..Config::default() };
+        let store = Store::new(store, Arc::clone(&clock)).expect("a store of 4 MiB");
+        let shared = Shared::new(config, clock, store);
+        let counters = shared.stats.worker();
+        Machine { shared, counters }
+    }
+
+    /// Feeds one connection's input; its replies must be well-formed.
+    pub fn feed(&mut self, data: &[u8]) {
+        let protocol = protocol_of(data);
+        let mut out = Output::default();
+        self.requests(protocol, data, &mut out);
+        let bytes = written(&out);
+        match protocol {
+            Protocol::Ascii => replies::check_text(&bytes, true),
+            Protocol::Binary => replies::check_binary(&bytes, true),
+        }
+    }
+
+    /// Every structure of the store agrees with every other.
+    pub fn check(&self) {
+        self.shared.store.check().expect("the store is consistent");
+    }
+
+    /// Lets time pass.
+    pub fn advance(&self, seconds: i64) {
+        self.shared.clock.advance(seconds);
+    }
+
+    fn requests(&mut self, protocol: Protocol, mut data: &[u8], out: &mut Output) {
+        while !data.is_empty() {
+            let parsed = parse(protocol, data, 0);
+            let (used, goes_on) = match &parsed {
+                Parsed::Request { request, consumed } => (*consumed as u64, self.run(request, out)),
+                Parsed::NeedBody { header, head, body, tail } => {
+                    match self.value(header, &data[*head..], *body, *tail, out) {
+                        Some(used) => (*head as u64 + used, true),
+                        None => return,
+                    }
+                }
+                Parsed::Partial { .. } => return,
+                Parsed::Bad(bad) => {
+                    if refused(bad, data.len() - bad.consumed, out).is_none() {
+                        return;
+                    }
+                    (bad.consumed as u64 + bad.swallow, !bad.close)
+                }
+            };
+            if !goes_on {
+                return;
+            }
+            data = &data[(used as usize).min(data.len())..];
+        }
+    }
+
+    fn run(&mut self, request: &twincache::protocol::Request<'_>, out: &mut Output) -> bool {
+        let mut context = Context { shared: &self.shared, counters: &self.counters, fd: 7, resume: 0 };
+        loop {
+            match command::run(request, &mut context, out) {
+                Next::Continue => return true,
+                Next::More(resume) => context.resume = resume,
+                Next::Dump(mut dump) => {
+                    context.resume = 0;
+                    while dump.fill(&mut context, out) {}
+                    return true;
+                }
+                Next::Close | Next::Watch(_) | Next::Shutdown { .. } => return false,
+            }
+        }
+    }
+
+    /// A store request with its value: at once when its length is even, else in pieces. None: the input ends first.
+    fn value(
+        &mut self,
+        header: &StoreHeader<'_>,
+        rest: &[u8],
+        body: usize,
+        tail: usize,
+        out: &mut Output,
+    ) -> Option<u64> {
+        let mut context = Context { shared: &self.shared, counters: &self.counters, fd: 7, resume: 0 };
+        let whole = rest.get(..body.checked_add(tail)?);
+        if let (Some(whole), 0) = (whole, body % 2) {
+            command::store(header, &whole[..body], &whole[body..], &mut context, out);
+            return Some(whole.len() as u64);
+        }
+        let mut upload = match command::begin(header, body, &mut context) {
+            Ok(upload) => upload,
+            Err(bad) => return refused(&bad, rest.len(), out),
+        };
+        let mut at = 0;
+        while !upload.is_complete() {
+            let Ok(room) = upload.room() else {
+                drop(upload);
+                let bad = command::out_of_memory(header, (body + tail - at) as u64, &mut context);
+                return refused(&bad, rest.len() - at, out).map(|swallowed| at as u64 + swallowed);
+            };
+            assert!(!room.is_empty(), "no room in an incomplete upload");
+            let n = room.len().min(rest.len() - at).min(1000);
+            if n == 0 {
+                return None;
+            }
+            room[..n].copy_from_slice(&rest[at..at + n]);
+            upload.filled(n);
+            at += n;
+        }
+        assert_eq!(at, body);
+        let end = rest.get(body..body + tail)?;
+        command::finish(header, upload, end, &mut context, out);
+        Some((body + tail) as u64)
+    }
+}
+
+/// Queues a refusal's reply if all that it swallows is there, and says how much that was.
+fn refused(bad: &Bad, left: usize, out: &mut Output) -> Option<u64> {
+    if bad.swallow > left as u64 {
+        return None;
+    }
+    out.push(&bad.reply);
+    Some(bad.swallow)
+}
+
+/// What a connection would write.
+fn written(out: &Output) -> Vec<u8> {
+    let (mut bytes, mut at) = (Vec::with_capacity(out.len()), 0);
+    for inserted in &out.values {
+        assert!(inserted.at >= at && inserted.at <= out.bytes.len(), "values out of order");
+        bytes.extend_from_slice(&out.bytes[at..inserted.at]);
+        at = inserted.at;
+        let mut slices = Vec::new();
+        inserted.value.io_slices(0, &mut slices);
+        let before = bytes.len();
+        slices.iter().for_each(|slice| bytes.extend_from_slice(slice));
+        assert_eq!(bytes.len() - before, inserted.value.len());
+    }
+    bytes.extend_from_slice(&out.bytes[at..]);
+    bytes
+}
