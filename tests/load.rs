@@ -1,0 +1,799 @@
+//! Load: a full, evicting cache, clients of all three protocols at once, and no wrong value, ever.
+//!
+//! ```text
+//!   client i (text | meta | binary): batches of pipelined requests on keys of its own ──┐
+//!      its model knows what each key may hold: this very value, or nothing              ├──> server
+//!   all clients: keys in common, whose values carry their key and a checksum ───────────┘
+//!   at the end: the clients' tallies == `stats`, dump == curr_items and bytes, every shard's check()
+//! ```
+//!
+//! Once against the real binary, once in process, where the store's structures can be checked. `LOAD_SECONDS`
+//! (20) is shared by the two; `LOAD_SEED` replays the clients' choices. A cache may forget: a key that should hold a
+//! value may be missing (evicted), but then it stays missing until it is stored again.
+
+mod common;
+
+use common::{Conn, DEADLINE, HEADER, Packet, Rng, Server, Waited, from_env, seed, show};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use twincache::clock::Clock;
+use twincache::command::Shared;
+use twincache::config::Config;
+use twincache::store::{Store, StoreConfig};
+
+/// Clients, one connection each; client i speaks protocol i mod 3.
+const CLIENTS: usize = 6;
+/// Keys that one client has to itself.
+const OWN_KEYS: usize = 4000;
+/// Keys that all clients share.
+const COMMON_KEYS: usize = 500;
+/// The server's item memory in MiB, far less than all values together.
+const MEMORY_MB: usize = 64;
+/// The most requests in one batch.
+const BATCH: usize = 24;
+/// The largest value; with key and header it still fits into the default `-I`.
+const LARGEST: usize = (1 << 20) - 600;
+/// Pieces of a value (set, then appended and prepended to) that a model keeps.
+const PIECES: usize = 6;
+/// An expired item must be gone this long after its time, in seconds: clock steps and a busy machine.
+const LATE: u64 = 6;
+
+/// What one client did, by memcached's names for it.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Tally {
+    cmd_get: u64,
+    get_hits: u64,
+    get_misses: u64,
+    cmd_set: u64,
+    delete_hits: u64,
+    delete_misses: u64,
+    incr_hits: u64,
+    incr_misses: u64,
+    cas_hits: u64,
+    cas_misses: u64,
+    cas_badval: u64,
+    cmd_touch: u64,
+    touch_hits: u64,
+    touch_misses: u64,
+    store_too_large: u64,
+    store_no_memory: u64,
+}
+
+impl Tally {
+    fn named(&self) -> [(&'static str, u64); 16] {
+        [
+            ("cmd_get", self.cmd_get),
+            ("get_hits", self.get_hits),
+            ("get_misses", self.get_misses),
+            ("cmd_set", self.cmd_set),
+            ("delete_hits", self.delete_hits),
+            ("delete_misses", self.delete_misses),
+            ("incr_hits", self.incr_hits),
+            ("incr_misses", self.incr_misses),
+            ("cas_hits", self.cas_hits),
+            ("cas_misses", self.cas_misses),
+            ("cas_badval", self.cas_badval),
+            ("cmd_touch", self.cmd_touch),
+            ("touch_hits", self.touch_hits),
+            ("touch_misses", self.touch_misses),
+            ("store_too_large", self.store_too_large),
+            ("store_no_memory", self.store_no_memory),
+        ]
+    }
+}
+
+/// A protocol as these clients use it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wire {
+    Text,
+    Meta,
+    Binary,
+}
+
+/// A request of one key.
+#[derive(Clone, Debug)]
+enum Op {
+    Get,
+    Set {
+        value: Vec<u8>,
+        client_flags: u32,
+        ttl: u32,
+    },
+    Add {
+        value: Vec<u8>,
+    },
+    Append {
+        value: Vec<u8>,
+    },
+    Prepend {
+        value: Vec<u8>,
+    },
+    /// A set with the cas unique that the last get showed.
+    Cas {
+        value: Vec<u8>,
+        cas: u64,
+    },
+    Delete,
+    Incr {
+        delta: u64,
+    },
+    Touch {
+        ttl: u32,
+    },
+}
+
+/// What came back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Reply {
+    /// Stored, deleted, touched.
+    Done,
+    NotStored,
+    Exists,
+    NotFound,
+    TooLarge,
+    NoMemory,
+    Number(u64),
+    Hit {
+        value: Vec<u8>,
+        client_flags: u32,
+        cas: u64,
+    },
+}
+
+/// A piece of a value: `len` bytes that follow from (key, version).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Piece {
+    version: u32,
+    len: usize,
+}
+
+/// What a key of one client's own may hold.
+#[derive(Clone, Debug, Default)]
+struct Model {
+    /// The pieces of its value, in order; none: it must be missing.
+    pieces: VecDeque<Piece>,
+    /// Its value is this number instead.
+    number: Option<u64>,
+    client_flags: u32,
+    /// When it must be gone.
+    dead_at: Option<Instant>,
+    /// The cas unique of the last get, if nothing has changed the item since.
+    cas: Option<u64>,
+}
+
+impl Model {
+    fn is_missing(&self) -> bool {
+        self.pieces.is_empty() && self.number.is_none()
+    }
+
+    fn len(&self) -> usize {
+        self.pieces.iter().map(|piece| piece.len).sum()
+    }
+}
+
+/// The bytes of a piece: a checksum can show that a value is wrong, this shows what it should have been.
+fn piece_bytes(key: &str, piece: Piece, out: &mut Vec<u8>) {
+    let mut rng =
+        Rng(u64::from(piece.version) ^ key.bytes().fold(7, |sum: u64, b| sum.wrapping_mul(31).wrapping_add(b.into())));
+    let end = out.len() + piece.len;
+    while out.len() + 8 <= end {
+        out.extend_from_slice(&rng.next().to_le_bytes());
+    }
+    let last = rng.next().to_le_bytes();
+    out.extend_from_slice(&last[..end - out.len()]);
+}
+
+/// A value of a key in common: `<key> <checksum> <filler>`.
+fn common_value(key: &str, rng: &mut Rng) -> Vec<u8> {
+    let mut filler = Vec::new();
+    let piece = Piece { version: rng.next() as u32, len: size(rng) };
+    piece_bytes(key, piece, &mut filler);
+    let mut value = format!("{key} {:016x} ", checksum(&filler)).into_bytes();
+    value.extend_from_slice(&filler);
+    value.truncate(LARGEST);
+    if value.len() == LARGEST { common_value(key, rng) } else { value }
+}
+
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes.chunks(8).fold(0xcbf2_9ce4_8422_2325, |sum: u64, chunk| {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        (sum ^ u64::from_le_bytes(word)).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29)
+    })
+}
+
+fn check_common(key: &str, value: &[u8]) {
+    let head = key.len() + 18;
+    assert!(value.len() >= head, "{key}: {}", show(value));
+    let expected = format!("{key} {:016x} ", checksum(&value[head..]));
+    assert_eq!(show(&value[..head]), show(expected.as_bytes()), "{key} holds another's or a torn value");
+}
+
+/// Mostly small: 80 % up to 200 bytes, 15 % to 4 KB, 4.5 % to 64 KB, the rest to 1 MiB.
+fn size(rng: &mut Rng) -> usize {
+    match rng.below(200) {
+        0..160 => 1 + rng.below(200),
+        160..190 => 200 + rng.below(4000),
+        190..199 => 4000 + rng.below(60_000),
+        _ => 64_000 + rng.below(LARGEST - 64_000),
+    }
+}
+
+/// One client: a connection, its keys and its tally.
+struct Client {
+    wire: Wire,
+    conn: Conn,
+    rng: Rng,
+    number: usize,
+    version: u32,
+    models: Vec<Model>,
+    tally: Tally,
+}
+
+/// A request on its way.
+struct Sent {
+    key: String,
+    /// Which of the own keys; None for one in common.
+    own: Option<usize>,
+    op: Op,
+    /// The piece that a store adds.
+    piece: Option<Piece>,
+}
+
+impl Client {
+    fn new(addr: SocketAddr, number: usize, seed: u64) -> Client {
+        let wire = [Wire::Text, Wire::Meta, Wire::Binary][number % 3];
+        let rng = Rng(seed ^ (number as u64) << 40);
+        let models = vec![Model::default(); OWN_KEYS];
+        Client { wire, conn: Conn::to(addr), rng, number, version: 0, models, tally: Tally::default() }
+    }
+
+    /// Sends one batch and checks every reply.
+    fn round(&mut self) {
+        let mut batch: Vec<Sent> = Vec::new();
+        let mut request = Vec::new();
+        for _ in 0..1 + self.rng.below(BATCH) {
+            let sent = self.choose();
+            // Two requests on one key in a batch would need a model of what is in between.
+            if batch.iter().all(|other| other.key != sent.key) {
+                encode(self.wire, &sent.key, &sent.op, &mut request);
+                batch.push(sent);
+            }
+        }
+        self.conn.send(&request);
+        for sent in batch {
+            let reply = receive(&mut self.conn, self.wire, &sent);
+            count(&mut self.tally, self.wire, &sent.op, &reply);
+            match sent.own {
+                Some(own) => self.check_own(own, sent, reply),
+                None => check_reply_in_common(&sent, &reply),
+            }
+        }
+    }
+
+    fn choose(&mut self) -> Sent {
+        if self.rng.one_in(5) {
+            let key = format!("common:{}", self.rng.below(COMMON_KEYS));
+            let op = match self.rng.below(10) {
+                0..6 => Op::Get,
+                6..9 => Op::Set { value: common_value(&key, &mut self.rng), client_flags: 0, ttl: 0 },
+                _ => Op::Delete,
+            };
+            return Sent { key, own: None, op, piece: None };
+        }
+        let own = self.rng.below(OWN_KEYS);
+        let key = key_of(self.number, own);
+        let (op, piece) =
+            if own.is_multiple_of(10) { (self.choose_number(own), None) } else { self.choose_value(own, &key) };
+        Sent { key, own: Some(own), op, piece }
+    }
+
+    /// Every tenth key holds a number.
+    fn choose_number(&mut self, own: usize) -> Op {
+        match self.rng.below(8) {
+            0 => Op::Delete,
+            1 => Op::Get,
+            2..4 => {
+                let value = self.rng.below(1_000_000).to_string().into_bytes();
+                Op::Set { value, client_flags: own as u32, ttl: 0 }
+            }
+            _ => Op::Incr { delta: self.rng.next() >> self.rng.below(64) },
+        }
+    }
+
+    fn choose_value(&mut self, own: usize, key: &str) -> (Op, Option<Piece>) {
+        self.version += 1;
+        let piece = Piece { version: self.version, len: size(&mut self.rng) };
+        let mut value = Vec::new();
+        let model = &self.models[own];
+        let grows = !model.pieces.is_empty() && model.pieces.len() < PIECES && model.len() + piece.len <= LARGEST;
+        match self.rng.below(40) {
+            0..16 => return (Op::Get, None),
+            16..18 => return (Op::Delete, None),
+            18..20 => return (Op::Touch { ttl: [0, 1, 2, 100][self.rng.below(4)] }, None),
+            _ => piece_bytes(key, piece, &mut value),
+        }
+        let op = match self.rng.below(20) {
+            0 | 1 if grows => Op::Append { value },
+            2 | 3 if grows => Op::Prepend { value },
+            4..8 if model.cas.is_some() => Op::Cas { value, cas: model.cas.unwrap() },
+            8 => Op::Add { value },
+            9 if self.rng.one_in(20) => {
+                return (Op::Set { value: vec![b'x'; (1 << 20) + 1], client_flags: 0, ttl: 0 }, None);
+            }
+            n => {
+                Op::Set { value, client_flags: self.rng.next() as u32, ttl: if n == 10 { 1 + n as u32 % 3 } else { 0 } }
+            }
+        };
+        (op, Some(piece))
+    }
+
+    /// Compares a reply with what the model allows, then brings the model up to date.
+    fn check_own(&mut self, own: usize, sent: Sent, reply: Reply) {
+        let Sent { key, op, piece, .. } = sent;
+        let model = &mut self.models[own];
+        let overdue = model.dead_at.is_some_and(|at| Instant::now() > at);
+        match (&op, &reply) {
+            (Op::Get | Op::Cas { .. } | Op::Delete | Op::Incr { .. } | Op::Touch { .. }, Reply::NotFound) => {
+                *model = Model::default();
+            }
+            // Missing, or no memory for the joined value: then the old one stays.
+            (Op::Append { .. } | Op::Prepend { .. }, Reply::NotStored) => {}
+            (Op::Set { ttl, client_flags, value }, Reply::Done) => {
+                let number = piece.is_none().then(|| std::str::from_utf8(value).unwrap().parse().unwrap());
+                let dead_at = (*ttl > 0).then(|| gone_at(*ttl));
+                *model = Model {
+                    pieces: piece.into_iter().collect(),
+                    number,
+                    client_flags: *client_flags,
+                    dead_at,
+                    cas: None,
+                };
+            }
+            (Op::Set { value, .. }, Reply::TooLarge) if value.len() > LARGEST => *model = Model::default(),
+            // A refused set, and any refused ms, has removed the old item.
+            (Op::Set { .. }, Reply::NoMemory) => *model = Model::default(),
+            (_, Reply::NoMemory) if self.wire == Wire::Meta => *model = Model::default(),
+            (_, Reply::NoMemory) => {}
+            (Op::Add { .. }, Reply::Done) => *model = Model { pieces: piece.into_iter().collect(), ..Model::default() },
+            // It may have been found missing by nobody yet; it must be there, else add would have stored.
+            (Op::Add { .. }, Reply::NotStored) => {
+                assert!(!model.is_missing() && !overdue, "{key}: add finds what is gone")
+            }
+            (Op::Cas { cas, .. }, Reply::Done) => {
+                assert_eq!(model.cas, Some(*cas));
+                *model = Model { pieces: piece.into_iter().collect(), ..Model::default() };
+            }
+            _ => check_present(&key, model, overdue, &op, piece, &reply),
+        }
+    }
+
+    /// Deletes every key that may yet expire, so that what is counted later stays.
+    fn settle(&mut self) {
+        for own in 0..OWN_KEYS {
+            if self.models[own].dead_at.take().is_some() {
+                let sent = Sent { key: key_of(self.number, own), own: Some(own), op: Op::Delete, piece: None };
+                let mut request = Vec::new();
+                encode(self.wire, &sent.key, &sent.op, &mut request);
+                self.conn.send(&request);
+                let reply = receive(&mut self.conn, self.wire, &sent);
+                count(&mut self.tally, self.wire, &sent.op, &reply);
+            }
+        }
+    }
+}
+
+fn key_of(client: usize, own: usize) -> String {
+    format!("client{client}:{own}")
+}
+
+fn gone_at(ttl: u32) -> Instant {
+    Instant::now() + Duration::from_secs(u64::from(ttl) + LATE)
+}
+
+/// Replies that say that the key is there.
+fn check_present(key: &str, model: &mut Model, overdue: bool, op: &Op, piece: Option<Piece>, reply: &Reply) {
+    if matches!((op, reply), (Op::Delete, Reply::Done)) && model.is_missing() {
+        panic!("{key}: deleted, though it was gone");
+    }
+    assert!(!model.is_missing(), "{key}: back from nothing, {op:?} {reply:?}");
+    assert!(!overdue, "{key}: found long after its time");
+    match (op, reply) {
+        (Op::Get, Reply::Hit { value, client_flags, cas }) => {
+            check_value(key, model, value);
+            assert_eq!(*client_flags, model.client_flags, "{key}");
+            model.cas = Some(*cas);
+        }
+        (Op::Delete, Reply::Done) => *model = Model::default(),
+        (Op::Touch { ttl }, Reply::Done) => model.dead_at = (*ttl > 0).then(|| gone_at(*ttl)),
+        (Op::Append { .. }, Reply::Done) => {
+            model.pieces.extend(piece);
+            model.cas = None;
+        }
+        (Op::Prepend { .. }, Reply::Done) => {
+            model.pieces.push_front(piece.unwrap());
+            model.cas = None;
+        }
+        (Op::Incr { delta }, Reply::Number(number)) => {
+            let expected = model.number.expect("a number").wrapping_add(*delta);
+            assert_eq!(*number, expected, "{key}");
+            model.number = Some(expected);
+        }
+        _ => panic!("{key}: {op:?} answered {reply:?}; expected {model:?}"),
+    }
+}
+
+fn check_value(key: &str, model: &Model, value: &[u8]) {
+    if let Some(number) = model.number {
+        assert_eq!(String::from_utf8_lossy(value).trim_end(), number.to_string(), "{key}");
+        return;
+    }
+    let mut expected = Vec::with_capacity(model.len());
+    model.pieces.iter().for_each(|&piece| piece_bytes(key, piece, &mut expected));
+    if value != expected {
+        let at = value.iter().zip(&expected).position(|(a, b)| a != b).unwrap_or(value.len().min(expected.len()));
+        panic!("{key}: wrong from byte {at}; {} bytes, expected {}: {:?}", value.len(), expected.len(), model.pieces);
+    }
+}
+
+fn check_reply_in_common(sent: &Sent, reply: &Reply) {
+    match (&sent.op, reply) {
+        (Op::Get, Reply::Hit { value, .. }) => check_common(&sent.key, value),
+        (Op::Get | Op::Delete, Reply::NotFound) | (Op::Set { .. }, Reply::Done | Reply::NoMemory) => {}
+        (Op::Delete, Reply::Done) => {}
+        _ => panic!("{}: {:?} answered {reply:?}", sent.key, sent.op),
+    }
+}
+
+fn count(tally: &mut Tally, wire: Wire, op: &Op, reply: &Reply) {
+    let hit = *reply != Reply::NotFound;
+    let split = |hits: &mut u64, misses: &mut u64| *if hit { hits } else { misses } += 1;
+    match op {
+        Op::Get => {
+            tally.cmd_get += 1;
+            split(&mut tally.get_hits, &mut tally.get_misses);
+        }
+        Op::Delete => split(&mut tally.delete_hits, &mut tally.delete_misses),
+        Op::Incr { .. } => split(&mut tally.incr_hits, &mut tally.incr_misses),
+        Op::Touch { .. } => {
+            // A meta touch is a get with a new TTL, counted as both.
+            tally.cmd_touch += u64::from(wire != Wire::Meta || hit);
+            match wire {
+                Wire::Meta if hit => tally.touch_hits += 1,
+                Wire::Meta => tally.get_misses += 1,
+                _ => split(&mut tally.touch_hits, &mut tally.touch_misses),
+            }
+            tally.cmd_get += u64::from(wire == Wire::Meta && !hit);
+        }
+        _ if *reply == Reply::NoMemory => tally.store_no_memory += u64::from(wire != Wire::Binary),
+        _ if *reply == Reply::TooLarge => tally.store_too_large += u64::from(wire != Wire::Binary),
+        Op::Cas { .. } => {
+            tally.cmd_set += 1;
+            match reply {
+                Reply::Done => tally.cas_hits += 1,
+                Reply::Exists => tally.cas_badval += 1,
+                _ => tally.cas_misses += 1,
+            }
+        }
+        _ => tally.cmd_set += 1,
+    }
+}
+
+/// Appends a request's bytes.
+fn encode(wire: Wire, key: &str, op: &Op, out: &mut Vec<u8>) {
+    match wire {
+        Wire::Text => encode_text(key, op, out),
+        Wire::Meta => encode_meta(key, op, out),
+        Wire::Binary => encode_binary(key, op, out),
+    }
+}
+
+fn encode_text(key: &str, op: &Op, out: &mut Vec<u8>) {
+    let (line, value) = match op {
+        Op::Get => (format!("gets {key}"), None),
+        Op::Set { value, client_flags, ttl } => {
+            (format!("set {key} {client_flags} {ttl} {}", value.len()), Some(value))
+        }
+        Op::Add { value } => (format!("add {key} 0 0 {}", value.len()), Some(value)),
+        Op::Append { value } => (format!("append {key} 0 0 {}", value.len()), Some(value)),
+        Op::Prepend { value } => (format!("prepend {key} 0 0 {}", value.len()), Some(value)),
+        Op::Cas { value, cas } => (format!("cas {key} 0 0 {} {cas}", value.len()), Some(value)),
+        Op::Delete => (format!("delete {key}"), None),
+        Op::Incr { delta } => (format!("incr {key} {delta}"), None),
+        Op::Touch { ttl } => (format!("touch {key} {ttl}"), None),
+    };
+    push_line(&line, value, out);
+}
+
+fn encode_meta(key: &str, op: &Op, out: &mut Vec<u8>) {
+    let (line, value) = match op {
+        Op::Get => (format!("mg {key} v f c"), None),
+        Op::Set { value, client_flags, ttl } => {
+            (format!("ms {key} {} F{client_flags} T{ttl}", value.len()), Some(value))
+        }
+        Op::Add { value } => (format!("ms {key} {} ME", value.len()), Some(value)),
+        Op::Append { value } => (format!("ms {key} {} MA", value.len()), Some(value)),
+        Op::Prepend { value } => (format!("ms {key} {} MP", value.len()), Some(value)),
+        Op::Cas { value, cas } => (format!("ms {key} {} C{cas}", value.len()), Some(value)),
+        Op::Delete => (format!("md {key}"), None),
+        Op::Incr { delta } => (format!("ma {key} D{delta} v"), None),
+        Op::Touch { ttl } => (format!("mg {key} T{ttl}"), None),
+    };
+    push_line(&line, value, out);
+}
+
+fn push_line(line: &str, value: Option<&Vec<u8>>, out: &mut Vec<u8>) {
+    out.extend_from_slice(line.as_bytes());
+    out.extend_from_slice(b"\r\n");
+    if let Some(value) = value {
+        out.extend_from_slice(value);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn encode_binary(key: &str, op: &Op, out: &mut Vec<u8>) {
+    let store = |client_flags: u32, ttl: u32| [client_flags.to_be_bytes(), ttl.to_be_bytes()].concat();
+    let (code, extras, value, cas) = match op {
+        Op::Get => (0x00, Vec::new(), None, 0),
+        Op::Set { value, client_flags, ttl } => (0x01, store(*client_flags, *ttl), Some(value), 0),
+        Op::Add { value } => (0x02, store(0, 0), Some(value), 0),
+        Op::Append { value } => (0x0e, Vec::new(), Some(value), 0),
+        Op::Prepend { value } => (0x0f, Vec::new(), Some(value), 0),
+        Op::Cas { value, cas } => (0x01, store(0, 0), Some(value), *cas),
+        Op::Delete => (0x04, Vec::new(), None, 0),
+        Op::Incr { delta } => (0x05, [&delta.to_be_bytes()[..], &[0; 8], &[0xff; 4]].concat(), None, 0),
+        Op::Touch { ttl } => (0x1c, ttl.to_be_bytes().to_vec(), None, 0),
+    };
+    let value = value.cloned().unwrap_or_default();
+    out.extend(Packet { cas, value, ..Packet::new(code, key.as_bytes(), &extras) }.request());
+}
+
+/// The reply to one request.
+fn receive(conn: &mut Conn, wire: Wire, sent: &Sent) -> Reply {
+    let mut found = None;
+    let waited = conn.read_until(DEADLINE, |got| {
+        found = match wire {
+            Wire::Text => text_reply(got, &sent.key),
+            Wire::Meta => meta_reply(got),
+            Wire::Binary => binary_reply(got, &sent.op),
+        };
+        found.is_some()
+    });
+    assert_eq!(waited, Waited::Done, "no reply to {} for {}", sent.key, show(&conn.got));
+    let (reply, len) = found.unwrap();
+    conn.got.drain(..len);
+    reply
+}
+
+/// The first line without its end, and where the next begins.
+fn first_line(got: &[u8]) -> Option<(&str, usize)> {
+    let end = got.iter().take(400).position(|&b| b == b'\n')? + 1;
+    Some((std::str::from_utf8(&got[..end - 2]).expect("replies are text"), end))
+}
+
+fn text_reply(got: &[u8], key: &str) -> Option<(Reply, usize)> {
+    let (line, end) = first_line(got)?;
+    let Some(value) = line.strip_prefix("VALUE ") else {
+        return Some((plain_reply(line), end));
+    };
+    let words: Vec<&str> = value.split(' ').collect();
+    assert_eq!((words[0], words.len()), (key, 4), "another's reply");
+    let len: usize = words[2].parse().unwrap();
+    let data = got.get(end..end + len + 7)?;
+    assert_eq!(&data[len..], b"\r\nEND\r\n");
+    let (client_flags, cas) = (words[1].parse().unwrap(), words[3].parse().unwrap());
+    Some((Reply::Hit { value: data[..len].to_vec(), client_flags, cas }, end + len + 7))
+}
+
+fn plain_reply(line: &str) -> Reply {
+    match line {
+        "STORED" | "DELETED" | "TOUCHED" | "HD" => Reply::Done,
+        "NOT_STORED" | "NS" => Reply::NotStored,
+        "EXISTS" | "EX" => Reply::Exists,
+        "NOT_FOUND" | "END" | "NF" | "EN" => Reply::NotFound,
+        "SERVER_ERROR object too large for cache" => Reply::TooLarge,
+        "SERVER_ERROR out of memory storing object" | "SERVER_ERROR Out of memory during read" => Reply::NoMemory,
+        number => Reply::Number(number.parse().unwrap_or_else(|_| panic!("answered {line}"))),
+    }
+}
+
+fn meta_reply(got: &[u8]) -> Option<(Reply, usize)> {
+    let (line, end) = first_line(got)?;
+    let Some(value) = line.strip_prefix("VA ") else {
+        return Some((plain_reply(line), end));
+    };
+    let mut words = value.split(' ');
+    let len: usize = words.next()?.parse().unwrap();
+    let data = got.get(end..end + len + 2)?;
+    assert_eq!(&data[len..], b"\r\n");
+    let reply = match (words.next(), words.next()) {
+        (Some(client_flags), Some(cas)) => Reply::Hit {
+            value: data[..len].to_vec(),
+            client_flags: client_flags[1..].parse().unwrap(),
+            cas: cas[1..].parse().unwrap(),
+        },
+        _ => Reply::Number(std::str::from_utf8(&data[..len]).unwrap().parse().unwrap()),
+    };
+    Some((reply, end + len + 2))
+}
+
+fn binary_reply(got: &[u8], op: &Op) -> Option<(Reply, usize)> {
+    let header: &[u8; HEADER] = got.first_chunk()?;
+    let body = u32::from_be_bytes([header[8], header[9], header[10], header[11]]) as usize;
+    if got.len() < HEADER + body {
+        return None;
+    }
+    let (packet, len) = Packet::reply(got)?;
+    let reply = match (packet.status, op) {
+        (0, Op::Get) => {
+            let client_flags = u32::from_be_bytes(packet.extras[..].try_into().unwrap());
+            Reply::Hit { value: packet.value, client_flags, cas: packet.cas }
+        }
+        (0, Op::Incr { .. }) => Reply::Number(u64::from_be_bytes(packet.value[..].try_into().unwrap())),
+        (0, _) => Reply::Done,
+        (1, _) => Reply::NotFound,
+        (2, Op::Add { .. }) => Reply::NotStored,
+        (2, _) => Reply::Exists,
+        (3, _) => Reply::TooLarge,
+        (5, _) => Reply::NotStored,
+        (0x82, _) => Reply::NoMemory,
+        (status, _) => panic!("{op:?} answered {status}: {}", show(&packet.value)),
+    };
+    Some((reply, len))
+}
+
+/// Ends the load when the thread that holds it panics.
+struct EndOnPanic<'a>(&'a AtomicBool);
+
+impl Drop for EndOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Runs all clients for the time given, then compares their tallies and a dump with the server's statistics.
+fn load(addr: SocketAddr, seconds: u64) {
+    let seed = seed("LOAD_SEED");
+    eprintln!("LOAD_SEED={seed} LOAD_SECONDS={seconds} (of this half)");
+    let mut admin = Conn::to(addr);
+    assert_eq!(admin.line("stats reset"), "RESET");
+    let over = AtomicBool::new(false);
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let clients: Vec<Client> = std::thread::scope(|scope| {
+        let run = |number| {
+            let _end = EndOnPanic(&over);
+            let mut client = Client::new(addr, number, seed);
+            while Instant::now() < end && !over.load(Ordering::Relaxed) {
+                client.round();
+            }
+            client.settle();
+            client
+        };
+        let threads: Vec<_> = (0..CLIENTS).map(|number| scope.spawn(move || run(number))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("a client found something wrong")).collect()
+    });
+    check_counters(&mut admin, &clients);
+    check_dump(&mut admin);
+}
+
+fn stat(stats: &[(String, String)], name: &str) -> u64 {
+    let (_, value) = stats.iter().find(|(key, _)| key == name).unwrap_or_else(|| panic!("no {name}"));
+    value.parse().unwrap_or_else(|_| panic!("{name} {value}"))
+}
+
+fn check_counters(admin: &mut Conn, clients: &[Client]) {
+    let stats = admin.stats("");
+    let sums = clients[0].tally.named().map(|(name, _)| name);
+    for (i, name) in sums.iter().enumerate() {
+        let expected: u64 = clients.iter().map(|client| client.tally.named()[i].1).sum();
+        assert_eq!(stat(&stats, name), expected, "{name}");
+    }
+    assert_eq!(stat(&stats, "get_hits") + stat(&stats, "get_misses"), stat(&stats, "cmd_get"));
+    let evictions = stat(&stats, "evictions");
+    let (items, bytes) = (stat(&stats, "curr_items"), stat(&stats, "bytes"));
+    eprintln!(
+        "{} gets ({} hits), {} sets, {} refused for memory, {evictions} evictions; {items} items of {bytes} bytes at the end",
+        stat(&stats, "cmd_get"),
+        stat(&stats, "get_hits"),
+        stat(&stats, "cmd_set"),
+        stat(&stats, "store_no_memory"),
+    );
+    assert!(evictions > 100, "the memory was never full: {evictions} evictions");
+    assert!(bytes <= stat(&stats, "limit_maxbytes"), "{bytes} bytes");
+    check_classes(admin, items, bytes);
+}
+
+/// The classes' numbers add up to the whole.
+fn check_classes(admin: &mut Conn, items: u64, bytes: u64) {
+    let stats = admin.stats("items");
+    let sum = |suffix: &str| -> u64 {
+        stats.iter().filter(|(name, _)| name.ends_with(suffix)).map(|(_, value)| value.parse::<u64>().unwrap()).sum()
+    };
+    assert_eq!(sum(":number"), items, "items per class");
+    assert_eq!(sum(":number_hot") + sum(":number_warm") + sum(":number_cold"), items, "items per list");
+    assert_eq!(sum(":mem_requested"), bytes, "bytes per class");
+    let slabs = admin.stats("slabs");
+    for (name, used) in slabs.iter().filter(|(name, _)| name.ends_with(":used_chunks")) {
+        let class = name.split(':').next().unwrap();
+        let value = |what: &str| stat(&slabs, &format!("{class}:{what}"));
+        let chunks = value("total_pages") * value("chunks_per_page");
+        assert_eq!(value("total_chunks"), chunks, "class {class}");
+        assert!(used.parse::<u64>().unwrap() <= chunks, "class {class} uses {used} of {chunks}");
+    }
+}
+
+/// A dump shows curr_items items, whose sizes make `bytes`.
+fn check_dump(admin: &mut Conn) {
+    let dump = admin.ask(b"lru_crawler metadump all\r\n", b"END\r\n");
+    let text = String::from_utf8(dump).unwrap();
+    let sizes: Vec<u64> = text.lines().filter(|line| line.starts_with("key=")).map(size_in_dump).collect();
+    let stats = admin.stats("");
+    assert_eq!(sizes.len() as u64, stat(&stats, "curr_items"), "items in the dump");
+    assert_eq!(sizes.iter().sum::<u64>(), stat(&stats, "bytes"), "bytes in the dump");
+}
+
+fn size_in_dump(line: &str) -> u64 {
+    let size = line.split(' ').find_map(|word| word.strip_prefix("size="));
+    size.unwrap_or_else(|| panic!("no size: {line}")).parse().unwrap()
+}
+
+fn seconds() -> u64 {
+    from_env("LOAD_SECONDS").unwrap_or(20).div_ceil(2)
+}
+
+#[test]
+fn full_and_evicting_binary() {
+    let server = Server::start(&["-t", "2", "-m", &MEMORY_MB.to_string()]);
+    load(server.addr, seconds());
+    assert_eq!(server.connect().line("mn"), "MN");
+}
+
+#[test]
+fn full_and_evicting_in_process() {
+    let clock = Arc::new(Clock::new());
+    let store = StoreConfig { memory_limit: (MEMORY_MB << 20) as u64, threads: 2, ..StoreConfig::default() };
+    let config = Config { tcp_port: None, threads: 2, store: store.clone(), ..Config::default() };
+    let store = Store::new(store, clock.clone()).expect("a store");
+    let shared = Arc::new(Shared::new(config, clock.clone(), store.clone()));
+    let background = store.start_background();
+    let server = twincache::net::Server::start(shared).unwrap_or_else(|error| panic!("{}", error.message));
+    let addr = SocketAddr::from(([127, 0, 0, 1], server.addresses()[0].port()));
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                clock.tick();
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+        let result = std::panic::catch_unwind(|| load(addr, seconds()));
+        over.store(true, Ordering::Relaxed);
+        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+    store.check().expect("every structure agrees while connections are open");
+    server.stop(false);
+    drop(background);
+    store.check().expect("every structure agrees at the end");
+}
+
+/// An mg with `T` is a touch when it hits, and a get when it misses.
+#[test]
+fn mg_counts() {
+    let server = Server::start(&[]);
+    let mut conn = server.connect();
+    assert_eq!(conn.line("ms a 1\r\nx"), "HD");
+    let names = ["cmd_get", "get_hits", "get_misses", "cmd_touch", "touch_hits", "touch_misses"];
+    let requests =
+        [("mg a s", [1, 1, 0, 0, 0, 0]), ("mg a T100", [0, 0, 0, 1, 1, 0]), ("mg no T100", [1, 0, 1, 0, 0, 0])];
+    for (request, expected) in requests {
+        assert_eq!(conn.line("stats reset"), "RESET");
+        conn.line(request);
+        let stats = conn.stats("");
+        assert_eq!(names.map(|name| stat(&stats, name)), expected, "{request}");
+    }
+}
