@@ -1,0 +1,423 @@
+//! Connections: many of them, too many, idle ones, slow readers, floods, and every kind of listener.
+//!
+//! Against the real binary. Memory is what the server's process has mapped for itself (RssAnon); what the
+//! kernel keeps for a socket is not counted.
+
+mod common;
+
+use common::{Conn, DEADLINE, Rng, Server, Waited, is_root, under_test};
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use twincache::sys::{self, Limit};
+
+/// How many connections the server shall hold, if this machine lets both sides open so many descriptors.
+const MANY: usize = 20_000;
+/// Descriptors that each side needs besides.
+const SPARE: usize = 120;
+/// The most that an idle connection may take of the server's memory.
+const IDLE_BYTES: u64 = 1024;
+/// What a client that does not read may cost the server, in KiB: the reply that is stuck and what is queued behind.
+const STUCK_KB: u64 = 16 << 10;
+
+#[test]
+fn many_connections_are_held() {
+    let possible = descriptors_possible();
+    let count = MANY.min(possible - SPARE);
+    if count < MANY {
+        eprintln!("{count} connections instead of {MANY}: the limit of descriptors is {possible}");
+    }
+    let limit = if count < MANY { possible } else { 25_000 };
+    let server = Server::start(&["-c", &limit.to_string(), "-t", "2"]);
+    let mut admin = server.connect();
+    let mut conns: Vec<TcpStream> = Vec::with_capacity(count);
+    // The first thousand pays for what is shared by all.
+    connect_and_ask(&server, &mut conns, 1000.min(count));
+    let (before, first) = (memory(server.pid()), conns.len());
+    connect_and_ask(&server, &mut conns, count);
+    let each = (memory(server.pid()).saturating_sub(before) * 1024) / (conns.len() - first).max(1) as u64;
+    eprintln!("{} connections held, {each} bytes each", conns.len());
+    assert!(number(&mut admin, "curr_connections") >= count as u64);
+    let mut rng = Rng(common::seed("CONNECTIONS_SEED"));
+    for _ in 0..1000 {
+        let conn = &mut conns[rng.below(count)];
+        assert_eq!(ask(conn, b"mn\r\n", 4), b"MN\r\n");
+    }
+    assert!(each < IDLE_BYTES, "an idle connection takes {each} bytes");
+    drop(conns);
+    until("connections are gone", || number(&mut admin, "curr_connections") < 20);
+}
+
+/// The most descriptors that this process, and so a child of it, can have; asks for them at once.
+fn descriptors_possible() -> usize {
+    let (_, hard) = sys::limit(Limit::Files).expect("the limit of descriptors");
+    let wanted = 26_000;
+    if hard < wanted && sys::set_limit(Limit::Files, wanted, wanted).is_ok() {
+        return wanted as usize;
+    }
+    let possible = hard.min(wanted);
+    sys::set_limit(Limit::Files, possible, hard).expect("up to the hard limit");
+    possible as usize
+}
+
+/// Connects until there are `count`; each does one request.
+fn connect_and_ask(server: &Server, conns: &mut Vec<TcpStream>, count: usize) {
+    while conns.len() < count {
+        let mut conn = TcpStream::connect(server.addr).expect("accepted");
+        conn.set_read_timeout(Some(DEADLINE)).unwrap();
+        assert_eq!(ask(&mut conn, b"get nothing\r\n", 5), b"END\r\n");
+        conns.push(conn);
+    }
+}
+
+fn ask(conn: &mut (impl Read + Write), request: &[u8], len: usize) -> Vec<u8> {
+    conn.write_all(request).expect("the server takes it");
+    let mut reply = vec![0; len];
+    conn.read_exact(&mut reply).expect("the server answers");
+    reply
+}
+
+/// KiB of anonymous memory of a process.
+fn memory(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the server is alive");
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("the server is alive");
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// One number of `stats`.
+fn number(conn: &mut Conn, name: &str) -> u64 {
+    let stats = conn.stats("");
+    let found = stats.iter().find(|(key, _)| key == name);
+    found.unwrap_or_else(|| panic!("no {name}")).1.parse().unwrap()
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !done() {
+        assert!(Instant::now() < end, "never: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn too_many_are_refused_fast() {
+    let server = Server::start(&["-c", "60", "-t", "1"]);
+    let mut admin = server.connect();
+    assert_eq!(admin.line("mn"), "MN");
+    let mut held = Vec::new();
+    let refused = loop {
+        let mut conn = server.connect();
+        conn.send(b"mn\r\n");
+        if conn.read_until(DEADLINE, |got| got == b"MN\r\n") != Waited::Done {
+            break conn;
+        }
+        held.push(conn);
+        assert!(held.len() < 60, "-c 60 holds no more");
+    };
+    assert!(held.len() > 20, "only {} held", held.len());
+    assert!(refused.closed);
+    assert_eq!(refused.got, b"ERROR Too many open connections\r\n");
+    assert_eq!(number(&mut admin, "rejected_connections"), 1);
+    assert_eq!(number(&mut admin, "accepting_conns"), 1);
+    assert_eq!(number(&mut admin, "max_connections"), 60);
+    held.truncate(10);
+    until("room again", || server_answers(&server));
+}
+
+/// Whether a new connection is served.
+fn server_answers(server: &Server) -> bool {
+    let mut conn = server.connect();
+    conn.send(b"mn\r\n");
+    conn.read_until(DEADLINE, |got| got == b"MN\r\n") == Waited::Done
+}
+
+/// Clients beyond the limit wait, in the kernel, and are served when others leave.
+#[test]
+fn too_many_wait_without_maxconns_fast() {
+    const CLIENTS: usize = 80;
+    let server = Server::start(&["-c", "60", "-t", "1", "-o", "no_maxconns_fast"]);
+    let mut admin = server.connect();
+    assert_eq!(admin.line("mn"), "MN");
+    let (answered, leave) = (AtomicUsize::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                let mut conn = server.connect();
+                assert_eq!(conn.line("mn"), "MN");
+                answered.fetch_add(1, Ordering::SeqCst);
+                until("others may come in", || leave.load(Ordering::SeqCst));
+            });
+        }
+        until("accepting pauses", || number(&mut admin, "accepting_conns") == 0);
+        assert!(number(&mut admin, "listen_disabled_num") >= 1);
+        assert!(answered.load(Ordering::SeqCst) < CLIENTS, "all were served at once");
+        leave.store(true, Ordering::SeqCst);
+    });
+    assert_eq!(answered.load(Ordering::SeqCst), CLIENTS);
+    until("accepting goes on", || number(&mut admin, "accepting_conns") == 1);
+    assert!(number(&mut admin, "time_in_listen_disabled_us") > 0);
+}
+
+#[test]
+fn idle_connections_are_kicked() {
+    let server = Server::start(&["-o", "idle_timeout=2"]);
+    let (mut idle, mut half, mut busy) = (server.connect(), server.connect(), server.connect());
+    assert_eq!(idle.line("mn"), "MN");
+    half.send(b"get unfini");
+    let end = Instant::now() + DEADLINE;
+    while !idle.closed || !half.closed {
+        assert!(Instant::now() < end, "never kicked: idle {}, half a line {}", !idle.closed, !half.closed);
+        assert_eq!(busy.line("mn"), "MN");
+        idle.receive(Duration::from_millis(50));
+        half.receive(Duration::from_millis(50));
+    }
+    assert_eq!(number(&mut busy, "idle_kicks"), 2);
+    assert!(!busy.closed);
+}
+
+/// A server started with exactly these options; killed when dropped.
+struct Raw {
+    child: Child,
+    folder: PathBuf,
+}
+
+impl Raw {
+    /// Starts it in `folder`'s company; TCP ports are written to a file there.
+    fn start(name: &str, args: &[&str]) -> Raw {
+        let folder = std::env::temp_dir().join(format!("twincache-{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let mut command = Command::new(under_test());
+        if is_root() {
+            command.args(["-u", "root"]);
+        }
+        command.args(args.iter().map(|arg| arg.replace("FOLDER", folder.to_str().unwrap())));
+        command.env("MEMCACHED_PORT_FILENAME", folder.join("ports")).stdin(Stdio::null());
+        Raw { child: command.spawn().expect("starts"), folder }
+    }
+
+    /// The ports, one per listening socket, with what the file calls them.
+    fn ports(&self, count: usize) -> Vec<(String, u16)> {
+        let path = self.folder.join("ports");
+        until("the port file is written", || path.exists());
+        let file = BufReader::new(fs::File::open(path).unwrap());
+        let ports: Vec<_> =
+            file.lines().map(|line| parse_port(&line.unwrap())).filter(|(kind, _)| kind.starts_with("TCP")).collect();
+        assert_eq!(ports.len(), count, "{ports:?}");
+        ports
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn parse_port(line: &str) -> (String, u16) {
+    let (kind, port) = line.split_once(": ").expect("NAME: PORT");
+    (kind.to_owned(), port.trim().parse().unwrap())
+}
+
+#[test]
+fn unix_socket() {
+    let server = Raw::start("unix", &["-s", "FOLDER/socket", "-a", "0770"]);
+    let path = server.folder.join("socket");
+    until("the socket listens", || UnixStream::connect(&path).is_ok());
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o770);
+    let mut conns: Vec<UnixStream> = (0..50).map(|_| UnixStream::connect(&path).unwrap()).collect();
+    for (i, conn) in conns.iter_mut().enumerate() {
+        conn.set_read_timeout(Some(DEADLINE)).unwrap();
+        assert_eq!(ask(conn, format!("set u{i} 0 0 2\r\nhi\r\n").as_bytes(), 8), b"STORED\r\n");
+    }
+    let reply = ask(&mut conns[0], b"get u49\r\n", 24);
+    assert_eq!(reply, b"VALUE u49 0 2\r\nhi\r\nEND\r\n"[..].to_vec());
+    assert!(!Path::new(&server.folder.join("ports")).exists(), "a unix socket has no port");
+}
+
+#[test]
+fn a_stale_unix_socket_is_replaced() {
+    let folder = std::env::temp_dir().join(format!("twincache-stale-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("socket");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    assert!(UnixStream::connect(&path).is_err());
+    let _server = Raw::start("unix-stale", &["-s", path.to_str().unwrap()]);
+    until("the socket listens", || UnixStream::connect(&path).is_ok());
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn several_listeners_and_ipv6() {
+    let server = Raw::start("several", &["-l", "127.0.0.1,127.0.0.2", "-l", "[::1]", "-p", "-1"]);
+    let ports = server.ports(3);
+    let v6: Vec<u16> = ports.iter().filter(|(kind, _)| kind == "TCP INET6").map(|(_, port)| *port).collect();
+    let v4: Vec<u16> = ports.iter().filter(|(kind, _)| kind == "TCP INET").map(|(_, port)| *port).collect();
+    assert_eq!((v4.len(), v6.len()), (2, 1));
+    let mut addresses: Vec<SocketAddr> = vec![SocketAddr::new("::1".parse().unwrap(), v6[0])];
+    for host in ["127.0.0.1", "127.0.0.2"] {
+        let open = v4
+            .iter()
+            .map(|&port| SocketAddr::new(host.parse().unwrap(), port))
+            .find(|addr| TcpStream::connect(addr).is_ok());
+        addresses.push(open.unwrap_or_else(|| panic!("nothing listens on {host}")));
+    }
+    for (i, &addr) in addresses.iter().enumerate() {
+        let mut conn = Conn::to(addr);
+        assert_eq!(conn.line(&format!("set at{i} 0 0 1\r\nx")), "STORED");
+        assert_eq!(conn.line("incr missing 1"), "NOT_FOUND");
+    }
+    let mut conn = Conn::to(addresses[0]);
+    assert_eq!(conn.ask(b"get at0 at1 at2\r\n", b"END\r\n").len(), 3 * 18 + 5);
+}
+
+/// The default listens on IPv4 and IPv6, one socket each.
+#[test]
+fn default_listens_on_both_families() {
+    let server = Raw::start("both", &["-p", "-1"]);
+    let path = server.folder.join("ports");
+    until("the port file is written", || path.exists());
+    let ports = fs::read_to_string(path).unwrap();
+    let find = |kind: &str| ports.lines().map(parse_port).find(|(name, _)| name == kind).map(|(_, port)| port);
+    let v4 = SocketAddr::new("127.0.0.1".parse().unwrap(), find("TCP INET").expect("IPv4"));
+    assert_eq!(Conn::to(v4).line("mn"), "MN");
+    if let Some(port) = find("TCP INET6") {
+        assert_eq!(Conn::to(SocketAddr::new("::1".parse().unwrap(), port)).line("mn"), "MN");
+    }
+}
+
+/// Values that the slow readers ask for: 9 of 100,000 bytes, each filled with its own digit.
+fn fill_digits(conn: &mut Conn) {
+    for digit in 1..=9u8 {
+        let value = vec![b'0' + digit; 100_000];
+        conn.send(format!("set digit{digit} 0 0 100000\r\n").as_bytes());
+        conn.send(&value);
+        assert_eq!(conn.ask(b"\r\n", b"\r\n"), b"STORED\r\n");
+    }
+}
+
+/// A client pipelines thousands of large gets and does not read: the server stops reading it, its memory stays,
+/// others are served. Then the client reads, and every reply is there, whole and in order.
+#[test]
+fn slow_reader_is_not_read_from() {
+    let server = Server::start(&["-t", "1"]);
+    let mut other = server.connect();
+    fill_digits(&mut other);
+    let before = memory(server.pid());
+    let mut slow = TcpStream::connect(server.addr).unwrap();
+    let mut requests = Vec::new();
+    let digits: Vec<u8> = (0..2000).map(|i| 1 + (i * 7 % 9) as u8).collect();
+    digits.iter().for_each(|digit| requests.extend_from_slice(format!("get digit{digit}\r\n").as_bytes()));
+    let sent = write_until_stuck(&mut slow, &requests);
+    for _ in 0..200 {
+        assert_eq!(other.line("mn"), "MN");
+    }
+    let grown = memory(server.pid()).saturating_sub(before);
+    eprintln!("{sent} of {} bytes taken, {grown} KiB grown", requests.len());
+    assert!(grown < STUCK_KB, "{grown} KiB for one client that does not read");
+    let mut writer = slow.try_clone().unwrap();
+    let rest = requests[sent..].to_vec();
+    let sender = std::thread::spawn(move || writer.write_all(&rest).expect("the server takes the rest"));
+    read_digits(slow, &digits);
+    sender.join().unwrap();
+}
+
+/// Writes until nothing more is taken for a while; leaves the stream blocking.
+fn write_until_stuck(stream: &mut TcpStream, bytes: &[u8]) -> usize {
+    stream.set_write_timeout(Some(Duration::from_millis(1500))).unwrap();
+    let mut sent = 0;
+    while sent < bytes.len() {
+        match stream.write(&bytes[sent..]) {
+            Ok(n) => sent += n,
+            Err(_) => break,
+        }
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    stream.set_write_timeout(None).unwrap();
+    sent
+}
+
+fn read_digits(stream: TcpStream, digits: &[u8]) {
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut reader = BufReader::with_capacity(1 << 20, stream);
+    let mut reply = vec![0; format!("VALUE digit1 0 100000\r\n{}\r\nEND\r\n", " ".repeat(100_000)).len()];
+    for (i, &digit) in digits.iter().enumerate() {
+        reader.read_exact(&mut reply).unwrap_or_else(|error| panic!("reply {i}: {error}"));
+        let (head, rest) = reply.split_at(23);
+        assert_eq!(head, format!("VALUE digit{digit} 0 100000\r\n").as_bytes(), "reply {i}");
+        let (value, end) = rest.split_at(100_000);
+        assert!(value.iter().all(|&b| b == b'0' + digit), "reply {i} holds another value");
+        assert_eq!(end, b"\r\nEND\r\n");
+    }
+}
+
+/// Output that is stuck while the items behind it are replaced and deleted leaves as it was when it was asked for.
+#[test]
+fn stuck_output_is_not_changed() {
+    let server = Server::start(&["-t", "2", "-m", "64"]);
+    let mut other = server.connect();
+    fill_digits(&mut other);
+    let mut slow = TcpStream::connect(server.addr).unwrap();
+    let digits: Vec<u8> = (0..300).map(|i| 1 + (i % 9) as u8).collect();
+    let requests: Vec<u8> = digits.iter().flat_map(|digit| format!("get digit{digit}\r\n").into_bytes()).collect();
+    slow.write_all(&requests).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    // Everything is replaced by values of the same digit, so any reply is right, and torn ones show.
+    for round in 0..20 {
+        fill_digits(&mut other);
+        for i in 0..60 {
+            let value = "x".repeat(90_000 + round);
+            assert_eq!(other.line(&format!("set filler{i} 0 0 {}\r\n{value}", value.len())), "STORED");
+        }
+    }
+    read_digits(slow, &digits);
+}
+
+/// One connection pipelines without end on the only worker; another must still get its turns, many before the
+/// flood is over.
+#[test]
+fn a_flood_does_not_starve_others() {
+    const FLOOD: usize = 2_000_000;
+    let server = Server::start(&["-t", "1", "-R", "20"]);
+    let mut victim = server.connect();
+    assert_eq!(victim.line("set k 0 0 1\r\nx"), "STORED");
+    let flooder = TcpStream::connect(server.addr).unwrap();
+    let mut writer = flooder.try_clone().unwrap();
+    let sender = std::thread::spawn(move || {
+        let batch = b"get k\r\n".repeat(1000);
+        for _ in 0..FLOOD / 1000 {
+            // The test ends the flood when it has seen enough.
+            if writer.write_all(&batch).is_err() {
+                return;
+            }
+        }
+    });
+    let mut reader = BufReader::with_capacity(1 << 16, flooder.try_clone().unwrap());
+    let drain = std::thread::spawn(move || {
+        let mut buffer = [0; 1 << 16];
+        let mut total = 0;
+        while let Ok(n @ 1..) = reader.read(&mut buffer) {
+            total += n;
+        }
+        total
+    });
+    for _ in 0..100 {
+        assert_eq!(victim.line("mn"), "MN");
+    }
+    let seen = number(&mut victim, "cmd_get");
+    let yields = number(&mut victim, "conn_yields");
+    let over = sender.is_finished() && seen as usize >= FLOOD;
+    let _ = flooder.shutdown(std::net::Shutdown::Both);
+    sender.join().unwrap();
+    drain.join().unwrap();
+    eprintln!("{seen} of the flood's gets before the other's hundredth answer, {yields} yields");
+    assert!(!over, "the flood was served whole first");
+    assert!(yields > 0, "the flood never gave way");
+}
