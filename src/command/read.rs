@@ -34,6 +34,7 @@ pub(super) fn get(get: &text::Get<'_>, context: &mut Context<'_>, out: &mut Outp
             batch[len] = (key, hash);
             len += 1;
         }
+        batch[..len].iter().for_each(|&(_, hash)| context.shared.store.prefetch_item(hash));
         for &(key, hash) in &batch[..len] {
             produced += answer(key, hash, get.with_cas, expires_at, context, out);
         }
