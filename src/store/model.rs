@@ -456,3 +456,178 @@ fn store_model_temp() {
 fn store_model_whole_pages() {
     model("pages", StoreConfig { slab_chunk_max: 4096, item_size_max: 4096, ..tiny() });
 }
+
+/// The value that a key has in [`store_threads`]: any mixture of two is none.
+fn telling(key: &[u8], salt: u64, len: usize) -> Vec<u8> {
+    let mut random = Random(xxhash_rust::xxh3::xxh3_64_with_seed(key, salt) | 1);
+    let mut value = salt.to_le_bytes().to_vec();
+    value.extend(std::iter::repeat_with(|| random.next() as u8).take(len));
+    value
+}
+
+fn is_telling(key: &[u8], value: &[u8]) -> bool {
+    let salt = u64::from_le_bytes(value[..8].try_into().unwrap());
+    value == telling(key, salt, value.len() - 8)
+}
+
+fn collect(pinned: &Pinned) -> Vec<u8> {
+    let mut slices = Vec::new();
+    pinned.io_slices(0, &mut slices);
+    slices.iter().flat_map(|slice| slice.iter().copied()).collect()
+}
+
+/// One of several threads that store, read in and out of the lock, upload, delete and flush.
+fn hammer(store: &Arc<Store>, seed: u64) {
+    let mut random = Random(seed | 1);
+    let mut held = Vec::new();
+    for _ in 0..STEPS / 3 {
+        let key = format!("key{}", random.below(KEYS)).into_bytes();
+        let len = if random.one_in(8) { random.below(11_000) } else { random.below(300) } as usize;
+        let value = telling(&key, random.next(), len);
+        store.prefetch(store.hash(&key));
+        store.prefetch_item(store.hash(&key));
+        match random.below(20) {
+            0..6 => hammer_create(store, &key, &value),
+            6..9 => hammer_upload(store, &key, &value),
+            9 => hammer_change(store, &key, |locked, id, hash| locked.unlink(id, hash)),
+            10 => hammer_change(store, &key, |locked, id, _| {
+                let value = telling(&key, random.next(), locked.item(id).value_len() - 8);
+                locked.overwrite(id, &value);
+            }),
+            11 if random.one_in(200) => store.flush_all(0),
+            _ => held.extend(hammer_read(store, &key).map(|pinned| (key, pinned))),
+        }
+        if held.len() > 5 {
+            let (key, pinned) = held.swap_remove(random.below(5) as usize);
+            assert!(is_telling(&key, &collect(&pinned)), "a torn value outside the lock");
+        }
+    }
+}
+
+fn plain(key: &[u8]) -> ItemSpec<'_> {
+    ItemSpec { key, key_is_binary: false, client_flags: 0, expires_at: 0 }
+}
+
+fn hammer_create(store: &Arc<Store>, key: &[u8], value: &[u8]) {
+    let hash = store.hash(key);
+    let mut locked = store.lock(hash);
+    if let Ok(new) = locked.create(&plain(key), &[Part::Bytes(value)]) {
+        link(&mut locked, key, hash, new, None);
+    }
+}
+
+fn hammer_upload(store: &Arc<Store>, key: &[u8], value: &[u8]) {
+    let hash = store.hash(key);
+    let Ok(mut upload) = store.upload(hash, &plain(key), value.len()) else { return };
+    let mut rest = value;
+    while !upload.is_complete() {
+        let Ok(room) = upload.room() else { return };
+        let (now, later) = rest.split_at(room.len().min(700));
+        room[..now.len()].copy_from_slice(now);
+        upload.filled(now.len());
+        rest = later;
+    }
+    let mut locked = store.lock(hash);
+    let new = locked.finish(upload);
+    link(&mut locked, key, hash, new, None);
+}
+
+fn hammer_change(store: &Arc<Store>, key: &[u8], change: impl FnOnce(&mut Locked<'_>, ItemId, Hash)) {
+    let hash = store.hash(key);
+    let mut locked = store.lock(hash);
+    if let Ok(id) = locked.find(key, hash) {
+        change(&mut locked, id, hash);
+    }
+}
+
+fn hammer_read(store: &Arc<Store>, key: &[u8]) -> Option<Pinned> {
+    let hash = store.hash(key);
+    let mut locked = store.lock(hash);
+    let id = locked.find(key, hash).ok()?;
+    locked.bump(id);
+    let mut value = Vec::new();
+    locked.item(id).copy_value(&mut value);
+    assert!(is_telling(key, &value), "a torn value");
+    locked.pin(id)
+}
+
+#[test]
+fn store_threads() {
+    let config = StoreConfig { shards: Some(2), memory_limit: 160 << 10, ..tiny() };
+    let store = Store::new(config, Arc::new(Clock::new())).unwrap();
+    std::thread::scope(|scope| {
+        for seed in 1..=4 {
+            scope.spawn({
+                let store = &store;
+                move || hammer(store, seed * 7919)
+            });
+        }
+    });
+    store.check().unwrap();
+    assert_eq!(store.core.lent.load(Ordering::Relaxed), 0);
+    assert!(store.class_stats().iter().map(|class| class.evicted).sum::<u64>() > 0);
+}
+
+/// One item as large as may be.
+fn one_large_item(item_size_max: usize) {
+    let config = StoreConfig { memory_limit: 3 * item_size_max as u64, item_size_max, ..StoreConfig::default() };
+    let store = Store::new(config, Arc::new(Clock::new())).unwrap();
+    let hash = store.hash(b"large");
+    let spec = ItemSpec { key: b"large", key_is_binary: false, client_flags: 7, expires_at: 0 };
+    let len = item_size_max - 32 - 5 - 4;
+    assert!(!store.is_too_large(5, 7, len) && store.is_too_large(5, 7, len + 1));
+    for round in 1..=3 {
+        let mut upload = store.upload(hash, &spec, len).unwrap();
+        while !upload.is_complete() {
+            let room = upload.room().unwrap();
+            room.fill(round);
+            let n = room.len();
+            upload.filled(n);
+        }
+        let mut locked = store.lock(hash);
+        let new = locked.finish(upload);
+        link(&mut locked, b"large", hash, new, None);
+        let pinned = locked.pin(new).unwrap();
+        drop(locked);
+        let mut slices = Vec::new();
+        pinned.io_slices(1, &mut slices);
+        assert_eq!(slices.iter().map(|slice| slice.len()).sum::<usize>(), len - 1);
+        assert!(slices.iter().all(|slice| slice.iter().all(|&byte| byte == round)));
+    }
+    assert_eq!((store.stats().curr_items, store.stats().bytes), (1, item_size_max as u64));
+    store.check().unwrap();
+}
+
+#[test]
+fn a_large_item() {
+    one_large_item(16 << 20);
+}
+
+/// Takes 3 GiB: `cargo test --release -- --ignored`.
+#[test]
+#[ignore]
+fn the_largest_item() {
+    one_large_item(1 << 30);
+}
+
+#[test]
+fn the_memory_limit_up_and_down() {
+    let config = StoreConfig { memory_limit: 8 << 20, accounting: Accounting::Memcached, ..StoreConfig::default() };
+    let store = Store::new(config, Arc::new(Clock::new())).unwrap();
+    let fill = |from: usize, count: usize| {
+        for n in from..from + count {
+            let key = format!("key{n}").into_bytes();
+            let hash = store.hash(&key);
+            let mut locked = store.lock(hash);
+            let new = locked.create(&plain(&key), &[Part::Bytes(&[1; 5000])]).unwrap();
+            locked.link(new, hash, None);
+        }
+    };
+    fill(0, 3000);
+    assert_eq!(store.stats().total_malloced, 8 << 20);
+    assert!(!store.set_memory_limit((8 << 20) - 1));
+    assert!(store.set_memory_limit(12 << 20));
+    fill(3000, 3000);
+    assert_eq!(store.stats().total_malloced, 12 << 20);
+    store.check().unwrap();
+}
