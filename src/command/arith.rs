@@ -254,14 +254,16 @@ fn add(shard: &mut Locked<'_>, id: ItemId, (key, hash): (&[u8], Hash), delta: De
     shard.count(id, if delta.incr { ClassCounter::IncrHits } else { ClassCounter::DecrHits });
     let mut buffer = [0; DIGITS_MAX];
     let digits = decimal(number, &mut buffer);
-    match overwrite(shard, id, digits) {
-        true => {
-            let cas = delta.cas.unwrap_or_else(|| shard.next_cas());
-            shard.set_cas(id, cas);
-            Ok(Sum { id, number, made: false })
-        }
-        false => Ok(Sum { id: renew(shard, id, (key, hash), digits, delta.cas)?, number, made: false }),
-    }
+    // COMPAT(cas_beside_e): a number is taken even where the client names one.
+    let next = shard.next_cas();
+    let cas = delta.cas.unwrap_or(next);
+    let id = if overwrite(shard, id, digits) {
+        shard.set_cas(id, cas);
+        id
+    } else {
+        renew(shard, id, (key, hash), digits, cas)?
+    };
+    Ok(Sum { id, number, made: false })
 }
 
 /// Writes the digits over the old text, when they fit and nobody reads it.
@@ -286,7 +288,7 @@ fn renew(
     old: ItemId,
     (key, hash): (&[u8], Hash),
     digits: &[u8],
-    cas: Option<u64>,
+    cas: u64,
 ) -> Result<ItemId, Refusal> {
     let item = shard.item(old);
     let spec = ItemSpec {
@@ -298,8 +300,8 @@ fn renew(
     let new = shard.create(&spec, &[Part::Bytes(digits)]).map_err(|_| Refusal::NoMemory)?;
     // Making room may have evicted the old one.
     match shard.find(key, hash) {
-        Ok(old) => shard.replace(old, new, hash, cas),
-        Err(_) => shard.link(new, hash, cas),
+        Ok(old) => shard.replace(old, new, hash, Some(cas)),
+        Err(_) => shard.link(new, hash, Some(cas)),
     }
     Ok(new)
 }

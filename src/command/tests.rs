@@ -223,6 +223,15 @@ fn compat_ttl_wraps() {
 }
 
 #[test]
+fn compat_cas_beside_e() {
+    Server::new().table(&[
+        ("ms n 1 E900 c|1|ms a 1 c|x|", "HD c900|HD c2|"),
+        ("ma n E901 c|ms a 1 c|x|ma n D10 E902 c|ms a 1 c|x|", "HD c901|HD c4|HD c902|HD c6|"),
+        ("md a I E903|ms a 1 c|x|md a x E904|ms a 1 c|x|", "HD|HD c8|HD|HD c10|"),
+    ]);
+}
+
+#[test]
 fn compat_vivify_in_turn() {
     Server::new().table(&[
         ("mg a t N30|mg a t|mg b T90 N30 t|mg c N30 T90 t|", "HD t-1 W|HD t30 Z|HD t30 W|HD t90 W|"),

@@ -600,22 +600,23 @@ fn meta_delete_item(
         count_delete(true, context);
         return (b"HD", false);
     }
+    // COMPAT(cas_beside_e): a number is taken even where the client names one, or the item keeps its own.
+    let next = shard.next_cas();
     if let Some(empty) = empty {
         shard.replace(id, empty, hash, Some(flags.cas().unwrap_or(cas)));
     }
     if flags.has(b'I') {
-        invalidate(shard, empty.unwrap_or(id), command, context);
+        invalidate(shard, empty.unwrap_or(id), command, next, context);
     }
     (b"HD", empty.is_some())
 }
 
 /// md `I`: the next client that asks is told to renew it.
-fn invalidate(shard: &mut Locked<'_>, id: ItemId, command: &Command<'_>, context: &Context<'_>) {
+fn invalidate(shard: &mut Locked<'_>, id: ItemId, command: &Command<'_>, next_cas: u64, context: &Context<'_>) {
     if let Some(ttl) = command.flags.ttl() {
         shard.set_expires_at(id, context.shared.clock.expires_at(ttl.into()));
     }
-    let cas = command.flags.cas().unwrap_or_else(|| shard.next_cas());
-    shard.set_cas(id, cas);
+    shard.set_cas(id, command.flags.cas().unwrap_or(next_cas));
     shard.set_stale(id, true);
     shard.set_win_sent(id, false);
 }

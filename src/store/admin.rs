@@ -55,7 +55,8 @@ impl Store {
         if src == dst {
             return Reassign::Same;
         }
-        if !(classes.contains(&src) || src == -1) || !classes.contains(&dst) {
+        // -1 is any class with a page to spare, and there is none.
+        if src == -1 || !classes.contains(&src) || !classes.contains(&dst) {
             return Reassign::BadClass;
         }
         Reassign::NoSpare
