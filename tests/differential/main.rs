@@ -36,19 +36,16 @@ use run::Kind;
 const COMMANDS: u64 = 200_000;
 
 #[test]
-#[ignore = "the server does not run yet"]
 fn text() {
     run::run(Kind::Text, COMMANDS);
 }
 
 #[test]
-#[ignore = "the server does not run yet"]
 fn meta() {
     run::run(Kind::Meta, COMMANDS);
 }
 
 #[test]
-#[ignore = "the server does not run yet"]
 fn binary() {
     run::run(Kind::Binary, COMMANDS);
 }
