@@ -493,7 +493,7 @@ enum LineFate {
 }
 
 /// What becomes of a line whose end has not come.
-// COMPAT(long-line): beyond 2048 bytes only get and gets may go on, after at most 100 spaces.
+// COMPAT(long_line): beyond 2048 bytes only get and gets may go on, after at most 100 spaces.
 fn judge_line(line: &[u8]) -> LineFate {
     if line.len() <= LINE_MAX {
         return LineFate::Wait;
