@@ -7,8 +7,10 @@
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
-export TWINCACHED=${1:-${TWINCACHED:-$root/target/debug/twincached}}
-state=${CARGO_TARGET_DIR:-$root/target}/clients
+target=$(realpath -m "${CARGO_TARGET_DIR:-$root/target}")
+TWINCACHED=$(realpath -m "${1:-${TWINCACHED:-$target/debug/twincached}}")
+export TWINCACHED
+state=$target/clients
 limit=120
 failed=()
 skipped=()
