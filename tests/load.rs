@@ -3,7 +3,8 @@
 //! ```text
 //!   client i (text | meta | binary): batches of pipelined requests on keys of its own ──┐
 //!      its model knows what each key may hold: this very value, or nothing              ├──> server
-//!   all clients: keys in common, whose values carry their key and a checksum ───────────┘
+//!   all clients: keys in common, whose values carry their key and a checksum ───────────┤
+//!   an operator: moves pages, tunes LRUs, crawls, dumps, changes the memory limit ──────┘
 //!   at the end: the clients' tallies == `stats`, dump == curr_items and bytes, every shard's check()
 //! ```
 //!
@@ -675,10 +676,41 @@ fn load(addr: SocketAddr, seconds: u64) {
             client
         };
         let threads: Vec<_> = (0..CLIENTS).map(|number| scope.spawn(move || run(number))).collect();
+        operate(addr, Rng(!seed), || Instant::now() < end && !over.load(Ordering::Relaxed));
         threads.into_iter().map(|thread| thread.join().expect("a client found something wrong")).collect()
     });
     check_counters(&mut admin, &clients);
     check_dump(&mut admin);
+}
+
+/// What an operator may do at any time without a value being wrong.
+fn operate(addr: SocketAddr, mut rng: Rng, mut goes_on: impl FnMut() -> bool) {
+    let mut conn = Conn::to(addr);
+    while goes_on() {
+        let (class, other) = (rng.below(40), rng.below(40));
+        match rng.below(12) {
+            0..4 => drop(conn.line(&format!("slabs reassign {class} {other}"))),
+            4 => drop(conn.line(&format!("slabs automove {}", rng.below(3)))),
+            5 => assert_eq!(conn.line(&format!("lru tune {} {} 0.2 2.0", 5 + rng.below(30), 5 + rng.below(40))), "OK"),
+            6 => assert_eq!(conn.line(&format!("lru temp_ttl {}", rng.below(4) as i64 - 1)), "OK"),
+            7 => drop(conn.line("lru_crawler crawl all")),
+            8 => dump(&mut conn),
+            9 => assert_eq!(conn.line(&format!("cache_memlimit {}", MEMORY_MB - rng.below(24))), "OK"),
+            _ => drop(conn.stats(rng.pick(&["", "items", "slabs", "conns", "sizes"]))),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(conn.line(&format!("cache_memlimit {MEMORY_MB}")), "OK");
+}
+
+/// A metadump, or its refusal while a crawl runs.
+fn dump(conn: &mut Conn) {
+    conn.send(b"lru_crawler metadump all\r\n");
+    let refused =
+        |got: &[u8]| [&b"BUSY"[..], b"ERROR"].iter().any(|word| got.starts_with(word)) && got.ends_with(b"\n");
+    let waited = conn.read_until(DEADLINE, |got| got.ends_with(b"END\r\n") || refused(got));
+    assert_eq!(waited, Waited::Done, "metadump: {}", show(&conn.got));
+    conn.got.clear();
 }
 
 fn stat(stats: &[(String, String)], name: &str) -> u64 {
@@ -715,7 +747,8 @@ fn check_classes(admin: &mut Conn, items: u64, bytes: u64) {
         stats.iter().filter(|(name, _)| name.ends_with(suffix)).map(|(_, value)| value.parse::<u64>().unwrap()).sum()
     };
     assert_eq!(sum(":number"), items, "items per class");
-    assert_eq!(sum(":number_hot") + sum(":number_warm") + sum(":number_cold"), items, "items per list");
+    let lists = ["hot", "warm", "cold", "temp"].map(|list| sum(&format!(":number_{list}")));
+    assert_eq!(lists.iter().sum::<u64>(), items, "items per list: {lists:?}");
     assert_eq!(sum(":mem_requested"), bytes, "bytes per class");
     let slabs = admin.stats("slabs");
     for (name, used) in slabs.iter().filter(|(name, _)| name.ends_with(":used_chunks")) {
@@ -729,7 +762,7 @@ fn check_classes(admin: &mut Conn, items: u64, bytes: u64) {
 
 /// A dump shows curr_items items, whose sizes make `bytes`.
 fn check_dump(admin: &mut Conn) {
-    let dump = admin.ask(b"lru_crawler metadump all\r\n", b"END\r\n");
+    let dump = admin.ask(b"lru_crawler metadump hash\r\n", b"END\r\n");
     let text = String::from_utf8(dump).unwrap();
     let sizes: Vec<u64> = text.lines().filter(|line| line.starts_with("key=")).map(size_in_dump).collect();
     let stats = admin.stats("");
