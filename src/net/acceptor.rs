@@ -68,6 +68,8 @@ struct Pause {
     since: Instant,
     /// Who came when there was no slot, and by which listener: that somebody waits is known only by accepting.
     held: Option<(usize, Stream, Option<SocketAddr>)>,
+    /// It is time to see whether what was lacking has come back. The pause ends when it has.
+    probing: bool,
 }
 
 #[derive(Debug)]
@@ -164,7 +166,8 @@ impl Acceptor {
     fn accept_ready(&mut self) {
         for index in 0..self.listeners.len() {
             for _ in 0..ACCEPTS_PER_TURN {
-                if !self.listeners[index].ready || self.paused.is_some() {
+                let is_paused = self.paused.as_ref().is_some_and(|pause| !pause.probing);
+                if !self.listeners[index].ready || is_paused {
                     break;
                 }
                 self.accept(index);
@@ -177,7 +180,10 @@ impl Acceptor {
             Accepted::Client(stream, peer) if !self.is_full() => self.admit(index, stream, peer),
             Accepted::Client(stream, _) if self.shared.config.maxconns_fast => self.refuse(stream),
             Accepted::Client(stream, peer) => self.pause(Some((index, stream, peer))),
-            Accepted::Nobody => self.listeners[index].ready = false,
+            Accepted::Nobody => {
+                self.resume();
+                self.listeners[index].ready = false;
+            }
             Accepted::Want => self.pause(None),
             Accepted::Lost => {}
         }
@@ -188,6 +194,7 @@ impl Acceptor {
     }
 
     fn admit(&mut self, index: usize, stream: Stream, peer: Option<SocketAddr>) {
+        self.resume();
         let listener = &self.listeners[index].listener;
         let info = ConnInfo {
             fd: stream.as_raw_fd(),
@@ -212,24 +219,26 @@ impl Acceptor {
     }
 
     fn pause(&mut self, held: Option<(usize, Stream, Option<SocketAddr>)>) {
+        if let Some(pause) = &mut self.paused {
+            (pause.held, pause.probing) = (held, false);
+            return;
+        }
         let stats = &self.shared.stats;
         self.gate.is_full.store(true, Ordering::SeqCst);
-        self.paused = Some(Pause { since: Instant::now(), held });
+        self.paused = Some(Pause { since: Instant::now(), held, probing: false });
         stats.not_accepting.store(true, Ordering::Relaxed);
         stats.listen_disabled.fetch_add(1, Ordering::Relaxed);
-        log::warn!("too many open connections: not accepting until one closes");
+        log::info!("too many open connections: not accepting until one closes");
     }
 
-    /// Ends a pause when there may be something to gain from it.
+    /// Whether to try. After a pause, who came first is let in first.
     fn may_accept(&mut self) -> bool {
         if self.paused.is_some() && self.is_full() {
             return false;
         }
-        let Some(Pause { since, held }) = self.paused.take() else { return true };
-        let stats = &self.shared.stats;
-        stats.listen_disabled_us.fetch_add(since.elapsed().as_micros() as u64, Ordering::Relaxed);
-        stats.not_accepting.store(false, Ordering::Relaxed);
-        self.gate.is_full.store(false, Ordering::SeqCst);
+        let Some(pause) = &mut self.paused else { return true };
+        pause.probing = true;
+        let held = pause.held.take();
         for waiting in &mut self.listeners {
             waiting.ready = true;
         }
@@ -237,6 +246,14 @@ impl Acceptor {
             self.admit(index, stream, peer);
         }
         true
+    }
+
+    fn resume(&mut self) {
+        let Some(pause) = self.paused.take() else { return };
+        let stats = &self.shared.stats;
+        stats.listen_disabled_us.fetch_add(pause.since.elapsed().as_micros() as u64, Ordering::Relaxed);
+        stats.not_accepting.store(false, Ordering::Relaxed);
+        self.gate.is_full.store(false, Ordering::SeqCst);
     }
 }
 
@@ -381,7 +398,7 @@ impl ListenSocket {
 fn judge(error: &io::Error) -> Accepted {
     match error.raw_os_error() {
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-            log::warn!("cannot accept: {error}");
+            log::debug!("cannot accept: {error}");
             Accepted::Want
         }
         _ => Accepted::Lost,
