@@ -28,7 +28,7 @@ pub use output::Output;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::protocol::binary::{Op, Packet, Response, Status};
-use crate::protocol::{Bad, Request, StoreHeader, meta, text};
+use crate::protocol::{Bad, Protocol, Request, StoreHeader, meta, text};
 use crate::stats::{Counters, PrefixEvent, Registry};
 use crate::store::{Hash, ItemId, Locked, Miss, Store, Upload};
 use crate::watch;
@@ -101,6 +101,12 @@ pub fn run(request: &Request<'_>, context: &mut Context<'_>, out: &mut Output) -
         Request::Meta(command) => run_meta(command, context, out),
         Request::Binary(packet) => run_binary(packet, context, out),
     }
+}
+
+/// Starts fetching what the requests at the start of `input` will need; call it where several may be there.
+/// Returns how many bytes it has looked at.
+pub fn fetch_ahead(protocol: Protocol, input: &[u8], shared: &Shared) -> usize {
+    read::fetch_ahead(protocol, input, &shared.store)
 }
 
 /// Runs a store request whose whole value and tail (for text and meta the two bytes after it) are at hand.

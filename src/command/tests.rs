@@ -401,6 +401,19 @@ fn a_long_multiget_pauses_and_goes_on() {
 }
 
 #[test]
+fn what_is_fetched_ahead() {
+    let server = Server::new();
+    let covered = |protocol, input: &[u8]| super::fetch_ahead(protocol, input, &server.shared);
+    assert_eq!(covered(Protocol::Ascii, b"get a\r\nmg b v\r\nget \nset c 0 0 1\r\nx\r\nget d\r\n"), 19);
+    assert_eq!(covered(Protocol::Ascii, b"get unfinished"), 0);
+    assert_eq!(covered(Protocol::Ascii, &b"get k\n".repeat(100)), 16 * 6);
+    let get = packet(0, b"", "key", "", 0);
+    assert_eq!(covered(Protocol::Binary, &get.repeat(2)), 2 * get.len());
+    assert_eq!(covered(Protocol::Binary, &get[..26]), 0);
+    assert_eq!(covered(Protocol::Binary, &packet(1, &[0; 8], "key", "x", 0)), 0);
+}
+
+#[test]
 fn without_cas() {
     Server::with(|config| config.store.cas_enabled = false).table(&[
         ("set a 0 0 1|x|gets a|cas a 0 0 1 0|x|", "STORED|VALUE a 0 1 0|x|END|EXISTS|"),

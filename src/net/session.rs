@@ -17,7 +17,7 @@
 //! Not here: reading, writing and buffers (`conn`), what bytes mean (`protocol`), what requests do (`command`).
 
 use super::conn::{After, Lent, Reason};
-use crate::command::{self, Context, Next, Output};
+use crate::command::{self, Context, Next, Output, Shared};
 use crate::config::Binding;
 use crate::protocol::{self, Bad, Parsed, Protocol, StoreHeader};
 use crate::stats::ConnInfo;
@@ -37,6 +37,9 @@ pub const OUTPUT_HIGH: usize = 256 << 10;
 
 /// What a piece of a dump costs of a turn's bytes even when it printed nothing.
 const DUMP_PIECE_MIN: usize = 64 << 10;
+
+/// Less input than this is taken for a single request, for which there is nothing to fetch ahead.
+const AHEAD_MIN: usize = 64;
 
 /// memcached's bound on a line without its end.
 const LINE_MAX: usize = 2048;
@@ -247,9 +250,12 @@ impl Session {
 
     /// Runs what `input` holds and returns how many bytes are done with.
     pub fn consume(&mut self, input: &[u8], lent: &mut Lent<'_>, quota: &mut Quota) -> usize {
-        let mut used = 0;
+        let (mut used, mut ahead) = (0, 0);
         loop {
             let rest = &input[used..];
+            if used >= ahead && rest.len() >= AHEAD_MIN {
+                ahead = used + self.fetch_ahead(rest, lent.shared);
+            }
             let step = match &self.state {
                 State::Command | State::Body | State::Resume(_) => self.request(rest, lent, quota),
                 State::Upload(_) => self.receive(rest, lent, quota),
@@ -265,6 +271,13 @@ impl Session {
             if lent.out.len() > OUTPUT_HIGH {
                 return used;
             }
+        }
+    }
+
+    fn fetch_ahead(&self, input: &[u8], shared: &Shared) -> usize {
+        match (self.protocol, &self.state) {
+            (Some(protocol), State::Command) => command::fetch_ahead(protocol, input, shared),
+            _ => 0,
         }
     }
 
