@@ -404,7 +404,7 @@ fn a_long_multiget_pauses_and_goes_on() {
 fn what_is_fetched_ahead() {
     let server = Server::new();
     let covered = |protocol, input: &[u8]| super::fetch_ahead(protocol, input, &server.shared);
-    assert_eq!(covered(Protocol::Ascii, b"get a\r\nmg b v\r\nget \nset c 0 0 1\r\nx\r\nget d\r\n"), 19);
+    assert_eq!(covered(Protocol::Ascii, b"get a\r\nmg b v\r\nget \nset c 0 0 1\r\nx\r\nget d\r\n"), 20);
     assert_eq!(covered(Protocol::Ascii, b"get unfinished"), 0);
     assert_eq!(covered(Protocol::Ascii, &b"get k\n".repeat(100)), 16 * 6);
     let get = packet(0, b"", "key", "", 0);
