@@ -117,7 +117,7 @@ stage_clients() {
         echo "no tests/clients/run.sh: skipped"
         return 0
     fi
-    tests/clients/run.sh "${CARGO_TARGET_DIR:-target}/debug/twincached"
+    tests/clients/run.sh "$(realpath "${CARGO_TARGET_DIR:-target}/debug/twincached")"
 }
 
 main "$@"

@@ -138,13 +138,17 @@ fn large_value(rng: &mut Rng) -> Vec<u8> {
     filled(rng, len)
 }
 
-/// Bytes whose every window of some size differs, so that a chunk out of its place shows.
+/// Bytes whose every window of some size differs, so that a chunk out of its place shows. They do not begin with a
+/// blank: of a value that is all blanks, 1.6.18 reads a number beyond its end.
 fn filled(rng: &mut Rng, len: usize) -> Vec<u8> {
     let mut value = Vec::with_capacity(len + 8);
     while value.len() < len {
         value.extend_from_slice(&(rng.next() & 0x7f7f_7f7f_7f7f_7f7f | 0x2020_2020_2020_2020).to_le_bytes());
     }
     value.truncate(len);
+    if let Some(first @ b' ') = value.first_mut() {
+        *first = b'_';
+    }
     value
 }
 
