@@ -220,10 +220,12 @@ impl Window {
         Piece { at: self.map.at(offset), len }
     }
 
-    /// Hints the CPU to fetch an item's head.
+    /// Hints the CPU to fetch an item's head, key and the begin of its value.
     #[inline]
     pub fn prefetch(&self, id: u32) {
-        sys::prefetch(self.map.base.as_ptr().wrapping_add(offset(id)));
+        let at = self.map.base.as_ptr().wrapping_add(offset(id));
+        sys::prefetch(at);
+        sys::prefetch(at.wrapping_add(64));
     }
 }
 
@@ -307,6 +309,11 @@ impl<T: Plain> Region<T> {
         assert!(index < self.len);
         // SAFETY: (range) as above; (plain); (lock) `&mut self`.
         unsafe { self.map.base.cast::<T>().add(index).as_mut() }
+    }
+
+    /// Hints the CPU to fetch an element.
+    pub fn prefetch(&self, index: usize) {
+        sys::prefetch(self.map.base.as_ptr().wrapping_add(index * size_of::<T>()));
     }
 
     /// What [`Prefetcher`] needs; good while the region lives.

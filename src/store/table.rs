@@ -150,6 +150,11 @@ impl Table {
         }
     }
 
+    /// Hints the CPU to fetch the bucket of a hash.
+    pub fn prefetch(&self, hash: Hash) {
+        self.buckets.prefetch(address(hash, self.buckets.len()));
+    }
+
     /// Calls `each` with the items that [`Table::find`] would ask about first.
     #[inline]
     pub fn candidates(&self, hash: Hash, mut each: impl FnMut(u32)) {
