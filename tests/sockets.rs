@@ -421,3 +421,37 @@ fn a_flood_does_not_starve_others() {
     assert!(!over, "the flood was served whole first");
     assert!(yields > 0, "the flood never gave way");
 }
+
+/// Clients that begin large values and never end them take part of the memory, not all of it, and give it back
+/// when they leave.
+#[test]
+fn slow_uploaders_do_not_take_all_memory() {
+    let server = Server::start(&["-m", "64", "-t", "2"]);
+    let mut other = server.connect();
+    let before = memory(server.pid());
+    for _ in 0..3 {
+        let mut uploads: Vec<TcpStream> = Vec::new();
+        for i in 0..300 {
+            let mut conn = TcpStream::connect(server.addr).unwrap();
+            conn.write_all(format!("set upload{i} 0 0 1000000\r\n").as_bytes()).unwrap();
+            // What the server refuses it swallows, so a write never fails.
+            conn.write_all(&[b'u'; 20_000]).unwrap();
+            uploads.push(conn);
+        }
+        for i in 0..2000 {
+            let value = "v".repeat(10 + i * 7 % 20_000);
+            assert_eq!(other.line(&format!("set other{i} 0 0 {}\r\n{value}", value.len())), "STORED", "value {i}");
+        }
+        let grown = memory(server.pid()).saturating_sub(before);
+        assert!(grown < (64 + 32) << 10, "{grown} KiB with -m 64");
+        drop(uploads);
+        until("the uploads are gone", || number(&mut other, "curr_connections") < 10);
+    }
+    let value = "w".repeat(900_000);
+    for i in 0..200 {
+        assert_eq!(other.line(&format!("set large{i} 0 0 {}\r\n{value}", value.len())), "STORED", "large value {i}");
+    }
+    assert_eq!(other.line("get upload0"), "END");
+    let get_last = other.ask(b"get large199\r\n", b"END\r\n");
+    assert_eq!(get_last.len(), "VALUE large199 0 900000\r\n\r\nEND\r\n".len() + value.len());
+}
