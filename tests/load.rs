@@ -36,6 +36,8 @@ const COMMON_KEYS: usize = 500;
 const MEMORY_MB: usize = 64;
 /// The most requests in one batch.
 const BATCH: usize = 24;
+/// The fewest batches of a client, however slow the machine: these fill the memory.
+const ROUNDS_MIN: usize = 800;
 /// The largest value; with key and header it still fits into the default `-I`.
 const LARGEST: usize = (1 << 20) - 600;
 /// Pieces of a value (set, then appended and prepended to) that a model keeps.
@@ -670,8 +672,10 @@ fn load(addr: SocketAddr, seconds: u64) {
         let run = |number| {
             let _end = EndOnPanic(&over);
             let mut client = Client::new(addr, number, seed);
-            while Instant::now() < end && !over.load(Ordering::Relaxed) {
+            let mut rounds = 0;
+            while (Instant::now() < end || rounds < ROUNDS_MIN) && !over.load(Ordering::Relaxed) {
                 client.round();
+                rounds += 1;
             }
             client.settle();
             client
