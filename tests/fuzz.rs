@@ -290,10 +290,11 @@ fn reset(attack: &Attack, rng: &mut Rng) {
 fn never_reading(attack: &Attack, rng: &mut Rng) -> TcpStream {
     let mut conn = TcpStream::connect(attack.addr).expect("connect");
     conn.set_nonblocking(true).unwrap();
-    let request: &[u8] = match rng.below(5) {
+    let request: &[u8] = match rng.below(6) {
         0 => b"stats\r\nlru_crawler metadump all\r\n",
         1 => b"set never:read 0 0 1000000\r\n",
-        2 => &Packet::new(0x00, b"fill:500000:1", b"").request(),
+        2 => b"watch fetchers mutations evictions connevents deletions sysevents\r\n",
+        3 => &Packet::new(0x00, b"fill:500000:1", b"").request(),
         _ => b"get fill:500000:1 fill:100000:1 fill:500000:2\r\n",
     };
     for _ in 0..1000 {
