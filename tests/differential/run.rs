@@ -213,9 +213,11 @@ impl Lab {
     /// Sends a batch on a connection; how many commands.
     fn random_batch(&mut self, rng: &mut Rng, kind: Kind, at: usize) -> Result<u64, String> {
         let packets = (kind == Kind::Binary) == (at != 0);
-        let waiting = self.pairs.get(&(at, packets)).and_then(|pair| pair.half.as_ref());
-        let read = waiting.map_or(0, |half| half.reads);
-        let closing = (rng.one_in(100) && waiting.is_none()).then(|| random_closing(rng, packets));
+        let pair = self.pairs.get(&(at, packets));
+        let read = pair.and_then(|pair| pair.half.as_ref()).map_or(0, |half| half.reads);
+        // On a new connection, a packet with a wrong magic would be text.
+        let may_close = pair.is_some_and(|pair| pair.half.is_none());
+        let closing = (rng.one_in(100) && may_close).then(|| random_closing(rng, packets));
         let (mut commands, half) = random_commands(rng, kind, packets, read);
         if closing.as_ref().is_some_and(|(_, alone)| *alone) {
             commands.clear();
@@ -380,7 +382,8 @@ struct Batch {
 
 impl Batch {
     fn describe(&self, different: &str, sent: &Sent) -> String {
-        let lines: Vec<String> = self.commands.iter().map(|command| format!("    {}", show(&command.ours))).collect();
+        let commands = self.commands.iter().chain(&self.closing);
+        let lines: Vec<String> = commands.map(|command| format!("    {}", show(&command.ours))).collect();
         let translated = if sent.ours == sent.theirs { "" } else { " (theirs was sent something else in part)" };
         format!("{different}\n  batch{translated}:\n{}", lines.join("\n"))
     }
