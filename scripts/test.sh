@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Every test of the project: scripts/test.sh [STAGE…]; without arguments all stages, in this order:
-#   format clippy build unit house e2e exchanges differential oracle clients
+#   format clippy build unit house e2e exchanges differential oracle clients features
 #
 # Installs what it needs where it runs as root and finds it missing (Debian's memcached and libmemcached-tools;
 # tests/clients/run.sh sees to its clients), else says in one line what it goes without. Under 15 minutes on two
@@ -9,7 +9,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-readonly all=(format clippy build unit house e2e exchanges differential oracle clients)
+readonly all=(format clippy build unit house e2e exchanges differential oracle clients features)
 readonly oracle=${ORACLE_DIR:-../shared/oracle}
 readonly own_stages=(tidy exchanges differential)
 passed=0
@@ -118,6 +118,13 @@ stage_clients() {
         return 0
     fi
     tests/clients/run.sh "$(realpath "${CARGO_TARGET_DIR:-target}/debug/twincached")"
+}
+
+# What only a build with all features has. Its own folder, so that the other stages keep their binary.
+stage_features() {
+    local target=${CARGO_TARGET_DIR:-target}/features
+    CARGO_TARGET_DIR=$target cargo test --quiet --all-features --lib -- command:: config:: &&
+        CARGO_TARGET_DIR=$target cargo test --quiet --all-features --test exchanges
 }
 
 main "$@"

@@ -84,6 +84,7 @@ const DIFFERENCES: &[(&str, &str, Difference, &str)] = &[
     ),
     // Upstream's me sees b only when another flag follows.
     ("meta", "base64", Ours(BASE64), "me knows its b flag"),
+    #[cfg(not(feature = "debug-commands"))]
     ("default", "debugtime", Ours(r"ERROR\r\nERROR\r\nERROR\r\nERROR\r\n"), "recorded from a debug build"),
 ];
 
