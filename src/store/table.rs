@@ -39,21 +39,25 @@ pub struct Bucket {
 const _: () = assert!(size_of::<Bucket>() == 64);
 
 impl Bucket {
-    /// Slots with this tag, one bit in the lowest of each eight, may be followed by a false one.
+    /// Slots with this tag: the top bit of byte i for slot i. All tags are compared at once, each byte of a wide
+    /// number on its own: `x & 0x7f + 0x7f` carries into the top bit of a byte unless its low bits are 0.
     #[inline]
-    fn matches(&self, tag: u8) -> u16 {
-        let mut mask = 0;
-        for (slot, &other) in self.tags.iter().enumerate() {
-            mask |= u16::from(other == tag) << slot;
-        }
-        mask
+    fn matches(&self, tag: u8) -> Matches {
+        let x = self.tags_as_number() ^ (u128::from(tag) * EACH_BYTE);
+        let low = 0x7f * EACH_BYTE;
+        Matches(!((x & low) + low | x | low) & (0x80 * EACH_BYTE))
+    }
+
+    #[inline]
+    fn tags_as_number(&self) -> u128 {
+        let (eight, four) = self.tags.split_at(8);
+        let eight = u64::from_le_bytes(eight.try_into().expect("eight tags"));
+        let four = u32::from_le_bytes(four.try_into().expect("four tags"));
+        u128::from(four) << 64 | u128::from(eight)
     }
 
     fn put(&mut self, tag: u8, id: u32) -> bool {
-        let empty = self.matches(0).trailing_zeros() as usize;
-        if empty >= SLOTS {
-            return false;
-        }
+        let Some(empty) = self.matches(0).next() else { return false };
         self.tags[empty] = tag;
         self.ids[empty] = id;
         true
@@ -61,6 +65,24 @@ impl Bucket {
 
     fn is_empty(&self) -> bool {
         self.tags == [0; SLOTS]
+    }
+}
+
+/// 1 in each of the bytes that hold a tag.
+const EACH_BYTE: u128 = 0x0101_0101_0101_0101_0101_0101;
+
+/// Slots, lowest first. See [`Bucket::matches`].
+#[derive(Clone, Copy, Debug)]
+struct Matches(u128);
+
+impl Iterator for Matches {
+    type Item = usize;
+
+    #[inline]
+    fn next(&mut self) -> Option<usize> {
+        let slot = self.0.trailing_zeros() as usize / 8;
+        self.0 &= self.0.wrapping_sub(1);
+        (slot < SLOTS).then_some(slot)
     }
 }
 
@@ -135,13 +157,10 @@ impl Table {
         let tag = tag(hash);
         let mut bucket = self.buckets.get(address(hash, self.buckets.len()));
         loop {
-            let mut mask = bucket.matches(tag);
-            while mask != 0 {
-                let id = bucket.ids[mask.trailing_zeros() as usize % 16];
-                if is_it(id) {
-                    return Some(id);
+            for slot in bucket.matches(tag) {
+                if is_it(bucket.ids[slot]) {
+                    return Some(bucket.ids[slot]);
                 }
-                mask &= mask - 1;
             }
             if bucket.overflow == 0 {
                 return None;
@@ -159,10 +178,8 @@ impl Table {
     #[inline]
     pub fn candidates(&self, hash: Hash, mut each: impl FnMut(u32)) {
         let bucket = self.buckets.get(address(hash, self.buckets.len()));
-        let mut mask = bucket.matches(tag(hash));
-        while mask != 0 {
-            each(bucket.ids[mask.trailing_zeros() as usize % 16]);
-            mask &= mask - 1;
+        for slot in bucket.matches(tag(hash)) {
+            each(bucket.ids[slot]);
         }
     }
 
@@ -349,6 +366,21 @@ mod tests {
 
     fn hash_of(id: u32) -> Hash {
         Hash(xxhash_rust::xxh3::xxh3_64(&id.to_le_bytes()))
+    }
+
+    #[test]
+    fn all_slots_with_a_tag() {
+        let mut random = 1_u64;
+        for round in 0..10_000 {
+            let mut bucket = Bucket::default();
+            for slot in &mut bucket.tags {
+                random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                *slot = (random >> 60) as u8 * if round % 2 == 0 { 1 } else { 0x11 };
+            }
+            let tag = bucket.tags[round % SLOTS];
+            let expected: Vec<usize> = (0..SLOTS).filter(|&slot| bucket.tags[slot] == tag).collect();
+            assert_eq!(bucket.matches(tag).collect::<Vec<_>>(), expected);
+        }
     }
 
     #[test]
