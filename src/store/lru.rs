@@ -9,6 +9,9 @@
 //! flat: everything in COLD
 //! ```
 //!
+//! A fetch only marks the item. An active one moves when it is met at a tail, so that a hit touches no other item's
+//! memory.
+//!
 //! Each class of each shard has these four lists. A list runs from `head` (newest) to `tail`.
 //!
 //! Invariants: counts and bytes of a list are those of its items. A [`Cursor`] stands on an item of its list, or
@@ -35,8 +38,9 @@ const LOOKS: usize = 5;
 /// Rounds of making room for one chunk, as memcached does.
 const ROUNDS: u64 = 10;
 
-/// In the flat LRU an item moves to the head only this many seconds after it last did.
-const FLAT_BUMP_SECONDS: u32 = 60;
+/// An item that is fetched again and again has its last access renewed only this many seconds after it last was;
+/// in the flat LRU it moves to the head then.
+const REFRESH_SECONDS: u32 = 60;
 
 /// One list.
 #[derive(Clone, Copy, Debug, Default)]
@@ -166,12 +170,14 @@ impl Shard {
         if !self.tuning.segmented {
             return self.bump_flat(id);
         }
-        let chunk = self.window.chunk_mut(id);
-        if !chunk.is(state::FETCHED) {
-            chunk.state |= state::FETCHED;
-        } else if !chunk.is(state::ACTIVE) {
-            chunk.state |= state::ACTIVE;
-            self.bump_active(id);
+        let header = self.window.header_mut(id);
+        if !header.chunk.is(state::FETCHED) {
+            header.chunk.state |= state::FETCHED;
+        } else if !header.chunk.is(state::ACTIVE)
+            || self.core.clock.now().saturating_sub(header.last_access) > REFRESH_SECONDS
+        {
+            header.chunk.state |= state::ACTIVE;
+            self.set_accessed(id);
         }
     }
 
@@ -243,21 +249,10 @@ impl Shard {
         self.cursors.retain(|cursor| cursor.owner != owner);
     }
 
-    fn bump_active(&mut self, id: u32) {
-        self.set_accessed(id);
-        let chunk = self.window.chunk(id);
-        if chunk.lru() == COLD {
-            let class = self.listed_class(id, chunk);
-            self.lrus[usize::from(class)].counters.moves_to_warm += 1;
-            self.window.chunk_mut(id).state &= !state::ACTIVE;
-            self.relist(id, WARM);
-        }
-    }
-
     fn bump_flat(&mut self, id: u32) {
         let header = self.window.header_mut(id);
         header.chunk.state |= state::FETCHED;
-        if self.core.clock.now().saturating_sub(header.last_access) > FLAT_BUMP_SECONDS {
+        if self.core.clock.now().saturating_sub(header.last_access) > REFRESH_SECONDS {
             let lru = header.chunk.lru();
             self.set_accessed(id);
             self.relist(id, lru);
@@ -320,22 +315,33 @@ impl Shard {
         LOOKS
     }
 
-    /// Evicts the first of the last few items of COLD that nobody pins.
+    /// Evicts the first of the last few items of COLD that nobody pins. Active ones among them go to WARM instead,
+    /// but not all: the last one looked at is evicted whatever it is.
     fn evict_tail(&mut self, class: u8) -> bool {
         let mut id = self.lrus[usize::from(class)].lists[COLD].tail;
-        for _ in 0..LOOKS {
+        for look in 1..=LOOKS {
             if id == 0 {
                 return false;
             }
-            let chunk = self.window.chunk(id);
-            if chunk.pins == 0 {
+            let chunk = *self.window.chunk(id);
+            if chunk.pins > 0 {
+                self.lrus[usize::from(class)].counters.lrutail_reflocked += 1;
+            } else if chunk.is(state::ACTIVE) && self.tuning.segmented && look < LOOKS {
+                self.warm_up(id, class);
+            } else {
                 self.evict(id, class);
                 return true;
             }
             id = chunk.prev;
-            self.lrus[usize::from(class)].counters.lrutail_reflocked += 1;
         }
         false
+    }
+
+    /// Moves an active item to WARM, where it must prove itself again.
+    pub fn warm_up(&mut self, id: u32, class: u8) {
+        self.window.chunk_mut(id).state &= !state::ACTIVE;
+        self.lrus[usize::from(class)].counters.moves_to_warm += 1;
+        self.relist(id, WARM);
     }
 
     fn evict(&mut self, id: u32, class: u8) {
@@ -382,9 +388,7 @@ impl Shard {
             if tail == 0 || !self.window.chunk(tail).is(state::ACTIVE) {
                 break;
             }
-            self.window.chunk_mut(tail).state &= !state::ACTIVE;
-            self.lrus[usize::from(class)].counters.moves_to_warm += 1;
-            self.relist(tail, WARM);
+            self.warm_up(tail, class);
         }
         for lru in [HOT, WARM] {
             let tail = self.lrus[usize::from(class)].lists[lru].tail;
