@@ -60,9 +60,11 @@ pub fn check_text(stream: &[u8], whole: bool) {
 
 /// Length of the reply at the start of `rest`; None while it is not complete.
 fn text_reply(rest: &[u8]) -> Option<usize> {
-    if rest.starts_with(b"PREFIX ") || rest.starts_with(b"ITEM ") {
-        // Keys that came in binary packets may hold line ends, and these lists show them raw.
-        return rest.windows(5).position(|end| end == b"END\r\n").map(|at| at + 5);
+    // Keys that came in binary packets may hold line ends, and these lists show them raw.
+    for (start, end) in [(&b"PREFIX "[..], &b"\r\nEND\r\n"[..]), (b"ITEM ", b"\r\nEND\r\n"), (b"mg ", b"\r\nEN\r\n")] {
+        if rest.starts_with(start) {
+            return rest.windows(end.len()).position(|window| window == end).map(|at| at + end.len());
+        }
     }
     let end = rest.iter().position(|&b| b == b'\n')? + 1;
     let line = &rest[..end];
