@@ -46,6 +46,7 @@ impl Store {
         }
         self.core.pool.set_limit(bytes);
         self.core.pool.shrink();
+        self.background.shrink();
         true
     }
 
@@ -55,11 +56,27 @@ impl Store {
         if src == dst {
             return Reassign::Same;
         }
-        // -1 is any class with a page to spare, and there is none.
-        if src == -1 || !classes.contains(&src) || !classes.contains(&dst) {
+        if !(classes.contains(&src) || src == -1) || !classes.contains(&dst) {
             return Reassign::BadClass;
         }
-        Reassign::NoSpare
+        let (src, dst) = (u8::try_from(src).ok(), dst as u8);
+        let pages = self.pages();
+        match src {
+            Some(src) if pages[usize::from(src)] < 2 => Reassign::NoSpare,
+            // COMPAT(reassign_any): with no class to choose, the choice is a bad class.
+            None if !(1..CLASSES).any(|class| class != usize::from(dst) && pages[class] > 1) => Reassign::BadClass,
+            _ => self.background.reassign(src, dst),
+        }
+    }
+
+    /// By class, with the unused ones under 0.
+    fn pages(&self) -> [u64; CLASSES] {
+        let mut pages = [0; CLASSES];
+        for shard in self.shards() {
+            std::iter::zip(&mut pages, &shard.slab.classes).for_each(|(sum, class)| *sum += class.pages);
+        }
+        pages[0] = self.core.pool.unused();
+        pages
     }
 
     /// lru_crawler crawl.
@@ -136,7 +153,15 @@ impl Store {
             memory_limit: pool.limit(),
             slab_global_page_pool: pool.unused(),
             total_malloced: pool.taken(),
-            slab_reassign_last_busy_status: "none",
+            slab_reassign_rescues: counts.rescues,
+            slab_reassign_chunk_rescues: counts.chunk_rescues,
+            slab_reassign_inline_reclaim: counts.inline_reclaim,
+            slab_reassign_busy_items: counts.busy_items,
+            slab_reassign_busy_deletes: counts.busy_deletes,
+            slab_reassign_busy_nomem: counts.busy_nomem,
+            slab_reassign_last_busy_status: counts.last_busy.unwrap_or("none"),
+            slab_reassign_running: self.background.is_moving(),
+            slabs_moved: counts.slabs_moved,
             oldest_live: self.core.flush.oldest_live(),
             lru_crawler_running: self.background.is_crawling(),
             lru_crawler_starts: counts.crawler_starts,
@@ -359,7 +384,7 @@ impl Shard {
         let counters = &self.lrus[class].counters;
         sum.total_pages += chunks.pages;
         sum.used_chunks += chunks.used;
-        sum.free_chunks += chunks.available();
+        sum.free_chunks += self.slab.available(class, &self.core.classes);
         sum.number += lists.iter().map(|list| list.count).sum::<u64>();
         sum.number_hot += lists[HOT].count;
         sum.number_warm += lists[WARM].count;

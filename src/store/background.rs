@@ -1,21 +1,22 @@
-//! The store's background work: one thread that juggles the LRUs and crawls them.
+//! The store's background work: one thread that juggles the LRUs, crawls them, and moves pages.
 //!
 //! ```text
 //! Background ── thread: loop { Worker::step ; sleep until something is due, asked for, or to stop }
-//!                         └── Worker { Maintainer, Crawler }, each says when it wants to be called again
+//!                         └── Worker { Maintainer, Crawler, Mover }, each says when it wants to be called again
 //! State, in the Store       what commands have asked for; what `stats` shows of all this
 //! ```
 //!
 //! Everything works in slices: a shard's lock is held for about 100 us at most. A test makes the steps itself,
 //! without a thread.
 //!
-//! Invariants: State's locks are leaves, nothing else is locked while one is held.
+//! Invariants: while one of State's locks is held nothing but the events' is locked.
 //!
-//! Not here: what is done (`maintainer`, `crawler`).
+//! Not here: what is done (`maintainer`, `crawler`, `mover`).
 
 use super::crawler::Crawler;
 use super::maintainer::Maintainer;
-use super::{ClassSet, Crawl, Store};
+use super::mover::Mover;
+use super::{ClassSet, Crawl, Reassign, Store};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -44,6 +45,12 @@ struct Requests {
     crawling: bool,
     /// Automatic crawls wait until this second.
     no_automatic_until: u32,
+    /// Source (none: any) and destination of a page.
+    reassign: Option<(Option<u8>, u8)>,
+    /// A page is asked for or on its way.
+    moving: bool,
+    /// The memory limit was lowered.
+    shrinking: bool,
 }
 
 /// What is counted for `stats`, since the last reset.
@@ -51,6 +58,18 @@ struct Requests {
 pub struct Counts {
     pub juggles: u64,
     pub crawler_starts: u64,
+    /// Items that a page move has saved, and pieces of items.
+    pub rescues: u64,
+    pub chunk_rescues: u64,
+    /// Evictions and reclaims that made room for them.
+    pub inline_reclaim: u64,
+    /// Times that an item was held by somebody; and when a stuck one was unlinked.
+    pub busy_items: u64,
+    pub busy_deletes: u64,
+    /// Times that there was no room for one.
+    pub busy_nomem: u64,
+    pub last_busy: Option<&'static str>,
+    pub slabs_moved: u64,
 }
 
 impl State {
@@ -97,6 +116,52 @@ impl State {
     /// Whether a crawl runs.
     pub fn is_crawling(&self) -> bool {
         self.requests().crawling
+    }
+
+    /// Asks for a page move.
+    pub fn reassign(&self, src: Option<u8>, dst: u8) -> Reassign {
+        if !self.begin_move() {
+            return Reassign::Busy;
+        }
+        self.requests().reassign = Some((src, dst));
+        self.wake();
+        Reassign::Ok
+    }
+
+    /// The page move that was asked for.
+    pub fn take_reassign(&self) -> Option<(Option<u8>, u8)> {
+        self.requests().reassign.take()
+    }
+
+    /// Whether a page move may begin; then it has.
+    pub fn begin_move(&self) -> bool {
+        !std::mem::replace(&mut self.requests().moving, true)
+    }
+
+    /// Says that no page is on its way.
+    pub fn end_move(&self) {
+        self.requests().moving = false;
+    }
+
+    /// Whether one is.
+    pub fn is_moving(&self) -> bool {
+        self.requests().moving
+    }
+
+    /// Asks for pages above the memory limit to be given back.
+    pub fn shrink(&self) {
+        self.requests().shrinking = true;
+        self.wake();
+    }
+
+    /// Whether pages above the limit are to be given back.
+    pub fn is_shrinking(&self) -> bool {
+        self.requests().shrinking
+    }
+
+    /// Says that nothing more can be given back.
+    pub fn end_shrinking(&self) {
+        self.requests().shrinking = false;
     }
 
     /// The counters, to read or change.
@@ -169,6 +234,7 @@ fn work(store: &Store) {
 pub struct Worker {
     maintainer: (Alarm, Maintainer),
     crawler: (Alarm, Crawler),
+    mover: (Alarm, Mover),
 }
 
 impl Worker {
@@ -177,6 +243,7 @@ impl Worker {
         Worker {
             maintainer: (Alarm::default(), Maintainer::new(store)),
             crawler: (Alarm::default(), Crawler::new(store)),
+            mover: (Alarm::default(), Mover::new(store)),
         }
     }
 
@@ -190,7 +257,19 @@ impl Worker {
         if alarm.rings(passed).is_some() {
             alarm.set(crawler.step(store));
         }
-        self.maintainer.0.left.min(self.crawler.0.left)
+        let (alarm, mover) = &mut self.mover;
+        if alarm.rings(passed).is_some() {
+            alarm.set(mover.step(store));
+        }
+        self.maintainer.0.left.min(self.crawler.0.left).min(self.mover.0.left)
+    }
+}
+
+#[cfg(test)]
+impl Worker {
+    /// One step of the mover, whether it is due or not.
+    pub fn step_mover(&mut self, store: &Store) {
+        self.mover.1.step(store);
     }
 }
 

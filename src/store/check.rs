@@ -110,7 +110,8 @@ impl Shard {
             let mut used = 0;
             for id in (0..self.core.classes.per_page(page.class)).map(|at| first + at * step) {
                 let uncarved = chunks.carve_left > 0 && self.slab.page_of(chunks.carve) == number && id >= chunks.carve;
-                if uncarved || free.contains(&id) {
+                let spare = chunks.spare.contains(&(number as u32));
+                if uncarved || spare || free.contains(&id) || self.is_gone(id, number as u32) {
                     continue;
                 }
                 used += 1;
@@ -126,6 +127,12 @@ impl Shard {
             })?;
         }
         Ok(())
+    }
+
+    /// Whether it is neither used nor free: its page is being emptied.
+    fn is_gone(&self, id: u32, page: u32) -> bool {
+        let moving = &self.slab.moving;
+        page == moving.page && (id >= moving.end || self.window.chunk(id).is_gone())
     }
 
     fn check_used(&self, id: u32, linked: &BTreeSet<u32>) -> Result<(), String> {

@@ -107,6 +107,12 @@ impl Chunk {
         }
     }
 
+    /// Whether there is nothing, not even a free chunk: its page is being emptied.
+    pub fn is_gone(&self) -> bool {
+        let what = state::LINKED | state::FREE | state::PIECE;
+        !self.is(what) && self.key_len == 0
+    }
+
     /// The list it is in.
     #[inline]
     pub fn lru(&self) -> usize {

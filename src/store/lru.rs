@@ -287,7 +287,7 @@ impl Shard {
     }
 
     /// Evicts one item, or at least moves one to where it can be evicted. False when there is none.
-    fn make_room(&mut self, class: u8) -> bool {
+    pub fn make_room(&mut self, class: u8) -> bool {
         if !self.core.config.evict {
             return false;
         }
@@ -305,7 +305,7 @@ impl Shard {
     }
 
     /// Unlinks dead items at the tail of a list. How many it were.
-    fn reclaim_tail(&mut self, class: u8, lru: usize) -> usize {
+    pub fn reclaim_tail(&mut self, class: u8, lru: usize) -> usize {
         for reclaimed in 0..LOOKS {
             let tail = self.lrus[usize::from(class)].lists[lru].tail;
             if tail == 0 || self.window.chunk(tail).pins > 0 || !self.reclaim(tail) {
@@ -344,7 +344,11 @@ impl Shard {
         self.relist(id, WARM);
     }
 
-    fn evict(&mut self, id: u32, class: u8) {
+    /// Unlinks an item for room.
+    pub fn evict(&mut self, id: u32, class: u8) {
+        if self.reclaim(id) {
+            return;
+        }
         let header = *self.window.header(id);
         let age = self.core.clock.now().saturating_sub(header.last_access);
         let counters = &mut self.lrus[usize::from(class)].counters;

@@ -3,6 +3,7 @@
 //! ```text
 //! HOT tail    active ─> WARM      too many bytes, or idle too long ─> COLD
 //! WARM tail   active ─> its head  too many bytes, or idle too long ─> COLD
+//! COLD tail   active ─> WARM
 //! any tail    dead ─> reclaimed
 //! ```
 //!
@@ -119,8 +120,8 @@ impl Shard {
         while moves < most {
             let pulled = self.pull(class, HOT, hot) || self.pull(class, WARM, warm);
             // The flat LRU's tail is looked at before each allocation.
-            let reclaimed = self.tuning.segmented && self.reclaim_at(class, COLD);
-            if !pulled && !reclaimed {
+            let cold = self.tuning.segmented && (self.reclaim_at(class, COLD) || self.warm_tail_up(class));
+            if !pulled && !cold {
                 break;
             }
             moves += 1;
@@ -158,9 +159,13 @@ impl Shard {
         let counters = &mut lrus[usize::from(class)].counters;
         let chunk = window.chunk_mut(tail);
         if chunk.is(state::ACTIVE) {
-            chunk.state &= !state::ACTIVE;
-            *(if lru == HOT { &mut counters.moves_to_warm } else { &mut counters.moves_within_lru }) += 1;
-            self.relist(tail, WARM);
+            if lru == HOT {
+                self.warm_up(tail, class);
+            } else {
+                chunk.state &= !state::ACTIVE;
+                counters.moves_within_lru += 1;
+                self.relist(tail, WARM);
+            }
             return true;
         }
         if bytes <= limit.bytes && self.idle_seconds(tail) <= limit.idle_seconds {
@@ -171,6 +176,16 @@ impl Shard {
         true
     }
 
+    /// Moves COLD's tail to WARM if it is active.
+    fn warm_tail_up(&mut self, class: u8) -> bool {
+        let tail = self.lrus[usize::from(class)].lists[COLD].tail;
+        let active = tail != 0 && self.window.chunk(tail).is(state::ACTIVE);
+        if active {
+            self.warm_up(tail, class);
+        }
+        active
+    }
+
     /// Reclaims the tail of a list if it is dead.
     fn reclaim_at(&mut self, class: u8, lru: usize) -> bool {
         let tail = self.lrus[usize::from(class)].lists[lru].tail;
@@ -178,7 +193,7 @@ impl Shard {
     }
 
     /// Seconds since the last access of an item, 0 for none.
-    fn idle_seconds(&self, id: u32) -> u32 {
+    pub fn idle_seconds(&self, id: u32) -> u32 {
         if id == 0 {
             return 0;
         }
@@ -239,6 +254,17 @@ mod tests {
         stand.store.tune(|tuning| tuning.warm_max_factor = 0.5);
         (0..2).for_each(|_| stand.second());
         assert_eq!(stand.lru("key10"), COLD);
+    }
+
+    #[test]
+    fn active_items_of_cold_come_back() {
+        let mut stand = Stand::new(tiny());
+        (10..60).for_each(|i| assert!(stand.set(&format!("key{i}"), b"v", 0)));
+        stand.second();
+        assert_eq!(stand.lru("key10"), COLD);
+        (0..2).for_each(|_| assert!(stand.get("key10").is_some()));
+        stand.steps(3);
+        assert_eq!((stand.lru("key10"), stand.lru("key11"), stand.sum(|class| class.moves_to_warm)), (WARM, COLD, 1));
     }
 
     #[test]

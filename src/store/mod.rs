@@ -11,7 +11,7 @@
 //! slab.rs   classes, pages, chunks       table.rs  hash table
 //! item.rs   layout and sizes             arena.rs  address ranges; all unsafe code
 //! flush.rs  what flush_all has taken     check.rs  everything against everything
-//! background.rs  the thread behind it    maintainer.rs, crawler.rs  what it does
+//! background.rs  the thread behind it    maintainer.rs, crawler.rs, mover.rs  what it does
 //! ```
 //!
 //! Invariants: no code holds two shard locks; an [`ItemId`] is valid only while the lock is held under
@@ -21,6 +21,7 @@
 
 mod admin;
 mod arena;
+mod automove;
 mod background;
 mod check;
 mod crawler;
@@ -33,6 +34,7 @@ mod lru;
 mod maintainer;
 #[cfg(test)]
 mod model;
+mod mover;
 mod shard;
 mod slab;
 #[cfg(test)]

@@ -92,6 +92,8 @@ impl Model {
         self.pinned.clear();
         self.uploads.clear();
         self.check();
+        let moved = self.store.stats().slabs_moved;
+        assert!(moved > 20, "only {moved} pages were moved");
         assert!(self.stored > STEPS / 20, "only {} were stored", self.stored);
         assert!(self.store.core.config.evict || self.refused > 0, "memory was never full");
         assert_eq!(self.store.core.lent.load(Ordering::Relaxed), 0);
@@ -127,9 +129,28 @@ impl Model {
             let segmented = self.store.core.config.maintainer && self.random.one_in(2);
             self.store.tune(|tuning| tuning.segmented = segmented);
         }
-        if self.random.one_in(4) {
+        if self.random.one_in(50) {
+            let classes = u64::from(self.store.largest_class()) + 1;
+            let (src, dst) = (self.random.below(classes + 1) as i64 - 1, self.random.below(classes) as i64);
+            self.store.reassign(src, dst);
+        }
+        if self.random.one_in(500) {
+            self.change_limit();
+        }
+        if self.random.one_in(2) {
             self.worker.step(&self.store, Duration::from_millis(self.random.below(300)));
         }
+    }
+
+    /// As cache_memlimit does, without its lower bound; and the automatic page moves.
+    fn change_limit(&mut self) {
+        let limit = self.store.core.config.memory_limit;
+        let limit = limit / 4 + self.random.below(limit);
+        self.store.core.pool.set_limit(limit);
+        self.store.core.pool.shrink();
+        self.store.background.shrink();
+        let (automove, automove_window) = (self.random.below(3) as u8, 3 + self.random.below(4) as u32);
+        self.store.tune(|tuning| *tuning = Tuning { automove, automove_window, ..tuning.clone() });
     }
 
     /// Forgets what the store had to evict, and what time has taken.

@@ -10,13 +10,14 @@
 //! A fresh page is carved from its begin as chunks are asked for, so taking one costs nothing. Page 0 of the
 //! window is never used.
 //!
-//! Invariants: a chunk is used, or in its class's free list, or not yet carved; used chunks of a page are counted;
+//! Invariants: a chunk is used, or in its class's free list, or not yet carved, or gone (all zero) because its page
+//! is being emptied; used chunks of a page are counted;
 //! `taken` counts every page of every shard and those nobody uses.
 //!
 //! Not here: what is in a chunk, and who must go when there is none.
 
 use super::arena::Window;
-use super::item::state;
+use super::item::{Chunk, state};
 use super::{Accounting, StoreConfig};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -240,13 +241,19 @@ pub struct ClassChunks {
     pub pages: u64,
     /// Chunks that hold something.
     pub used: u64,
+    /// Pages that are carved after that one: the mover brought them.
+    pub spare: Vec<u32>,
 }
 
-impl ClassChunks {
-    /// Chunks that can be had without another page.
-    pub fn available(&self) -> u64 {
-        self.free_count + u64::from(self.carve_left)
-    }
+/// The page that is being emptied.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Moving {
+    /// 0 none.
+    pub page: u32,
+    /// First chunk that is not carved.
+    pub end: u32,
+    /// It will stay after all: what becomes free in it is free again.
+    pub given_up: bool,
 }
 
 /// Pages and chunks of one shard.
@@ -259,6 +266,8 @@ pub struct Slab {
     /// By class.
     pub classes: Vec<ClassChunks>,
     page_shift: u32,
+    /// See [`Moving`].
+    pub moving: Moving,
     /// Pages that could not be had from the system.
     pub malloc_fails: u64,
 }
@@ -271,6 +280,7 @@ impl Slab {
             empty: Vec::new(),
             classes: vec![ClassChunks::default(); CLASSES],
             page_shift: (page_size / super::arena::UNIT).ilog2(),
+            moving: Moving::default(),
             malloc_fails: 0,
         }
     }
@@ -292,9 +302,25 @@ impl Slab {
         page << self.page_shift
     }
 
+    /// Chunks of a class that can be had without another page.
+    pub fn available(&self, class: usize, classes: &Classes) -> u64 {
+        let chunks = &self.classes[class];
+        let spare: u64 = chunks.spare.iter().map(|_| u64::from(classes.per_page(class as u8))).sum();
+        chunks.free_count + u64::from(chunks.carve_left) + spare
+    }
+
     /// A chunk nobody uses; its head is stale. None when the class has none and no page may be taken.
     #[inline]
     pub fn take(&mut self, class: u8, window: &mut Window, classes: &Classes, pool: &PagePool) -> Option<u32> {
+        self.take_ready(class, window, classes).or_else(|| {
+            self.take_page(class, window, classes, pool);
+            self.take_ready(class, window, classes)
+        })
+    }
+
+    /// As [`Slab::take`], from the pages that the class has.
+    #[inline]
+    pub fn take_ready(&mut self, class: u8, window: &mut Window, classes: &Classes) -> Option<u32> {
         let chunks = &mut self.classes[usize::from(class)];
         let id = if chunks.free != 0 {
             let id = chunks.free;
@@ -306,12 +332,13 @@ impl Slab {
             }
             id
         } else {
-            if chunks.carve_left == 0 && !self.take_page(class, window, classes, pool) {
-                return None;
+            if chunks.carve_left == 0 {
+                let page = chunks.spare.pop()?;
+                self.carve(page, class, classes);
             }
             let chunks = &mut self.classes[usize::from(class)];
             let id = chunks.carve;
-            chunks.carve += (classes.size(class) / super::arena::UNIT) as u32;
+            chunks.carve += step(class, classes);
             chunks.carve_left -= 1;
             id
         };
@@ -321,14 +348,25 @@ impl Slab {
         Some(id)
     }
 
-    /// Frees a chunk.
+    /// Frees a chunk. In a page that is being emptied it is gone.
     pub fn put(&mut self, id: u32, window: &mut Window) {
         let page = self.page_of(id);
         self.pages[page].used -= 1;
-        let chunks = &mut self.classes[usize::from(self.pages[page].class)];
-        chunks.used -= 1;
+        self.classes[usize::from(self.pages[page].class)].used -= 1;
         let chunk = window.chunk_mut(id);
         assert!(!chunk.is(state::FREE | state::LINKED) && chunk.pins == 0, "freed while in use");
+        if page == self.moving.page as usize && !self.moving.given_up {
+            *chunk = Chunk::default();
+        } else {
+            self.put_free(id, window);
+        }
+    }
+
+    /// Puts a chunk that is neither used nor free into the free list.
+    pub fn put_free(&mut self, id: u32, window: &mut Window) {
+        let class = self.class_of(id);
+        let chunks = &mut self.classes[usize::from(class)];
+        let chunk = window.chunk_mut(id);
         chunk.state = state::FREE;
         chunk.prev = 0;
         chunk.next = chunks.free;
@@ -353,10 +391,40 @@ impl Slab {
             window.chunk_mut(chunk.next).prev = chunk.prev;
         }
         chunks.free_count -= 1;
-        window.chunk_mut(id).state = 0;
+        *window.chunk_mut(id) = Chunk::default();
     }
 
-    fn take_page(&mut self, class: u8, window: &mut Window, classes: &Classes, pool: &PagePool) -> bool {
+    /// Begins to empty a page. What is free in it is still to be withdrawn, what becomes free is gone.
+    pub fn begin_move(&mut self, page: u32, classes: &Classes) {
+        assert_eq!(self.moving.page, 0, "two pages are moved");
+        let class = self.pages[page as usize].class;
+        let first = self.first_chunk(page);
+        let carved_here = self.page_of(self.classes[usize::from(class)].carve) == page as usize;
+        let chunks = &mut self.classes[usize::from(class)];
+        let spare = chunks.spare.iter().position(|&spare| spare == page);
+        let end = if let Some(spare) = spare {
+            chunks.spare.swap_remove(spare);
+            first
+        } else if carved_here && chunks.carve_left > 0 {
+            chunks.carve_left = 0;
+            chunks.carve
+        } else {
+            first + classes.per_page(class) * step(class, classes)
+        };
+        self.moving = Moving { page, end, given_up: false };
+    }
+
+    /// Ends the move of a page that is empty now: nobody uses it.
+    pub fn end_move(&mut self) -> u32 {
+        let Moving { page, .. } = std::mem::take(&mut self.moving);
+        let Page { class, used } = std::mem::take(&mut self.pages[page as usize]);
+        assert!(used == 0 && class != 0, "a page is not empty");
+        self.classes[usize::from(class)].pages -= 1;
+        page
+    }
+
+    /// Takes one more page for a class. False when there is none.
+    pub fn take_page(&mut self, class: u8, window: &mut Window, classes: &Classes, pool: &PagePool) -> bool {
         let first = self.classes[usize::from(class)].pages == 0;
         let page = self.empty.last().copied().unwrap_or(self.pages.len() as u32);
         let end = (page as usize + 1) << self.page_shift << super::arena::UNIT.ilog2();
@@ -375,17 +443,31 @@ impl Slab {
         true
     }
 
-    /// Puts a page nobody uses under a class and begins to carve it. The class has nothing left to carve.
+    /// Puts a page nobody uses under a class.
     pub fn give_page(&mut self, page: u32, class: u8, classes: &Classes) {
         assert_eq!(self.pages[page as usize].class, 0, "a page is given twice");
         self.pages[page as usize] = Page { class, used: 0 };
+        let chunks = &mut self.classes[usize::from(class)];
+        chunks.pages += 1;
+        if chunks.carve_left == 0 {
+            self.carve(page, class, classes);
+        } else {
+            chunks.spare.push(page);
+        }
+    }
+
+    fn carve(&mut self, page: u32, class: u8, classes: &Classes) {
         let first = self.first_chunk(page);
         let chunks = &mut self.classes[usize::from(class)];
         assert_eq!(chunks.carve_left, 0, "a page is left uncarved");
-        chunks.pages += 1;
         chunks.carve = first;
         chunks.carve_left = classes.per_page(class);
     }
+}
+
+/// From one chunk's id to the next one's.
+pub fn step(class: u8, classes: &Classes) -> u32 {
+    (classes.size(class) / super::arena::UNIT) as u32
 }
 
 #[cfg(test)]

@@ -61,6 +61,13 @@ impl Stand {
         Some(value)
     }
 
+    pub fn unlink(&self, key: &str) {
+        let hash = self.store.hash(key.as_bytes());
+        let mut locked = self.store.lock(hash);
+        let id = locked.find(key.as_bytes(), hash).unwrap();
+        locked.unlink(id, hash);
+    }
+
     pub fn pin(&self, key: &str) -> Pinned {
         let hash = self.store.hash(key.as_bytes());
         let mut locked = self.store.lock(hash);
@@ -87,6 +94,12 @@ impl Stand {
         for _ in 0..steps {
             self.worker.step(&self.store, Duration::from_secs(1));
         }
+        self.store.check().unwrap();
+    }
+
+    /// Steps of the mover alone: of many slices each is one.
+    pub fn mover_steps(&mut self, steps: usize) {
+        (0..steps).for_each(|_| self.worker.step_mover(&self.store));
         self.store.check().unwrap();
     }
 

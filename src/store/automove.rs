@@ -1,0 +1,210 @@
+//! Which class gives a page, and who gets it.
+//!
+//! ```text
+//! each second, per shard and class:  | evictions, COLD's age, new pages | … a window of these
+//! much is free and nothing moved    ─> a page to the pool
+//! evicts, and what it evicts is young ─> a page from the class whose items are oldest
+//! ```
+//!
+//! Mode 0 is off, mode 2 also gives a page to a class whenever it evicts. The rules are memcached's, decided for each
+//! shard on its own.
+//!
+//! Not here: how a page is moved (`mover`).
+
+use super::Store;
+use super::background::NAP_MAX;
+use super::lru::COLD;
+use super::mover::{Move, Source, sources};
+use super::shard::Shard;
+use super::slab::CLASSES;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Halves of a page that must be free in a class, so that it gives one to the pool.
+const FREE_HALVES: u64 = 5;
+
+/// Pages that a class must have more than, so that it gives one to another class.
+const PAGES_KEPT: u64 = 2;
+
+/// Mode 2 looks for evictions so often.
+const NAP_EAGER: Duration = Duration::from_millis(50);
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct Automove {
+    /// By shard and class.
+    windows: Vec<Window>,
+    /// The second of the last look.
+    looked: u32,
+    /// The shard to be asked first: each has its turn.
+    turn: usize,
+}
+
+/// What happened in the last seconds.
+#[derive(Clone, Debug, Default)]
+struct Window {
+    seconds: VecDeque<Second>,
+    sum: Sum,
+    before: Before,
+    /// Evictions up to mode 2's last look.
+    evictions: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Second {
+    age: u32,
+    evictions: u32,
+    dirty: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
+    age: u64,
+    evictions: u64,
+    /// Seconds with evictions.
+    evicting: u64,
+    /// Seconds with evictions or new pages.
+    dirty: u64,
+}
+
+/// What was there a second ago.
+#[derive(Clone, Copy, Debug, Default)]
+struct Before {
+    evictions: u64,
+    pages: u64,
+}
+
+impl Automove {
+    /// Nothing seen yet.
+    pub fn new(store: &Store) -> Automove {
+        let windows = vec![Window::default(); store.slots.len() * CLASSES];
+        Automove { windows, looked: store.core.clock.now(), turn: 0 }
+    }
+
+    /// How long until there may be something to decide.
+    pub fn nap(&self, store: &Store) -> Duration {
+        if store.tuning().automove == 2 { NAP_EAGER } else { NAP_MAX }
+    }
+
+    /// A move that is worth it.
+    pub fn decide(&mut self, store: &Store) -> Option<Move> {
+        let mode = store.tuning().automove;
+        if mode == 0 {
+            return None;
+        }
+        let eager = if mode == 2 { self.eager(store) } else { None };
+        let now = store.core.clock.now();
+        if eager.is_some() || now == self.looked {
+            return eager;
+        }
+        self.looked = now;
+        self.turn += 1;
+        let shards = store.slots.len();
+        let mut decided = None;
+        // All are looked at each second, so that no window has gaps.
+        for index in (0..shards).map(|index| (index + self.turn) % shards) {
+            let windows = &mut self.windows[index * CLASSES..][..CLASSES];
+            let move_here = store.shard(index).decide(windows);
+            decided = decided.or(move_here.map(|(src, dst)| Move { shard: index, src, dst }));
+        }
+        decided
+    }
+
+    /// A page for the first class that has evicted since the last look.
+    fn eager(&mut self, store: &Store) -> Option<Move> {
+        let mut needs = None;
+        for (index, shard) in store.shards().enumerate() {
+            for (class, lru) in shard.lrus.iter().enumerate() {
+                let before = &mut self.windows[index * CLASSES + class].evictions;
+                if lru.counters.evicted > *before {
+                    needs = Some((index, class as u8));
+                }
+                *before = lru.counters.evicted;
+            }
+        }
+        let (shard, dst) = needs?;
+        let gives = |source: &Source| source.shard == shard && source.class != dst && source.has_spare();
+        sources(store).into_iter().filter(gives).max_by_key(Source::rank).map(|source| source.to(dst))
+    }
+}
+
+impl Window {
+    /// Adds what happened since a second ago.
+    fn add(&mut self, now: Before, age: u32, size: usize) {
+        // The counter may have been reset.
+        let evictions = now.evictions.checked_sub(self.before.evictions).unwrap_or(now.evictions);
+        let dirty = evictions > 0 || now.pages > self.before.pages;
+        self.before = now;
+        while self.seconds.len() >= size {
+            self.forget();
+        }
+        let second = Second { age, evictions: u32::try_from(evictions).unwrap_or(u32::MAX), dirty };
+        self.seconds.push_back(second);
+        self.sum.age += u64::from(second.age);
+        self.sum.evictions += u64::from(second.evictions);
+        self.sum.evicting += u64::from(second.evictions > 0);
+        self.sum.dirty += u64::from(second.dirty);
+    }
+
+    fn forget(&mut self) {
+        let Some(second) = self.seconds.pop_front() else { return };
+        self.sum.age -= u64::from(second.age);
+        self.sum.evictions -= u64::from(second.evictions);
+        self.sum.evicting -= u64::from(second.evictions > 0);
+        self.sum.dirty -= u64::from(second.dirty);
+    }
+
+    /// Whether it evicts most of the time, or most of what is evicted; and just now.
+    fn is_evicting(&self, of_all: u64) -> bool {
+        let often = self.sum.evicting > self.seconds.len() as u64 / 2;
+        let much = self.sum.evictions * 4 > of_all;
+        (often || much) && self.seconds.back().is_some_and(|second| second.evictions > 0)
+    }
+}
+
+impl Shard {
+    /// Source and destination of a move that is worth it, once a second.
+    fn decide(&self, windows: &mut [Window]) -> Option<(u8, u8)> {
+        let size = self.tuning.automove_window.max(1) as usize;
+        let used = 1..=usize::from(self.core.classes.largest());
+        for class in used.clone() {
+            self.look(class, &mut windows[class], size);
+        }
+        let ready = used.filter(|&class| windows[class].seconds.len() == size);
+        let evictions: u64 = windows.iter().map(|window| window.sum.evictions).sum();
+        let (mut oldest, mut youngest) = ((0, 0), (u64::MAX, 0));
+        for class in ready {
+            let window = &windows[class];
+            if self.has_plenty(class) && window.sum.dirty == 0 {
+                return Some((class as u8, 0));
+            }
+            let age = window.sum.age;
+            if age > oldest.0 && self.slab.classes[class].pages > PAGES_KEPT {
+                oldest = (age, class as u8);
+            }
+            if age < youngest.0 && window.is_evicting(evictions) {
+                youngest = (age, class as u8);
+            }
+        }
+        let (src, dst) = (oldest.1, youngest.1);
+        let worth = src != 0 && dst != 0 && src != dst;
+        (worth && (youngest.0 as f64) < oldest.0 as f64 * self.tuning.automove_ratio).then_some((src, dst))
+    }
+
+    fn look(&self, class: usize, window: &mut Window, size: usize) {
+        let pages = self.slab.classes[class].pages;
+        let counters = &self.lrus[class].counters;
+        if pages == 0 && window.seconds.is_empty() {
+            return;
+        }
+        let now = Before { evictions: counters.evicted + counters.outofmemory, pages };
+        window.add(now, self.idle_seconds(self.lrus[class].lists[COLD].tail), size);
+    }
+
+    /// Whether more is free in a class than it will need soon, while memory is full.
+    fn has_plenty(&self, class: usize) -> bool {
+        let per_page = u64::from(self.core.classes.per_page(class as u8));
+        let free = self.slab.available(class, &self.core.classes);
+        self.core.pool.limit_reached() && free * 2 > per_page * FREE_HALVES
+    }
+}
