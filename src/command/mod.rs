@@ -69,7 +69,7 @@ pub struct Context<'a> {
     pub counters: &'a Counters,
     /// The connection's file descriptor, as `watch` prints it.
     pub fd: i32,
-    /// Where to go on in a request that returned [`Next::More`]; 0 for a fresh one.
+    /// Where to go on in a request that returned [`Next::More`]: bytes of keys left; 0 for a fresh one.
     pub resume: usize,
 }
 

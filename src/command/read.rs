@@ -15,6 +15,10 @@ const BATCH: usize = 16;
 /// A line with many keys pauses for its output to be written when it has produced this many bytes.
 const PART: usize = 256 * 1024;
 
+/// What a key counts for beside what it produces, so that a line of misses pauses as well: a part is at most 4096 keys,
+/// which take less than a millisecond.
+const KEY_COST: usize = 64;
+
 /// get, gets, gat, gats.
 pub(super) fn get(get: &text::Get<'_>, context: &mut Context<'_>, out: &mut Output) -> Next {
     let expires_at = get.exptime.map(|exptime| context.shared.clock.expires_at(exptime.into()));
@@ -23,7 +27,9 @@ pub(super) fn get(get: &text::Get<'_>, context: &mut Context<'_>, out: &mut Outp
         out.push(b"END\r\n");
         return Next::Continue;
     }
-    let mut words = token::words(&get.keys[context.resume..]);
+    // Counted from the end, which is the same for whoever comes back; where the keys begin need not be.
+    let start = if context.resume == 0 { 0 } else { get.keys.len() - context.resume };
+    let mut words = token::words(&get.keys[start..]);
     let mut produced = 0;
     loop {
         let mut batch = [(&b""[..], Hash(0)); BATCH];
@@ -36,14 +42,14 @@ pub(super) fn get(get: &text::Get<'_>, context: &mut Context<'_>, out: &mut Outp
         }
         batch[..len].iter().for_each(|&(_, hash)| context.shared.store.prefetch_item(hash));
         for &(key, hash) in &batch[..len] {
-            produced += answer(key, hash, get.with_cas, expires_at, context, out);
+            produced += KEY_COST + answer(key, hash, get.with_cas, expires_at, context, out);
         }
         if len < BATCH {
             out.push(b"END\r\n");
             return Next::Continue;
         }
-        if produced > PART {
-            return Next::More(get.keys.len() - words.rest().len());
+        if produced > PART && !words.rest().is_empty() {
+            return Next::More(words.rest().len());
         }
     }
 }

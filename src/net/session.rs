@@ -5,7 +5,7 @@
 //!   Command ───────────────────────> Swallow ────────────────────> Command | Closing
 //!    │ │ │ ── large body ──> Upload ── value and tail are in ──> Command
 //!    │ │ │ ── small body, not whole ──> Body ── whole ──> Command
-//!    │ │ └─── Next::More ──> Resume ── output flushed ──> the same request again
+//!    │ │ └─── Next::More ──> Resume ── output flushed ──> the rest of the same get
 //!    │ └───── Next::Dump ──> Dump ── a piece per flush ──> Command
 //!    └─────── Next::Watch ─> Watch          Next::Close ─> Closing
 //! ```
@@ -19,7 +19,7 @@
 use super::conn::{After, Lent, Reason};
 use crate::command::{self, Context, Next, Output, Shared};
 use crate::config::Binding;
-use crate::protocol::{self, Bad, Parsed, Protocol, StoreHeader};
+use crate::protocol::{self, Bad, Parsed, Protocol, Request, StoreHeader};
 use crate::stats::ConnInfo;
 use crate::store::Upload;
 use crate::sys::{self, Signal};
@@ -71,7 +71,7 @@ const INFO_CLOSING: u8 = 7;
 pub struct Quota {
     /// Requests.
     pub requests: u32,
-    /// Bytes read, or dumped.
+    /// Bytes read, dumped, or produced by parts of a get.
     pub bytes: usize,
 }
 
@@ -110,14 +110,23 @@ enum State {
     Command,
     /// A request has begun whose small body is on its way.
     Body,
-    /// The request at hand goes on here.
-    Resume(usize),
+    /// The get at hand goes on.
+    Resume(Resume),
     Upload(Box<Uploading>),
     Swallow(Swallow),
     Dump(Box<command::admin::Dump>),
     Watch(Streams),
     /// Nothing more is run; close when the output has gone.
     Closing(Reason),
+}
+
+/// A get that is answered in parts.
+#[derive(Clone, Copy, Debug)]
+struct Resume {
+    /// Where [`command::run`] wants to go on.
+    at: usize,
+    /// Bytes of the line.
+    line: usize,
 }
 
 /// A large value on its way in.
@@ -276,7 +285,8 @@ impl Session {
 
     fn fetch_ahead(&self, input: &[u8], shared: &Shared) -> usize {
         match (self.protocol, &self.state) {
-            (Some(protocol), State::Command) => command::fetch_ahead(protocol, input, shared),
+            // What has been scanned for a line feed before had none, and is not searched again.
+            (Some(protocol), State::Command) if self.scanned == 0 => command::fetch_ahead(protocol, input, shared),
             _ => 0,
         }
     }
@@ -289,14 +299,12 @@ impl Session {
         if quota.requests == 0 {
             return Step::Stop;
         }
+        if let State::Resume(Resume { at, line }) = self.state {
+            return self.run(&protocol::text::get_again(input, line), line, at, lent, quota);
+        }
         let protocol = *self.protocol.get_or_insert_with(|| choose(first, self.info.fd));
         match protocol::parse(protocol, input, scanned) {
-            Parsed::Request { request, consumed } => {
-                self.begin_request(lent.now, quota);
-                let resume = if let State::Resume(at) = self.state { at } else { 0 };
-                let next = command::run(&request, &mut self.context(lent, resume), lent.out);
-                self.follow(next, consumed)
-            }
+            Parsed::Request { request, consumed } => self.run(&request, consumed, 0, lent, quota),
             Parsed::NeedBody { header, head, body, tail } => {
                 self.begin_request(lent.now, quota);
                 self.body(input, &header, [head, body, tail], lent)
@@ -309,6 +317,23 @@ impl Session {
                 self.refuse(bad, lent.out)
             }
         }
+    }
+
+    /// Runs the request of `consumed` bytes at the start of the input, from `resume` on.
+    fn run(
+        &mut self,
+        request: &Request<'_>,
+        consumed: usize,
+        resume: usize,
+        lent: &mut Lent<'_>,
+        quota: &mut Quota,
+    ) -> Step {
+        self.begin_request(lent.now, quota);
+        let next = command::run(request, &mut self.context(lent, resume), lent.out);
+        if matches!(next, Next::More(_)) {
+            quota.take_bytes(OUTPUT_HIGH);
+        }
+        self.follow(next, consumed)
     }
 
     fn begin_request(&mut self, now: u32, quota: &mut Quota) {
@@ -328,7 +353,7 @@ impl Session {
         self.state = match next {
             Next::Continue => return Step::Took(consumed),
             Next::More(at) => {
-                self.state = State::Resume(at);
+                self.state = State::Resume(Resume { at, line: consumed });
                 return Step::Flush(0);
             }
             Next::Close => State::Closing(Reason::Normal),

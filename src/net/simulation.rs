@@ -520,6 +520,28 @@ fn a_long_get_line_is_answered_however_it_comes() {
 }
 
 #[test]
+fn a_line_of_many_keys_gives_way_to_others() {
+    let mut bench = Bench::new(|_| {});
+    bench.ask(b"set a 0 0 1\r\nA\r\n");
+    for (key, reply) in [("nothing ", 0), ("a ", b"VALUE a 0 1\r\nA\r\n".len())] {
+        const KEYS: usize = 200_000;
+        bench.pipe().room = usize::MAX / 2;
+        bench.send(format!("get {}\r\n", key.repeat(KEYS)).as_bytes());
+        let mut at = bench.counters.get_cmds.get();
+        let end = at + KEYS as u64;
+        let mut is_done = false;
+        while !is_done {
+            is_done = bench.turn() != After::Again;
+            let now = bench.counters.get_cmds.get();
+            assert!(now - at <= 40_000, "{} keys answered in one turn", now - at);
+            at = now;
+        }
+        assert_eq!(bench.counters.get_cmds.get(), end);
+        assert_eq!(bench.replies().len(), KEYS * reply + b"END\r\n".len());
+    }
+}
+
+#[test]
 fn a_get_line_has_a_bound() {
     let mut bench = Bench::new(|_| {});
     bench.pipe().room = usize::MAX / 2;

@@ -82,7 +82,7 @@ pub enum Command<'a> {
 /// get, gets, gat, gats.
 #[derive(Debug)]
 pub struct Get<'a> {
-    /// One or more keys between spaces, each of 1 to 250 bytes.
+    /// One or more keys between spaces, each of 1 to 250 bytes, up to the end of the line.
     pub keys: &'a [u8],
     /// `keys` is one key and nothing else: the common case, worth knowing.
     pub single: bool,
@@ -157,15 +157,33 @@ pub fn parse(input: &[u8], scanned: usize) -> Parsed<'_> {
         return Parsed::Partial { need: 0 };
     };
     let end = scanned + found;
-    let line = match &input[..end] {
-        [line @ .., b'\r'] => line,
-        line => line,
-    };
+    let line = without_end(&input[..end]);
     let consumed = end + 1;
     if consumed < LINE_MIN {
         return bad(consumed, 0, BAD_FORMAT);
     }
     parse_line(line, consumed)
+}
+
+/// A get, gets, gat or gats that [`parse`] has accepted as the first `consumed` bytes of `input`, for whoever answers it
+/// in parts: its keys, which may be many, are not checked again.
+pub fn get_again(input: &[u8], consumed: usize) -> Request<'_> {
+    let line = without_end(&input[..consumed - 1]);
+    let (word, rest) = split_word(line);
+    let mut words = token::words(rest);
+    let exptime = if word.starts_with(b"gat") { words.next().and_then(token::strict_i32) } else { None };
+    let get = Get { keys: words.rest(), single: false, with_cas: word.ends_with(b"s"), exptime };
+    Request::Text(Command::Get(get))
+}
+
+/// A line, its line feed gone already, without the carriage return.
+fn without_end(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+/// The bytes before the first space, and the rest.
+fn split_word(line: &[u8]) -> (&[u8], &[u8]) {
+    line.split_at(memchr::memchr(b' ', line).unwrap_or(line.len()))
 }
 
 /// A refusal; `reply` is sent after `swallow` more bytes were dropped.
@@ -184,10 +202,7 @@ fn parse_line(line: &[u8], consumed: usize) -> Parsed<'_> {
     if let Some(keys) = line.strip_prefix(b"get ") {
         return parse_get(keys, consumed, false);
     }
-    let (word, rest) = match memchr::memchr(b' ', line) {
-        Some(space) => line.split_at(space),
-        None => (line, &b""[..]),
-    };
+    let (word, rest) = split_word(line);
     match word {
         b"get" => bad(consumed, 0, BAD_FORMAT),
         b"gets" => parse_get(rest, consumed, true),
@@ -386,6 +401,22 @@ mod tests {
         assert_eq!(reply(b"  get foo\r\n").0, "ERROR\r\n");
         assert_eq!(reply(b"GET foo\r\n").0, "ERROR\r\n");
         assert_eq!(reply(b"foo bar noreply\r\n").0, "");
+    }
+
+    #[test]
+    fn a_get_taken_up_again_is_the_same() {
+        for line in
+            [&b"get a b\r\nx"[..], b"get  a  b \nget c\r\n", b"gets a b\r\n", b"gat  5 a b\r\n", b"gats -1 a\r\n"]
+        {
+            let Parsed::Request { request: Request::Text(Command::Get(first)), consumed } = parse(line, 0) else {
+                panic!()
+            };
+            let Request::Text(Command::Get(again)) = get_again(line, consumed) else { panic!() };
+            // What is left of a line is counted from its end.
+            assert!(token::words(first.keys).eq(token::words(again.keys)));
+            assert_eq!(first.keys.as_ptr_range().end, again.keys.as_ptr_range().end);
+            assert_eq!((first.with_cas, first.exptime), (again.with_cas, again.exptime));
+        }
     }
 
     #[test]
