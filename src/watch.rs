@@ -42,8 +42,10 @@ const NAP_MAX: Duration = Duration::from_millis(100);
 /// How often a watcher's socket is asked whether the client is still there.
 const CHECK_EVERY: Duration = Duration::from_millis(250);
 
-/// What is read at once of bytes that a watcher sends; they are ignored.
-const DISCARD: usize = 1024;
+/// What is read at a time of bytes that a watcher sends, and how often per check; they are ignored, but only behind
+/// them is the end to be found. A client that sends more than this is not waited for.
+const DISCARD: usize = 4096;
+const DISCARDS: usize = 64;
 
 /// A set of streams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -242,7 +244,9 @@ impl Drop for Hub {
     fn drop(&mut self) {
         self.board.arrivals.lock().unwrap().stop = true;
         self.board.wake.notify_one();
-        if let Some(writer) = self.writer.lock().unwrap().take() {
+        let writer = self.writer.lock().unwrap().take();
+        // A watcher's connection may be what held the hub last, and then the writer thread itself is here.
+        if let Some(writer) = writer.filter(|writer| writer.thread().id() != std::thread::current().id()) {
             // A writer that panicked has nothing left to stop.
             let _ = writer.join();
         }
@@ -555,11 +559,14 @@ impl Watcher {
 
     /// Finds out whether the client has closed. What it says is ignored.
     fn check(&mut self) {
-        match self.socket.read(&mut [0; DISCARD]) {
-            Ok(0) => self.gone = true,
-            Ok(_) => {}
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-            Err(_) => self.gone = true,
+        for _ in 0..DISCARDS {
+            match self.socket.read(&mut [0; DISCARD]) {
+                Ok(0) => self.gone = true,
+                Ok(_) => continue,
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                Err(_) => self.gone = true,
+            }
+            return;
         }
     }
 }
@@ -578,6 +585,8 @@ mod tests {
         received: Vec<u8>,
         /// Bytes it would take now.
         room: usize,
+        /// Bytes it has said, which nobody wants to hear.
+        said: usize,
         closed: bool,
         /// The server has dropped its end.
         dropped: bool,
@@ -586,8 +595,11 @@ mod tests {
     struct ServerEnd(Client);
 
     impl Read for ServerEnd {
-        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-            if self.0.0.lock().unwrap().closed { Ok(0) } else { Err(ErrorKind::WouldBlock.into()) }
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let mut state = self.0.0.lock().unwrap();
+            let n = buffer.len().min(state.said);
+            state.said -= n;
+            if n > 0 || state.closed { Ok(n) } else { Err(ErrorKind::WouldBlock.into()) }
         }
     }
 
@@ -753,6 +765,17 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_a_watcher_is_found_behind_what_it_said() {
+        let mut bench = Bench::new(100, 100);
+        let client = Client::with_room(100);
+        bench.watch(&client, Streams::DELETIONS);
+        client.0.lock().unwrap().said = 100_000;
+        client.close();
+        bench.turn();
+        assert!(client.is_dropped());
+    }
+
+    #[test]
     fn twenty_and_no_more() {
         let mut bench = Bench::new(100, 100);
         let clients: Vec<Client> = (0..21).map(|_| Client::with_room(100)).collect();
@@ -836,6 +859,45 @@ mod tests {
         assert_eq!(client.take(), ["1 hello"]);
         drop(hub);
         assert!(client.is_dropped());
+    }
+
+    #[test]
+    fn the_thread_may_be_the_last_to_hold_the_hub() {
+        /// A watcher's connection that is gone and lets go of the hub.
+        struct Last(Option<Arc<Hub>>, std::sync::mpsc::Sender<()>);
+
+        impl Read for Last {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Ok(0)
+            }
+        }
+
+        impl Write for Last {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Ok(0)
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        impl Drop for Last {
+            fn drop(&mut self) {
+                let hub = self.0.take().expect("dropped once");
+                while Arc::strong_count(&hub) > 1 {
+                    std::thread::yield_now();
+                }
+                drop(hub);
+                self.1.send(()).expect("the test waits");
+            }
+        }
+
+        let hub = Arc::new(Hub::default());
+        let (sender, dropped) = std::sync::mpsc::channel();
+        hub.adopt(Box::new(Last(Some(hub.clone()), sender)), Streams::FETCHERS);
+        drop(hub);
+        dropped.recv().expect("the writer thread lets go of the hub and goes on");
     }
 
     #[test]
