@@ -338,6 +338,10 @@ impl Session {
 
     fn begin_request(&mut self, now: u32, quota: &mut Quota) {
         quota.take_request();
+        self.note_command(now);
+    }
+
+    fn note_command(&mut self, now: u32) {
         if self.last_cmd != now {
             self.last_cmd = now;
             self.info.last_cmd.store(now, Ordering::Relaxed);
@@ -416,6 +420,8 @@ impl Session {
     fn finish_upload(&mut self, lent: &mut Lent<'_>) -> Step {
         let State::Upload(uploading) = std::mem::replace(&mut self.state, State::Command) else { return Step::Stop };
         let Uploading { line, upload, tail, tail_len, .. } = *uploading;
+        // The client was not idle while it sent its value, however long that took.
+        self.note_command(lent.now);
         let header = self.header(&line);
         let next = command::finish(&header, upload, &tail[..tail_len], &mut self.context(lent, 0), lent.out);
         self.follow(next, 0)

@@ -568,6 +568,15 @@ fn idle_means_between_requests() {
 }
 
 #[test]
+fn who_sends_a_value_slowly_is_not_idle() {
+    let mut bench = Bench::new(|_| {});
+    bench.ask(format!("set a 0 0 {}\r\n", SMALL_BODY_MAX + 1).as_bytes());
+    bench.shared.clock.advance(60);
+    assert_eq!(bench.ask(&[&vec![b'x'; SMALL_BODY_MAX + 1][..], b"\r\n"].concat()), "STORED\r\n");
+    assert!(!bench.connection.session().is_idle(bench.shared.clock.now(), 5));
+}
+
+#[test]
 fn a_connection_is_small() {
     assert!(std::mem::size_of::<Connection<super::stream::Stream>>() <= 256);
     let bench = Bench::new(|_| {});
