@@ -4,47 +4,67 @@
 //! between this and a real server is the server's own work; what lies below is the kernel's.
 //!
 //! It knows just enough text to count requests: a line beginning with `g` is a get (answered with a value of
-//! `--values` bytes for each key), one with `s` is a set whose data block of that size follows.
+//! `--values` bytes for each key), one with `s` is a set whose data block of that size follows and is skipped.
 //!
 //! Not here: anything a client could rely on.
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 
 const LISTENER: Token = Token(usize::MAX);
 
-struct Connection {
-    stream: TcpStream,
-    input: Vec<u8>,
-    out: Vec<u8>,
-}
+/// Bytes read at a time.
+const READ_BUFFER: usize = 256 * 1024;
 
-fn main() -> std::io::Result<()> {
-    let arguments: Vec<String> = std::env::args().collect();
+/// Serves until it is killed: `-p PORT --values BYTES`.
+pub fn main(arguments: &[String]) -> Result<(), String> {
     let value = |name: &str, default: usize| {
         let at = arguments.iter().position(|a| a == name);
         at.and_then(|at| arguments.get(at + 1)?.parse().ok()).unwrap_or(default)
     };
-    let port = value("-p", 11211);
-    let len = value("--values", 100);
-    let canned = format!("VALUE {} 0 {len}\r\n{}\r\n", "0".repeat(20), "x".repeat(len)).into_bytes();
-    serve(format!("127.0.0.1:{port}").parse().expect("a port"), len, &canned)
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], value("-p", 11211) as u16));
+    serve(address, &Canned::new(value("--values", 100))).map_err(|error| error.to_string())
 }
 
-fn serve(address: std::net::SocketAddr, len: usize, canned: &[u8]) -> std::io::Result<()> {
+/// What everything is answered with.
+struct Canned {
+    /// Bytes of a value.
+    len: usize,
+    value: Vec<u8>,
+    /// A value and the end: the answer to a get of one key.
+    single: Vec<u8>,
+}
+
+impl Canned {
+    fn new(len: usize) -> Canned {
+        let value = format!("VALUE {} 0 {len}\r\n{}\r\n", "0".repeat(20), "x".repeat(len)).into_bytes();
+        Canned { len, single: [&value[..], b"END\r\n"].concat(), value }
+    }
+}
+
+struct Connection {
+    stream: TcpStream,
+    /// The beginning of a line.
+    partial: Vec<u8>,
+    /// Bytes of a data block still to come.
+    skip: usize,
+    out: Vec<u8>,
+}
+
+fn serve(address: std::net::SocketAddr, canned: &Canned) -> std::io::Result<()> {
     let mut poll = Poll::new()?;
     let mut listener = TcpListener::bind(address)?;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     let mut connections: Vec<Connection> = Vec::new();
     let mut events = Events::with_capacity(1024);
-    let mut buffer = vec![0; 256 * 1024];
+    let mut buffer = vec![0; READ_BUFFER];
     loop {
         poll.poll(&mut events, None)?;
         for event in &events {
             match event.token() {
                 LISTENER => accept(&listener, &poll, &mut connections)?,
-                Token(i) => turn(&mut connections[i], &mut buffer, len, canned),
+                Token(i) => connections[i].turn(&mut buffer, canned),
             }
         }
     }
@@ -55,68 +75,76 @@ fn accept(listener: &TcpListener, poll: &Poll, connections: &mut Vec<Connection>
         stream.set_nodelay(true)?;
         let interest = Interest::READABLE | Interest::WRITABLE;
         poll.registry().register(&mut stream, Token(connections.len()), interest)?;
-        connections.push(Connection { stream, input: Vec::new(), out: Vec::new() });
+        connections.push(Connection { stream, partial: Vec::new(), skip: 0, out: Vec::new() });
     }
     Ok(())
 }
 
-fn turn(connection: &mut Connection, buffer: &mut [u8], len: usize, canned: &[u8]) {
-    loop {
-        match connection.stream.read(buffer) {
-            Ok(0) => return,
-            Ok(n) if connection.input.is_empty() => {
-                let used = reply(&buffer[..n], len, canned, &mut connection.out);
-                connection.input.extend_from_slice(&buffer[used..n]);
-                flush(connection);
-                if n < buffer.len() {
-                    return;
-                }
+impl Connection {
+    fn turn(&mut self, buffer: &mut [u8], canned: &Canned) {
+        self.flush();
+        while let Ok(n) = self.stream.read(buffer) {
+            if self.is_single_get(&buffer[..n]) {
+                self.answer(&canned.single);
+            } else {
+                self.reply(&buffer[..n], canned);
+                self.flush();
             }
-            Ok(n) => {
-                connection.input.extend_from_slice(&buffer[..n]);
-                let used = reply(&connection.input, len, canned, &mut connection.out);
-                connection.input.drain(..used);
-                flush(connection);
-                if n < buffer.len() {
-                    return;
-                }
+            if n < buffer.len() {
+                return;
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return flush(connection),
-            Err(_) => return,
         }
     }
-}
 
-/// Appends the replies to all whole requests; the bytes they took.
-fn reply(input: &[u8], len: usize, canned: &[u8], out: &mut Vec<u8>) -> usize {
-    let mut used = 0;
-    while let Some(end) = memchr::memchr(b'\n', &input[used..]) {
-        let line = &input[used..used + end];
-        let mut next = used + end + 1;
-        if line.first() == Some(&b's') {
-            next += len + 2;
-            if next > input.len() {
-                break;
-            }
-            out.extend_from_slice(b"STORED\r\n");
-        } else {
-            for _ in 0..line.iter().filter(|&&b| b == b' ').count() {
-                out.extend_from_slice(canned);
-            }
-            out.extend_from_slice(b"END\r\n");
-        }
-        used = next;
+    fn is_single_get(&self, input: &[u8]) -> bool {
+        let idle = self.skip == 0 && self.partial.is_empty() && self.out.is_empty();
+        idle && input.first() == Some(&b'g')
+            && memchr::memchr(b'\n', input) == Some(input.len() - 1)
+            && memchr::memchr_iter(b' ', input).count() == 1
     }
-    used
-}
 
-fn flush(connection: &mut Connection) {
-    let mut sent = 0;
-    while sent < connection.out.len() {
-        match connection.stream.write(&connection.out[sent..]) {
-            Ok(n) => sent += n,
-            Err(_) => break,
+    /// Sends without a copy what can be sent at once.
+    fn answer(&mut self, reply: &[u8]) {
+        let sent = self.stream.write(reply).unwrap_or(0);
+        self.out.extend_from_slice(&reply[sent..]);
+    }
+
+    /// Collects the replies to all whole requests.
+    fn reply(&mut self, mut input: &[u8], canned: &Canned) {
+        while !input.is_empty() {
+            let skipped = self.skip.min(input.len());
+            self.skip -= skipped;
+            input = &input[skipped..];
+            if skipped > 0 && self.skip == 0 {
+                self.out.extend_from_slice(b"STORED\r\n");
+            }
+            let Some(end) = memchr::memchr(b'\n', input) else {
+                self.partial.extend_from_slice(input);
+                return;
+            };
+            let line = &input[..end];
+            if self.partial.first().or(line.first()) == Some(&b's') {
+                self.skip = canned.len + 2;
+            } else {
+                let keys = [&self.partial[..], line].iter().map(|part| memchr::memchr_iter(b' ', part).count()).sum();
+                for _ in 0..keys {
+                    self.out.extend_from_slice(&canned.value);
+                }
+                self.out.extend_from_slice(b"END\r\n");
+            }
+            self.partial.clear();
+            input = &input[end + 1..];
         }
     }
-    connection.out.drain(..sent);
+
+    fn flush(&mut self) {
+        let mut sent = 0;
+        while sent < self.out.len() {
+            match self.stream.write(&self.out[sent..]) {
+                Ok(n) => sent += n,
+                Err(_) => break,
+            }
+        }
+        self.out.drain(..sent);
+    }
 }

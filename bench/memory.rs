@@ -1,0 +1,125 @@
+//! What fits: user bytes held, hits of a cache that is too small, and what connections take.
+//!
+//! The items: keys of 20 to 44 bytes, evenly; values of 20 bytes and an exponential on top, cut at 1500, with a
+//! mean of 230. Every server gets the same ones in the same order.
+//!
+//! Not here: what it costs (`speed`).
+
+use crate::draw::Items;
+use crate::load::{Generator, Load, Protocol, Until};
+use crate::report::{Row, Table};
+use crate::server::{Program, Server};
+use crate::{Scale, progress};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+/// Mean bytes of key and value.
+const ITEM_MEAN: u64 = 262;
+
+/// What is written to a full cache, as a multiple of its memory.
+const WRITTEN: u64 = 3;
+
+/// Keys of the hit ratio, and the exponent of their popularity.
+const HIT_KEYS: u64 = 2_000_000;
+const HIT_ZIPF: f64 = 0.9;
+
+/// Gets a second while the hit ratio is taken, so that times to live weigh the same for every server.
+const HIT_RATE: f64 = 250_000.0;
+
+/// Idle connections.
+const IDLE: usize = 20_000;
+/// Descriptors left for everything else.
+const IDLE_SPARE: usize = 100;
+
+/// The second table.
+pub fn run(scale: &Scale, twincached: &Program, memcached: &Program) -> Result<Table, String> {
+    let programs = [twincached.clone(), memcached.clone(), memcached.clone().with(&["-f", "1.08"])];
+    let names: Vec<String> = programs.iter().map(|program| program.name.clone()).collect();
+    let idle = IDLE.min(descriptors().saturating_sub(IDLE_SPARE));
+    let mut table = Table::new("memory", "Memory", &names);
+    table.rows = vec![
+        Row::new("user bytes held per byte of -m", "ratio", ">= 0.86"),
+        Row::new("user bytes held per byte of RSS", "ratio", ">= 0.80"),
+        Row::new("hit ratio, get-then-set, Zipf 0.9", "ratio", ">= 0.74"),
+        Row::new(format!("RSS growth of {idle} idle connections"), "MiB", "<= memcached, <= 20"),
+    ];
+    table.rows[2].note = format!(
+        "{} gets of {HIT_KEYS} keys after {} more that are not counted, {HIT_RATE} a second, -m {}",
+        scale.hit_requests, scale.hit_requests, scale.memory
+    );
+    for program in &programs {
+        progress(&format!("memory: {}", program.name));
+        let (of_limit, of_rss) = held(scale, program)?;
+        let values = [of_limit, of_rss, hit_ratio(scale, program)?, idle_growth(program, idle)?];
+        table.rows.iter_mut().zip(values).for_each(|(row, value)| row.add(&program.name, value));
+    }
+    Ok(table)
+}
+
+/// User bytes held after more was written than fits, per byte of `-m` and of RSS.
+fn held(scale: &Scale, program: &Program) -> Result<(f64, f64), String> {
+    let memory = scale.memory << 20;
+    let server = program.start(&["-m", &scale.memory.to_string()])?;
+    let mut generator = Generator::connect(load(&server, Items::spread(memory * WRITTEN / ITEM_MEAN)))?;
+    generator.fill()?;
+    server.settle();
+    let rss = server.rss();
+    let held = generator.read_all()?.hit_bytes as f64;
+    Ok((held / memory as f64, held / rss as f64))
+}
+
+fn load(server: &Server, items: Items) -> Load {
+    Load {
+        address: server.address,
+        protocol: Protocol::Text,
+        connections: 50,
+        pipeline: 16,
+        multiget: 1,
+        get_percent: 100,
+        items,
+        zipf: None,
+        rate: None,
+        set_on_miss: false,
+        feed: None,
+        seed: 1,
+    }
+}
+
+fn hit_ratio(scale: &Scale, program: &Program) -> Result<f64, String> {
+    let server = program.start(&["-m", &scale.memory.to_string()])?;
+    let items = Items { mortal: true, ..Items::spread(HIT_KEYS) };
+    let load = Load { zipf: Some(HIT_ZIPF), rate: Some(HIT_RATE), set_on_miss: true, ..load(&server, items) };
+    let mut generator = Generator::connect(load)?;
+    let seconds = scale.hit_requests as f64 / HIT_RATE;
+    generator.run(Until::Seconds(seconds))?;
+    Ok(generator.run(Until::Seconds(seconds))?.hit_ratio())
+}
+
+/// MiB that a server grows by when so many connections have asked for one key each, and stay.
+fn idle_growth(program: &Program, count: usize) -> Result<f64, String> {
+    let server = program.start(&["-m", "64", "-c", &(count + IDLE_SPARE).to_string()])?;
+    for _ in 0..IDLE_SPARE {
+        ask_once(server.address)?;
+    }
+    let before = server.rss();
+    let connections = (0..count).map(|_| ask_once(server.address)).collect::<Result<Vec<_>, _>>()?;
+    let grown = server.rss().saturating_sub(before);
+    drop(connections);
+    Ok(grown as f64 / f64::from(1 << 20))
+}
+
+fn ask_once(address: SocketAddr) -> Result<TcpStream, String> {
+    let ask = || {
+        let mut stream = TcpStream::connect(address)?;
+        stream.write_all(b"get nothing\r\n")?;
+        stream.read_exact(&mut [0; 5])?;
+        Ok(stream)
+    };
+    ask().map_err(|error: std::io::Error| format!("an idle connection: {error}"))
+}
+
+/// Files that this process may open.
+fn descriptors() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    crate::server::field(&limits, "Max open files").unwrap_or(1024) as usize
+}

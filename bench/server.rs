@@ -1,0 +1,227 @@
+//! A server under measurement: started on its own CPU, asked over its port, watched through /proc, ended on drop.
+//!
+//! Not here: load (`load`), what is measured (`speed`, `memory`, `time`).
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The CPU that servers run on. The load runs on the other: [`pin_self`].
+const SERVER_CPU: &str = "0";
+const LOAD_CPU: &str = "1";
+
+/// How long a server may take to accept connections.
+const START_MAX: Duration = Duration::from_secs(20);
+
+/// How long an answer to a command may take.
+const ANSWER_MAX: Duration = Duration::from_secs(60);
+
+/// A server that can be started.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// What it is called in tables.
+    pub name: String,
+    path: PathBuf,
+    arguments: Vec<String>,
+    is_floor: bool,
+}
+
+impl Program {
+    pub fn twincached(path: Option<String>) -> Program {
+        let path = path.unwrap_or_else(|| env!("CARGO_BIN_EXE_twincached").into());
+        Program { name: "twincached".into(), path: path.into(), arguments: Vec::new(), is_floor: false }
+    }
+
+    pub fn memcached(path: Option<String>) -> Program {
+        let path = path.unwrap_or_else(|| "memcached".into());
+        Program { name: "memcached".into(), path: path.into(), arguments: Vec::new(), is_floor: false }
+    }
+
+    /// The floor, which is a part of this program.
+    pub fn floor() -> Result<Program, String> {
+        let path = std::env::current_exe().map_err(|error| error.to_string())?;
+        Ok(Program { name: "floor".into(), path, arguments: vec!["floor".into()], is_floor: true })
+    }
+
+    /// The same with further options, which become part of its name.
+    pub fn with(mut self, arguments: &[&str]) -> Program {
+        self.name = format!("{} {}", self.name, arguments.join(" "));
+        self.arguments.extend(arguments.iter().map(ToString::to_string));
+        self
+    }
+
+    /// What it says of its version; None when it cannot be run.
+    pub fn version(&self) -> Option<String> {
+        let output = Command::new(&self.path).arg("-V").output().ok()?;
+        Some(String::from_utf8_lossy(&output.stdout).lines().next()?.trim().to_string())
+    }
+
+    /// Starts it with one worker, pinned, and waits until it accepts.
+    pub fn start(&self, arguments: &[&str]) -> Result<Server, String> {
+        let mut command = Command::new("taskset");
+        command.args(["-c", SERVER_CPU]).arg(&self.path);
+        if !self.is_floor {
+            command.args(["-t", "1"]);
+        }
+        self.launch(command, arguments)
+    }
+
+    /// Starts it as it is, and says how long it took until it answered.
+    pub fn start_timed(&self, arguments: &[&str]) -> Result<(Server, Duration), String> {
+        let begin = Instant::now();
+        let server = self.launch(Command::new(&self.path), arguments)?;
+        server.ask("get nothing")?;
+        Ok((server, begin.elapsed()))
+    }
+
+    fn launch(&self, mut command: Command, arguments: &[&str]) -> Result<Server, String> {
+        let address = free_address()?;
+        command.args(&self.arguments).args(["-p", &address.port().to_string()]).args(arguments);
+        if !self.is_floor {
+            command.args(["-l", "127.0.0.1", "-U", "0"]);
+            if is_root() {
+                command.args(["-u", "nobody"]);
+            }
+        }
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        let child = child.map_err(|error| format!("cannot start {}: {error}", self.path.display()))?;
+        let mut server = Server { child, address };
+        server.wait(&self.name)?;
+        Ok(server)
+    }
+}
+
+fn free_address() -> Result<SocketAddr, String> {
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
+    listener.local_addr().map_err(|error| error.to_string())
+}
+
+fn is_root() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    field(&status, "Uid:").is_some_and(|uid| uid == 0)
+}
+
+/// Moves this thread, and what it starts later, to the CPU that servers leave alone.
+pub fn pin_self() -> Result<(), String> {
+    let pid = std::process::id().to_string();
+    let status = Command::new("taskset").args(["-cp", LOAD_CPU, &pid]).stdout(Stdio::null()).status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        _ => Err("taskset does not work here, or there is no second CPU".into()),
+    }
+}
+
+/// A running server. It ends with this value.
+pub struct Server {
+    child: Child,
+    pub address: SocketAddr,
+}
+
+impl Server {
+    fn wait(&mut self, name: &str) -> Result<(), String> {
+        let end = Instant::now() + START_MAX;
+        while TcpStream::connect(self.address).is_err() {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Err(format!("{name} did not start: {status}"));
+            }
+            if Instant::now() > end {
+                return Err(format!("{name} accepts no connections"));
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        Ok(())
+    }
+
+    /// Nanoseconds that it has run so far.
+    pub fn cpu_ns(&self) -> u64 {
+        cpu_ns(self.child.id())
+    }
+
+    /// Bytes of memory that it has in use.
+    pub fn rss(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        field(&status, "VmRSS:").unwrap_or(0) * 1024
+    }
+
+    /// Sends a line; the lines of the answer, up to one that ends it.
+    pub fn ask(&self, line: &str) -> Result<Vec<String>, String> {
+        Session::open(self.address)?.ask(line)
+    }
+
+    /// What a `stats` command answers. Empty where there is no such command.
+    pub fn stats(&self, of: &str) -> BTreeMap<String, String> {
+        let lines = self.ask(format!("stats {of}").trim_end()).unwrap_or_default();
+        let pair = |line: &String| {
+            let (name, value) = line.strip_prefix("STAT ")?.split_once(' ')?;
+            Some((name.to_string(), value.to_string()))
+        };
+        lines.iter().filter_map(pair).collect()
+    }
+
+    /// Waits until the table of items is as large as it wants to be.
+    pub fn settle(&self) {
+        let end = Instant::now() + Duration::from_secs(30);
+        while self.stats("").get("hash_is_expanding").is_some_and(|v| v != "0") && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Nothing can be done about a process that is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Nanoseconds that a process's threads have run so far, by the scheduler's accounting.
+pub fn cpu_ns(pid: u32) -> u64 {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return 0 };
+    let run = |path: PathBuf| {
+        let text = std::fs::read_to_string(path.join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    tasks.filter_map(|task| run(task.ok()?.path())).sum()
+}
+
+/// The first number behind a name in a file of /proc.
+pub fn field(text: &str, name: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
+/// A connection for commands.
+pub struct Session {
+    reader: BufReader<TcpStream>,
+}
+
+impl Session {
+    pub fn open(address: SocketAddr) -> Result<Session, String> {
+        let stream = TcpStream::connect(address).map_err(|error| format!("connect: {error}"))?;
+        stream.set_read_timeout(Some(ANSWER_MAX)).map_err(|error| error.to_string())?;
+        Ok(Session { reader: BufReader::with_capacity(512, stream) })
+    }
+
+    /// Sends a line; the lines of the answer.
+    pub fn ask(&mut self, line: &str) -> Result<Vec<String>, String> {
+        let failed = |error: std::io::Error| format!("{line}: {error}");
+        self.reader.get_mut().write_all(format!("{line}\r\n").as_bytes()).map_err(failed)?;
+        let mut lines = Vec::new();
+        loop {
+            let mut answer = String::new();
+            if self.reader.read_line(&mut answer).map_err(failed)? == 0 {
+                return Err(format!("{line}: the server closed the connection"));
+            }
+            let answer = answer.trim_end().to_string();
+            let more = answer.starts_with("STAT ") || answer.starts_with("VALUE ");
+            lines.push(answer);
+            if !more {
+                return Ok(lines);
+            }
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What a request costs: CPU time of the server, by the scheduler's accounting of its threads.
+//!
+//! Every round starts every server anew, in another order. Wall time is not looked at: a server that waits for the
+//! load costs nothing meanwhile.
+//!
+//! Not here: what takes time rather than work (`time`).
+
+use crate::draw::{Items, Sizes};
+use crate::load::{Generator, Load, Protocol, Tally, Until};
+use crate::report::{Row, Table};
+use crate::server::{Program, Server};
+use crate::{Scale, progress};
+
+/// Memory of the servers, in megabytes: nothing is to be evicted.
+const MEMORY: &str = "2048";
+
+/// Largest item, so that values of 1 MiB have room.
+const LARGEST: &str = "2m";
+
+/// Share of gets that must find their key for a measurement to count.
+const HITS_MIN: f64 = 0.9999;
+
+/// Numbers of the keys of different value lengths are this far apart.
+const KEYS_APART: u64 = 1_000_000_000;
+
+/// One workload.
+struct Workload {
+    title: &'static str,
+    asked: &'static str,
+    protocol: Protocol,
+    pipeline: usize,
+    multiget: usize,
+    get_percent: u64,
+    /// Bytes of a value.
+    value: usize,
+}
+
+const fn text(title: &'static str, get_percent: u64, pipeline: usize, value: usize, asked: &'static str) -> Workload {
+    Workload { title, asked, protocol: Protocol::Text, pipeline, multiget: 1, get_percent, value }
+}
+
+const fn other(title: &'static str, protocol: Protocol) -> Workload {
+    Workload { title, asked: "", protocol, pipeline: 16, multiget: 1, get_percent: 95, value: 100 }
+}
+
+/// In the order in which they are run: those of equal values stand together.
+const WORKLOADS: &[Workload] = &[
+    text("95 % get, one in flight", 95, 1, 100, "<= 1.05 floor, <= 0.88 memcached"),
+    text("95 % get, 16 pipelined", 95, 16, 100, "<= 1.5 floor, <= 0.50 memcached"),
+    text("set, one in flight", 0, 1, 100, "<= 1.08 floor"),
+    text("set, 16 pipelined", 0, 16, 100, "<= 1.7 floor, <= 0.45 memcached"),
+    Workload {
+        multiget: 100,
+        get_percent: 100,
+        ..text("multiget of 100 keys, per key", 100, 1, 100, "<= 0.50 memcached")
+    },
+    other("meta, 95 % get, 16 pipelined", Protocol::Meta),
+    other("binary, 95 % get, 16 pipelined", Protocol::Binary),
+    text("get of 10 KiB", 100, 1, 10 << 10, "<= 1.05 floor"),
+    text("get of 100 KiB", 100, 1, 100 << 10, "<= 0.95 memcached"),
+    text("set of 100 KiB", 0, 1, 100 << 10, "<= 0.95 memcached"),
+    text("get of 1 MiB", 100, 1, 1 << 20, "<= 0.95 memcached"),
+    text("set of 1 MiB", 0, 1, 1 << 20, "<= 0.95 memcached"),
+];
+
+impl Workload {
+    fn items(&self, scale: &Scale) -> Items {
+        let count = match self.value {
+            ..1024 => scale.keys,
+            10_240 => scale.keys / 100,
+            102_400 => 1000,
+            _ => 100,
+        };
+        Items { first: self.value as u64 * KEYS_APART, sizes: Sizes::Fixed(self.value), ..Items::plain(count, 0) }
+    }
+
+    fn load(&self, scale: &Scale, server: &Server) -> Load {
+        Load {
+            address: server.address,
+            protocol: self.protocol,
+            connections: 50,
+            pipeline: self.pipeline,
+            multiget: self.multiget,
+            get_percent: self.get_percent,
+            items: self.items(scale),
+            zipf: None,
+            rate: None,
+            set_on_miss: false,
+            feed: None,
+            seed: 1,
+        }
+    }
+
+    fn suits_floor(&self) -> bool {
+        self.protocol == Protocol::Text
+    }
+}
+
+/// The first table.
+pub fn run(scale: &Scale, twincached: &Program, memcached: &Program) -> Result<Table, String> {
+    let programs = [twincached.clone(), memcached.clone(), Program::floor()?];
+    let names: Vec<String> = programs.iter().map(|program| program.name.clone()).collect();
+    let mut table = Table::new("speed", "Server CPU, nanoseconds per request", &names);
+    table.rows.extend(WORKLOADS.iter().map(|workload| Row::new(workload.title, "ns", workload.asked)));
+    for round in 0..scale.rounds {
+        for turn in 0..programs.len() {
+            let program = &programs[(round + turn) % programs.len()];
+            progress(&format!("speed, round {} of {}: {}", round + 1, scale.rounds, program.name));
+            measure(scale, program, &mut table.rows)?;
+        }
+    }
+    Ok(table)
+}
+
+fn measure(scale: &Scale, program: &Program, rows: &mut [Row]) -> Result<(), String> {
+    let is_floor = program.name == "floor";
+    let mut running: Option<(Server, usize)> = None;
+    for (workload, row) in WORKLOADS.iter().zip(rows) {
+        if is_floor && !workload.suits_floor() {
+            continue;
+        }
+        let filled = running.as_ref().is_some_and(|(_, value)| *value == workload.value);
+        if is_floor && !filled {
+            let server = program.start(&["--values", &workload.value.to_string()])?;
+            running = Some((server, workload.value));
+        } else if !filled {
+            let server = match running.take() {
+                Some((server, _)) => server,
+                None => program.start(&["-m", MEMORY, "-I", LARGEST, "-c", "1024"])?,
+            };
+            Generator::connect(workload.load(scale, &server))?.fill()?;
+            server.settle();
+            running = Some((server, workload.value));
+        }
+        let (server, _) = running.as_ref().expect("started above");
+        let cost = cost(scale, server, workload.load(scale, server))?;
+        row.add(&program.name, cost.0);
+        if cost.1.hit_ratio() < HITS_MIN && workload.get_percent > 0 {
+            row.note = format!("{} found only {:.4} of the keys", program.name, cost.1.hit_ratio());
+        }
+    }
+    Ok(())
+}
+
+/// Server CPU per key in nanoseconds, and what else was seen.
+pub fn cost(scale: &Scale, server: &Server, load: Load) -> Result<(f64, Tally), String> {
+    let mut generator = Generator::connect(load)?;
+    generator.run(Until::Seconds(scale.warmup))?;
+    let before = server.cpu_ns();
+    let tally = generator.run(Until::Seconds(scale.seconds))?;
+    let spent = server.cpu_ns() - before;
+    // A set has one key, a get of several has several answers.
+    let keys = (tally.hits + tally.misses).max(tally.requests).max(1);
+    Ok((spent as f64 / keys as f64, tally))
+}

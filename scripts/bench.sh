@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Measures twincached beside memcached and an event loop that does no cache work, in turn, on two CPUs.
+#
+#   scripts/bench.sh                  everything, in about 25 minutes
+#   scripts/bench.sh --quick          a look, in about two
+#   scripts/bench.sh speed --rounds 3 one of the tables: speed, memory, time
+#   scripts/bench.sh load --help      the load generator alone
+#
+# --memcached PATH compares with another binary than the memcached in PATH, --twincached PATH measures another than
+# the one built here. Writes results.json and plots to target/bench.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# A descriptor each for 20,000 idle connections; where this is not allowed, as many are opened as are.
+ulimit -n 65536 2>/dev/null || ulimit -n "$(ulimit -Hn)"
+
+echo ".. building" >&2
+compare=$(cargo bench --quiet --no-run --bench compare --message-format=json |
+    sed -n 's/.*"name":"compare".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
+"$compare" "$@"
+
+# What follows goes with a whole run only.
+case " $* " in
+*" speed "* | *" memory "* | *" time "* | *" load "* | *" floor "* | *" -h "* | *" --help "*) exit ;;
+esac
+if ! command -v memtier_benchmark >/dev/null; then
+    echo ".. memtier_benchmark is not installed: left out" >&2
+    exit
+fi
+
+# Runs memtier_benchmark against a server: NAME PROGRAM.
+memtier() {
+    echo ".. memtier_benchmark: $1" >&2
+    MEMCACHED_PORT_FILENAME=$ports/$1 taskset -c 0 "$2" -l 127.0.0.1 -p -1 -U 0 -t 1 -m 1024 "${user[@]}" &
+    server=$!
+    until port=$(sed -n 's/^TCP INET: //p' "$ports/$1" 2>/dev/null) && [ -n "$port" ]; do
+        kill -0 "$server"
+        sleep 0.1
+    done
+    taskset -c 1 memtier_benchmark -s 127.0.0.1 -p "$port" -P memcache_text -t 1 -c 50 --ratio 1:19 -d 100 \
+        --key-maximum 1000000 --test-time "$seconds" --hide-histogram --json-out-file "target/bench/memtier-$1.json"
+    kill "$server"
+    wait "$server" || true
+    server=
+}
+
+user=()
+[ "$(id -u)" != 0 ] || user=(-u nobody)
+seconds=20
+case " $* " in *" --quick "*) seconds=3 ;; esac
+server=
+ports=$(mktemp -d)
+chmod 777 "$ports"
+trap '[ -z "$server" ] || kill "$server"; rm -rf "$ports"' EXIT
+memtier twincached "$(dirname "$compare")/../twincached"
+memtier memcached "$(command -v memcached)"
