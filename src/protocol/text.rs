@@ -36,6 +36,7 @@ pub const UNKNOWN: &[u8] = b"ERROR\r\n";
 
 /// A command without a data block.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it lives on the stack for one request; a box would be an allocation")]
 pub enum Command<'a> {
     /// get, gets, gat, gats.
     Get(Get<'a>),

@@ -45,7 +45,7 @@ impl Bucket {
     fn matches(&self, tag: u8) -> Matches {
         let x = self.tags_as_number() ^ (u128::from(tag) * EACH_BYTE);
         let low = 0x7f * EACH_BYTE;
-        Matches(!((x & low) + low | x | low) & (0x80 * EACH_BYTE))
+        Matches(!(((x & low) + low) | x | low) & (0x80 * EACH_BYTE))
     }
 
     #[inline]
