@@ -44,7 +44,6 @@ impl Leftover {
     }
 
     /// Memory held.
-    #[cfg(test)]
     pub fn capacity(&self) -> usize {
         self.data.capacity()
     }

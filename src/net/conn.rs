@@ -34,6 +34,9 @@ pub const READ_BUFFER: usize = 64 << 10;
 /// Least room for a read behind what is left over. With less, the new bytes are appended to the leftover.
 const READ_MIN: usize = READ_BUFFER / 4;
 
+/// A line that takes more memory than this is counted as long, see [`Lent::long_lines`].
+pub const LONG_LINE: usize = READ_BUFFER;
+
 /// Bytes read in one turn before others get theirs: one value of the default size limit.
 const TURN_BYTES: usize = 1 << 20;
 
@@ -52,6 +55,8 @@ pub struct Lent<'a> {
     pub out: &'a mut Output,
     /// The clock's second.
     pub now: u32,
+    /// Memory that the worker's other connections hold for lines longer than [`LONG_LINE`].
+    pub long_lines: usize,
 }
 
 /// How a turn ended.
@@ -151,6 +156,11 @@ impl<S: Read + Write> Connection<S> {
     /// Whether the socket takes no more for now.
     pub fn is_stuck(&self) -> bool {
         self.pending.is_some()
+    }
+
+    /// Memory held for a line, if that is a long one.
+    pub fn long_line(&self) -> usize {
+        if self.leftover.capacity() > LONG_LINE { self.leftover.capacity() } else { 0 }
     }
 
     /// Bytes of memory held for input and output.

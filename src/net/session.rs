@@ -16,7 +16,7 @@
 //!
 //! Not here: reading, writing and buffers (`conn`), what bytes mean (`protocol`), what requests do (`command`).
 
-use super::conn::{After, Lent, Reason};
+use super::conn::{After, LONG_LINE, Lent, Reason};
 use crate::command::{self, Context, Next, Output, Shared};
 use crate::config::Binding;
 use crate::protocol::{self, Bad, Parsed, Protocol, Request, StoreHeader};
@@ -50,6 +50,9 @@ const LEADING_SPACES_MAX: usize = 100;
 /// Bound on a get or gets line, which memcached does not bound: 60,000 of the longest keys, and still little
 /// enough that many clients must conspire to make it matter.
 pub const GET_LINE_MAX: usize = 16 << 20;
+
+/// Bound on the memory of a worker's long lines together, beside [`GET_LINE_MAX`] for each: four of the longest.
+const GET_LINES_MAX: usize = 4 * GET_LINE_MAX;
 
 /// memcached's answer when a get line finds no memory to grow.
 const LINE_TOO_LONG: &[u8] = b"SERVER_ERROR out of memory reading request\r\n";
@@ -309,7 +312,7 @@ impl Session {
                 self.begin_request(lent.now, quota);
                 self.body(input, &header, [head, body, tail], lent)
             }
-            Parsed::Partial { need: 0 } if protocol == Protocol::Ascii => self.await_line(input, lent.out),
+            Parsed::Partial { need: 0 } if protocol == Protocol::Ascii => self.await_line(input, lent),
             Parsed::Partial { need } => self.await_bytes(need.max(input.len() + 1), State::Command),
             Parsed::Bad(bad) => {
                 self.begin_request(lent.now, quota);
@@ -482,13 +485,13 @@ impl Session {
         Step::Stop
     }
 
-    fn await_line(&mut self, input: &[u8], out: &mut Output) -> Step {
-        match judge_line(input) {
+    fn await_line(&mut self, input: &[u8], lent: &mut Lent<'_>) -> Step {
+        match judge_line(input, lent.long_lines) {
             LineFate::Wait => {
                 self.scanned = input.len();
                 return self.await_bytes(input.len() + 1, State::Command);
             }
-            LineFate::Refuse => out.push(LINE_TOO_LONG),
+            LineFate::Refuse => lent.out.push(LINE_TOO_LONG),
             LineFate::Close => {}
         }
         self.state = State::Closing(Reason::Error);
@@ -536,9 +539,9 @@ enum LineFate {
     Close,
 }
 
-/// What becomes of a line whose end has not come.
+/// What becomes of a line whose end has not come; others hold `long_lines` bytes of such lines.
 // COMPAT(long_line): beyond 2048 bytes only get and gets may go on, after at most 100 spaces.
-fn judge_line(line: &[u8]) -> LineFate {
+fn judge_line(line: &[u8], long_lines: usize) -> LineFate {
     if line.len() <= LINE_MAX {
         return LineFate::Wait;
     }
@@ -546,6 +549,7 @@ fn judge_line(line: &[u8]) -> LineFate {
     let is_get = line[word..].starts_with(b"get ") || line[word..].starts_with(b"gets ");
     match is_get && word <= LEADING_SPACES_MAX {
         true if line.len() > GET_LINE_MAX => LineFate::Refuse,
+        true if line.len() > LONG_LINE && long_lines > GET_LINES_MAX => LineFate::Refuse,
         true => LineFate::Wait,
         false => LineFate::Close,
     }

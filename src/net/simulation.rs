@@ -124,6 +124,8 @@ struct Bench {
     out: Output,
     buffer: Box<[u8]>,
     connection: Connection<Pipe>,
+    /// What other connections hold for long lines.
+    long_lines: usize,
 }
 
 impl Bench {
@@ -145,7 +147,7 @@ impl Bench {
         let counters = shared.stats.worker();
         let connection = Connection::new(Pipe::default(), info, binding, shared.clock.now());
         let buffer = vec![0; READ_BUFFER].into();
-        Bench { shared, counters, out: Output::default(), buffer, connection }
+        Bench { shared, counters, out: Output::default(), buffer, connection, long_lines: 0 }
     }
 
     fn pipe(&mut self) -> &mut Pipe {
@@ -154,7 +156,8 @@ impl Bench {
 
     fn turn(&mut self) -> After {
         let now = self.shared.clock.now();
-        let mut lent = Lent { shared: &self.shared, counters: &self.counters, out: &mut self.out, now };
+        let (out, long_lines) = (&mut self.out, self.long_lines);
+        let mut lent = Lent { shared: &self.shared, counters: &self.counters, out, now, long_lines };
         let after = self.connection.turn(&mut self.buffer, &mut lent);
         assert!(self.out.is_empty(), "a turn left output with the worker");
         after
@@ -554,6 +557,18 @@ fn a_get_line_has_a_bound() {
         }
     }
     panic!("a line of any length is kept");
+}
+
+#[test]
+fn long_get_lines_have_a_bound_together() {
+    let refusal = "SERVER_ERROR out of memory reading request\r\n";
+    for (others, reply) in [(4 * GET_LINE_MAX, ""), (4 * GET_LINE_MAX + 1, refusal)] {
+        let mut bench = Bench::new(|_| {});
+        bench.long_lines = others;
+        assert_eq!(bench.ask(&[b"get ", &b"nothing ".repeat(1000)[..]].concat()), "", "who wants little gets it");
+        assert_eq!(bench.ask(&b"nothing ".repeat(20_000)), reply);
+        assert_eq!(bench.connection.long_line() > 0, reply.is_empty());
+    }
 }
 
 #[test]

@@ -110,6 +110,8 @@ pub struct Worker {
     ready: VecDeque<usize>,
     buffer: Box<[u8]>,
     out: Output,
+    /// Memory that connections hold for long lines, as of their last turns.
+    long_lines: usize,
     sweep: Sweep,
 }
 
@@ -149,6 +151,7 @@ impl Worker {
             ready: VecDeque::new(),
             buffer: vec![0; READ_BUFFER].into(),
             out: Output::default(),
+            long_lines: 0,
             sweep: Sweep { due: Instant::now() + SWEEP_EVERY, at: None },
         };
         Ok((worker, Inbox { sender, waker }))
@@ -242,9 +245,16 @@ impl Worker {
 
     fn turn(&mut self, key: usize) {
         let client = &mut self.clients[key];
-        let mut lent =
-            Lent { shared: &self.shared, counters: &self.counters, out: &mut self.out, now: self.shared.clock.now() };
+        self.long_lines -= client.connection.long_line();
+        let mut lent = Lent {
+            shared: &self.shared,
+            counters: &self.counters,
+            out: &mut self.out,
+            now: self.shared.clock.now(),
+            long_lines: self.long_lines,
+        };
         let after = client.connection.turn(&mut self.buffer, &mut lent);
+        self.long_lines += client.connection.long_line();
         match after {
             After::Wait => self.ask_for_room(key),
             After::Again => {
@@ -269,11 +279,13 @@ impl Worker {
 
     fn close(&mut self, key: usize, reason: Reason) {
         let client = self.clients.remove(key);
+        self.long_lines -= client.connection.long_line();
         client.entry.log_close(&self.shared, reason);
     }
 
     fn hand_over(&mut self, key: usize, streams: Streams) {
         let Client { entry, connection, slot, .. } = self.clients.remove(key);
+        self.long_lines -= connection.long_line();
         let mut stream = connection.into_stream();
         if let Err(error) = self.poll.registry().deregister(&mut stream) {
             log::error!("cannot let go of a connection: {error}");
