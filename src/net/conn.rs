@@ -223,7 +223,12 @@ impl<S: Read + Write> Connection<S> {
 
     fn flush(&mut self, lent: &mut Lent<'_>) -> Sent {
         if self.pending.is_some() {
-            return if self.ready.writable { self.flush_pending(lent.counters) } else { Sent::Blocked };
+            let sent = if self.ready.writable { self.flush_pending(lent.counters) } else { Sent::Blocked };
+            if sent == Sent::All {
+                // Only now has the client all replies that its next request may have waited for.
+                self.session.restart_idle(lent.now);
+            }
+            return sent;
         }
         if lent.out.is_empty() {
             return Sent::All;

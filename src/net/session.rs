@@ -341,10 +341,11 @@ impl Session {
 
     fn begin_request(&mut self, now: u32, quota: &mut Quota) {
         quota.take_request();
-        self.note_command(now);
+        self.restart_idle(now);
     }
 
-    fn note_command(&mut self, now: u32) {
+    /// Says that the client was not idle until `now`.
+    pub fn restart_idle(&mut self, now: u32) {
         if self.last_cmd != now {
             self.last_cmd = now;
             self.info.last_cmd.store(now, Ordering::Relaxed);
@@ -424,7 +425,7 @@ impl Session {
         let State::Upload(uploading) = std::mem::replace(&mut self.state, State::Command) else { return Step::Stop };
         let Uploading { line, upload, tail, tail_len, .. } = *uploading;
         // The client was not idle while it sent its value, however long that took.
-        self.note_command(lent.now);
+        self.restart_idle(lent.now);
         let header = self.header(&line);
         let next = command::finish(&header, upload, &tail[..tail_len], &mut self.context(lent, 0), lent.out);
         self.follow(next, 0)

@@ -583,6 +583,19 @@ fn idle_means_between_requests() {
 }
 
 #[test]
+fn who_reads_a_reply_slowly_is_not_idle() {
+    let mut bench = Bench::new(|_| {});
+    bench.take(1);
+    bench.send(b"mn\r\n");
+    assert_eq!(bench.settle(), After::Wait);
+    bench.shared.clock.advance(60);
+    bench.take(10);
+    assert_eq!(bench.settle(), After::Wait);
+    assert_eq!(bench.replies(), b"MN\r\n");
+    assert!(!bench.connection.session().is_idle(bench.shared.clock.now(), 5));
+}
+
+#[test]
 fn who_sends_a_value_slowly_is_not_idle() {
     let mut bench = Bench::new(|_| {});
     bench.ask(format!("set a 0 0 {}\r\n", SMALL_BODY_MAX + 1).as_bytes());
