@@ -497,6 +497,17 @@ mod tests {
     const BAD: &str = "CLIENT_ERROR bad command line format";
 
     #[test]
+    fn dumps_at_a_time_are_few() {
+        let bench = Bench::new(|_| {});
+        let dump = || bench.run("lru_crawler metadump all", &mut Output::default());
+        let mut dumps: Vec<Next> = (0..4).map(|_| dump()).collect();
+        assert!(dumps.iter().all(|next| matches!(next, Next::Dump(_))));
+        bench.check(&[("lru_crawler mgdump all", "BUSY currently processing crawler request")]);
+        dumps.pop();
+        assert!(matches!(dump(), Next::Dump(_)));
+    }
+
+    #[test]
     fn flush_version_and_memlimit() {
         let bench = Bench::new(|_| {});
         bench.check(&[

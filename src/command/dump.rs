@@ -79,13 +79,14 @@ impl Dump {
             b"hash" => DumpOrder::Table,
             _ => DumpOrder::Lru(class_set(classes)?),
         };
-        let walk = context.shared.store.dump(order);
+        let walk = context.shared.store.dump(order).ok_or(BUSY)?;
         out.push(OK);
         Ok(Next::Dump(Box::new(Dump { form, walk })))
     }
 }
 
 const BAD_CLASS: Reply = b"BADCLASS invalid class id\r\n";
+const BUSY: Reply = b"BUSY currently processing crawler request\r\n";
 const NOT_STARTED: Reply = b"NOTSTARTED no items to crawl\r\n";
 
 #[derive(Clone, Copy, Debug)]
@@ -165,7 +166,7 @@ fn crawl(classes: &[u8], context: &Context<'_>) -> Reply {
     };
     match context.shared.store.crawl(classes) {
         Crawl::Ok => OK,
-        Crawl::Busy => b"BUSY currently processing crawler request\r\n",
+        Crawl::Busy => BUSY,
         Crawl::NotStarted => NOT_STARTED,
     }
 }

@@ -96,14 +96,16 @@ impl Store {
         self.crawler.load(Ordering::Relaxed)
     }
 
-    /// metadump, mgdump, and (limited by the caller) cachedump's walk.
-    pub fn dump(self: &Arc<Store>, order: DumpOrder) -> Dump {
+    /// metadump and mgdump; None while there are [`DUMPS_MAX`].
+    pub fn dump(self: &Arc<Store>, order: DumpOrder) -> Option<Dump> {
+        let more = |dumps| (dumps < DUMPS_MAX).then_some(dumps + 1);
+        self.core.dumps.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
         let owner = self.next_owner.fetch_add(1, Ordering::Relaxed);
         let at = match order {
             DumpOrder::Lru(classes) => At::List { classes, list: 0, shard: 0, open: false },
             DumpOrder::Table => At::Bucket { shard: 0, bucket: 0, buckets: 0 },
         };
-        Dump { store: self.clone(), owner, at }
+        Some(Dump { store: self.clone(), owner, at })
     }
 
     /// stats cachedump: the COLD items of one class, head first, at most `limit` (0 all) while `each` says true.
@@ -236,6 +238,10 @@ impl Store {
     }
 }
 
+/// Dumps at a time. Each is a cursor that every unlink under the same lock looks at, and work without end for a client
+/// that takes it; memcached has one.
+pub const DUMPS_MAX: u64 = 4;
+
 /// Where a dump has got to. Dropping it ends the dump.
 #[derive(Debug)]
 pub struct Dump {
@@ -336,6 +342,7 @@ impl Dump {
 
 impl Drop for Dump {
     fn drop(&mut self) {
+        self.store.core.dumps.fetch_sub(1, Ordering::Relaxed);
         if let At::List { shard, open: true, .. } = self.at {
             self.store.shard(shard).close_cursor(self.owner);
         }

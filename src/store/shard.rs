@@ -38,6 +38,8 @@ pub struct Core {
     pub cas: AtomicU64,
     /// Bytes of chunks that uploads hold.
     pub lent: AtomicU64,
+    /// Dumps that have not been dropped.
+    pub dumps: AtomicU64,
     pub hash_seed: u64,
 }
 
