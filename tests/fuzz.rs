@@ -405,7 +405,8 @@ fn fates_of_connections() {
     for Fate { input, output, closed } in fates() {
         let mut conn = server.connect();
         conn.send(&input);
-        let patience = if closed { DEADLINE } else { Duration::from_millis(200) };
+        conn.read_until(DEADLINE, |got| got.len() >= output.len());
+        let patience = if closed { DEADLINE } else { Duration::from_millis(100) };
         let waited = conn.read_until(patience, |_| false);
         assert_eq!(show(&conn.got), show(&output), "to {}", show(&input));
         assert_eq!(waited == Waited::Closed, closed, "{waited:?} after {}", show(&input));
