@@ -471,6 +471,19 @@ mod tests {
     }
 
     #[test]
+    fn dead_ones_make_room_before_live_ones() {
+        let mut stand = Stand::new(tiny());
+        stand.store.tune(|tuning| tuning.automove = 0);
+        // Among live ones, so that hardly a tail shows them.
+        (0..1500).for_each(|i| assert!(stand.set(&format!("key{i:04}"), &[1; 40], (i % 3) as i64 * 3)));
+        (0..8).for_each(|_| stand.second());
+        let free = stand.sum(|class| class.free_chunks) as usize;
+        assert!(stand.store.stats().curr_items == 500 && free > 900, "{free}");
+        (0..free).for_each(|i| assert!(stand.set(&format!("new{i:04}"), &[1; 40], 0)));
+        assert_eq!(stand.sum(|class| class.evicted), 0);
+    }
+
+    #[test]
     fn flushed_ones_too() {
         let mut stand = Stand::new(StoreConfig { memory_limit: 4 << 20, ..tiny() });
         stand.store.keep_events(EventMask::default());

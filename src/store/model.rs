@@ -572,6 +572,47 @@ fn hammer_read(store: &Arc<Store>, key: &[u8]) -> Option<Pinned> {
     locked.pin(id)
 }
 
+/// Asks for all there is to be done in the background, and lets time pass, until told to stop.
+fn drive_background(store: &Arc<Store>, clock: &Clock, stop: &AtomicBool) {
+    let mut random = Random(4711);
+    while !stop.load(Ordering::Relaxed) {
+        let classes = u64::from(store.largest_class()) + 1;
+        store.reassign(random.below(classes + 1) as i64 - 1, random.below(classes) as i64);
+        store.crawl(ClassSet(random.next()));
+        let automove = random.below(3) as u8;
+        store.tune(|tuning| (tuning.automove, tuning.automove_window) = (automove, 3));
+        clock.advance(i64::from(random.one_in(10)));
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn store_threads_and_background() {
+    let config = StoreConfig { shards: Some(2), memory_limit: 160 << 10, ..tiny() };
+    let clock = Arc::new(Clock::new());
+    let store = Store::new(config, clock.clone()).unwrap();
+    let background = store.start_background();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| drive_background(&store, &clock, &stop));
+        let hammers: Vec<_> = (1..=4)
+            .map(|seed| {
+                scope.spawn({
+                    let store = &store;
+                    move || hammer(store, seed * 104_729)
+                })
+            })
+            .collect();
+        let results: Vec<_> = hammers.into_iter().map(|thread| thread.join()).collect();
+        stop.store(true, Ordering::Relaxed);
+        assert!(results.iter().all(|result| result.is_ok()));
+    });
+    drop(background);
+    store.check().unwrap();
+    let stats = store.stats();
+    assert!(stats.slabs_moved > 0 && stats.lru_crawler_starts > 0 && stats.lru_maintainer_juggles > 0, "{stats:?}");
+}
+
 #[test]
 fn store_threads() {
     let config = StoreConfig { shards: Some(2), memory_limit: 160 << 10, ..tiny() };

@@ -88,9 +88,10 @@ impl Mover {
             Slice::More => NAP,
             Slice::Busy => NAP_BUSY,
             Slice::Moved(ok) => {
-                let Move { src, dst, .. } = job.it;
+                let done = job.it;
                 self.job = None;
-                end(store, src, dst, ok)
+                self.automove.excuse(store, done);
+                end(store, done.src, done.dst, ok)
             }
         }
     }
