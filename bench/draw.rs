@@ -127,7 +127,7 @@ impl Items {
         }
         let word = mix(key ^ 0x7777_1234_89ab_cdef);
         let (least, most) = MORTAL_SECONDS;
-        if word % MORTAL_ONE_IN == 0 { least + (word >> 32) % (most - least + 1) } else { 0 }
+        if word.is_multiple_of(MORTAL_ONE_IN) { least + (word >> 32) % (most - least + 1) } else { 0 }
     }
 
     /// Appends the key: its number, zeros in front.

@@ -54,8 +54,7 @@ pub fn run(scale: &Scale, twincached: &Program, memcached: &Program) -> Result<(
     for round in 0..scale.time_rounds {
         for turn in 0..programs.len() {
             let program = &programs[(round + turn) % programs.len()];
-            for at in 0..SCENARIOS.len() {
-                let (title, scenario) = SCENARIOS[at];
+            for (at, (title, scenario)) in SCENARIOS.iter().enumerate() {
                 progress(&format!("time, round {} of {}: {}, {title}", round + 1, scale.time_rounds, program.name));
                 let seen = scenario(scale, program, capacity * 0.6)?;
                 add(&mut table.rows[at], program, at, &seen);

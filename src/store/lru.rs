@@ -93,8 +93,6 @@ pub struct Counters {
 pub struct Cursor {
     /// Who made it: unique in its shard.
     pub owner: u64,
-    pub class: u8,
-    pub lru: usize,
     pub at: u32,
 }
 
@@ -230,7 +228,7 @@ impl Shard {
     /// Begins a walk from the tail of a list.
     pub fn open_cursor(&mut self, owner: u64, class: u8, lru: usize) {
         let at = self.lrus[usize::from(class)].lists[lru].tail;
-        self.cursors.push(Cursor { owner, class, lru, at });
+        self.cursors.push(Cursor { owner, at });
     }
 
     /// The item the owner's cursor stands on; it steps on. None at the end.
