@@ -129,6 +129,7 @@ fn report(tally: &Tally, cpu_ns: Option<u64>) -> serde_json::Value {
         "rate": tally.rate().round(),
         "hits": tally.hits,
         "misses": tally.misses,
+        "refused": tally.refused,
         "cpu_ns": cpu_ns.map(|ns| ns as f64 / tally.requests.max(1) as f64),
         "p50_us": tally.quantile_us(0.5),
         "p99_us": tally.quantile_us(0.99),

@@ -96,6 +96,8 @@ pub struct Tally {
     pub requests: u64,
     pub hits: u64,
     pub misses: u64,
+    /// Sets that were answered "out of memory".
+    pub refused: u64,
     /// Bytes of the keys and values that were found. Only of gets of one key.
     pub hit_bytes: u64,
     pub seconds: f64,
@@ -112,6 +114,7 @@ impl Tally {
             requests: 0,
             hits: 0,
             misses: 0,
+            refused: 0,
             hit_bytes: 0,
             seconds: 0.0,
             latencies: histogram.clone(),
@@ -185,8 +188,8 @@ impl Generator {
     }
 
     /// Writes every item once.
-    pub fn fill(&mut self) -> Result<(), String> {
-        self.sweep(false).map(drop)
+    pub fn fill(&mut self) -> Result<Tally, String> {
+        self.sweep(false)
     }
 
     /// Reads every item once.
@@ -435,6 +438,9 @@ enum Kind {
     Fed,
 }
 
+/// How a set is answered for which there is no memory. Not an error of the run, but not a good sign either.
+const REFUSED: &[u8] = b"SERVER_ERROR out of memory";
+
 /// A value may have any length.
 const ANY: usize = usize::MAX;
 
@@ -470,6 +476,8 @@ struct Connection {
     last: bool,
     /// Values that it was answered with.
     hits: usize,
+    /// Whether it was answered that there is no memory.
+    refused: bool,
 }
 
 impl Connection {
@@ -492,6 +500,7 @@ impl Connection {
             skip: 0,
             last: false,
             hits: 0,
+            refused: false,
         })
     }
 
@@ -557,7 +566,8 @@ impl Connection {
         let value = match (protocol, request.kind) {
             (Protocol::Binary, kind) => binary_value(head, kind).ok_or_else(wrong)?,
             (_, Kind::Set | Kind::Fed) => {
-                self.last = head == b"STORED\r\n" || head == b"HD\r\n";
+                self.refused = head.starts_with(REFUSED);
+                self.last = self.refused || head == b"STORED\r\n" || head == b"HD\r\n";
                 return if self.last { Ok(()) } else { Err(wrong()) };
             }
             (Protocol::Meta, Kind::Get(_)) => meta_value(head).ok_or_else(wrong)?,
@@ -578,6 +588,7 @@ impl Connection {
     fn finish(&mut self, sink: &mut Sink) {
         self.last = false;
         let hits = std::mem::take(&mut self.hits);
+        sink.tally.refused += u64::from(std::mem::take(&mut self.refused));
         let Some(request) = self.in_flight.pop_front() else { return };
         if request.kind == Kind::Fed {
             return;
