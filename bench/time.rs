@@ -296,7 +296,7 @@ fn starts(programs: &[Program], row: &mut Row) -> Result<(), String> {
 
 /// Cost of a pipelined get with more and more items.
 fn by_size(scale: &Scale, programs: &[Program], names: &[String]) -> Result<Table, String> {
-    let mut table = Table::new("size", "Server CPU per get by number of items of 20 bytes, 16 pipelined", names);
+    let mut table = Table::new("size", "Server CPU per meta get by number of items of 20 bytes, 16 pipelined", names);
     table.curve = Some("items");
     let counts: Vec<u64> = scale.sizes.iter().copied().filter(|&count| fits(count)).collect();
     table.rows =
@@ -311,7 +311,9 @@ fn by_size(scale: &Scale, programs: &[Program], names: &[String]) -> Result<Tabl
             Generator::connect(load(server.address, new))?.fill()?;
             server.settle();
             have = count;
-            let load = Load { pipeline: 16, ..load(server.address, Items::plain(count, 20)) };
+            // Meta: see `memory`, where load is pipelined, too.
+            let items = Items::plain(count, 20);
+            let load = Load { protocol: Protocol::Meta, pipeline: 16, ..load(server.address, items) };
             let (cost, tally) = cost(scale, &server, load)?;
             row.add(&program.name, cost);
             if tally.misses > 0 {
