@@ -30,7 +30,8 @@ const HIT_RATE: f64 = 150_000.0;
 const IDLE: usize = 20_000;
 /// Descriptors left for everything else.
 const IDLE_SPARE: usize = 300;
-/// Connections that are opened before the others, so that what the first one brings does not count.
+/// Connections that are opened before the others, so that what the first one brings does not count; and
+/// how many are opened at once.
 const IDLE_FIRST: usize = 100;
 
 /// The second table.
@@ -113,31 +114,35 @@ fn hit_ratio(scale: &Scale, program: &Program) -> Result<Tally, String> {
     let load = Load { zipf: Some(HIT_ZIPF), rate: Some(HIT_RATE), set_on_miss: true, ..load(&server, items) };
     let mut generator = Generator::connect(load)?;
     let seconds = scale.hit_requests as f64 / HIT_RATE;
-    generator.run(Until::Seconds(seconds))?;
-    generator.run(Until::Seconds(seconds))
+    let filling = generator.run(Until::Seconds(seconds))?;
+    let mut tally = generator.run(Until::Seconds(seconds))?;
+    tally.refused += filling.refused;
+    Ok(tally)
 }
 
 /// MiB that a server grows by when so many connections have asked for one key each, and stay.
 fn idle_growth(program: &Program, count: usize) -> Result<f64, String> {
     let server = program.start(&["-m", "64", "-c", &(count + IDLE_FIRST).to_string()])?;
-    for _ in 0..IDLE_FIRST {
-        ask_once(server.address)?;
-    }
+    let first = open_and_ask(server.address, IDLE_FIRST)?;
     let before = server.rss();
-    let connections = (0..count).map(|_| ask_once(server.address)).collect::<Result<Vec<_>, _>>()?;
+    let mut connections = Vec::new();
+    while connections.len() < count {
+        connections.extend(open_and_ask(server.address, IDLE_FIRST.min(count - connections.len()))?);
+    }
     let grown = server.rss().saturating_sub(before);
-    drop(connections);
+    drop((first, connections));
     Ok(grown as f64 / f64::from(1 << 20))
 }
 
-fn ask_once(address: SocketAddr) -> Result<TcpStream, String> {
+/// Connections that have had an answer each.
+fn open_and_ask(address: SocketAddr, count: usize) -> Result<Vec<TcpStream>, String> {
     let ask = || {
-        let mut stream = TcpStream::connect(address)?;
-        stream.write_all(b"get nothing\r\n")?;
-        stream.read_exact(&mut [0; 5])?;
-        Ok(stream)
+        let mut streams = (0..count).map(|_| TcpStream::connect(address)).collect::<Result<Vec<_>, _>>()?;
+        streams.iter_mut().try_for_each(|stream| stream.write_all(b"get nothing\r\n"))?;
+        streams.iter_mut().try_for_each(|stream| stream.read_exact(&mut [0; 5]))?;
+        Ok(streams)
     };
-    ask().map_err(|error: std::io::Error| format!("an idle connection: {error}"))
+    ask().map_err(|error: std::io::Error| format!("idle connections: {error}"))
 }
 
 /// Files that this process may open.
