@@ -13,16 +13,13 @@
 //!
 //! Not here: dumps, which walk the same way (`admin`).
 
-use super::background::NAP_MAX;
+use super::background::{NAP_MAX, Slice, rest};
 use super::item::state;
 use super::shard::Shard;
 use super::slab::CLASSES;
 use super::{Event, Miss, Store};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-
-/// Items looked at under one lock: even if all are reclaimed that takes less than 100 us.
-const SLICE: usize = 128;
 
 /// Items looked at between two naps, as memcached does.
 const ITEMS_PER_NAP: usize = 1000;
@@ -93,12 +90,16 @@ impl Crawler {
         let Some(run) = &mut self.run else { return NAP_MAX };
         let mut looked = 0;
         while looked < ITEMS_PER_NAP {
-            match run.slice(store) {
+            match run.go_on(store) {
                 // A list without items takes its time, too.
-                Slice::Looked(items) => looked += items.max(1),
-                Slice::EndOfList(list, found) if run.automatic => self.plans[list].found = Some(found),
-                Slice::EndOfList(..) => {}
-                Slice::End => {
+                Part::Looked(0) => looked += 1,
+                Part::Looked(items) => {
+                    looked += items;
+                    rest();
+                }
+                Part::EndOfList(list, found) if run.automatic => self.plans[list].found = Some(found),
+                Part::EndOfList(..) => {}
+                Part::End => {
                     self.stop(store);
                     return NAP_MAX;
                 }
@@ -204,8 +205,8 @@ struct Run {
     found: Box<Found>,
 }
 
-/// What a slice of a run came to.
-enum Slice {
+/// What a part of a run came to.
+enum Part {
     /// So many items were looked at.
     Looked(usize),
     /// The list is done in all shards.
@@ -227,8 +228,8 @@ impl Run {
     }
 
     /// Looks at some items of the current list.
-    fn slice(&mut self, store: &Store) -> Slice {
-        let Some(&list) = self.lists.last() else { return Slice::End };
+    fn go_on(&mut self, store: &Store) -> Part {
+        let Some(&list) = self.lists.last() else { return Part::End };
         if self.shard == store.slots.len() || self.left == 0 {
             self.close(store);
             return self.end_list(store, list);
@@ -239,7 +240,8 @@ impl Run {
             self.open = true;
         }
         let mut looked = 0;
-        while looked < SLICE && self.left > 0 {
+        let mut slice = Slice::new();
+        while looked < ITEMS_PER_NAP && self.left > 0 && !slice.is_over() {
             let Some(id) = shard.next_of_cursor(self.owner) else {
                 shard.close_cursor(self.owner);
                 (self.shard, self.open) = (self.shard + 1, false);
@@ -248,16 +250,16 @@ impl Run {
             shard.examine(id, list % CLASSES, &mut self.found);
             (looked, self.left) = (looked + 1, self.left - 1);
         }
-        Slice::Looked(looked)
+        Part::Looked(looked)
     }
 
-    fn end_list(&mut self, store: &Store, list: usize) -> Slice {
+    fn end_list(&mut self, store: &Store, list: usize) -> Part {
         self.lists.pop();
         self.shard = 0;
         self.left = tocrawl(store);
         let mut found = std::mem::replace(&mut self.found, Found::new(store));
         found.ended = store.core.clock.now();
-        Slice::EndOfList(list, found)
+        Part::EndOfList(list, found)
     }
 
     fn close(&mut self, store: &Store) {

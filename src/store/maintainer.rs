@@ -16,6 +16,7 @@
 //! Not here: moves that a fetch or an allocation makes (`lru`).
 
 use super::Store;
+use super::background::{Slice, rest};
 use super::item::state;
 use super::lru::{COLD, HOT, List, TEMP, WARM};
 use super::shard::Shard;
@@ -28,9 +29,6 @@ const NAP_MAX: Duration = super::background::NAP_MAX;
 
 /// Moves in one class before the others' turn, as memcached does.
 const PASS: usize = 500;
-
-/// Moves under one lock: 100 take about 30 us when nothing is in the cache.
-const SLICE: usize = 100;
 
 /// See the module's head.
 #[derive(Debug)]
@@ -67,16 +65,14 @@ impl Maintainer {
 /// Makes up to [`PASS`] moves in slices. How many it were.
 fn juggle(store: &Store, shard: usize, class: u8) -> usize {
     let mut moves = 0;
-    while moves < PASS {
-        let slice = store.shard(shard).juggle(class, SLICE);
-        moves += slice;
-        if slice < SLICE {
-            break;
+    loop {
+        let (made, more) = store.shard(shard).juggle(class, PASS - moves);
+        moves += made;
+        if !more || moves == PASS {
+            return moves;
         }
-        // Whoever waits for the lock would lose the race for it otherwise.
-        std::thread::yield_now();
+        rest();
     }
-    moves
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -110,23 +106,22 @@ struct Limit {
 }
 
 impl Shard {
-    /// Makes up to `most` moves in one class. How many it were.
-    fn juggle(&mut self, class: u8, most: usize) -> usize {
+    /// Makes up to `most` moves in one class, as many as a slice allows. How many it were, and whether there may be
+    /// more.
+    fn juggle(&mut self, class: u8, most: usize) -> (usize, bool) {
         let (hot, warm) = self.limits(class);
+        let mut slice = Slice::new();
         let mut moves = 0;
-        while moves < most && self.reclaim_at(class, TEMP) {
-            moves += 1;
-        }
-        while moves < most {
-            let pulled = self.pull(class, HOT, hot) || self.pull(class, WARM, warm);
+        while moves < most && !slice.is_over() {
+            let moved = self.reclaim_at(class, TEMP) || self.pull(class, HOT, hot) || self.pull(class, WARM, warm);
             // The flat LRU's tail is looked at before each allocation.
             let cold = self.tuning.segmented && (self.reclaim_at(class, COLD) || self.warm_tail_up(class));
-            if !pulled && !cold {
-                break;
+            if !moved && !cold {
+                return (moves, false);
             }
             moves += 1;
         }
-        moves
+        (moves, true)
     }
 
     /// Of HOT and WARM.

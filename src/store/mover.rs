@@ -17,7 +17,7 @@
 
 use super::arena::offset;
 use super::automove::Automove;
-use super::background::{Counts, NAP_MAX};
+use super::background::{Counts, NAP_MAX, Slice};
 use super::item::{Chunk, state};
 use super::lru::{COLD, HOT, TEMP, WARM};
 use super::shard::Shard;
@@ -28,8 +28,8 @@ use std::time::Duration;
 /// Chunks withdrawn under one lock.
 const WITHDRAWN_PER_SLICE: usize = 1000;
 
-/// What may be done under one lock, in units of about 0.3 us: a chunk looked at, or a kilobyte copied.
-const SLICE_COST: usize = 256;
+/// A chunk whose copying takes a slice of its own: half a MiB may take 100 us.
+const LARGE: usize = 64 << 10;
 
 /// Evictions for one chunk, as [`Shard::alloc`] does.
 const EVICTIONS: usize = 10;
@@ -84,10 +84,10 @@ impl Mover {
             }
         }
         let Some(job) = &mut self.job else { return NAP };
-        match job.slice(store) {
-            Slice::More => NAP,
-            Slice::Busy => NAP_BUSY,
-            Slice::Moved(ok) => {
+        match job.go_on(store) {
+            Part::More => NAP,
+            Part::Busy => NAP_BUSY,
+            Part::Moved(ok) => {
                 let done = job.it;
                 self.job = None;
                 self.automove.excuse(store, done);
@@ -211,8 +211,8 @@ enum Phase {
     GiveUp,
 }
 
-/// What a slice of a move came to.
-enum Slice {
+/// What a part of a move came to.
+enum Part {
     More,
     /// Somebody holds what is left.
     Busy,
@@ -230,50 +230,50 @@ impl Job {
         begun.map(|at| Job { it, phase: Phase::Withdraw, at, rounds: 0 })
     }
 
-    fn slice(&mut self, store: &Store) -> Slice {
+    fn go_on(&mut self, store: &Store) -> Part {
         let mut shard = store.shard(self.it.shard);
         match self.phase {
             Phase::Withdraw => {
                 if shard.withdraw(&mut self.at) {
                     self.again(&shard, Phase::Empty);
                 }
-                Slice::More
+                Part::More
             }
             Phase::Empty => self.empty(store, &mut shard),
-            Phase::GiveUp if shard.take_back(&mut self.at) => Slice::Moved(false),
-            Phase::GiveUp => Slice::More,
+            Phase::GiveUp if shard.take_back(&mut self.at) => Part::Moved(false),
+            Phase::GiveUp => Part::More,
         }
     }
 
-    fn empty(&mut self, store: &Store, shard: &mut Shard) -> Slice {
+    fn empty(&mut self, store: &Store, shard: &mut Shard) -> Part {
         let mut counts = store.background.counts();
         let patient = self.rounds < ROUNDS_PATIENT;
-        let mut cost = 0;
-        while cost < SLICE_COST {
-            if self.at >= shard.slab.moving.end {
-                drop(counts);
-                return self.end_round(shard);
-            }
-            cost += 1 + shard.vacate(self.at, patient, &mut counts) / 1024;
+        let mut slice = Slice::new();
+        while self.at < shard.slab.moving.end {
+            let copied = shard.vacate(self.at, patient, &mut counts);
             self.at += step(self.it.src, &shard.core.classes);
+            if copied > LARGE || slice.is_over() {
+                return Part::More;
+            }
         }
-        Slice::More
+        drop(counts);
+        self.end_round(shard)
     }
 
     /// The whole page was looked at.
-    fn end_round(&mut self, shard: &mut Shard) -> Slice {
+    fn end_round(&mut self, shard: &mut Shard) -> Part {
         self.rounds += 1;
         if shard.slab.pages[shard.slab.moving.page as usize].used == 0 {
             shard.hand_over(self.it.dst);
-            return Slice::Moved(true);
+            return Part::Moved(true);
         }
         if self.rounds < ROUNDS_MAX {
             self.again(shard, Phase::Empty);
-            return Slice::Busy;
+            return Part::Busy;
         }
         shard.slab.moving.given_up = true;
         self.again(shard, Phase::GiveUp);
-        Slice::More
+        Part::More
     }
 
     fn again(&mut self, shard: &Shard, phase: Phase) {
