@@ -223,7 +223,13 @@ enum Part {
 impl Job {
     /// None when the class has no page any more.
     fn begin(store: &Store, it: Move) -> Option<Job> {
-        let begun = store.shard(it.shard).begin_move(it.src);
+        let mut shard = store.shard(it.shard);
+        if it.dst != 0 && shard.source(it.shard, it.src).is_some_and(|source| source.free_pages == 0) {
+            // While memory is not full nobody has to go.
+            shard.take_unused(it.src);
+        }
+        let begun = shard.begin_move(it.src);
+        drop(shard);
         if begun.is_none() {
             end(store, it.src, it.dst, false);
         }
@@ -658,6 +664,19 @@ mod tests {
             assert_eq!((stand.store.stats().slab_global_page_pool, pages(&stand, 3)), (left, 1));
         }
         assert_eq!(stand.store.stats().total_malloced, before);
+    }
+
+    #[test]
+    fn nobody_goes_while_memory_is_not_full() {
+        let mut stand = Stand::new(tiny());
+        stand.store.tune(|tuning| tuning.automove = 0);
+        let class = class_of(&stand, 500);
+        let items = 4 * stand.store.core.classes.per_page(class) as usize;
+        fill(&stand, 0, items, 500);
+        assert_eq!(stand.store.reassign(class.into(), 1), Reassign::Ok);
+        stand.mover_steps(20);
+        assert_eq!((pages(&stand, class), pages(&stand, 1), stand.store.stats().slabs_moved), (4, 1, 1));
+        (0..items).for_each(|i| assert!(seen(&stand, i, 500).is_some()));
     }
 
     /// Two pages of 500-byte items, the first of them in every hand of the test.
