@@ -104,7 +104,9 @@ fn watched(conn: &mut Conn, n: usize) -> Vec<String> {
     let count = |got: &[u8]| got.iter().filter(|&&byte| byte == b'\n').count();
     let waited = conn.read_until(DEADLINE, |got| count(got) >= n);
     assert_eq!(waited, Waited::Done, "{}", show(&conn.got));
-    let text = String::from_utf8(std::mem::take(&mut conn.got)).unwrap();
+    // What is beyond may be the first part of a line.
+    let end = conn.got.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(n - 1).map_or(0, |(at, _)| at + 1);
+    let text = String::from_utf8(conn.got.drain(..end).collect()).unwrap();
     text.lines().map(without_prefix).collect()
 }
 
