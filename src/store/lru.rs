@@ -271,8 +271,10 @@ impl Shard {
             if dead == 0 && !self.make_room(class) {
                 break None;
             }
-            if let Some(id) = self.take_chunk(class) {
-                break Some(id);
+            // All that was evicted may lie in a page that is being emptied.
+            let id = self.take_chunk(class).or_else(|| self.slab.take_gone(class));
+            if id.is_some() {
+                break id;
             }
             if rounds == ROUNDS {
                 break None;

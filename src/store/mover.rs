@@ -551,6 +551,26 @@ mod tests {
     }
 
     #[test]
+    fn stores_go_on_while_their_page_is_moved() {
+        let mut stand = Stand::new(StoreConfig { memory_limit: 2 * 4096, ..tiny() });
+        stand.store.tune(|tuning| tuning.automove = 0);
+        let class = class_of(&stand, 20);
+        let items = 2 * stand.store.core.classes.per_page(class) as usize;
+        fill(&stand, 0, items, 20);
+        assert_eq!(pages(&stand, class), 2);
+        assert_eq!(stand.store.reassign(class.into(), 0), Reassign::Ok);
+        stand.mover_steps(1);
+        // The next to be evicted all lie in the page that is being emptied.
+        for i in items..2 * items {
+            assert!(stand.set(&format!("new{i:03}"), &value(i, 20), 0), "{i} was refused");
+        }
+        stand.store.check().unwrap();
+        stand.mover_steps(100);
+        assert_eq!((moves(&stand), pages(&stand, class)), (told(class, 0, true), 1));
+        assert!(stand.get(&format!("new{:03}", 2 * items - 1)).is_some());
+    }
+
+    #[test]
     fn every_item_survives() {
         for accounting in [Accounting::Native, Accounting::Memcached] {
             let mut stand = Stand::new(StoreConfig { accounting, ..tiny() });

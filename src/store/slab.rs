@@ -254,6 +254,8 @@ pub struct Moving {
     pub end: u32,
     /// It will stay after all: what becomes free in it is free again.
     pub given_up: bool,
+    /// The chunk of it that became free last, 0 none.
+    pub gone: u32,
 }
 
 /// Pages and chunks of one shard.
@@ -357,9 +359,23 @@ impl Slab {
         assert!(!chunk.is(state::FREE | state::LINKED) && chunk.pins == 0, "freed while in use");
         if page == self.moving.page as usize && !self.moving.given_up {
             *chunk = Chunk::default();
+            self.moving.gone = id;
         } else {
             self.put_free(id, window);
         }
+    }
+
+    /// A chunk of the page that is being emptied, for a store that would be refused otherwise. The mover comes back
+    /// for it.
+    pub fn take_gone(&mut self, class: u8) -> Option<u32> {
+        let Moving { page, gone, given_up, .. } = self.moving;
+        if gone == 0 || given_up || self.pages[page as usize].class != class {
+            return None;
+        }
+        self.moving.gone = 0;
+        self.classes[usize::from(class)].used += 1;
+        self.pages[page as usize].used += 1;
+        Some(gone)
     }
 
     /// Puts a chunk that is neither used nor free into the free list.
@@ -411,7 +427,7 @@ impl Slab {
         } else {
             first + classes.per_page(class) * step(class, classes)
         };
-        self.moving = Moving { page, end, given_up: false };
+        self.moving = Moving { page, end, given_up: false, gone: 0 };
     }
 
     /// Ends the move of a page that is empty now: nobody uses it.
