@@ -35,6 +35,9 @@ pub const TEMP: usize = 3;
 /// Items looked at from a tail before giving up on it, as memcached does.
 const LOOKS: usize = 5;
 
+/// Pinned items passed at a tail before giving up on it.
+const PASSED: usize = 64;
+
 /// Rounds of making room for one chunk, as memcached does.
 const ROUNDS: u64 = 10;
 
@@ -294,8 +297,14 @@ impl Shard {
         if self.evict_tail(class) {
             return true;
         }
-        if self.feed_cold(class) {
-            self.evict_tail(class);
+        let mut fed = 0;
+        while fed < PASSED && self.feed_cold(class) {
+            fed += 1;
+            if self.evict_tail(class) {
+                break;
+            }
+        }
+        if fed > 0 {
             return true;
         }
         // Heads and tails of large items lie in small classes, but are listed in the largest.
@@ -315,24 +324,30 @@ impl Shard {
         LOOKS
     }
 
-    /// Evicts the first of the last few items of COLD that nobody pins. Active ones among them go to WARM instead,
-    /// but not all: the last one looked at is evicted whatever it is.
+    /// Evicts the first of the last few items of COLD. Active ones among them go to WARM instead, but not all: the
+    /// last one looked at is evicted whatever it is. Pinned ones are being read, so they go to COLD's head: left at the
+    /// tail, a few slow readers would keep the class from evicting anything.
     fn evict_tail(&mut self, class: u8) -> bool {
-        let mut id = self.lrus[usize::from(class)].lists[COLD].tail;
-        for look in 1..=LOOKS {
+        let mut looks = 0;
+        let count = self.lrus[usize::from(class)].lists[COLD].count;
+        for _ in 0..count.min(PASSED as u64) {
+            let Lru { lists, counters } = &mut self.lrus[usize::from(class)];
+            let id = lists[COLD].tail;
             if id == 0 {
                 return false;
             }
             let chunk = *self.window.chunk(id);
             if chunk.pins > 0 {
-                self.lrus[usize::from(class)].counters.lrutail_reflocked += 1;
-            } else if chunk.is(state::ACTIVE) && self.tuning.segmented && look < LOOKS {
-                self.warm_up(id, class);
-            } else {
+                counters.lrutail_reflocked += 1;
+                self.relist(id, COLD);
+                continue;
+            }
+            looks += 1;
+            if !chunk.is(state::ACTIVE) || !self.tuning.segmented || looks == LOOKS {
                 self.evict(id, class);
                 return true;
             }
-            id = chunk.prev;
+            self.warm_up(id, class);
         }
         false
     }
@@ -404,5 +419,30 @@ impl Shard {
             }
         }
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::StoreConfig;
+    use super::super::stand::{Stand, tiny};
+
+    #[test]
+    fn pinned_tails_do_not_block() {
+        let stand = Stand::new(StoreConfig { memory_limit: 4 * 4096, ..tiny() });
+        let mut stored = Vec::new();
+        while stand.sum(|class| class.evicted) == 0 {
+            stored.push(format!("key{:04}", stored.len()));
+            assert!(stand.set(&stored[stored.len() - 1], b"value", 0));
+        }
+        // The first one is gone. Slow clients read the next ones.
+        let pinned: Vec<_> = stored[1..=40].iter().map(|key| stand.pin(key)).collect();
+        for i in 0..100 {
+            assert!(stand.set(&format!("new{i:04}"), b"value", 0), "{i} was refused");
+        }
+        assert!(stored[1..=40].iter().all(|key| stand.get(key).is_some()));
+        assert!(stand.sum(|class| class.lrutail_reflocked) >= 40);
+        drop(pinned);
+        stand.store.check().unwrap();
     }
 }
