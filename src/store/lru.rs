@@ -283,10 +283,23 @@ impl Shard {
                 break None;
             }
         };
+        let id = id.or_else(|| self.take_beyond(class));
         let counters = &mut self.lrus[usize::from(class)].counters;
         counters.direct_reclaims += rounds;
         counters.outofmemory += u64::from(id.is_none());
         id
+    }
+
+    /// A chunk of a page beyond the memory limit, where nothing of the class can be evicted: memory is full of other
+    /// classes' items, or what is in it is in use.
+    fn take_beyond(&mut self, class: u8) -> Option<u32> {
+        let Shard { core, slab, window, .. } = self;
+        let config = &core.config;
+        if !config.evict || !config.slab_reassign || config.preallocate {
+            return None;
+        }
+        slab.take_page(class, window, &core.classes, &core.pool, || core.pool.take_beyond());
+        slab.take_ready(class, window, &core.classes)
     }
 
     /// Evicts one item, or at least moves one to where it can be evicted. False when there is none.
@@ -444,5 +457,28 @@ mod tests {
         assert!(stand.sum(|class| class.lrutail_reflocked) >= 40);
         drop(pinned);
         stand.store.check().unwrap();
+    }
+
+    #[test]
+    fn a_large_item_finds_room_among_small_ones() {
+        let stand = Stand::new(tiny());
+        (0..10_000).for_each(|i| assert!(stand.set(&format!("key{i:05}"), b"value", 0)));
+        let (limit, taken) = (stand.store.stats().memory_limit, stand.store.stats().total_malloced);
+        assert!(taken >= limit);
+        // Two chunks of the largest class are a page: this is more.
+        assert!(stand.set("large", &[1; 9000], 0));
+        assert!(stand.store.stats().total_malloced > taken);
+        assert_eq!(stand.get("large"), Some(vec![1; 9000]));
+        // Not without bound.
+        assert!(!stand.set("huge", &[1; 60_000], 0));
+        assert!(stand.store.stats().total_malloced <= limit + limit / 8);
+        stand.store.check().unwrap();
+    }
+
+    #[test]
+    fn what_may_not_evict_may_not_go_beyond_the_limit() {
+        let stand = Stand::new(StoreConfig { evict: false, ..tiny() });
+        while stand.set(&format!("key{}", stand.store.stats().curr_items), &[1; 1500], 0) {}
+        assert_eq!(stand.store.stats().total_malloced, stand.store.stats().memory_limit);
     }
 }

@@ -8,8 +8,8 @@
 //! or else    its chunks ─> the free list again
 //! ```
 //!
-//! One page of all shards is on its way at a time, in slices. What is asked for comes first, then what is above a
-//! lowered memory limit, then what `automove` decides.
+//! One page of all shards is on its way at a time, in slices. What is asked for comes first, then what is above the
+//! memory limit (it was lowered; or many shards had to have first pages), then what `automove` decides.
 //!
 //! Invariants: a page that is being emptied is `slab.moving` of its shard, and nothing is put into it.
 //!
@@ -137,13 +137,17 @@ fn asked(store: &Store, src: Option<u8>, dst: u8) -> Option<Move> {
     sources.filter(fits).max_by_key(Source::rank).map(|source| source.to(dst))
 }
 
-/// The next page to give up after the memory limit was lowered.
+/// The next page to give up while too much is taken. The first page of each class may be beyond the limit, as in
+/// memcached; but not that of each shard. Only when the limit was lowered, a shard's class may lose its last page: it
+/// would take another with its next item.
 fn above_limit(store: &Store) -> Option<Move> {
     let pool = &store.core.pool;
-    if !store.background.is_shrinking() {
-        return None;
-    }
-    let next = if pool.taken() > pool.limit() { sources(store).into_iter().max_by_key(Source::rank) } else { None };
+    let lowered = store.background.is_shrinking();
+    let gives = |source: &Source| lowered || source.has_spare() && !store.core.config.preallocate;
+    let page = store.core.config.page_size as u64;
+    let beyond = if lowered { 0 } else { page * u64::from(store.largest_class()) };
+    let above = pool.taken() > pool.limit() + beyond;
+    let next = if above { sources(store).into_iter().filter(gives).max_by_key(Source::rank) } else { None };
     if next.is_none() {
         store.background.end_shrinking();
     }
@@ -299,7 +303,9 @@ impl Shard {
 
     /// Takes an unused page for a class.
     fn take_unused(&mut self, class: u8) -> bool {
-        self.slab.take_page(class, &mut self.window, &self.core.classes, &self.core.pool)
+        let Shard { slab, window, core, .. } = self;
+        let first = slab.classes[usize::from(class)].pages == 0;
+        slab.take_page(class, window, &core.classes, &core.pool, || core.pool.take(first))
     }
 
     /// Begins to empty the page of a class that holds least. Its first chunk.
@@ -548,6 +554,21 @@ mod tests {
 
     fn told(src: u8, dst: u8, ok: bool) -> Vec<Event> {
         vec![Event::SlabMove { src, dst, ok }]
+    }
+
+    #[test]
+    fn first_pages_of_many_shards_are_made_up_for() {
+        let mut stand = Stand::new(StoreConfig { shards: Some(16), memory_limit: 1 << 20, ..tiny() });
+        stand.store.tune(|tuning| tuning.automove = 0);
+        (0..60_000).for_each(|i| assert!(stand.set(&format!("small{i}"), b"value", 0)));
+        for size in (1..2000).step_by(10) {
+            (0..10).for_each(|i| assert!(stand.set(&format!("size{size}-{i}"), &vec![1; size], 0)));
+        }
+        let stats = stand.store.stats();
+        let allowed = stats.memory_limit + 4096 * u64::from(stand.store.largest_class());
+        assert!(stats.total_malloced > allowed + (100 << 10), "{} of {allowed}", stats.total_malloced);
+        stand.mover_steps(5000);
+        assert_eq!(stand.store.stats().total_malloced, allowed);
     }
 
     #[test]

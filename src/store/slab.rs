@@ -132,6 +132,9 @@ fn with_last(sizes: Vec<u32>, last: usize) -> Vec<u32> {
     all
 }
 
+/// Share of the limit, one in so many, that classes without anything to evict may take beyond it.
+const BEYOND: u64 = 16;
+
 /// What all shards together may take.
 #[derive(Debug)]
 pub struct PagePool {
@@ -182,11 +185,20 @@ impl PagePool {
 
     /// Takes a page; `first` pages of a class do not ask for the limit.
     pub fn take(&self, first: bool) -> bool {
+        self.take_up_to(if first { u64::MAX } else { self.limit() })
+    }
+
+    /// Takes a page a little beyond the limit.
+    pub fn take_beyond(&self) -> bool {
+        self.take_up_to(self.limit() + self.limit() / BEYOND)
+    }
+
+    fn take_up_to(&self, limit: u64) -> bool {
         let unused = |n: u64| n.checked_sub(1);
         if self.unused.fetch_update(Ordering::Relaxed, Ordering::Relaxed, unused).is_ok() {
             return true;
         }
-        let one_more = |n: u64| (first || (n + 1) * self.page_size <= self.limit()).then_some(n + 1);
+        let one_more = |n: u64| ((n + 1) * self.page_size <= limit).then_some(n + 1);
         let took = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok();
         if !took {
             self.reached.store(true, Ordering::Relaxed);
@@ -315,7 +327,8 @@ impl Slab {
     #[inline]
     pub fn take(&mut self, class: u8, window: &mut Window, classes: &Classes, pool: &PagePool) -> Option<u32> {
         self.take_ready(class, window, classes).or_else(|| {
-            self.take_page(class, window, classes, pool);
+            let first = self.classes[usize::from(class)].pages == 0;
+            self.take_page(class, window, classes, pool, || pool.take(first));
             self.take_ready(class, window, classes)
         })
     }
@@ -439,12 +452,18 @@ impl Slab {
         page
     }
 
-    /// Takes one more page for a class. False when there is none.
-    pub fn take_page(&mut self, class: u8, window: &mut Window, classes: &Classes, pool: &PagePool) -> bool {
-        let first = self.classes[usize::from(class)].pages == 0;
+    /// Takes one more page for a class, if `may` takes one out of the pool. False when there is none.
+    pub fn take_page(
+        &mut self,
+        class: u8,
+        window: &mut Window,
+        classes: &Classes,
+        pool: &PagePool,
+        may: impl FnOnce() -> bool,
+    ) -> bool {
         let page = self.empty.last().copied().unwrap_or(self.pages.len() as u32);
         let end = (page as usize + 1) << self.page_shift << super::arena::UNIT.ilog2();
-        if end > window.capacity() || !pool.take(first) {
+        if end > window.capacity() || !may() {
             return false;
         }
         if !window.extend(end) {
