@@ -53,8 +53,9 @@ impl Flush {
     // what is stored then.
     #[inline]
     pub fn cut(&self, now: u32) -> Cut {
-        let done = Cut(self.done.load(Ordering::Acquire));
+        // In this order: one that is pending no more is among the done.
         let pending = self.pending.load(Ordering::Acquire);
+        let done = Cut(self.done.load(Ordering::Acquire));
         if pending == 0 || now < pending - 1 {
             return done;
         }

@@ -196,10 +196,15 @@ impl Shard {
     #[inline]
     pub fn replace(&mut self, old: u32, new: u32, hash: Hash, cas: Option<u64>) {
         debug_assert_eq!(self.key(old), self.key(new));
+        let stamp = self.window.header(old).stamp();
         self.table.replace(hash, old, new);
         self.delist(old);
         self.free(old);
         self.enlist(new, cas);
+        // The old one was flushed since it was found. What was made from it came before the flush_all, too.
+        if self.core.flush.cut(self.core.clock.now()).takes(stamp) {
+            self.window.header_mut(new).set_stamp(stamp);
+        }
     }
 
     /// Takes a linked item out and frees it, or leaves that to the last unpin.
@@ -246,11 +251,15 @@ impl Shard {
         }
     }
 
-    /// Sets the last access to now.
+    /// Sets the last access to now. An item that was flushed since it was found stays flushed.
     #[inline]
     pub fn set_accessed(&mut self, id: u32) {
         let now = self.core.clock.now();
-        self.window.header_mut(id).set_stamp(self.core.flush.cut(now).stamp(now));
+        let cut = self.core.flush.cut(now);
+        let header = self.window.header_mut(id);
+        if !cut.takes(header.stamp()) {
+            header.set_stamp(cut.stamp(now));
+        }
     }
 
     /// Overwrites the value in place, see [`super::Locked::overwrite`].
@@ -493,5 +502,36 @@ impl Extents {
         let at = offset(self.piece) + size_of::<Chunk>();
         self.piece = chunk.next;
         Some((at, holds.min(self.left)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::stand::{Stand, tiny};
+    use super::super::{ItemSpec, Part};
+
+    #[test]
+    fn what_meets_a_flush_all_halfway_does_not_escape_it() {
+        let stand = Stand::new(tiny());
+        let keys: [&[u8]; 2] = [b"fetched", b"appended"];
+        keys.iter().for_each(|key| assert!(stand.set(std::str::from_utf8(key).unwrap(), b"value", 0)));
+        for key in keys {
+            let hash = stand.store.hash(key);
+            let mut locked = stand.store.lock(hash);
+            let id = locked.find(key, hash).unwrap();
+            // Another thread's flush_all, which has not locked this shard yet.
+            assert!(stand.store.core.flush.now(stand.clock.now()));
+            if key == b"fetched" {
+                locked.set_accessed(id);
+            } else {
+                let spec = ItemSpec { key, key_is_binary: false, client_flags: 0, expires_at: 0 };
+                let new = locked.create(&spec, &[Part::Value(id), Part::Bytes(b"more")]).unwrap();
+                locked.replace(id, new, hash, None);
+            }
+            drop(locked);
+            assert_eq!(stand.get(std::str::from_utf8(key).unwrap()), None);
+            assert!(stand.set("appended", b"value", 0));
+        }
+        assert!(stand.get("appended").is_some());
     }
 }
