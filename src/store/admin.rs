@@ -2,7 +2,7 @@
 //!
 //! Each call locks one shard after the other, so a sum over shards is not one moment's, as elsewhere in `stats`.
 
-use super::background::{Background, Counts};
+use super::background::{Background, Counts, Slice, rest};
 use super::item::state;
 use super::lru::{COLD, HOT, List, TEMP, WARM};
 use super::shard::Shard;
@@ -35,7 +35,24 @@ impl Store {
         if self.core.flush.now(now) {
             self.shards().for_each(|mut shard| shard.unlink_dead(FLUSH_AT_ONCE));
         } else {
-            self.shards().for_each(|mut shard| shard.unlink_all());
+            (0..self.slots.len()).for_each(|index| self.unlink_all(index));
+        }
+    }
+
+    /// Unlinks a shard's items in slices. Of those that come meanwhile it may take some.
+    fn unlink_all(&self, index: usize) {
+        let buckets = 1 << self.shard(index).table.buckets().ilog2();
+        let (mut bucket, mut found) = (0, Vec::new());
+        while bucket < buckets {
+            let mut shard = self.shard(index);
+            let mut slice = Slice::new();
+            while bucket < buckets && !slice.is_over() {
+                shard.table.visit(bucket, buckets, |id| found.push(id));
+                found.drain(..).for_each(|id| shard.unlink_by_id(id));
+                bucket += 1;
+            }
+            drop(shard);
+            rest();
         }
     }
 
@@ -361,23 +378,16 @@ impl Shard {
         true
     }
 
-    /// Unlinks flushed and expired items among the first `most` of the table.
+    /// Unlinks flushed and expired items if there are at most so many items.
     fn unlink_dead(&mut self, most: usize) {
-        if self.table.items() <= most {
-            self.unlink_where(|shard, id| shard.death(id).is_some());
+        if self.table.items() > most {
+            return;
         }
-    }
-
-    fn unlink_all(&mut self) {
-        self.unlink_where(|_, _| true);
-    }
-
-    fn unlink_where(&mut self, is_it: impl Fn(&Shard, u32) -> bool) {
         for list in 0..CLASSES * 4 {
             let mut id = self.lrus[list / 4].lists[list % 4].tail;
             while id != 0 {
                 let next = self.window.chunk(id).prev;
-                if is_it(self, id) {
+                if self.death(id).is_some() {
                     self.unlink_by_id(id);
                 }
                 id = next;

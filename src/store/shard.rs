@@ -511,6 +511,18 @@ mod tests {
     use super::super::{ItemSpec, Part};
 
     #[test]
+    fn flush_alls_of_one_second_take_all() {
+        let stand = Stand::new(tiny());
+        for round in 0..20 {
+            (0..1000).for_each(|i| assert!(stand.set(&format!("key{i}"), b"value", 0)));
+            stand.store.flush_all(0);
+            assert!((0..1000).all(|i| stand.get(&format!("key{i}")).is_none()), "in round {round}");
+            stand.store.check().unwrap();
+        }
+        assert!(stand.set("after", b"value", 0) && stand.get("after").is_some());
+    }
+
+    #[test]
     fn what_meets_a_flush_all_halfway_does_not_escape_it() {
         let stand = Stand::new(tiny());
         let keys: [&[u8]; 2] = [b"fetched", b"appended"];
