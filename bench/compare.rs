@@ -74,7 +74,7 @@ const QUICK: Scale = Scale {
     hit_requests: 900_000,
     time_rounds: 1,
     time_seconds: 1.0,
-    growth_seconds: 8.0,
+    growth_seconds: 15.0,
     sizes: &[10_000, 100_000, 1_000_000],
 };
 

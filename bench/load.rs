@@ -86,8 +86,8 @@ pub struct Feed {
 #[derive(Clone, Copy, Debug)]
 pub enum Until {
     Seconds(f64),
-    /// The feed is written.
-    Fed,
+    /// The feed is written, or so many seconds are over: an overloaded server may never get there.
+    Fed(f64),
 }
 
 /// What a run saw.
@@ -233,7 +233,7 @@ impl Generator {
             let now = Instant::now();
             let over = match until {
                 Until::Seconds(seconds) => (now - begin).as_secs_f64() >= seconds,
-                Until::Fed => self.load.feed.is_none_or(|feed| self.fed >= feed.items.count),
+                Until::Fed(most) => self.is_fed() || (now - begin).as_secs_f64() >= most,
             };
             if over {
                 break;
@@ -297,6 +297,10 @@ impl Generator {
             self.connections[i].flush()?;
         }
         Ok(())
+    }
+
+    fn is_fed(&self) -> bool {
+        self.load.feed.is_none_or(|feed| self.fed >= feed.items.count)
     }
 
     /// Sends a batch on connection `i`.

@@ -24,6 +24,8 @@ use std::time::Duration;
 
 /// Items at the beginning and the end of a table's growth.
 const GROWTH: (u64, u64) = (1 << 16, 1 << 22);
+/// How much longer than planned the growth may take.
+const GROWTH_PATIENCE: f64 = 3.0;
 
 /// Sets sent at once beside the gets.
 const FEED_BATCH: usize = 16;
@@ -175,7 +177,7 @@ fn growing(scale: &Scale, program: &Program, rate: f64) -> Result<Seen, String> 
     let new = Items { first: GROWTH.0, count: GROWTH.1 - GROWTH.0, ..items };
     let feed = Feed { items: new, rate: new.count as f64 / scale.growth_seconds, batch: FEED_BATCH };
     let load = Load { rate: Some(rate / 2.0), feed: Some(feed), ..load(server.address, items) };
-    let tally = Generator::connect(load)?.run(Until::Fed)?;
+    let tally = Generator::connect(load)?.run(Until::Fed(scale.growth_seconds * GROWTH_PATIENCE))?;
     let count = server.stats("").get("curr_items").cloned().unwrap_or_default();
     Ok(Seen { tally, note: format!(", {count} items at the end{}", longest(&server)) })
 }
