@@ -64,7 +64,7 @@ const FULL: Scale = Scale {
     sizes: &[10_000, 100_000, 1_000_000, 10_000_000, 50_000_000],
 };
 
-/// A look, in about two minutes.
+/// A look, in about three minutes.
 const QUICK: Scale = Scale {
     rounds: 1,
     keys: 200_000,
@@ -98,7 +98,7 @@ fn main() -> ExitCode {
 
 fn options() -> Options {
     let mut options = Options::new();
-    options.optflag("", "quick", "fewer keys, one round: about two minutes");
+    options.optflag("", "quick", "fewer keys, one round: about three minutes");
     options.optopt("", "rounds", "rounds of the first table", "N");
     options.optopt("", "twincached", "the binary (the one built with this)", "PATH");
     options.optopt("", "memcached", "what to compare with (memcached)", "PATH");

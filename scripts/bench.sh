@@ -2,7 +2,7 @@
 # Measures twincached beside memcached and an event loop that does no cache work, in turn, on two CPUs.
 #
 #   scripts/bench.sh                  everything, in about 25 minutes
-#   scripts/bench.sh --quick          a look, in about two
+#   scripts/bench.sh --quick          a look, in about three
 #   scripts/bench.sh speed --rounds 3 one of the tables: speed, memory, time
 #   scripts/bench.sh load --help      the load generator alone
 #
