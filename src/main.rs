@@ -56,7 +56,7 @@ fn run(config: Config) -> Result<(), Exit> {
 /// Plain lines on stderr. The level of the day is `log::max_level`, which the `verbosity` command changes.
 fn start_log(config: &Config) {
     env_logger::Builder::new()
-        .filter_level(log::LevelFilter::Trace)
+        .filter_module("twincache", log::LevelFilter::Trace)
         .format(|out, record| writeln!(out, "{}", record.args()))
         .init();
     log::set_max_level(log_level(config.verbosity));

@@ -111,7 +111,7 @@ fn go_to_background(config: &Config) -> io::Result<()> {
 fn lock_memory() {
     let locked = match sys::limit(Limit::LockedMemory) {
         Ok((sys::UNLIMITED, _)) => sys::lock_memory().map_err(|error| error.to_string()),
-        Ok((soft, _)) => Err(format!("only {soft} bytes may be locked. Start as root, or raise ulimit -l")),
+        Ok((soft, _)) => Err(format!("only {soft} bytes may be locked. Start with -u root, or raise ulimit -l")),
         Err(error) => Err(error.to_string()),
     };
     if let Err(reason) = locked {

@@ -476,3 +476,13 @@ fn root_becomes_the_user() {
     server.answers("mn\r\n", "MN\r\n");
     assert_eq!(server.stop("TERM").0, Some(0));
 }
+
+#[test]
+fn very_verbose_shows_commands_and_replies() {
+    let mut server = Server::start(&["-vv"]);
+    server.answers("set a 0 0 1\r\nx\r\nget a b\r\n", "STORED\r\nVALUE a 0 1\r\nx\r\nEND\r\n");
+    let (_, log) = server.stop("TERM");
+    for line in [" set a 0 0 1", " STORED", " get a b", " END"] {
+        assert!(log.lines().any(|logged| logged.ends_with(line)), "{line:?} is missing in:\n{log}");
+    }
+}

@@ -259,6 +259,7 @@ fn add(shard: &mut Locked<'_>, id: ItemId, (key, hash): (&[u8], Hash), delta: De
     let cas = delta.cas.unwrap_or(next);
     let id = if overwrite(shard, id, digits) {
         shard.set_cas(id, cas);
+        shard.set_accessed(id);
         id
     } else {
         renew(shard, id, (key, hash), digits, cas)?

@@ -169,6 +169,14 @@ fn numbers() {
 }
 
 #[test]
+fn a_number_that_changes_is_accessed() {
+    let server = Server::new();
+    server.ask("set n 0 0 2|10|");
+    server.shared.clock.advance(100);
+    server.table(&[("mg n l u|incr n 1|mg n l u|", "HD l100|11|HD l0|")]);
+}
+
+#[test]
 fn compat_no_number_in_chunks() {
     let server = Server::new();
     let number = format!("5{}", " ".repeat(599_999));

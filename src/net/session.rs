@@ -306,6 +306,26 @@ impl Session {
             return self.run(&protocol::text::get_again(input, line), line, at, lent, quota);
         }
         let protocol = *self.protocol.get_or_insert_with(|| choose(first, self.info.fd));
+        if !log::log_enabled!(log::Level::Debug) {
+            return self.parse(protocol, input, scanned, lent, quota);
+        }
+        let replies = lent.out.bytes.len();
+        let step = self.parse(protocol, input, scanned, lent, quota);
+        if protocol == Protocol::Ascii && !matches!(step, Step::Stop) {
+            chat(self.info.fd, input, &lent.out.bytes[replies..]);
+        }
+        step
+    }
+
+    #[inline]
+    fn parse(
+        &mut self,
+        protocol: Protocol,
+        input: &[u8],
+        scanned: usize,
+        lent: &mut Lent<'_>,
+        quota: &mut Quota,
+    ) -> Step {
         match protocol::parse(protocol, input, scanned) {
             Parsed::Request { request, consumed } => self.run(&request, consumed, 0, lent, quota),
             Parsed::NeedBody { header, head, body, tail } => {
@@ -523,6 +543,18 @@ impl Uploading {
 
     fn is_complete(&self) -> bool {
         self.left == 0 && self.tail_have == self.tail_len
+    }
+}
+
+/// What `-vv` says of a text request: its line, and the last line of its reply.
+#[cold]
+fn chat(fd: i32, request: &[u8], reply: &[u8]) {
+    let end = memchr::memchr(b'\n', request).unwrap_or(request.len());
+    log::debug!("<{fd} {}", request[..end].trim_ascii_end().escape_ascii());
+    let reply = reply.trim_ascii_end();
+    let start = memchr::memrchr(b'\n', reply).map_or(0, |at| at + 1);
+    if !reply.is_empty() {
+        log::debug!(">{fd} {}", reply[start..].escape_ascii());
     }
 }
 
