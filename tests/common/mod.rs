@@ -11,9 +11,11 @@
 #![allow(dead_code, reason = "each test binary uses its own part of this file")]
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -23,10 +25,6 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Where Debian installs the memcached that we compare with.
 const REFERENCE: &str = "/usr/bin/memcached";
-
-/// How often to try another port when a server does not come up: the port can be taken between our
-/// finding it free and the server's bind.
-const START_ATTEMPTS: usize = 5;
 
 /// A running server; killed when dropped.
 pub struct Server {
@@ -51,7 +49,7 @@ impl Server {
 
     /// Debian's memcached, or None where it is not installed.
     pub fn reference(args: &[&str]) -> Option<Server> {
-        std::path::Path::new(REFERENCE)
+        Path::new(REFERENCE)
             .exists()
             .then(|| start_binary(REFERENCE, args).unwrap_or_else(|failure| panic!("{REFERENCE} {args:?}: {failure}")))
     }
@@ -119,43 +117,29 @@ pub fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0)
 }
 
-/// A port that was free a moment ago.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 fn start_binary(binary: &str, args: &[&str]) -> Result<Server, String> {
-    let mut failure = String::new();
-    for _ in 0..START_ATTEMPTS {
-        match start_once(binary, args) {
-            Ok(server) => return Ok(server),
-            Err(reason) => failure = reason,
-        }
-        if !failure.contains("in use") {
-            break;
-        }
-    }
-    Err(failure)
-}
-
-fn start_once(binary: &str, args: &[&str]) -> Result<Server, String> {
-    let port = free_port();
+    // The server picks its port and writes it down: one that we found free could be another's by now.
+    static STARTED: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("twincache-{}-{}.port", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
+    let port_file = std::env::temp_dir().join(name);
     let mut command = Command::new(binary);
+    command.env("MEMCACHED_PORT_FILENAME", &port_file);
     if is_root() {
         command.args(["-u", "root"]);
     }
-    command.args(["-l", "127.0.0.1", "-p", &port.to_string(), "-U", "0"]).args(args);
+    command.args(["-l", "127.0.0.1", "-p", "-1", "-U", "0"]).args(args);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| format!("cannot start {binary}: {error}"))?;
     let stderr = Arc::new(Mutex::new(Vec::new()));
     let reader = collect(child.stderr.take().unwrap(), Arc::clone(&stderr));
-    let addr = SocketAddr::from(([127, 0, 0, 1], port));
+    let addr = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut server = Server { addr, child, stderr, reader: Some(reader), may_exit: false };
-    wait_until_up(&mut server)?;
-    Ok(server)
+    let up = wait_until_up(&mut server, &port_file);
+    let _ = std::fs::remove_file(&port_file);
+    up.map(|()| server)
 }
 
-fn wait_until_up(server: &mut Server) -> Result<(), String> {
+fn wait_until_up(server: &mut Server, port_file: &Path) -> Result<(), String> {
     let end = Instant::now() + DEADLINE;
     while Instant::now() < end {
         if let Some(status) = server.child.try_wait().unwrap() {
@@ -163,12 +147,21 @@ fn wait_until_up(server: &mut Server) -> Result<(), String> {
             let _ = server.reader.take().unwrap().join();
             return Err(format!("exited at once: {status}\n{}", server.stderr()));
         }
-        if TcpStream::connect(server.addr).is_ok() {
-            return Ok(());
+        if let Some(port) = written_port(port_file) {
+            server.addr.set_port(port);
+            if TcpStream::connect(server.addr).is_ok() {
+                return Ok(());
+            }
         }
         std::thread::sleep(Duration::from_millis(5));
     }
     Err(format!("does not accept connections\n{}", server.stderr()))
+}
+
+/// The port of the line `TCP INET: <port>`.
+fn written_port(file: &Path) -> Option<u16> {
+    let text = std::fs::read_to_string(file).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("TCP INET: ")?.trim().parse().ok())
 }
 
 fn collect(mut from: impl Read + Send + 'static, into: Arc<Mutex<Vec<u8>>>) -> JoinHandle<()> {
