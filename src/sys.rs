@@ -126,13 +126,6 @@ pub fn close_stdio() -> io::Result<()> {
     Ok(())
 }
 
-/// Sets the mask of access bits that new files do not get, and returns the one before. It is the process's:
-/// a thread that sets it does so for all.
-pub fn set_umask(mask: u32) -> u32 {
-    // SAFETY: takes a number and cannot fail.
-    unsafe { libc::umask(mask as libc::mode_t) as u32 }
-}
-
 /// The signals that the server is run by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
