@@ -13,6 +13,7 @@ pub mod options;
 
 use options::PAGE;
 use std::ffi::OsString;
+use std::time::Duration;
 
 /// Which protocols a listening socket speaks (`-B`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,6 +73,16 @@ pub struct Config {
     pub worker_logbuf_size: usize,
     /// `-o read_buf_mem_limit`, bytes, 0 none.
     pub read_buf_mem_limit: u64,
+    /// `-o control_socket`.
+    pub control_socket: Option<String>,
+    /// `-o journal_mem`, bytes.
+    pub journal_mem: usize,
+    /// `-o replicas_ack`, 0 none. The control socket changes it at run time.
+    pub replicas_ack: u32,
+    /// `-o ack_timeout`.
+    pub ack_timeout: Duration,
+    /// `-o ack_degrade`.
+    pub ack_degrade: bool,
     /// What the store is built with.
     pub store: crate::store::StoreConfig,
     /// `-d`: run in the background.
@@ -141,6 +152,11 @@ impl Default for Config {
             watcher_logbuf_size: 256 << 10,
             worker_logbuf_size: 64 << 10,
             read_buf_mem_limit: 0,
+            control_socket: None,
+            journal_mem: 64 << 20,
+            replicas_ack: 0,
+            ack_timeout: Duration::from_millis(1000),
+            ack_degrade: false,
             store: crate::store::StoreConfig::default(),
             daemonize: false,
             user: None,
@@ -354,8 +370,20 @@ impl Draft {
         self.read_slab_sizes()?;
         self.check_lru()?;
         self.check_sasl()?;
+        self.check_replication()?;
         self.read_listen()?;
         Ok(self.config)
+    }
+
+    fn check_replication(&self) -> Result<(), Exit> {
+        let config = &self.config;
+        if config.replicas_ack > 0 && config.control_socket.is_none() {
+            return Err(Exit::usage("replicas_ack needs control_socket: nobody could acknowledge anything"));
+        }
+        if config.control_socket.is_some() && config.control_socket == config.unix_socket {
+            return Err(Exit::usage("control_socket and -s cannot be the same socket"));
+        }
+        Ok(())
     }
 
     fn check_napi_ids(&self) -> Result<(), Exit> {
@@ -664,6 +692,15 @@ mod tests {
             ("-o slab_automove_window=1801", 1, "slab_automove_window must be at most 1800"),
             ("-o slab_chunk_max=0", 1, "slab_chunk_max must be 1 to 1024 kilobytes"),
             ("-o watcher_logbuf_size=99999999999999999", 1, "could not parse argument to watcher_logbuf_size"),
+            ("-o control_socket", 1, "Missing control_socket argument"),
+            ("-o control_socket=", 1, "Missing control_socket argument"),
+            ("-o journal_mem=7", 1, "journal_mem must be 8 to 65536 megabytes"),
+            ("-o journal_mem=65537", 1, "journal_mem must be 8 to 65536 megabytes"),
+            ("-o journal_mem=64m", 1, "could not parse argument to journal_mem"),
+            ("-o replicas_ack=6", 1, "replicas_ack must be 0 to 5"),
+            ("-o replicas_ack=-1", 1, "could not parse argument to replicas_ack"),
+            ("-o ack_timeout=0", 1, "ack_timeout must be 1 to 3600000 milliseconds"),
+            ("-o ack_timeout=3600001", 1, "ack_timeout must be 1 to 3600000 milliseconds"),
             ("-o read_buf_mem_limit=x", 1, "could not parse argument to read_buf_mem_limit"),
         ]);
         assert_eq!(good("-o slab_automove").store.tuning.automove, 1);
@@ -699,6 +736,18 @@ mod tests {
         let sizes = |n: usize| (1..=n).map(|i| (i * 100).to_string()).collect::<Vec<_>>().join("-");
         assert_eq!(good(&format!("-o slab_sizes={}", sizes(62))).store.slab_sizes.len(), 62);
         assert_refused(&[(&format!("-o slab_sizes={}", sizes(63)), 64, "too many slab classes specified")]);
+    }
+
+    #[test]
+    fn replication_needs_its_socket() {
+        assert_refused(&[
+            ("-o replicas_ack=1", 64, "replicas_ack needs control_socket: nobody could acknowledge anything"),
+            ("-s /run/a -o control_socket=/run/a", 64, "control_socket and -s cannot be the same socket"),
+        ]);
+        let config = good("-o control_socket=/run/a,replicas_ack=2,ack_timeout=50,ack_degrade,journal_mem=8");
+        assert_eq!((config.control_socket.as_deref(), config.journal_mem), (Some("/run/a"), 8 << 20));
+        assert_eq!((config.replicas_ack, config.ack_timeout.as_millis(), config.ack_degrade), (2, 50, true));
+        assert_eq!(good("").journal_mem, 64 << 20);
     }
 
     #[test]

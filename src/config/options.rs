@@ -19,6 +19,7 @@ use super::{Binding, Draft, Exit, HashAlgorithm};
 use crate::store::Accounting;
 use std::fmt::Write;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// One option.
 #[derive(Debug)]
@@ -55,6 +56,15 @@ const MANY_THREADS: usize = 64;
 
 /// The largest `-m`, in megabytes: what `cache_memlimit` takes, too.
 const MAX_MEGABYTES: u64 = 1_000_000_000;
+
+/// `-o journal_mem` in megabytes: below, two large batches of changes would fill it; above, it is a mistyped number.
+const JOURNAL_MEGABYTES: std::ops::RangeInclusive<usize> = 8..=65536;
+
+/// The most consumers that `-o replicas_ack` and the control socket's `replicas_ack` wait for.
+pub const REPLICAS_MAX: u32 = 5;
+
+/// The longest `-o ack_timeout`, an hour: clients have long gone by then.
+const ACK_TIMEOUT_MAX_MS: u32 = 3_600_000;
 
 /// Bytes in a slab page: what `slab_chunk_max` has to divide.
 pub(super) const PAGE: usize = 1 << 20;
@@ -226,6 +236,17 @@ pub const SUBOPTIONS: &[Opt] = &[
         |d, v| set(&mut d.config.watcher_logbuf_size, scaled("watcher_logbuf_size", v, 1 << 10))),
     sub("worker_logbuf_size", Needed("<KB>"), "buffer of each worker for what is watched (default: 64)",
         |d, v| set(&mut d.config.worker_logbuf_size, scaled("worker_logbuf_size", v, 1 << 10))),
+    sub("control_socket", Needed("<file>"), "UNIX socket, for this user only, on which changes are streamed to\n\
+        twincache-sidecar (default: none)",
+        control_socket),
+    sub("journal_mem", Needed("<MB>"), "memory for changes that are not streamed yet (default: 64)",
+        |d, v| set(&mut d.config.journal_mem, journal_mem(v))),
+    sub("replicas_ack", Needed("<num>"), "answer a change when this many replicas have it (default: 0, at once)",
+        |d, v| set(&mut d.config.replicas_ack, replicas_ack(v))),
+    sub("ack_timeout", Needed("<ms>"), "how long replicas_ack waits, then it answers an error (default: 1000)",
+        |d, v| set(&mut d.config.ack_timeout, ack_timeout(v))),
+    sub("ack_degrade", Without, "no error then: answer, and wait no more until the replicas are back",
+        |d, _| put(&mut d.config.ack_degrade, true)),
     sub("modern", Without, "no effect: these are the defaults",
         |_, _| Ok(())),
     sub("no_modern", Without, "memcached 1.4's defaults: a flat LRU, nothing in the background",
@@ -575,6 +596,28 @@ fn automove_freeratio(text: &str) -> Result<f64, Exit> {
         return Ok(ratio);
     }
     Err(Exit::refuse(1, "slab_automove_freeratio must be between 0 and 1"))
+}
+
+fn control_socket(draft: &mut Draft, path: &str) -> Result<(), Exit> {
+    if path.is_empty() {
+        return Err(Exit::refuse(1, value_missing("control_socket")));
+    }
+    put(&mut draft.config.control_socket, Some(path.to_owned()))
+}
+
+fn journal_mem(text: &str) -> Result<usize, Exit> {
+    let megabytes = number("journal_mem", text)?;
+    within(megabytes, JOURNAL_MEGABYTES, "journal_mem must be 8 to 65536 megabytes").map(|n| n << 20)
+}
+
+fn replicas_ack(text: &str) -> Result<u32, Exit> {
+    within(number("replicas_ack", text)?, 0..=REPLICAS_MAX, "replicas_ack must be 0 to 5")
+}
+
+fn ack_timeout(text: &str) -> Result<Duration, Exit> {
+    let ms = number("ack_timeout", text)?;
+    let ms = within(ms, 1..=ACK_TIMEOUT_MAX_MS, "ack_timeout must be 1 to 3600000 milliseconds")?;
+    Ok(Duration::from_millis(ms.into()))
 }
 
 fn no_modern(draft: &mut Draft) {
