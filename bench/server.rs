@@ -161,6 +161,12 @@ impl Server {
         lines.iter().filter_map(pair).collect()
     }
 
+    /// Lets it count from now on.
+    pub fn reset(&self) {
+        // A server that does not answer will be noticed by the load.
+        let _ = self.ask("stats reset");
+    }
+
     /// Waits until the table of items is as large as it wants to be.
     pub fn settle(&self) {
         let end = Instant::now() + Duration::from_secs(30);

@@ -7,6 +7,7 @@
 //!
 //! Latencies are the client's, counted from when a request was due. How late the load generator itself was is
 //! noted: on a machine where others run, it has the larger part in the longest of them.
+//! What twincached measures inside itself (`stats twincache`) is noted, too: from before the warm-up on.
 //!
 //! Not here: server CPU per request of one size (`speed`).
 
@@ -150,7 +151,8 @@ fn closed_rate(scale: &Scale, program: &Program) -> Result<f64, String> {
     Ok(generator.run(Until::Seconds(scale.seconds))?.rate())
 }
 
-fn observe(scale: &Scale, load: Load) -> Result<Tally, String> {
+fn observe(scale: &Scale, server: &Server, load: Load) -> Result<Tally, String> {
+    server.reset();
     let mut generator = Generator::connect(load)?;
     generator.run(Until::Seconds(scale.warmup))?;
     generator.run(Until::Seconds(scale.time_seconds))
@@ -159,16 +161,16 @@ fn observe(scale: &Scale, load: Load) -> Result<Tally, String> {
 fn quiet(scale: &Scale, program: &Program, rate: f64) -> Result<Seen, String> {
     let items = Items::plain(scale.keys, 100);
     let server = filled(program, "2048", items)?;
-    let tally = observe(scale, Load { rate: Some(rate), ..load(server.address, items) })?;
-    Ok(Seen { tally, note: longest(&server) })
+    let tally = observe(scale, &server, Load { rate: Some(rate), ..load(server.address, items) })?;
+    Ok(Seen { tally, note: inside(&server) })
 }
 
 fn hundred_thousand(scale: &Scale, program: &Program, _rate: f64) -> Result<Seen, String> {
     let items = Items::plain(scale.keys, 100);
     let server = filled(program, "2048", items)?;
     let load = Load { rate: Some(100_000.0), get_percent: 95, ..load(server.address, items) };
-    let tally = observe(scale, load)?;
-    Ok(Seen { tally, note: longest(&server) })
+    let tally = observe(scale, &server, load)?;
+    Ok(Seen { tally, note: inside(&server) })
 }
 
 fn growing(scale: &Scale, program: &Program, rate: f64) -> Result<Seen, String> {
@@ -177,9 +179,10 @@ fn growing(scale: &Scale, program: &Program, rate: f64) -> Result<Seen, String> 
     let new = Items { first: GROWTH.0, count: GROWTH.1 - GROWTH.0, ..items };
     let feed = Feed { items: new, rate: new.count as f64 / scale.growth_seconds, batch: FEED_BATCH };
     let load = Load { rate: Some(rate / 2.0), feed: Some(feed), ..load(server.address, items) };
+    server.reset();
     let tally = Generator::connect(load)?.run(Until::Fed(scale.growth_seconds * GROWTH_PATIENCE))?;
     let count = server.stats("").get("curr_items").cloned().unwrap_or_default();
-    Ok(Seen { tally, note: format!(", {count} items at the end{}", longest(&server)) })
+    Ok(Seen { tally, note: format!(", {count} items at the end{}", inside(&server)) })
 }
 
 fn evicting(scale: &Scale, program: &Program, rate: f64) -> Result<Seen, String> {
@@ -188,15 +191,15 @@ fn evicting(scale: &Scale, program: &Program, rate: f64) -> Result<Seen, String>
     let new = Items { first: items.count, count: u64::MAX >> 1, ..items };
     let feed = Feed { items: new, rate: EVICTING_RATE, batch: FEED_BATCH };
     let recent = Items { first: 900_000, count: 100_000, ..items };
-    let before = evictions(&server);
     let load = Load { rate: Some(rate / 2.0), feed: Some(feed), ..load(server.address, recent) };
-    let tally = observe(scale, load)?;
-    let note = format!(", {} evictions{}", evictions(&server) - before, longest(&server));
+    let tally = observe(scale, &server, load)?;
+    let note = format!(", {} evictions{}", count(&server, "evictions"), inside(&server));
     Ok(Seen { tally, note })
 }
 
-fn evictions(server: &Server) -> u64 {
-    server.stats("").get("evictions").and_then(|count| count.parse().ok()).unwrap_or(0)
+/// Of the plain statistics.
+fn count(server: &Server, name: &str) -> u64 {
+    server.stats("").get(name).and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
 fn moving(scale: &Scale, program: &Program, rate: f64) -> Result<Seen, String> {
@@ -207,16 +210,11 @@ fn moving(scale: &Scale, program: &Program, rate: f64) -> Result<Seen, String> {
     let (a, b) = two_classes(&server)?;
     let commands = vec![format!("slabs reassign {a} {b}"), format!("slabs reassign {b} {a}")];
     server.ask("slabs automove 0")?;
-    let before = moved(&server);
     let nudger = Nudger::start(server.address, commands)?;
-    let tally = observe(scale, Load { rate: Some(rate), ..load(server.address, small) })?;
+    let tally = observe(scale, &server, Load { rate: Some(rate), ..load(server.address, small) })?;
     let accepted = nudger.stop();
-    let note = format!(", {} pages moved of {accepted} asked{}", moved(&server) - before, longest(&server));
+    let note = format!(", {} pages moved of {accepted} asked{}", count(&server, "slabs_moved"), inside(&server));
     Ok(Seen { tally, note })
-}
-
-fn moved(server: &Server) -> u64 {
-    server.stats("").get("slabs_moved").and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
 /// The two slab classes with the most pages.
@@ -238,16 +236,15 @@ fn crawling(scale: &Scale, program: &Program, rate: f64) -> Result<Seen, String>
     let items = Items::plain(scale.keys, 100);
     let server = filled(program, "2048", items)?;
     let nudger = Nudger::start(server.address, vec!["lru_crawler crawl all".into()])?;
-    let tally = observe(scale, Load { rate: Some(rate), ..load(server.address, items) })?;
-    let note = format!(", {} crawls{}", nudger.stop(), longest(&server));
+    let tally = observe(scale, &server, Load { rate: Some(rate), ..load(server.address, items) })?;
+    let note = format!(", {} crawls{}", nudger.stop(), inside(&server));
     Ok(Seen { tally, note })
 }
 
-/// The longest pauses that a server knows of, where it keeps them.
-fn longest(server: &Server) -> String {
-    let stats = server.stats("");
-    let kept = stats.iter().filter(|(name, _)| name.contains("longest"));
-    kept.map(|(name, value)| format!(", {name} {value}")).collect()
+/// What twincached itself knows of its pauses.
+fn inside(server: &Server) -> String {
+    let stats = server.stats("twincache");
+    stats.iter().map(|(name, value)| format!(", {name} {value}")).collect()
 }
 
 /// A thread that gives a server commands again and again.

@@ -8,8 +8,10 @@
 //!
 //! `stats reset` takes a baseline instead of writing zeros, so it needs no lock and loses no count.
 //!
-//! Not here: names on the wire and their order (`command/stats.rs`), what the store counts under its
+//! Not here: durations (`stats/turns`), names on the wire and their order (`command/stats.rs`), what the store counts under its
 //! shard locks (`store`).
+
+pub mod turns;
 
 use crate::sys;
 use std::collections::HashMap;
@@ -171,6 +173,8 @@ pub struct Registry {
     pub read_buf_bytes: AtomicU64,
     /// Prefix statistics (`stats detail`, `-D`).
     pub prefixes: Prefixes,
+    /// How long the event loops' turns take.
+    pub turns: turns::Turns,
 }
 
 impl Registry {
@@ -194,6 +198,7 @@ impl Registry {
         self.listen_disabled.store(0, Ordering::Relaxed);
         self.listen_disabled_us.store(0, Ordering::Relaxed);
         self.prefixes.clear();
+        self.turns.reset();
     }
 
     fn sum(&self) -> Totals {

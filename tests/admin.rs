@@ -195,6 +195,21 @@ fn stats_count() {
 }
 
 #[test]
+fn durations_are_measured() {
+    let server = Server::start(&[]);
+    let mut conn = server.connect();
+    assert_eq!(conn.line("stats reset"), "RESET");
+    set(&mut conn, "key", 0, 0, "value");
+    let stats: BTreeMap<String, String> = conn.stats("twincache").into_iter().collect();
+    let number = |name: &str| stats[name].parse::<u64>().unwrap();
+    assert!(number("loop_turns_served") > 0);
+    assert!(number("loop_turn_p50_us") <= number("longest_loop_turn_us"));
+    let holders = ["maintainer", "crawler", "mover", "walk"];
+    let longest = holders.map(|holder| number(&format!("longest_lock_hold_{holder}_us"))).into_iter().max();
+    assert_eq!(longest, Some(number("longest_lock_hold_us")));
+}
+
+#[test]
 fn settings_have_their_names_and_values() {
     let server = Server::start(&[]);
     let settings = server.connect().stats("settings");

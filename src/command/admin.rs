@@ -752,6 +752,20 @@ mod tests {
         assert!(!bench.shared.stats.prefixes.enabled());
     }
 
+    #[test]
+    fn durations_are_told_and_reset() {
+        let bench = Bench::new(|_| {});
+        let turns = bench.shared.stats.turns.worker();
+        turns.note(std::time::Duration::from_micros(1500), 3);
+        let told = bench.ask("stats twincache");
+        assert!(told.starts_with("STAT loop_turns_served 3\r\nSTAT loop_turn_p50_us 1500\r\n"), "{told}");
+        assert!(told.contains("STAT longest_loop_turn_us 1500\r\nSTAT longest_lock_hold_us "), "{told}");
+        bench.check(&[("stats reset", "RESET")]);
+        let told = bench.ask("stats twincache");
+        assert!(told.starts_with("STAT loop_turns_served 0\r\n"), "{told}");
+        assert!(told.contains("STAT longest_loop_turn_us 0\r\n"), "{told}");
+    }
+
     #[cfg(feature = "debug-commands")]
     #[test]
     fn debug_commands() {

@@ -9,7 +9,7 @@ use super::Context;
 use crate::VERSION;
 use crate::config::{Binding, Config};
 use crate::stats::{CONN_STATES, ConnInfo, Totals, process_times};
-use crate::store::{ClassStats, StoreStats, Tuning};
+use crate::store::{By, ClassStats, StoreStats, Tuning};
 use std::fmt::{self, Display, Write};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -21,7 +21,8 @@ const RESERVED_FDS_PER_THREAD: usize = 5;
 const TEMPORARY_TTL: u32 = 61;
 
 /// Hands every statistic of `stats <argument>` to `emit`; false when there is no such argument. `None` is plain
-/// `stats`. For the arguments that both protocols know: none, `settings`, `items`, `slabs`, `sizes`, `reset`.
+/// `stats`. For the arguments that both protocols know: none, `settings`, `items`, `slabs`, `sizes`, `reset`,
+/// and `twincache`, which memcached does not have.
 pub fn each(argument: Option<&[u8]>, context: &mut Context<'_>, emit: &mut dyn FnMut(&str, &str)) -> bool {
     let mut sheet = Sheet { emit, name: String::new(), value: String::new() };
     match argument {
@@ -30,6 +31,7 @@ pub fn each(argument: Option<&[u8]>, context: &mut Context<'_>, emit: &mut dyn F
         Some(b"items") => items(context, &mut sheet),
         Some(b"slabs") => slabs(context, &mut sheet),
         Some(b"sizes") => sizes(context, &mut sheet),
+        Some(b"twincache") => durations(context, &mut sheet),
         Some(b"reset") => reset(context),
         Some(_) => return false,
     }
@@ -441,6 +443,26 @@ fn sizes(context: &Context<'_>, sheet: &mut Sheet<'_>) {
     for (size, count) in sizes {
         sheet.row(format_args!("{size}"), count);
     }
+}
+
+/// How long anything has kept clients waiting here, in microseconds. See `stats::turns` and `store::hold`.
+fn durations(context: &Context<'_>, sheet: &mut Sheet<'_>) {
+    let turns = context.shared.stats.turns.stats();
+    let holds = context.shared.store.holds();
+    let by = [By::Maintainer, By::Crawler, By::Mover, By::Walk].map(|by| holds.longest(by));
+    let us = |duration: Duration| duration.as_micros() as u64;
+    sheet.all([
+        ("loop_turns_served", turns.served),
+        ("loop_turn_p50_us", us(turns.p50)),
+        ("loop_turn_p99_us", us(turns.p99)),
+        ("loop_turn_p999_us", us(turns.p999)),
+        ("longest_loop_turn_us", us(turns.longest)),
+        ("longest_lock_hold_us", us(by.into_iter().max().unwrap_or_default())),
+        ("longest_lock_hold_maintainer_us", us(by[0])),
+        ("longest_lock_hold_crawler_us", us(by[1])),
+        ("longest_lock_hold_mover_us", us(by[2])),
+        ("longest_lock_hold_walk_us", us(by[3])),
+    ]);
 }
 
 fn reset(context: &Context<'_>) {

@@ -3,6 +3,7 @@
 //! Each call locks one shard after the other, so a sum over shards is not one moment's, as elsewhere in `stats`.
 
 use super::background::{Background, Counts, Slice, rest};
+use super::hold::{By, Holds};
 use super::item::state;
 use super::lru::{COLD, HOT, List, TEMP, WARM};
 use super::shard::Shard;
@@ -33,7 +34,7 @@ impl Store {
             return self.core.flush.later(now, at);
         }
         if self.core.flush.now(now) {
-            self.shards().for_each(|mut shard| shard.unlink_dead(FLUSH_AT_ONCE));
+            self.hold_each(By::Walk).for_each(|mut shard| shard.unlink_dead(FLUSH_AT_ONCE));
         } else {
             (0..self.slots.len()).for_each(|index| self.unlink_all(index));
         }
@@ -41,10 +42,10 @@ impl Store {
 
     /// Unlinks a shard's items in slices. Of those that come meanwhile it may take some.
     fn unlink_all(&self, index: usize) {
-        let buckets = 1 << self.shard(index).table.buckets().ilog2();
+        let buckets = 1 << self.hold(index, By::Walk).table.buckets().ilog2();
         let (mut bucket, mut found) = (0, Vec::new());
         while bucket < buckets {
-            let mut shard = self.shard(index);
+            let mut shard = self.hold(index, By::Walk);
             let mut slice = Slice::new();
             while bucket < buckets && !slice.is_over() {
                 shard.table.visit(bucket, buckets, |id| found.push(id));
@@ -89,7 +90,7 @@ impl Store {
     /// By class, with the unused ones under 0.
     fn pages(&self) -> [u64; CLASSES] {
         let mut pages = [0; CLASSES];
-        for shard in self.shards() {
+        for shard in self.hold_each(By::Walk) {
             std::iter::zip(&mut pages, &shard.slab.classes).for_each(|(sum, class)| *sum += class.pages);
         }
         pages[0] = self.core.pool.unused();
@@ -128,7 +129,7 @@ impl Store {
     /// stats cachedump: the COLD items of one class, head first, at most `limit` (0 all) while `each` says true.
     pub fn cachedump(&self, class: u8, limit: usize, each: &mut dyn FnMut(Item<'_>) -> bool) {
         let mut left = if limit == 0 { usize::MAX } else { limit };
-        for shard in self.shards() {
+        for shard in self.hold_each(By::Walk) {
             let mut id = shard.lrus.get(usize::from(class)).map_or(0, |lru| lru.lists[COLD].head);
             while id != 0 {
                 if shard.death(id).is_none() {
@@ -156,7 +157,7 @@ impl Store {
     pub fn tune(&self, change: impl FnOnce(&mut Tuning)) {
         let mut tuning = self.tuning.lock().expect("never held across a panic");
         change(&mut tuning);
-        self.shards().for_each(|mut shard| shard.tuning = tuning.clone());
+        self.hold_each(By::Walk).for_each(|mut shard| shard.tuning = tuning.clone());
     }
 
     /// What it was built with; `memory_limit` and `tuning` in it are those of the start.
@@ -188,7 +189,7 @@ impl Store {
             ..StoreStats::default()
         };
         let mut buckets = 0;
-        for shard in self.shards() {
+        for shard in self.hold_each(By::Walk) {
             stats.bytes += shard.bytes;
             stats.curr_items += shard.table.items() as u64;
             stats.total_items += shard.total_items;
@@ -204,7 +205,7 @@ impl Store {
     /// Numbers per class, classes that hold a page or an item, ascending.
     pub fn class_stats(&self) -> Vec<ClassStats> {
         let mut sums = vec![ClassStats::default(); CLASSES];
-        for shard in self.shards() {
+        for shard in self.hold_each(By::Walk) {
             for (class, sum) in sums.iter_mut().enumerate() {
                 shard.add_class_stats(class, sum);
             }
@@ -221,17 +222,23 @@ impl Store {
     /// stats reset.
     pub fn reset_stats(&self) {
         *self.background.counts() = Counts::default();
-        for mut shard in self.shards() {
+        self.holds.reset();
+        for mut shard in self.hold_each(By::Walk) {
             shard.total_items = 0;
             shard.slab.malloc_fails = 0;
             shard.lrus.iter_mut().for_each(|lru| lru.counters = Default::default());
         }
     }
 
+    /// The longest times that shards' locks were held, since the last reset.
+    pub fn holds(&self) -> &Holds {
+        &self.holds
+    }
+
     /// stats sizes: (size rounded up to 32, items), None without `track_sizes`.
     pub fn sizes(&self) -> Option<Vec<(u64, u64)>> {
         let mut sum = std::collections::BTreeMap::new();
-        for shard in self.shards() {
+        for shard in self.hold_each(By::Walk) {
             for (&size, &items) in shard.sizes.as_ref()? {
                 *sum.entry(32 * size as u64).or_insert(0) += items;
             }
@@ -301,7 +308,7 @@ impl Dump {
                 return None;
             }
         }
-        let mut shard = self.store.shard(*index);
+        let mut shard = self.store.hold(*index, By::Walk);
         if !*open {
             shard.open_cursor(self.owner, (*list / 4) as u8, *list % 4);
             *open = true;
@@ -333,7 +340,7 @@ impl Dump {
         if *index == self.store.slots.len() {
             return None;
         }
-        let shard = self.store.shard(*index);
+        let shard = self.store.hold(*index, By::Walk);
         if *buckets == 0 {
             *buckets = 1 << shard.table.buckets().ilog2();
         }
@@ -361,7 +368,7 @@ impl Drop for Dump {
     fn drop(&mut self) {
         self.store.core.dumps.fetch_sub(1, Ordering::Relaxed);
         if let At::List { shard, open: true, .. } = self.at {
-            self.store.shard(shard).close_cursor(self.owner);
+            self.store.hold(shard, By::Walk).close_cursor(self.owner);
         }
     }
 }

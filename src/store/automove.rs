@@ -13,6 +13,7 @@
 
 use super::Store;
 use super::background::NAP_MAX;
+use super::hold::By;
 use super::lru::COLD;
 use super::mover::{Move, Source, sources};
 use super::shard::Shard;
@@ -104,7 +105,7 @@ impl Automove {
         // All are looked at each second, so that no window has gaps.
         for index in (0..shards).map(|index| (index + self.turn) % shards) {
             let windows = &mut self.windows[index * CLASSES..][..CLASSES];
-            let move_here = store.shard(index).decide(windows);
+            let move_here = store.hold(index, By::Mover).decide(windows);
             decided = decided.or(move_here.map(|(src, dst)| Move { shard: index, src, dst }));
         }
         decided
@@ -112,14 +113,14 @@ impl Automove {
 
     /// Forgets the evictions that a move itself has made, or mode 2 would move the page back.
     pub fn excuse(&mut self, store: &Store, done: Move) {
-        let evicted = store.shard(done.shard).lrus[usize::from(done.src)].counters.evicted;
+        let evicted = store.hold(done.shard, By::Mover).lrus[usize::from(done.src)].counters.evicted;
         self.windows[done.shard * CLASSES + usize::from(done.src)].evictions = evicted;
     }
 
     /// A page for a class that has evicted since the last look.
     fn eager(&mut self, store: &Store) -> Option<Move> {
         let mut needs = None;
-        for (index, shard) in store.shards().enumerate() {
+        for (index, shard) in store.hold_each(By::Mover).enumerate() {
             for (class, lru) in shard.lrus.iter().enumerate() {
                 let before = &mut self.windows[index * CLASSES + class].evictions;
                 if lru.counters.evicted > *before {

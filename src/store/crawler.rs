@@ -14,6 +14,7 @@
 //! Not here: dumps, which walk the same way (`admin`).
 
 use super::background::{NAP_MAX, Slice, rest};
+use super::hold::By;
 use super::item::state;
 use super::shard::Shard;
 use super::slab::CLASSES;
@@ -218,7 +219,7 @@ enum Part {
 impl Run {
     fn new(store: &Store, automatic: bool, mut lists: Vec<usize>) -> Run {
         let mut items = [0; LISTS];
-        for shard in store.shards() {
+        for shard in store.hold_each(By::Crawler) {
             lists.iter().for_each(|&list| items[list] += items_of(&shard, list));
         }
         lists.sort_by_key(|&list| std::cmp::Reverse((items[list], list)));
@@ -234,7 +235,7 @@ impl Run {
             self.close(store);
             return self.end_list(store, list);
         }
-        let mut shard = store.shard(self.shard);
+        let mut shard = store.hold(self.shard, By::Crawler);
         if !self.open {
             shard.open_cursor(self.owner, (list % CLASSES) as u8, list / CLASSES);
             self.open = true;
@@ -264,7 +265,7 @@ impl Run {
 
     fn close(&mut self, store: &Store) {
         if std::mem::take(&mut self.open) {
-            store.shard(self.shard).close_cursor(self.owner);
+            store.hold(self.shard, By::Crawler).close_cursor(self.owner);
         }
     }
 }

@@ -17,6 +17,7 @@
 
 use super::Store;
 use super::background::{Slice, rest};
+use super::hold::By;
 use super::item::state;
 use super::lru::{COLD, HOT, List, TEMP, WARM};
 use super::shard::Shard;
@@ -66,7 +67,7 @@ impl Maintainer {
 fn juggle(store: &Store, shard: usize, class: u8) -> usize {
     let mut moves = 0;
     loop {
-        let (made, more) = store.shard(shard).juggle(class, PASS - moves);
+        let (made, more) = store.hold(shard, By::Maintainer).juggle(class, PASS - moves);
         moves += made;
         if !more || moves == PASS {
             return moves;

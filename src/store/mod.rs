@@ -11,6 +11,7 @@
 //! slab.rs   classes, pages, chunks       table.rs  hash table
 //! item.rs   layout and sizes             arena.rs  address ranges; all unsafe code
 //! flush.rs  what flush_all has taken     check.rs  everything against everything
+//! hold.rs   how long locks are held
 //! background.rs  the thread behind it    maintainer.rs, crawler.rs, mover.rs  what it does
 //! ```
 //!
@@ -28,6 +29,7 @@ mod crawler;
 mod entry;
 mod events;
 mod flush;
+mod hold;
 mod item;
 mod lend;
 mod lru;
@@ -45,6 +47,7 @@ pub use admin::Dump;
 pub use background::Background;
 pub use entry::Locked;
 pub use events::{Event, EventMask};
+pub use hold::{By, Holds};
 pub use item::Item;
 pub use lend::{Pinned, Upload};
 
@@ -291,6 +294,7 @@ pub struct Store {
     /// For naming walks.
     next_owner: AtomicU64,
     background: background::State,
+    holds: Holds,
 }
 
 /// One shard and what can be read without its lock.
@@ -331,6 +335,7 @@ impl Store {
             crawler: AtomicBool::new(core.config.crawler),
             next_owner: AtomicU64::new(0),
             background: background::State::default(),
+            holds: Holds::default(),
             core,
         }))
     }

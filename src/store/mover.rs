@@ -18,6 +18,7 @@
 use super::arena::offset;
 use super::automove::Automove;
 use super::background::{Counts, NAP_MAX, Slice};
+use super::hold::By;
 use super::item::{Chunk, state};
 use super::lru::{COLD, HOT, TEMP, WARM};
 use super::shard::Shard;
@@ -78,7 +79,7 @@ impl Mover {
                 Next::Impossible(src, dst) => return end(store, src, dst, false),
                 Next::Move(next) if next.src == 0 => {
                     let Move { shard, src, dst } = next;
-                    return end(store, src, dst, store.shard(shard).take_unused(dst));
+                    return end(store, src, dst, store.hold(shard, By::Mover).take_unused(dst));
                 }
                 Next::Move(next) => self.job = Job::begin(store, next),
             }
@@ -128,7 +129,7 @@ fn end(store: &Store, src: u8, dst: u8, ok: bool) -> Duration {
 /// Where to do what a command asks for; no source is any class.
 fn asked(store: &Store, src: Option<u8>, dst: u8) -> Option<Move> {
     if src == Some(0) {
-        let pages = |&shard: &usize| store.shard(shard).slab.classes[usize::from(dst)].pages;
+        let pages = |&shard: &usize| store.hold(shard, By::Mover).slab.classes[usize::from(dst)].pages;
         let shard = (0..store.slots.len()).min_by_key(pages)?;
         return Some(Move { shard, src: 0, dst });
     }
@@ -186,7 +187,7 @@ impl Source {
 pub fn sources(store: &Store) -> Vec<Source> {
     let mut sources = Vec::new();
     let mut pages = [0; CLASSES];
-    for (index, shard) in store.shards().enumerate() {
+    for (index, shard) in store.hold_each(By::Mover).enumerate() {
         for class in 1..=store.largest_class() {
             if let Some(source) = shard.source(index, class) {
                 pages[usize::from(class)] += source.pages;
@@ -227,7 +228,7 @@ enum Part {
 impl Job {
     /// None when the class has no page any more.
     fn begin(store: &Store, it: Move) -> Option<Job> {
-        let mut shard = store.shard(it.shard);
+        let mut shard = store.hold(it.shard, By::Mover);
         if it.dst != 0 && shard.source(it.shard, it.src).is_some_and(|source| source.free_pages == 0) {
             // While memory is not full nobody has to go.
             shard.take_unused(it.src);
@@ -241,7 +242,7 @@ impl Job {
     }
 
     fn go_on(&mut self, store: &Store) -> Part {
-        let mut shard = store.shard(self.it.shard);
+        let mut shard = store.hold(self.it.shard, By::Mover);
         match self.phase {
             Phase::Withdraw => {
                 if shard.withdraw(&mut self.at) {

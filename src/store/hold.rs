@@ -1,0 +1,95 @@
+//! How long a shard's lock is held by those who may hold it long.
+//!
+//! ```text
+//! Store::hold(shard, By) ──> Held: the locked shard and since when ── drop ──> Holds[By], if it is the longest
+//! ```
+//!
+//! The background and the commands that walk whole shards are always measured: two looks at the clock for each of
+//! their slices. Commands on one item are not, because it would cost each of them about 50 ns; as one of them runs
+//! within a turn of its event loop, that turn's time is a bound (`stats::turns`).
+//!
+//! Not here: how long they may hold it (`background`).
+
+use super::shard::Shard;
+use super::{Slot, Store};
+use crate::stats::turns::Longest;
+use std::ops::{Deref, DerefMut};
+use std::sync::MutexGuard;
+use std::time::{Duration, Instant};
+
+/// Who holds a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The background thread's parts.
+    Maintainer,
+    Crawler,
+    Mover,
+    /// A command that walks shards: statistics, dumps, flush_all.
+    Walk,
+}
+
+/// How many there are.
+const HOLDERS: usize = By::Walk as usize + 1;
+
+/// The longest times, by who.
+#[derive(Debug, Default)]
+pub struct Holds([Longest; HOLDERS]);
+
+impl Holds {
+    /// The longest time that one of them held a lock.
+    pub fn longest(&self, by: By) -> Duration {
+        self.0[by as usize].get()
+    }
+
+    /// Forgets all.
+    pub fn reset(&self) {
+        self.0.iter().for_each(Longest::reset);
+    }
+}
+
+/// A locked shard.
+#[derive(Debug)]
+pub struct Held<'a> {
+    since: Instant,
+    longest: &'a Longest,
+    shard: MutexGuard<'a, Shard>,
+}
+
+impl Store {
+    /// Locks a shard, and notes for how long.
+    pub(super) fn hold(&self, index: usize, by: By) -> Held<'_> {
+        Held::new(&self.slots[index], &self.holds.0[by as usize])
+    }
+
+    /// Does so with every shard, one after the other.
+    pub(super) fn hold_each(&self, by: By) -> impl Iterator<Item = Held<'_>> {
+        (0..self.slots.len()).map(move |index| self.hold(index, by))
+    }
+}
+
+impl<'a> Held<'a> {
+    fn new(slot: &'a Slot, longest: &'a Longest) -> Held<'a> {
+        let shard = slot.shard.lock().expect("a shard that panicked is not used any more");
+        Held { since: Instant::now(), longest, shard }
+    }
+}
+
+impl Deref for Held<'_> {
+    type Target = Shard;
+
+    fn deref(&self) -> &Shard {
+        &self.shard
+    }
+}
+
+impl DerefMut for Held<'_> {
+    fn deref_mut(&mut self) -> &mut Shard {
+        &mut self.shard
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.longest.note(self.since.elapsed());
+    }
+}
