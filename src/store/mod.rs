@@ -11,7 +11,7 @@
 //! slab.rs   classes, pages, chunks       table.rs  hash table
 //! item.rs   layout and sizes             arena.rs  address ranges; all unsafe code
 //! flush.rs  what flush_all has taken     check.rs  everything against everything
-//! hold.rs   how long locks are held
+//! hold.rs   how long locks are held    safety.rs  which changes replicas have
 //! background.rs  the thread behind it    maintainer.rs, crawler.rs, mover.rs  what it does
 //! ```
 //!
@@ -37,6 +37,7 @@ mod maintainer;
 #[cfg(test)]
 mod model;
 mod mover;
+pub mod safety;
 mod shard;
 mod slab;
 #[cfg(test)]
@@ -50,6 +51,7 @@ pub use events::{Event, EventMask};
 pub use hold::{By, Holds};
 pub use item::Item;
 pub use lend::{Pinned, Upload};
+pub use safety::Safety;
 
 use crate::clock::Clock;
 use arena::Prefetcher;
@@ -321,6 +323,7 @@ impl Store {
             pool: PagePool::new(config.page_size, config.memory_limit),
             flush: Flush::default(),
             events: Events::default(),
+            safety: Safety::default(),
             cas: AtomicU64::new(1),
             lent: AtomicU64::new(0),
             dumps: AtomicU64::new(0),
@@ -377,6 +380,12 @@ impl Store {
     /// Whether an item of this shape is above `-I`. Pure arithmetic, no lock.
     pub fn is_too_large(&self, key_len: usize, client_flags: u32, value_len: usize) -> bool {
         self.core.sizing.total(key_len, client_flags != 0, value_len) > self.core.sizing.item_max
+    }
+
+    /// Which changes are safe to tell clients of.
+    #[inline]
+    pub fn safety(&self) -> &Safety {
+        &self.core.safety
     }
 
     /// The shard of a hash.

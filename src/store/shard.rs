@@ -18,7 +18,7 @@ use super::item::{Chunk, Item, Sizing, state};
 use super::lru::{Cursor, Lru};
 use super::slab::{CLASSES, Classes, PagePool, Slab};
 use super::table::Table;
-use super::{AllocError, Events, Hash, ItemSpec, Miss, Part, StoreConfig, Tuning};
+use super::{AllocError, Events, Hash, ItemSpec, Miss, Part, Safety, StoreConfig, Tuning};
 use crate::clock::Clock;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,6 +34,7 @@ pub struct Core {
     pub pool: PagePool,
     pub flush: Flush,
     pub events: Events,
+    pub safety: Safety,
     /// The last cas unique that was given.
     pub cas: AtomicU64,
     /// Bytes of chunks that uploads hold.

@@ -1,0 +1,223 @@
+//! Which changes are safe: confirmed by as many consumers of the journal as the operator asked for.
+//!
+//! ```text
+//!  required 0   nobody waits                                    safe = every lsn
+//!     │  ^ set_required
+//!     v  │
+//!  waiting      a reply waits until its lsn is safe             safe = lsn that `required` consumers have
+//!     │  ^ advance: they have what had been changed when it fell back
+//!     v  │ degrade: one of them took too long, and `ack_degrade` is set
+//!  degraded     nobody waits                                    safe = every lsn
+//! ```
+//!
+//! Invariant: while replies wait, `safe` only grows, except that [`Safety::set_required`] sets it anew.
+//!
+//! Not here: who has confirmed what (`journal`), the replies that wait (`net/held`).
+
+use std::cell::Cell;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// What [`Safety::safe_lsn`] says while nobody waits.
+pub const EVERYTHING: u64 = u64::MAX;
+
+thread_local! {
+    static APPENDED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The lsn of the last change that this thread has appended to the journal.
+pub fn appended() -> u64 {
+    APPENDED.get()
+}
+
+/// Notes that this thread has appended a change.
+pub fn note_appended(lsn: u64) {
+    APPENDED.set(lsn);
+}
+
+/// What replies wait for. See the module's head.
+#[derive(Debug)]
+pub struct Safety {
+    safe: AtomicU64,
+    required: AtomicU32,
+    is_degraded: AtomicBool,
+    /// Held while these change together.
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The last lsn there was when it fell back.
+    degraded_at: Option<u64>,
+    listener: Option<Listener>,
+}
+
+#[derive(Clone)]
+struct Listener(Arc<dyn Fn(u64) + Send + Sync>);
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Listener")
+    }
+}
+
+impl Default for Safety {
+    fn default() -> Safety {
+        Safety {
+            safe: AtomicU64::new(EVERYTHING),
+            required: AtomicU32::new(0),
+            is_degraded: AtomicBool::new(false),
+            state: Mutex::default(),
+        }
+    }
+}
+
+impl Safety {
+    /// Changes up to this one are safe; [`EVERYTHING`] while nobody waits.
+    #[inline]
+    pub fn safe_lsn(&self) -> u64 {
+        self.safe.load(Ordering::SeqCst)
+    }
+
+    /// Whether replies to changes wait.
+    #[inline]
+    pub fn holds(&self) -> bool {
+        self.safe.load(Ordering::Relaxed) != EVERYTHING
+    }
+
+    /// How many consumers must confirm a change; 0 is none.
+    pub fn required(&self) -> u32 {
+        self.required.load(Ordering::Relaxed)
+    }
+
+    /// Whether replies should wait and do not.
+    pub fn is_degraded(&self) -> bool {
+        self.is_degraded.load(Ordering::Relaxed)
+    }
+
+    /// How many consumers must confirm a change from now on. `acked` is what so many have.
+    pub fn set_required(&self, required: u32, acked: u64) {
+        let mut state = self.lock();
+        self.required.store(required, Ordering::Relaxed);
+        self.enter(&mut state, None, if required == 0 { EVERYTHING } else { acked });
+        tell(state, self.safe_lsn());
+    }
+
+    /// Notes that as many consumers as are required have every change up to `acked`. Ignored when it is nothing new.
+    /// Call it without the journal's lock: it wakes those who wait.
+    pub fn advance(&self, acked: u64) {
+        let mut state = self.lock();
+        match state.degraded_at {
+            _ if self.required() == 0 => return,
+            Some(at) if acked < at => return,
+            Some(_) => {
+                self.enter(&mut state, None, acked);
+                log::warn!("replicas have caught up: replies wait for {} of them again", self.required());
+            }
+            None if self.safe.fetch_max(acked, Ordering::SeqCst) >= acked => return,
+            None => {}
+        }
+        tell(state, self.safe_lsn());
+    }
+
+    /// Gives up waiting until `required` consumers have `head`, the last lsn there is.
+    pub fn degrade(&self, head: u64) {
+        let mut state = self.lock();
+        if self.required() == 0 || state.degraded_at.is_some() {
+            return;
+        }
+        self.enter(&mut state, Some(head), EVERYTHING);
+        log::warn!("replicas did not confirm in time: replies do not wait until {} have caught up", self.required());
+        tell(state, self.safe_lsn());
+    }
+
+    /// What to call, with the safe lsn, each time that more became safe. There is one listener.
+    pub fn listen(&self, listener: impl Fn(u64) + Send + Sync + 'static) {
+        self.lock().listener = Some(Listener(Arc::new(listener)));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("never held across a panic")
+    }
+
+    fn enter(&self, state: &mut State, degraded_at: Option<u64>, safe: u64) {
+        state.degraded_at = degraded_at;
+        self.is_degraded.store(degraded_at.is_some(), Ordering::Relaxed);
+        // Before the listener looks who waits; who begins to wait stores that first and then looks here.
+        self.safe.store(safe, Ordering::SeqCst);
+    }
+}
+
+/// Calls the listener outside of the lock.
+fn tell(state: MutexGuard<'_, State>, safe: u64) {
+    let listener = state.listener.clone();
+    drop(state);
+    if let Some(Listener(listen)) = listener {
+        listen(safe);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_safe_when_it_is_confirmed() {
+        let safety = Safety::default();
+        assert!(!safety.holds());
+        safety.advance(5);
+        assert_eq!(safety.safe_lsn(), EVERYTHING, "nobody is required");
+        safety.set_required(2, 3);
+        assert!(safety.holds());
+        for (acked, safe) in [(3, 3), (7, 7), (5, 7), (0, 7)] {
+            safety.advance(acked);
+            assert_eq!(safety.safe_lsn(), safe);
+        }
+        safety.set_required(3, 2);
+        assert_eq!(safety.safe_lsn(), 2, "fewer consumers have it");
+        safety.set_required(0, 9);
+        assert!(!safety.holds());
+    }
+
+    #[test]
+    fn who_falls_back_returns_when_replicas_have_caught_up() {
+        let safety = Safety::default();
+        safety.degrade(1);
+        assert!(!safety.is_degraded(), "there is nothing to fall back from");
+        safety.set_required(1, 4);
+        safety.degrade(10);
+        safety.degrade(20);
+        assert!(safety.is_degraded() && !safety.holds());
+        safety.advance(9);
+        assert!(safety.is_degraded());
+        safety.advance(10);
+        assert_eq!((safety.is_degraded(), safety.safe_lsn()), (false, 10));
+        safety.degrade(30);
+        safety.set_required(1, 10);
+        assert!(!safety.is_degraded() && safety.holds(), "the operator asks anew");
+    }
+
+    #[test]
+    fn the_listener_hears_of_what_became_safe() {
+        let heard = Arc::new(AtomicU64::new(0));
+        let safety = Safety::default();
+        let listener = heard.clone();
+        safety.listen(move |_| {
+            listener.fetch_add(1, Ordering::Relaxed);
+        });
+        let calls: [fn(&Safety); 4] = [|s| s.set_required(1, 0), |s| s.advance(3), |s| s.advance(3), |s| s.degrade(9)];
+        let counts = calls.map(|call| {
+            call(&safety);
+            heard.load(Ordering::Relaxed)
+        });
+        assert_eq!(counts, [1, 2, 2, 3]);
+    }
+
+    #[test]
+    fn appended_is_per_thread() {
+        note_appended(7);
+        std::thread::spawn(|| assert_eq!(appended(), 0)).join().expect("no panic");
+        assert_eq!(appended(), 7);
+    }
+}
