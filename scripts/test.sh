@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Every test of the project: scripts/test.sh [STAGE…]; without arguments all stages, in this order:
-#   format clippy build unit house e2e exchanges differential oracle clients features
+#   format clippy build unit house e2e exchanges differential oracle clients features instructions
 #
-# Installs what it needs where it runs as root and finds it missing (Debian's memcached and libmemcached-tools;
-# tests/clients/run.sh sees to its clients), else says in one line what it goes without. Under 15 minutes on two
+# Installs what it needs where it runs as root and finds it missing (Debian's memcached, libmemcached-tools and
+# valgrind; tests/clients/run.sh sees to its clients), else says in one line what it goes without. Under 15 minutes on two
 # cores. DIFF_SEED=n and DIFF_COMMANDS=n replay a differential run; ORACLE_DIR is where the script that made the
 # recording in tests/data lies, if it is at hand.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-readonly all=(format clippy build unit house e2e exchanges differential oracle clients features)
+readonly all=(format clippy build unit house e2e exchanges differential oracle clients features instructions)
 readonly oracle=${ORACLE_DIR:-../shared/oracle}
 readonly own_stages=(tidy exchanges differential)
 passed=0
@@ -30,7 +30,7 @@ main() {
 
 install_packages() {
     local package
-    for package in memcached libmemcached-tools; do
+    for package in memcached libmemcached-tools valgrind; do
         installed "$package" && continue
         if [[ $EUID -eq 0 ]] && command -v apt-get >/dev/null; then
             [[ -n ${updated-} ]] || apt-get update -qq >/dev/null 2>&1
@@ -125,6 +125,12 @@ stage_features() {
     local target=${CARGO_TARGET_DIR:-target}/features
     CARGO_TARGET_DIR=$target cargo test --quiet --all-features --lib -- command:: config:: &&
         CARGO_TARGET_DIR=$target cargo test --quiet --all-features --test exchanges
+}
+
+# Counts instructions per request under valgrind, of a release build. After a change that is worth what it costs:
+# cargo bench --bench instructions -- --record
+stage_instructions() {
+    cargo bench --quiet --bench instructions
 }
 
 main "$@"
