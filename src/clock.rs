@@ -30,6 +30,8 @@ pub struct Clock {
     /// `debugtime p`: `tick` changes nothing.
     paused: AtomicBool,
     started: Instant,
+    /// Unix time of the start, in milliseconds.
+    started_unix_ms: i64,
     /// Unix time of second 0 of this clock.
     epoch: i64,
 }
@@ -37,13 +39,14 @@ pub struct Clock {
 impl Clock {
     /// A clock that starts now.
     pub fn new() -> Clock {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
+        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
         Clock {
             now: AtomicU32::new(FIRST_SECOND),
             offset: AtomicI64::new(0),
             paused: AtomicBool::new(false),
             started: Instant::now(),
-            epoch: unix - i64::from(FIRST_SECOND),
+            started_unix_ms: unix_ms,
+            epoch: unix_ms / 1000 - i64::from(FIRST_SECOND),
         }
     }
 
@@ -82,6 +85,13 @@ impl Clock {
         self.epoch + i64::from(second)
     }
 
+    /// The Unix time in milliseconds as this clock goes: from the start on it takes no notice of a stepped wall clock,
+    /// so that another server can tell whether the two agree about when something expires.
+    pub fn unix_ms(&self) -> i64 {
+        let offset_ms = self.offset.load(Ordering::Relaxed).saturating_mul(1000);
+        (self.started_unix_ms + self.started.elapsed().as_millis() as i64).saturating_add(offset_ms)
+    }
+
     /// Turns the exptime of a request into `expires_at`; 0 is never.
     pub fn expires_at(&self, exptime: i64) -> u32 {
         match exptime {
@@ -117,6 +127,16 @@ mod tests {
         clock.advance(i64::MAX);
         clock.advance(i64::MAX);
         assert_eq!(clock.now(), u32::MAX);
+    }
+
+    #[test]
+    fn milliseconds_go_with_the_seconds() {
+        let clock = Clock::new();
+        let before = clock.unix_ms();
+        clock.advance(1000);
+        let (seconds, after) = (clock.unix(clock.now()), clock.unix_ms());
+        assert!(after >= before + 1_000_000);
+        assert!((after / 1000 - seconds).abs() <= 1);
     }
 
     #[test]
