@@ -3,12 +3,11 @@
 //! A number is the decimal text of the value. The result takes the old text's place when it is not longer,
 //! padded with blanks to the old length; else a new item of its exact length does.
 
-use super::output::{DIGITS_MAX, decimal};
 use super::read::{push_flag_number, push_key_and_opaque, push_key_flag, push_opaque};
 use super::{Context, Output, lookup, push_ttl, respond, respond_text, response};
 use crate::protocol::binary::{Packet, Status};
 use crate::protocol::meta::Command;
-use crate::protocol::token;
+use crate::protocol::token::{self, DIGITS_MAX, decimal};
 use crate::store::{AllocError, ClassCounter, Hash, ItemId, ItemSpec, Locked, Part};
 use crate::watch::{ItemStore, Streams};
 

@@ -7,6 +7,7 @@
 //!
 //! Invariant: `values` is in order of `at`, and no `at` is beyond the end of `bytes`.
 
+use crate::protocol::token::{DIGITS_MAX, decimal};
 use crate::store::{ItemId, Locked, Pinned};
 
 /// Values of at least this many bytes leave by reference: below it a copy costs less than keeping the item
@@ -75,23 +76,6 @@ impl Output {
     }
 }
 
-/// Digits of the largest u64.
-pub const DIGITS_MAX: usize = 20;
-
-/// The decimal digits of a number.
-#[inline]
-pub fn decimal(mut number: u64, buffer: &mut [u8; DIGITS_MAX]) -> &[u8] {
-    let mut start = DIGITS_MAX;
-    loop {
-        start -= 1;
-        buffer[start] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            return &buffer[start..];
-        }
-    }
-}
-
 /// Bytes of three numbers with a blank each, and a line end.
 const DECIMALS_MAX: usize = 3 * (DIGITS_MAX + 1) + 2;
 
@@ -135,13 +119,6 @@ impl Decimals {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn decimals() {
-        for number in [0, 7, 10, 99, 12345678909, u64::MAX] {
-            assert_eq!(decimal(number, &mut [0; DIGITS_MAX]), number.to_string().as_bytes());
-        }
-    }
 
     #[test]
     fn three_decimals() {

@@ -9,6 +9,7 @@
 
 pub mod base64;
 pub mod binary;
+pub mod change;
 pub mod meta;
 pub mod text;
 pub mod token;

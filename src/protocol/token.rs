@@ -145,6 +145,23 @@ pub fn stored_number(value: &[u8]) -> Option<u64> {
     }
 }
 
+/// Digits of the largest u64.
+pub const DIGITS_MAX: usize = 20;
+
+/// The decimal digits of a number.
+#[inline]
+pub fn decimal(mut number: u64, buffer: &mut [u8; DIGITS_MAX]) -> &[u8] {
+    let mut start = DIGITS_MAX;
+    loop {
+        start -= 1;
+        buffer[start] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return &buffer[start..];
+        }
+    }
+}
+
 fn digits(text: &[u8]) -> Option<u64> {
     let mut value: u64 = 0;
     for &byte in text {
@@ -236,6 +253,13 @@ mod tests {
         assert_eq!(c_exptime(b"-1"), Some(-1));
         assert_eq!(c_exptime(b"-9223372036854775808"), Some(0));
         assert_eq!(c_exptime(b"9223372036854775808"), None);
+    }
+
+    #[test]
+    fn decimals() {
+        for number in [0, 7, 10, 99, 12345678909, u64::MAX] {
+            assert_eq!(decimal(number, &mut [0; DIGITS_MAX]), number.to_string().as_bytes());
+        }
     }
 
     #[test]

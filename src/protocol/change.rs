@@ -1,0 +1,317 @@
+//! Changes as meta commands: how one server tells another, or memcached, what became of an item.
+//!
+//! ```text
+//! ms <key> <length> [b] [F<flags>] T<expiry> [E<cas>] q \r\n <data> \r\n     set, then its marks as below
+//! md <key> [b] q                                                          deleted
+//! mg <key> [b] T<expiry> q                                                touched
+//! mg <key> [b] q                                                          read
+//! flush_all [<time>] noreply
+//!
+//! marks   stale                 md <key> [b] I T<expiry> [E<cas>] q
+//!         stale, being renewed  …, then mg <key> [b] q, which takes the win token
+//!         fresh, being renewed  mg <key> [b] R<far> T<expiry> q: whoever asks for renewal before <far> gets the token
+//! ```
+//!
+//! Every command states how things are, none depends on how they were: sent again, or when a newer state is there
+//! already, it does no harm as long as what came later is sent later.
+//!
+//! `E` is left out for a peer that does not know it. Times are absolute, so that they mean the same whenever they
+//! arrive.
+//!
+//! Not here: parsing (`meta`), which changes there are and when they are sent.
+
+use super::KEY_MAX;
+use super::base64;
+use super::token::{DIGITS_MAX, decimal};
+
+/// Times up to this many seconds, 30 days, would be taken for relative ones.
+const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
+
+/// The latest time that a `T` or an `R` can name, in 2038.
+const FAR: i32 = i32::MAX;
+
+/// Longest key that still fits a line when it is base64.
+const BASE64_KEY_MAX: usize = KEY_MAX / 4 * 3;
+
+/// Bytes of a line without its key, with room to spare.
+const LINE: usize = 112;
+
+/// A key as it goes on a line.
+#[derive(Clone, Copy, Debug)]
+pub struct WireKey<'a> {
+    bytes: &'a [u8],
+    base64: bool,
+}
+
+impl<'a> WireKey<'a> {
+    /// A key that came base64-encoded goes so. So does one from the binary protocol that would break a line. None
+    /// for one of these that is too long for it: no meta command can name it.
+    #[inline]
+    pub fn new(bytes: &'a [u8], is_binary: bool) -> Option<WireKey<'a>> {
+        if !is_binary && !bytes.iter().any(|byte| matches!(byte, b' ' | b'\r' | b'\n' | 0)) {
+            return Some(WireKey { bytes, base64: false });
+        }
+        (bytes.len() <= BASE64_KEY_MAX).then_some(WireKey { bytes, base64: true })
+    }
+
+    /// The verb and the key.
+    #[inline]
+    fn begin(self, verb: &[u8; 3], out: &mut Vec<u8>) {
+        out.reserve(LINE + base64::ENCODED_MAX);
+        out.extend_from_slice(verb);
+        match self.base64 {
+            false => out.extend_from_slice(self.bytes),
+            true => base64::encode(self.bytes, out),
+        }
+    }
+
+    /// What says that the key is base64.
+    #[inline]
+    fn flag(self, out: &mut Vec<u8>) {
+        if self.base64 {
+            out.extend_from_slice(b" b");
+        }
+    }
+}
+
+/// A time of expiry as `T` takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expiry(i32);
+
+impl Expiry {
+    /// From Unix seconds, 0 never. What would read as relative is long past.
+    #[inline]
+    pub fn new(unix: i64) -> Expiry {
+        match unix {
+            0 => Expiry(0),
+            ..=RELATIVE_MAX => Expiry(-1),
+            _ => Expiry(i32::try_from(unix).unwrap_or(FAR)),
+        }
+    }
+
+    /// Something to expire before [`FAR`], which `R` needs: this, or a time that is put right afterwards.
+    fn before_far(self) -> Expiry {
+        if self.0 == 0 || self.0 == FAR { Expiry(FAR - 1) } else { self }
+    }
+
+    #[inline]
+    fn push(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(if self.0 < 0 { b" T-" } else { b" T" });
+        number(self.0.unsigned_abs().into(), out);
+    }
+}
+
+/// What is told of an item besides key and value.
+#[derive(Clone, Copy, Debug)]
+pub struct State {
+    /// When it expires.
+    pub expiry: Expiry,
+    /// Its cas unique, for a peer that takes it.
+    pub cas: Option<u64>,
+    /// It is stale (meta `I`).
+    pub stale: bool,
+    /// Somebody was told to renew it (meta `W`).
+    pub win: bool,
+}
+
+/// Opens a store of `len` bytes of value. They, and then [`set_end`], are to follow.
+#[inline]
+pub fn set(key: WireKey<'_>, len: usize, client_flags: u32, state: &State, out: &mut Vec<u8>) {
+    key.begin(b"ms ", out);
+    out.push(b' ');
+    number(len as u64, out);
+    key.flag(out);
+    if client_flags != 0 {
+        out.extend_from_slice(b" F");
+        number(client_flags.into(), out);
+    }
+    let fresh_win = state.win && !state.stale;
+    if fresh_win { state.expiry.before_far() } else { state.expiry }.push(out);
+    cas(state.cas, out);
+    out.extend_from_slice(b" q\r\n");
+}
+
+/// Ends a store, and sets the item's marks.
+#[inline]
+pub fn set_end(key: WireKey<'_>, state: &State, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"\r\n");
+    if state.stale {
+        stale(key, state, out);
+    } else if state.win {
+        win(key, state.expiry, out);
+    }
+}
+
+/// Sets the expiry and the marks of an item that has its value.
+pub fn marks(key: WireKey<'_>, state: &State, out: &mut Vec<u8>) {
+    if state.stale {
+        return stale(key, state, out);
+    }
+    if state.win {
+        touch(key, state.expiry.before_far(), out);
+        return win(key, state.expiry, out);
+    }
+    touch(key, state.expiry, out);
+}
+
+/// Takes an item away.
+pub fn delete(key: WireKey<'_>, out: &mut Vec<u8>) {
+    key.begin(b"md ", out);
+    key.flag(out);
+    out.extend_from_slice(b" q\r\n");
+}
+
+/// Sets an item's expiry.
+pub fn touch(key: WireKey<'_>, expiry: Expiry, out: &mut Vec<u8>) {
+    key.begin(b"mg ", out);
+    key.flag(out);
+    expiry.push(out);
+    out.extend_from_slice(b" q\r\n");
+}
+
+/// Reads an item, so that it is not the next to be evicted.
+pub fn fetch(key: WireKey<'_>, out: &mut Vec<u8>) {
+    key.begin(b"mg ", out);
+    key.flag(out);
+    out.extend_from_slice(b" q\r\n");
+}
+
+/// Takes everything away, now (0) or at a Unix time.
+pub fn flush(at: i64, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"flush_all");
+    if at > RELATIVE_MAX {
+        out.push(b' ');
+        number(i64::from(FAR).min(at) as u64, out);
+    }
+    out.extend_from_slice(b" noreply\r\n");
+}
+
+fn stale(key: WireKey<'_>, state: &State, out: &mut Vec<u8>) {
+    key.begin(b"md ", out);
+    key.flag(out);
+    out.extend_from_slice(b" I");
+    state.expiry.push(out);
+    cas(state.cas, out);
+    out.extend_from_slice(b" q\r\n");
+    if state.win {
+        fetch(key, out);
+    }
+}
+
+/// The item must expire [before far](Expiry::before_far) until then.
+fn win(key: WireKey<'_>, expiry: Expiry, out: &mut Vec<u8>) {
+    key.begin(b"mg ", out);
+    key.flag(out);
+    out.extend_from_slice(b" R");
+    number(FAR as u64, out);
+    expiry.push(out);
+    out.extend_from_slice(b" q\r\n");
+}
+
+/// An item without one (`-C`) has none to tell.
+#[inline]
+fn cas(cas: Option<u64>, out: &mut Vec<u8>) {
+    if let Some(cas) = cas.filter(|&cas| cas != 0) {
+        out.extend_from_slice(b" E");
+        number(cas, out);
+    }
+}
+
+#[inline]
+fn number(number: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(decimal(number, &mut [0; DIGITS_MAX]));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Parsed, Request, StoreHeader, meta, text};
+    use super::*;
+
+    const STATE: State = State { expiry: Expiry(0), cas: Some(7), stale: false, win: false };
+
+    /// Every command of `wire` as verb, key, and flags in their order; the length of the data stands for ms's.
+    fn read_back(mut wire: &[u8]) -> Vec<(meta::Verb, Vec<u8>, String)> {
+        let mut commands = Vec::new();
+        while !wire.is_empty() {
+            let (command, consumed) = match text::parse(wire, 0) {
+                Parsed::Request { request: Request::Meta(command), consumed } => (command, consumed),
+                Parsed::NeedBody { header: StoreHeader::Meta(command), head, body, tail } => {
+                    (command, head + body + tail)
+                }
+                other => panic!("{}: {other:?}", wire.escape_ascii()),
+            };
+            let flags: Vec<_> = command.flags.iter().map(|flag| String::from_utf8_lossy(flag)).collect();
+            commands.push((command.verb, command.key(&mut None).to_vec(), flags.join(" ")));
+            wire = &wire[consumed..];
+        }
+        commands
+    }
+
+    fn told(key: &[u8], is_binary: bool, state: State) -> Vec<(meta::Verb, Vec<u8>, String)> {
+        let key = WireKey::new(key, is_binary).expect("fits a line");
+        let mut wire = Vec::new();
+        set(key, 5, 9, &state, &mut wire);
+        wire.extend_from_slice(b"hello");
+        set_end(key, &state, &mut wire);
+        marks(key, &state, &mut wire);
+        delete(key, &mut wire);
+        fetch(key, &mut wire);
+        touch(key, state.expiry, &mut wire);
+        read_back(&wire)
+    }
+
+    fn flags(commands: &[(meta::Verb, Vec<u8>, String)]) -> Vec<&str> {
+        commands.iter().map(|(_, _, flags)| flags.as_str()).collect()
+    }
+
+    #[test]
+    fn what_is_told_is_what_is_read() {
+        use meta::Verb;
+        let plain = told(b"foo", false, STATE);
+        assert_eq!(flags(&plain), ["F9 T0 E7 q", "T0 q", "q", "q", "T0 q"]);
+        let verbs: Vec<_> = plain.iter().map(|(verb, _, _)| *verb).collect();
+        assert_eq!(verbs, [Verb::Set, Verb::Get, Verb::Delete, Verb::Get, Verb::Get]);
+        let stale = State { expiry: Expiry::new(1_800_000_000), stale: true, cas: None, ..STATE };
+        let commands = told(b"foo", true, stale);
+        let md = "b I T1800000000 q";
+        assert_eq!(flags(&commands), ["b F9 T1800000000 q", md, md, "b q", "b q", "b T1800000000 q"]);
+        assert!(commands.iter().all(|(_, key, _)| key == b"foo"));
+        let renewed = told(b"foo", false, State { win: true, cas: Some(0), ..stale });
+        let md = "I T1800000000 q";
+        assert_eq!(flags(&renewed), ["F9 T1800000000 q", md, "q", md, "q", "q", "q", "T1800000000 q"]);
+        let won = told(b"foo", false, State { win: true, ..STATE });
+        let far = "T2147483646 q";
+        assert_eq!(flags(&won)[..4], ["F9 T2147483646 E7 q", "R2147483647 T0 q", far, "R2147483647 T0 q"]);
+    }
+
+    #[test]
+    fn every_key_that_can_be_named_is() {
+        for key in [&[b'k'; 250][..], b"a\tb\x7f", b"\xff\xfe"] {
+            assert!(told(key, false, STATE).iter().all(|(_, read, flags)| read == key && !flags.contains('b')));
+        }
+        for key in [b"a b".as_slice(), b"\r", b"a\nb", b"\0", &[b' '; BASE64_KEY_MAX]] {
+            assert!(told(key, false, STATE).iter().all(|(_, read, flags)| read == key && flags.contains('b')));
+        }
+        assert!(WireKey::new(&[b' '; BASE64_KEY_MAX + 1], false).is_none());
+        let longest = [0xff; BASE64_KEY_MAX];
+        assert!(told(&longest, true, STATE).iter().all(|(_, read, _)| read == &longest));
+    }
+
+    #[test]
+    fn expiries() {
+        let times = [0, 1, -5, RELATIVE_MAX, RELATIVE_MAX + 1, 2_147_483_647, 4_000_000_000];
+        let expected = [0, -1, -1, -1, RELATIVE_MAX as i32 + 1, FAR, FAR];
+        assert_eq!(times.map(|unix| Expiry::new(unix).0), expected);
+        let mut wire = Vec::new();
+        touch(WireKey::new(b"k", false).unwrap(), Expiry::new(1), &mut wire);
+        assert_eq!(wire, b"mg k T-1 q\r\n");
+    }
+
+    #[test]
+    fn flushes() {
+        let mut wire = Vec::new();
+        flush(0, &mut wire);
+        flush(1_800_000_000, &mut wire);
+        assert_eq!(wire, b"flush_all noreply\r\nflush_all 1800000000 noreply\r\n");
+    }
+}
