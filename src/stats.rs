@@ -119,6 +119,10 @@ counters! {
     conn_yields,
     /// Connections closed for being idle.
     idle_kicks,
+    /// Replies to changes that waited for replicas.
+    replies_held,
+    /// Of those, answered with an error because it took too long.
+    replies_timed_out,
 }
 
 /// State of one open connection, for `stats conns`. Written by its worker, read by any.
@@ -171,6 +175,8 @@ pub struct Registry {
     pub not_accepting: AtomicBool,
     /// Bytes of the workers' read buffers.
     pub read_buf_bytes: AtomicU64,
+    /// Replies to changes that wait for replicas just now.
+    pub replies_waiting: AtomicU64,
     /// Prefix statistics (`stats detail`, `-D`).
     pub prefixes: Prefixes,
     /// How long the event loops' turns take.

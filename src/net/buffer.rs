@@ -3,13 +3,14 @@
 //!
 //! ```text
 //! Leftover   . . . . | g e t   a b       done bytes, then the start of a request; no memory when empty
-//! Pending    Output + Cursor             what is left of a batch's replies
+//! Pending    Output + Cursor             what is left of a batch's replies; or all of them, held (see `held`)
 //! ```
 //!
 //! Invariants: an idle connection owns neither; a [`Cursor`] never passes the end of its output.
 //!
 //! Not here: the worker's shared read buffer and shared output, which `worker` owns and lends.
 
+use super::held::{self, Ledger, Mark, Owed, Refused};
 use crate::command::Output;
 use std::io::{self, ErrorKind, IoSlice, Write};
 
@@ -88,6 +89,8 @@ pub enum Sent {
     Blocked,
     /// The peer is gone.
     Broken,
+    /// Nothing was written: it begins to wait for this change to be safe.
+    Held(Owed),
 }
 
 /// How far an [`Output`] has been written.
@@ -185,14 +188,44 @@ impl Cursor {
 pub struct Pending {
     out: Output,
     cursor: Cursor,
+    /// It waits for replicas: the marks of its replies to changes.
+    held: Option<Box<[Mark]>>,
 }
 
 impl Pending {
     /// Takes what is left of `out` from `cursor` on, and leaves `out` empty. Values that have gone are let go of.
     pub fn take(out: &mut Output, cursor: Cursor) -> Pending {
-        let mut pending = Pending { out: std::mem::take(out), cursor };
+        let mut pending = Pending { out: std::mem::take(out), cursor, held: None };
         pending.trim();
         pending
+    }
+
+    /// Takes all of `out` to hold it. The buffers of `out` and `ledger` stay where they are: batches that wait are
+    /// short, and the next one need not grow them again.
+    pub fn hold(out: &mut Output, ledger: &mut Ledger) -> Pending {
+        let held = Output { bytes: out.bytes.as_slice().to_vec(), values: std::mem::take(&mut out.values) };
+        out.bytes.clear();
+        Pending { out: held, cursor: Cursor::default(), held: Some(ledger.take_marks()) }
+    }
+
+    /// Whether it waits for replicas.
+    pub fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// How many replies to changes wait in it.
+    pub fn held_replies(&self) -> u64 {
+        self.held.as_ref().map_or(0, |marks| marks.len() as u64)
+    }
+
+    /// It waits no more.
+    pub fn release(&mut self) {
+        self.held = None;
+    }
+
+    /// It waits no more: replies to changes beyond `safe` become errors.
+    pub fn refuse(&mut self, safe: u64) -> Refused {
+        self.held.take().map_or_else(Refused::default, |marks| held::refuse(&mut self.out, &marks, safe))
     }
 
     /// Writes on.

@@ -3,8 +3,8 @@
 //! ```text
 //!   socket ── read ──> worker's buffer ── Session ──> worker's output ── write ──> socket
 //!                        │        ^                      │        ^
-//!           not a whole  v        │         not taken    v        │ room again
-//!             request   Leftover ─┘                     Pending ──┘
+//!           not a whole  v        │         not taken,  v        │ room again,
+//!             request   Leftover ─┘         or held    Pending ──┘ or released (see `held`)
 //! ```
 //!
 //! A turn is: write what is queued; run requests that are here; read; and so on until the socket has no more,
@@ -12,13 +12,14 @@
 //! turn that was cut short, in the connection's [`Leftover`].
 //!
 //! Invariants:
-//! - nothing is read and no request is run while output is stuck (`pending`);
+//! - nothing is read and no request is run while output is stuck or held (`pending`);
 //! - the worker's output is empty before and after a turn;
 //! - no memory is held by a connection that waits for a request.
 //!
 //! Not here: what the bytes of a request do to a connection (`session`), when a turn comes (`worker`).
 
 use super::buffer::{Cursor, Leftover, Pending, Sent};
+use super::held::{Ledger, Owed, Refused};
 use super::session::{Quota, Session};
 use crate::command::{Output, Shared};
 use crate::config::Binding;
@@ -57,6 +58,8 @@ pub struct Lent<'a> {
     pub now: u32,
     /// Memory that the worker's other connections hold for lines longer than [`LONG_LINE`].
     pub long_lines: usize,
+    /// What the replies of the turn must wait for. Empty between turns.
+    pub ledger: &'a mut Ledger,
 }
 
 /// How a turn ended.
@@ -64,6 +67,9 @@ pub struct Lent<'a> {
 pub enum After {
     /// Until the socket has news.
     Wait,
+    /// Until this change is safe: then [`Connection::release`], or when the deadline is over
+    /// [`Connection::give_up`], and the next turn.
+    Held(Owed),
     /// There is more to do; others first.
     Again,
     /// Close the socket.
@@ -115,6 +121,8 @@ pub struct Connection<S> {
     session: Session,
     leftover: Leftover,
     pending: Option<Box<Pending>>,
+    /// A change that is not safe yet and had no reply, or one that has gone.
+    owed: Option<Owed>,
     ready: Readiness,
 }
 
@@ -126,6 +134,7 @@ impl<S: Read + Write> Connection<S> {
             session: Session::new(info, binding, now),
             leftover: Leftover::default(),
             pending: None,
+            owed: None,
             // A new socket takes output; whether it has input, the first event tells.
             ready: Readiness { readable: false, writable: true, hangup: false },
         }
@@ -153,9 +162,35 @@ impl<S: Read + Write> Connection<S> {
         self.ready.hangup |= news.hangup;
     }
 
-    /// Whether the socket takes no more for now.
+    /// Whether there is output that cannot leave for now.
     pub fn is_stuck(&self) -> bool {
         self.pending.is_some()
+    }
+
+    /// Whether that is because it waits for replicas.
+    pub fn is_held(&self) -> bool {
+        self.pending.as_ref().is_some_and(|pending| pending.is_held())
+    }
+
+    /// How many replies to changes wait for replicas.
+    pub fn held_replies(&self) -> u64 {
+        self.pending.as_ref().map_or(0, |pending| pending.held_replies())
+    }
+
+    /// Lets output go that was held.
+    pub fn release(&mut self) {
+        if let Some(pending) = &mut self.pending {
+            pending.release();
+        }
+    }
+
+    /// Lets output go that was held for too long: replies to changes beyond `safe` become errors.
+    pub fn give_up(&mut self, safe: u64) -> Refused {
+        let refused = self.pending.as_mut().map_or_else(Refused::default, |pending| pending.refuse(safe));
+        if refused.cuts_get {
+            self.session.cut_get();
+        }
+        refused
     }
 
     /// Memory held for a line, if that is a long one.
@@ -171,6 +206,16 @@ impl<S: Read + Write> Connection<S> {
 
     /// Does what can be done now. `buffer` is the worker's, of [`READ_BUFFER`] bytes.
     pub fn turn(&mut self, buffer: &mut [u8], lent: &mut Lent<'_>) -> After {
+        if !lent.ledger.is_on() {
+            return self.run_turn(buffer, lent);
+        }
+        lent.ledger.open(self.owed.take());
+        let after = self.run_turn(buffer, lent);
+        self.owed = lent.ledger.close();
+        after
+    }
+
+    fn run_turn(&mut self, buffer: &mut [u8], lent: &mut Lent<'_>) -> After {
         self.session.begin_turn();
         let mut quota = Quota { requests: lent.shared.config.reqs_per_event.max(1), bytes: TURN_BYTES };
         let after = loop {
@@ -178,6 +223,7 @@ impl<S: Read + Write> Connection<S> {
                 Sent::All => {}
                 Sent::Blocked => break After::Wait,
                 Sent::Broken => break After::Close(Reason::Error),
+                Sent::Held(owed) => break After::Held(owed),
             }
             if let Some(end) = self.session.end() {
                 break end;
@@ -200,12 +246,15 @@ impl<S: Read + Write> Connection<S> {
     /// Writes what is stuck, as far as the socket takes it.
     pub fn flush_pending(&mut self, counters: &Counters) -> Sent {
         let Some(pending) = &mut self.pending else { return Sent::All };
+        if pending.is_held() {
+            return Sent::Blocked;
+        }
         let (sent, n) = pending.write(&mut self.stream);
         counters.bytes_written.add(n as u64);
         match sent {
             Sent::All => self.pending = None,
             Sent::Blocked => self.ready.writable = false,
-            Sent::Broken => {}
+            Sent::Broken | Sent::Held(_) => {}
         }
         sent
     }
@@ -230,6 +279,11 @@ impl<S: Read + Write> Connection<S> {
             }
             return sent;
         }
+        if lent.ledger.owes()
+            && let Some(owed) = self.hold(lent)
+        {
+            return Sent::Held(owed);
+        }
         if lent.out.is_empty() {
             return Sent::All;
         }
@@ -244,6 +298,14 @@ impl<S: Read + Write> Connection<S> {
             lent.out.values.clear();
         }
         sent
+    }
+
+    /// Holds the output if it has to wait, and says for what.
+    #[cold]
+    fn hold(&mut self, lent: &mut Lent<'_>) -> Option<Owed> {
+        let owed = lent.ledger.settle(lent.shared.store.safety().safe_lsn(), lent.out)?;
+        self.pending = Some(Box::new(Pending::hold(lent.out, lent.ledger)));
+        Some(owed)
     }
 
     fn has_work(&self) -> bool {

@@ -13,6 +13,7 @@
 mod acceptor;
 mod buffer;
 mod conn;
+mod held;
 mod listen;
 mod session;
 mod stream;
@@ -85,6 +86,8 @@ impl Server {
             inboxes.push(inbox);
         }
         let wakers = inboxes.iter().map(Inbox::waker).collect();
+        let alarms: Vec<_> = inboxes.iter().map(Inbox::alarm).collect();
+        shared.store.safety().listen(move |safe| alarms.iter().for_each(|alarm| alarm.ring(safe)));
         let (acceptor, gate) = Acceptor::new(shared.clone(), stop.clone(), listeners, inboxes)?;
         // From here on a failure stops, by drop, the threads that run already.
         let mut server = Server { addresses, stop, gate, wakers, threads: Vec::new() };

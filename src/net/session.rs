@@ -17,11 +17,12 @@
 //! Not here: reading, writing and buffers (`conn`), what bytes mean (`protocol`), what requests do (`command`).
 
 use super::conn::{After, LONG_LINE, Lent, Reason};
+use super::held::{Origin, Place};
 use crate::command::{self, Context, Next, Output, Shared};
 use crate::config::Binding;
 use crate::protocol::{self, Bad, Parsed, Protocol, Request, StoreHeader};
 use crate::stats::ConnInfo;
-use crate::store::Upload;
+use crate::store::{Upload, safety};
 use crate::sys::{self, Signal};
 use crate::watch::Streams;
 use std::borrow::Cow;
@@ -262,7 +263,70 @@ impl Session {
 
     /// Runs what `input` holds and returns how many bytes are done with.
     pub fn consume(&mut self, input: &[u8], lent: &mut Lent<'_>, quota: &mut Quota) -> usize {
+        if lent.ledger.is_on() {
+            return self.consume_marking(input, lent, quota);
+        }
+        self.run_batch(input, 0, OUTPUT_HIGH, lent, quota)
+    }
+
+    /// As [`Session::consume`], and marks the replies to changes: runs one request at a time, and sees whether the
+    /// journal has grown.
+    #[cold]
+    fn consume_marking(&mut self, input: &[u8], lent: &mut Lent<'_>, quota: &mut Quota) -> usize {
         let (mut used, mut ahead) = (0, 0);
+        loop {
+            let rest = &input[used..];
+            if used >= ahead && rest.len() >= AHEAD_MIN {
+                ahead = used + self.fetch_ahead(rest, lent.shared);
+            }
+            let (origin, start, before) = (self.origin(rest), Place::end_of(lent.out), safety::appended());
+            let n = self.run_batch(rest, rest.len(), 0, lent, quota);
+            if safety::appended() != before {
+                self.mark(origin, start, lent);
+            }
+            used += n;
+            if n == 0 || lent.out.len() >= OUTPUT_HIGH {
+                return used;
+            }
+        }
+    }
+
+    /// Who asks with the request at the start of `input`, or with the one whose value is on its way.
+    fn origin(&self, input: &[u8]) -> Origin {
+        let head = if let State::Upload(uploading) = &self.state { &uploading.line } else { input };
+        let is_binary = match self.protocol {
+            Some(protocol) => protocol == Protocol::Binary,
+            None => head.first() == Some(&protocol::binary::REQUEST),
+        };
+        Origin::of(head, is_binary)
+    }
+
+    fn mark(&self, origin: Origin, start: Place, lent: &mut Lent<'_>) {
+        lent.ledger.owe(safety::appended());
+        // A value that is refused may have deleted the old one already; its reply comes when it has been swallowed.
+        if !matches!(self.state, State::Swallow(_) | State::Upload(_)) {
+            lent.ledger.mark(origin, start, matches!(self.state, State::Resume(_)), lent.out);
+        }
+    }
+
+    /// Drops what is left of a get, a part of which was refused.
+    pub fn cut_get(&mut self) {
+        if let State::Resume(Resume { line, .. }) = self.state {
+            self.state = State::Swallow(Swallow { left: line as u64, reply: Cow::Borrowed(b""), close: false });
+        }
+    }
+
+    /// Runs requests until the output has `high` bytes. What they need has been fetched ahead for the first `ahead`
+    /// bytes.
+    fn run_batch(
+        &mut self,
+        input: &[u8],
+        mut ahead: usize,
+        high: usize,
+        lent: &mut Lent<'_>,
+        quota: &mut Quota,
+    ) -> usize {
+        let mut used = 0;
         loop {
             let rest = &input[used..];
             if used >= ahead && rest.len() >= AHEAD_MIN {
@@ -280,7 +344,7 @@ impl Session {
                 Step::Flush(n) => return used + n,
                 Step::Stop => return used,
             }
-            if lent.out.len() > OUTPUT_HIGH {
+            if lent.out.len() >= high {
                 return used;
             }
         }

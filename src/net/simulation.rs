@@ -10,6 +10,7 @@
 //! at once. `TWINCACHE_SEED` replays one seed; it is printed.
 
 use super::conn::{After, Connection, Lent, READ_BUFFER, Readiness, Reason};
+use super::held::Ledger;
 use super::session::{GET_LINE_MAX, SMALL_BODY_MAX};
 use crate::clock::Clock;
 use crate::command::{Output, Shared};
@@ -126,6 +127,7 @@ struct Bench {
     connection: Connection<Pipe>,
     /// What other connections hold for long lines.
     long_lines: usize,
+    ledger: Ledger,
 }
 
 impl Bench {
@@ -147,7 +149,8 @@ impl Bench {
         let counters = shared.stats.worker();
         let connection = Connection::new(Pipe::default(), info, binding, shared.clock.now());
         let buffer = vec![0; READ_BUFFER].into();
-        Bench { shared, counters, out: Output::default(), buffer, connection, long_lines: 0 }
+        let ledger = Ledger::new(shared.config.ack_timeout);
+        Bench { shared, counters, out: Output::default(), buffer, connection, long_lines: 0, ledger }
     }
 
     fn pipe(&mut self) -> &mut Pipe {
@@ -157,7 +160,8 @@ impl Bench {
     fn turn(&mut self) -> After {
         let now = self.shared.clock.now();
         let (out, long_lines) = (&mut self.out, self.long_lines);
-        let mut lent = Lent { shared: &self.shared, counters: &self.counters, out, now, long_lines };
+        let ledger = &mut self.ledger;
+        let mut lent = Lent { shared: &self.shared, counters: &self.counters, out, now, long_lines, ledger };
         let after = self.connection.turn(&mut self.buffer, &mut lent);
         assert!(self.out.is_empty(), "a turn left output with the worker");
         after

@@ -10,7 +10,8 @@
 //!
 //! Events are edge-triggered, so a connection that stops early is remembered in the ready queue; poll does not
 //! block while that is not empty. One read buffer and one output serve all connections of the worker, one
-//! turn after the other.
+//! turn after the other. A connection whose output waits for replicas is in the queue of the held, by which the
+//! worker finds what an acknowledgement releases and what has waited for too long without looking at the others.
 //!
 //! Invariants: a connection is in the ready queue at most once; the output is empty between turns, so that
 //! nobody ever gets what was meant for another.
@@ -20,6 +21,7 @@
 use super::acceptor::{Entry, Slot};
 use super::buffer::Sent;
 use super::conn::{After, Connection, Lent, READ_BUFFER, Readiness, Reason};
+use super::held::{Alarm, Ledger, Owed, Queue};
 use super::session::OUTPUT_HIGH;
 use super::stream::Stream;
 use super::{Stop, StopMode};
@@ -27,6 +29,7 @@ use crate::command::{Output, Shared};
 use crate::config::Binding;
 use crate::stats::Counters;
 use crate::stats::turns::Durations;
+use crate::store::safety;
 use crate::watch::Streams;
 use crossbeam_channel::{Receiver, Sender};
 use mio::event::Event;
@@ -76,6 +79,7 @@ pub struct Arrival {
 pub struct Inbox {
     sender: Sender<Arrival>,
     waker: Arc<Waker>,
+    alarm: Arc<Alarm>,
 }
 
 impl Inbox {
@@ -90,6 +94,11 @@ impl Inbox {
     /// What makes the worker look at its inbox and its stop flag.
     pub fn waker(&self) -> Arc<Waker> {
         self.waker.clone()
+    }
+
+    /// What wakes the worker when a change is safe that its connections wait for.
+    pub fn alarm(&self) -> Arc<Alarm> {
+        self.alarm.clone()
     }
 
     fn wake(&self) {
@@ -115,6 +124,9 @@ pub struct Worker {
     /// Memory that connections hold for long lines, as of their last turns.
     long_lines: usize,
     sweep: Sweep,
+    ledger: Ledger,
+    held: Queue,
+    alarm: Arc<Alarm>,
 }
 
 /// The fields are dropped in this order: the entry names the descriptor that the connection closes, and the
@@ -141,8 +153,10 @@ impl Worker {
     pub fn new(shared: Arc<Shared>, stop: Arc<Stop>) -> io::Result<(Worker, Inbox)> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let alarm = Arc::new(Alarm::new(waker.clone()));
         let (sender, inbox) = crossbeam_channel::unbounded();
         shared.stats.read_buf_bytes.fetch_add(READ_BUFFER as u64, Ordering::Relaxed);
+        let ledger = Ledger::new(shared.config.ack_timeout);
         let worker = Worker {
             counters: shared.stats.worker(),
             turns: shared.stats.turns.worker(),
@@ -156,8 +170,11 @@ impl Worker {
             out: Output::default(),
             long_lines: 0,
             sweep: Sweep { due: Instant::now() + SWEEP_EVERY, at: None },
+            ledger,
+            held: Queue::default(),
+            alarm: alarm.clone(),
         };
-        Ok((worker, Inbox { sender, waker }))
+        Ok((worker, Inbox { sender, waker, alarm }))
     }
 
     /// Serves until told to stop.
@@ -173,9 +190,11 @@ impl Worker {
             }
             // Two looks at the clock a turn, about 50 ns of some microseconds at least.
             let (began, served) = (Instant::now(), events.iter().count() + self.ready.len());
+            self.ledger.begin(self.shared.store.safety(), began);
             for event in &events {
                 self.handle(event);
             }
+            self.release_held();
             self.run_ready();
             self.sweep();
             self.turns.note(began.elapsed(), served as u64);
@@ -190,7 +209,21 @@ impl Worker {
             return Some(Duration::ZERO);
         }
         let sweeps = self.shared.config.idle_timeout > 0 && !self.clients.is_empty();
-        sweeps.then(|| self.sweep.due.saturating_duration_since(Instant::now()))
+        let sweep = sweeps.then(|| self.sweep.due.saturating_duration_since(Instant::now()));
+        match self.held.first() {
+            None => sweep,
+            first => self.held_timeout(first).into_iter().chain(sweep).min(),
+        }
+    }
+
+    /// Until when to sleep at most for those who are held, with the alarm set.
+    #[cold]
+    fn held_timeout(&self, first: Option<Owed>) -> Option<Duration> {
+        self.alarm.set(first);
+        let Owed { lsn, deadline } = first?;
+        // Whoever advances it from now on sees the alarm.
+        let is_safe = self.shared.store.safety().safe_lsn() >= lsn;
+        Some(if is_safe { Duration::ZERO } else { deadline.saturating_duration_since(Instant::now()) })
     }
 
     fn handle(&mut self, event: &Event) {
@@ -225,7 +258,7 @@ impl Worker {
     /// Unix socket reports it whenever its peer has read something, which would be one wake-up per reply.
     fn ask_for_room(&mut self, key: usize) {
         let client = &mut self.clients[key];
-        if client.reports_room || !client.connection.is_stuck() {
+        if client.reports_room || !client.connection.is_stuck() || client.connection.is_held() {
             return;
         }
         client.reports_room = true;
@@ -234,6 +267,58 @@ impl Worker {
             log::error!("cannot watch a connection: {error}");
             self.close(key, Reason::Error);
         }
+    }
+
+    #[cold]
+    fn hold(&mut self, key: usize, owed: Owed) {
+        let replies = self.clients[key].connection.held_replies();
+        self.counters.replies_held.add(replies);
+        self.shared.stats.replies_waiting.fetch_add(replies, Ordering::Relaxed);
+        self.held.push(owed, key);
+    }
+
+    /// Gives those a turn whose replies wait no more.
+    fn release_held(&mut self) {
+        if !self.held.is_empty() {
+            self.release_safe();
+            self.give_up_expired();
+            self.alarm.set(None);
+        }
+    }
+
+    #[cold]
+    fn release_safe(&mut self) {
+        let safe = self.shared.store.safety().safe_lsn();
+        while let Some(key) = self.held.pop_safe(safe) {
+            self.let_go(key, Connection::release);
+        }
+    }
+
+    #[cold]
+    fn give_up_expired(&mut self) {
+        let now = Instant::now();
+        if self.held.first().is_none_or(|owed| owed.deadline > now) {
+            return;
+        }
+        let safety = self.shared.store.safety();
+        if self.shared.config.ack_degrade {
+            safety.degrade(safety::appended());
+            return self.release_safe();
+        }
+        let safe = safety.safe_lsn();
+        while let Some(key) = self.held.pop_expired(now) {
+            let refused = self.let_go(key, |connection| connection.give_up(safe));
+            self.counters.replies_timed_out.add(refused.replies);
+        }
+    }
+
+    /// Lets go of what was held of a connection that is in the queue no more, and gives it its turn.
+    fn let_go<R>(&mut self, key: usize, how: impl FnOnce(&mut Connection<Stream>) -> R) -> R {
+        let connection = &mut self.clients[key].connection;
+        self.shared.stats.replies_waiting.fetch_sub(connection.held_replies(), Ordering::Relaxed);
+        let result = how(connection);
+        self.turn(key);
+        result
     }
 
     /// Gives every connection that was in the queue one turn.
@@ -258,11 +343,13 @@ impl Worker {
             out: &mut self.out,
             now: self.shared.clock.now(),
             long_lines: self.long_lines,
+            ledger: &mut self.ledger,
         };
         let after = client.connection.turn(&mut self.buffer, &mut lent);
         self.long_lines += client.connection.long_line();
         match after {
             After::Wait => self.ask_for_room(key),
+            After::Held(owed) => self.hold(key, owed),
             After::Again => {
                 client.queued = true;
                 self.ready.push_back(key);
@@ -323,16 +410,21 @@ impl Worker {
         };
     }
 
-    /// Runs the requests that have been read, and waits a moment for those who are slow to take their replies.
+    /// Runs the requests that have been read, and waits a moment for those who are slow to take their replies and
+    /// for replicas. What is not safe then is not answered.
     fn finish(mut self) {
         let end = Instant::now() + GRACE;
         let mut events = Events::with_capacity(EVENTS);
-        while !self.ready.is_empty() && Instant::now() < end {
+        loop {
+            self.ledger.begin(self.shared.store.safety(), Instant::now());
+            self.release_held();
             self.run_ready();
-        }
-        while !self.flush_pending() {
             let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.poll.poll(&mut events, Some(left)).is_err() {
+            if left.is_zero() || (self.ready.is_empty() && self.flush_pending()) {
+                return;
+            }
+            let timeout = self.timeout().map_or(left, |timeout| timeout.min(left));
+            if self.poll.poll(&mut events, Some(timeout)).is_err() {
                 return;
             }
             for event in &events {

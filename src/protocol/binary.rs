@@ -39,6 +39,7 @@ pub enum Status {
     AuthError = 0x20,
     UnknownCommand = 0x81,
     NoMemory = 0x82,
+    NotReplicated = 0x86,
 }
 
 impl Status {
@@ -55,6 +56,7 @@ impl Status {
             Status::AuthError => b"Auth failure.",
             Status::UnknownCommand => b"Unknown command",
             Status::NoMemory => b"Out of memory allocating item",
+            Status::NotReplicated => b"Not replicated",
         }
     }
 }
