@@ -30,10 +30,20 @@ const SMALL_MAX: usize = 8192;
 /// Smallest class that can hold an item here.
 const CHUNK_MIN: usize = 48;
 
-/// Native steps: finely up to [`FINE_MAX`], where most items are, then as memcached. These give 60 classes.
-const FINE_FACTOR: f64 = 1.08;
-const FINE_MAX: usize = 1024;
+/// memcached's steps.
 const FACTOR: f64 = 1.25;
+
+/// Native steps: finely up to [`FINE_MAX`], where most items are; beyond it ever coarser, by [`COARSER`] more for each
+/// doubling. These give 63 classes. With keys of 32 bytes and values of 230 on average (`bench memory`), 0.862 of the
+/// memory is keys and values; it is 0.838 with steps of 8 % up to 1 KiB and of 25 % beyond.
+const FINE_FACTOR: f64 = 1.055;
+const FINE_MAX: usize = 1400;
+const COARSE_FACTOR: f64 = 1.2;
+const COARSER: f64 = 0.045;
+
+/// Least native step, in bytes. Every class takes a page: steps of 8 would cost more pages that are hardly used than
+/// they save in chunks.
+const STEP_MIN: usize = 16;
 
 /// Pages a shard must be able to have for the native steps: about two for each class.
 const FINE_PAGES: u64 = 128;
@@ -102,8 +112,7 @@ fn native(config: &StoreConfig, shards: usize) -> Vec<u32> {
         return stepped(first, config, |_| factor);
     }
     let pages = config.memory_limit / shards as u64 / config.page_size as u64;
-    let fine = if pages >= FINE_PAGES { FINE_FACTOR } else { FACTOR };
-    let mut sizes = stepped(first, config, |size| if size < FINE_MAX { fine } else { FACTOR });
+    let mut sizes = stepped(first, config, if pages >= FINE_PAGES { native_factor } else { |_| FACTOR });
     for size in &mut sizes {
         let per_page = config.page_size as u32 / *size;
         *size = (config.page_size as u32 / per_page) & !7;
@@ -111,6 +120,14 @@ fn native(config: &StoreConfig, shards: usize) -> Vec<u32> {
     sizes.dedup();
     sizes.retain(|&size| (size as usize) < config.slab_chunk_max);
     sizes
+}
+
+fn native_factor(size: usize) -> f64 {
+    let factor = match size {
+        ..FINE_MAX => FINE_FACTOR,
+        _ => COARSE_FACTOR + COARSER * (size as f64 / FINE_MAX as f64).log2(),
+    };
+    factor.max((size + STEP_MIN) as f64 / size as f64)
 }
 
 /// Sizes from `size` on, each the one before times `factor`, in whole numbers and rounded up to 8.
