@@ -22,6 +22,14 @@ const MEMORY_LIMIT_MAX: u64 = 1_000_000_000 << 20;
 /// Items of each shard that flush_all unlinks itself, so that a small cache is seen to be empty at once.
 const FLUSH_AT_ONCE: usize = 4096;
 
+/// What became of a flush_all.
+enum Flushed {
+    Now,
+    Later,
+    /// This second has seen too many: all items are to be unlinked.
+    ByUnlinking,
+}
+
 /// Items that a dump hands out under one lock.
 const DUMP_SLICE: usize = 100;
 
@@ -29,15 +37,25 @@ impl Store {
     /// flush_all. `at` is a second as [`crate::clock::Clock::expires_at`] gives it; 0 or one that has passed is: now,
     /// and everything stored so far. A later one replaces a pending one and leaves what was flushed flushed.
     pub fn flush_all(&self, at: u32) {
-        let now = self.core.clock.now();
-        if at > now {
-            return self.core.flush.later(now, at);
+        let flush = &self.core.flush;
+        let done = self.core.journal.flush(at, |now| match at > now {
+            true => {
+                flush.later(now, at);
+                Flushed::Later
+            }
+            false if flush.now(now) => Flushed::Now,
+            false => Flushed::ByUnlinking,
+        });
+        match done {
+            Flushed::Later => {}
+            Flushed::Now => self.unlink_dead(),
+            Flushed::ByUnlinking => (0..self.slots.len()).for_each(|index| self.unlink_all(index)),
         }
-        if self.core.flush.now(now) {
-            self.hold_each(By::Walk).for_each(|mut shard| shard.unlink_dead(FLUSH_AT_ONCE));
-        } else {
-            (0..self.slots.len()).for_each(|index| self.unlink_all(index));
-        }
+    }
+
+    /// Unlinks what is flushed, where that is soon done.
+    pub(super) fn unlink_dead(&self) {
+        self.hold_each(By::Walk).for_each(|mut shard| shard.unlink_dead(FLUSH_AT_ONCE));
     }
 
     /// Unlinks a shard's items in slices. Of those that come meanwhile it may take some.
@@ -49,7 +67,7 @@ impl Store {
             let mut slice = Slice::new();
             while bucket < buckets && !slice.is_over() {
                 shard.table.visit(bucket, buckets, |id| found.push(id));
-                found.drain(..).for_each(|id| shard.unlink_by_id(id));
+                found.drain(..).for_each(|id| shard.unlink_flushed(id));
                 bucket += 1;
             }
             drop(shard);
@@ -383,6 +401,14 @@ impl Shard {
         }
         self.window.touch(page, len);
         true
+    }
+
+    /// Unlinks an item that a flush_all takes without a cut: its journal record would not take it elsewhere.
+    fn unlink_flushed(&mut self, id: u32) {
+        if self.core.journal.enabled() {
+            self.journal_delete(id);
+        }
+        self.unlink_by_id(id);
     }
 
     /// Unlinks flushed and expired items if there are at most so many items.

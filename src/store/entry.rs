@@ -1,6 +1,10 @@
 //! A locked shard: what commands call.
+//!
+//! While the journal is on, a change is remembered here until the lock is given back, and then journalled with all
+//! else that was done to the item. Whatever could free the remembered item journals it first.
 
 use super::item::state;
+use super::journal::Change;
 use super::shard::Shard;
 use super::{AllocError, ClassCounter, Hash, Item, ItemId, ItemSpec, Miss, Part, Pinned, Store, Upload};
 use std::sync::atomic::Ordering;
@@ -12,17 +16,19 @@ pub struct Locked<'a> {
     store: &'a Arc<Store>,
     index: usize,
     shard: MutexGuard<'a, Shard>,
+    changed: Change,
 }
 
 impl<'a> Locked<'a> {
     #[inline]
     pub(super) fn new(store: &'a Arc<Store>, index: usize) -> Locked<'a> {
-        Locked { store, index, shard: store.shard(index) }
+        Locked { store, index, shard: store.shard(index), changed: Change::default() }
     }
 
     /// Finds a live item. An expired or flushed one is reclaimed on the way. Changes nothing else.
     #[inline]
     pub fn find(&mut self, key: &[u8], hash: Hash) -> Result<ItemId, Miss> {
+        self.settle();
         self.shard.find(key, hash).map(ItemId)
     }
 
@@ -37,11 +43,15 @@ impl<'a> Locked<'a> {
     #[inline]
     pub fn bump(&mut self, id: ItemId) {
         self.shard.bump(id.0);
+        if self.is_journalled() {
+            self.shard.sample_hit(id.0);
+        }
     }
 
     /// Makes an item, not yet linked, whose value is `parts` (at most 64) in order. May evict others.
     #[inline]
     pub fn create(&mut self, spec: &ItemSpec<'_>, parts: &[Part<'_>]) -> Result<ItemId, AllocError> {
+        self.settle();
         self.shard.create(spec, parts).map(ItemId)
     }
 
@@ -54,17 +64,24 @@ impl<'a> Locked<'a> {
         if slot.buckets.load(Ordering::Relaxed) != self.shard.table.buckets() {
             slot.buckets.store(self.shard.table.buckets(), Ordering::Relaxed);
         }
+        self.remember(id, Change::SET);
     }
 
     /// Puts `new` in the place of `old`, which is unlinked and freed.
     #[inline]
     pub fn replace(&mut self, old: ItemId, new: ItemId, hash: Hash, cas: Option<u64>) {
+        self.changed.forget(old.0);
         self.shard.replace(old.0, new.0, hash, cas);
+        self.remember(new, Change::SET);
     }
 
     /// Takes an item out and frees it (once no [`Pinned`] holds it).
     #[inline]
     pub fn unlink(&mut self, id: ItemId, hash: Hash) {
+        self.changed.forget(id.0);
+        if self.is_journalled() {
+            self.shard.journal_delete(id.0);
+        }
         self.shard.unlink(id.0, hash);
     }
 
@@ -88,13 +105,16 @@ impl<'a> Locked<'a> {
     pub fn set_cas(&mut self, id: ItemId, cas: u64) {
         if self.shard.core.config.cas_enabled {
             self.shard.window.header_mut(id.0).cas = cas;
+            self.shard.core.follow_cas(cas);
         }
+        self.remember(id, Change::CAS);
     }
 
     /// Sets the expiry.
     #[inline]
     pub fn set_expires_at(&mut self, id: ItemId, expires_at: u32) {
         self.shard.window.header_mut(id.0).expires_at = expires_at;
+        self.remember(id, Change::EXPIRY);
     }
 
     /// Sets the last access to now.
@@ -105,17 +125,23 @@ impl<'a> Locked<'a> {
     /// Marks stale (meta `I`) or not.
     pub fn set_stale(&mut self, id: ItemId, stale: bool) {
         self.shard.window.chunk_mut(id.0).set(state::STALE, stale);
+        self.remember(id, Change::STATE);
     }
 
     /// Notes that a client was told to recache (meta `W`).
     pub fn set_win_sent(&mut self, id: ItemId, sent: bool) {
         self.shard.window.chunk_mut(id.0).set(state::WIN_SENT, sent);
+        self.remember(id, Change::STATE);
     }
 
     /// Overwrites the value with one of the same length, in place. False when somebody reads it just now
     /// or it is in chained chunks; then nothing changed.
     pub fn overwrite(&mut self, id: ItemId, value: &[u8]) -> bool {
-        self.shard.overwrite(id.0, value)
+        let done = self.shard.overwrite(id.0, value);
+        if done {
+            self.remember(id, Change::SET);
+        }
+        done
     }
 
     /// Keeps the value where it is and as it is until the handle is dropped, outside the lock. None when too
@@ -128,5 +154,44 @@ impl<'a> Locked<'a> {
     #[inline]
     pub fn count(&mut self, id: ItemId, counter: ClassCounter) {
         self.shard.count(id.0, counter);
+    }
+
+    #[inline]
+    fn is_journalled(&self) -> bool {
+        self.shard.core.journal.enabled()
+    }
+
+    /// Notes that an item was changed.
+    #[inline]
+    fn remember(&mut self, id: ItemId, what: u8) {
+        if self.is_journalled() {
+            self.note(id, what);
+        }
+    }
+
+    #[inline(never)]
+    fn note(&mut self, id: ItemId, what: u8) {
+        if self.changed.is_of_other(id.0) {
+            self.settle();
+        }
+        // What is not linked will be changed as a whole when it is.
+        if self.shard.window.chunk(id.0).is(state::LINKED) {
+            self.changed.add(id.0, what);
+        }
+    }
+
+    /// Journals what was changed.
+    #[inline]
+    fn settle(&mut self) {
+        if let Some(change) = self.changed.take() {
+            self.shard.journal_change(change);
+        }
+    }
+}
+
+impl Drop for Locked<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.settle();
     }
 }

@@ -19,9 +19,18 @@ pub struct Flush {
     done: AtomicU64,
     /// Second of the one to come, 0 none.
     pending: AtomicU32,
+    /// No stamp that is given now is below this: the last mark, 0 none.
+    floor: AtomicU64,
+    /// Mark of the refresh that goes on, 0 none.
+    mark: AtomicU64,
+    /// From this second on it does not.
+    lapses: AtomicU32,
     /// Held while the two change.
     changing: Mutex<()>,
 }
+
+/// A refresh lapses when nobody has renewed it for so many seconds: fetched items must not grow old for ever.
+const LAPSE: u32 = 10;
 
 /// The moment of a flush_all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,9 +43,9 @@ impl Cut {
         stamp < self.0
     }
 
-    /// Stamp of an item that is accessed now.
+    /// Stamp of an item that is accessed now, but for a refresh.
     #[inline]
-    pub fn stamp(self, now: u32) -> u64 {
+    fn stamp(self, now: u32) -> u64 {
         let now = u64::from(now) << 4;
         if self.0 >> 4 == now >> 4 { self.0 } else { now }
     }
@@ -60,6 +69,51 @@ impl Flush {
             return done;
         }
         done.max(Cut(u64::from(pending) << 4))
+    }
+
+    /// Stamp of an item that is stored now.
+    #[inline]
+    pub fn stamp(&self, now: u32) -> u64 {
+        self.cut(now).stamp(now).max(self.floor.load(Ordering::Acquire))
+    }
+
+    /// Stamp of an item that is fetched now; None when it keeps what it has, because it is flushed or may be soon.
+    #[inline]
+    pub fn renewed(&self, stamp: u64, now: u32) -> Option<u64> {
+        let keeps = self.cut(now).takes(stamp) || stamp < self.mark.load(Ordering::Acquire) && self.is_refreshing(now);
+        (!keeps).then(|| self.stamp(now))
+    }
+
+    /// Begins a refresh, in place of one that goes on.
+    pub fn begin_refresh(&self, now: u32) {
+        let _changing = self.changing.lock().expect("never held across a panic");
+        self.promote(now);
+        let mark = self.next(now);
+        self.floor.store(mark, Ordering::Release);
+        self.mark.store(mark, Ordering::Release);
+        self.lapses.store(now + LAPSE, Ordering::Release);
+    }
+
+    /// Lets the refresh that goes on go on.
+    pub fn renew_refresh(&self, now: u32) {
+        if self.is_refreshing(now) {
+            self.lapses.store(now + LAPSE, Ordering::Release);
+        }
+    }
+
+    /// Flushes what was not stored since the refresh began. False when none goes on.
+    pub fn end_refresh(&self, now: u32) -> bool {
+        let _changing = self.changing.lock().expect("never held across a panic");
+        let goes_on = self.is_refreshing(now);
+        let mark = self.mark.swap(0, Ordering::AcqRel);
+        if goes_on {
+            self.done.fetch_max(mark, Ordering::AcqRel);
+        }
+        goes_on
+    }
+
+    fn is_refreshing(&self, now: u32) -> bool {
+        self.mark.load(Ordering::Acquire) != 0 && now < self.lapses.load(Ordering::Acquire)
     }
 
     /// Flushes what was stored so far. False when this second has seen too many: the caller unlinks all items.
@@ -96,13 +150,18 @@ impl Flush {
 
     /// Flushes what was stored up to this moment, if that can still be told from what comes.
     fn advance(&self, now: u32) -> bool {
-        let done = self.done.load(Ordering::Relaxed);
-        let next = (u64::from(now) << 4 | 1).max(done + 1);
+        let next = self.next(now);
         if next >> 4 != u64::from(now) {
             return false;
         }
         self.done.store(next, Ordering::Release);
         true
+    }
+
+    /// The least number above every stamp that was given, if that is not in a later second.
+    fn next(&self, now: u32) -> u64 {
+        let given = self.done.load(Ordering::Relaxed).max(self.floor.load(Ordering::Relaxed));
+        (u64::from(now) << 4 | 1).max(given + 1)
     }
 }
 

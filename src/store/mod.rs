@@ -11,7 +11,8 @@
 //! slab.rs   classes, pages, chunks       table.rs  hash table
 //! item.rs   layout and sizes             arena.rs  address ranges; all unsafe code
 //! flush.rs  what flush_all has taken     check.rs  everything against everything
-//! hold.rs   how long locks are held    safety.rs  which changes replicas have
+//! hold.rs   how long locks are held      safety.rs  which changes replicas have
+//! journal.rs  every change, in order     walk.rs  what its readers are sent
 //! background.rs  the thread behind it    maintainer.rs, crawler.rs, mover.rs  what it does
 //! ```
 //!
@@ -31,6 +32,7 @@ mod events;
 mod flush;
 mod hold;
 mod item;
+pub mod journal;
 mod lend;
 mod lru;
 mod maintainer;
@@ -43,6 +45,7 @@ mod slab;
 #[cfg(test)]
 mod stand;
 mod table;
+mod walk;
 
 pub use admin::Dump;
 pub use background::Background;
@@ -50,8 +53,10 @@ pub use entry::Locked;
 pub use events::{Event, EventMask};
 pub use hold::{By, Holds};
 pub use item::Item;
+pub use journal::Journal;
 pub use lend::{Pinned, Upload};
 pub use safety::Safety;
+pub use walk::{Feed, Step};
 
 use crate::clock::Clock;
 use arena::Prefetcher;
@@ -139,6 +144,8 @@ pub struct StoreConfig {
     pub slab_reassign: bool,
     /// `-o track_sizes`.
     pub track_sizes: bool,
+    /// Bytes of the journal, which takes them when it is first read.
+    pub journal_bytes: usize,
     /// `-o tail_repair_time`; accepted for `stats settings`, no reference can leak here.
     pub tail_repair_time: u32,
     /// What can change at run time.
@@ -215,6 +222,7 @@ impl Default for StoreConfig {
             crawler: true,
             slab_reassign: true,
             track_sizes: false,
+            journal_bytes: 64 << 20,
             tail_repair_time: 0,
             tuning: Tuning::default(),
         }
@@ -316,8 +324,11 @@ impl Store {
         let shards = shard_count(&config);
         let mut tuning = config.tuning.clone();
         tuning.segmented &= config.maintainer;
+        let journal = Journal::new(clock.clone(), config.journal_bytes, shards, first_buckets(&config, shards));
         let core = Arc::new(Core {
             clock,
+            journal,
+            follows: AtomicBool::new(false),
             sizing: Sizing::new(&config),
             classes: Classes::new(&config, shards),
             pool: PagePool::new(config.page_size, config.memory_limit),
@@ -431,8 +442,7 @@ fn reserve_slots(core: &Arc<Core>, tuning: &Tuning, shards: usize) -> std::io::R
 impl Slot {
     fn new(core: &Arc<Core>, tuning: &Tuning, shards: usize, window: usize) -> std::io::Result<Slot> {
         let config = &core.config;
-        let buckets = config.hash_power.map_or(BUCKETS, |power| 1 << u32::from(power).saturating_sub(BUCKET_POWER));
-        let table = Table::new((buckets / shards).max(1), config.hash_expand, window / WINDOW_PER_BUCKET)?;
+        let table = Table::new(first_buckets(config, shards), config.hash_expand, window / WINDOW_PER_BUCKET)?;
         let (prefetcher, buckets) = (table.prefetcher(), AtomicUsize::new(table.buckets()));
         let mut shard = Shard::new(core.clone(), tuning.clone(), window, table)?;
         // A random get of 4 million items takes 0.5 us instead of 0.75. A small cache would rather stay small.
@@ -445,6 +455,12 @@ impl Slot {
         }
         Ok(Slot { shard: Mutex::new(shard), prefetcher, buckets })
     }
+}
+
+/// Buckets of a shard's empty table.
+fn first_buckets(config: &StoreConfig, shards: usize) -> usize {
+    let buckets = config.hash_power.map_or(BUCKETS, |power| 1 << u32::from(power).saturating_sub(BUCKET_POWER));
+    (buckets / shards).max(1)
 }
 
 fn validate(config: &StoreConfig) -> Result<(), String> {

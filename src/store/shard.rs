@@ -15,6 +15,7 @@
 use super::arena::{Window, offset};
 use super::flush::Flush;
 use super::item::{Chunk, Item, Sizing, state};
+use super::journal::Journal;
 use super::lru::{Cursor, Lru};
 use super::slab::{CLASSES, Classes, PagePool, Slab};
 use super::table::Table;
@@ -22,7 +23,7 @@ use super::{AllocError, Events, Hash, ItemSpec, Miss, Part, Safety, StoreConfig,
 use crate::clock::Clock;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What all shards share.
 #[derive(Debug)]
@@ -35,6 +36,9 @@ pub struct Core {
     pub flush: Flush,
     pub events: Events,
     pub safety: Safety,
+    pub journal: Journal,
+    /// The cas counter keeps above every cas that is stored.
+    pub follows: AtomicBool,
     /// The last cas unique that was given.
     pub cas: AtomicU64,
     /// Bytes of chunks that uploads hold.
@@ -55,6 +59,20 @@ impl Core {
     #[inline]
     pub fn next_cas(&self) -> u64 {
         if self.config.cas_enabled { self.cas.fetch_add(1, Ordering::Relaxed) + 1 } else { 0 }
+    }
+
+    /// From now on an explicit cas raises the counter. memcached does not do this; a server that gets the changes of
+    /// another one must, or a cas it gives when it takes over may be one that a client already holds for an older value.
+    pub fn follow(&self) {
+        self.follows.store(true, Ordering::Relaxed);
+    }
+
+    /// Raises the cas counter to at least `cas`, if it follows.
+    #[inline]
+    pub fn follow_cas(&self, cas: u64) {
+        if self.follows.load(Ordering::Relaxed) && cas > self.cas.load(Ordering::Relaxed) {
+            self.cas.fetch_max(cas, Ordering::Relaxed);
+        }
     }
 }
 
@@ -108,6 +126,7 @@ impl Shard {
         match self.death(id) {
             None => Ok(id),
             Some(miss) => {
+                self.note_gone(id);
                 self.unlink(id, hash);
                 Err(miss)
             }
@@ -218,7 +237,16 @@ impl Shard {
 
     /// [`Shard::unlink`] for who does not know the hash.
     pub fn unlink_by_id(&mut self, id: u32) {
+        self.note_gone(id);
         self.unlink(id, self.core.hash(self.key(id)));
+    }
+
+    /// Tells the journal of an item that goes without a client's asking.
+    #[inline]
+    fn note_gone(&self, id: u32) {
+        if self.core.journal.enabled() {
+            self.journal_gone(id);
+        }
     }
 
     /// Frees a floating item unless it is pinned.
@@ -256,10 +284,9 @@ impl Shard {
     #[inline]
     pub fn set_accessed(&mut self, id: u32) {
         let now = self.core.clock.now();
-        let cut = self.core.flush.cut(now);
         let header = self.window.header_mut(id);
-        if !cut.takes(header.stamp()) {
-            header.set_stamp(cut.stamp(now));
+        if let Some(stamp) = self.core.flush.renewed(header.stamp(), now) {
+            header.set_stamp(stamp);
         }
     }
 
@@ -426,7 +453,8 @@ impl Shard {
     /// Puts an item in its list and into the sums.
     fn enlist(&mut self, id: u32, cas: Option<u64>) {
         let now = self.core.clock.now();
-        let stamp = self.core.flush.cut(now).stamp(now);
+        let stamp = self.core.flush.stamp(now);
+        self.core.follow_cas(cas.unwrap_or(0));
         let cas = match cas {
             None => self.core.next_cas(),
             Some(cas) if self.core.config.cas_enabled => cas,

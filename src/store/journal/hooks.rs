@@ -1,0 +1,138 @@
+//! From a changed item to a record: what the store's code calls under a shard's lock while the journal is on.
+
+use super::super::item::{Item, state};
+use super::super::shard::Shard;
+use super::record::{BIG, Entry, GONE, Kind, bits};
+use std::cell::Cell;
+
+/// One read hit in so many asks whether it may be journalled: the answer costs 20 ns, under the journal's lock.
+const HIT_EVERY: u32 = 64;
+
+thread_local! {
+    static HITS: Cell<u32> = const { Cell::new(0) };
+}
+
+/// What was done to one item under one lock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Change {
+    /// 0 none.
+    id: u32,
+    what: u8,
+}
+
+impl Change {
+    /// A new item, or a new value.
+    pub const SET: u8 = 1;
+    pub const EXPIRY: u8 = 2;
+    pub const CAS: u8 = 4;
+    /// Stale, or the win token.
+    pub const STATE: u8 = 8;
+
+    /// Whether it is of an item, and not of this one.
+    #[inline]
+    pub fn is_of_other(&self, id: u32) -> bool {
+        self.id != 0 && self.id != id
+    }
+
+    /// Adds to what was done to an item.
+    #[inline]
+    pub fn add(&mut self, id: u32, what: u8) {
+        *self = Change { id, what: self.what | what };
+    }
+
+    /// Forgets it, if it is of this item.
+    #[inline]
+    pub fn forget(&mut self, id: u32) {
+        if self.id == id {
+            *self = Change::default();
+        }
+    }
+
+    /// Takes it, if there is one.
+    #[inline]
+    pub fn take(&mut self) -> Option<Change> {
+        if self.id == 0 {
+            return None;
+        }
+        Some(std::mem::take(self))
+    }
+
+    /// A new cas alone is told by md `I`, and otherwise by a store.
+    fn kind(&self) -> Kind {
+        match self.what {
+            what if what & Change::SET != 0 => Kind::Set,
+            what if what & Change::STATE != 0 => Kind::State,
+            what if what & Change::CAS != 0 => Kind::Set,
+            _ => Kind::Touch,
+        }
+    }
+}
+
+impl Shard {
+    /// Journals a change of a linked item, as the item is now.
+    pub fn journal_change(&self, change: Change) {
+        let item = self.item(change.id);
+        debug_assert!(self.window.chunk(change.id).is(state::LINKED), "a change of what has gone");
+        let stamp = self.window.header(change.id).stamp();
+        self.core.journal.append(&self.core.flush, &self.entry(item, change.kind()), stamp);
+    }
+
+    /// Journals that a client deletes a linked item.
+    pub fn journal_delete(&self, id: u32) {
+        self.journal_end(id, Kind::Delete as u8, u64::MAX);
+    }
+
+    /// Journals that a linked item is evicted, or has expired.
+    pub fn journal_gone(&self, id: u32) {
+        self.journal_end(id, GONE, self.window.header(id).stamp());
+    }
+
+    /// Journals a read, now and then.
+    #[inline]
+    pub fn sample_hit(&self, id: u32) {
+        let hits = HITS.get();
+        HITS.set(hits.wrapping_add(1));
+        if hits.is_multiple_of(HIT_EVERY) {
+            self.append_hit(id);
+        }
+    }
+
+    #[cold]
+    fn append_hit(&self, id: u32) {
+        let item = self.item(id);
+        let range = self.core.journal.range(self.core.hash(item.key()));
+        self.core.journal.append_hit(&Entry::of(Kind::Hit as u8, range, item.key(), item.key_is_binary()));
+    }
+
+    #[cold]
+    fn journal_end(&self, id: u32, kind: u8, stamp: u64) {
+        let item = self.item(id);
+        let range = self.core.journal.range(self.core.hash(item.key()));
+        let entry = Entry::of(kind, range, item.key(), item.key_is_binary());
+        self.core.journal.append(&self.core.flush, &entry, stamp);
+    }
+
+    /// What is journalled of an item, and handed out by a walk.
+    #[inline]
+    pub fn entry<'a>(&self, item: Item<'a>, kind: Kind) -> Entry<'a> {
+        let expires_at = match item.expires_at() {
+            0 => 0,
+            second => self.core.clock.unix(second),
+        };
+        let (kind, value) = match item.value() {
+            _ if kind != Kind::Set => (kind, &b""[..]),
+            Some(value) if value.len() < BIG => (kind, value),
+            _ => (Kind::SetBig, &b""[..]),
+        };
+        Entry {
+            kind: kind as u8,
+            bits: bits(item.key_is_binary(), item.is_stale(), item.is_win_sent()),
+            range: self.core.journal.range(self.core.hash(item.key())),
+            client_flags: item.client_flags(),
+            expires_at,
+            cas: item.cas(),
+            key: item.key(),
+            value,
+        }
+    }
+}

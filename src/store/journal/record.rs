@@ -1,0 +1,276 @@
+//! What the journal holds of one change, as bytes.
+//!
+//! ```text
+//! record   | Head 32 | key | value | up to 8 bytes of nothing, to a multiple of 8 |
+//! Head     value length 4, kind 1, bits 1, key length 1, 0, range 4, client flags 4, expires_at 8, cas 8
+//! pad      value length 4 (of the whole pad), kind 0, …           fills the ring up to its end
+//! ```
+//!
+//! The same bytes lie in the ring, in the slices of a walk, and in what a consumer is handed; whoever sends them turns
+//! them into a protocol. `expires_at` is a Unix time, 0 never.
+
+/// Bytes before the key.
+pub const HEAD: usize = 32;
+
+/// Values from this size on are not copied into the ring: a record names the key, and what is there then is sent.
+/// It is where values leave by reference, and bounds how long an append holds the journal's lock to some 2 us.
+pub const BIG: usize = 16 << 10;
+
+/// What happened to a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Kind {
+    /// An item with its value.
+    Set = 1,
+    /// An item whose value is large: look it up, and send what is there now, or a delete.
+    SetBig,
+    /// Only `expires_at` is new.
+    Touch,
+    /// cas, `expires_at`, stale and win are as given; the value is the old one.
+    State,
+    /// A client took it away.
+    Delete,
+    /// flush_all: all keys, at the Unix time `expires_at`, 0 now.
+    Flush,
+    /// A client read it.
+    Hit,
+}
+
+/// Kind of a pad.
+pub const PAD: u8 = 0;
+/// Evicted, or found expired. Consumers never see it: it comes out as [`Kind::Delete`] or not at all.
+pub const GONE: u8 = 8;
+
+const BINARY_KEY: u8 = 1;
+const STALE: u8 = 2;
+const WIN: u8 = 4;
+
+const KINDS: [Kind; 7] = [Kind::Set, Kind::SetBig, Kind::Touch, Kind::State, Kind::Delete, Kind::Flush, Kind::Hit];
+
+/// One change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// What happened.
+    pub kind: Kind,
+    /// Raw; empty for [`Kind::Flush`].
+    pub key: &'a [u8],
+    /// The key came base64-encoded.
+    pub key_is_binary: bool,
+    /// Of [`Kind::Set`] only.
+    pub value: &'a [u8],
+    /// Of [`Kind::Set`] only.
+    pub client_flags: u32,
+    /// Unix time, 0 never.
+    pub expires_at: i64,
+    /// 0 without cas.
+    pub cas: u64,
+    /// The meta stale mark.
+    pub stale: bool,
+    /// The win token was handed out.
+    pub win: bool,
+}
+
+/// What is written of a change.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    pub kind: u8,
+    pub bits: u8,
+    pub range: u32,
+    pub client_flags: u32,
+    pub expires_at: i64,
+    pub cas: u64,
+    pub key: &'a [u8],
+    pub value: &'a [u8],
+}
+
+impl Entry<'_> {
+    /// An entry with nothing but a kind, a range and a key.
+    pub fn of(kind: u8, range: u32, key: &[u8], key_is_binary: bool) -> Entry<'_> {
+        let bits = bits(key_is_binary, false, false);
+        Entry { kind, bits, range, client_flags: 0, expires_at: 0, cas: 0, key, value: b"" }
+    }
+
+    /// Bytes it takes.
+    #[inline]
+    pub fn size(&self) -> usize {
+        (HEAD + self.key.len() + self.value.len()).next_multiple_of(8)
+    }
+
+    /// Writes it to `to`, which is as long as it is.
+    #[inline]
+    pub fn write(&self, to: &mut [u8]) {
+        let (head, rest) = to.split_first_chunk_mut::<HEAD>().expect("room for a head");
+        let first = self.value.len() as u64
+            | u64::from(self.kind) << 32
+            | u64::from(self.bits) << 40
+            | (self.key.len() as u64) << 48;
+        head[..8].copy_from_slice(&first.to_le_bytes());
+        head[8..16].copy_from_slice(&(u64::from(self.range) | u64::from(self.client_flags) << 32).to_le_bytes());
+        head[16..24].copy_from_slice(&self.expires_at.to_le_bytes());
+        head[24..].copy_from_slice(&self.cas.to_le_bytes());
+        let (key, rest) = rest.split_at_mut(self.key.len());
+        key.copy_from_slice(self.key);
+        rest[..self.value.len()].copy_from_slice(self.value);
+    }
+
+    /// Appends it to `out`.
+    pub fn push(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.resize(start + self.size(), 0);
+        self.write(&mut out[start..]);
+    }
+}
+
+/// The bits of an entry.
+#[inline]
+pub fn bits(key_is_binary: bool, stale: bool, win: bool) -> u8 {
+    u8::from(key_is_binary) * BINARY_KEY + u8::from(stale) * STALE + u8::from(win) * WIN
+}
+
+/// What is asked about a record before it is copied.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    pub kind: u8,
+    bits: u8,
+    key_len: u8,
+    value_len: u32,
+}
+
+impl Head {
+    /// The head of the record or pad at the start of `bytes`.
+    #[inline]
+    pub fn read(bytes: &[u8]) -> Head {
+        let (first, _) = bytes.split_first_chunk::<8>().expect("a head");
+        let first = u64::from_le_bytes(*first);
+        Head {
+            kind: (first >> 32) as u8,
+            bits: (first >> 40) as u8,
+            key_len: (first >> 48) as u8,
+            value_len: first as u32,
+        }
+    }
+
+    /// Bytes it takes.
+    #[inline]
+    pub fn size(&self) -> usize {
+        if self.kind == PAD {
+            return self.value_len as usize;
+        }
+        (HEAD + usize::from(self.key_len) + self.value_len as usize).next_multiple_of(8)
+    }
+
+    /// Its key; `bytes` is where it begins.
+    pub fn key<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        &bytes[HEAD..][..usize::from(self.key_len)]
+    }
+
+    /// Whether the key came base64-encoded.
+    pub fn key_is_binary(&self) -> bool {
+        self.bits & BINARY_KEY != 0
+    }
+}
+
+/// The range of the record at the start of `bytes`.
+#[inline]
+pub fn range_of(bytes: &[u8]) -> u32 {
+    u32::from_le_bytes(bytes[8..12].try_into().expect("four bytes"))
+}
+
+/// Makes a pad of `bytes`, whose length is a multiple of 8.
+pub fn write_pad(bytes: &mut [u8]) {
+    let first = bytes.len() as u64 | u64::from(PAD) << 32;
+    bytes[..8].copy_from_slice(&first.to_le_bytes());
+}
+
+/// Makes a Delete of the record at the start of `bytes`.
+pub fn make_delete(bytes: &mut [u8]) {
+    bytes[4] = Kind::Delete as u8;
+}
+
+/// The changes that [`super::super::Feed::next`] has handed out, in order.
+pub fn records(bytes: &[u8]) -> Records<'_> {
+    Records { rest: bytes }
+}
+
+/// See [`records`].
+#[derive(Clone, Debug)]
+pub struct Records<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Records<'a> {
+    /// The bytes of what was not taken yet.
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Record<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Record<'a>> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let (record, rest) = self.rest.split_at(Head::read(self.rest).size());
+        self.rest = rest;
+        Some(decode(record))
+    }
+}
+
+fn decode(bytes: &[u8]) -> Record<'_> {
+    let head = Head::read(bytes);
+    let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+    Record {
+        kind: *KINDS.get(usize::from(head.kind).wrapping_sub(1)).expect("a kind that consumers see"),
+        key: head.key(bytes),
+        key_is_binary: head.key_is_binary(),
+        value: &bytes[HEAD + usize::from(head.key_len)..][..head.value_len as usize],
+        client_flags: (number(8) >> 32) as u32,
+        expires_at: number(16) as i64,
+        cas: number(24),
+        stale: head.bits & STALE != 0,
+        win: head.bits & WIN != 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let mut bytes = Vec::new();
+        for (i, &kind) in KINDS.iter().enumerate() {
+            assert_eq!(kind as usize, i + 1);
+            let value = vec![7; if kind == Kind::Set { 1000 + i } else { 0 }];
+            let key = vec![b'k'; i * 40];
+            let entry = Entry {
+                kind: kind as u8,
+                bits: bits(i % 2 == 0, i % 3 == 0, i % 5 == 0),
+                range: 12345,
+                client_flags: u32::MAX - i as u32,
+                expires_at: -1 - i as i64,
+                cas: u64::MAX - i as u64,
+                key: &key,
+                value: &value,
+            };
+            let start = bytes.len();
+            entry.push(&mut bytes);
+            assert_eq!(bytes.len() - start, entry.size());
+            assert_eq!(
+                (range_of(&bytes[start..]), Head::read(&bytes[start..]).key(&bytes[start..])),
+                (12345, &key[..])
+            );
+            let record = records(&bytes).last().unwrap();
+            assert_eq!((record.kind, record.key, record.value), (kind, &key[..], &value[..]));
+            assert_eq!(
+                (record.client_flags, record.expires_at, record.cas),
+                (entry.client_flags, -1 - i as i64, entry.cas)
+            );
+            assert_eq!((record.key_is_binary, record.stale, record.win), (i % 2 == 0, i % 3 == 0, i % 5 == 0));
+        }
+        assert_eq!(records(&bytes).count(), KINDS.len());
+    }
+}
