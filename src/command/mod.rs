@@ -12,6 +12,7 @@
 //! must do besides is the returned [`Next`].
 
 pub mod admin;
+pub mod ahead;
 pub mod arith;
 pub mod dump;
 pub mod events;
@@ -106,7 +107,7 @@ pub fn run(request: &Request<'_>, context: &mut Context<'_>, out: &mut Output) -
 /// Starts fetching what the requests at the start of `input` will need; call it where several may be there.
 /// Returns how many bytes it has looked at.
 pub fn fetch_ahead(protocol: Protocol, input: &[u8], shared: &Shared) -> usize {
-    read::fetch_ahead(protocol, input, &shared.store)
+    ahead::fetch(protocol, input, &shared.store)
 }
 
 /// Runs a store request whose whole value and tail (for text and meta the two bytes after it) are at hand.

@@ -1,16 +1,13 @@
 //! get, gets, gat, gats, touch, mg, me, and the binary gets and touches.
 
+use super::ahead::BATCH;
 use super::output::Decimals;
 use super::{Context, Next, Output, count_prefix, lookup, push_ttl, respond, response};
-use crate::protocol::binary::{self, Packet, Status};
+use crate::protocol::binary::{Packet, Status};
 use crate::protocol::meta::Command;
-use crate::protocol::{Protocol, base64, text, token};
+use crate::protocol::{base64, text, token};
 use crate::stats::PrefixEvent;
-use crate::store::{ClassCounter, Hash, Item, ItemId, ItemSpec, Locked, Store};
-
-/// Keys of one line that are hashed and prefetched together: enough to overlap their cache misses, few enough
-/// that the first is still in the cache when its turn comes.
-const BATCH: usize = 16;
+use crate::store::{ClassCounter, Hash, Item, ItemId, ItemSpec, Locked};
 
 /// A line with many keys pauses for its output to be written when it has produced this many bytes.
 const PART: usize = 256 * 1024;
@@ -52,38 +49,6 @@ pub(super) fn get(get: &text::Get<'_>, context: &mut Context<'_>, out: &mut Outp
             return Next::More(words.rest().len());
         }
     }
-}
-
-/// Looks at the requests at the start of `input`, up to [`BATCH`] of them, and starts fetching what their keys
-/// will need: first all buckets, then all items, so that the waits overlap. Returns how many bytes that covers.
-/// It only guesses: what it cannot tell at a glance it leaves alone.
-pub(super) fn fetch_ahead(protocol: Protocol, input: &[u8], store: &Store) -> usize {
-    let mut hashes = [Hash(0); BATCH];
-    let (mut len, mut at) = (0, 0);
-    while len < BATCH
-        && let Some((key, used)) = glance(protocol, &input[at..])
-    {
-        hashes[len] = store.hash(key);
-        store.prefetch(hashes[len]);
-        len += 1;
-        at += used;
-    }
-    hashes[..len].iter().for_each(|&hash| store.prefetch_item(hash));
-    at
-}
-
-/// The key of the get at the start of `input`, and the length of its line or packet.
-fn glance(protocol: Protocol, input: &[u8]) -> Option<(&[u8], usize)> {
-    if protocol == Protocol::Binary {
-        let (header, rest) = input.split_first_chunk::<{ binary::HEADER }>()?;
-        let key = rest.get(..usize::from(header[3]))?;
-        let is_get = matches!(header[1], 0x00 | 0x09 | 0x0c | 0x0d);
-        return is_get.then_some((key, binary::HEADER + key.len()));
-    }
-    let rest = input.strip_prefix(b"get ").or_else(|| input.strip_prefix(b"mg "))?;
-    let line = memchr::memchr(b'\n', rest)?;
-    let key = rest[..line].iter().position(|&b| matches!(b, b' ' | b'\r')).unwrap_or(line);
-    Some((&rest[..key], input.len() - rest.len() + line + 1))
 }
 
 /// Answers one key of a get; the bytes that took, 0 for a miss.

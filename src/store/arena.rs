@@ -227,6 +227,20 @@ impl Window {
         sys::prefetch(at);
         sys::prefetch(at.wrapping_add(64));
     }
+
+    /// Hints the CPU to fetch a chunk's head.
+    #[inline]
+    pub fn prefetch_head(&self, id: u32) {
+        sys::prefetch(self.map.base.as_ptr().wrapping_add(offset(id)));
+    }
+
+    /// Hints the CPU to fetch the lines of an item of `len` bytes that [`Window::prefetch`] leaves out, at most
+    /// four.
+    #[inline]
+    pub fn prefetch_rest(&self, id: u32, len: usize) {
+        let at = self.map.base.as_ptr().wrapping_add(offset(id));
+        (128..len.min(384) + 64).step_by(64).for_each(|line| sys::prefetch(at.wrapping_add(line)));
+    }
 }
 
 /// The byte offset of a chunk.

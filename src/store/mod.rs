@@ -376,6 +376,14 @@ impl Store {
         }
     }
 
+    /// Hints the CPU to fetch what else a set of `hash` will touch, a little after [`Store::prefetch_item`].
+    #[inline]
+    pub fn prefetch_around(&self, hash: Hash) {
+        if let Ok(shard) = self.slots[self.shard_of(hash)].shard.try_lock() {
+            shard.table.candidates(hash, |id| shard.prefetch_around(id));
+        }
+    }
+
     /// Locks the shard of `hash`.
     #[inline]
     pub fn lock(self: &Arc<Store>, hash: Hash) -> Locked<'_> {

@@ -1,0 +1,99 @@
+//! Looking ahead: fetching into the cache what the next requests of a batch will need, before the first is run.
+//!
+//! ```text
+//! glance    "get a", "set b", "ms c" -> keys      hash them, fetch all buckets
+//! items     of each key's bucket                  fetch all items
+//! around    of each item to be set                fetch its neighbours in its LRU, and the rest of its value
+//! ```
+//!
+//! A request alone waits for each of these in turn; of a batch the waits overlap. It only guesses: what it cannot
+//! tell at a glance it leaves alone, and nothing depends on it.
+
+use crate::protocol::{Protocol, binary, token};
+use crate::store::{Hash, Store};
+
+/// Requests that are hashed and prefetched together: enough to overlap their cache misses, few enough that the first
+/// is still in the cache when its turn comes.
+pub(super) const BATCH: usize = 16;
+
+/// What a request looks like.
+struct Glance<'a> {
+    key: &'a [u8],
+    /// Bytes of the line or packet, its value included.
+    len: usize,
+    stores: bool,
+}
+
+/// Looks at the requests at the start of `input`, up to [`BATCH`] of them, and starts fetching what their keys
+/// will need. Returns how many bytes that covers. A request without another behind it is left alone.
+pub(super) fn fetch(protocol: Protocol, input: &[u8], store: &Store) -> usize {
+    let mut hashes = [(Hash(0), false); BATCH];
+    let (mut len, mut at) = (0, 0);
+    while len < BATCH
+        && let Some(glance) = glance(protocol, &input[at..])
+    {
+        if len == 0 && glance.len >= input.len() {
+            return input.len();
+        }
+        let hash = store.hash(glance.key);
+        store.prefetch(hash);
+        hashes[len] = (hash, glance.stores);
+        len += 1;
+        at = input.len().min(at + glance.len);
+    }
+    let hashes = &hashes[..len];
+    hashes.iter().for_each(|&(hash, _)| store.prefetch_item(hash));
+    hashes.iter().filter(|&&(_, stores)| stores).for_each(|&(hash, _)| store.prefetch_around(hash));
+    at
+}
+
+#[inline]
+fn glance(protocol: Protocol, input: &[u8]) -> Option<Glance<'_>> {
+    match protocol {
+        Protocol::Ascii => glance_line(input),
+        Protocol::Binary => glance_packet(input),
+    }
+}
+
+#[inline]
+fn glance_line(input: &[u8]) -> Option<Glance<'_>> {
+    let (word, stores) = match input {
+        [b'g', b'e', b't', b' ', ..] => (4, false),
+        [b's', b'e', b't', b' ', ..] => (4, true),
+        [b'm', b'g', b' ', ..] => (3, false),
+        [b'm', b's', b' ', ..] => (3, true),
+        _ => return None,
+    };
+    let rest = &input[word..];
+    let end = memchr::memchr(b'\n', rest)?;
+    let line = rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]);
+    let key = &line[..line.iter().position(|&b| b == b' ').unwrap_or(line.len())];
+    let head = word + end + 1;
+    let value = match word {
+        _ if !stores => return Some(Glance { key, len: head, stores }),
+        // ms: behind the key.
+        3 => token::strict_u32(line.get(key.len() + 1..)?.split(|&b| b == b' ').next()?)?,
+        // set: the last number of the line.
+        _ => {
+            let line = line.strip_suffix(b" noreply").unwrap_or(line);
+            token::strict_u32(&line[memchr::memrchr(b' ', line)? + 1..])?
+        }
+    };
+    Some(Glance { key, len: head + value as usize + 2, stores })
+}
+
+#[inline]
+fn glance_packet(input: &[u8]) -> Option<Glance<'_>> {
+    let (header, rest) = input.split_first_chunk::<{ binary::HEADER }>()?;
+    let stores = match header[1] {
+        // Get, GetQ, GetK, GetKQ.
+        0x00 | 0x09 | 0x0c | 0x0d => false,
+        // Set, SetQ.
+        0x01 | 0x11 => true,
+        _ => return None,
+    };
+    let body = u32::from_be_bytes([header[8], header[9], header[10], header[11]]) as usize;
+    let extras = usize::from(header[4]);
+    let key = rest.get(extras..)?.get(..u16::from_be_bytes([header[2], header[3]]).into())?;
+    Some(Glance { key, len: binary::HEADER + body, stores })
+}
