@@ -414,10 +414,10 @@ fn what_is_fetched_ahead() {
     let covered = |protocol, input: &[u8]| super::fetch_ahead(protocol, input, &server.shared);
     assert_eq!(covered(Protocol::Ascii, b"get a\r\nmg b v\r\nget \nincr c 1\r\nget d\r\n"), 20);
     let sets = b"set a 0 0 1\r\nx\r\nset b 0 0 0 noreply\n\r\nms c 2 T0\r\nxy\r\nms d 3\r\nxyz\r\nset e 0 0 -1\r\n";
-    assert_eq!(covered(Protocol::Ascii, sets), 16 + 24 + 15 + 13);
+    assert_eq!(covered(Protocol::Ascii, sets), 16 + 22 + 15 + 13);
     // Alone, with nothing behind it.
     assert_eq!(covered(Protocol::Ascii, b"set a 0 0 10\r\nxyz"), 17);
-    assert_eq!(covered(Protocol::Ascii, b"set a 0 0\r\nget b\r\n"), 0);
+    assert_eq!(covered(Protocol::Ascii, b"set a 0 0 x\r\nget b\r\n"), 0);
     assert_eq!(covered(Protocol::Ascii, b"get unfinished"), 0);
     assert_eq!(covered(Protocol::Ascii, &b"get k\n".repeat(100)), 16 * 6);
     let get = packet(0, b"", "key", "", 0);

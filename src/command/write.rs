@@ -4,9 +4,10 @@
 //! header of any protocol -> Order -> apply(order, value) -> Done { outcome, cas, len } -> reply of that protocol
 //! ```
 //!
-//! `apply` is the one place that decides what a store does to an existing or missing item. The new item is made
-//! before the old one is looked at, so that what the allocation evicts can never be an item already decided on;
-//! for append and prepend the old value is a part of the new one, and the store keeps it meanwhile.
+//! `apply` is the one place that decides what a store does to an existing or missing item. A plain set of an item
+//! that has room is done in place. Else the new item is made before the old one is looked at, so that what the
+//! allocation evicts can never be an item already decided on; for append and prepend the old value is a part of the
+//! new one, and the store keeps it meanwhile.
 
 use super::read::{push_flag_number, push_key_and_opaque, push_key_flag, push_opaque};
 use super::{Context, Output, count_prefix, lookup, respond, respond_unless_quiet, response};
@@ -195,6 +196,13 @@ fn spec<'a>(order: &Order<'a>) -> ItemSpec<'a> {
 #[inline]
 fn apply(order: &Order<'_>, value: Value<'_>, context: &Context<'_>) -> Done {
     let mut shard = context.shared.store.lock(order.hash);
+    if let Value::Bytes(bytes) = value
+        && let Some(done) = rewrite(&mut shard, order, bytes, context)
+    {
+        drop(shard);
+        context.counters.set_cmds.add(1);
+        return done;
+    }
     let new = match value {
         Value::Bytes(bytes) => shard.create(&spec(order), &[Part::Bytes(bytes)]),
         Value::Uploaded(upload) => Ok(shard.finish(upload)),
@@ -206,6 +214,18 @@ fn apply(order: &Order<'_>, value: Value<'_>, context: &Context<'_>) -> Done {
     drop(shard);
     context.counters.set_cmds.add(1);
     done
+}
+
+/// The common case: a set of an item that is there and has room, and nobody watches.
+#[inline]
+fn rewrite(shard: &mut Locked<'_>, order: &Order<'_>, value: &[u8], context: &Context<'_>) -> Option<Done> {
+    let watched = context.shared.watch.wants(Streams::FETCHERS.with(Streams::MUTATIONS));
+    if order.mode != Mode::Set || order.compare.is_some() || watched {
+        return None;
+    }
+    let id = shard.rewrite(&spec(order), order.hash, value, order.cas)?;
+    shard.count(id, ClassCounter::SetCmds);
+    Some(Done { outcome: Outcome::Stored, cas: shard.item(id).cas(), len: value.len() })
 }
 
 /// Decides what becomes of the new item, and does it.

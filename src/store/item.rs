@@ -18,7 +18,7 @@
 
 use super::arena::offset;
 use super::shard::Shard;
-use super::{Accounting, StoreConfig};
+use super::{Accounting, ItemSpec, StoreConfig};
 
 /// The head of every chunk.
 #[derive(Clone, Copy, Debug, Default)]
@@ -89,6 +89,15 @@ const CHAIN_BYTES: usize = 16;
 const MC_HEADER: usize = 48;
 const MC_CAS: usize = 8;
 const MC_LINE_END: usize = 2;
+
+impl ItemSpec<'_> {
+    /// What it says in an item's state.
+    #[inline]
+    pub(super) fn bits(&self) -> u16 {
+        let flags = if self.client_flags != 0 { state::CLIENT_FLAGS } else { 0 };
+        flags | if self.key_is_binary { state::BINARY_KEY } else { 0 }
+    }
+}
 
 impl Chunk {
     /// Whether any of the bits is set.

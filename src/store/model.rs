@@ -59,6 +59,7 @@ struct Model {
     uploads: Vec<(Upload, Expected, usize)>,
     refused: usize,
     stored: usize,
+    rewritten: usize,
 }
 
 impl Model {
@@ -77,6 +78,7 @@ impl Model {
             uploads: Vec::new(),
             refused: 0,
             stored: 0,
+            rewritten: 0,
         }
     }
 
@@ -95,6 +97,8 @@ impl Model {
         let moved = self.store.stats().slabs_moved;
         assert!(moved > 20, "only {moved} pages were moved");
         assert!(self.stored > STEPS / 20, "only {} were stored", self.stored);
+        let rewrites = self.store.core.config.maintainer;
+        assert!(!rewrites || self.rewritten > STEPS / 200, "only {} were rewritten", self.rewritten);
         assert!(self.store.core.config.evict || self.refused > 0, "memory was never full");
         assert_eq!(self.store.core.lent.load(Ordering::Relaxed), 0);
     }
@@ -212,13 +216,26 @@ impl Model {
 
     fn set(&mut self) {
         let (key, mut item) = (self.key(), self.expected());
+        if let Some(old) = self.items.get(&key)
+            && self.random.one_in(2)
+        {
+            item.value = self.random.bytes(old.value.len());
+        }
         let cas = self.random.one_in(4).then(|| self.random.next());
         let (store, hash) = (self.store.clone(), self.store.hash(&key));
         let spec = spec(&key, &item);
         let mut locked = store.lock(hash);
-        match locked.create(&spec, &[Part::Bytes(&item.value)]) {
+        let rewritten = self.random.one_in(2).then(|| locked.rewrite(&spec, hash, &item.value, cas)).flatten();
+        let new = match rewritten {
+            Some(id) => Ok(id),
+            None => locked.create(&spec, &[Part::Bytes(&item.value)]),
+        };
+        match new {
             Ok(new) => {
-                link(&mut locked, &key, hash, new, cas);
+                if rewritten.is_none() {
+                    link(&mut locked, &key, hash, new, cas);
+                }
+                self.rewritten += usize::from(rewritten.is_some());
                 (item.cas, item.accessed) = (locked.item(new).cas(), self.clock.now());
                 assert_eq!(locked.item(new).client_flags(), item.client_flags);
                 drop(locked);

@@ -117,12 +117,7 @@ impl Shard {
     /// Finds a live item; one whose time has come is unlinked.
     #[inline]
     pub fn find(&mut self, key: &[u8], hash: Hash) -> Result<u32, Miss> {
-        let window = &self.window;
-        let is_it = |id| {
-            let chunk = window.chunk(id);
-            usize::from(chunk.key_len) == key.len() && window.bytes(offset(id) + chunk.key_at(), key.len()) == key
-        };
-        let id = self.table.find(hash, is_it).ok_or(Miss::NotFound)?;
+        let id = self.locate(key, hash).ok_or(Miss::NotFound)?;
         match self.death(id) {
             None => Ok(id),
             Some(miss) => {
@@ -131,6 +126,16 @@ impl Shard {
                 Err(miss)
             }
         }
+    }
+
+    /// Finds an item, dead or alive.
+    #[inline]
+    fn locate(&self, key: &[u8], hash: Hash) -> Option<u32> {
+        let window = &self.window;
+        self.table.find(hash, |id| {
+            let chunk = window.chunk(id);
+            usize::from(chunk.key_len) == key.len() && window.bytes(offset(id) + chunk.key_at(), key.len()) == key
+        })
     }
 
     /// Hints the CPU to fetch what [`Shard::rewrite`] of an item will touch besides its first lines.
@@ -194,9 +199,7 @@ impl Shard {
         let size = if chunked { sizing.head(key_len, has_flags) } else { total };
         let id = self.alloc(self.core.classes.of(size)).ok_or(AllocError::NoMemory)?;
 
-        let mut bits = if chunked { state::CHUNKED } else { 0 };
-        bits |= if has_flags { state::CLIENT_FLAGS } else { 0 };
-        bits |= if spec.key_is_binary { state::BINARY_KEY } else { 0 };
+        let bits = spec.bits() | if chunked { state::CHUNKED } else { 0 };
         let header = self.window.header_mut(id);
         header.chunk = Chunk { state: bits, key_len: key_len as u8, len: value_len as u32, ..Chunk::default() };
         header.cas = 0;
@@ -234,6 +237,50 @@ impl Shard {
         if self.core.flush.cut(self.core.clock.now()).takes(stamp) {
             self.window.header_mut(new).set_stamp(stamp);
         }
+    }
+
+    /// Makes the live item of a key what a new one in its place would be, in the chunk that it has: that takes two
+    /// thirds of the cache lines that making, replacing and freeing take. None and no change where there is no such
+    /// item, somebody reads it, another chunk is called for, or it is not certain that one could be had for a new
+    /// item.
+    #[inline]
+    pub fn rewrite(&mut self, spec: &ItemSpec<'_>, hash: Hash, value: &[u8], cas: Option<u64>) -> Option<u32> {
+        let id = self.locate(spec.key, hash)?;
+        if !self.may_rewrite(id, spec, value.len()) {
+            return None;
+        }
+        let old_size = self.item(id).size();
+        self.remove(id, old_size);
+        self.discount(old_size);
+
+        let cas = self.cas_to_give(cas);
+        let header = self.window.header_mut(id);
+        header.chunk.state = spec.bits() | state::LINKED;
+        header.chunk.len = value.len() as u32;
+        header.cas = cas;
+        header.expires_at = spec.expires_at;
+        let at = offset(id) + header.chunk.value_at();
+        if spec.client_flags != 0 {
+            self.window.bytes_mut(at - 4, 4).copy_from_slice(&spec.client_flags.to_le_bytes());
+        }
+        self.window.bytes_mut(at, value.len()).copy_from_slice(value);
+        self.enroll(id);
+        Some(id)
+    }
+
+    fn may_rewrite(&self, id: u32, spec: &ItemSpec<'_>, value_len: usize) -> bool {
+        let Core { sizing, classes, config, .. } = &*self.core;
+        let chunk = self.window.chunk(id);
+        let size = sizing.total(spec.key.len(), spec.client_flags != 0, value_len);
+        let class = self.slab.class_of(id);
+        chunk.pins == 0
+            && !chunk.is(state::CHUNKED)
+            && size <= sizing.item_max.min(sizing.chunk_max)
+            && classes.of(size) == class
+            && self.death(id).is_none()
+            // A new chunk might be refused; in the flat LRU asking for one reclaims.
+            && (config.evict || self.slab.has_ready(class))
+            && self.tuning.segmented
     }
 
     /// Takes a linked item out and frees it, or leaves that to the last unpin.
@@ -461,19 +508,20 @@ impl Shard {
 
     /// Puts an item in its list and into the sums.
     fn enlist(&mut self, id: u32, cas: Option<u64>) {
-        let now = self.core.clock.now();
-        let stamp = self.core.flush.stamp(now);
-        self.core.follow_cas(cas.unwrap_or(0));
-        let cas = match cas {
-            None => self.core.next_cas(),
-            Some(cas) if self.core.config.cas_enabled => cas,
-            Some(_) => 0,
-        };
+        let cas = self.cas_to_give(cas);
         let header = self.window.header_mut(id);
         assert!(!header.chunk.is(state::LINKED | state::FREE | state::PIECE), "linked twice");
-        header.set_stamp(stamp);
         header.cas = cas;
         header.chunk.state |= state::LINKED;
+        self.enroll(id);
+    }
+
+    /// Enters a linked item, accessed now, in its list and in the sums.
+    #[inline]
+    fn enroll(&mut self, id: u32) {
+        let now = self.core.clock.now();
+        let stamp = self.core.flush.stamp(now);
+        self.window.header_mut(id).set_stamp(stamp);
         let size = self.item(id).size();
         self.bytes += size as u64;
         self.total_items += 1;
@@ -484,11 +532,27 @@ impl Shard {
         self.push(id, lru, size);
     }
 
+    #[inline]
+    fn cas_to_give(&self, cas: Option<u64>) -> u64 {
+        self.core.follow_cas(cas.unwrap_or(0));
+        match cas {
+            None => self.core.next_cas(),
+            Some(cas) if self.core.config.cas_enabled => cas,
+            Some(_) => 0,
+        }
+    }
+
     /// The opposite of [`Shard::enlist`].
     fn delist(&mut self, id: u32) {
         let size = self.item(id).size();
         self.remove(id, size);
         self.window.chunk_mut(id).state &= !state::LINKED;
+        self.discount(size);
+    }
+
+    /// Takes the size of an item out of the sums.
+    #[inline]
+    fn discount(&mut self, size: usize) {
         self.bytes -= size as u64;
         if let Some(sizes) = &mut self.sizes {
             let count = sizes.get_mut(&size.div_ceil(32)).expect("its size was counted");

@@ -340,6 +340,13 @@ impl Slab {
         chunks.free_count + u64::from(chunks.carve_left) + spare
     }
 
+    /// Whether a class has a chunk without another page.
+    #[inline]
+    pub fn has_ready(&self, class: u8) -> bool {
+        let chunks = &self.classes[usize::from(class)];
+        chunks.free != 0 || chunks.carve_left > 0 || !chunks.spare.is_empty()
+    }
+
     /// A chunk nobody uses; its head is stale. None when the class has none and no page may be taken.
     #[inline]
     pub fn take(&mut self, class: u8, window: &mut Window, classes: &Classes, pool: &PagePool) -> Option<u32> {
