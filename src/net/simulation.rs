@@ -20,6 +20,7 @@ use crate::store::{Store, StoreConfig};
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::time::Instant;
 
 /// Seeds per protocol in an ordinary run.
 const SEEDS: u64 = 30;
@@ -31,22 +32,22 @@ const REQUESTS: usize = 150;
 const STUCK_TURNS: usize = 10_000;
 
 #[derive(Default)]
-struct Pipe {
+pub(super) struct Pipe {
     inbound: Vec<u8>,
     /// Bytes of it that were read.
     taken: usize,
-    outbound: Vec<u8>,
+    pub(super) outbound: Vec<u8>,
     /// Bytes the peer takes before it must be asked again.
-    room: usize,
+    pub(super) room: usize,
     /// The client has closed its side.
-    is_ended: bool,
-    interrupts: bool,
+    pub(super) is_ended: bool,
+    pub(super) interrupts: bool,
     reads: usize,
     writes: usize,
 }
 
 impl Pipe {
-    fn waiting(&self) -> usize {
+    pub(super) fn waiting(&self) -> usize {
         self.inbound.len() - self.taken
     }
 
@@ -98,10 +99,10 @@ impl Write for Pipe {
 }
 
 /// splitmix64: small, and every seed gives another sequence.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -109,29 +110,31 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, n: usize) -> usize {
+    pub(super) fn below(&mut self, n: usize) -> usize {
         (self.next() % n as u64) as usize
     }
 
-    fn pick<'a>(&mut self, choices: &[&'a str]) -> &'a str {
+    pub(super) fn pick<'a>(&mut self, choices: &[&'a str]) -> &'a str {
         choices[self.below(choices.len())]
     }
 }
 
 /// A connection, its worker's belongings, and a store of its own.
-struct Bench {
-    shared: Arc<Shared>,
-    counters: Arc<Counters>,
+pub(super) struct Bench {
+    pub(super) shared: Arc<Shared>,
+    pub(super) counters: Arc<Counters>,
     out: Output,
     buffer: Box<[u8]>,
-    connection: Connection<Pipe>,
+    pub(super) connection: Connection<Pipe>,
     /// What other connections hold for long lines.
     long_lines: usize,
     ledger: Ledger,
+    /// What the worker's clock says.
+    pub(super) time: Instant,
 }
 
 impl Bench {
-    fn new(change: impl FnOnce(&mut Config)) -> Bench {
+    pub(super) fn new(change: impl FnOnce(&mut Config)) -> Bench {
         let mut config = Config::default();
         config.store = StoreConfig { memory_limit: 64 << 20, shards: Some(1), ..config.store };
         change(&mut config);
@@ -150,35 +153,45 @@ impl Bench {
         let connection = Connection::new(Pipe::default(), info, binding, shared.clock.now());
         let buffer = vec![0; READ_BUFFER].into();
         let ledger = Ledger::new(shared.config.ack_timeout);
-        Bench { shared, counters, out: Output::default(), buffer, connection, long_lines: 0, ledger }
+        Bench {
+            shared,
+            counters,
+            out: Output::default(),
+            buffer,
+            connection,
+            long_lines: 0,
+            ledger,
+            time: Instant::now(),
+        }
     }
 
-    fn pipe(&mut self) -> &mut Pipe {
+    pub(super) fn pipe(&mut self) -> &mut Pipe {
         self.connection.stream_mut()
     }
 
-    fn turn(&mut self) -> After {
+    pub(super) fn turn(&mut self) -> After {
         let now = self.shared.clock.now();
         let (out, long_lines) = (&mut self.out, self.long_lines);
         let ledger = &mut self.ledger;
+        ledger.begin(self.shared.store.safety(), self.time);
         let mut lent = Lent { shared: &self.shared, counters: &self.counters, out, now, long_lines, ledger };
         let after = self.connection.turn(&mut self.buffer, &mut lent);
         assert!(self.out.is_empty(), "a turn left output with the worker");
         after
     }
 
-    fn send(&mut self, bytes: &[u8]) {
+    pub(super) fn send(&mut self, bytes: &[u8]) {
         self.pipe().inbound.extend_from_slice(bytes);
         self.connection.notify(Readiness { readable: true, ..Readiness::default() });
     }
 
-    fn take(&mut self, room: usize) {
+    pub(super) fn take(&mut self, room: usize) {
         self.pipe().room += room;
         self.connection.notify(Readiness { writable: true, ..Readiness::default() });
     }
 
     /// Turns until nothing moves any more.
-    fn settle(&mut self) -> After {
+    pub(super) fn settle(&mut self) -> After {
         loop {
             match self.turn() {
                 After::Again => {}
@@ -187,12 +200,12 @@ impl Bench {
         }
     }
 
-    fn replies(&mut self) -> Vec<u8> {
+    pub(super) fn replies(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.pipe().outbound)
     }
 
     /// What a client with an endless appetite gets for `script` sent at once.
-    fn ask(&mut self, script: &[u8]) -> String {
+    pub(super) fn ask(&mut self, script: &[u8]) -> String {
         self.pipe().room = usize::MAX / 2;
         self.send(script);
         self.settle();
@@ -256,7 +269,7 @@ fn check_seed(seed: u64, write_script: fn(&mut Random) -> Vec<u8>) {
     assert_eq!(cut.connection.held_memory(), 0, "an idle connection holds no buffer");
 }
 
-fn seeds() -> Vec<u64> {
+pub(super) fn seeds() -> Vec<u64> {
     match std::env::var("TWINCACHE_SEED") {
         Ok(seed) => vec![seed.parse().expect("a number")],
         Err(_) => {
@@ -353,7 +366,7 @@ fn binary_request(random: &mut Random, script: &mut Vec<u8>, opaque: u32) {
     }
 }
 
-fn packet(script: &mut Vec<u8>, opcode: u8, extras: &[u8], key: &str, value: &[u8], opaque: u32) {
+pub(super) fn packet(script: &mut Vec<u8>, opcode: u8, extras: &[u8], key: &str, value: &[u8], opaque: u32) {
     let body = (extras.len() + key.len() + value.len()) as u32;
     script.extend_from_slice(&[0x80, opcode]);
     script.extend_from_slice(&(key.len() as u16).to_be_bytes());
@@ -366,7 +379,7 @@ fn packet(script: &mut Vec<u8>, opcode: u8, extras: &[u8], key: &str, value: &[u
     script.extend_from_slice(value);
 }
 
-fn push(script: &mut Vec<u8>, text: &str) {
+pub(super) fn push(script: &mut Vec<u8>, text: &str) {
     script.extend_from_slice(text.as_bytes());
 }
 

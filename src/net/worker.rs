@@ -29,7 +29,6 @@ use crate::command::{Output, Shared};
 use crate::config::Binding;
 use crate::stats::Counters;
 use crate::stats::turns::Durations;
-use crate::store::safety;
 use crate::watch::Streams;
 use crossbeam_channel::{Receiver, Sender};
 use mio::event::Event;
@@ -197,6 +196,7 @@ impl Worker {
             self.release_held();
             self.run_ready();
             self.sweep();
+            self.shared.store.journal().nudge();
             self.turns.note(began.elapsed(), served as u64);
             if self.stop.mode() == StopMode::Graceful {
                 return self.finish();
@@ -302,7 +302,7 @@ impl Worker {
         }
         let safety = self.shared.store.safety();
         if self.shared.config.ack_degrade {
-            safety.degrade(safety::appended());
+            safety.degrade(self.shared.store.journal().lsn());
             return self.release_safe();
         }
         let safe = safety.safe_lsn();
