@@ -34,6 +34,8 @@
 //! store    -> sys
 //! stats    -> sys                                                 (CPU time)
 //! protocol -> nothing
+//! sidecar  -> sys                                                 (a client, in a process of its own)
+//! bin      -> sidecar
 //! ```
 //!
 //! Everyone but `protocol` may import `clock` and `stats`, and `main` the crate's root.
@@ -46,6 +48,7 @@ pub mod config;
 pub mod net;
 pub mod process;
 pub mod protocol;
+pub mod sidecar;
 pub mod stats;
 pub mod store;
 pub mod sys;

@@ -1,0 +1,17 @@
+//! The program `twincache-sidecar`: options in, exit code out. All else is in the library's `sidecar`.
+
+use std::io::Write;
+use std::process::ExitCode;
+use twincache::sidecar::{self, options::Options};
+
+fn main() -> ExitCode {
+    match Options::parse(std::env::args_os().skip(1)).and_then(sidecar::run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(exit) => {
+            // Nobody may be reading; the exit code still says it.
+            let _ = std::io::stdout().write_all(exit.stdout.as_bytes());
+            let _ = std::io::stderr().write_all(exit.stderr.as_bytes());
+            ExitCode::from(exit.code)
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! `/health` and `/metrics` over HTTP, one request a connection.
+//!
+//! A thread accepts; each request has a thread of its own, a few at most, and 2 seconds. httparse, hyper's parser,
+//! reads the requests; a whole HTTP server would be more than two pages need, and the small ones either have no
+//! time-outs or are no longer maintained.
+//!
+//! Not here: what the pages say.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Requests at once; a scraper and some probes need three.
+const REQUESTS_MAX: usize = 16;
+
+/// The longest head of a request.
+const HEAD_MAX: usize = 8 << 10;
+
+/// Most header lines of a request.
+const HEADERS_MAX: usize = 64;
+
+/// The longest that a request may take to arrive, and its reply to leave.
+const REQUEST_MAX: Duration = Duration::from_secs(2);
+
+/// A page.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Page {
+    /// 200 or 503, with its words.
+    pub status: &'static str,
+    /// Its media type.
+    pub media: &'static str,
+    /// Its text.
+    pub text: String,
+}
+
+/// Makes the page of a path; None: there is no such page.
+pub type Pages = dyn Fn(&str) -> Option<Page> + Send + Sync;
+
+/// Serves `pages` at `address` from now on.
+pub fn serve(address: SocketAddr, pages: Arc<Pages>) -> std::io::Result<SocketAddr> {
+    let listener = TcpListener::bind(address)?;
+    let bound = listener.local_addr()?;
+    std::thread::Builder::new().name("http".into()).spawn(move || accept(&listener, &pages))?;
+    Ok(bound)
+}
+
+fn accept(listener: &TcpListener, pages: &Arc<Pages>) {
+    let open = Arc::new(());
+    for stream in listener.incoming() {
+        match stream {
+            Ok(stream) if Arc::strong_count(&open) <= REQUESTS_MAX => {
+                let (pages, open) = (Arc::clone(pages), Arc::clone(&open));
+                let answer = move || {
+                    answer(stream, &*pages);
+                    drop(open);
+                };
+                if let Err(error) = std::thread::Builder::new().name("request".into()).spawn(answer) {
+                    log::warn!("http: {error}");
+                }
+            }
+            Ok(_) => {}
+            // Out of descriptors, most likely: others may come back.
+            Err(_) => std::thread::sleep(Duration::from_millis(100)),
+        }
+    }
+}
+
+/// A client that breaks off or dawdles gets nothing.
+fn answer(mut stream: TcpStream, pages: &Pages) {
+    let Some(head) = read_head(&mut stream) else { return };
+    let reply = reply(&head, pages);
+    let _ = stream.set_write_timeout(Some(REQUEST_MAX));
+    let _ = stream.write_all(reply.as_bytes());
+}
+
+/// Reads up to the empty line.
+fn read_head(stream: &mut TcpStream) -> Option<Vec<u8>> {
+    let (end, mut head) = (Instant::now() + REQUEST_MAX, Vec::new());
+    while !head.windows(4).any(|four| four == b"\r\n\r\n") && head.len() < HEAD_MAX {
+        let left = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
+        stream.set_read_timeout(Some(left)).ok()?;
+        let mut piece = [0; 2048];
+        match stream.read(&mut piece) {
+            Ok(0) => return None,
+            Ok(n) => head.extend_from_slice(&piece[..n]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+    }
+    Some(head)
+}
+
+fn reply(head: &[u8], pages: &Pages) -> String {
+    let plain = |status, text: &str| Page { status, media: "text/plain", text: format!("{text}\n") };
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut headers);
+    let page = match request.parse(head) {
+        Ok(httparse::Status::Complete(_)) => {
+            let path = request.path.unwrap_or("").split('?').next().unwrap_or("");
+            match request.method {
+                Some("GET" | "HEAD") => pages(path).unwrap_or_else(|| plain("404 Not Found", "/health or /metrics")),
+                _ => plain("405 Method Not Allowed", "GET or HEAD"),
+            }
+        }
+        _ => plain("400 Bad Request", "that is no HTTP request"),
+    };
+    let Page { status, media, text } = page;
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {media}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        text.len()
+    );
+    if request.method == Some("HEAD") { head } else { head + &text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(path: &str) -> Option<Page> {
+        let known = path == "/health";
+        known.then(|| Page { status: "503 Service Unavailable", media: "text/plain", text: "no\n".into() })
+    }
+
+    #[test]
+    fn requests_are_answered() {
+        let table = [
+            ("GET /health HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 503 ", "\r\n\r\nno\n"),
+            ("GET /health?full HTTP/1.0\r\n\r\n", "HTTP/1.1 503 ", "\r\n\r\nno\n"),
+            ("HEAD /health HTTP/1.1\r\n\r\n", "HTTP/1.1 503 ", "Content-Length: 3\r\nConnection: close\r\n\r\n"),
+            ("GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 404 ", "/health or /metrics\n"),
+            ("POST /health HTTP/1.1\r\n\r\n", "HTTP/1.1 405 ", "\n"),
+            ("nonsense\r\n\r\n", "HTTP/1.1 400 ", "\n"),
+        ];
+        for (request, start, end) in table {
+            let reply = reply(request.as_bytes(), &page);
+            assert!(reply.starts_with(start) && reply.ends_with(end), "{request}: {reply}");
+        }
+    }
+
+    #[test]
+    fn a_request_in_pieces_is_served() {
+        let bound = serve("127.0.0.1:0".parse().unwrap(), Arc::new(page)).unwrap();
+        let mut stream = TcpStream::connect(bound).unwrap();
+        for piece in ["GET /he", "alth HTTP/1.1\r\n", "\r\n"] {
+            stream.write_all(piece.as_bytes()).unwrap();
+        }
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).unwrap();
+        assert!(reply.starts_with("HTTP/1.1 503 ") && reply.ends_with("no\n"), "{reply}");
+    }
+}

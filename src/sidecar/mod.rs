@@ -1,0 +1,131 @@
+//! twincache-sidecar: keeps other memcached servers equal to the local twincached.
+//!
+//! ```text
+//!   options ──> run ──┬── link (a thread for each peer) ── pump ── passage, answers, pace, skew
+//!                     │        control socket  <──────────────>  peer's port
+//!                     ├── http ── metrics <── figures of each peer, `status` of the server
+//!                     └── waits for a signal
+//! ```
+//!
+//! It is an ordinary memcached client of the peer and knows nothing of the store: it passes the server's batches on
+//! as they are, each followed by a barrier, and acknowledges what the peer has confirmed.
+//!
+//! Not here: the order of changes, which is the server's, and what a peer makes of them.
+
+mod answers;
+mod control;
+mod figures;
+mod http;
+mod link;
+mod metrics;
+pub mod options;
+mod pace;
+mod passage;
+mod pump;
+#[cfg(test)]
+mod simulation;
+mod skew;
+mod wire;
+
+use crate::sys;
+use http::Page;
+use link::{Link, Shown};
+use options::{Exit, Options};
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How often the main thread looks around while it waits for a signal.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long threads have to end: one that is connecting, or looking up a name, is not waited for.
+const STOP_MAX: Duration = Duration::from_secs(1);
+
+/// Exit code of a socket that the system refuses, as the server's.
+const EX_OSERR: u8 = 71;
+
+/// Runs until a signal says stop.
+pub fn run(options: Options) -> Result<(), Exit> {
+    start_log(options.is_verbose);
+    sys::block_signals().map_err(|error| Exit::refuse(EX_OSERR, &format!("signals: {error}")))?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let peers: Vec<Arc<Shown>> = options.peers.iter().map(|name| Arc::new(Shown::new(name))).collect();
+    let refuse = |error| Exit::refuse(EX_OSERR, &format!("cannot start a thread: {error}"));
+    let threads = peers.iter().map(|peer| Thread::start(peer, &options, &stop)).collect::<Result<Vec<_>, _>>();
+    let threads = threads.map_err(refuse)?;
+    if let Some(address) = options.http {
+        let bound = http::serve(address, pages(peers, options.server.clone()));
+        let bound = bound.map_err(|error| Exit::refuse(EX_OSERR, &format!("--http {address}: {error}")))?;
+        log::info!("serves http://{bound}/health and /metrics");
+    }
+    wait_for_stop();
+    log::info!("stops");
+    stop.store(true, Ordering::Relaxed);
+    threads.iter().for_each(Thread::wake);
+    let end = Instant::now() + STOP_MAX;
+    while Instant::now() < end && !threads.iter().all(|thread| thread.handle.is_finished()) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// Plain lines on stderr.
+fn start_log(is_verbose: bool) {
+    let level = if is_verbose { log::LevelFilter::Debug } else { log::LevelFilter::Info };
+    env_logger::Builder::new()
+        .filter_module("twincache", level)
+        .format(|out, record| writeln!(out, "{}", record.args()))
+        .init();
+}
+
+fn wait_for_stop() {
+    loop {
+        match sys::wait_signal(LOOK_EVERY) {
+            Some(sys::Signal::Stop | sys::Signal::StopGracefully) => return,
+            Some(sys::Signal::Reload) => log::info!("SIGHUP: there is nothing to read again"),
+            None => {}
+        }
+    }
+}
+
+/// The thread of a peer.
+struct Thread {
+    waker: mio::Waker,
+    handle: JoinHandle<()>,
+}
+
+impl Thread {
+    fn start(peer: &Arc<Shown>, options: &Options, stop: &Arc<AtomicBool>) -> std::io::Result<Thread> {
+        let mut link = Link::new(options.server.clone(), Arc::clone(peer), options.limit_megabits)?;
+        let waker = mio::Waker::new(link.registry(), link::WAKE)?;
+        let stop = Arc::clone(stop);
+        let handle = std::thread::Builder::new().name("peer".into()).spawn(move || link.run(&stop))?;
+        Ok(Thread { waker, handle })
+    }
+
+    fn wake(&self) {
+        // A thread that is not woken is not waited for, either.
+        let _ = self.waker.wake();
+    }
+}
+
+fn pages(peers: Vec<Arc<Shown>>, server: PathBuf) -> Arc<http::Pages> {
+    Arc::new(move |path: &str| {
+        let figures: Vec<_> = peers.iter().map(|peer| (peer.name.clone(), peer.figures())).collect();
+        match path {
+            "/health" => {
+                let (is_good, text) = metrics::health(&figures);
+                let status = if is_good { "200 OK" } else { "503 Service Unavailable" };
+                Some(Page { status, media: "text/plain", text })
+            }
+            "/metrics" => {
+                let text = metrics::metrics(&figures, &control::status(&server));
+                Some(Page { status: "200 OK", media: metrics::MEDIA, text })
+            }
+            _ => None,
+        }
+    })
+}

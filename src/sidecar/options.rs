@@ -1,0 +1,224 @@
+//! The sidecar's command line.
+//!
+//! One table gives the parser, `--help` and, through `tests/man.rs`, the man page.
+
+use super::wire;
+use std::ffi::OsString;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+/// Most peers: a replication factor of five has four, and the server takes eight consumers.
+const PEERS_MAX: usize = 8;
+
+/// Largest `--limit-mbps`: a terabit a second.
+const MEGABITS_MAX: u64 = 1_000_000;
+
+/// Exit code of bad usage, as the server's.
+const EX_USAGE: u8 = 64;
+
+/// One option.
+#[derive(Debug)]
+pub struct Opt {
+    /// Its letter, or empty.
+    pub letter: &'static str,
+    /// Its long name.
+    pub name: &'static str,
+    /// What it takes, or empty.
+    pub argument: &'static str,
+    /// May be given several times.
+    pub repeats: bool,
+    /// What `--help` says.
+    pub help: &'static str,
+}
+
+const fn opt(letter: &'static str, name: &'static str, argument: &'static str, help: &'static str) -> Opt {
+    Opt { letter, name, argument, repeats: false, help }
+}
+
+/// Every option.
+pub const OPTIONS: &[Opt] = &[
+    opt("", "server", "unix:<path>", "control socket of the local twincached (its -o control_socket)"),
+    Opt { repeats: true, ..opt("", "peer", "<host>:<port>", "a server to keep equal; may be given several times") },
+    opt("", "limit-mbps", "<num>", "most megabits a second to each peer (default: no limit)"),
+    opt("", "http", "<addr>:<port>", "serve /health and /metrics there (default: not at all)"),
+    opt("v", "verbose", "", "say more on stderr"),
+    opt("h", "help", "", "print this help and exit"),
+    opt("V", "version", "", "print the version and exit"),
+];
+
+/// What the command line says.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The control socket.
+    pub server: PathBuf,
+    /// The peers, as they were given.
+    pub peers: Vec<String>,
+    /// Megabits a second to each peer.
+    pub limit_megabits: Option<u64>,
+    /// Where to serve HTTP.
+    pub http: Option<SocketAddr>,
+    /// Say more.
+    pub is_verbose: bool,
+}
+
+/// The program ends here: with what to print, and how.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// The exit code.
+    pub code: u8,
+    /// For stdout.
+    pub stdout: String,
+    /// For stderr.
+    pub stderr: String,
+}
+
+impl Exit {
+    fn print(stdout: String) -> Exit {
+        Exit { code: 0, stdout, stderr: String::new() }
+    }
+
+    /// A refusal, in one line.
+    pub fn refuse(code: u8, line: &str) -> Exit {
+        Exit { code, stdout: String::new(), stderr: format!("twincache-sidecar: {line}\n") }
+    }
+
+    fn usage(line: &str) -> Exit {
+        Exit::refuse(EX_USAGE, &format!("{line} (see --help)"))
+    }
+}
+
+impl Options {
+    /// Reads the words after the program's name.
+    pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Options, Exit> {
+        let words: Vec<OsString> = words.collect();
+        let found = parser().parse(&words).map_err(|error| Exit::usage(&error.to_string()))?;
+        if found.opt_present("help") {
+            return Err(Exit::print(help()));
+        }
+        if found.opt_present("version") {
+            return Err(Exit::print(format!("twincache-sidecar {}\n", env!("CARGO_PKG_VERSION"))));
+        }
+        if let Some(word) = found.free.first() {
+            return Err(Exit::usage(&format!("what is `{word}`?")));
+        }
+        let server = found.opt_str("server").ok_or_else(|| Exit::usage("--server unix:PATH is needed"))?;
+        Ok(Options {
+            server: path(&server)?,
+            peers: peers(found.opt_strs("peer"))?,
+            limit_megabits: found.opt_str("limit-mbps").map(|text| megabits(&text)).transpose()?,
+            http: found.opt_str("http").map(|text| address(&text)).transpose()?,
+            is_verbose: found.opt_present("verbose"),
+        })
+    }
+}
+
+fn parser() -> getopts::Options {
+    let mut parser = getopts::Options::new();
+    for opt in OPTIONS {
+        match (opt.argument, opt.repeats) {
+            ("", _) => parser.optflag(opt.letter, opt.name, opt.help),
+            (argument, false) => parser.optopt(opt.letter, opt.name, opt.help, argument),
+            (argument, true) => parser.optmulti(opt.letter, opt.name, opt.help, argument),
+        };
+    }
+    parser
+}
+
+fn help() -> String {
+    let brief = "twincache-sidecar keeps other memcached servers equal to the local twincached\n\n\
+        usage: twincache-sidecar --server unix:PATH --peer HOST:PORT [--peer …]";
+    parser().usage(brief)
+}
+
+fn path(text: &str) -> Result<PathBuf, Exit> {
+    match text.strip_prefix("unix:") {
+        Some(path) if !path.is_empty() => Ok(path.into()),
+        _ => Err(Exit::usage(&format!("--server {text}: unix: and a path are needed"))),
+    }
+}
+
+fn peers(texts: Vec<String>) -> Result<Vec<String>, Exit> {
+    if texts.is_empty() {
+        return Err(Exit::usage("--peer HOST:PORT is needed"));
+    }
+    if texts.len() > PEERS_MAX {
+        return Err(Exit::usage(&format!("more than {PEERS_MAX} peers")));
+    }
+    for (number, text) in texts.iter().enumerate() {
+        let (host, port) = text.rsplit_once(':').unwrap_or_default();
+        let port: u16 = port.parse().unwrap_or(0);
+        let is_v6_without_brackets = host.contains(':') && !host.starts_with('[');
+        if host.is_empty() || port == 0 || is_v6_without_brackets || !wire::is_word(text) {
+            return Err(Exit::usage(&format!("--peer {text}: a host and a port are needed, as in 10.0.0.2:11211")));
+        }
+        if texts[..number].contains(text) {
+            return Err(Exit::usage(&format!("--peer {text} is given twice")));
+        }
+    }
+    Ok(texts)
+}
+
+fn megabits(text: &str) -> Result<u64, Exit> {
+    let number = text.parse().ok().filter(|number| (1..=MEGABITS_MAX).contains(number));
+    number.ok_or_else(|| Exit::usage(&format!("--limit-mbps {text}: 1 to {MEGABITS_MAX} are possible")))
+}
+
+fn address(text: &str) -> Result<SocketAddr, Exit> {
+    let bad = |why: &str| Exit::usage(&format!("--http {text}: {why}"));
+    let mut found = text.to_socket_addrs().map_err(|error| bad(&error.to_string()))?;
+    found.next().ok_or_else(|| bad("no such address"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Options, Exit> {
+        Options::parse(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn a_whole_command_line() {
+        let line = "--server unix:/run/x --peer a:1 --peer [::1]:2 --limit-mbps 100 --http 127.0.0.1:9090 -v";
+        let expected = Options {
+            server: "/run/x".into(),
+            peers: vec!["a:1".into(), "[::1]:2".into()],
+            limit_megabits: Some(100),
+            http: Some("127.0.0.1:9090".parse().unwrap()),
+            is_verbose: true,
+        };
+        assert_eq!(parse(line), Ok(expected));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let good = "--server unix:/x --peer a:1 ";
+        let table = [
+            ("", "--server"),
+            ("--server unix:/x", "--peer"),
+            ("--server /x --peer a:1", "unix:"),
+            ("--server unix: --peer a:1", "unix:"),
+            ("--server unix:/x --peer a", "--peer a:"),
+            ("--server unix:/x --peer a:0", "--peer a:0"),
+            ("--server unix:/x --peer ::1:5", "--peer ::1:5"),
+            (&format!("{good} --peer a:1"), "twice"),
+            (&format!("{good} --limit-mbps 0"), "--limit-mbps"),
+            (&format!("{good} --http x"), "--http"),
+            (&format!("{good} --nonsense"), "nonsense"),
+            (&format!("{good} word"), "word"),
+            (&(2..10).fold(good.to_owned(), |line, n| line + &format!(" --peer a:{n}")), "more than 8"),
+        ];
+        for (line, part) in table {
+            let exit = parse(line).unwrap_err();
+            assert!(exit.code == EX_USAGE && exit.stderr.contains(part), "{line}: {exit:?}");
+            assert_eq!(exit.stderr.lines().count(), 1, "{exit:?}");
+        }
+    }
+
+    #[test]
+    fn help_names_every_option() {
+        let help = parse("-h").unwrap_err();
+        assert!(help.code == 0 && OPTIONS.iter().all(|opt| help.stdout.contains(&format!("--{}", opt.name))));
+        assert!(parse("--version").unwrap_err().stdout.starts_with("twincache-sidecar 0."));
+    }
+}

@@ -1,0 +1,732 @@
+//! The state machine of one peer: bytes and time in, bytes and actions out. It opens, reads and writes nothing.
+//!
+//! ```text
+//!            OpenServer            OpenPeer               100 ms            attach
+//!   Waiting ───────────> Greeting ──────────> Meeting ───────────> Settling ─────> Attaching ──> Attached
+//!      ^                 (run id)   mn, replica from;                                walk | continuing
+//!      │                            a stock peer: version, ms, stats
+//!      └───────── pause ────────── Draining <──── whatever goes wrong: the server's connection is closed at once,
+//!                                  the peer's for writing; its end is awaited, so that nothing of the old
+//!                                  connection can be done after something of the new one
+//!
+//!   control socket ──> Passage ──> peer:  replica begin   body mn  body mn …  replica end mn   body mn …
+//!                                                             MN       MN            MN            MN
+//!   control socket <── ack <lsn> ──────────────────────────────┴────────┴─────────────┴─────────────┘
+//! ```
+//!
+//! Invariants, which `simulation` drives through thousands of schedules:
+//! - only what the peer answered with `MN` is acknowledged, in order, and only where the peer then has everything:
+//!   within a walk several batches share one lsn, and so does its end, so an `ack` there could not say of which;
+//! - every body goes out whole, once, in order; our own commands stand between batches, right after a barrier;
+//! - (run, lsn) is offered to `attach` only if the same peer, by its run, confirmed everything up to this lsn and no
+//!   walk has begun since;
+//! - answers are read whether or not anything can be written, so that the two ends cannot wait for each other.
+//!
+//! A stock peer gets the stream without cas, whatever its version: it drops items with a cas below its own counter
+//! after a flush_all, and an explicit cas does not move that counter.
+//!
+//! Not here: sockets and clocks (`link`), and what is in a body.
+
+use super::answers::{Answer, Answers, Ask, Expect};
+use super::figures::{Figures, Phase};
+use super::pace::{BackOff, Bucket};
+use super::passage::Passage;
+use super::skew::{Grain, Skew};
+use super::wire::{self, Said};
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::time::Duration;
+
+/// The version of the control socket's protocol that is spoken here.
+const PROTOCOL: u64 = 1;
+
+/// Silence after which a control socket is given up: it says that it is alive ten times a second.
+const SERVER_SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// Silence after which a peer that owes an answer is given up. A stopped one is no better reached anew, so this is
+/// only for what stands between: some proxies keep a connection whose other end is gone.
+const PEER_SILENCE_MAX: Duration = Duration::from_secs(15);
+
+/// How long the peer may take to end an old connection.
+const DRAIN_MAX: Duration = Duration::from_secs(15);
+
+/// Between the first answer of a peer and the stream: time to work off what an earlier connection has left, if that
+/// was not seen to end. One of its sockets holds a few megabytes, some milliseconds of work.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// How often `replica from` is sent again: the peer forgets after 5 s who feeds it.
+const FROM_EVERY: Duration = Duration::from_secs(1);
+
+/// How often a stock peer is asked for its time; not whole seconds, so that samples fall on ever other parts of one.
+const STATS_EVERY: Duration = Duration::from_millis(1100);
+
+/// Known lsns that are kept to tell the lag; one more than 10 ms after the last.
+const MARKS_MAX: usize = 1024;
+const MARK_EVERY: Duration = Duration::from_millis(10);
+
+/// The time of a call.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// Since the start of the program.
+    pub at: Duration,
+    /// Milliseconds since 1970.
+    pub unix_ms: i64,
+}
+
+/// What the owner of the sockets shall do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Connect to the control socket, then call [`Pump::server_opened`] or [`Pump::server_gone`].
+    OpenServer,
+    /// Connect to the peer, then call [`Pump::peer_opened`] or [`Pump::peer_gone`].
+    OpenPeer,
+    /// Close the control socket.
+    CloseServer,
+    /// Close the peer's connection for writing; go on reading.
+    ShutPeer,
+    /// Close the peer's connection.
+    ClosePeer,
+}
+
+/// Why a connection cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// It broke or could not be made: soon tried again.
+    Broken(String),
+    /// One side said no, or is not what it should be: tried again now and then.
+    Refused(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Waiting { until: Duration },
+    Greeting,
+    Meeting,
+    Settling { until: Duration },
+    Attaching,
+    Attached,
+    Draining { until: Duration },
+}
+
+/// What has been passed on so far is, as far as it is confirmed, …
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// … part of a walk.
+    Walking,
+    /// … everything.
+    Clean,
+    /// … with gaps.
+    Overtaken,
+}
+
+/// What a barrier confirms.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    lsn: u64,
+    /// What is so from here on.
+    stage: Stage,
+    /// Walks begun before it: what it says is void when another one has begun.
+    walks: u64,
+    /// Bytes of bodies up to here.
+    bytes: u64,
+    ends_walk: bool,
+}
+
+/// Up to where a peer is known to have everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Resume {
+    run: String,
+    identity: String,
+    lsn: u64,
+}
+
+/// Who the peer is.
+#[derive(Clone, Debug, Default)]
+struct Peer {
+    identity: String,
+    is_stock: bool,
+    /// Its clock is known from `stats` only.
+    tells_seconds: bool,
+    pid: String,
+    time: i64,
+    uptime: i64,
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct Pump {
+    name: String,
+    state: State,
+    actions: VecDeque<Action>,
+    server_is_open: bool,
+    peer_is_open: bool,
+    passage: Passage,
+    answers: Answers<Mark>,
+    to_server: Vec<u8>,
+    ack_due: Option<u64>,
+    /// The server's run of this connection.
+    run: String,
+    peer: Peer,
+    resume: Option<Resume>,
+    /// At the end of what was passed on.
+    stage: Stage,
+    /// What the stream is, while there is one.
+    stream: Phase,
+    /// The last trouble was a refusal.
+    is_refused: bool,
+    batch_lsn: u64,
+    back_off: BackOff,
+    bucket: Bucket,
+    skew: Skew,
+    server_heard: Duration,
+    peer_heard: Duration,
+    from_due: Duration,
+    stats_due: Duration,
+    stats_asked: i64,
+    marks: VecDeque<(u64, Duration)>,
+    figures: Figures,
+}
+
+impl Pump {
+    /// A pump for the consumer of this name, which is also how the log calls the peer.
+    pub fn new(name: &str, limit_megabits: Option<u64>, seed: u64) -> Pump {
+        Pump {
+            name: name.to_owned(),
+            state: State::Waiting { until: Duration::ZERO },
+            actions: VecDeque::new(),
+            server_is_open: false,
+            peer_is_open: false,
+            passage: Passage::default(),
+            answers: Answers::default(),
+            to_server: Vec::new(),
+            ack_due: None,
+            run: String::new(),
+            peer: Peer::default(),
+            resume: None,
+            stage: Stage::Walking,
+            stream: Phase::Walking,
+            is_refused: false,
+            batch_lsn: 0,
+            back_off: BackOff::new(seed),
+            bucket: Bucket::new(limit_megabits),
+            skew: Skew::new(Grain::Millisecond),
+            server_heard: Duration::ZERO,
+            peer_heard: Duration::ZERO,
+            from_due: Duration::ZERO,
+            stats_due: Duration::ZERO,
+            stats_asked: 0,
+            marks: VecDeque::new(),
+            figures: Figures::default(),
+        }
+    }
+
+    // ---- what the owner of the sockets calls ----
+
+    /// What to do next; call it until it says None, at the latest at [`Pump::deadline`].
+    pub fn action(&mut self, now: Now) -> Option<Action> {
+        if self.actions.is_empty() {
+            self.look_at_the_time(now);
+        }
+        self.actions.pop_front()
+    }
+
+    /// When [`Pump::action`] has to be called although nothing was read or written.
+    pub fn deadline(&self) -> Duration {
+        match self.state {
+            State::Waiting { until } | State::Draining { until } => until,
+            State::Settling { until } => until.min(self.silent_at()),
+            State::Attached => {
+                let from = if self.peer.is_stock { Duration::MAX } else { self.from_due };
+                let stats = if self.peer.tells_seconds { self.stats_due } else { Duration::MAX };
+                let own = if self.passage.is_between_batches() { from.min(stats) } else { Duration::MAX };
+                own.min(self.silent_at())
+            }
+            State::Greeting | State::Meeting | State::Attaching => self.silent_at(),
+        }
+    }
+
+    /// The control socket is connected.
+    pub fn server_opened(&mut self, now: Now) {
+        self.server_is_open = true;
+        self.server_heard = now.at;
+    }
+
+    /// The control socket could not be connected, or has broken.
+    pub fn server_gone(&mut self, trouble: Trouble, now: Now) {
+        if self.server_is_open || self.state == State::Greeting {
+            self.server_is_open = false;
+            self.fail(trouble, now);
+        }
+    }
+
+    /// Where to read the control socket into; empty when it shall not be read now.
+    pub fn server_room(&mut self) -> &mut [u8] {
+        if self.server_is_open { self.passage.room() } else { &mut [] }
+    }
+
+    /// So many bytes were read into [`Pump::server_room`].
+    pub fn server_read(&mut self, n: usize, now: Now) {
+        self.server_heard = now.at;
+        self.passage.filled(n);
+        while self.server_is_open {
+            match self.passage.next() {
+                Ok(Some(said)) => self.hear(said, now),
+                Ok(None) => break,
+                Err(what) => self.fail(not_a_control_socket(&what), now),
+            }
+        }
+    }
+
+    /// What to write to the control socket.
+    pub fn server_output(&mut self) -> &[u8] {
+        if let Some(lsn) = self.ack_due.take_if(|_| self.to_server.is_empty()) {
+            self.to_server.extend_from_slice(format!("ack {lsn}\r\n").as_bytes());
+        }
+        &self.to_server
+    }
+
+    /// So many bytes of [`Pump::server_output`] were written.
+    pub fn server_wrote(&mut self, n: usize) {
+        self.to_server.drain(..n);
+    }
+
+    /// The peer is connected.
+    pub fn peer_opened(&mut self, now: Now) {
+        self.peer_is_open = true;
+        self.peer_heard = now.at;
+        self.ask(b"mn\r\n".as_slice(), Expect::Line(Ask::Hello));
+        self.ask_from(now);
+    }
+
+    /// The peer could not be connected, or its connection has broken or ended.
+    pub fn peer_gone(&mut self, why: &str, now: Now) {
+        self.peer_is_open = false;
+        match self.state {
+            State::Draining { .. } => {
+                self.actions.push_back(Action::ClosePeer);
+                self.wait(now);
+            }
+            State::Waiting { .. } => {}
+            _ if matches!(self.answers.next_expected(), Some(Expect::Line(Ask::Hello))) => {
+                let text = format!("the peer ends the connection at `mn` ({why}): is it a memcached's text port?");
+                self.fail(Trouble::Broken(text), now);
+            }
+            _ => self.fail(Trouble::Broken(format!("the peer: {why}")), now),
+        }
+    }
+
+    /// These bytes were read from the peer.
+    pub fn peer_read(&mut self, bytes: &[u8], now: Now) {
+        self.peer_heard = now.at;
+        let (mut at, mut joined) = (0, Vec::new());
+        while let Some((line, len)) = self.answers.line(&bytes[at..], &mut joined) {
+            at += len;
+            let answer = self.answers.take(line);
+            self.take(answer, now);
+        }
+    }
+
+    /// What to write to the peer; empty when there is nothing, or when it has to wait for bandwidth.
+    pub fn peer_output(&mut self, now: Now) -> Vec<IoSlice<'_>> {
+        let pending = if self.peer_is_open && !self.is_draining() { self.passage.pending() } else { 0 };
+        let allowed = if pending == 0 { 0 } else { self.bucket.allows(pending, now.at) };
+        if allowed == 0 { Vec::new() } else { self.passage.slices(allowed) }
+    }
+
+    /// When [`Pump::peer_output`] gives something again, after it gave nothing for want of bandwidth.
+    pub fn bandwidth_at(&self) -> Option<Duration> {
+        let pending = if self.is_draining() { 0 } else { self.passage.pending() };
+        if pending == 0 { None } else { self.bucket.worth_at(pending) }
+    }
+
+    /// So many bytes of [`Pump::peer_output`] were written.
+    pub fn peer_wrote(&mut self, n: usize, now: Now) {
+        self.peer_heard = now.at;
+        // While the passage was full nobody could hear it.
+        self.server_heard = now.at;
+        self.figures.sent_bytes += n as u64;
+        self.bucket.take(n);
+        self.passage.written(n);
+    }
+
+    /// The figures of now.
+    pub fn figures(&mut self, now: Now) -> &Figures {
+        self.figures.phase = match self.state {
+            State::Waiting { .. } | State::Draining { .. } if self.is_refused => Phase::Refused,
+            State::Waiting { .. } => Phase::Waiting,
+            State::Draining { .. } => Phase::Draining,
+            State::Attached => self.stream,
+            _ => Phase::Connecting,
+        };
+        let waiting = self.marks.front().filter(|_| self.state == State::Attached);
+        self.figures.lag_ms = waiting.map_or(0, |mark| now.at.saturating_sub(mark.1).as_millis() as u64);
+        &self.figures
+    }
+
+    // ---- time ----
+
+    fn look_at_the_time(&mut self, now: Now) {
+        if now.at < self.deadline() {
+            return;
+        }
+        match self.state {
+            State::Waiting { .. } => {
+                self.passage.clear();
+                self.answers.clear();
+                self.to_server.clear();
+                self.ack_due = None;
+                self.state = State::Greeting;
+                self.server_heard = now.at;
+                self.actions.push_back(Action::OpenServer);
+            }
+            State::Draining { .. } => {
+                log::debug!("{}: the peer does not end the old connection", self.name);
+                self.peer_is_open = false;
+                self.actions.push_back(Action::ClosePeer);
+                self.wait(now);
+            }
+            _ if now.at >= self.silent_at() => self.give_up_silence(now),
+            State::Settling { until } if now.at >= until => self.attach(),
+            State::Attached if self.passage.is_between_batches() => self.ask_again(now),
+            _ => {}
+        }
+    }
+
+    /// When the silence of one of the two has lasted too long.
+    fn silent_at(&self) -> Duration {
+        // A server that is not read, because the peer is slow, cannot be heard.
+        let server_speaks = matches!(self.state, State::Greeting | State::Attaching | State::Attached);
+        let is_read = self.passage.pending() == 0;
+        let server = if server_speaks && is_read { self.server_heard + SERVER_SILENCE_MAX } else { Duration::MAX };
+        let peer_owes = self.peer_is_open && (self.answers.is_owed() || self.passage.pending() > 0);
+        server.min(if peer_owes { self.peer_heard + PEER_SILENCE_MAX } else { Duration::MAX })
+    }
+
+    fn give_up_silence(&mut self, now: Now) {
+        let trouble = match self.state {
+            State::Greeting => not_a_control_socket("silence"),
+            _ if self.server_heard + SERVER_SILENCE_MAX <= now.at && self.passage.pending() == 0 => {
+                Trouble::Broken("the server is silent".to_owned())
+            }
+            _ => Trouble::Broken("the peer is silent".to_owned()),
+        };
+        self.fail(trouble, now);
+    }
+
+    /// Asks the peer what it is asked regularly.
+    fn ask_again(&mut self, now: Now) {
+        if !self.peer.is_stock && now.at >= self.from_due {
+            self.ask_from(now);
+        }
+        if self.peer.tells_seconds && now.at >= self.stats_due {
+            self.ask_stats(now);
+        }
+    }
+
+    fn ask_stats(&mut self, now: Now) {
+        self.stats_due = now.at + STATS_EVERY;
+        self.stats_asked = now.unix_ms;
+        self.ask(b"stats\r\n".as_slice(), Expect::Stats);
+    }
+
+    fn ask_from(&mut self, now: Now) {
+        self.from_due = now.at + FROM_EVERY;
+        self.ask(format!("replica from {}\r\n", self.run).into_bytes(), Expect::Line(Ask::ReplicaFrom(now.unix_ms)));
+    }
+
+    fn ask(&mut self, command: impl Into<std::borrow::Cow<'static, [u8]>>, expect: Expect<Mark>) {
+        self.passage.add(command);
+        self.answers.expect(expect);
+    }
+
+    // ---- what the server says ----
+
+    fn hear(&mut self, said: Said, now: Now) {
+        match (self.state, said) {
+            (State::Greeting, Said::Greeting { version: PROTOCOL, run }) => {
+                self.run = run;
+                self.state = State::Meeting;
+                self.actions.push_back(Action::OpenPeer);
+            }
+            (State::Greeting, Said::Greeting { version, .. }) => {
+                let text = format!("the server's control socket speaks version {version}, this is for {PROTOCOL}");
+                self.fail(Trouble::Refused(text), now);
+            }
+            (_, Said::Refused(reason)) => self.fail(Trouble::Refused(format!("the server refuses: {reason}")), now),
+            (State::Attaching, Said::Continuing(lsn)) => self.attached(Stage::Clean, lsn),
+            (State::Attaching | State::Attached, Said::Walk(lsn)) => self.begin_walk(lsn),
+            (State::Attached, said) => self.hear_of_stream(said, now),
+            (_, Said::Alive(_)) => {}
+            (_, said) => self.fail(not_a_control_socket(&format!("{said:?} out of turn")), now),
+        }
+    }
+
+    fn hear_of_stream(&mut self, said: Said, now: Now) {
+        match said {
+            Said::Batch { lsn, bytes } => {
+                self.batch_lsn = lsn;
+                self.figures.batches += 1;
+                self.figures.body_bytes += bytes;
+                self.figures.lag_bytes += bytes;
+                self.know(lsn, now);
+            }
+            Said::BodyEnd => self.barrier(self.batch_lsn, false),
+            Said::Alive(lsn) => self.know(lsn, now),
+            Said::Walked(lsn) => {
+                self.stage = Stage::Clean;
+                if !self.peer.is_stock {
+                    self.ask(b"replica end\r\n".as_slice(), Expect::Line(Ask::End));
+                }
+                self.barrier(lsn, true);
+            }
+            Said::Overtaken { ranges, .. } => {
+                self.figures.overtaken += 1;
+                if self.stage == Stage::Clean {
+                    log::info!("{}: overtaken by the journal, {ranges} ranges are copied again", self.name);
+                    self.stage = Stage::Overtaken;
+                    self.stream = Phase::Overtaken;
+                }
+            }
+            Said::CaughtUp(lsn) => {
+                if self.stage == Stage::Overtaken {
+                    self.stage = Stage::Clean;
+                }
+                self.barrier(lsn, false);
+            }
+            other => self.fail(not_a_control_socket(&format!("{other:?} out of turn")), now),
+        }
+    }
+
+    /// Asks the peer to confirm everything up to here.
+    fn barrier(&mut self, lsn: u64, ends_walk: bool) {
+        let (walks, bytes) = (self.figures.walks_started, self.figures.body_bytes);
+        let mark = Mark { lsn, stage: self.stage, walks, bytes, ends_walk };
+        self.ask(b"mn\r\n".as_slice(), Expect::Barrier(mark));
+    }
+
+    /// The server has come to this lsn.
+    fn know(&mut self, lsn: u64, now: Now) {
+        self.figures.head = self.figures.head.max(lsn);
+        let is_new = match self.marks.back() {
+            Some(&(known, at)) => known < lsn && now.at >= at + MARK_EVERY,
+            None => self.figures.confirmed < lsn,
+        };
+        if is_new && self.marks.len() < MARKS_MAX {
+            self.marks.push_back((lsn, now.at));
+        }
+    }
+
+    fn attach(&mut self) {
+        let known = self.resume.as_ref().filter(|it| it.run == self.run && it.identity == self.peer.identity);
+        let from = known.map_or("- -".to_owned(), |known| format!("{} {}", known.run, known.lsn));
+        let cas = if self.peer.is_stock { "nocas" } else { "cas" };
+        let line = format!("attach {} {} {from} {cas}\r\n", self.name, self.peer.identity);
+        self.to_server.extend_from_slice(line.as_bytes());
+        self.state = State::Attaching;
+    }
+
+    fn attached(&mut self, stage: Stage, lsn: u64) {
+        self.state = State::Attached;
+        self.stage = stage;
+        self.figures.attached += 1;
+        self.figures.trouble.clear();
+        (self.figures.head, self.figures.confirmed, self.figures.lag_bytes) = (lsn, lsn, 0);
+        self.marks.clear();
+        if stage == Stage::Clean {
+            log::info!("{}: {}, goes on after lsn {lsn}", self.name, self.figures.kind);
+            self.figures.continued += 1;
+            self.stream = Phase::Streaming;
+            self.resume = Some(Resume { run: self.run.clone(), identity: self.peer.identity.clone(), lsn });
+        }
+    }
+
+    fn begin_walk(&mut self, lsn: u64) {
+        if self.state == State::Attaching {
+            self.attached(Stage::Walking, lsn);
+        }
+        log::info!("{}: {}, full walk from lsn {lsn}", self.name, self.figures.kind);
+        self.resume = None;
+        self.stage = Stage::Walking;
+        self.stream = Phase::Walking;
+        self.figures.walks_started += 1;
+        let begin: &[u8] = if self.peer.is_stock { b"flush_all\r\n" } else { b"replica begin\r\n" };
+        self.ask(begin, Expect::Line(Ask::Begin));
+    }
+
+    // ---- what the peer answers ----
+
+    fn take(&mut self, answer: Answer<Mark>, now: Now) {
+        match answer {
+            _ if self.is_draining() => {}
+            Answer::Confirmed(mark) => self.confirm(mark),
+            Answer::Line(ask, line) => self.take_line(ask, line, now),
+            Answer::Stat(name, value) => self.peer.learn(name, value),
+            Answer::StatsEnd(is_good) => self.take_stats(is_good, now),
+            Answer::Error(line) => {
+                // The first of each thousand: a peer that is full has the same to say of every change.
+                if self.figures.errors.is_multiple_of(1000) {
+                    log::warn!("{}: the peer does not take a change: {}", self.name, line.escape_ascii());
+                }
+                self.figures.errors += 1;
+            }
+            Answer::Nothing => {}
+        }
+    }
+
+    fn confirm(&mut self, mark: Mark) {
+        self.back_off.reset();
+        self.figures.barriers += 1;
+        self.figures.confirmed = mark.lsn;
+        self.figures.lag_bytes = self.figures.body_bytes - mark.bytes;
+        while self.marks.front().is_some_and(|known| known.0 <= mark.lsn) {
+            self.marks.pop_front();
+        }
+        if mark.ends_walk {
+            log::info!("{}: full walk done at lsn {}", self.name, mark.lsn);
+            self.figures.walks_finished += 1;
+        }
+        if mark.stage == Stage::Clean && mark.walks == self.figures.walks_started {
+            self.ack_due = Some(mark.lsn);
+            if self.stage == Stage::Clean {
+                self.stream = Phase::Streaming;
+            }
+            self.resume = Some(Resume { run: self.run.clone(), identity: self.peer.identity.clone(), lsn: mark.lsn });
+        }
+    }
+
+    fn take_line(&mut self, ask: Ask, line: &[u8], now: Now) {
+        let text = String::from_utf8_lossy(&line[..line.len().min(200)]).into_owned();
+        match ask {
+            Ask::Hello if line == b"MN" => {}
+            Ask::Hello => {
+                let text = format!("the peer answers `{text}` to `mn`: memcached 1.6 or later is needed");
+                self.fail(Trouble::Refused(text), now);
+            }
+            Ask::ReplicaFrom(asked) => self.take_from(&text, asked, now),
+            Ask::Version => self.figures.kind = format!("memcached {}", text.trim_start_matches("VERSION ")),
+            Ask::Probe if text.starts_with("CLIENT_ERROR") || text.starts_with("ERROR") => {
+                let text = format!("the peer answers `{text}` to `ms`: memcached 1.6.9 or later is needed");
+                self.fail(Trouble::Refused(text), now);
+            }
+            Ask::Begin | Ask::End if text != "OK" => {
+                let what = if self.peer.is_stock { "flush_all" } else { "replica begin or end" };
+                self.fail(Trouble::Refused(format!("the peer answers `{text}` to {what}")), now);
+            }
+            Ask::Begin | Ask::End | Ask::Probe => {}
+        }
+    }
+
+    /// The answer to `replica from`: `OK <run id> <unix ms>` of a twincached, `ERROR` of a stock memcached.
+    fn take_from(&mut self, text: &str, asked: i64, now: Now) {
+        let mut words = text.split(' ');
+        match (words.next(), words.next(), words.next()) {
+            (Some("OK"), Some(run), _) if run == self.run => {
+                self.fail(Trouble::Refused("the peer is the server itself".to_owned()), now);
+            }
+            (Some("OK"), Some(run), told) if wire::is_word(run) => {
+                if self.state == State::Meeting {
+                    let tells_seconds = told.is_none();
+                    self.peer = Peer { identity: run.to_owned(), tells_seconds, ..Peer::default() };
+                    self.figures.kind = "twincached".to_owned();
+                    self.met(now);
+                }
+                if let Some(told) = told.and_then(|told| told.parse().ok()) {
+                    self.sample_clock(asked, told, now);
+                }
+            }
+            (Some("ERROR"), None, _) if self.state == State::Meeting => {
+                self.peer = Peer { is_stock: true, tells_seconds: true, ..Peer::default() };
+                self.ask(b"version\r\n".as_slice(), Expect::Line(Ask::Version));
+                // Expired from the start: nobody ever sees it.
+                self.ask(b"ms twincache.probe 2 T-1\r\nok\r\n".as_slice(), Expect::Line(Ask::Probe));
+                self.ask_stats(now);
+            }
+            _ => self.fail(Trouble::Refused(format!("the peer refuses: {text}")), now),
+        }
+    }
+
+    fn take_stats(&mut self, is_good: bool, now: Now) {
+        match self.state {
+            State::Meeting if is_good && self.peer.time > 0 && wire::is_word(&self.peer.pid) => {
+                // Constant for as long as it runs: both numbers are made of the same one.
+                self.peer.identity = format!("mc-{}-{}", self.peer.pid, self.peer.time - self.peer.uptime);
+                self.met(now);
+            }
+            State::Meeting => self.fail(Trouble::Refused("the peer refuses `stats`".to_owned()), now),
+            _ => {}
+        }
+        if is_good {
+            self.sample_clock(self.stats_asked, self.peer.time.saturating_mul(1000), now);
+        }
+    }
+
+    fn met(&mut self, now: Now) {
+        self.skew.resume(if self.peer.tells_seconds { Grain::Second } else { Grain::Millisecond });
+        self.stats_due = now.at + STATS_EVERY;
+        self.state = State::Settling { until: now.at + SETTLE };
+    }
+
+    fn sample_clock(&mut self, asked: i64, told: i64, now: Now) {
+        let has_changed = self.skew.sample(asked, told, now.unix_ms);
+        (self.figures.clock, self.figures.clock_is_off) = (self.skew.bounds(), self.skew.is_off());
+        let Some(bounds) = self.skew.bounds().filter(|_| has_changed) else { return };
+        if self.skew.is_off() {
+            let (low, high) = (bounds.low, bounds.high);
+            log::warn!("{}: the peer's clock is off by {low} to {high} ms: expiry will be, too", self.name);
+        } else {
+            log::info!("{}: the peer's clock is right again", self.name);
+        }
+    }
+
+    // ---- ends ----
+
+    fn is_draining(&self) -> bool {
+        matches!(self.state, State::Draining { .. } | State::Waiting { .. })
+    }
+
+    fn fail(&mut self, trouble: Trouble, now: Now) {
+        let (text, is_refusal) = match trouble {
+            Trouble::Broken(text) => (text, false),
+            Trouble::Refused(text) => (text, true),
+        };
+        *if is_refusal { &mut self.figures.refusals } else { &mut self.figures.breaks } += 1;
+        if text == self.figures.trouble {
+            log::debug!("{}: {text}", self.name);
+        } else {
+            log::warn!("{}: {text}", self.name);
+        }
+        self.figures.trouble = text;
+        self.is_refused = is_refusal;
+        self.server_is_open = false;
+        self.actions.clear();
+        self.actions.push_back(Action::CloseServer);
+        if self.peer_is_open {
+            self.actions.push_back(Action::ShutPeer);
+            self.state = State::Draining { until: now.at + DRAIN_MAX };
+        } else {
+            self.actions.push_back(Action::ClosePeer);
+            self.wait(now);
+        }
+    }
+
+    fn wait(&mut self, now: Now) {
+        let pause = if self.is_refused { self.back_off.long_pause() } else { self.back_off.pause() };
+        self.state = State::Waiting { until: now.at + pause };
+    }
+}
+
+impl Peer {
+    fn learn(&mut self, name: &[u8], value: &[u8]) {
+        let Ok(text) = std::str::from_utf8(value) else { return };
+        match name {
+            b"pid" => self.pid = text.to_owned(),
+            b"time" => self.time = text.parse().unwrap_or(0),
+            b"uptime" => self.uptime = text.parse().unwrap_or(0),
+            _ => {}
+        }
+    }
+}
+
+fn not_a_control_socket(what: &str) -> Trouble {
+    Trouble::Refused(format!("this is no control socket of twincached: {what}"))
+}
