@@ -1,15 +1,16 @@
 #!/bin/sh
-# Installs twincached, its man page, its systemd unit and the file with its options; or takes them away again.
+# Installs twincached and twincache-sidecar, their man pages, their systemd units and the files with their options;
+# or takes them away again.
 #
 #   cargo build --release && sudo scripts/install.sh
 #   sudo scripts/install.sh uninstall
 #
 # PREFIX   where to, /usr/local by default
 # DESTDIR  put in front of every path, for packages
-# BINARY   what to install, target/release/twincached by default
+# BINARY   the server to install, target/release/twincached by default; the sidecar lies beside it
 #
-# Creates no user: the unit has one of its own while it runs. Starts nothing. An options file that is there stays,
-# and is only taken away when nobody has changed it.
+# Creates no user: the units have one of their own while they run. Starts nothing. An options file that is there
+# stays, and is only taken away when nobody has changed it.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -17,35 +18,51 @@ PREFIX=${PREFIX:-/usr/local}
 DESTDIR=${DESTDIR:-}
 BINARY=${BINARY:-$here/../target/release/twincached}
 
-program=$DESTDIR$PREFIX/bin/twincached
-page=$DESTDIR$PREFIX/share/man/man1/twincached.1
-unit=$DESTDIR$PREFIX/lib/systemd/system/twincached.service
-options=$DESTDIR/etc/default/twincached
+units=$DESTDIR$PREFIX/lib/systemd/system
+pages=$DESTDIR$PREFIX/share/man/man1
+programs="twincached twincache-sidecar"
+
+binary_of() {
+    if [ "$1" = twincached ]; then echo "$BINARY"; else echo "$(dirname "$BINARY")/$1"; fi
+}
 
 put_in() {
-    if [ ! -x "$BINARY" ]; then
-        echo "install.sh: there is no $BINARY: run cargo build --release first" >&2
-        exit 1
-    fi
-    install -D -m 755 "$BINARY" "$program"
-    install -D -m 644 "$here/../man/twincached.1" "$page"
-    install -D -m 644 "$here/twincached.service" "$unit"
-    sed -i "s|^ExecStart=/usr/local/|ExecStart=$PREFIX/|" "$unit"
+    for name in $programs; do
+        if [ ! -x "$(binary_of "$name")" ]; then
+            echo "install.sh: there is no $(binary_of "$name"): run cargo build --release first" >&2
+            exit 1
+        fi
+    done
+    for name in $programs; do
+        install -D -m 755 "$(binary_of "$name")" "$DESTDIR$PREFIX/bin/$name"
+        install -D -m 644 "$here/../man/$name.1" "$pages/$name.1"
+        install -D -m 644 "$here/$name.service" "$units/$name.service"
+        sed -i "s|^ExecStart=/usr/local/|ExecStart=$PREFIX/|" "$units/$name.service"
+        put_options "$name"
+    done
+    echo "installed. To start it: systemctl daemon-reload && systemctl enable --now twincached"
+    echo "For a second copy: edit /etc/default/twincache-sidecar, then systemctl enable --now twincache-sidecar"
+}
+
+put_options() {
+    options=$DESTDIR/etc/default/$1
     if [ -e "$options" ]; then
         echo "kept $options"
     else
-        install -D -m 644 "$here/twincached.default" "$options"
+        install -D -m 644 "$here/$1.default" "$options"
     fi
-    echo "installed. To start it: systemctl daemon-reload && systemctl enable --now twincached"
 }
 
 take_out() {
-    rm -f "$program" "$page" "$unit"
-    if cmp -s "$here/twincached.default" "$options"; then
-        rm -f "$options"
-    elif [ -e "$options" ]; then
-        echo "kept $options: it was changed"
-    fi
+    for name in $programs; do
+        rm -f "$DESTDIR$PREFIX/bin/$name" "$pages/$name.1" "$units/$name.service"
+        options=$DESTDIR/etc/default/$name
+        if cmp -s "$here/$name.default" "$options"; then
+            rm -f "$options"
+        elif [ -e "$options" ]; then
+            echo "kept $options: it was changed"
+        fi
+    done
 }
 
 case ${1:-install} in

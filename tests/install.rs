@@ -1,4 +1,4 @@
-//! The scripts that put the server on a machine, run against directories of their own.
+//! The scripts that put the server and the sidecar on a machine, run against directories of their own.
 
 mod common;
 
@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use twincache::sidecar;
 
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts");
 
@@ -68,16 +69,22 @@ fn installs_and_uninstalls() {
     let target = Target::new("all");
     target.installed(&[]);
     let expected = [
+        ("etc/default/twincache-sidecar", 0o644),
         ("etc/default/twincached", 0o644),
+        ("opt/t/bin/twincache-sidecar", 0o755),
         ("opt/t/bin/twincached", 0o755),
+        ("opt/t/lib/systemd/system/twincache-sidecar.service", 0o644),
         ("opt/t/lib/systemd/system/twincached.service", 0o644),
+        ("opt/t/share/man/man1/twincache-sidecar.1", 0o644),
         ("opt/t/share/man/man1/twincached.1", 0o644),
     ];
     assert_eq!(target.files(), expected.map(|(name, mode)| (name.to_owned(), mode)));
-    let unit = fs::read_to_string(target.path("opt/t/lib/systemd/system/twincached.service")).unwrap();
-    assert!(unit.contains("\nExecStart=/opt/t/bin/twincached $OPTIONS\n"), "{unit}");
-    let version = Command::new(target.path("opt/t/bin/twincached")).arg("-V").output().unwrap();
-    assert_eq!(version.stdout, b"memcached 1.6.45\n");
+    for (name, version) in [("twincached", "memcached 1.6.45\n"), ("twincache-sidecar", "twincache-sidecar 0.1.0\n")] {
+        let unit = fs::read_to_string(target.path(&format!("opt/t/lib/systemd/system/{name}.service"))).unwrap();
+        assert!(unit.contains(&format!("\nExecStart=/opt/t/bin/{name} $OPTIONS\n")), "{unit}");
+        let told = Command::new(target.path(&format!("opt/t/bin/{name}"))).arg("-V").output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&told.stdout), version);
+    }
     target.installed(&["uninstall"]);
     assert_eq!(target.files(), []);
     target.installed(&["uninstall"]);
@@ -110,11 +117,16 @@ fn bad_usage_changes_nothing() {
 
 #[test]
 fn the_options_file_holds_good_options() {
-    let text = fs::read_to_string(format!("{SCRIPTS}/twincached.default")).unwrap();
-    let options = text.lines().find_map(|line| line.strip_prefix("OPTIONS=\"")?.strip_suffix('"')).expect("OPTIONS");
-    let words = options.split_whitespace().map(std::ffi::OsString::from);
-    let config = twincache::config::Config::parse(words).expect("good options");
+    let config = twincache::config::Config::parse(default_options("twincached").into_iter()).expect("good options");
     assert_eq!((config.listen.len(), config.warnings.len()), (1, 0));
+    let sidecar = sidecar::options::Options::parse(default_options("twincache-sidecar").into_iter());
+    assert_eq!(sidecar.expect("good options").peers.len(), 1);
+}
+
+fn default_options(name: &str) -> Vec<std::ffi::OsString> {
+    let text = fs::read_to_string(format!("{SCRIPTS}/{name}.default")).unwrap();
+    let options = text.lines().find_map(|line| line.strip_prefix("OPTIONS=\"")?.strip_suffix('"')).expect("OPTIONS");
+    options.split_whitespace().map(std::ffi::OsString::from).collect()
 }
 
 #[test]
@@ -125,15 +137,29 @@ fn systemd_has_no_complaint() {
     }
     let target = Target::new("unit");
     target.installed(&[]);
-    let unit = target.path("twincached.service");
-    let text = fs::read_to_string(target.path("opt/t/lib/systemd/system/twincached.service")).unwrap();
-    // The program that the unit starts has to be there.
     let here = target.0.to_str().unwrap();
-    fs::write(&unit, text.replace("ExecStart=/opt", &format!("ExecStart={here}/opt"))).unwrap();
-    let output = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&unit).output().unwrap();
+    let units = ["twincached.service", "twincache-sidecar.service"].map(|name| {
+        let text = fs::read_to_string(target.path(&format!("opt/t/lib/systemd/system/{name}"))).unwrap();
+        // The program that the unit starts has to be there.
+        fs::write(target.path(name), text.replace("ExecStart=/opt", &format!("ExecStart={here}/opt"))).unwrap();
+        target.path(name)
+    });
+    let output = Command::new("systemd-analyze").args(["verify", "--man=no"]).args(&units).output().unwrap();
     let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
-    let about_us: Vec<&str> = complaints.lines().filter(|line| line.contains("twincached")).collect();
+    let about_us: Vec<&str> = complaints.lines().filter(|line| line.contains("twincache")).collect();
     assert!(output.status.success() && about_us.is_empty(), "{complaints}");
+}
+
+#[test]
+fn the_sidecar_is_as_confined_as_the_server() {
+    let confinement = |name: &str| {
+        let text = fs::read_to_string(format!("{SCRIPTS}/{name}.service")).unwrap();
+        let lines = text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned);
+        let lines = lines.skip_while(|line| !line.starts_with("CapabilityBoundingSet"));
+        lines.take_while(|line| line != "[Install]").collect::<Vec<_>>()
+    };
+    assert_eq!(confinement("twincached"), confinement("twincache-sidecar"));
+    assert!(confinement("twincached").len() > 20);
 }
 
 #[test]

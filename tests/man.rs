@@ -1,15 +1,17 @@
-//! The man page names exactly the options that there are, with what they take, and is well-formed.
+//! The man pages name exactly the options that there are, with what they take, and are well-formed.
 
 use std::collections::BTreeSet;
 use std::process::Command;
 use twincache::config::options::{Argument, FLAGS, Opt, SUBOPTIONS};
+use twincache::sidecar;
 
 const PAGE: &str = include_str!("../man/twincached.1");
+const SIDECAR_PAGE: &str = include_str!("../man/twincache-sidecar.1");
 
 /// The lines after `.TP` of a section, as one would type them: `-p, --port=<num>`.
-fn tags(section: &str) -> BTreeSet<String> {
-    let start = PAGE.find(&format!("\n.SH {section}\n")).expect(section) + 1;
-    let body = &PAGE[start..];
+fn tags(page: &str, section: &str) -> BTreeSet<String> {
+    let start = page.find(&format!("\n.SH {section}\n")).expect(section) + 1;
+    let body = &page[start..];
     let body = body[1..].find("\n.SH ").map_or(body, |end| &body[..end + 1]);
     let lines: Vec<&str> = body.lines().collect();
     lines.windows(2).filter(|pair| pair[0] == ".TP").map(|pair| typed(pair[1])).collect()
@@ -47,14 +49,25 @@ fn suboption(opt: &Opt) -> String {
 
 #[test]
 fn every_flag_is_in_the_man_page_and_no_other() {
-    assert_eq!(tags("OPTIONS"), FLAGS.iter().map(flag).collect());
+    assert_eq!(tags(PAGE, "OPTIONS"), FLAGS.iter().map(flag).collect());
 }
 
 #[test]
 fn every_suboption_is_in_the_man_page_and_no_other() {
     // For test suites only, and only in builds for them.
     let documented = SUBOPTIONS.iter().filter(|opt| opt.name != "relaxed_privileges");
-    assert_eq!(tags("EXTENDED OPTIONS"), documented.map(suboption).collect());
+    assert_eq!(tags(PAGE, "EXTENDED OPTIONS"), documented.map(suboption).collect());
+}
+
+#[test]
+fn every_option_of_the_sidecar_is_in_its_man_page_and_no_other() {
+    let tag = |opt: &sidecar::options::Opt| {
+        let letter = if opt.letter.is_empty() { String::new() } else { format!("-{}, ", opt.letter) };
+        // `typed` puts brackets around what is in italics; these arguments have some of their own inside.
+        let argument = if opt.argument.is_empty() { String::new() } else { format!("=<{}>", opt.argument) };
+        format!("{letter}--{}{argument}", opt.name)
+    };
+    assert_eq!(tags(SIDECAR_PAGE, "OPTIONS"), sidecar::options::OPTIONS.iter().map(tag).collect());
 }
 
 #[test]
@@ -67,10 +80,12 @@ fn names_are_unique() {
 
 #[test]
 fn groff_has_no_complaint() {
-    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/man/twincached.1");
-    let Ok(output) = Command::new("groff").args(["-man", "-ww", "-z", "-Tutf8", page]).output() else {
-        eprintln!("skipped: groff is not installed");
-        return;
-    };
-    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    for name in ["twincached", "twincache-sidecar"] {
+        let page = format!("{}/man/{name}.1", env!("CARGO_MANIFEST_DIR"));
+        let Ok(output) = Command::new("groff").args(["-man", "-ww", "-z", "-Tutf8", &page]).output() else {
+            eprintln!("skipped: groff is not installed");
+            return;
+        };
+        assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
 }
