@@ -1,0 +1,203 @@
+//! Replies that wait for replicas, over sockets, against a server inside the test's own process.
+//!
+//! The test is the replica: what it says is safe, is safe.
+
+mod common;
+
+use common::{Conn, DEADLINE, Waited};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use twincache::clock::Clock;
+use twincache::command::Shared;
+use twincache::config::{Config, ListenAddr};
+use twincache::net::Server;
+use twincache::store::{Safety, Store};
+
+/// Longer than any test.
+const NEVER: Duration = Duration::from_secs(3600);
+
+/// A server that waits for one replica. The server is dropped, and so stopped, first.
+struct Running {
+    server: Server,
+    shared: Arc<Shared>,
+}
+
+impl Running {
+    fn start(ack_timeout: Duration, change: impl FnOnce(&mut Config)) -> Running {
+        let listen = vec![ListenAddr { host: "127.0.0.1".into(), port: None, binding: None }];
+        let mut config = Config { tcp_port: None, listen, threads: 2, ack_timeout, ..Config::default() };
+        config.store.memory_limit = 64 << 20;
+        change(&mut config);
+        let clock = Arc::new(Clock::new());
+        let store = Store::new(config.store.clone(), clock.clone()).expect("a store");
+        let shared = Arc::new(Shared::new(config, clock, store));
+        shared.store.set_replicas_ack(1, Instant::now());
+        Running { server: Server::start(shared.clone()).expect("the server starts"), shared }
+    }
+
+    fn connect(&self) -> Conn {
+        Conn::to(self.server.addresses()[0])
+    }
+
+    fn safety(&self) -> &Safety {
+        self.shared.store.safety()
+    }
+
+    /// The replica has everything.
+    fn confirm(&self) {
+        self.safety().advance(self.shared.store.journal().lsn());
+    }
+
+    fn await_held(&self, replies: u64) {
+        wait_until("the count of replies that wait", || {
+            self.shared.stats.replies_waiting.load(Ordering::Relaxed) == replies
+        });
+    }
+}
+
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !is_so() {
+        assert!(Instant::now() < end, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn expect(conn: &mut Conn, reply: &str) {
+    let waited = conn.read_until(DEADLINE, |got| got.len() >= reply.len());
+    assert_eq!(String::from_utf8_lossy(&std::mem::take(&mut conn.got)), reply, "{waited:?}");
+}
+
+/// Nothing has come so far.
+fn expect_nothing(conn: &mut Conn) {
+    assert_eq!(conn.receive(Duration::from_millis(1)), Waited::Quiet);
+}
+
+#[test]
+fn others_go_on_while_a_reply_waits() {
+    let running = Running::start(NEVER, |_| {});
+    let (mut writer, mut reader) = (running.connect(), running.connect());
+    writer.send(b"set a 0 0 1\r\nA\r\nget a\r\n");
+    running.await_held(1);
+    assert_eq!(reader.ask(b"get a\r\n", b"END\r\n"), b"VALUE a 0 1\r\nA\r\nEND\r\n");
+    expect_nothing(&mut writer);
+    running.confirm();
+    expect(&mut writer, "STORED\r\nVALUE a 0 1\r\nA\r\nEND\r\n");
+    running.await_held(0);
+}
+
+#[test]
+fn one_confirmation_releases_many() {
+    const CLIENTS: u64 = 100;
+    let running = Running::start(NEVER, |_| {});
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| running.connect()).collect();
+    for round in 0..5 {
+        for (number, client) in clients.iter_mut().enumerate() {
+            client.send(format!("ms {number} 1\r\n{round}\r\nmn\r\n").as_bytes());
+        }
+        running.await_held(CLIENTS);
+        running.confirm();
+        clients.iter_mut().for_each(|client| expect(client, "HD\r\nMN\r\n"));
+    }
+    let totals = running.shared.stats.totals();
+    assert_eq!((totals.replies_held, totals.replies_timed_out), (5 * CLIENTS, 0));
+}
+
+#[test]
+fn what_is_not_confirmed_in_time_is_an_error() {
+    let running = Running::start(Duration::from_millis(20), |_| {});
+    let mut client = running.connect();
+    for _ in 0..3 {
+        client.send(b"set a 0 0 1\r\nA\r\ndelete a noreply\r\nget a\r\n");
+        expect(&mut client, "SERVER_ERROR not replicated\r\nEND\r\n");
+    }
+    client.send(b"mn\r\nquit\r\n");
+    expect(&mut client, "MN\r\n");
+    assert_eq!(client.read_until(DEADLINE, |got| !got.is_empty()), Waited::Closed);
+    let totals = running.shared.stats.totals();
+    assert_eq!((totals.replies_held, totals.replies_timed_out), (3, 3));
+    assert!(!running.safety().is_degraded());
+}
+
+#[test]
+fn who_may_degrade_answers_as_ever_until_replicas_have_caught_up() {
+    let running = Running::start(Duration::from_millis(20), |config| config.ack_degrade = true);
+    let (mut client, mut other) = (running.connect(), running.connect());
+    client.send(b"set a 0 0 1\r\nA\r\n");
+    other.send(b"set b 0 0 1\r\nB\r\n");
+    expect(&mut client, "STORED\r\n");
+    expect(&mut other, "STORED\r\n");
+    assert!(running.safety().is_degraded());
+    assert_eq!(client.line("delete a"), "DELETED");
+    running.await_held(0);
+    running.confirm();
+    assert!(!running.safety().is_degraded() && running.safety().holds());
+    assert_eq!(running.shared.stats.totals().replies_timed_out, 0);
+}
+
+#[test]
+fn a_graceful_stop_waits_for_replicas() {
+    for is_confirmed in [true, false] {
+        let running = Running::start(NEVER, |_| {});
+        let mut client = running.connect();
+        client.send(b"set a 0 0 1\r\nA\r\nmn\r\n");
+        running.await_held(1);
+        let Running { server, shared } = running;
+        let stop = std::thread::spawn(move || server.stop(true));
+        expect_nothing(&mut client);
+        if is_confirmed {
+            shared.store.safety().advance(shared.store.journal().lsn());
+            expect(&mut client, "STORED\r\nMN\r\n");
+        }
+        assert_eq!(client.read_until(DEADLINE, |got| !got.is_empty()), Waited::Closed, "no reply that is not safe");
+        stop.join().expect("no panic");
+    }
+}
+
+#[test]
+fn a_stop_does_not_send_what_is_not_safe() {
+    let running = Running::start(NEVER, |_| {});
+    let mut client = running.connect();
+    client.send(b"set a 0 0 1\r\nA\r\n");
+    running.await_held(1);
+    running.server.stop(false);
+    assert_eq!(client.read_until(DEADLINE, |got| !got.is_empty()), Waited::Closed);
+}
+
+#[test]
+fn who_hangs_up_is_let_go_of_when_it_is_safe() {
+    let running = Running::start(NEVER, |_| {});
+    let before = running.shared.stats.curr_conns.load(Ordering::Relaxed);
+    let mut client = running.connect();
+    client.send(b"set a 0 0 1\r\nA\r\n");
+    running.await_held(1);
+    drop(client);
+    running.confirm();
+    wait_until("the count of open connections", || running.shared.stats.curr_conns.load(Ordering::Relaxed) == before);
+    running.await_held(0);
+}
+
+#[test]
+fn who_is_held_is_not_idle() {
+    let running = Running::start(NEVER, |config| config.idle_timeout = 1);
+    let (mut held, mut idle) = (running.connect(), running.connect());
+    idle.ask(b"mn\r\n", b"MN\r\n");
+    held.send(b"set a 0 0 1\r\nA\r\n");
+    running.await_held(1);
+    running.shared.clock.advance(60);
+    assert_eq!(idle.read_until(DEADLINE, |got| !got.is_empty()), Waited::Closed);
+    running.confirm();
+    expect(&mut held, "STORED\r\n");
+}
+
+#[test]
+fn switching_it_off_lets_everybody_go() {
+    let running = Running::start(NEVER, |_| {});
+    let mut client = running.connect();
+    client.send(b"set a 0 0 1\r\nA\r\n");
+    running.await_held(1);
+    running.shared.store.set_replicas_ack(0, Instant::now());
+    expect(&mut client, "STORED\r\n");
+    assert_eq!(client.line("delete a"), "DELETED");
+}
