@@ -117,7 +117,7 @@ fn bad_usage_changes_nothing() {
 
 #[test]
 fn the_options_file_holds_good_options() {
-    let config = twincache::config::Config::parse(default_options("twincached").into_iter()).expect("good options");
+    let config = twincache::config::Config::parse(default_options("twincached")).expect("good options");
     assert_eq!((config.listen.len(), config.warnings.len()), (1, 0));
     let sidecar = sidecar::options::Options::parse(default_options("twincache-sidecar").into_iter());
     assert_eq!(sidecar.expect("good options").peers.len(), 1);

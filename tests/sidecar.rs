@@ -1,0 +1,373 @@
+//! The real twincache-sidecar between a control socket that these tests serve themselves and Debian's memcached.
+//!
+//! ```text
+//!   the test ── Fake (a Unix socket) ── twincache-sidecar ── memcached, or a port that the test serves, too
+//! ```
+
+mod common;
+
+use common::{Conn, DEADLINE, Server};
+use std::fs::{self, File, Permissions};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// A control socket, and the files of one test.
+struct Fake {
+    folder: PathBuf,
+    listener: UnixListener,
+}
+
+impl Fake {
+    fn new(name: &str) -> Fake {
+        let folder = std::env::temp_dir().join(format!("twincache-sidecar-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir(&folder).unwrap();
+        let listener = UnixListener::bind(folder.join("control")).unwrap();
+        fs::set_permissions(folder.join("control"), Permissions::from_mode(0o600)).unwrap();
+        Fake { folder, listener }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.join("control")
+    }
+
+    /// The sidecar's next connection, greeted.
+    fn accept(&self, run: &str, lsn: u64) -> Line<UnixStream> {
+        self.listener.set_nonblocking(true).unwrap();
+        let stream = wait_for("the sidecar to connect", || self.listener.accept().ok()).0;
+        stream.set_nonblocking(false).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut line = Line(BufReader::new(stream));
+        line.say(&format!("twincache 1 {run} {lsn}\r\n"));
+        line
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A connection that is served line by line.
+struct Line<S: Read + Write>(BufReader<S>);
+
+impl<S: Read + Write> Line<S> {
+    fn say(&mut self, text: &str) {
+        self.0.get_mut().write_all(text.as_bytes()).unwrap();
+    }
+
+    fn batch(&mut self, lsn: u64, body: &str) {
+        self.say(&format!("batch {lsn} {}\r\n{body}", body.len()));
+    }
+
+    fn hear(&mut self) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).expect("a line");
+        line.trim_end().to_owned()
+    }
+}
+
+/// The program under test; killed when dropped.
+struct Sidecar {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Sidecar {
+    fn start(fake: &Fake, peer: SocketAddr, more: &[&str]) -> Sidecar {
+        let log = fake.folder.join("log");
+        let child = Command::new(env!("CARGO_BIN_EXE_twincache-sidecar"))
+            .args(["--server", &format!("unix:{}", fake.path().display())])
+            .args(["--peer", &peer.to_string()])
+            .args(more)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).unwrap())
+            .spawn()
+            .expect("twincache-sidecar");
+        Sidecar { child, log }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn says(&self, part: &str) -> String {
+        wait_for(&format!("`{part}`; the log is\n{}", self.log()), || Some(self.log()).filter(|log| log.contains(part)))
+    }
+
+    /// Where it serves HTTP.
+    fn http(&self) -> SocketAddr {
+        let log = self.says("serves http://");
+        let rest = log.split("serves http://").nth(1).expect("an address");
+        rest.split('/').next().unwrap().parse().expect("an address")
+    }
+
+    fn stop(&mut self) -> ExitStatus {
+        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().expect("kill");
+        assert!(sent.success());
+        wait_for("the sidecar to stop", || self.child.try_wait().unwrap())
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("the sidecar's log:\n{}", self.log());
+        }
+    }
+}
+
+fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < end, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn get(at: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(at).unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).unwrap();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).unwrap();
+    reply
+}
+
+fn stock() -> Option<Server> {
+    let server = Server::reference(&[]);
+    if server.is_none() {
+        eprintln!("skipped: memcached is not installed");
+    }
+    server
+}
+
+fn far_future() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    now.as_secs() + 1000
+}
+
+#[test]
+fn a_stock_memcached_gets_a_walk_and_then_every_change() {
+    let Some(peer) = stock() else { return };
+    let mut client = peer.connect();
+    client.line("set old 0 0 1\r\nx");
+    let fake = Fake::new("walk");
+    let mut sidecar = Sidecar::start(&fake, peer.addr, &["--http", "127.0.0.1:0"]);
+    let mut server = fake.accept("run1", 7);
+    let attach = server.hear();
+    let words: Vec<&str> = attach.split(' ').collect();
+    let [verb, name, identity, "-", "-", "nocas"] = words[..] else { panic!("{attach}") };
+    assert_eq!((verb, name), ("attach", peer.addr.to_string().as_str()));
+    assert!(identity.starts_with(&format!("mc-{}-", peer.pid())), "{attach}");
+    let http = sidecar.http();
+    assert!(get(http, "/health").starts_with("HTTP/1.1 503 "));
+
+    server.say("walk run1 7\r\n");
+    let big = "v".repeat(700_000);
+    let expiry = far_future();
+    server.batch(
+        7,
+        &format!("ms a 1 F5 T0 q\r\n1\r\nms YiBi 2 b F0 T{expiry} q\r\nbb\r\nms big 700000 T0 q\r\n{big}\r\n"),
+    );
+    server.batch(7, "ms c 1 T0 q\r\nc\r\n");
+    server.say("walked 7\r\nalive 7 1\r\n");
+    assert_eq!(server.hear(), "ack 7", "one, when the walk is done");
+    assert_eq!(client.line("mg old v"), "EN", "what was there before is gone");
+    assert_eq!(client.line("mg a f s"), "HD f5 s1");
+    assert_eq!(client.ask(b"mg YiBi b t v\r\n", b"bb\r\n").len(), "VA 2 t1000\r\nbb\r\n".len());
+    assert_eq!(client.line("mg big s"), "HD s700000");
+
+    server.batch(9, &format!("md a q\r\nmg c T{expiry} q\r\n"));
+    assert_eq!(server.hear(), "ack 9");
+    assert_eq!(client.line("mg a v"), "EN");
+    assert!(client.line("mg c t").starts_with("HD t"), "touched");
+    let health =
+        wait_for("good health", || Some(get(http, "/health")).filter(|page| page.starts_with("HTTP/1.1 200 ")));
+    assert!(health.contains(": streaming, "), "{health}");
+    let metrics = get(http, "/metrics");
+    for line in ["walks_finished_total", "confirmed_lsn", "lag_ms"] {
+        assert!(metrics.contains(&format!("twincache_sidecar_{line}{{peer=\"{}\"}} ", peer.addr)), "{metrics}");
+    }
+    assert!(metrics.contains("kind=\"memcached 1.6."), "{metrics}");
+    assert_eq!(sidecar.stop().code(), Some(0));
+}
+
+#[test]
+fn the_stream_goes_on_where_it_was_confirmed() {
+    let Some(peer) = stock() else { return };
+    let fake = Fake::new("resume");
+    let _sidecar = Sidecar::start(&fake, peer.addr, &[]);
+    let mut server = fake.accept("run1", 0);
+    let identity = server.hear().split(' ').nth(2).unwrap().to_owned();
+    server.say("walk run1 0\r\nwalked 0\r\n");
+    assert_eq!(server.hear(), "ack 0");
+    server.batch(5, "ms a 1 T0 q\r\n1\r\n");
+    assert_eq!(server.hear(), "ack 5");
+    // Half a change: not confirmed, and not done.
+    server.say("batch 6 100\r\nms a 1 T0 q\r\n2");
+    drop(server);
+    let mut server = fake.accept("run1", 6);
+    assert_eq!(server.hear(), format!("attach {} {identity} run1 5 nocas", peer.addr));
+    assert_eq!(peer.connect().ask(b"mg a v\r\n", b"1\r\n"), b"VA 1\r\n1\r\n");
+    server.say("continuing run1 5\r\n");
+    server.batch(6, "ms a 1 T0 q\r\n2\r\n");
+    assert_eq!(server.hear(), "ack 6");
+    // Another run of the server: nothing of the old one counts.
+    drop(server);
+    let mut server = fake.accept("run2", 6);
+    assert!(server.hear().ends_with(" - - nocas"));
+}
+
+#[test]
+fn errors_of_the_peer_are_counted_and_do_not_stop_the_stream() {
+    let Some(peer) = stock() else { return };
+    let fake = Fake::new("errors");
+    let sidecar = Sidecar::start(&fake, peer.addr, &["--http", "127.0.0.1:0"]);
+    let mut server = fake.accept("run1", 0);
+    server.hear();
+    server.say("walk run1 0\r\nwalked 0\r\n");
+    assert_eq!(server.hear(), "ack 0");
+    let big = "v".repeat(2 << 20);
+    server.batch(1, &format!("ms big {} T0 q\r\n{big}\r\n", big.len()));
+    assert_eq!(server.hear(), "ack 1");
+    server.batch(2, "ms a 1 T0 q\r\n1\r\n");
+    assert_eq!(server.hear(), "ack 2");
+    assert_eq!(peer.connect().line("mg a s"), "HD s1");
+    assert!(get(sidecar.http(), "/metrics").contains(&format!("peer_errors_total{{peer=\"{}\"}} 1\n", peer.addr)));
+    sidecar.says("the peer does not take a change: SERVER_ERROR object too large for cache");
+}
+
+#[test]
+fn a_limit_slows_the_stream_down() {
+    let Some(peer) = stock() else { return };
+    let fake = Fake::new("limit");
+    let _sidecar = Sidecar::start(&fake, peer.addr, &["--limit-mbps", "8"]);
+    let mut server = fake.accept("run1", 0);
+    server.hear();
+    server.say("walk run1 0\r\nwalked 0\r\n");
+    assert_eq!(server.hear(), "ack 0");
+    let began = Instant::now();
+    let body = format!("ms big 600000 T0 q\r\n{}\r\n", "v".repeat(600_000));
+    server.batch(1, &body);
+    assert_eq!(server.hear(), "ack 1");
+    // 0.6 MB at 1 MB a second; a twentieth of a second may go at once.
+    assert!(began.elapsed() > Duration::from_millis(500), "{:?}", began.elapsed());
+}
+
+/// A peer that answers the first lines with these, and the address of it.
+fn scripted_peer(answers: &'static [&'static str]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut peer = Line(BufReader::new(stream.unwrap()));
+            for answer in answers {
+                peer.hear();
+                peer.say(answer);
+            }
+        }
+    });
+    addr
+}
+
+#[test]
+fn peers_that_will_not_do_are_refused_by_name() {
+    let table: &[(&[&str], &str)] = &[
+        (&["ERROR\r\n"], "the peer answers `ERROR` to `mn`: memcached 1.6 or later is needed"),
+        (&["CLIENT_ERROR unauthenticated\r\n"], "the peer answers `CLIENT_ERROR unauthenticated` to `mn`"),
+        (&["MN\r\n", "OK run1 5\r\n"], "the peer is the server itself"),
+        (
+            &["MN\r\n", "CLIENT_ERROR replication would go in a circle\r\n"],
+            "the peer refuses: CLIENT_ERROR replication",
+        ),
+        (&[], "the peer ends the connection at `mn`"),
+    ];
+    for (number, (answers, expected)) in table.iter().enumerate() {
+        let fake = Fake::new(&format!("refused{number}"));
+        let sidecar = Sidecar::start(&fake, scripted_peer(answers), &["--http", "127.0.0.1:0"]);
+        let _server = fake.accept("run1", 0);
+        sidecar.says(expected);
+        let health = get(sidecar.http(), "/health");
+        assert!(health.starts_with("HTTP/1.1 503 ") && health.contains(expected), "{health}");
+    }
+}
+
+#[test]
+fn a_server_that_refuses_is_quoted() {
+    let fake = Fake::new("server");
+    let sidecar = Sidecar::start(&fake, scripted_peer(&["MN\r\n", "OK run2 5\r\n"]), &[]);
+    let mut server = fake.accept("run1", 0);
+    assert!(server.hear().ends_with(" run2 - - cas"));
+    server.say("refused this peer feeds the server\r\n");
+    sidecar.says("the server refuses: this peer feeds the server");
+}
+
+#[test]
+fn control_sockets_that_will_not_do_are_refused_by_name() {
+    let fake = Fake::new("socket");
+    let peer: SocketAddr = "127.0.0.1:9".parse().unwrap();
+    let refused = |prepare: &dyn Fn(), expected: &str| {
+        prepare();
+        Sidecar::start(&fake, peer, &[]).says(expected);
+    };
+    let mode = |mode| fs::set_permissions(fake.path(), Permissions::from_mode(mode)).unwrap();
+    for open in [0o660, 0o606, 0o601] {
+        refused(&|| mode(open), "is open to others (mode ");
+    }
+    let talk = || {
+        mode(0o600);
+        let listener = fake.listener.try_clone().unwrap();
+        listener.set_nonblocking(false).unwrap();
+        std::thread::spawn(move || listener.accept().unwrap().0.write_all(b"ERROR\r\n").unwrap());
+    };
+    refused(&talk, "this is no control socket of twincached: `ERROR`");
+    refused(&|| fs::remove_file(fake.path()).unwrap(), "is twincached up, with control_socket?");
+    refused(&|| fs::write(fake.path(), "").unwrap(), "is not a socket");
+}
+
+#[test]
+fn several_peers_are_fed_at_once() {
+    let (Some(one), Some(two)) = (stock(), stock()) else { return };
+    let fake = Fake::new("several");
+    let _sidecar = Sidecar::start(&fake, one.addr, &["--peer", &two.addr.to_string()]);
+    let mut servers = [fake.accept("run1", 0), fake.accept("run1", 0)];
+    let mut names = servers.each_mut().map(|server| server.hear().split(' ').nth(1).unwrap().to_owned());
+    names.sort();
+    let mut expected = [one.addr.to_string(), two.addr.to_string()];
+    expected.sort();
+    assert_eq!(names, expected);
+    for server in &mut servers {
+        server.say("walk run1 0\r\nwalked 0\r\n");
+        assert_eq!(server.hear(), "ack 0");
+        server.batch(1, "ms a 1 T0 q\r\n1\r\n");
+        assert_eq!(server.hear(), "ack 1");
+    }
+    for peer in [one, two] {
+        assert_eq!(Conn::to(peer.addr).line("mg a s"), "HD s1");
+    }
+}
+
+#[test]
+fn bad_usage_is_refused() {
+    let run = |words: &[&str]| Command::new(env!("CARGO_BIN_EXE_twincache-sidecar")).args(words).output().unwrap();
+    let output = run(&["--server", "unix:/x"]);
+    assert_eq!(output.status.code(), Some(64));
+    assert_eq!(output.stderr, b"twincache-sidecar: --peer HOST:PORT is needed (see --help)\n");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let http = taken.local_addr().unwrap().to_string();
+    let output = run(&["--server", "unix:/x", "--peer", "127.0.0.1:9", "--http", &http]);
+    assert_eq!(output.status.code(), Some(71));
+    assert!(run(&["--help"]).stdout.starts_with(b"twincache-sidecar keeps"));
+}
