@@ -43,7 +43,7 @@ use super::safety::{appended, note_appended};
 use super::{Hash, Safety};
 use crate::clock::Clock;
 use consumer::{Consumer, Fate};
-use record::{GONE, Head, PAD, make_delete, range_of};
+use record::{GONE, Head, NOTE, PAD, make_delete, range_of};
 use ring::Ring;
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -59,7 +59,7 @@ const CONSUMERS_MAX: usize = 8;
 const REMEMBERED_MAX: usize = 32;
 
 /// Bytes of the ring that are read under one lock: some 5 us, so that whoever waits to append does not go to sleep.
-const SCAN: u64 = 32 << 10;
+const SCAN: u64 = if cfg!(test) { 1 << 10 } else { 32 << 10 };
 
 /// Keys of lost deletes that are looked up between two reads.
 const KEYS_AT_ONCE: usize = 64;
@@ -467,23 +467,19 @@ impl Journal {
         let done = act(now);
         inner.pending_flush = if at > now { at } else { 0 };
         if inner.on {
-            let lsn = inner.append_flush(if at > now { self.clock.unix(at) } else { 0 });
+            inner.append_flush(if at > now { self.clock.unix(at) } else { 0 });
+            inner.append_early_flush(now);
+            let lsn = inner.ring.lsn();
             self.lsn.store(lsn, Ordering::Relaxed);
             note_appended(lsn);
         }
         done
     }
 
-    /// Copies to `out` what a consumer is to be sent of the records that it has not read, up to the one with number
+    /// Copies to `out` what a consumer is to be sent of the next records that it has not read, up to the one with number
     /// `until` and until `out` has `max` bytes, give or take one.
     pub(super) fn read(&self, id: u64, until: u64, max: usize, out: &mut Vec<u8>) -> Read {
-        loop {
-            let mut inner = self.lock();
-            match inner.read(id, until, max, &self.clock, out) {
-                Read::Upto(lsn, true) if out.len() < max && lsn < until => {}
-                read => return read,
-            }
-        }
+        self.lock().read(id, until, max, &self.clock, out)
     }
 
     /// The last record's number, exact for whoever holds a shard's lock and asks about changes of that shard.
@@ -497,8 +493,13 @@ impl Journal {
         let Some(consumer) = inner.consumers.iter_mut().find(|consumer| consumer.id == id) else { return Target::None };
         let before = consumer.counts.walks_finished;
         let target = consumer.target(KEYS_AT_ONCE);
-        let finished = consumer.counts.walks_finished - before;
+        let (finished, wants_note) = (consumer.counts.walks_finished - before, consumer.wants_note());
         inner.walks_finished += finished;
+        if wants_note {
+            let lsn = inner.append(&Entry::of(NOTE, 0, b"", false));
+            self.lsn.store(lsn, Ordering::Relaxed);
+            inner.consumers.iter_mut().filter(|consumer| consumer.id == id).for_each(|consumer| consumer.note(lsn));
+        }
         target
     }
 
@@ -541,10 +542,9 @@ impl Inner {
         }
     }
 
-    /// What was read of an earlier journal cannot be continued: one lsn is left out.
+    /// One lsn is left out: what was read of an earlier journal cannot be continued, and 0 says that nothing is known.
     fn switch_on(&mut self, capacity: usize) {
-        let lsn = self.ring.lsn();
-        self.ring.allocate(capacity, if lsn == 0 { 0 } else { lsn + 1 });
+        self.ring.allocate(capacity, self.ring.lsn() + 1);
         self.on = true;
     }
 
@@ -564,9 +564,7 @@ impl Inner {
     fn remove(&mut self, at: usize) {
         let Consumer { name, identity, complete, .. } = self.consumers.remove(at);
         self.remembered.retain(|other| other.name != name);
-        if complete > 0 {
-            self.remembered.push_back(Remembered { name, identity, complete });
-        }
+        self.remembered.push_back(Remembered { name, identity, complete });
         if self.remembered.len() > REMEMBERED_MAX {
             self.remembered.pop_front();
         }
@@ -580,6 +578,7 @@ impl Inner {
         let before =
             self.remembered.iter().find(|other| other.name == attach.name && other.identity == attach.identity);
         match before {
+            Some(Remembered { complete: 0, .. }) => None,
             Some(Remembered { complete, .. }) => Some(given.unwrap_or(u64::MAX).min(*complete)),
             None => given,
         }

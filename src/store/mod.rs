@@ -39,6 +39,8 @@ mod maintainer;
 #[cfg(test)]
 mod model;
 mod mover;
+#[cfg(test)]
+mod replica;
 pub mod safety;
 mod shard;
 mod slab;

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// Bytes of items that one slice may have; one more range or bucket may come on top.
-const SLICE_BYTES: usize = 64 << 10;
+const SLICE_BYTES: usize = if cfg!(test) { 1 << 10 } else { 64 << 10 };
 
 /// What [`Feed::next`] gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,8 @@ pub struct Feed {
     at: Option<(u32, usize)>,
     /// Items of a bucket.
     found: Vec<u32>,
+    /// There was nothing to be walked when it last looked.
+    settled: bool,
 }
 
 impl Store {
@@ -75,7 +77,7 @@ impl Store {
     pub fn attach(self: &Arc<Store>, attach: &Attach<'_>, now: Instant) -> Result<Feed, AttachError> {
         let begin = self.core.journal.attach(attach, now)?;
         let store = self.clone();
-        Ok(Feed { store, begin, lsn: begin.lsn, slice: None, at: None, found: Vec::new() })
+        Ok(Feed { store, begin, lsn: begin.lsn, slice: None, at: None, found: Vec::new(), settled: false })
     }
 
     /// How many consumers must confirm a change before its reply goes out, from now on.
@@ -127,27 +129,40 @@ impl Feed {
     /// What comes next. With [`Step::Records`] they are in `records`, about `max` bytes or a slice more.
     pub fn next(&mut self, max: usize, records: &mut Vec<u8>) -> Step {
         records.clear();
-        let (before, mut settled) = (self.lsn, false);
+        let before = self.lsn;
+        self.settled = false;
         while records.len() < max {
-            let until = self.slice.as_ref().map_or(u64::MAX, |&(lsn, _)| lsn);
-            match self.store.core.journal.read(self.begin.id, until, max, records) {
-                Read::Gone => return Step::Gone,
-                Read::Turn(turn, lsn) => return self.take_turn(turn, lsn),
-                Read::TurnWaits => return Step::Records,
-                Read::Upto(lsn, true) if lsn < until => self.lsn = lsn,
-                Read::Upto(lsn, _) => {
-                    self.lsn = lsn;
-                    if let Some((_, slice)) = self.slice.take() {
-                        records.extend_from_slice(&slice);
-                    } else if self.walk_on() {
-                        settled = false;
-                    } else if std::mem::replace(&mut settled, true) {
-                        break;
-                    }
-                }
+            match self.advance(max, records) {
+                None => {}
+                Some(Step::Idle) => break,
+                Some(step) => return step,
             }
         }
         if records.is_empty() && self.lsn == before { Step::Idle } else { Step::Records }
+    }
+
+    /// One piece of reading or walking. None when there may be more.
+    pub(super) fn advance(&mut self, max: usize, records: &mut Vec<u8>) -> Option<Step> {
+        let until = self.slice.as_ref().map_or(u64::MAX, |&(lsn, _)| lsn);
+        match self.store.core.journal.read(self.begin.id, until, max, records) {
+            Read::Gone => return Some(Step::Gone),
+            Read::Turn(turn, lsn) => return Some(self.take_turn(turn, lsn)),
+            Read::TurnWaits => return Some(Step::Records),
+            Read::Upto(lsn, more) => {
+                self.lsn = lsn;
+                if more && lsn < until {
+                    return None;
+                }
+            }
+        }
+        if let Some((_, slice)) = self.slice.take() {
+            records.extend_from_slice(&slice);
+            return None;
+        }
+        // Where nothing is left to be walked, there may be a turn to be told of that.
+        let walked = self.walk_on();
+        let settled = std::mem::replace(&mut self.settled, !walked);
+        (settled && !walked).then_some(Step::Idle)
     }
 
     fn take_turn(&mut self, turn: Turn, lsn: u64) -> Step {

@@ -25,10 +25,10 @@
 //! Gone needs the care because an older value than the one that went may be left with the consumer: of a key whose last
 //! Set it has got, it may keep the value when the item is evicted here, because each side has its own memory.
 
-use super::record::{GONE, Kind};
+use super::record::{GONE, Kind, NOTE};
 
 /// Bytes of keys in `deleted`. When these do not do, most ranges are dirty anyway.
-const DELETED_MAX: usize = 1 << 20;
+const DELETED_MAX: usize = if cfg!(test) { 1 << 10 } else { 1 << 20 };
 
 /// How a consumer stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +88,8 @@ pub struct Consumer {
     pub acked: u64,
     /// The last lsn that it has completely, as far as it has acknowledged that.
     pub complete: u64,
-    /// From here on acknowledgements say that it is complete.
+    /// From here on acknowledgements say that it is complete: a slice, and the end of a walk, have no number of their
+    /// own, so one is taken for it.
     clean_at: u64,
     dirty: Ranges,
     walking: Option<u32>,
@@ -171,6 +172,9 @@ impl Consumer {
         if kind == Kind::Delete as u8 || kind == Kind::Flush as u8 {
             return Fate::Sent;
         }
+        if kind == NOTE {
+            return Fate::Skipped;
+        }
         if kind == GONE {
             let kept = self.is_clean(range());
             return if kept { Fate::Skipped } else { Fate::SentAsDelete };
@@ -186,8 +190,9 @@ impl Consumer {
     pub fn lose(&mut self, kind: u8, range: u32, key: &[u8], key_is_binary: bool) {
         let noted = match kind {
             _ if kind == Kind::Flush as u8 => false,
-            _ if kind == Kind::Delete as u8 => self.deleted.add(key, key_is_binary),
-            GONE => self.is_clean(range) || self.deleted.add(key, key_is_binary),
+            NOTE => return,
+            GONE if self.is_clean(range) => return,
+            _ if kind == GONE || kind == Kind::Delete as u8 => self.deleted.add(key, key_is_binary),
             _ => return self.lose_item(kind, range),
         };
         self.counts.lost += 1;
@@ -275,7 +280,6 @@ impl Consumer {
         self.counts.walks_finished += 1;
         self.turns[0] = Some(Turn::Walked);
         self.state = State::Streaming;
-        self.clean_at = self.lsn;
         if self.dirty.count > 0 {
             self.overtake();
         }
@@ -284,9 +288,18 @@ impl Consumer {
     fn end_overtaken(&mut self) {
         if self.state == State::Overtaken {
             self.state = State::Streaming;
-            self.clean_at = self.lsn;
             self.turns = [None, Some(Turn::CaughtUp)];
         }
+    }
+
+    /// Whether it is clean, and nobody has noted since when.
+    pub fn wants_note(&self) -> bool {
+        self.state == State::Streaming && self.clean_at == u64::MAX
+    }
+
+    /// Whoever acknowledges record `lsn` has all that was handed out before it, slices and turns included.
+    pub fn note(&mut self, lsn: u64) {
+        self.clean_at = lsn;
     }
 
     /// Ranges to be walked.

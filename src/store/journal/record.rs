@@ -40,6 +40,8 @@ pub enum Kind {
 pub const PAD: u8 = 0;
 /// Evicted, or found expired. Consumers never see it: it comes out as [`Kind::Delete`] or not at all.
 pub const GONE: u8 = 8;
+/// Nothing but a number, that can be acknowledged. Consumers never see it.
+pub const NOTE: u8 = 9;
 
 const BINARY_KEY: u8 = 1;
 const STALE: u8 = 2;
