@@ -31,7 +31,7 @@ use std::process::ExitCode;
 /// How much is measured.
 #[derive(Clone, Debug)]
 pub struct Scale {
-    /// Of the first table.
+    /// Of the first table and, where it is given, of the third.
     pub rounds: usize,
     /// Keys with 100-byte values.
     pub keys: u64,
@@ -49,6 +49,8 @@ pub struct Scale {
     pub growth_seconds: f64,
     /// Numbers of items whose cost is compared.
     pub sizes: &'static [u64],
+    /// Of the third table, only the rows that have this in their title; all if it is empty.
+    pub only: String,
 }
 
 const FULL: Scale = Scale {
@@ -62,6 +64,7 @@ const FULL: Scale = Scale {
     time_seconds: 6.0,
     growth_seconds: 20.0,
     sizes: &[10_000, 100_000, 1_000_000, 10_000_000, 50_000_000],
+    only: String::new(),
 };
 
 /// A look, in about three minutes.
@@ -76,6 +79,7 @@ const QUICK: Scale = Scale {
     time_seconds: 1.0,
     growth_seconds: 15.0,
     sizes: &[10_000, 100_000, 1_000_000],
+    only: String::new(),
 };
 
 fn main() -> ExitCode {
@@ -99,7 +103,8 @@ fn main() -> ExitCode {
 fn options() -> Options {
     let mut options = Options::new();
     options.optflag("", "quick", "fewer keys, one round: about three minutes");
-    options.optopt("", "rounds", "rounds of the first table", "N");
+    options.optopt("", "rounds", "rounds of the first and of the third table", "N");
+    options.optopt("", "only", "of the third table, only rows with this in their title (all)", "TEXT");
     options.optopt("", "twincached", "the binary (the one built with this)", "PATH");
     options.optopt("", "memcached", "what to compare with (memcached)", "PATH");
     options.optopt("", "out", "folder of results.json and the plots (target/bench)", "DIR");
@@ -143,7 +148,9 @@ fn scale(matches: &Matches) -> Result<Scale, String> {
     let mut scale = if matches.opt_present("quick") { QUICK } else { FULL };
     if let Some(rounds) = matches.opt_get("rounds").map_err(|_| "--rounds: not a number")? {
         scale.rounds = rounds;
+        scale.time_rounds = rounds;
     }
+    scale.only = matches.opt_str("only").unwrap_or_default();
     Ok(scale)
 }
 
@@ -160,6 +167,9 @@ struct Results {
 
 impl Results {
     fn add(&mut self, table: &Table) -> Result<(), String> {
+        if table.rows.is_empty() {
+            return Ok(());
+        }
         println!("{}", table.text());
         self.all.insert(table.name.into(), table.json());
         let folder = Path::new(&self.out);

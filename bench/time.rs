@@ -53,18 +53,24 @@ pub fn run(scale: &Scale, twincached: &Program, memcached: &Program) -> Result<(
         progress(&format!("time: capacity of {}", program.name));
         capacity = capacity.min(closed_rate(scale, program)?);
     }
+    let chosen: Vec<usize> = (0..SCENARIOS.len()).filter(|&at| SCENARIOS[at].0.contains(&scale.only)).collect();
     table.rows = rows(capacity);
     for round in 0..scale.time_rounds {
         for turn in 0..programs.len() {
             let program = &programs[(round + turn) % programs.len()];
-            for (at, (title, scenario)) in SCENARIOS.iter().enumerate() {
+            for &at in &chosen {
+                let (title, scenario) = SCENARIOS[at];
                 progress(&format!("time, round {} of {}: {}, {title}", round + 1, scale.time_rounds, program.name));
                 let seen = scenario(scale, program, capacity * 0.6)?;
                 add(&mut table.rows[at], program, at, &seen);
             }
         }
     }
-    starts(&programs, table.rows.last_mut().expect("has rows"))?;
+    let start = table.rows.last_mut().expect("has rows");
+    if start.title.contains(&scale.only) {
+        starts(&programs, start)?;
+    }
+    table.rows.retain(|row| !row.values.is_empty());
     let sizes = by_size(scale, &programs, &names)?;
     Ok((table, sizes))
 }
@@ -297,9 +303,13 @@ fn starts(programs: &[Program], row: &mut Row) -> Result<(), String> {
 fn by_size(scale: &Scale, programs: &[Program], names: &[String]) -> Result<Table, String> {
     let mut table = Table::new("size", "Server CPU per meta get by number of items of 20 bytes, 16 pipelined", names);
     table.curve = Some("items");
-    let counts: Vec<u64> = scale.sizes.iter().copied().filter(|&count| fits(count)).collect();
+    let chosen = |count: &u64| table.title.contains(&scale.only) && fits(*count);
+    let counts: Vec<u64> = scale.sizes.iter().copied().filter(chosen).collect();
     table.rows =
         counts.iter().map(|&count| Row { x: count as f64, ..Row::new(with_commas(count), "ns", "") }).collect();
+    if counts.is_empty() {
+        return Ok(table);
+    }
     let memory = counts.last().copied().unwrap_or(0) * ITEM_COST / (1 << 20) + 128;
     for program in programs {
         let server = program.start(&["-m", &memory.to_string()])?;

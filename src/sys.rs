@@ -254,6 +254,15 @@ pub unsafe fn prefer_huge_pages(base: std::ptr::NonNull<u8>, len: usize) {
     unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
 }
 
+/// Gets the memory behind a committed part now, without changing what is in it. Linux 5.14 can.
+///
+/// # Safety
+/// As for [`commit`].
+pub unsafe fn populate(base: std::ptr::NonNull<u8>, len: usize) -> std::io::Result<()> {
+    // SAFETY: no byte changes, of memory the caller owns.
+    check(unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_POPULATE_WRITE) })
+}
+
 /// Hints the CPU to fetch the cache line at `address`. Any address will do.
 #[inline(always)]
 pub fn prefetch(address: *const u8) {

@@ -204,7 +204,7 @@ fn durations_are_measured() {
     let number = |name: &str| stats[name].parse::<u64>().unwrap();
     assert!(number("loop_turns_served") > 0);
     assert!(number("loop_turn_p50_us") <= number("longest_loop_turn_us"));
-    let holders = ["maintainer", "crawler", "mover", "walk"];
+    let holders = ["maintainer", "crawler", "mover", "ahead", "walk"];
     let longest = holders.map(|holder| number(&format!("longest_lock_hold_{holder}_us"))).into_iter().max();
     assert_eq!(longest, Some(number("longest_lock_hold_us")));
 }

@@ -449,7 +449,7 @@ fn sizes(context: &Context<'_>, sheet: &mut Sheet<'_>) {
 fn durations(context: &Context<'_>, sheet: &mut Sheet<'_>) {
     let turns = context.shared.stats.turns.stats();
     let holds = context.shared.store.holds();
-    let by = [By::Maintainer, By::Crawler, By::Mover, By::Walk].map(|by| holds.longest(by));
+    let by = [By::Maintainer, By::Crawler, By::Mover, By::Ahead, By::Walk].map(|by| holds.longest(by));
     let us = |duration: Duration| duration.as_micros() as u64;
     sheet.all([
         ("loop_turns_served", turns.served),
@@ -461,7 +461,8 @@ fn durations(context: &Context<'_>, sheet: &mut Sheet<'_>) {
         ("longest_lock_hold_maintainer_us", us(by[0])),
         ("longest_lock_hold_crawler_us", us(by[1])),
         ("longest_lock_hold_mover_us", us(by[2])),
-        ("longest_lock_hold_walk_us", us(by[3])),
+        ("longest_lock_hold_ahead_us", us(by[3])),
+        ("longest_lock_hold_walk_us", us(by[4])),
     ]);
 }
 

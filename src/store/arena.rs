@@ -36,7 +36,10 @@ pub const WINDOW_MAX: usize = UNIT << 32;
 const SYSTEM_PAGE: usize = 4096;
 
 /// Ranges begin on this boundary and are made usable in steps of it, so that huge pages fit.
-const ALIGN: usize = 2 << 20;
+pub const ALIGN: usize = 2 << 20;
+
+/// Bytes of huge pages that a window has ready: pages for 0.1 s at 40 MB/s.
+const WINDOW_AHEAD: usize = 2 * ALIGN;
 
 /// A type of which any bytes are a value.
 ///
@@ -59,6 +62,12 @@ struct Map {
     base: NonNull<u8>,
     len: usize,
     usable: usize,
+    /// Bytes that are kept ready beyond those in use; 0 without huge pages.
+    ahead: usize,
+    /// Memory is there up to here, or was not had ahead of need.
+    ready: usize,
+    /// The bytes in use have come nearer to `ready` than that, and nobody was told.
+    asks: bool,
 }
 
 // SAFETY: (range) the memory belongs to this value alone, like a Box's.
@@ -74,7 +83,7 @@ impl Map {
         let skip = reserved.as_ptr().align_offset(ALIGN);
         // SAFETY: `skip` < ALIGN, so this is inside the reserved range.
         let base = unsafe { reserved.add(skip) };
-        Ok(Map { reserved, reserved_len, base, len, usable: 0 })
+        Ok(Map { reserved, reserved_len, base, len, usable: 0, ahead: 0, ready: 0, asks: false })
     }
 
     /// Makes bytes up to `end` usable; false when the system has no memory or the range ends before.
@@ -102,6 +111,46 @@ impl Map {
         assert!(offset <= self.usable && len <= self.usable - offset, "a corrupt id or length: {offset}+{len}");
     }
 
+    /// Asks for huge pages from `start` on, and for so many bytes of them ahead of need.
+    fn prefer_huge_pages(&mut self, start: usize, ahead: usize) {
+        if start < self.len {
+            huge(self.at(start), self.len - start);
+            (self.ready, self.ahead, self.asks) = (start, ahead, start == 0);
+        }
+    }
+
+    /// Notes that bytes up to `end` are in use.
+    #[inline]
+    fn use_up_to(&mut self, end: usize) {
+        self.asks |= self.ahead > 0 && end + self.ahead > self.ready;
+    }
+
+    fn next_stretch(&self, used: usize) -> Option<Stretch> {
+        // What the worker has come to first needs nobody any more.
+        let start = self.ready.max(used / ALIGN * ALIGN);
+        let end = (start + ALIGN).min(self.len);
+        let wanted = self.ahead > 0 && used + self.ahead > self.ready && start < end;
+        wanted.then(|| Stretch { at: self.at(start), len: end - start })
+    }
+
+    /// Takes back what [`Map::next_stretch`] gave, with its memory if `done`. False when it is another map's.
+    fn adopt(&mut self, stretch: &Stretch, done: bool) -> bool {
+        let start = (stretch.at.as_ptr() as usize).wrapping_sub(self.base.as_ptr() as usize);
+        if start >= self.len {
+            return false;
+        }
+        if !done {
+            // The system cannot do it, or has no memory: not again.
+            self.ahead = 0;
+            return true;
+        }
+        self.ready = start + stretch.len;
+        if start <= self.usable {
+            self.usable = self.usable.max(self.ready);
+        }
+        true
+    }
+
     fn discard(&mut self, offset: usize, len: usize) {
         self.check(offset, len);
         if offset.is_multiple_of(SYSTEM_PAGE) && len.is_multiple_of(SYSTEM_PAGE) {
@@ -121,13 +170,15 @@ impl Drop for Map {
 #[derive(Debug)]
 pub struct Window {
     map: Map,
+    /// Bytes below the end of the last page that was taken.
+    used: usize,
 }
 
 impl Window {
     /// Reserves `len` bytes, at most [`WINDOW_MAX`].
     pub fn new(len: usize) -> std::io::Result<Window> {
         assert!(len <= WINDOW_MAX, "ids reach 32 GiB");
-        Ok(Window { map: Map::new(len)? })
+        Ok(Window { map: Map::new(len)?, used: 0 })
     }
 
     /// Bytes that could be made usable.
@@ -137,12 +188,43 @@ impl Window {
 
     /// Makes the bytes below `end` usable.
     pub fn extend(&mut self, end: usize) -> bool {
-        self.map.extend(end)
+        if end > self.used && self.map.extend(end) {
+            self.used = end;
+            self.map.use_up_to(end);
+        }
+        end <= self.used
     }
 
-    /// Asks for huge pages behind the whole window.
-    pub fn prefer_huge_pages(&self) {
-        huge(self.map.base, self.map.len);
+    /// Asks for huge pages behind the window, but for its begin: a cache that nobody uses takes none.
+    pub fn prefer_huge_pages(&mut self) {
+        self.map.prefer_huge_pages(ALIGN, WINDOW_AHEAD);
+    }
+
+    /// Whether it will soon need memory and [`Window::asked`] was not called.
+    #[inline]
+    pub fn asks(&self) -> bool {
+        self.map.asks
+    }
+
+    /// See [`Window::asks`].
+    pub fn asked(&mut self) {
+        self.map.asks = false;
+    }
+
+    /// What to make ready next.
+    pub fn next_stretch(&self) -> Option<Stretch> {
+        self.map.next_stretch(self.used)
+    }
+
+    /// See [`Map::adopt`].
+    pub fn adopt(&mut self, stretch: &Stretch, done: bool) -> bool {
+        self.map.adopt(stretch, done)
+    }
+
+    /// How far memory is ready.
+    #[cfg(test)]
+    pub fn ready(&self) -> usize {
+        self.map.ready
     }
 
     /// Takes memory for the bytes from `offset` on, now.
@@ -276,6 +358,21 @@ impl Piece {
     }
 }
 
+/// A part of a map whose memory is got ahead of need, outside the shard's lock. Its holder keeps the store alive.
+#[derive(Debug)]
+pub struct Stretch {
+    at: NonNull<u8>,
+    len: usize,
+}
+
+impl Stretch {
+    /// Makes it readable and writable, and gets its memory. What is written there already stays. False when the system
+    /// cannot.
+    pub fn populate(&self) -> bool {
+        commit(self.at, self.len) && populate(self.at, self.len)
+    }
+}
+
 /// A growing array at a fixed address.
 #[derive(Debug)]
 pub struct Region<T> {
@@ -296,12 +393,34 @@ impl<T: Plain> Region<T> {
             return false;
         }
         self.len = len.max(self.len);
+        self.map.use_up_to(self.len * size_of::<T>());
         true
     }
 
     /// Asks for huge pages behind the whole region.
-    pub fn prefer_huge_pages(&self) {
-        huge(self.map.base, self.map.len);
+    pub fn prefer_huge_pages(&mut self) {
+        self.map.prefer_huge_pages(0, ALIGN);
+    }
+
+    /// As [`Window::asks`].
+    #[inline]
+    pub fn asks(&self) -> bool {
+        self.map.asks
+    }
+
+    /// As [`Window::asked`].
+    pub fn asked(&mut self) {
+        self.map.asks = false;
+    }
+
+    /// As [`Window::next_stretch`].
+    pub fn next_stretch(&self) -> Option<Stretch> {
+        self.map.next_stretch(self.len * size_of::<T>())
+    }
+
+    /// As [`Window::adopt`].
+    pub fn adopt(&mut self, stretch: &Stretch, done: bool) -> bool {
+        self.map.adopt(stretch, done)
     }
 
     /// Elements usable.
@@ -369,6 +488,11 @@ mod system {
         // SAFETY: (range) as above.
         unsafe { sys::prefer_huge_pages(base, len) }
     }
+
+    pub fn populate(base: NonNull<u8>, len: usize) -> bool {
+        // SAFETY: (range) as above, and committed.
+        unsafe { sys::populate(base, len) }.is_ok()
+    }
 }
 
 /// miri knows no protection of memory: a heap block stands in, so keep windows small there.
@@ -400,9 +524,13 @@ mod system {
     }
 
     pub fn huge(_base: NonNull<u8>, _len: usize) {}
+
+    pub fn populate(_base: NonNull<u8>, _len: usize) -> bool {
+        true
+    }
 }
 
-use system::{commit, discard, huge, release, reserve};
+use system::{commit, discard, huge, populate, release, reserve};
 
 #[cfg(test)]
 mod tests {

@@ -1,8 +1,9 @@
-//! The store's background work: one thread that juggles the LRUs, crawls them, and moves pages.
+//! The store's background work: one thread that juggles the LRUs, crawls them, moves pages,
+//! and gets memory ahead of need.
 //!
 //! ```text
 //! Background ── thread: loop { Worker::step ; sleep until something is due, asked for, or to stop }
-//!                         └── Worker { Maintainer, Crawler, Mover }, each says when it wants to be called again
+//!                         └── Worker { Ahead, Maintainer, Crawler, Mover }, each says when it wants to be called again
 //! State, in the Store       what commands have asked for; what `stats` shows of all this
 //! ```
 //!
@@ -11,12 +12,14 @@
 //!
 //! Invariants: while one of State's locks is held nothing but the events' is locked.
 //!
-//! Not here: what is done (`maintainer`, `crawler`, `mover`).
+//! Not here: what is done (`ahead`, `maintainer`, `crawler`, `mover`).
 
+use super::ahead::Ahead;
 use super::crawler::Crawler;
 use super::maintainer::Maintainer;
 use super::mover::Mover;
 use super::{ClassSet, Crawl, Reassign, Store};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -41,6 +44,8 @@ const CRAWL_PAUSE_SECONDS: u32 = 60;
 pub struct State {
     requests: Mutex<Requests>,
     asked: Condvar,
+    /// Memory is wanted ahead of need.
+    wanted: AtomicBool,
     counts: Mutex<Counts>,
 }
 
@@ -157,6 +162,18 @@ impl State {
         self.requests().moving
     }
 
+    /// Asks for memory ahead of need.
+    pub fn want(&self) {
+        if !self.wanted.swap(true, Ordering::Relaxed) {
+            self.wake();
+        }
+    }
+
+    /// Whether some is wanted; then it is about to be had.
+    pub fn take_wanted(&self) -> bool {
+        self.wanted.swap(false, Ordering::Relaxed)
+    }
+
     /// Asks for pages above the memory limit to be given back.
     pub fn shrink(&self) {
         self.requests().shrinking = true;
@@ -269,6 +286,7 @@ pub struct Worker {
     maintainer: (Alarm, Maintainer),
     crawler: (Alarm, Crawler),
     mover: (Alarm, Mover),
+    ahead: (Alarm, Ahead),
 }
 
 impl Worker {
@@ -278,11 +296,17 @@ impl Worker {
             maintainer: (Alarm::default(), Maintainer::new(store)),
             crawler: (Alarm::default(), Crawler::new(store)),
             mover: (Alarm::default(), Mover::new(store)),
+            ahead: (Alarm::default(), Ahead::default()),
         }
     }
 
     /// Does what is due now that `passed` has passed since the last step. How long until something else is.
     pub fn step(&mut self, store: &Store, passed: Duration) -> Duration {
+        let (alarm, ahead) = &mut self.ahead;
+        // First, because a worker will wait for it.
+        if alarm.rings(passed).is_some() {
+            alarm.set(ahead.step(store));
+        }
         let (alarm, maintainer) = &mut self.maintainer;
         if let Some(passed) = alarm.rings(passed) {
             alarm.set(maintainer.step(store, passed));
@@ -295,7 +319,8 @@ impl Worker {
         if alarm.rings(passed).is_some() {
             alarm.set(mover.step(store));
         }
-        self.maintainer.0.left.min(self.crawler.0.left).min(self.mover.0.left)
+        let left = [self.ahead.0.left, self.maintainer.0.left, self.crawler.0.left, self.mover.0.left];
+        left.into_iter().min().unwrap_or(NAP_MAX)
     }
 }
 

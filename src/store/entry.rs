@@ -52,7 +52,9 @@ impl<'a> Locked<'a> {
     #[inline]
     pub fn create(&mut self, spec: &ItemSpec<'_>, parts: &[Part<'_>]) -> Result<ItemId, AllocError> {
         self.settle();
-        self.shard.create(spec, parts).map(ItemId)
+        let made = self.shard.create(spec, parts).map(ItemId);
+        self.store.look_ahead(&mut self.shard);
+        made
     }
 
     /// Makes an unlinked item visible. `cas` None takes the next number (0 with `-C`). The key must not be

@@ -24,6 +24,8 @@ pub enum By {
     Maintainer,
     Crawler,
     Mover,
+    /// Getting memory ahead of need.
+    Ahead,
     /// A command that walks shards: statistics, dumps, flush_all.
     Walk,
 }

@@ -92,7 +92,9 @@ impl Upload {
         value_len: usize,
     ) -> Result<Upload, AllocError> {
         let mut shard = store.shard(index);
-        let id = shard.make(spec, value_len)?;
+        let made = shard.make(spec, value_len);
+        store.look_ahead(&mut shard);
+        let id = made?;
         shard.window.chunk_mut(id).pins = 1;
         let chunk = *shard.window.chunk(id);
         let key = shard.window.lend(offset(id) + chunk.key_at(), spec.key.len());
@@ -152,7 +154,9 @@ impl Upload {
         let payload = sizing.payload(self.left);
         self.borrow((payload + sizing.piece_overhead()).min(sizing.chunk_max) as u64)?;
         let mut shard = self.store.shard(self.shard);
-        let (piece, holds) = shard.add_piece(self.id, payload).ok_or(AllocError::NoMemory)?;
+        let piece = shard.add_piece(self.id, payload);
+        self.store.look_ahead(&mut shard);
+        let (piece, holds) = piece.ok_or(AllocError::NoMemory)?;
         self.room = Some(shard.window.lend(offset(piece) + size_of::<Chunk>(), holds.min(self.left)));
         self.used = 0;
         Ok(())

@@ -12,6 +12,7 @@
 //! item.rs   layout and sizes             arena.rs  address ranges; all unsafe code
 //! flush.rs  what flush_all has taken     check.rs  everything against everything
 //! hold.rs   how long locks are held      safety.rs  which changes replicas have
+//! ahead.rs  memory before it is needed
 //! journal.rs  every change, in order     walk.rs  what its readers are sent
 //! background.rs  the thread behind it    maintainer.rs, crawler.rs, mover.rs  what it does
 //! ```
@@ -22,6 +23,7 @@
 //! Not here: sockets, protocol text, options. What a verb means is in `command`.
 
 mod admin;
+mod ahead;
 mod arena;
 mod automove;
 mod background;

@@ -15,7 +15,7 @@
 //! so bucket `b` of a table of size 2^k holds, at any later size, what is in the buckets `b, b + 2^k, b + 2·2^k, …`.
 
 use super::Hash;
-use super::arena::{Prefetcher, Region};
+use super::arena::{Prefetcher, Region, Stretch};
 
 /// Slots of a bucket.
 const SLOTS: usize = 12;
@@ -131,8 +131,26 @@ impl Table {
     }
 
     /// Asks for huge pages.
-    pub fn prefer_huge_pages(&self) {
+    pub fn prefer_huge_pages(&mut self) {
         self.buckets.prefer_huge_pages();
+    }
+
+    /// As [`super::arena::Window::asks`], and the same of the next three.
+    #[inline]
+    pub fn asks(&self) -> bool {
+        self.buckets.asks()
+    }
+
+    pub fn asked(&mut self) {
+        self.buckets.asked();
+    }
+
+    pub fn next_stretch(&self) -> Option<Stretch> {
+        self.buckets.next_stretch()
+    }
+
+    pub fn adopt(&mut self, stretch: &Stretch, done: bool) -> bool {
+        self.buckets.adopt(stretch, done)
     }
 
     /// Buckets, without those of overflow.

@@ -1,0 +1,102 @@
+//! Memory made ready ahead of need: huge pages are touched for the first time here, outside of any lock.
+//!
+//! ```text
+//! worker      takes a page, or the table grows into a new huge page ──> wanted
+//! background  under the lock: which stretch is next?  ─>  unlocked: the system clears it  ─>  locked: it is usable
+//! ```
+//!
+//! To clear a huge page takes the system 0.1 to 0.2 ms, and where a hypervisor has to find the memory first 5 ms were
+//! measured; the first store into it would wait for that with its shard locked. A worker that is faster than this does
+//! wait, as it would without. Small pages (a small cache) take some microseconds each, and are left alone.
+//!
+//! Invariants: no lock is held while the system works.
+//!
+//! Not here: which ranges have huge pages (`arena`), how many pages may be taken (`slab`).
+
+use super::Store;
+use super::arena::Stretch;
+use super::background::NAP_MAX;
+use super::hold::By;
+use super::shard::Shard;
+use std::time::Duration;
+
+/// See the module's head.
+#[derive(Debug, Default)]
+pub struct Ahead {
+    /// The begin of each table is ready.
+    begun: bool,
+}
+
+impl Ahead {
+    /// Makes ready what is wanted. When to be called again.
+    pub fn step(&mut self, store: &Store) -> Duration {
+        if store.background.take_wanted() || !std::mem::replace(&mut self.begun, true) {
+            (0..store.slots.len()).for_each(|index| prepare(store, index));
+        }
+        NAP_MAX
+    }
+}
+
+fn prepare(store: &Store, index: usize) {
+    loop {
+        let stretch = store.hold(index, By::Ahead).next_stretch();
+        let Some(stretch) = stretch else { return };
+        let done = stretch.populate();
+        store.hold(index, By::Ahead).adopt(&stretch, done);
+    }
+}
+
+impl Store {
+    /// Lets the background know when a shard will soon need memory.
+    #[inline]
+    pub(super) fn look_ahead(&self, shard: &mut Shard) {
+        if shard.window.asks() || shard.table.asks() {
+            self.ask_ahead(shard);
+        }
+    }
+
+    #[cold]
+    fn ask_ahead(&self, shard: &mut Shard) {
+        shard.window.asked();
+        shard.table.asked();
+        self.background.want();
+    }
+}
+
+impl Shard {
+    fn next_stretch(&self) -> Option<Stretch> {
+        // With all memory taken at start there is none to wait for.
+        let room = !self.core.config.preallocate && self.core.pool.taken() < self.core.pool.limit();
+        self.table.next_stretch().or_else(|| if room { self.window.next_stretch() } else { None })
+    }
+
+    fn adopt(&mut self, stretch: &Stretch, done: bool) {
+        if !self.table.adopt(stretch, done) {
+            self.window.adopt(stretch, done);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::arena;
+    use super::super::stand::Stand;
+    use super::super::{SHARD_MIN_BYTES, StoreConfig};
+
+    #[test]
+    fn a_page_is_ready_before_it_is_taken() {
+        let config = StoreConfig { memory_limit: SHARD_MIN_BYTES, shards: Some(1), ..StoreConfig::default() };
+        let mut stand = Stand::new(config);
+        let ready = |stand: &Stand| stand.store.shard(0).window.ready();
+        assert_eq!(ready(&stand), arena::ALIGN, "an unused cache takes nothing");
+        assert!(stand.set("key", b"value", 0));
+        stand.steps(1);
+        // The first pages are in the first stretch, which has small ones.
+        let after_one = ready(&stand);
+        assert!(after_one >= 3 * arena::ALIGN, "{after_one}");
+        (0..8).for_each(|i| assert!(stand.set(&format!("key{i}"), &vec![b'v'; 500_000], 0)));
+        stand.steps(1);
+        assert!(ready(&stand) >= after_one + 2 * arena::ALIGN);
+        stand.store.check().unwrap();
+    }
+}
