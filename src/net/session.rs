@@ -106,6 +106,8 @@ pub struct Session {
     /// The unused input begins with this many bytes without a line feed.
     scanned: usize,
     last_cmd: u32,
+    /// The last request was a large value: the next one may be, too.
+    after_upload: bool,
 }
 
 #[derive(Debug)]
@@ -171,7 +173,7 @@ impl Session {
             Binding::Ascii => Some(Protocol::Ascii),
             Binding::Binary => Some(Protocol::Binary),
         };
-        Session { info, protocol, state: State::Command, want: 0, scanned: 0, last_cmd: now }
+        Session { info, protocol, state: State::Command, want: 0, scanned: 0, last_cmd: now, after_upload: false }
     }
 
     /// From how many bytes on unused input is worth offering again; 0 is any.
@@ -251,6 +253,11 @@ impl Session {
         let room = uploading.upload.room().ok()?;
         let len = room.len().min(left).min(max);
         Some((&mut room[..len], len == left))
+    }
+
+    /// Whether the next request is likely to be a large value. Says so once for each one that there was.
+    pub fn expects_upload(&mut self) -> bool {
+        std::mem::take(&mut self.after_upload)
     }
 
     /// Says that the first `n` bytes of that room were filled.
@@ -508,6 +515,7 @@ impl Session {
     fn finish_upload(&mut self, lent: &mut Lent<'_>) -> Step {
         let State::Upload(uploading) = std::mem::replace(&mut self.state, State::Command) else { return Step::Stop };
         let Uploading { line, upload, tail, tail_len, .. } = *uploading;
+        self.after_upload = true;
         // The client was not idle while it sent its value, however long that took.
         self.restart_idle(lent.now);
         let header = self.header(&line);
