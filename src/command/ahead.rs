@@ -10,11 +10,11 @@
 //! tell at a glance it leaves alone, and nothing depends on it.
 
 use crate::protocol::{Protocol, binary, token};
-use crate::store::{Hash, Store};
+use crate::store::{AHEAD_MAX, Hash, Store};
 
 /// Requests that are hashed and prefetched together: enough to overlap their cache misses, few enough that the first
 /// is still in the cache when its turn comes.
-pub(super) const BATCH: usize = 16;
+pub(super) const BATCH: usize = AHEAD_MAX;
 
 /// What a request looks like.
 struct Glance<'a> {
@@ -41,9 +41,7 @@ pub(super) fn fetch(protocol: Protocol, input: &[u8], store: &Store) -> usize {
         len += 1;
         at = input.len().min(at + glance.len);
     }
-    let hashes = &hashes[..len];
-    hashes.iter().for_each(|&(hash, _)| store.prefetch_item(hash));
-    hashes.iter().filter(|&&(_, stores)| stores).for_each(|&(hash, _)| store.prefetch_around(hash));
+    store.prefetch_items(&hashes[..len]);
     at
 }
 
@@ -67,19 +65,30 @@ fn glance_line(input: &[u8]) -> Option<Glance<'_>> {
     let rest = &input[word..];
     let end = memchr::memchr(b'\n', rest)?;
     let line = rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]);
-    let key = &line[..line.iter().position(|&b| b == b' ').unwrap_or(line.len())];
+    let (key, behind) = line.split_at(memchr::memchr(b' ', line).unwrap_or(line.len()));
     let head = word + end + 1;
     let value = match word {
         _ if !stores => return Some(Glance { key, len: head, stores }),
         // ms: behind the key.
-        3 => token::strict_u32(line.get(key.len() + 1..)?.split(|&b| b == b' ').next()?)?,
-        // set: the last number of the line.
-        _ => {
-            let line = line.strip_suffix(b" noreply").unwrap_or(line);
-            token::strict_u32(&line[memchr::memrchr(b' ', line)? + 1..])?
-        }
+        3 => token::strict_u32(behind.get(1..)?.split(|&b| b == b' ').next()?)?,
+        _ => last_number(behind.strip_suffix(b" noreply").unwrap_or(behind))?,
     };
     Some(Glance { key, len: head + value as usize + 2, stores })
+}
+
+/// The number behind the last space of a line, if it is not too large for one that lies in a buffer.
+#[inline]
+fn last_number(line: &[u8]) -> Option<u32> {
+    let (mut value, mut weight) = (0, 1);
+    for &byte in line.iter().rev().take(9) {
+        match byte {
+            b'0'..=b'9' => value += u32::from(byte - b'0') * weight,
+            b' ' if weight > 1 => return Some(value),
+            _ => return None,
+        }
+        weight *= 10;
+    }
+    None
 }
 
 #[inline]

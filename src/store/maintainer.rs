@@ -152,6 +152,8 @@ impl Shard {
         if tail == 0 {
             return false;
         }
+        // The next tail: each is waited for otherwise.
+        window.prefetch(window.chunk(tail).prev);
         let counters = &mut lrus[usize::from(class)].counters;
         let chunk = window.chunk_mut(tail);
         if chunk.is(state::ACTIVE) {

@@ -321,6 +321,9 @@ struct Slot {
     buckets: AtomicUsize,
 }
 
+/// Keys that are looked for together by [`Store::prefetch_items`].
+pub const AHEAD_MAX: usize = 16;
+
 impl Store {
     /// Builds an empty store. The error is one line for the operator.
     pub fn new(config: StoreConfig, clock: Arc<Clock>) -> Result<Arc<Store>, String> {
@@ -380,11 +383,35 @@ impl Store {
         }
     }
 
-    /// Hints the CPU to fetch what else a set of `hash` will touch, a little after [`Store::prefetch_item`].
-    #[inline]
-    pub fn prefetch_around(&self, hash: Hash) {
-        if let Ok(shard) = self.slots[self.shard_of(hash)].shard.try_lock() {
-            shard.table.candidates(hash, |id| shard.prefetch_around(id));
+    /// Hints the CPU to fetch the items of these hashes, and around those to be set what else that will touch, a little
+    /// after [`Store::prefetch`] has fetched the way to them. Leaves out what is locked just now. Each shard is locked
+    /// but twice: the first items are on their way while the last are looked for.
+    pub fn prefetch_items(&self, keys: &[(Hash, bool)]) {
+        let mut sets = [(0, 0); AHEAD_MAX];
+        let (keys, mut len) = (&keys[..keys.len().min(AHEAD_MAX)], 0);
+        let mut left = (1_u32 << keys.len()) - 1;
+        while left != 0 {
+            let index = self.shard_of(keys[left.trailing_zeros() as usize].0);
+            let shard = self.slots[index].shard.try_lock();
+            for (i, &(hash, stores)) in keys.iter().enumerate() {
+                if self.shard_of(hash) != index {
+                    continue;
+                }
+                left &= !(1 << i);
+                let Ok(shard) = &shard else { continue };
+                shard.table.candidates(hash, |id| {
+                    shard.window.prefetch(id);
+                    if stores && len < AHEAD_MAX {
+                        sets[len] = (index, id);
+                        len += 1;
+                    }
+                });
+            }
+        }
+        for sets in sets[..len].chunk_by(|a, b| a.0 == b.0) {
+            if let Ok(shard) = self.slots[sets[0].0].shard.try_lock() {
+                sets.iter().for_each(|&(_, id)| shard.prefetch_around(id));
+            }
         }
     }
 

@@ -16,6 +16,7 @@
 
 use super::Hash;
 use super::arena::{Prefetcher, Region, Stretch};
+use crate::sys;
 
 /// Slots of a bucket.
 const SLOTS: usize = 12;
@@ -39,21 +40,13 @@ pub struct Bucket {
 const _: () = assert!(size_of::<Bucket>() == 64);
 
 impl Bucket {
-    /// Slots with this tag: the top bit of byte i for slot i. All tags are compared at once, each byte of a wide
-    /// number on its own: `x & 0x7f + 0x7f` carries into the top bit of a byte unless its low bits are 0.
+    /// Slots with this tag.
     #[inline]
     fn matches(&self, tag: u8) -> Matches {
-        let x = self.tags_as_number() ^ (u128::from(tag) * EACH_BYTE);
-        let low = 0x7f * EACH_BYTE;
-        Matches(!(((x & low) + low) | x | low) & (0x80 * EACH_BYTE))
-    }
-
-    #[inline]
-    fn tags_as_number(&self) -> u128 {
         let (eight, four) = self.tags.split_at(8);
         let eight = u64::from_le_bytes(eight.try_into().expect("eight tags"));
         let four = u32::from_le_bytes(four.try_into().expect("four tags"));
-        u128::from(four) << 64 | u128::from(eight)
+        Matches(sys::equal_bytes(u128::from(four) << 64 | u128::from(eight), tag) & ((1 << SLOTS) - 1))
     }
 
     fn put(&mut self, tag: u8, id: u32) -> bool {
@@ -68,19 +61,16 @@ impl Bucket {
     }
 }
 
-/// 1 in each of the bytes that hold a tag.
-const EACH_BYTE: u128 = 0x0101_0101_0101_0101_0101_0101;
-
-/// Slots, lowest first. See [`Bucket::matches`].
+/// Slots, lowest first: a bit for each.
 #[derive(Clone, Copy, Debug)]
-struct Matches(u128);
+struct Matches(u32);
 
 impl Iterator for Matches {
     type Item = usize;
 
     #[inline]
     fn next(&mut self) -> Option<usize> {
-        let slot = self.0.trailing_zeros() as usize / 8;
+        let slot = self.0.trailing_zeros() as usize;
         self.0 &= self.0.wrapping_sub(1);
         (slot < SLOTS).then_some(slot)
     }
