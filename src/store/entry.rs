@@ -10,6 +10,10 @@ use super::{AllocError, ClassCounter, Hash, Item, ItemId, ItemSpec, Miss, Part, 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
 
+/// An item that would have expired within so many seconds is journalled with its value when it is touched: a copy of
+/// it may be gone when it learns of that. As long as a consumer that has gone can go on where it was.
+const TOUCH_LATEST: u32 = 60;
+
 /// A locked shard.
 #[derive(Debug)]
 pub struct Locked<'a> {
@@ -125,8 +129,11 @@ impl<'a> Locked<'a> {
     /// Sets the expiry.
     #[inline]
     pub fn set_expires_at(&mut self, id: ItemId, expires_at: u32) {
-        self.shard.window.header_mut(id.0).expires_at = expires_at;
-        self.remember(id, Change::EXPIRY);
+        let now = self.shard.core.clock.now();
+        let header = self.shard.window.header_mut(id.0);
+        let before = std::mem::replace(&mut header.expires_at, expires_at);
+        let soon = before != 0 && before < now.saturating_add(TOUCH_LATEST);
+        self.remember(id, if soon { Change::SET } else { Change::EXPIRY });
     }
 
     /// Sets the last access to now.

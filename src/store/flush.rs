@@ -84,10 +84,12 @@ impl Flush {
         (!keeps).then(|| self.stamp(now))
     }
 
-    /// Begins a refresh, in place of one that goes on.
+    /// Begins a refresh, in place of one that goes on. A flush_all that is pending is no more: if it is so where what
+    /// is to come comes from, that comes as well.
     pub fn begin_refresh(&self, now: u32) {
         let _changing = self.changing.lock().expect("never held across a panic");
         self.promote(now);
+        self.pending.store(0, Ordering::Release);
         let mark = self.next(now);
         self.floor.store(mark, Ordering::Release);
         self.mark.store(mark, Ordering::Release);
@@ -211,6 +213,18 @@ mod tests {
         flush.later(9, 30);
         assert!(flush.cut(9).takes(old));
         assert!(!flush.cut(9).takes(flush.cut(9).stamp(9)));
+    }
+
+    #[test]
+    fn a_refresh_forgets_a_pending_one() {
+        let flush = Flush::default();
+        let old = flush.stamp(9);
+        flush.later(9, 12);
+        flush.begin_refresh(11);
+        let new = flush.stamp(11);
+        assert!(flush.cut(11).takes(old));
+        assert!(flush.end_refresh(11));
+        assert!(!flush.cut(12).takes(new));
     }
 
     #[test]

@@ -476,6 +476,15 @@ impl Journal {
         done
     }
 
+    /// Forgets by `act`, which is told the second of now, the flush_all that has not taken effect.
+    pub(super) fn forget_flush(&self, act: impl FnOnce(u32)) {
+        let mut inner = self.lock();
+        let now = self.clock.now();
+        inner.append_early_flush(now);
+        act(now);
+        inner.pending_flush = 0;
+    }
+
     /// Copies to `out` what a consumer is to be sent of the next records that it has not read, up to the one with number
     /// `until` and until `out` has `max` bytes, give or take one.
     pub(super) fn read(&self, id: u64, until: u64, max: usize, out: &mut Vec<u8>) -> Read {

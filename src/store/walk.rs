@@ -95,7 +95,7 @@ impl Store {
 
     /// Begins a refresh: what is not stored again until its end is dropped then.
     pub fn begin_refresh(&self) {
-        self.core.flush.begin_refresh(self.core.clock.now());
+        self.core.journal.forget_flush(|now| self.core.flush.begin_refresh(now));
     }
 
     /// Ends it. False when there is none, or its upstream was silent for too long.

@@ -100,6 +100,10 @@ impl Shard {
     #[cold]
     fn append_hit(&self, id: u32) {
         let item = self.item(id);
+        // To read a stale item elsewhere would take its win token.
+        if item.is_stale() {
+            return;
+        }
         let range = self.core.journal.range(self.core.hash(item.key()));
         self.core.journal.append_hit(&Entry::of(Kind::Hit as u8, range, item.key(), item.key_is_binary()));
     }
