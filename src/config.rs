@@ -75,8 +75,6 @@ pub struct Config {
     pub read_buf_mem_limit: u64,
     /// `-o control_socket`.
     pub control_socket: Option<String>,
-    /// `-o journal_mem`, bytes.
-    pub journal_mem: usize,
     /// `-o replicas_ack`, 0 none. The control socket changes it at run time.
     pub replicas_ack: u32,
     /// `-o ack_timeout`.
@@ -153,7 +151,6 @@ impl Default for Config {
             worker_logbuf_size: 64 << 10,
             read_buf_mem_limit: 0,
             control_socket: None,
-            journal_mem: 64 << 20,
             replicas_ack: 0,
             ack_timeout: Duration::from_millis(1000),
             ack_degrade: false,
@@ -745,9 +742,9 @@ mod tests {
             ("-s /run/a -o control_socket=/run/a", 64, "control_socket and -s cannot be the same socket"),
         ]);
         let config = good("-o control_socket=/run/a,replicas_ack=2,ack_timeout=50,ack_degrade,journal_mem=8");
-        assert_eq!((config.control_socket.as_deref(), config.journal_mem), (Some("/run/a"), 8 << 20));
+        assert_eq!((config.control_socket.as_deref(), config.store.journal_bytes), (Some("/run/a"), 8 << 20));
         assert_eq!((config.replicas_ack, config.ack_timeout.as_millis(), config.ack_degrade), (2, 50, true));
-        assert_eq!(good("").journal_mem, 64 << 20);
+        assert_eq!(good("").store.journal_bytes, 64 << 20);
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! `twincached`: parse options, build the parts, start, wait for a signal, stop in order.
 //!
 //! ```text
-//! options > process (limits, user, background, signals) > store > server > port and pid files
+//! options > process (limits, user, background, signals) > store > control socket > server > port and pid files
 //!         > wait for a signal, ten times a second advancing the clock
-//!         > server stops > pid file goes > store's background stops
+//!         > server stops > pid file goes > control socket stops > store's background stops
 //! ```
 //!
-//! Why in this order: see [`twincache::process`]. The files come last: who reads them may connect at once.
+//! Why in this order: see [`twincache::process`]. The files come last: who reads them may connect at once. The
+//! control socket goes on until nothing changes any more, so that replicas get everything.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use twincache::clock::Clock;
 use twincache::command::Shared;
 use twincache::config::{Config, Exit, log_level};
-use twincache::net::Server;
+use twincache::net::{Control, Server, StartError};
 use twincache::process::{self, PidFile};
 use twincache::store::Store;
 use twincache::sys::{self, Signal};
@@ -43,7 +44,8 @@ fn run(config: Config) -> Result<(), Exit> {
     process::prepare(&config)?;
     let shared = share(config)?;
     let _background = shared.store.start_background();
-    let server = Server::start(shared.clone()).map_err(|error| Exit::refuse(error.exit_code, error.message))?;
+    let _control = Control::start(&shared).map_err(refuse)?;
+    let server = Server::start(shared.clone()).map_err(refuse)?;
     check_conn_limit(&shared.config, server.addresses().len())?;
     if shared.config.unix_socket.is_none() {
         process::write_port_file(server.addresses());
@@ -51,6 +53,10 @@ fn run(config: Config) -> Result<(), Exit> {
     let _pidfile = PidFile::write(&shared.config);
     server.stop(wait(&shared.clock));
     Ok(())
+}
+
+fn refuse(error: StartError) -> Exit {
+    Exit::refuse(error.exit_code, error.message)
 }
 
 /// Plain lines on stderr. The level of the day is `log::max_level`, which the `verbosity` command changes.

@@ -9,7 +9,7 @@
 //! Not here: `lru_crawler` and its dumps (`dump.rs`), what statistics there are (`stats.rs`).
 
 use super::dump::lru_crawler;
-use super::{Context, Next, Output, events, stats};
+use super::{Context, Next, Output, events, replica, stats};
 use crate::VERSION;
 use crate::config::log_level;
 use crate::protocol::text::{Admin, BAD_EXPTIME, BAD_FORMAT, UNKNOWN};
@@ -60,6 +60,7 @@ pub fn run(verb: Admin, tokens: &Tokens<'_>, noreply: bool, context: &mut Contex
         Admin::Watch => watch(args, context, out.is_empty()),
         Admin::RefreshCerts => Err(b"Error TLS not enabled\r\n"),
         Admin::Extstore => Err(extstore(args)),
+        Admin::Replica => return replica::run(args, noreply, context, out),
         // memcached tries here what its system call filter should forbid. There is no filter to try.
         Admin::Misbehave => Err(UNKNOWN),
         Admin::Debugtime => Err(debugtime(args, context)),

@@ -16,8 +16,10 @@ pub mod ahead;
 pub mod arith;
 pub mod dump;
 pub mod events;
+pub mod feed;
 pub mod output;
 pub mod read;
+mod replica;
 pub mod stats;
 pub mod write;
 

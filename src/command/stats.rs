@@ -5,14 +5,15 @@
 //!
 //! Not here: how an argument is recognised and how a statistic is framed (`admin.rs` and `binary.rs`).
 
-use super::Context;
+use super::{Context, Shared};
 use crate::VERSION;
 use crate::config::{Binding, Config};
 use crate::stats::{CONN_STATES, ConnInfo, Totals, process_times};
+use crate::store::journal::{ConsumerStatus, State};
 use crate::store::{By, ClassStats, StoreStats, Tuning};
 use std::fmt::{self, Display, Write};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What memcached keeps in reserve of file descriptors for each worker. Only reported.
 const RESERVED_FDS_PER_THREAD: usize = 5;
@@ -33,6 +34,7 @@ pub fn each(argument: Option<&[u8]>, context: &mut Context<'_>, emit: &mut dyn F
         Some(b"sizes") => sizes(context, &mut sheet),
         Some(b"twincache") => durations(context, &mut sheet),
         Some(b"reset") => reset(context),
+        Some(b"replication") => replication_rows(context.shared, Instant::now(), &mut sheet),
         Some(_) => return false,
     }
     true
@@ -88,6 +90,66 @@ impl Sheet<'_> {
         for (name, value) in rows {
             self.row(format_args!("{prefix}{class}:{name}"), value);
         }
+    }
+}
+
+/// `stats replication`, which the control socket tells as well.
+pub fn replication(shared: &Shared, now: Instant, emit: &mut dyn FnMut(&str, &str)) {
+    replication_rows(shared, now, &mut Sheet { emit, name: String::new(), value: String::new() });
+}
+
+fn replication_rows(shared: &Shared, now: Instant, sheet: &mut Sheet<'_>) {
+    let status = shared.store.journal().status(now);
+    let totals = shared.stats.totals();
+    sheet.put("run_id", format_args!("{:016x}", status.run_id));
+    match status.upstream {
+        None => sheet.put("upstream", "none"),
+        Some(run_id) => sheet.put("upstream", format_args!("{run_id:016x}")),
+    }
+    sheet.all([
+        ("journal_on", status.is_on.into()),
+        ("lsn", status.lsn),
+        ("journal_first_lsn", status.first),
+        ("journal_bytes", status.bytes),
+        ("journal_limit", status.capacity),
+        ("walks_started", status.walks_started),
+        ("walks_finished", status.walks_finished),
+        ("replicas_ack", status.required.into()),
+        ("degraded", shared.store.safety().is_degraded().into()),
+        ("replies_waiting", shared.stats.replies_waiting.load(Ordering::Relaxed)),
+        ("replies_held", totals.replies_held),
+        ("replies_timed_out", totals.replies_timed_out),
+        ("consumers", status.consumers.len() as u64),
+    ]);
+    for (number, consumer) in status.consumers.iter().enumerate() {
+        consumer_rows(number, consumer, sheet);
+    }
+}
+
+fn consumer_rows(number: usize, consumer: &ConsumerStatus, sheet: &mut Sheet<'_>) {
+    let state = match consumer.state {
+        State::Walking => "walking",
+        State::Streaming => "streaming",
+        State::Overtaken => "overtaken",
+    };
+    sheet.row(format_args!("{number}:name"), &consumer.name);
+    sheet.row(format_args!("{number}:identity"), &consumer.identity);
+    sheet.row(format_args!("{number}:state"), state);
+    let rows = [
+        ("read_lsn", consumer.read),
+        ("acked_lsn", consumer.acked),
+        ("complete_lsn", consumer.complete),
+        ("lag_lsn", consumer.lag),
+        ("lag_bytes", consumer.lag_bytes),
+        ("lag_ms", consumer.lag_ms),
+        ("ranges_to_walk", consumer.dirty),
+        ("walks_started", consumer.counts.walks_started),
+        ("walks_finished", consumer.counts.walks_finished),
+        ("overtaken", consumer.counts.overtaken),
+        ("changes_lost", consumer.counts.lost),
+    ];
+    for (name, value) in rows {
+        sheet.row(format_args!("{number}:{name}"), value);
     }
 }
 

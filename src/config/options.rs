@@ -240,7 +240,7 @@ pub const SUBOPTIONS: &[Opt] = &[
         twincache-sidecar (default: none)",
         control_socket),
     sub("journal_mem", Needed("<MB>"), "memory for changes that are not streamed yet (default: 64)",
-        |d, v| set(&mut d.config.journal_mem, journal_mem(v))),
+        |d, v| set(&mut d.config.store.journal_bytes, journal_mem(v))),
     sub("replicas_ack", Needed("<num>"), "answer a change when this many replicas have it (default: 0, at once)",
         |d, v| set(&mut d.config.replicas_ack, replicas_ack(v))),
     sub("ack_timeout", Needed("<ms>"), "how long replicas_ack waits, then it answers an error (default: 1000)",

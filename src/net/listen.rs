@@ -16,6 +16,9 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 /// EX_OSERR, memcached's exit code when it cannot listen.
 const EXIT_OSERR: i32 = 71;
 
+/// Who can open the control socket sees every key and value.
+const CONTROL_MODE: u32 = 0o600;
+
 /// A socket that clients connect to.
 #[derive(Debug)]
 pub struct Listener {
@@ -111,16 +114,39 @@ fn bind_tcp(address: SocketAddr, config: &Config) -> io::Result<ListenSocket> {
     Ok(ListenSocket::Tcp(listener, bound))
 }
 
-/// The socket file gets its mode before the socket listens, so nobody can connect who may not.
 fn listen_unix(path: &str, config: &Config) -> io::Result<ListenSocket> {
+    Ok(ListenSocket::Unix(bind_unix(path, config.unix_mask & 0o777, config.backlog)?, path.into()))
+}
+
+/// Opens the control socket. Another server's is not taken from it.
+pub fn listen_control(path: &str, backlog: u32) -> Result<UnixListener, StartError> {
+    let bound = match is_served(path) {
+        true => Err(io::Error::from_raw_os_error(libc::EADDRINUSE)),
+        false => bind_unix(path, CONTROL_MODE, backlog),
+    };
+    bound.map_err(|error| failure(&format!("failed to listen on the control socket: {path}"), &error))
+}
+
+/// Whether somebody accepts connections there, or would if fewer were waiting.
+fn is_served(path: &str) -> bool {
+    let tried = SockAddr::unix(path).and_then(|address| {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        socket.connect(&address)
+    });
+    tried.map_or_else(|error| error.kind() == io::ErrorKind::WouldBlock, |()| true)
+}
+
+/// The socket file gets its mode before the socket listens, so nobody can connect who may not.
+fn bind_unix(path: &str, mode: u32, backlog: u32) -> io::Result<UnixListener> {
     if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
         fs::remove_file(path)?;
     }
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&SockAddr::unix(path)?)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(config.unix_mask & 0o777))?;
-    start(&socket, config.backlog)?;
-    Ok(ListenSocket::Unix(UnixListener::from_std(socket.into()), path.into()))
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    start(&socket, backlog)?;
+    Ok(UnixListener::from_std(socket.into()))
 }
 
 fn start(socket: &Socket, backlog: u32) -> io::Result<()> {

@@ -4,6 +4,7 @@
 //!  Server ── acceptor thread ── listeners
 //!    │            │ channel + Waker
 //!    └───── worker threads ── connections
+//!  Control ── control thread ── control socket, if there is one
 //! ```
 //!
 //! Invariant: nothing here is process-wide; a test may run several servers.
@@ -13,11 +14,14 @@
 mod acceptor;
 mod buffer;
 mod conn;
+mod control;
 mod held;
 mod listen;
 mod session;
 mod stream;
 mod worker;
+
+pub use control::Control;
 
 use crate::command::Shared;
 use acceptor::{Acceptor, Gate};

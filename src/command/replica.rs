@@ -1,0 +1,54 @@
+//! `replica`: what twincache-sidecar tells the server that it keeps a copy on. memcached has no such command.
+//!
+//! ```text
+//! replica from <run id>    OK <own run id> <unix ms>    who feeds this server, said again every second; own clock
+//! replica begin            OK                           everything is going to be sent
+//! replica end              OK                           it has been: what was not is dropped
+//! ```
+//!
+//! Not here: the stream itself, which is ordinary meta commands.
+
+use super::admin::OK;
+use super::{Context, Next, Output};
+use crate::protocol::text::UNKNOWN;
+use crate::store::journal::UpstreamError;
+use std::io::Write;
+use std::time::Instant;
+
+const NOT_ALLOWED: &[u8] = b"CLIENT_ERROR flush_all not allowed\r\n";
+
+/// Runs `replica <args>`.
+pub(super) fn run(args: &[&[u8]], noreply: bool, context: &Context<'_>, out: &mut Output) -> Next {
+    let start = out.bytes.len();
+    match args {
+        [b"from", run_id] => from(run_id, context, out),
+        [b"begin" | b"end"] if !context.shared.config.flush_enabled => out.push(NOT_ALLOWED),
+        [b"begin"] => {
+            context.shared.store.begin_refresh();
+            out.push(OK);
+        }
+        [b"end"] => out.push(match context.shared.store.end_refresh() {
+            true => OK,
+            false => b"CLIENT_ERROR nothing was begun, or it is too long ago\r\n",
+        }),
+        _ => out.push(UNKNOWN),
+    }
+    if noreply {
+        out.bytes.truncate(start);
+    }
+    Next::Continue
+}
+
+fn from(run_id: &[u8], context: &Context<'_>, out: &mut Output) {
+    let parsed = std::str::from_utf8(run_id).ok().and_then(|text| u64::from_str_radix(text, 16).ok());
+    let Some(run_id) = parsed else { return out.push(b"CLIENT_ERROR a run id is 16 hex digits\r\n") };
+    let journal = context.shared.store.journal();
+    match context.shared.store.set_upstream(run_id, Instant::now()) {
+        Err(UpstreamError::Itself) => out.push(b"CLIENT_ERROR this is the server itself\r\n"),
+        Err(UpstreamError::Circle) => out.push(b"CLIENT_ERROR replication would go in a circle\r\n"),
+        Ok(()) => {
+            let written = write!(out.bytes, "OK {:016x} {}\r\n", journal.run_id(), context.shared.clock.unix_ms());
+            debug_assert!(written.is_ok(), "a Vec takes everything");
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! The control socket: one thread that streams changes to whoever wants every one of them (twincache-sidecar),
+//! and takes a few administrative lines.
+//!
+//! ```text
+//!  Unix listener, mode 0600 ── accept ──> client: input line ──> feed ──> output ──> socket
+//!                                                                 ^
+//!  worker: append … nudge ── waker, if this thread is idle ───────┘ journal, walk
+//! ```
+//!
+//! What is said on it is in the head of [`crate::command::feed`].
+//!
+//! How soon a change is sent: at once while replies wait for acknowledgements (`replicas_ack`). Else, while there are
+//! changes, every [`NAP`]: one wake-up then serves all changes of that time, and no worker pays for one. After
+//! [`NAPS_MAX`] naps without a change the thread is idle, and the next change wakes it.
+//!
+//! Invariants: a client's output holds at most one batch beside replies; while it is not with the kernel nothing is
+//! read from the journal for this client; nobody but this client waits for it. Without `-o control_socket` nothing
+//! of this exists.
+//!
+//! Not here: what lines mean and what is sent (`command::feed`), the order of changes (`store::journal`).
+
+use super::buffer::{Cursor, Sent};
+use super::{StartError, listen};
+use crate::command::feed::{Feed, Now};
+use crate::command::{Output, Shared};
+use mio::event::Event;
+use mio::net::{UnixListener, UnixStream};
+use mio::{Events, Interest, Poll, Token, Waker};
+use slab::Slab;
+use std::io::{self, ErrorKind, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Connections at a time: eight consumers, and a few who ask for the state of things.
+const CLIENTS_MAX: usize = 12;
+
+/// What one too many is told.
+const TOO_MANY: &[u8] = b"refused too many connections on the control socket\r\n";
+
+/// Time for changes to gather: at 50,000 a second 50 share a wake-up, and it is a tenth of the lag we allow.
+const NAP: Duration = Duration::from_millis(1);
+
+/// Naps without a change before the thread is idle: pauses of a busy server are shorter.
+const NAPS_MAX: u32 = 20;
+
+/// How often the journal's clockwork is wound: heartbeats are due twice in a tenth of a second.
+const TICK: Duration = Duration::from_millis(25);
+
+/// Batches that one client gets before the others have their turn.
+const BATCHES_PER_TURN: usize = 8;
+
+/// Input read from one client before the others have their turn.
+const INPUT_PER_TURN: usize = 16 << 10;
+
+/// A client with this many bytes of output waiting (values by reference not counted) asks without ever reading.
+const OUTPUT_MAX: usize = 2 << 20;
+
+/// Memory a client's output keeps after a batch that was larger.
+const OUTPUT_KEEP: usize = 512 << 10;
+
+/// How long a server that stops waits for consumers to take what they lack.
+const GRACE: Duration = Duration::from_secs(1);
+
+const LISTENER: Token = Token(usize::MAX - 1);
+const WAKER: Token = Token(usize::MAX - 2);
+const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
+
+/// The running control socket. Dropping it gives consumers a moment to take what they lack, and then stops it: drop
+/// it when nothing changes any more.
+#[derive(Debug)]
+pub struct Control {
+    stop: Arc<AtomicBool>,
+    waker: Arc<Waker>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Control {
+    /// Opens the control socket of `shared.config` and starts its thread; None when none is asked for.
+    pub fn start(shared: &Arc<Shared>) -> Result<Option<Control>, StartError> {
+        let Some(path) = &shared.config.control_socket else { return Ok(None) };
+        let listener = listen::listen_control(path, shared.config.backlog)?;
+        let started = Control::spawn(shared, listener).map_err(|error| StartError {
+            message: format!("cannot start the control socket's thread: {}", listen::reason(&error)),
+            exit_code: super::EXIT_OSERR,
+        })?;
+        Ok(Some(started))
+    }
+
+    fn spawn(shared: &Arc<Shared>, mut listener: UnixListener) -> io::Result<Control> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let body = Loop::new(shared.clone(), poll, listener, stop.clone());
+        let nudged = waker.clone();
+        shared.store.journal().set_waker(move || wake(&nudged));
+        shared.store.set_replicas_ack(shared.config.replicas_ack, Instant::now());
+        let thread = std::thread::Builder::new().name("control".into()).spawn(move || body.run())?;
+        Ok(Control { stop, waker, thread: Some(thread) })
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        wake(&self.waker);
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            log::error!("the control socket's thread had panicked");
+        }
+    }
+}
+
+fn wake(waker: &Waker) {
+    if let Err(error) = waker.wake() {
+        log::error!("cannot wake the control socket's thread: {error}");
+    }
+}
+
+/// What the thread does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// Go on at once.
+    None,
+    /// Let changes gather.
+    Nap,
+    /// Until something happens.
+    Idle,
+}
+
+#[derive(Debug)]
+struct Loop {
+    shared: Arc<Shared>,
+    poll: Poll,
+    listener: UnixListener,
+    stop: Arc<AtomicBool>,
+    clients: Slab<Client>,
+    /// Naps in a row without a change.
+    naps: u32,
+    /// Before this, changes gather.
+    due: Instant,
+    ticked: Instant,
+}
+
+impl Loop {
+    fn new(shared: Arc<Shared>, poll: Poll, listener: UnixListener, stop: Arc<AtomicBool>) -> Loop {
+        let now = Instant::now();
+        Loop { shared, poll, listener, stop, clients: Slab::new(), naps: NAPS_MAX, due: now, ticked: now }
+    }
+
+    fn run(mut self) {
+        let mut events = Events::with_capacity(2 * CLIENTS_MAX);
+        let mut rest = Rest::Idle;
+        while !self.stop.load(Ordering::Relaxed) {
+            rest = self.turn(&mut events, rest);
+        }
+        let end = Instant::now() + GRACE;
+        while self.clients.iter().any(|(_, client)| client.feed.lacks(&self.shared)) && Instant::now() < end {
+            rest = self.turn(&mut events, if rest == Rest::Idle { Rest::Nap } else { rest });
+        }
+    }
+
+    /// Waits, serves whom there is something for, and says how to wait next.
+    fn turn(&mut self, events: &mut Events, rest: Rest) -> Rest {
+        if let Err(error) = self.poll.poll(events, self.timeout(rest)) {
+            assert_eq!(error.kind(), ErrorKind::Interrupted, "poll failed: {error}");
+        }
+        let now = Now { at: Instant::now(), unix_ms: self.shared.clock.unix_ms() };
+        let mut nudged = false;
+        for event in events.iter() {
+            match event.token() {
+                LISTENER => self.accept(),
+                WAKER => nudged = true,
+                Token(key) => self.notify(key, event),
+            }
+        }
+        self.read(now);
+        if now.at.saturating_duration_since(self.ticked) >= TICK {
+            self.ticked = now.at;
+            self.shared.store.journal().tick(now.at);
+        }
+        self.send(now, nudged)
+    }
+
+    fn timeout(&self, rest: Rest) -> Option<Duration> {
+        if rest == Rest::None || self.clients.iter().any(|(_, client)| client.has_input) {
+            return Some(Duration::ZERO);
+        }
+        let now = Instant::now();
+        let nap = (rest == Rest::Nap).then(|| self.due.saturating_duration_since(now));
+        // An enabled journal has its times even without consumers.
+        let wound = !self.clients.is_empty() || self.shared.store.journal().enabled();
+        let tick = wound.then(|| (self.ticked + TICK).saturating_duration_since(now));
+        nap.into_iter().chain(tick).min()
+    }
+
+    fn accept(&mut self) {
+        loop {
+            match self.listener.accept() {
+                Ok((stream, _)) => self.admit(stream),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    // Of descriptors: who waits is served when the next one comes.
+                    log::warn!("cannot accept on the control socket: {error}");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, mut stream: UnixStream) {
+        if self.clients.len() >= CLIENTS_MAX {
+            // A fresh socket has room for it.
+            let _ = io::Write::write(&mut stream, TOO_MANY);
+            return;
+        }
+        let vacant = self.clients.vacant_entry();
+        if let Err(error) = self.poll.registry().register(&mut stream, Token(vacant.key()), Interest::READABLE) {
+            log::error!("cannot watch a connection of the control socket: {error}");
+            return;
+        }
+        let mut client = Client::new(stream);
+        client.feed.greet(&self.shared, &mut client.out);
+        vacant.insert(client);
+    }
+
+    fn notify(&mut self, key: usize, event: &Event) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        client.has_input = true;
+        client.has_hung_up |= event.is_read_closed() || event.is_error();
+        client.is_stuck &= !(event.is_writable() || event.is_write_closed() || event.is_error());
+    }
+
+    fn read(&mut self, now: Now) {
+        for (_, client) in &mut self.clients {
+            if client.has_input {
+                client.read(&self.shared, now);
+            }
+        }
+    }
+
+    /// Sends what there is. Changes are left to gather for a while, unless somebody waits for their acknowledgement.
+    fn send(&mut self, now: Now, nudged: bool) -> Rest {
+        let at_once = self.shared.store.safety().required() > 0;
+        let is_due = at_once || nudged || now.at >= self.due;
+        let sent = self.send_to_all(now, is_due);
+        if sent.more {
+            return Rest::None;
+        }
+        if !is_due {
+            return Rest::Nap;
+        }
+        self.due = now.at + NAP;
+        self.naps = if sent.something { 0 } else { self.naps.saturating_add(1) };
+        if !at_once && self.naps < NAPS_MAX {
+            return Rest::Nap;
+        }
+        // From here on a change wakes the thread; one that came before that was said is seen now.
+        self.shared.store.journal().set_idle();
+        if self.send_to_all(now, true).something { Rest::None } else { Rest::Idle }
+    }
+
+    fn send_to_all(&mut self, now: Now, is_due: bool) -> Progress {
+        let mut sent = Progress::default();
+        for (key, client) in &mut self.clients {
+            sent = sent.and(client.send(&self.shared, now, is_due));
+            if client.wants_room() {
+                client.ask_for_room(&self.poll, key);
+            }
+        }
+        self.clients.retain(|_, client| !client.is_closing);
+        sent
+    }
+}
+
+/// What came of a try to send.
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    /// There were changes.
+    something: bool,
+    /// There may be more at once.
+    more: bool,
+}
+
+impl Progress {
+    fn and(self, other: Progress) -> Progress {
+        Progress { something: self.something || other.something, more: self.more || other.more }
+    }
+}
+
+#[derive(Debug)]
+struct Client {
+    stream: UnixStream,
+    feed: Feed,
+    out: Output,
+    cursor: Cursor,
+    /// There may be something to read.
+    has_input: bool,
+    /// The other side sends no more: the end of the input is still to be read.
+    has_hung_up: bool,
+    /// The socket takes nothing at present.
+    is_stuck: bool,
+    /// The poll reports when it does again. Always asked for, it would be a wake-up for whatever the other side reads.
+    reports_room: bool,
+    /// To be closed, after its output if the socket takes that at once.
+    is_closing: bool,
+    /// To be closed, and nothing can be written.
+    is_broken: bool,
+}
+
+impl Client {
+    fn new(stream: UnixStream) -> Client {
+        Client {
+            stream,
+            feed: Feed::default(),
+            out: Output::default(),
+            cursor: Cursor::default(),
+            has_input: true,
+            has_hung_up: false,
+            is_stuck: false,
+            reports_room: false,
+            is_closing: false,
+            is_broken: false,
+        }
+    }
+
+    fn read(&mut self, shared: &Shared, now: Now) {
+        let mut buffer = [0; 4096];
+        let mut left = INPUT_PER_TURN;
+        while left > 0 {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => {
+                    self.is_closing = true;
+                    return;
+                }
+                Ok(n) => {
+                    left = left.saturating_sub(n);
+                    let goes_on = self.feed.input(&buffer[..n], shared, now, &mut self.out);
+                    if !goes_on || self.out.bytes.len() > OUTPUT_MAX {
+                        self.is_closing = true;
+                        return;
+                    }
+                    self.has_input = n == buffer.len() || self.has_hung_up;
+                    if !self.has_input {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.has_input = false;
+                    return;
+                }
+                Err(_) => return self.give_up(),
+            }
+        }
+    }
+
+    fn give_up(&mut self) {
+        (self.is_closing, self.is_broken) = (true, true);
+    }
+
+    /// Sends what waits, then, if it is time for changes, those.
+    fn send(&mut self, shared: &Shared, now: Now, is_due: bool) -> Progress {
+        let mut progress = Progress::default();
+        for _ in 0..BATCHES_PER_TURN {
+            if self.is_broken || self.is_stuck || !self.write() || self.is_closing {
+                return progress;
+            }
+            let filled = (is_due || self.feed.is_behind()) && self.feed.fill(shared, now, &mut self.out);
+            progress.something |= filled;
+            self.is_closing |= self.feed.is_gone();
+            self.feed.beat(shared, now, &mut self.out);
+            if self.out.is_empty() {
+                return Progress { more: self.feed.is_behind(), ..progress };
+            }
+        }
+        Progress { something: true, more: self.write() }
+    }
+
+    /// Whether all of the output is with the kernel.
+    fn write(&mut self) -> bool {
+        if self.out.is_empty() {
+            return true;
+        }
+        let (sent, _) = self.cursor.write(&mut self.stream, &self.out);
+        match sent {
+            Sent::All => self.clear(),
+            Sent::Blocked => self.is_stuck = true,
+            Sent::Broken => self.give_up(),
+            Sent::Held(_) => unreachable!("nothing here is a reply to a change"),
+        }
+        sent == Sent::All
+    }
+
+    fn clear(&mut self) {
+        self.cursor = Cursor::default();
+        self.out.values.clear();
+        self.out.bytes.clear();
+        if self.out.bytes.capacity() > OUTPUT_KEEP {
+            self.out.bytes = Vec::new();
+        }
+    }
+
+    fn wants_room(&self) -> bool {
+        self.is_stuck != self.reports_room && !self.is_broken
+    }
+
+    fn ask_for_room(&mut self, poll: &Poll, key: usize) {
+        self.reports_room = self.is_stuck;
+        let interest = if self.is_stuck { BOTH } else { Interest::READABLE };
+        if let Err(error) = poll.registry().reregister(&mut self.stream, Token(key), interest) {
+            log::error!("cannot watch a connection of the control socket: {error}");
+            self.give_up();
+        }
+    }
+}
