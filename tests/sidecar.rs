@@ -277,6 +277,8 @@ fn scripted_peer(answers: &'static [&'static str]) -> SocketAddr {
                 peer.hear();
                 peer.say(answer);
             }
+            // Then it is silent until the sidecar goes; one that has nothing to say hangs up at once.
+            while !answers.is_empty() && !peer.hear().is_empty() {}
         }
     });
     addr

@@ -1,7 +1,7 @@
 //! The thread of one peer: a [`Pump`] between two sockets.
 //!
 //! ```text
-//!   Poll ── server, peer, wake ──> turn: read the peer, read the server, act, write the peer, write the server
+//!   Poll ── server, peer, wake ──> turn: read the peer, acknowledge, read the server, act, write
 //!                                  … again while anything moved; only then wait, at most until the pump's deadline
 //! ```
 //!
@@ -13,6 +13,7 @@
 use super::control;
 use super::figures::Figures;
 use super::pump::{Action, Now, Pump, Trouble};
+use mio::event::Event;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Events, Interest, Poll, Registry, Token};
 use std::io::{self, ErrorKind, Read, Write};
@@ -69,12 +70,14 @@ struct Side<S> {
     socket: S,
     readable: bool,
     writable: bool,
+    /// The other side has closed: announced once, maybe before the last bytes are read.
+    ended: bool,
 }
 
 impl<S: mio::event::Source + Read + Write> Side<S> {
     fn new(mut socket: S, registry: &Registry, token: Token) -> io::Result<Side<S>> {
         registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Side { socket, readable: true, writable: true })
+        Ok(Side { socket, readable: true, writable: true, ended: false })
     }
 
     /// Reads once; None when there is nothing. An end is an error.
@@ -82,11 +85,17 @@ impl<S: mio::event::Source + Read + Write> Side<S> {
         match self.socket.read(buffer) {
             Ok(0) => Err(io::Error::new(ErrorKind::UnexpectedEof, "closed by the other side")),
             Ok(n) => {
-                self.readable = n == buffer.len();
+                self.readable = n == buffer.len() || self.ended;
                 Ok(Some(n))
             }
             Err(error) => nothing(error, &mut self.readable),
         }
+    }
+
+    fn note(&mut self, event: &Event) {
+        self.ended |= event.is_read_closed() || event.is_error();
+        self.readable |= event.is_readable() || self.ended;
+        self.writable |= event.is_writable() || event.is_error();
     }
 
     /// Takes the result of a write of `offered` bytes.
@@ -156,14 +165,11 @@ impl Link {
                 assert!(error.kind() == ErrorKind::Interrupted, "epoll: {error}");
             }
             for event in &events {
-                let ready = match event.token() {
-                    SERVER => self.server.as_mut().map(|side| (&mut side.readable, &mut side.writable)),
-                    PEER => self.peer.as_mut().map(|side| (&mut side.readable, &mut side.writable)),
-                    _ => None,
-                };
-                let Some((readable, writable)) = ready else { continue };
-                *readable |= event.is_readable() || event.is_read_closed() || event.is_error();
-                *writable |= event.is_writable() || event.is_error();
+                match event.token() {
+                    SERVER => self.server.iter_mut().for_each(|side| side.note(event)),
+                    PEER => self.peer.iter_mut().for_each(|side| side.note(event)),
+                    _ => {}
+                }
             }
         }
     }
@@ -185,14 +191,16 @@ impl Link {
     fn turn(&mut self) -> bool {
         let now = self.now();
         let mut moved = self.read_peer(now);
+        // Before the next read: an acknowledgement is what somebody may be waiting for.
         moved |= self.write_server(now);
         moved |= self.read_server(now);
-        moved |= self.write_peer(now);
+        // Before the writes: what time brings may have to be written.
         while let Some(action) = self.pump.action(now) {
             self.act(action);
             moved = true;
         }
-        moved
+        moved |= self.write_peer(now);
+        moved | self.write_server(now)
     }
 
     fn read_peer(&mut self, now: Now) -> bool {
