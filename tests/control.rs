@@ -1,0 +1,369 @@
+//! The control socket of the real binary: who may open it, what it says, and that nobody waits for who reads it.
+
+mod common;
+
+use common::{Conn, DEADLINE, Server};
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+/// A path for a socket, and no file there when it is dropped.
+struct Place(PathBuf);
+
+impl Place {
+    fn new() -> Place {
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("twincache-{}-{}.ctl", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+        Place(std::env::temp_dir().join(name))
+    }
+
+    fn option(&self) -> String {
+        format!("control_socket={}", self.0.display())
+    }
+
+    fn start(&self, more: &[&str]) -> Server {
+        let option = self.option();
+        let mut args = vec!["-o", &option];
+        args.extend_from_slice(more);
+        Server::start(&args)
+    }
+
+    fn connect(&self) -> Control {
+        let stream = UnixStream::connect(&self.0).expect("the control socket");
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut control = Control { stream, got: Vec::new() };
+        assert!(control.line().starts_with("twincache 1 "));
+        control
+    }
+
+    /// A consumer, and what it was told first.
+    fn attach(&self, name: &str, identity: &str) -> (Control, String) {
+        let mut control = self.connect();
+        control.say(&format!("attach {name} {identity} - - cas"));
+        let line = control.line();
+        (control, line)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+struct Control {
+    stream: UnixStream,
+    got: Vec<u8>,
+}
+
+impl Control {
+    fn say(&mut self, line: &str) {
+        self.stream.write_all(format!("{line}\r\n").as_bytes()).expect("the server reads");
+    }
+
+    /// False at the end of the stream.
+    fn receive(&mut self) -> bool {
+        let mut piece = [0; 65536];
+        loop {
+            match self.stream.read(&mut piece) {
+                Ok(n) => {
+                    self.got.extend_from_slice(&piece[..n]);
+                    return n > 0;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return false,
+                Err(error) => panic!("nothing comes after {}: {error}", common::show(&self.got)),
+            }
+        }
+    }
+
+    /// The next line that is no heartbeat; empty at the end of the stream.
+    fn line(&mut self) -> String {
+        loop {
+            if let Some(end) = self.got.windows(2).position(|pair| pair == b"\r\n") {
+                let rest = self.got.split_off(end + 2);
+                let line = std::mem::replace(&mut self.got, rest);
+                let line = String::from_utf8(line[..end].to_vec()).expect("a line is text");
+                if line.starts_with("alive ") {
+                    continue;
+                }
+                return line;
+            }
+            if !self.receive() {
+                return String::new();
+            }
+        }
+    }
+
+    /// The bodies of the next batches, until they are `len` bytes; all are acknowledged.
+    fn bodies(&mut self, len: usize) -> String {
+        let mut bodies = Vec::new();
+        while bodies.len() < len {
+            let line = self.line();
+            let words: Vec<&str> = line.split(' ').collect();
+            assert_eq!(words[0], "batch", "{line}");
+            let size: usize = words[2].parse().unwrap();
+            while self.got.len() < size {
+                assert!(self.receive(), "the stream ends in a batch");
+            }
+            bodies.extend(self.got.drain(..size));
+            self.say(&format!("ack {}", words[1]));
+        }
+        String::from_utf8(bodies).expect("these bodies are text")
+    }
+}
+
+fn stat(conn: &mut Conn, name: &str) -> String {
+    conn.stats("replication").into_iter().find(|(found, _)| found == name).expect(name).1
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !done() {
+        assert!(Instant::now() < end, "never: {what}");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn only_the_user_may_open_it_and_a_stale_one_is_replaced() {
+    let place = Place::new();
+    drop(UnixListener::bind(&place.0).unwrap());
+    let _server = place.start(&[]);
+    assert_eq!(fs::metadata(&place.0).unwrap().permissions().mode() & 0o777, 0o600);
+    let taken = Server::try_start(&["-o", &place.option()]).err().expect("the socket is another server's");
+    assert!(taken.contains("failed to listen on the control socket: ") && taken.contains("Address already in use"));
+    assert!(place.connect().stream.write_all(b"status\r\n").is_ok());
+    let file = Place::new();
+    fs::write(&file.0, "no socket").unwrap();
+    let refused = Server::try_start(&["-o", &file.option()]).err().expect("what is there is no socket");
+    assert!(refused.contains("Address already in use"), "{refused}");
+    assert_eq!(fs::read(&file.0).unwrap(), b"no socket");
+}
+
+#[test]
+fn nothing_of_it_is_there_without_the_option() {
+    let threads = |server: &Server| {
+        let names = fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
+        let names = names.map(|task| fs::read_to_string(task.unwrap().path().join("comm")).unwrap_or_default());
+        names.filter(|name| name.trim() == "control").count()
+    };
+    assert_eq!(threads(&Server::start(&[])), 0);
+    let place = Place::new();
+    assert_eq!(threads(&place.start(&[])), 1);
+}
+
+#[test]
+fn a_consumer_sees_what_commands_do() {
+    let place = Place::new();
+    let server = place.start(&[]);
+    let mut client = server.connect();
+    assert_eq!(client.line("set before 5 0 5\r\nhello"), "STORED");
+    let (mut control, line) = place.attach("me", "peer");
+    let run_id = stat(&mut client, "run_id");
+    assert!(line.starts_with(&format!("walk {run_id} ")), "{line}");
+    let expected = "ms before 5 F5 T0 E2 q\r\nhello\r\n";
+    assert_eq!(control.bodies(expected.len()), expected);
+    assert!(control.line().starts_with("walked "));
+    for (command, reply) in [
+        ("set n 0 0 1\r\n5", "STORED"),
+        ("incr n 3", "8"),
+        ("md n I T0", "HD"),
+        ("touch before 0", "TOUCHED"),
+        ("delete nosuch", "NOT_FOUND"),
+        ("delete n", "DELETED"),
+        ("ms YSBi 2 b F7 T0\r\nhi", "HD"),
+        ("get before n", "VALUE before 5 5\r\nhello\r\nEND"),
+        ("flush_all", "OK"),
+    ] {
+        assert_eq!(
+            client.ask(format!("{command}\r\n").as_bytes(), format!("{reply}\r\n").as_bytes()).len(),
+            reply.len() + 2
+        );
+    }
+    let expected = "ms n 1 T0 E3 q\r\n5\r\nms n 1 T0 E4 q\r\n8\r\nmd n I T0 E5 q\r\nmg before T0 q\r\nmd n q\r\n\
+                    ms YSBi 2 b F7 T0 E6 q\r\nhi\r\nflush_all noreply\r\n";
+    assert_eq!(control.bodies(expected.len()), expected);
+    until("everything is acknowledged", || stat(&mut client, "0:lag_lsn") == "0");
+    assert_eq!(stat(&mut client, "0:state"), "streaming");
+    assert_eq!(stat(&mut client, "0:acked_lsn"), stat(&mut client, "lsn"));
+    drop(control);
+    until("it is detached", || stat(&mut client, "consumers") == "0");
+    assert_eq!(client.line("set after 0 0 1\r\nx"), "STORED");
+    let (mut control, line) = place.attach("me", "peer");
+    assert!(line.starts_with(&format!("continuing {run_id} ")), "{line}");
+    let expected = "ms after 1 T0 E7 q\r\nx\r\n";
+    assert_eq!(control.bodies(expected.len()), expected);
+}
+
+#[test]
+fn the_form_without_cas_names_none() {
+    let place = Place::new();
+    let server = place.start(&[]);
+    assert_eq!(server.connect().line("set k 0 0 1\r\nx"), "STORED");
+    let mut control = place.connect();
+    control.say("attach me peer - - nocas");
+    assert!(control.line().starts_with("walk "));
+    assert_eq!(control.bodies(1), "ms k 1 T0 q\r\nx\r\n");
+}
+
+#[test]
+fn lines_that_ask_and_lines_that_are_wrong() {
+    let place = Place::new();
+    let server = place.start(&[]);
+    let own = stat(&mut server.connect(), "run_id");
+    let mut control = place.connect();
+    let usage = "refused usage: attach <name> <identity> <run id|-> <lsn|-> <cas|nocas>";
+    for (line, reply) in [
+        ("", "ERROR"),
+        ("nonsense", "ERROR"),
+        ("ack 5", "ERROR"),
+        ("replicas_ack", "ERROR"),
+        ("replicas_ack 6", "CLIENT_ERROR replicas_ack takes a number, 0 to 5"),
+        ("replicas_ack 2", "OK"),
+        ("replicas_ack 0", "OK"),
+    ] {
+        control.say(line);
+        assert_eq!(control.line(), reply, "{line}");
+    }
+    control.say("status");
+    assert_eq!(control.line(), format!("STAT run_id {own}"));
+    while control.line() != "END" {}
+    let itself = format!("attach me {own} - - cas");
+    let long = format!("attach {} b - - cas", "a".repeat(129));
+    for (line, reply) in [
+        ("attach me", usage),
+        ("attach me peer - - maybe", usage),
+        ("attach me peer x - cas", usage),
+        ("attach me peer - - cas cas", usage),
+        (&long, usage),
+        (&itself, "refused the peer is this server itself"),
+    ] {
+        let mut control = place.connect();
+        control.say(line);
+        assert_eq!((control.line(), control.line()), (reply.to_owned(), String::new()), "{line}");
+    }
+    let mut control = place.connect();
+    control.stream.write_all(&[b'x'; 2000]).unwrap();
+    assert_eq!(control.line(), "");
+    let (mut control, _) = place.attach("me", "peer");
+    control.say("ack 1000000");
+    while !control.line().is_empty() {}
+}
+
+#[test]
+fn circles_and_crowds_are_refused() {
+    let place = Place::new();
+    let server = place.start(&[]);
+    let mut client = server.connect();
+    let own = stat(&mut client, "run_id");
+    assert!(client.line("replica from 00000000000000ab").starts_with(&format!("OK {own} ")));
+    assert_eq!(stat(&mut client, "upstream"), "00000000000000ab");
+    assert_eq!(client.line(&format!("replica from {own}")), "CLIENT_ERROR this is the server itself");
+    assert_eq!(client.line("replica from x"), "CLIENT_ERROR a run id is 16 hex digits");
+    assert_eq!(client.line("replica"), "ERROR");
+    assert_eq!(client.line("replica end"), "CLIENT_ERROR nothing was begun, or it is too long ago");
+    let (_, line) = place.attach("me", "00000000000000ab");
+    assert!(line.starts_with("refused replication would go in a circle"), "{line}");
+    let mut consumers = Vec::new();
+    for i in 0..8 {
+        let (consumer, line) = place.attach(&format!("c{i}"), &format!("{:016x}", 0xc0 + i));
+        assert!(line.starts_with("walk "), "{line}");
+        consumers.push(consumer);
+    }
+    assert_eq!(client.line("replica from 00000000000000c3"), "CLIENT_ERROR replication would go in a circle");
+    let (_, line) = place.attach("c8", "other");
+    assert_eq!(line, "refused there are as many consumers as there may be");
+    // The same again takes its own place.
+    let (_newer, line) = place.attach("c0", "00000000000000c0");
+    assert!(line.starts_with("walk "), "{line}");
+    while !consumers[0].line().is_empty() {}
+    let _more: Vec<Control> = (0..4).map(|_| place.connect()).collect();
+    let mut stream = UnixStream::connect(&place.0).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "refused too many connections on the control socket\r\n");
+}
+
+#[test]
+fn a_refresh_drops_what_was_not_sent_again() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    assert_eq!(client.line("set old 0 0 1\r\nx"), "STORED");
+    assert!(client.line("replica from 00000000000000ab").starts_with("OK "));
+    assert_eq!(client.line("replica begin"), "OK");
+    assert_eq!(client.line("ms new 1 T0 E100\r\nx"), "HD");
+    assert_eq!(client.line("replica end noreply\r\nmg old"), "EN");
+    assert_eq!(client.line("mg new c"), "HD c100");
+    assert_eq!(client.line("set next 0 0 1\r\nx"), "STORED");
+    assert_eq!(client.line("mg next c"), "HD c101");
+    let server = Server::start(&["-F"]);
+    assert_eq!(server.connect().line("replica begin"), "CLIENT_ERROR flush_all not allowed");
+}
+
+/// Large and small items, so many that ring and sockets overflow while nobody reads; then everything comes.
+#[test]
+fn who_does_not_read_holds_up_nobody() {
+    let place = Place::new();
+    let option = place.option() + ",journal_mem=8";
+    let server = Server::start(&["-m", "256", "-o", &option]);
+    let (mut control, line) = place.attach("slow", "peer");
+    assert!(line.starts_with("walk "));
+    assert!(control.line().starts_with("walked "));
+    let mut client = server.connect();
+    let (small, large) = ("s".repeat(1000), "l".repeat(100_000));
+    for round in 0..3 {
+        for i in 0..6_000 {
+            client.send(format!("set s{i} 0 0 1000 noreply\r\n{small}\r\n").as_bytes());
+            if i % 100 == 0 {
+                client.send(format!("set l{i} {round} 0 100000 noreply\r\n{large}\r\n").as_bytes());
+            }
+        }
+        assert_eq!(client.line("mn"), "MN");
+    }
+    assert_eq!(client.line("delete s7"), "DELETED");
+    let mut copy = std::collections::BTreeSet::new();
+    let mut overtaken = 0;
+    loop {
+        let line = control.line();
+        let words: Vec<&str> = line.split(' ').collect();
+        match words[0] {
+            "overtaken" => overtaken += 1,
+            "caught-up" => break,
+            "batch" => {
+                let size: usize = words[2].parse().unwrap();
+                assert!(size <= 256 << 10, "{line}");
+                while control.got.len() < size {
+                    assert!(control.receive());
+                }
+                apply(&control.got.drain(..size).collect::<Vec<u8>>(), &mut copy);
+                control.say(&format!("ack {}", words[1]));
+            }
+            _ => panic!("{line}"),
+        }
+    }
+    assert!(overtaken > 0);
+    assert_eq!(copy.len(), 6_000 + 60 - 1);
+    assert!(!copy.contains("s7"));
+    assert_eq!(stat(&mut client, "0:state"), "streaming");
+}
+
+/// Follows the keys of a batch of ms and md.
+fn apply(mut body: &[u8], copy: &mut std::collections::BTreeSet<String>) {
+    while !body.is_empty() {
+        let end = body.windows(2).position(|pair| pair == b"\r\n").expect("whole commands");
+        let line = std::str::from_utf8(&body[..end]).unwrap();
+        let words: Vec<&str> = line.split(' ').collect();
+        let data = if words[0] == "ms" { words[2].parse::<usize>().unwrap() + 2 } else { 0 };
+        match words[0] {
+            "ms" => drop(copy.insert(words[1].to_owned())),
+            "md" => drop(copy.remove(words[1])),
+            _ => panic!("{line}"),
+        }
+        body = &body[end + 2 + data..];
+    }
+}
