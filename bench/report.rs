@@ -9,7 +9,8 @@
 
 use plotters::prelude::IntoLogRange;
 use plotters::prelude::{
-    BLACK, ChartBuilder, Color, IntoDrawingArea, IntoFont, PathElement, RGBColor, Rectangle, SVGBackend, WHITE,
+    BLACK, ChartBuilder, Circle, Color, IntoDrawingArea, IntoFont, PathElement, RGBColor, Rectangle, SVGBackend,
+    SeriesLabelPosition, WHITE,
 };
 use plotters::series::LineSeries;
 use serde_json::{Value, json};
@@ -19,6 +20,21 @@ use std::path::Path;
 
 /// Colours of servers, in their order.
 const COLOURS: [RGBColor; 3] = [RGBColor(0x1f, 0x77, 0xb4), RGBColor(0xff, 0x7f, 0x0e), RGBColor(0x7f, 0x7f, 0x7f)];
+const GREY: RGBColor = RGBColor(0xcc, 0xcc, 0xcc);
+
+/// Of plots, in pixels: title and legend, the scale below, a bar, the room between two rows, a letter about.
+const WIDTH: i32 = 960;
+const HEAD: i32 = 70;
+const FOOT: i32 = 30;
+const BAR: i32 = 17;
+const GAP: i32 = 12;
+const LETTER: i32 = 6;
+
+/// Bars longer than this many times memcached's are cut: one outlier would make all others unreadable.
+const CUT: f64 = 2.0;
+
+/// What is drawn on.
+type Area<B> = plotters::drawing::DrawingArea<B, plotters::coord::Shift>;
 
 /// What everything is compared with.
 const REFERENCE: &str = "memcached";
@@ -64,6 +80,13 @@ impl Row {
         values.sort_by(f64::total_cmp);
         let middle = values.len() / 2;
         Some(if values.len() % 2 == 1 { values[middle] } else { (values.get(middle - 1)? + values[middle]) / 2.0 })
+    }
+
+    /// Its medians and those by memcached's, in the order of these servers.
+    fn ratios<'a>(&'a self, servers: &'a [String]) -> impl Iterator<Item = (usize, f64, f64)> + 'a {
+        let reference = self.median(REFERENCE).unwrap_or(f64::NAN);
+        let value = |(at, server): (usize, &String)| Some((at, self.median(server)?));
+        servers.iter().enumerate().filter_map(value).map(move |(at, value)| (at, value, value / reference))
     }
 
     fn ratio(&self, to: &str) -> Option<f64> {
@@ -138,70 +161,70 @@ impl Table {
     /// Draws it as SVG.
     pub fn plot(&self, folder: &Path) -> Result<(), Box<dyn Error>> {
         let path = folder.join(format!("{}.svg", self.name));
-        let height = if self.curve.is_some() { 480 } else { 90 + 26 * (self.rows.len() * (self.servers.len() + 1)) };
-        let area = SVGBackend::new(&path, (960, height as u32)).into_drawing_area();
+        let height =
+            if self.curve.is_some() { 480 } else { HEAD + FOOT + self.groups().map(|(_, group)| group).sum::<i32>() };
+        let area = SVGBackend::new(&path, (WIDTH as u32, height as u32)).into_drawing_area();
         area.fill(&WHITE)?;
         match self.curve {
             Some(across) => self.draw_curve(&area, across)?,
-            None => self.draw_bars(&area)?,
+            None => self.draw_bars(&area, height)?,
         }
         area.present()?;
         Ok(())
     }
 
+    /// The rows that can be compared, and the height of each one's bars.
+    fn groups(&self) -> impl Iterator<Item = (&Row, i32)> {
+        let compared = self.rows.iter().filter(|row| row.median(REFERENCE).is_some_and(|value| value > 0.0));
+        compared.map(|row| (row, BAR * row.values.len() as i32 + GAP))
+    }
+
     /// A group of bars for each row, against memcached's.
-    fn draw_bars<B>(
-        &self,
-        area: &plotters::drawing::DrawingArea<B, plotters::coord::Shift>,
-    ) -> Result<(), Box<dyn Error>>
+    fn draw_bars<B>(&self, area: &Area<B>, height: i32) -> Result<(), Box<dyn Error>>
     where
         B: plotters::prelude::DrawingBackend,
         B::ErrorType: 'static,
     {
-        let step = self.servers.len() + 1;
-        let bars = self.rows.iter().enumerate().flat_map(|(at, row)| {
-            let reference = row.median(REFERENCE).unwrap_or(f64::NAN);
-            let bar = move |(i, server): (usize, &String)| Some((at * step + i, i, row.median(server)? / reference));
-            self.servers.iter().enumerate().filter_map(bar).collect::<Vec<_>>()
-        });
-        let bars: Vec<(usize, usize, f64)> = bars.filter(|bar| bar.2.is_finite()).collect();
-        let longest = bars.iter().map(|bar| bar.2).fold(1.2, f64::max) * 1.05;
-        let total = (self.rows.len() * step) as f64;
-        let title = format!("{} (memcached = 1)", self.title);
-        let mut chart = ChartBuilder::on(area)
-            .caption(title, ("sans-serif", 18))
-            .margin(10)
-            .x_label_area_size(30)
-            .y_label_area_size(300)
-            .build_cartesian_2d(0.0..longest, total..0.0)?;
-        chart.configure_mesh().disable_y_mesh().disable_y_axis().y_labels(0).draw()?;
-        for (at, row) in self.rows.iter().enumerate() {
-            let place = chart.backend_coord(&(0.0, (at * step) as f64 + 0.3));
-            let label = format!("{}, {}", row.title, row.unit);
-            let style = ("sans-serif", 12).into_font().color(&BLACK);
-            area.draw_text(&label, &style, (10, place.1))?;
-        }
+        let label = |row: &Row| format!("{}, {}", row.title, row.unit);
+        let left = 30 + self.groups().map(|(row, _)| label(row).chars().count() as i32 * LETTER).max().unwrap_or(0);
+        let longest = self
+            .groups()
+            .flat_map(|(row, _)| row.ratios(&self.servers))
+            .map(|(.., ratio)| ratio)
+            .fold(1.0, f64::max)
+            .min(CUT);
+        let across = |ratio: f64| left + (ratio.min(CUT) / longest * f64::from(WIDTH - left - 90)) as i32;
+        let text = |text: &str, size: i32, at: (i32, i32)| {
+            area.draw_text(text, &("sans-serif", size).into_font().color(&BLACK), at)
+        };
+        text(&format!("{}, memcached = 1", self.title), 18, (10, 12))?;
+        let mut at = left;
         for (i, server) in self.servers.iter().enumerate() {
-            let colour = COLOURS[i % COLOURS.len()];
-            let mine = bars.iter().filter(|bar| bar.1 == i);
-            let shape = |bar: &(usize, usize, f64)| {
-                Rectangle::new([(0.0, bar.0 as f64 + 0.1), (bar.2, bar.0 as f64 + 0.9)], colour.filled())
-            };
-            chart
-                .draw_series(mine.map(shape))?
-                .label(server.as_str())
-                .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 10, y + 5)], colour.filled()));
+            area.draw(&Rectangle::new([(at, 42), (at + 10, 52)], colour(i).filled()))?;
+            text(server, 12, (at + 15, 42))?;
+            at += 40 + server.chars().count() as i32 * LETTER;
         }
-        chart.configure_series_labels().background_style(WHITE).border_style(BLACK).draw()?;
+        for half in 0..=(longest * 2.0) as i32 {
+            let at = across(f64::from(half) / 2.0);
+            area.draw(&PathElement::new([(at, HEAD - 8), (at, height - FOOT)], if half == 2 { BLACK } else { GREY }))?;
+            text(&format!("{:.1}", f64::from(half) / 2.0), 12, (at - 8, height - FOOT + 6))?;
+        }
+        let mut y = HEAD;
+        for (row, group) in self.groups() {
+            text(&label(row), 12, (10, y + (group - GAP) / 2 - 6))?;
+            for (bar, (i, value, ratio)) in row.ratios(&self.servers).enumerate() {
+                let (top, end) = (y + BAR * bar as i32, across(ratio));
+                area.draw(&Rectangle::new([(left, top + 1), (end, top + BAR - 1)], colour(i).filled()))?;
+                let cut = if ratio > CUT { " >>" } else { "" };
+                text(&format!("{}{cut}", figure(value)), 12, (end + 5, top + 2))?;
+            }
+            y += group;
+        }
         Ok(())
     }
 
     /// A line for each server.
-    fn draw_curve<B>(
-        &self,
-        area: &plotters::drawing::DrawingArea<B, plotters::coord::Shift>,
-        across: &str,
-    ) -> Result<(), Box<dyn Error>>
+    fn draw_curve<B>(&self, area: &Area<B>, across: &str) -> Result<(), Box<dyn Error>>
     where
         B: plotters::prelude::DrawingBackend,
         B::ErrorType: 'static,
@@ -212,22 +235,43 @@ impl Table {
         let mut chart = ChartBuilder::on(area)
             .caption(self.title, ("sans-serif", 18))
             .margin(10)
+            .margin_right(50)
             .x_label_area_size(40)
             .y_label_area_size(60)
             .build_cartesian_2d((first..last * 1.1).log_scale(), 0.0..highest)?;
         let unit = rows.first().map_or("", |row| row.unit);
-        chart.configure_mesh().x_desc(across).y_desc(unit).draw()?;
+        chart
+            .configure_mesh()
+            .x_desc(across)
+            .y_desc(unit)
+            .x_label_formatter(&|x| with_commas(*x as u64))
+            .y_label_formatter(&|y| format!("{y:.0}"))
+            .max_light_lines(0)
+            .draw()?;
         for (i, server) in self.servers.iter().enumerate() {
-            let colour = COLOURS[i % COLOURS.len()];
-            let points = rows.iter().filter_map(|row| Some((row.x, row.median(server)?)));
+            let points: Vec<(f64, f64)> = rows.iter().filter_map(|row| Some((row.x, row.median(server)?))).collect();
+            chart.draw_series(points.iter().map(|&point| Circle::new(point, 3, colour(i).filled())))?;
             chart
-                .draw_series(LineSeries::new(points, colour.stroke_width(2)))?
+                .draw_series(LineSeries::new(points, colour(i).stroke_width(2)))?
                 .label(server.as_str())
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 15, y)], colour.stroke_width(2)));
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 15, y)], colour(i).stroke_width(2)));
         }
-        chart.configure_series_labels().background_style(WHITE).border_style(BLACK).draw()?;
+        let labels = &mut chart.configure_series_labels();
+        labels.position(SeriesLabelPosition::UpperLeft).background_style(WHITE).border_style(GREY).draw()?;
         Ok(())
     }
+}
+
+fn colour(server: usize) -> RGBColor {
+    COLOURS[server % COLOURS.len()]
+}
+
+/// 1,000,000.
+pub fn with_commas(number: u64) -> String {
+    let digits = number.to_string();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().map(|c| std::str::from_utf8(c).expect("digits")).collect();
+    groups.join(",")
 }
 
 fn figure(value: f64) -> String {

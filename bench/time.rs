@@ -13,7 +13,7 @@
 
 use crate::draw::Items;
 use crate::load::{Feed, Generator, Load, Protocol, Tally, Until};
-use crate::report::{Row, Table};
+use crate::report::{Row, Table, with_commas};
 use crate::server::{Program, Server, Session, field};
 use crate::speed::cost;
 use crate::{Scale, progress};
@@ -349,11 +349,4 @@ fn fits(count: u64) -> bool {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let available = field(&text, "MemAvailable:").unwrap_or(0) * 1024;
     count * ITEM_COST * 3 / 2 < available
-}
-
-fn with_commas(number: u64) -> String {
-    let digits = number.to_string();
-    let groups: Vec<&str> =
-        digits.as_bytes().rchunks(3).rev().map(|c| std::str::from_utf8(c).expect("digits")).collect();
-    groups.join(",")
 }

@@ -37,8 +37,11 @@ memtier() {
         kill -0 "$server"
         sleep 0.1
     done
-    taskset -c 1 memtier_benchmark -s 127.0.0.1 -p "$port" -P memcache_text -t 1 -c 50 --ratio 1:19 -d 100 \
-        --key-maximum 1000000 --test-time "$seconds" --hide-histogram --json-out-file "target/bench/memtier-$1.json"
+    local load=(taskset -c 1 memtier_benchmark -s 127.0.0.1 -p "$port" -P memcache_text -t 1 -c 50 -d 100
+        --key-maximum 1000000 --hide-histogram)
+    # Every key once, so that gets find something.
+    "${load[@]}" --ratio 1:0 --key-pattern P:P -n allkeys >/dev/null
+    "${load[@]}" --ratio 1:19 --test-time "$seconds" --json-out-file "target/bench/memtier-$1.json"
     kill "$server"
     wait "$server" || true
     server=
@@ -49,6 +52,7 @@ user=()
 seconds=20
 case " $* " in *" --quick "*) seconds=3 ;; esac
 server=
+mkdir -p target/bench
 ports=$(mktemp -d)
 chmod 777 "$ports"
 trap '[ -z "$server" ] || kill "$server"; rm -rf "$ports"' EXIT
