@@ -6,15 +6,68 @@
 //! around    of each item to be set                fetch its neighbours in its LRU, and the rest of its value
 //! ```
 //!
-//! A request alone waits for each of these in turn; of a batch the waits overlap. It only guesses: what it cannot
+//! A request alone waits for each of these in turn; of a batch the waits overlap, and those of a connection's only
+//! request are over when other connections had their turns meanwhile ([`Wanted`]). It only guesses: what it cannot
 //! tell at a glance it leaves alone, and nothing depends on it.
 
-use crate::protocol::{Protocol, binary, token};
+use crate::protocol::{KEY_MAX, Protocol, binary, token};
 use crate::store::{AHEAD_MAX, Hash, Store};
 
 /// Requests that are hashed and prefetched together: enough to overlap their cache misses, few enough that the first
 /// is still in the cache when its turn comes.
 pub(super) const BATCH: usize = AHEAD_MAX;
+
+/// Letters of the longest command whose key is looked for alone: `prepend`.
+const WORD_MAX: usize = 7;
+
+/// What the only request of a connection will need. Each step needs what the one before has fetched.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    hash: Hash,
+    stores: bool,
+}
+
+impl Wanted {
+    /// What the request at the start of `input` looks like it needs.
+    #[inline]
+    pub fn of(protocol: Protocol, input: &[u8], store: &Store) -> Option<Wanted> {
+        let (key, stores) = match protocol {
+            Protocol::Ascii => key_in_line(input)?,
+            Protocol::Binary => glance_packet(input).map(|glance| (glance.key, glance.stores))?,
+        };
+        Some(Wanted { hash: store.hash(key), stores })
+    }
+
+    /// Fetches the bucket.
+    #[inline]
+    pub fn bucket(self, store: &Store) {
+        store.prefetch(self.hash);
+    }
+
+    /// Fetches the item.
+    #[inline]
+    pub fn item(self, store: &Store) {
+        store.prefetch_item(self.hash);
+    }
+
+    /// Fetches what a store changes beside the item.
+    #[inline]
+    pub fn around(self, store: &Store) {
+        if self.stores {
+            store.prefetch_around(self.hash);
+        }
+    }
+}
+
+/// What follows the first word, whatever that is, and whether it is most likely set or ms. Does not look for the line's
+/// end, unlike [`glance_line`].
+#[inline]
+fn key_in_line(input: &[u8]) -> Option<(&[u8], bool)> {
+    let word = input.iter().take(WORD_MAX + 1).position(|&b| b == b' ')?;
+    let rest = &input[word + 1..];
+    let end = rest.iter().take(KEY_MAX + 1).position(|&b| matches!(b, b' ' | b'\r' | b'\n'))?;
+    Some((&rest[..end], matches!(input, [b's', ..] | [b'm', b's', ..])))
+}
 
 /// What a request looks like.
 struct Glance<'a> {

@@ -26,6 +26,7 @@ pub mod write;
 #[cfg(test)]
 mod tests;
 
+pub use ahead::Wanted;
 pub use output::Output;
 
 use crate::clock::Clock;
@@ -110,6 +111,11 @@ pub fn run(request: &Request<'_>, context: &mut Context<'_>, out: &mut Output) -
 /// Returns how many bytes it has looked at.
 pub fn fetch_ahead(protocol: Protocol, input: &[u8], shared: &Shared) -> usize {
     ahead::fetch(protocol, input, &shared.store)
+}
+
+/// What the request at the start of `input` will most likely need, if anything: for whoever fetches it in time.
+pub fn wanted(protocol: Protocol, input: &[u8], shared: &Shared) -> Option<Wanted> {
+    Wanted::of(protocol, input, &shared.store)
 }
 
 /// Runs a store request whose whole value and tail (for text and meta the two bytes after it) are at hand.

@@ -49,6 +49,9 @@ const TURN_BYTES: usize = 1 << 20;
 /// replies on their way. More than this in flight, and the client is not listening anyway.
 const FAREWELL_MAX: usize = 256 << 10;
 
+/// What a connection has read before its turn: some input, or why it is to be closed.
+pub type Ahead<'a> = Result<&'a [u8], Reason>;
+
 /// What a worker lends a connection for a turn.
 #[derive(Debug)]
 pub struct Lent<'a> {
@@ -208,20 +211,38 @@ impl<S: Read + Write> Connection<S> {
         self.leftover.capacity() + self.pending.as_ref().map_or(0, |pending| pending.capacity())
     }
 
-    /// Does what can be done now. `buffer` is the worker's, of [`READ_BUFFER`] bytes.
-    pub fn turn(&mut self, buffer: &mut [u8], lent: &mut Lent<'_>) -> After {
+    /// Whether its turn would begin by reading, so that [`Connection::read_ahead`] can do that beforehand.
+    #[inline]
+    pub fn can_read_ahead(&self) -> bool {
+        self.ready.readable && self.pending.is_none() && self.leftover.is_empty() && self.session.is_at_rest()
+    }
+
+    /// Reads for its next turn. 0 is: nothing there, and no turn needed.
+    pub fn read_ahead(&mut self, room: &mut [u8]) -> Result<usize, Reason> {
+        let len = if self.session.expects_upload() { room.len().min(READ_LINE) } else { room.len() };
+        read_once(&mut self.stream, &mut self.ready, &mut room[..len], &mut [])
+    }
+
+    /// Does what can be done now, beginning with what was read ahead. `buffer` is the worker's, of [`READ_BUFFER`]
+    /// bytes.
+    pub fn turn(&mut self, ahead: Option<Ahead<'_>>, buffer: &mut [u8], lent: &mut Lent<'_>) -> After {
         if !lent.ledger.is_on() {
-            return self.run_turn(buffer, lent);
+            return self.run_turn(ahead, buffer, lent);
         }
         lent.ledger.open(self.owed.take());
-        let after = self.run_turn(buffer, lent);
+        let after = self.run_turn(ahead, buffer, lent);
         self.owed = lent.ledger.close();
         after
     }
 
-    fn run_turn(&mut self, buffer: &mut [u8], lent: &mut Lent<'_>) -> After {
+    fn run_turn(&mut self, ahead: Option<Ahead<'_>>, buffer: &mut [u8], lent: &mut Lent<'_>) -> After {
         self.session.begin_turn();
         let mut quota = Quota { requests: lent.shared.config.reqs_per_event.max(1), bytes: TURN_BYTES };
+        match ahead {
+            None => {}
+            Some(Ok(input)) => self.run_ahead(input, lent, &mut quota),
+            Some(Err(reason)) => return After::Close(reason),
+        }
         let after = loop {
             match self.flush(lent) {
                 Sent::All => {}
@@ -357,6 +378,14 @@ impl<S: Read + Write> Connection<S> {
         self.session.upload_filled(filled);
         let used = self.session.consume(behind, lent, quota);
         self.leftover.keep(&behind[used..], self.session.want());
+    }
+
+    /// Runs what was read ahead.
+    fn run_ahead(&mut self, input: &[u8], lent: &mut Lent<'_>, quota: &mut Quota) {
+        lent.counters.bytes_read.add(input.len() as u64);
+        quota.take_bytes(input.len());
+        let used = self.session.consume(input, lent, quota);
+        self.leftover.keep(&input[used..], self.session.want());
     }
 
     /// Reads behind what is left over and runs both.

@@ -19,6 +19,7 @@ mod held;
 mod listen;
 mod session;
 mod stream;
+mod wave;
 mod worker;
 
 pub use control::Control;

@@ -18,7 +18,7 @@
 
 use super::conn::{After, LONG_LINE, Lent, Reason};
 use super::held::{Origin, Place};
-use crate::command::{self, Context, Next, Output, Shared};
+use crate::command::{self, Context, Next, Output, Shared, Wanted};
 use crate::config::Binding;
 use crate::protocol::{self, Bad, Parsed, Protocol, Request, StoreHeader};
 use crate::stats::ConnInfo;
@@ -193,6 +193,17 @@ impl Session {
             State::Watch(streams) => Some(After::Watch(streams)),
             _ => None,
         }
+    }
+
+    /// Whether it waits for a request and nothing else.
+    pub fn is_at_rest(&self) -> bool {
+        matches!(self.state, State::Command) && self.want == 0
+    }
+
+    /// What the request at the start of `input` will need, see [`command::wanted`].
+    #[inline]
+    pub fn wanted(&self, input: &[u8], shared: &Shared) -> Option<Wanted> {
+        command::wanted(self.protocol?, input, shared)
     }
 
     /// Notes for `stats conns` that a turn begins.

@@ -131,6 +131,7 @@ pub(super) struct Bench {
     ledger: Ledger,
     /// What the worker's clock says.
     pub(super) time: Instant,
+    reads_ahead: bool,
 }
 
 impl Bench {
@@ -162,6 +163,7 @@ impl Bench {
             long_lines: 0,
             ledger,
             time: Instant::now(),
+            reads_ahead: false,
         }
     }
 
@@ -175,7 +177,13 @@ impl Bench {
         let ledger = &mut self.ledger;
         ledger.begin(self.shared.store.safety(), self.time);
         let mut lent = Lent { shared: &self.shared, counters: &self.counters, out, now, long_lines, ledger };
-        let after = self.connection.turn(&mut self.buffer, &mut lent);
+        // Every other turn as a worker makes it that reads for several connections before the first has its turn.
+        self.reads_ahead = !self.reads_ahead;
+        let mut room = [0; 3000];
+        let read =
+            (self.reads_ahead && self.connection.can_read_ahead()).then(|| self.connection.read_ahead(&mut room));
+        let ahead = read.filter(|&read| read != Ok(0)).map(|read| read.map(|n| &room[..n]));
+        let after = self.connection.turn(ahead, &mut self.buffer, &mut lent);
         assert!(self.out.is_empty(), "a turn left output with the worker");
         after
     }

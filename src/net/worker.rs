@@ -3,14 +3,15 @@
 //! ```text
 //!  acceptor ── channel + Waker ──> inbox ─┐
 //!                                         v
-//!  poll ──> event ──> connection slot ──> turn ──> wait for the next event
-//!                          ^               └─────> ready queue, when the turn's quota was spent
-//!                          └── ready queue ──┘
+//!  poll ──> event ──> connection slot ──> wave ──> turn ──> wait for the next event
+//!                          ^                        └─────> ready queue, when the turn's quota was spent
+//!                          └────── ready queue ───────┘
 //! ```
 //!
 //! Events are edge-triggered, so a connection that stops early is remembered in the ready queue; poll does not
-//! block while that is not empty. One read buffer and one output serve all connections of the worker, one
-//! turn after the other. A connection whose output waits for replicas is in the queue of the held, by which the
+//! block while that is not empty. What rests between two requests is read at its event and has its turn with the rest
+//! of its wave (`wave`); all else has it at once. One read buffer and one output serve all connections of the worker,
+//! one turn after the other. A connection whose output waits for replicas is in the queue of the held, by which the
 //! worker finds what an acknowledgement releases and what has waited for too long without looking at the others.
 //!
 //! Invariants: a connection is in the ready queue at most once; the output is empty between turns, so that
@@ -20,10 +21,11 @@
 
 use super::acceptor::{Entry, Slot};
 use super::buffer::Sent;
-use super::conn::{After, Connection, Lent, READ_BUFFER, Readiness, Reason};
+use super::conn::{After, Ahead, Connection, Lent, READ_BUFFER, Readiness, Reason};
 use super::held::{Alarm, Ledger, Owed, Queue};
 use super::session::OUTPUT_HIGH;
 use super::stream::Stream;
+use super::wave::Wave;
 use super::{Stop, StopMode};
 use crate::command::{Output, Shared};
 use crate::config::Binding;
@@ -119,6 +121,7 @@ pub struct Worker {
     clients: Slab<Client>,
     ready: VecDeque<usize>,
     buffer: Box<[u8]>,
+    wave: Wave,
     out: Output,
     /// Memory that connections hold for long lines, as of their last turns.
     long_lines: usize,
@@ -154,7 +157,7 @@ impl Worker {
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let alarm = Arc::new(Alarm::new(waker.clone()));
         let (sender, inbox) = crossbeam_channel::unbounded();
-        shared.stats.read_buf_bytes.fetch_add(READ_BUFFER as u64, Ordering::Relaxed);
+        shared.stats.read_buf_bytes.fetch_add(2 * READ_BUFFER as u64, Ordering::Relaxed);
         let ledger = Ledger::new(shared.config.ack_timeout);
         let worker = Worker {
             counters: shared.stats.worker(),
@@ -166,6 +169,7 @@ impl Worker {
             clients: Slab::new(),
             ready: VecDeque::new(),
             buffer: vec![0; READ_BUFFER].into(),
+            wave: Wave::new(),
             out: Output::default(),
             long_lines: 0,
             sweep: Sweep { due: Instant::now() + SWEEP_EVERY, at: None },
@@ -193,6 +197,7 @@ impl Worker {
             for event in &events {
                 self.handle(event);
             }
+            self.answer_wave();
             self.release_held();
             self.run_ready();
             self.sweep();
@@ -234,9 +239,36 @@ impl Worker {
         // An earlier event of the same round may have closed it.
         let Some(client) = self.clients.get_mut(key) else { return };
         client.connection.notify(readiness(event));
-        if !client.queued {
-            self.turn(key);
+        if client.queued {
+            return;
         }
+        if !client.connection.can_read_ahead() {
+            return self.turn(key, None);
+        }
+        let read = client.connection.read_ahead(self.wave.room());
+        if read == Ok(0) {
+            return;
+        }
+        let (session, shared) = (client.connection.session(), &self.shared);
+        self.wave.join(key, read, &shared.store, |input| session.wanted(input, shared));
+        if self.wave.is_full() {
+            self.answer_wave();
+        }
+    }
+
+    /// Gives those a turn who have read ahead.
+    fn answer_wave(&mut self) {
+        if self.wave.len() == 0 {
+            return;
+        }
+        let mut wave = std::mem::take(&mut self.wave);
+        for i in 0..wave.len() {
+            wave.fetch_beyond(i, &self.shared.store);
+            let (key, ahead) = wave.member(i);
+            self.turn(key, Some(ahead));
+        }
+        wave.clear();
+        self.wave = wave;
     }
 
     fn welcome(&mut self) {
@@ -317,7 +349,7 @@ impl Worker {
         let connection = &mut self.clients[key].connection;
         self.shared.stats.replies_waiting.fetch_sub(connection.held_replies(), Ordering::Relaxed);
         let result = how(connection);
-        self.turn(key);
+        self.turn(key, None);
         result
     }
 
@@ -330,11 +362,11 @@ impl Worker {
                 Some(client) if client.queued => client.queued = false,
                 _ => continue,
             }
-            self.turn(key);
+            self.turn(key, None);
         }
     }
 
-    fn turn(&mut self, key: usize) {
+    fn turn(&mut self, key: usize, ahead: Option<Ahead<'_>>) {
         let client = &mut self.clients[key];
         self.long_lines -= client.connection.long_line();
         let mut lent = Lent {
@@ -345,7 +377,7 @@ impl Worker {
             long_lines: self.long_lines,
             ledger: &mut self.ledger,
         };
-        let after = client.connection.turn(&mut self.buffer, &mut lent);
+        let after = client.connection.turn(ahead, &mut self.buffer, &mut lent);
         self.long_lines += client.connection.long_line();
         match after {
             After::Wait => self.ask_for_room(key),

@@ -383,6 +383,14 @@ impl Store {
         }
     }
 
+    /// Hints the CPU to fetch what else a set of `hash` will touch, a little after [`Store::prefetch_item`].
+    #[inline]
+    pub fn prefetch_around(&self, hash: Hash) {
+        if let Ok(shard) = self.slots[self.shard_of(hash)].shard.try_lock() {
+            shard.table.candidates(hash, |id| shard.prefetch_around(id));
+        }
+    }
+
     /// Hints the CPU to fetch the items of these hashes, and around those to be set what else that will touch, a little
     /// after [`Store::prefetch`] has fetched the way to them. Leaves out what is locked just now. Each shard is locked
     /// but twice: the first items are on their way while the last are looked for.
