@@ -3,7 +3,7 @@
 //! ```text
 //!   twincache_sidecar_…{peer="host:port"}      what this process knows
 //!   twincached_replication_…                   the figures of `stats replication` of the server
-//!   twincached_replication_…{consumer="name"}  those of one consumer: `<number>:<figure>`, its name is `<number>:name`
+//!   twincached_replication_consumer_…{consumer="name"}   those of one consumer: `<number>:<figure>`, `<number>:name`
 //! ```
 //!
 //! The format is Prometheus's text, version 0.0.4: HELP and TYPE once per name, then all its samples.
@@ -115,13 +115,15 @@ pub fn metrics(peers: &[PeerFigures], server: &Result<Vec<(String, String)>, Str
 fn add_server(text: &mut String, stats: &[(String, String)]) {
     let mut families: BTreeMap<String, Vec<(String, &str)>> = BTreeMap::new();
     for (name, value) in stats {
-        let (mut labels, mut figure) = (Vec::new(), name.as_str());
-        if let Some((number, of_consumer)) = name.split_once(':') {
+        let (mut labels, mut family) = (Vec::new(), format!("twincached_replication_{}", sanitized(name)));
+        if let Some((number, figure)) = name.split_once(':') {
+            if figure == "name" {
+                continue;
+            }
             let consumer = stats.iter().find(|(name, _)| name.strip_prefix(number) == Some(":name"));
             labels.push(format!("consumer=\"{}\"", escaped(consumer.map_or(number, |(_, name)| name))));
-            figure = of_consumer;
+            family = format!("twincached_replication_consumer_{}", sanitized(figure));
         }
-        let mut family = format!("twincached_replication_{}", sanitized(figure));
         let mut sample = value.as_str();
         if !is_number(value) {
             family.push_str("_info");
@@ -219,8 +221,8 @@ mod tests {
             "twincache_sidecar_peer_info{peer=\"b\\\"\\\\:2\",kind=\"\"} 1\n",
             "twincached_up 1\n",
             "twincached_replication_lsn 12\n",
-            "twincached_replication_lag_bytes{consumer=\"b:2\"} 6\n",
-            "twincached_replication_state_info{consumer=\"b:2\",value=\"walking\"} 1\n",
+            "twincached_replication_consumer_lag_bytes{consumer=\"b:2\"} 6\n",
+            "twincached_replication_consumer_state_info{consumer=\"b:2\",value=\"walking\"} 1\n",
             "twincached_replication_run_id_info{value=\"0011223344556677\"} 1\n",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
