@@ -89,8 +89,8 @@ pub enum Sent {
     Blocked,
     /// The peer is gone.
     Broken,
-    /// Nothing was written: it begins to wait for this change to be safe.
-    Held(Owed),
+    /// Nothing was written: it begins to wait for replicas.
+    Held,
 }
 
 /// How far an [`Output`] has been written.
@@ -188,8 +188,8 @@ impl Cursor {
 pub struct Pending {
     out: Output,
     cursor: Cursor,
-    /// It waits for replicas: the marks of its replies to changes.
-    held: Option<Box<[Mark]>>,
+    /// It waits for replicas: for what, and the marks of its replies to changes.
+    held: Option<(Owed, Box<[Mark]>)>,
 }
 
 impl Pending {
@@ -202,20 +202,20 @@ impl Pending {
 
     /// Takes all of `out` to hold it. The buffers of `out` and `ledger` stay where they are: batches that wait are
     /// short, and the next one need not grow them again.
-    pub fn hold(out: &mut Output, ledger: &mut Ledger) -> Pending {
+    pub fn hold(out: &mut Output, ledger: &mut Ledger, owed: Owed) -> Pending {
         let held = Output { bytes: out.bytes.as_slice().to_vec(), values: std::mem::take(&mut out.values) };
         out.bytes.clear();
-        Pending { out: held, cursor: Cursor::default(), held: Some(ledger.take_marks()) }
+        Pending { out: held, cursor: Cursor::default(), held: Some((owed, ledger.take_marks())) }
     }
 
-    /// Whether it waits for replicas.
-    pub fn is_held(&self) -> bool {
-        self.held.is_some()
+    /// What it waits for, if it does.
+    pub fn held_for(&self) -> Option<Owed> {
+        self.held.as_ref().map(|(owed, _)| *owed)
     }
 
     /// How many replies to changes wait in it.
     pub fn held_replies(&self) -> u64 {
-        self.held.as_ref().map_or(0, |marks| marks.len() as u64)
+        self.held.as_ref().map_or(0, |(_, marks)| marks.len() as u64)
     }
 
     /// It waits no more.
@@ -225,7 +225,7 @@ impl Pending {
 
     /// It waits no more: replies to changes beyond `safe` become errors.
     pub fn refuse(&mut self, safe: u64) -> Refused {
-        self.held.take().map_or_else(Refused::default, |marks| held::refuse(&mut self.out, &marks, safe))
+        self.held.take().map_or_else(Refused::default, |(_, marks)| held::refuse(&mut self.out, &marks, safe))
     }
 
     /// Writes on.

@@ -74,9 +74,9 @@ pub struct Lent<'a> {
 pub enum After {
     /// Until the socket has news.
     Wait,
-    /// Until this change is safe: then [`Connection::release`], or when the deadline is over
+    /// Until [`Connection::held_for`] is safe: then [`Connection::release`], or when its deadline is over
     /// [`Connection::give_up`], and the next turn.
-    Held(Owed),
+    Held,
     /// There is more to do; others first.
     Again,
     /// Close the socket.
@@ -176,7 +176,12 @@ impl<S: Read + Write> Connection<S> {
 
     /// Whether that is because it waits for replicas.
     pub fn is_held(&self) -> bool {
-        self.pending.as_ref().is_some_and(|pending| pending.is_held())
+        self.held_for().is_some()
+    }
+
+    /// What it waits for, if it does.
+    pub fn held_for(&self) -> Option<Owed> {
+        self.pending.as_ref().and_then(|pending| pending.held_for())
     }
 
     /// How many replies to changes wait for replicas.
@@ -226,29 +231,25 @@ impl<S: Read + Write> Connection<S> {
     /// Does what can be done now, beginning with what was read ahead. `buffer` is the worker's, of [`READ_BUFFER`]
     /// bytes.
     pub fn turn(&mut self, ahead: Option<Ahead<'_>>, buffer: &mut [u8], lent: &mut Lent<'_>) -> After {
-        if !lent.ledger.is_on() {
-            return self.run_turn(ahead, buffer, lent);
-        }
-        lent.ledger.open(self.owed.take());
-        let after = self.run_turn(ahead, buffer, lent);
-        self.owed = lent.ledger.close();
-        after
-    }
-
-    fn run_turn(&mut self, ahead: Option<Ahead<'_>>, buffer: &mut [u8], lent: &mut Lent<'_>) -> After {
-        self.session.begin_turn();
-        let mut quota = Quota { requests: lent.shared.config.reqs_per_event.max(1), bytes: TURN_BYTES };
-        match ahead {
-            None => {}
-            Some(Ok(input)) => self.run_ahead(input, lent, &mut quota),
+        let input = match ahead {
             Some(Err(reason)) => return After::Close(reason),
+            Some(Ok(input)) => input,
+            None => &[],
+        };
+        self.session.begin_turn();
+        if lent.ledger.is_on() {
+            lent.ledger.open(self.owed.take());
+        }
+        let mut quota = Quota { requests: lent.shared.config.reqs_per_event.max(1), bytes: TURN_BYTES };
+        if !input.is_empty() {
+            self.run_ahead(input, lent, &mut quota);
         }
         let after = loop {
             match self.flush(lent) {
                 Sent::All => {}
                 Sent::Blocked => break After::Wait,
                 Sent::Broken => break After::Close(Reason::Error),
-                Sent::Held(owed) => break After::Held(owed),
+                Sent::Held => break After::Held,
             }
             if let Some(end) = self.session.end() {
                 break end;
@@ -265,13 +266,16 @@ impl<S: Read + Write> Connection<S> {
             }
         };
         self.session.end_turn(self.is_stuck());
+        if lent.ledger.is_on() {
+            self.owed = lent.ledger.close();
+        }
         after
     }
 
     /// Writes what is stuck, as far as the socket takes it.
     pub fn flush_pending(&mut self, counters: &Counters) -> Sent {
         let Some(pending) = &mut self.pending else { return Sent::All };
-        if pending.is_held() {
+        if pending.held_for().is_some() {
             return Sent::Blocked;
         }
         let (sent, n) = pending.write(&mut self.stream);
@@ -279,7 +283,7 @@ impl<S: Read + Write> Connection<S> {
         match sent {
             Sent::All => self.pending = None,
             Sent::Blocked => self.ready.writable = false,
-            Sent::Broken | Sent::Held(_) => {}
+            Sent::Broken | Sent::Held => {}
         }
         sent
     }
@@ -304,10 +308,8 @@ impl<S: Read + Write> Connection<S> {
             }
             return sent;
         }
-        if lent.ledger.owes()
-            && let Some(owed) = self.hold(lent)
-        {
-            return Sent::Held(owed);
+        if lent.ledger.owes() && self.hold(lent) {
+            return Sent::Held;
         }
         if lent.out.is_empty() {
             return Sent::All;
@@ -325,12 +327,13 @@ impl<S: Read + Write> Connection<S> {
         sent
     }
 
-    /// Holds the output if it has to wait, and says for what.
+    /// Holds the output if it has to wait.
     #[cold]
-    fn hold(&mut self, lent: &mut Lent<'_>) -> Option<Owed> {
-        let owed = lent.ledger.settle(lent.shared.store.safety().safe_lsn(), lent.out)?;
-        self.pending = Some(Box::new(Pending::hold(lent.out, lent.ledger)));
-        Some(owed)
+    fn hold(&mut self, lent: &mut Lent<'_>) -> bool {
+        let safe = lent.shared.store.safety().safe_lsn();
+        let Some(owed) = lent.ledger.settle(safe, lent.out) else { return false };
+        self.pending = Some(Box::new(Pending::hold(lent.out, lent.ledger, owed)));
+        true
     }
 
     fn has_work(&self) -> bool {

@@ -389,7 +389,7 @@ impl Client {
             Sent::All => self.clear(),
             Sent::Blocked => self.is_stuck = true,
             Sent::Broken => self.give_up(),
-            Sent::Held(_) => unreachable!("nothing here is a reply to a change"),
+            Sent::Held => unreachable!("nothing here is a reply to a change"),
         }
         sent == Sent::All
     }

@@ -281,13 +281,35 @@ impl Session {
 
     /// Runs what `input` holds and returns how many bytes are done with.
     pub fn consume(&mut self, input: &[u8], lent: &mut Lent<'_>, quota: &mut Quota) -> usize {
-        if lent.ledger.is_on() {
+        if lent.ledger.is_marking() {
             return self.consume_marking(input, lent, quota);
         }
-        self.run_batch(input, 0, OUTPUT_HIGH, lent, quota)
+        let mut used = 0;
+        let (high, mut ahead) = if lent.ledger.is_stepping() { (0, input.len()) } else { (OUTPUT_HIGH, 0) };
+        loop {
+            let rest = &input[used..];
+            if used >= ahead && rest.len() >= AHEAD_MIN {
+                ahead = used + self.fetch_ahead(rest, lent.shared);
+            }
+            let step = match &self.state {
+                State::Command | State::Body | State::Resume(_) => self.request(rest, lent, quota),
+                State::Upload(_) => self.receive(rest, lent, quota),
+                State::Swallow(_) => self.swallow(rest, lent.out),
+                State::Dump(_) | State::Watch(_) => Step::Stop,
+                State::Closing(_) => return input.len(),
+            };
+            match step {
+                Step::Took(n) => used += n,
+                Step::Flush(n) => return used + n,
+                Step::Stop => return used,
+            }
+            if lent.out.len() >= high {
+                return used;
+            }
+        }
     }
 
-    /// As [`Session::consume`], and marks the replies to changes: runs one request at a time, and sees whether the
+    /// As [`Session::consume`], and marks the replies to changes: steps through the requests, and sees whether the
     /// journal has grown.
     #[cold]
     fn consume_marking(&mut self, input: &[u8], lent: &mut Lent<'_>, quota: &mut Quota) -> usize {
@@ -298,7 +320,9 @@ impl Session {
                 ahead = used + self.fetch_ahead(rest, lent.shared);
             }
             let (origin, start, before) = (self.origin(rest), Place::end_of(lent.out), safety::appended());
-            let n = self.run_batch(rest, rest.len(), 0, lent, quota);
+            lent.ledger.set_stepping(true);
+            let n = self.consume(rest, lent, quota);
+            lent.ledger.set_stepping(false);
             if safety::appended() != before {
                 self.mark(origin, start, lent);
             }
@@ -331,40 +355,6 @@ impl Session {
     pub fn cut_get(&mut self) {
         if let State::Resume(Resume { line, .. }) = self.state {
             self.state = State::Swallow(Swallow { left: line as u64, reply: Cow::Borrowed(b""), close: false });
-        }
-    }
-
-    /// Runs requests until the output has `high` bytes. What they need has been fetched ahead for the first `ahead`
-    /// bytes.
-    fn run_batch(
-        &mut self,
-        input: &[u8],
-        mut ahead: usize,
-        high: usize,
-        lent: &mut Lent<'_>,
-        quota: &mut Quota,
-    ) -> usize {
-        let mut used = 0;
-        loop {
-            let rest = &input[used..];
-            if used >= ahead && rest.len() >= AHEAD_MIN {
-                ahead = used + self.fetch_ahead(rest, lent.shared);
-            }
-            let step = match &self.state {
-                State::Command | State::Body | State::Resume(_) => self.request(rest, lent, quota),
-                State::Upload(_) => self.receive(rest, lent, quota),
-                State::Swallow(_) => self.swallow(rest, lent.out),
-                State::Dump(_) | State::Watch(_) => Step::Stop,
-                State::Closing(_) => return input.len(),
-            };
-            match step {
-                Step::Took(n) => used += n,
-                Step::Flush(n) => return used + n,
-                Step::Stop => return used,
-            }
-            if lent.out.len() >= high {
-                return used;
-            }
         }
     }
 

@@ -215,20 +215,19 @@ impl Worker {
         }
         let sweeps = self.shared.config.idle_timeout > 0 && !self.clients.is_empty();
         let sweep = sweeps.then(|| self.sweep.due.saturating_duration_since(Instant::now()));
-        match self.held.first() {
-            None => sweep,
-            first => self.held_timeout(first).into_iter().chain(sweep).min(),
-        }
+        if self.held.is_empty() { sweep } else { self.held_timeout(sweep) }
     }
 
-    /// Until when to sleep at most for those who are held, with the alarm set.
+    /// For how long to sleep at most for those who are held, with the alarm set.
     #[cold]
-    fn held_timeout(&self, first: Option<Owed>) -> Option<Duration> {
+    fn held_timeout(&self, sweep: Option<Duration>) -> Option<Duration> {
+        let first = self.held.first();
         self.alarm.set(first);
         let Owed { lsn, deadline } = first?;
         // Whoever advances it from now on sees the alarm.
         let is_safe = self.shared.store.safety().safe_lsn() >= lsn;
-        Some(if is_safe { Duration::ZERO } else { deadline.saturating_duration_since(Instant::now()) })
+        let left = if is_safe { Duration::ZERO } else { deadline.saturating_duration_since(Instant::now()) };
+        Some(sweep.map_or(left, |sweep| sweep.min(left)))
     }
 
     fn handle(&mut self, event: &Event) {
@@ -302,8 +301,9 @@ impl Worker {
     }
 
     #[cold]
-    fn hold(&mut self, key: usize, owed: Owed) {
-        let replies = self.clients[key].connection.held_replies();
+    fn hold(&mut self, key: usize) {
+        let connection = &self.clients[key].connection;
+        let (Some(owed), replies) = (connection.held_for(), connection.held_replies()) else { return };
         self.counters.replies_held.add(replies);
         self.shared.stats.replies_waiting.fetch_add(replies, Ordering::Relaxed);
         self.held.push(owed, key);
@@ -381,7 +381,7 @@ impl Worker {
         self.long_lines += client.connection.long_line();
         match after {
             After::Wait => self.ask_for_room(key),
-            After::Held(owed) => self.hold(key, owed),
+            After::Held => self.hold(key),
             After::Again => {
                 client.queued = true;
                 self.ready.push_back(key);

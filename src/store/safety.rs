@@ -36,8 +36,10 @@ pub fn note_appended(lsn: u64) {
     APPENDED.set(lsn);
 }
 
-/// What replies wait for. See the module's head.
+/// What replies wait for. See the module's head. Apart from what else the store has, because every worker reads it
+/// for each batch of events, and beside it are numbers that every change writes.
 #[derive(Debug)]
+#[repr(align(128))]
 pub struct Safety {
     safe: AtomicU64,
     required: AtomicU32,

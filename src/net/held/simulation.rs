@@ -120,9 +120,9 @@ impl Run {
         let after = self.bench.turn();
         self.appended.resize(safety::appended() as usize + 1, self.passed);
         match after {
-            After::Held(owed) => {
+            After::Held => {
                 assert!(self.queue.is_empty(), "held twice");
-                assert!(self.bench.connection.is_held());
+                let owed = self.bench.connection.held_for().expect("it is held");
                 assert!(owed.lsn > self.safety().safe_lsn() && owed.deadline > self.bench.time);
                 self.queue.push(owed, 0);
                 self.held_after = before;
@@ -410,7 +410,7 @@ impl Run {
 #[test]
 fn a_reply_goes_when_its_change_is_safe_and_no_sooner() {
     let mut run = held(b"set a 0 0 1\r\nA\r\nset b 0 0 1\r\nB\r\nget a\r\n");
-    run.safety().advance(1);
+    run.safety().advance(safety::appended() - 1);
     run.release();
     assert_eq!(run.sent(), "", "they leave together");
     run.confirm();
@@ -422,7 +422,7 @@ fn a_reply_goes_when_its_change_is_safe_and_no_sooner() {
 #[test]
 fn a_reply_that_waits_for_too_long_is_an_error() {
     let mut run = held(b"set a 0 0 1\r\nA\r\nset b 0 0 1\r\nB\r\nget a\r\nmd b q\r\nincr a 1\r\n");
-    run.safety().advance(1);
+    run.safety().advance(safety::appended() - 2);
     run.expire();
     let refusal = "SERVER_ERROR not replicated\r\n";
     let non_numeric = "CLIENT_ERROR cannot increment or decrement non-numeric value\r\n";
@@ -465,8 +465,7 @@ fn quit_waits_as_well() {
     for (confirmed, reply) in [(true, "STORED\r\n"), (false, "SERVER_ERROR not replicated\r\n")] {
         let mut run = held(b"set a 0 0 1\r\nA\r\nquit\r\nmn\r\n");
         if confirmed {
-            run.safety().advance(1);
-            assert_eq!(run.queue.pop_safe(1), Some(0));
+            assert_eq!(run.queue.pop_safe(safety::appended()), Some(0));
             run.bench.connection.release();
         } else {
             run.bench.connection.give_up(0);
@@ -483,8 +482,7 @@ fn who_hangs_up_is_kept_until_it_is_safe() {
     run.bench.pipe().is_ended = true;
     run.bench.connection.notify(Readiness { readable: true, writable: true, hangup: true });
     assert_eq!(run.turn(), After::Wait);
-    run.safety().advance(1);
-    assert_eq!(run.queue.pop_safe(1), Some(0));
+    assert_eq!(run.queue.pop_safe(safety::appended()), Some(0));
     run.bench.connection.release();
     assert_eq!(run.turn(), After::Close(Reason::Normal));
     assert_eq!(run.sent(), "STORED\r\n");
