@@ -270,33 +270,33 @@ fn check_keys(keys: &[u8]) -> bool {
 #[inline]
 fn plain_set(line: &[u8]) -> Option<(Store<'_>, usize)> {
     let rest = line.strip_prefix(b"set ")?;
-    let (key, rest) = rest.split_at(memchr::memchr(b' ', rest)?);
-    let (client_flags, rest) = spaced_number(rest)?;
-    let (exptime, rest) = spaced_number(rest)?;
-    let (len, rest) = spaced_number(rest)?;
-    let quiet = match rest {
-        b"" => false,
-        b" noreply" => true,
-        _ => return None,
-    };
-    let fits = (1..=KEY_MAX).contains(&key.len()) && len <= VALUE_MAX as u32;
-    let exptime = i32::try_from(exptime).ok()?;
-    fits.then_some((Store { mode: Mode::Set, key, client_flags, exptime, compare: None, quiet }, len as usize))
+    let key_len = memchr::memchr(b' ', rest)?;
+    let (client_flags, end) = spaced_number(rest, key_len)?;
+    let (exptime, end) = spaced_number(rest, end)?;
+    let (len, end) = spaced_number(rest, end)?;
+    let quiet = end < rest.len();
+    if quiet && rest[end..] != *b" noreply" || !(1..=KEY_MAX).contains(&key_len) || len > VALUE_MAX as u64 {
+        return None;
+    }
+    let (client_flags, exptime) = (client_flags.try_into().ok()?, exptime.try_into().ok()?);
+    Some((Store { mode: Mode::Set, key: &rest[..key_len], client_flags, exptime, compare: None, quiet }, len as usize))
 }
 
-/// A space and a number of up to ten digits at the start of `text`, and what follows it.
+/// The number of up to ten digits behind the space at `at`, and where it ends.
 #[inline]
-fn spaced_number(text: &[u8]) -> Option<(u32, &[u8])> {
-    let (&b' ', mut rest) = text.split_first()? else { return None };
-    let mut number = 0_u64;
-    let digits = rest.len();
-    while let [byte @ b'0'..=b'9', behind @ ..] = rest
-        && digits - rest.len() < 10
-    {
-        number = number * 10 + u64::from(byte - b'0');
-        rest = behind;
+fn spaced_number(text: &[u8], at: usize) -> Option<(u64, usize)> {
+    if text.get(at) != Some(&b' ') {
+        return None;
     }
-    if rest.len() == digits { None } else { Some((number.try_into().ok()?, rest)) }
+    let (mut number, mut end) = (0_u64, at + 1);
+    while let Some(&byte) = text.get(end)
+        && byte.is_ascii_digit()
+    {
+        number = number.wrapping_mul(10).wrapping_add(u64::from(byte - b'0'));
+        end += 1;
+    }
+    // More digits may have wrapped.
+    (2..=11).contains(&(end - at)).then_some((number, end))
 }
 
 fn parse_store(line: &[u8], consumed: usize, mode: Mode, cas: bool) -> Parsed<'_> {

@@ -114,8 +114,13 @@ impl Shard {
     /// Puts a linked item at the head of a list of its class.
     #[inline]
     pub fn push(&mut self, id: u32, lru: usize, size: usize) {
-        let chunk = *self.window.chunk(id);
-        let class = self.listed_class(id, &chunk);
+        let class = self.listed_class(id, self.window.chunk(id));
+        self.push_in(class, id, lru, size);
+    }
+
+    /// [`Shard::push`] for who knows the class.
+    #[inline]
+    pub fn push_in(&mut self, class: u8, id: u32, lru: usize, size: usize) {
         let list = &mut self.lrus[usize::from(class)].lists[lru];
         let next = std::mem::replace(&mut list.head, id);
         if next == 0 {
@@ -135,9 +140,15 @@ impl Shard {
     /// Takes a linked item out of its list.
     #[inline]
     pub fn remove(&mut self, id: u32, size: usize) {
+        let class = self.listed_class(id, self.window.chunk(id));
+        self.remove_from(class, id, size);
+    }
+
+    /// [`Shard::remove`] for who knows the class.
+    #[inline]
+    pub fn remove_from(&mut self, class: u8, id: u32, size: usize) {
         let chunk = *self.window.chunk(id);
         assert!(chunk.is(state::LINKED), "not in a list");
-        let class = self.listed_class(id, &chunk);
         for cursor in self.cursors.iter_mut().filter(|cursor| cursor.at == id) {
             cursor.at = chunk.prev;
         }

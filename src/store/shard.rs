@@ -246,11 +246,9 @@ impl Shard {
     #[inline]
     pub fn rewrite(&mut self, spec: &ItemSpec<'_>, hash: Hash, value: &[u8], cas: Option<u64>) -> Option<u32> {
         let id = self.locate(spec.key, hash)?;
-        if !self.may_rewrite(id, spec, value.len()) {
-            return None;
-        }
+        let (class, size) = self.may_rewrite(id, spec, value.len())?;
         let old_size = self.item(id).size();
-        self.remove(id, old_size);
+        self.remove_from(class, id, old_size);
         self.discount(old_size);
 
         let cas = self.cas_to_give(cas);
@@ -264,23 +262,24 @@ impl Shard {
             self.window.bytes_mut(at - 4, 4).copy_from_slice(&spec.client_flags.to_le_bytes());
         }
         self.window.bytes_mut(at, value.len()).copy_from_slice(value);
-        self.enroll(id);
+        self.enroll(id, class, size);
         Some(id)
     }
 
-    fn may_rewrite(&self, id: u32, spec: &ItemSpec<'_>, value_len: usize) -> bool {
+    /// The class and size of the item as it will be, if it may.
+    #[inline]
+    fn may_rewrite(&self, id: u32, spec: &ItemSpec<'_>, value_len: usize) -> Option<(u8, usize)> {
         let Core { sizing, classes, config, .. } = &*self.core;
         let chunk = self.window.chunk(id);
         let size = sizing.total(spec.key.len(), spec.client_flags != 0, value_len);
+        if chunk.pins > 0 || chunk.is(state::CHUNKED) || size > sizing.item_max.min(sizing.chunk_max) {
+            return None;
+        }
         let class = self.slab.class_of(id);
-        chunk.pins == 0
-            && !chunk.is(state::CHUNKED)
-            && size <= sizing.item_max.min(sizing.chunk_max)
-            && classes.of(size) == class
-            && self.death(id).is_none()
-            // A new chunk might be refused; in the flat LRU asking for one reclaims.
-            && (config.evict || self.slab.has_ready(class))
-            && self.tuning.segmented
+        let fits = classes.of(size) == class && self.death(id).is_none();
+        // Without it a new chunk might be refused; in the flat LRU, asking for one reclaims.
+        let certain = (config.evict || self.slab.has_ready(class)) && self.tuning.segmented;
+        (fits && certain).then_some((class, size))
     }
 
     /// Takes a linked item out and frees it, or leaves that to the last unpin.
@@ -513,23 +512,23 @@ impl Shard {
         assert!(!header.chunk.is(state::LINKED | state::FREE | state::PIECE), "linked twice");
         header.cas = cas;
         header.chunk.state |= state::LINKED;
-        self.enroll(id);
+        let (class, size) = (self.item(id).class(), self.item(id).size());
+        self.enroll(id, class, size);
     }
 
     /// Enters a linked item, accessed now, in its list and in the sums.
     #[inline]
-    fn enroll(&mut self, id: u32) {
+    fn enroll(&mut self, id: u32, class: u8, size: usize) {
         let now = self.core.clock.now();
         let stamp = self.core.flush.stamp(now);
         self.window.header_mut(id).set_stamp(stamp);
-        let size = self.item(id).size();
         self.bytes += size as u64;
         self.total_items += 1;
         if let Some(sizes) = &mut self.sizes {
             *sizes.entry(size.div_ceil(32)).or_insert(0) += 1;
         }
         let lru = self.first_lru(id, now);
-        self.push(id, lru, size);
+        self.push_in(class, id, lru, size);
     }
 
     #[inline]
