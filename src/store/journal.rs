@@ -488,7 +488,10 @@ impl Journal {
     /// Copies to `out` what a consumer is to be sent of the next records that it has not read, up to the one with number
     /// `until` and until `out` has `max` bytes, give or take one.
     pub(super) fn read(&self, id: u64, until: u64, max: usize, out: &mut Vec<u8>) -> Read {
-        self.lock().read(id, until, max, &self.clock, out)
+        let mut inner = self.lock();
+        let read = inner.read(id, until, max, &self.clock, out);
+        self.lsn.store(inner.ring.lsn(), Ordering::Relaxed);
+        read
     }
 
     /// The last record's number, exact for whoever holds a shard's lock and asks about changes of that shard.
