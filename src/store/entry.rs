@@ -70,7 +70,7 @@ impl<'a> Locked<'a> {
         if slot.buckets.load(Ordering::Relaxed) != self.shard.table.buckets() {
             slot.buckets.store(self.shard.table.buckets(), Ordering::Relaxed);
         }
-        self.remember(id, Change::SET);
+        self.remember_set(id, hash);
     }
 
     /// Puts `new` in the place of `old`, which is unlinked and freed.
@@ -78,7 +78,7 @@ impl<'a> Locked<'a> {
     pub fn replace(&mut self, old: ItemId, new: ItemId, hash: Hash, cas: Option<u64>) {
         self.changed.forget(old.0);
         self.shard.replace(old.0, new.0, hash, cas);
-        self.remember(new, Change::SET);
+        self.remember_set(new, hash);
     }
 
     /// Makes the live item of a key what a new one put in its place would be, in the chunk that it has. None
@@ -87,7 +87,7 @@ impl<'a> Locked<'a> {
     pub fn rewrite(&mut self, spec: &ItemSpec<'_>, hash: Hash, value: &[u8], cas: Option<u64>) -> Option<ItemId> {
         self.settle();
         let id = self.shard.rewrite(spec, hash, value, cas).map(ItemId)?;
-        self.remember(id, Change::SET);
+        self.remember_set(id, hash);
         Some(id)
     }
 
@@ -178,6 +178,17 @@ impl<'a> Locked<'a> {
     #[inline]
     fn is_journalled(&self) -> bool {
         self.shard.core.journal.enabled()
+    }
+
+    /// Notes that an item was put under its key, or has a new value.
+    #[inline]
+    fn remember_set(&mut self, id: ItemId, hash: Hash) {
+        if self.is_journalled() {
+            if self.changed.is_of_other(id.0) {
+                self.settle();
+            }
+            self.changed = Change::set(id.0, hash);
+        }
     }
 
     /// Notes that an item was changed.

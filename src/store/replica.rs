@@ -241,11 +241,18 @@ impl Pair {
         let cas = self.random.one_in(5).then(|| self.random.next());
         let (store, hash) = (self.store.clone(), self.store.hash(&key));
         let mut locked = store.lock(hash);
-        let Ok(new) = locked.create(&spec, &[Part::Bytes(&value)]) else { return };
-        match locked.find(&key, hash) {
-            Ok(old) => locked.replace(old, new, hash, cas),
-            Err(_) => locked.link(new, hash, cas),
-        }
+        let rewritten = self.random.one_in(2).then(|| locked.rewrite(&spec, hash, &value, cas)).flatten();
+        let new = match rewritten.map_or_else(|| locked.create(&spec, &[Part::Bytes(&value)]), Ok) {
+            Ok(new) if rewritten.is_some() => new,
+            Ok(new) => {
+                match locked.find(&key, hash) {
+                    Ok(old) => locked.replace(old, new, hash, cas),
+                    Err(_) => locked.link(new, hash, cas),
+                }
+                new
+            }
+            Err(_) => return,
+        };
         let now = known(locked.item(new), &self.clock);
         drop(locked);
         self.changed(&key, Some(now));

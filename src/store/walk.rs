@@ -246,7 +246,7 @@ impl Shard {
     fn push_walked(&self, id: u32, out: &mut Vec<u8>) {
         let item = self.item(id);
         match self.death(id) {
-            None => self.entry(item, Kind::Set).push(out),
+            None => self.entry(id, 0, Kind::Set).push(out),
             Some(Miss::Flushed) => {}
             Some(_) => Entry::of(Kind::Delete as u8, 0, item.key(), item.key_is_binary()).push(out),
         }

@@ -1,6 +1,8 @@
 //! From a changed item to a record: what the store's code calls under a shard's lock while the journal is on.
 
-use super::super::item::{Item, state};
+use super::super::Hash;
+use super::super::arena::offset;
+use super::super::item::state;
 use super::super::shard::Shard;
 use super::record::{BIG, Entry, GONE, Kind, bits};
 use std::cell::Cell;
@@ -18,6 +20,8 @@ pub struct Change {
     /// 0 none.
     id: u32,
     what: u8,
+    /// Of its key, if that is at hand.
+    hash: Option<Hash>,
 }
 
 impl Change {
@@ -37,7 +41,13 @@ impl Change {
     /// Adds to what was done to an item.
     #[inline]
     pub fn add(&mut self, id: u32, what: u8) {
-        *self = Change { id, what: self.what | what };
+        *self = Change { id, what: self.what | what, hash: self.hash };
+    }
+
+    /// The one that puts a new item, or its value, under a key with this hash.
+    #[inline]
+    pub fn set(id: u32, hash: Hash) -> Change {
+        Change { id, what: Change::SET, hash: Some(hash) }
     }
 
     /// Forgets it, if it is of this item.
@@ -71,10 +81,10 @@ impl Change {
 impl Shard {
     /// Journals a change of a linked item, as the item is now.
     pub fn journal_change(&self, change: Change) {
-        let item = self.item(change.id);
         debug_assert!(self.window.chunk(change.id).is(state::LINKED), "a change of what has gone");
-        let stamp = self.window.header(change.id).stamp();
-        self.core.journal.append(&self.core.flush, &self.entry(item, change.kind()), stamp);
+        let hash = change.hash.unwrap_or_else(|| self.core.hash(self.key(change.id)));
+        let entry = self.entry(change.id, self.core.journal.range(hash), change.kind());
+        self.core.journal.append(&self.core.flush, &entry, self.window.header(change.id).stamp());
     }
 
     /// Journals that a client deletes a linked item.
@@ -118,25 +128,24 @@ impl Shard {
 
     /// What is journalled of an item, and handed out by a walk.
     #[inline]
-    pub fn entry<'a>(&self, item: Item<'a>, kind: Kind) -> Entry<'a> {
-        let expires_at = match item.expires_at() {
+    pub fn entry(&self, id: u32, range: u32, kind: Kind) -> Entry<'_> {
+        let header = self.window.header(id);
+        let (chunk, key_len) = (&header.chunk, usize::from(header.chunk.key_len));
+        let expires_at = match header.expires_at {
             0 => 0,
             second => self.core.clock.unix(second),
         };
-        let (kind, value) = match item.value() {
-            _ if kind != Kind::Set => (kind, &b""[..]),
-            Some(value) if value.len() < BIG => (kind, value),
-            _ => (Kind::SetBig, &b""[..]),
+        let has_value = kind == Kind::Set && !chunk.is(state::CHUNKED) && (chunk.len as usize) < BIG;
+        let (kind, bits, value_len, len) = match kind {
+            Kind::Set if has_value => {
+                let len = chunk.value_at() - chunk.key_at() + chunk.len as usize;
+                (Kind::Set, bits(chunk.state), chunk.len, len)
+            }
+            Kind::Set => (Kind::SetBig, bits(chunk.state & !state::CLIENT_FLAGS), 0, key_len),
+            kind => (kind, bits(chunk.state & !state::CLIENT_FLAGS), 0, key_len),
         };
-        Entry {
-            kind: kind as u8,
-            bits: bits(item.key_is_binary(), item.is_stale(), item.is_win_sent()),
-            range: self.core.journal.range(self.core.hash(item.key())),
-            client_flags: item.client_flags(),
-            expires_at,
-            cas: item.cas(),
-            key: item.key(),
-            value,
-        }
+        let body = self.window.bytes(offset(id) + chunk.key_at(), len);
+        let (kind, cas) = (kind as u8, header.cas);
+        Entry { kind, bits, key_len: chunk.key_len, value_len, range, expires_at, cas, body }
     }
 }

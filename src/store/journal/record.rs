@@ -1,13 +1,15 @@
 //! What the journal holds of one change, as bytes.
 //!
 //! ```text
-//! record   | Head 32 | key | value | up to 8 bytes of nothing, to a multiple of 8 |
-//! Head     value length 4, kind 1, bits 1, key length 1, 0, range 4, client flags 4, expires_at 8, cas 8
+//! record   | Head 32 | key | client flags 4, unless 0 | value | up to 8 bytes of nothing, to a multiple of 8 |
+//! Head     value length 4, kind 1, bits 1, key length 1, 0, range 4, 0 0 0 0, expires_at 8, cas 8
 //! pad      value length 4 (of the whole pad), kind 0, …           fills the ring up to its end
 //! ```
 //!
-//! The same bytes lie in the ring, in the slices of a walk, and in what a consumer is handed; whoever sends them turns
+//! Key, client flags and value lie as they do in an item: they are copied at once. The same bytes lie in the ring, in the slices of a walk, and in what a consumer is handed; whoever sends them turns
 //! them into a protocol. `expires_at` is a Unix time, 0 never.
+
+use super::super::item::state;
 
 /// Bytes before the key.
 pub const HEAD: usize = 32;
@@ -43,9 +45,25 @@ pub const GONE: u8 = 8;
 /// Nothing but a number, that can be acknowledged. Consumers never see it.
 pub const NOTE: u8 = 9;
 
-const BINARY_KEY: u8 = 1;
-const STALE: u8 = 2;
-const WIN: u8 = 4;
+/// Bits of a record, those of [`state`] from STALE on.
+const STALE: u8 = 1;
+const WIN: u8 = 2;
+const BINARY_KEY: u8 = 4;
+const CLIENT_FLAGS: u8 = 8;
+
+const _: () = assert!(
+    bits(state::STALE) == STALE
+        && bits(state::WIN_SENT) == WIN
+        && bits(state::BINARY_KEY) == BINARY_KEY
+        && bits(state::CLIENT_FLAGS) == CLIENT_FLAGS
+        && bits(!(state::STALE | state::WIN_SENT | state::BINARY_KEY | state::CLIENT_FLAGS)) == 0
+);
+
+/// What a record has of an item's state.
+#[inline]
+pub const fn bits(state: u16) -> u8 {
+    (state / state::STALE) as u8 & 15
+}
 
 const KINDS: [Kind; 7] = [Kind::Set, Kind::SetBig, Kind::Touch, Kind::State, Kind::Delete, Kind::Flush, Kind::Hit];
 
@@ -77,42 +95,41 @@ pub struct Record<'a> {
 pub struct Entry<'a> {
     pub kind: u8,
     pub bits: u8,
+    pub key_len: u8,
+    pub value_len: u32,
     pub range: u32,
-    pub client_flags: u32,
     pub expires_at: i64,
     pub cas: u64,
-    pub key: &'a [u8],
-    pub value: &'a [u8],
+    /// Key, client flags if the bits say so, value.
+    pub body: &'a [u8],
 }
 
 impl Entry<'_> {
     /// An entry with nothing but a kind, a range and a key.
     pub fn of(kind: u8, range: u32, key: &[u8], key_is_binary: bool) -> Entry<'_> {
-        let bits = bits(key_is_binary, false, false);
-        Entry { kind, bits, range, client_flags: 0, expires_at: 0, cas: 0, key, value: b"" }
+        let bits = if key_is_binary { BINARY_KEY } else { 0 };
+        Entry { kind, bits, key_len: key.len() as u8, value_len: 0, range, expires_at: 0, cas: 0, body: key }
     }
 
     /// Bytes it takes.
     #[inline]
     pub fn size(&self) -> usize {
-        (HEAD + self.key.len() + self.value.len()).next_multiple_of(8)
+        (HEAD + self.body.len()).next_multiple_of(8)
     }
 
     /// Writes it to `to`, which is as long as it is.
     #[inline]
     pub fn write(&self, to: &mut [u8]) {
         let (head, rest) = to.split_first_chunk_mut::<HEAD>().expect("room for a head");
-        let first = self.value.len() as u64
+        let first = u64::from(self.value_len)
             | u64::from(self.kind) << 32
             | u64::from(self.bits) << 40
-            | (self.key.len() as u64) << 48;
+            | u64::from(self.key_len) << 48;
         head[..8].copy_from_slice(&first.to_le_bytes());
-        head[8..16].copy_from_slice(&(u64::from(self.range) | u64::from(self.client_flags) << 32).to_le_bytes());
+        head[8..16].copy_from_slice(&u64::from(self.range).to_le_bytes());
         head[16..24].copy_from_slice(&self.expires_at.to_le_bytes());
         head[24..].copy_from_slice(&self.cas.to_le_bytes());
-        let (key, rest) = rest.split_at_mut(self.key.len());
-        key.copy_from_slice(self.key);
-        rest[..self.value.len()].copy_from_slice(self.value);
+        rest[..self.body.len()].copy_from_slice(self.body);
     }
 
     /// Appends it to `out`.
@@ -121,12 +138,6 @@ impl Entry<'_> {
         out.resize(start + self.size(), 0);
         self.write(&mut out[start..]);
     }
-}
-
-/// The bits of an entry.
-#[inline]
-pub fn bits(key_is_binary: bool, stale: bool, win: bool) -> u8 {
-    u8::from(key_is_binary) * BINARY_KEY + u8::from(stale) * STALE + u8::from(win) * WIN
 }
 
 /// What is asked about a record before it is copied.
@@ -158,7 +169,12 @@ impl Head {
         if self.kind == PAD {
             return self.value_len as usize;
         }
-        (HEAD + usize::from(self.key_len) + self.value_len as usize).next_multiple_of(8)
+        (HEAD + usize::from(self.key_len) + self.flags_len() + self.value_len as usize).next_multiple_of(8)
+    }
+
+    #[inline]
+    fn flags_len(&self) -> usize {
+        usize::from(self.bits & CLIENT_FLAGS != 0) * 4
     }
 
     /// Its key; `bytes` is where it begins.
@@ -224,12 +240,13 @@ impl<'a> Iterator for Records<'a> {
 fn decode(bytes: &[u8]) -> Record<'_> {
     let head = Head::read(bytes);
     let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+    let (flags, rest) = bytes[HEAD + usize::from(head.key_len)..].split_at(head.flags_len());
     Record {
         kind: *KINDS.get(usize::from(head.kind).wrapping_sub(1)).expect("a kind that consumers see"),
         key: head.key(bytes),
         key_is_binary: head.key_is_binary(),
-        value: &bytes[HEAD + usize::from(head.key_len)..][..head.value_len as usize],
-        client_flags: (number(8) >> 32) as u32,
+        value: &rest[..head.value_len as usize],
+        client_flags: flags.try_into().map_or(0, u32::from_le_bytes),
         expires_at: number(16) as i64,
         cas: number(24),
         stale: head.bits & STALE != 0,
@@ -246,17 +263,15 @@ mod tests {
         let mut bytes = Vec::new();
         for (i, &kind) in KINDS.iter().enumerate() {
             assert_eq!(kind as usize, i + 1);
+            let (key, flags) = (vec![b'k'; i * 40], if i % 2 == 0 { &[1, 2, 3, 4][..] } else { b"" });
             let value = vec![7; if kind == Kind::Set { 1000 + i } else { 0 }];
-            let key = vec![b'k'; i * 40];
             let entry = Entry {
-                kind: kind as u8,
-                bits: bits(i % 2 == 0, i % 3 == 0, i % 5 == 0),
-                range: 12345,
-                client_flags: u32::MAX - i as u32,
+                bits: i as u8 & 7 | if flags.is_empty() { 0 } else { CLIENT_FLAGS },
+                value_len: value.len() as u32,
                 expires_at: -1 - i as i64,
                 cas: u64::MAX - i as u64,
-                key: &key,
-                value: &value,
+                body: &[&key, flags, &value].concat(),
+                ..Entry::of(kind as u8, 12345, &key, false)
             };
             let start = bytes.len();
             entry.push(&mut bytes);
@@ -267,11 +282,9 @@ mod tests {
             );
             let record = records(&bytes).last().unwrap();
             assert_eq!((record.kind, record.key, record.value), (kind, &key[..], &value[..]));
-            assert_eq!(
-                (record.client_flags, record.expires_at, record.cas),
-                (entry.client_flags, -1 - i as i64, entry.cas)
-            );
-            assert_eq!((record.key_is_binary, record.stale, record.win), (i % 2 == 0, i % 3 == 0, i % 5 == 0));
+            assert_eq!(record.client_flags, if i % 2 == 0 { 0x0403_0201 } else { 0 });
+            assert_eq!((record.expires_at, record.cas), (-1 - i as i64, entry.cas));
+            assert_eq!((record.stale, record.win, record.key_is_binary), (i & 1 != 0, i & 2 != 0, i & 4 != 0));
         }
         assert_eq!(records(&bytes).count(), KINDS.len());
     }

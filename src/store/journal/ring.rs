@@ -183,7 +183,9 @@ mod tests {
     use super::*;
 
     fn push(ring: &mut Ring, range: u32, value: &[u8]) {
-        let entry = Entry { value, ..Entry::of(Kind::Set as u8, range, b"key", false) };
+        let body = [b"key", value].concat();
+        let value_len = value.len() as u32;
+        let entry = Entry { value_len, body: &body, ..Entry::of(Kind::Set as u8, range, b"key", false) };
         while !ring.has_room(entry.size()) {
             ring.drop_oldest();
         }
