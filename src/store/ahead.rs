@@ -15,25 +15,31 @@
 
 use super::Store;
 use super::arena::Stretch;
-use super::background::NAP_MAX;
 use super::hold::By;
 use super::shard::Shard;
 use std::time::Duration;
+
+/// Before the first time, unless somebody asks: no thread can be started while the system clears pages.
+const REST_AT_START: Duration = Duration::from_millis(100);
 
 /// See the module's head.
 #[derive(Debug, Default)]
 pub struct Ahead {
     /// The begin of each table is ready.
     begun: bool,
+    /// Since the start.
+    passed: Duration,
 }
 
 impl Ahead {
-    /// Makes ready what is wanted. When to be called again.
-    pub fn step(&mut self, store: &Store) -> Duration {
-        if store.background.take_wanted() || !std::mem::replace(&mut self.begun, true) {
+    /// Makes ready what is wanted. It needs no nap: who wants something wakes the background.
+    pub fn step(&mut self, store: &Store, passed: Duration) {
+        self.passed = self.passed.saturating_add(passed);
+        let begins = !self.begun && self.passed >= REST_AT_START;
+        if store.background.take_wanted() || begins {
+            self.begun = true;
             (0..store.slots.len()).for_each(|index| prepare(store, index));
         }
-        NAP_MAX
     }
 }
 
