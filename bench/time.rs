@@ -7,7 +7,7 @@
 //!
 //! Latencies are the client's, counted from when a request was due. How late the load generator itself was is
 //! noted: on a machine where others run, it has the larger part in the longest of them.
-//! What twincached measures inside itself (`stats twincache`) is noted, too: from before the warm-up on.
+//! What twincached measures inside itself (`stats twincache`) has rows of its own: from before the warm-up on.
 //!
 //! Not here: server CPU per request of one size (`speed`).
 
@@ -17,6 +17,7 @@ use crate::report::{Row, Table, with_commas};
 use crate::server::{Program, Server, Session, field};
 use crate::speed::cost;
 use crate::{Scale, progress};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -62,7 +63,7 @@ pub fn run(scale: &Scale, twincached: &Program, memcached: &Program) -> Result<(
                 let (title, scenario) = SCENARIOS[at];
                 progress(&format!("time, round {} of {}: {}, {title}", round + 1, scale.time_rounds, program.name));
                 let seen = scenario(scale, program, capacity * 0.6)?;
-                add(&mut table.rows[at], program, at, &seen);
+                add(&mut table.rows, program, at, &seen);
             }
         }
     }
@@ -79,6 +80,20 @@ pub fn run(scale: &Scale, twincached: &Program, memcached: &Program) -> Result<(
 struct Seen {
     tally: Tally,
     note: String,
+    inside: Inside,
+}
+
+/// What twincached itself knows of its pauses, by the names of `stats twincache`. Empty for memcached.
+struct Inside(BTreeMap<String, String>);
+
+impl Inside {
+    fn of(server: &Server) -> Inside {
+        Inside(server.stats("twincache"))
+    }
+
+    fn us(&self, name: &str) -> Option<f64> {
+        self.0.get(name)?.parse().ok()
+    }
 }
 
 type Scenario = fn(&Scale, &Program, f64) -> Result<Seen, String>;
@@ -89,27 +104,33 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("while evicting", evicting),
     ("while pages move", moving),
     ("while the crawler runs", crawling),
-    ("100,000 requests a second, 95 % get", hundred_thousand),
+    (FIXED, hundred_thousand),
 ];
 
+/// The scenario whose load does not depend on what a server can take.
+const FIXED: &str = "100,000 requests a second, 95 % get";
+
+/// Two rows for each scenario, latencies of clients and pauses inside, and one for starting.
 fn rows(capacity: f64) -> Vec<Row> {
-    let last = SCENARIOS.len() - 1;
-    let row = |(at, (title, _)): (usize, &(&str, Scenario))| {
-        let mut row = match at {
-            0 => Row::new(format!("p99.9 of gets, {title}"), "us", ""),
-            at if at == last => Row::new(format!("p99, {title}"), "us", "<= 1000 inside the server"),
-            _ => Row::new(format!("p99.9 of gets {title}"), "us", "<= memcached"),
-        };
-        row.note = if at == 0 { format!("60 % load is {:.0} gets a second.", capacity * 0.6) } else { String::new() };
-        row
-    };
-    let mut rows: Vec<Row> = SCENARIOS.iter().enumerate().map(row).collect();
+    let clients = SCENARIOS.iter().map(|&(title, _)| match title {
+        FIXED => Row::new(format!("p99, {title}"), "us", ""),
+        "quiet" => Row::new(format!("p99.9 of gets, {title}"), "us", ""),
+        _ => Row::new(format!("p99.9 of gets {title}"), "us", "<= memcached"),
+    });
+    let inside = SCENARIOS.iter().map(|&(title, _)| match title {
+        FIXED => Row::new(format!("p99 inside the server, {title}"), "us", "<= 1000"),
+        title => Row::new(format!("longest pause inside the server, {title}"), "us", "<= 1000"),
+    });
+    let mut rows: Vec<Row> = clients.chain(inside).collect();
+    rows[0].note = format!("60 % load is {:.0} gets a second.", capacity * 0.6);
     rows.push(Row::new("start with -m 16384 to first answer", "ms", "<= 50"));
     rows
 }
 
-fn add(row: &mut Row, program: &Program, at: usize, seen: &Seen) {
-    let quantile = if at == SCENARIOS.len() - 1 { 0.99 } else { 0.999 };
+fn add(rows: &mut [Row], program: &Program, at: usize, seen: &Seen) {
+    let is_fixed = SCENARIOS[at].0 == FIXED;
+    let quantile = if is_fixed { 0.99 } else { 0.999 };
+    let row = &mut rows[at];
     row.add(&program.name, seen.tally.quantile_us(quantile));
     row.note += &format!(
         "{}{}: {:.0} requests/s, p50 {:.0} us, max {:.0} us, hits {:.3}, generator late by {:.0} us{}",
@@ -122,6 +143,15 @@ fn add(row: &mut Row, program: &Program, at: usize, seen: &Seen) {
         seen.tally.late_us(quantile),
         seen.note,
     );
+    let row = &mut rows[SCENARIOS.len() + at];
+    let longest = [seen.inside.us("longest_loop_turn_us"), seen.inside.us("longest_lock_hold_us")];
+    // A request waits for the rest of one turn and is answered in the next.
+    let p99 = seen.inside.us("loop_turn_p99_us").map(|turn| 2.0 * turn);
+    let value = if is_fixed { p99 } else { longest.into_iter().flatten().reduce(f64::max) };
+    let Some(value) = value else { return };
+    row.add(&program.name, value);
+    let all: Vec<String> = seen.inside.0.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    row.note += &format!("{}{}", if row.note.is_empty() { "" } else { "; " }, all.join(", "));
 }
 
 fn load(address: SocketAddr, items: Items) -> Load {
@@ -168,7 +198,7 @@ fn quiet(scale: &Scale, program: &Program, rate: f64) -> Result<Seen, String> {
     let items = Items::plain(scale.keys, 100);
     let server = filled(program, "2048", items)?;
     let tally = observe(scale, &server, Load { rate: Some(rate), ..load(server.address, items) })?;
-    Ok(Seen { tally, note: inside(&server) })
+    Ok(Seen { tally, note: String::new(), inside: Inside::of(&server) })
 }
 
 fn hundred_thousand(scale: &Scale, program: &Program, _rate: f64) -> Result<Seen, String> {
@@ -176,7 +206,7 @@ fn hundred_thousand(scale: &Scale, program: &Program, _rate: f64) -> Result<Seen
     let server = filled(program, "2048", items)?;
     let load = Load { rate: Some(100_000.0), get_percent: 95, ..load(server.address, items) };
     let tally = observe(scale, &server, load)?;
-    Ok(Seen { tally, note: inside(&server) })
+    Ok(Seen { tally, note: String::new(), inside: Inside::of(&server) })
 }
 
 fn growing(scale: &Scale, program: &Program, rate: f64) -> Result<Seen, String> {
@@ -188,7 +218,7 @@ fn growing(scale: &Scale, program: &Program, rate: f64) -> Result<Seen, String> 
     server.reset();
     let tally = Generator::connect(load)?.run(Until::Fed(scale.growth_seconds * GROWTH_PATIENCE))?;
     let count = server.stats("").get("curr_items").cloned().unwrap_or_default();
-    Ok(Seen { tally, note: format!(", {count} items at the end{}", inside(&server)) })
+    Ok(Seen { tally, note: format!(", {count} items at the end"), inside: Inside::of(&server) })
 }
 
 fn evicting(scale: &Scale, program: &Program, rate: f64) -> Result<Seen, String> {
@@ -199,8 +229,8 @@ fn evicting(scale: &Scale, program: &Program, rate: f64) -> Result<Seen, String>
     let recent = Items { first: 900_000, count: 100_000, ..items };
     let load = Load { rate: Some(rate / 2.0), feed: Some(feed), ..load(server.address, recent) };
     let tally = observe(scale, &server, load)?;
-    let note = format!(", {} evictions{}", count(&server, "evictions"), inside(&server));
-    Ok(Seen { tally, note })
+    let note = format!(", {} evictions", count(&server, "evictions"));
+    Ok(Seen { tally, note, inside: Inside::of(&server) })
 }
 
 /// Of the plain statistics.
@@ -219,8 +249,8 @@ fn moving(scale: &Scale, program: &Program, rate: f64) -> Result<Seen, String> {
     let nudger = Nudger::start(server.address, commands)?;
     let tally = observe(scale, &server, Load { rate: Some(rate), ..load(server.address, small) })?;
     let accepted = nudger.stop();
-    let note = format!(", {} pages moved of {accepted} asked{}", count(&server, "slabs_moved"), inside(&server));
-    Ok(Seen { tally, note })
+    let note = format!(", {} pages moved of {accepted} asked", count(&server, "slabs_moved"));
+    Ok(Seen { tally, note, inside: Inside::of(&server) })
 }
 
 /// The two slab classes with the most pages.
@@ -243,14 +273,8 @@ fn crawling(scale: &Scale, program: &Program, rate: f64) -> Result<Seen, String>
     let server = filled(program, "2048", items)?;
     let nudger = Nudger::start(server.address, vec!["lru_crawler crawl all".into()])?;
     let tally = observe(scale, &server, Load { rate: Some(rate), ..load(server.address, items) })?;
-    let note = format!(", {} crawls{}", nudger.stop(), inside(&server));
-    Ok(Seen { tally, note })
-}
-
-/// What twincached itself knows of its pauses.
-fn inside(server: &Server) -> String {
-    let stats = server.stats("twincache");
-    stats.iter().map(|(name, value)| format!(", {name} {value}")).collect()
+    let note = format!(", {} crawls", nudger.stop());
+    Ok(Seen { tally, note, inside: Inside::of(&server) })
 }
 
 /// A thread that gives a server commands again and again.
