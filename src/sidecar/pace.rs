@@ -1,7 +1,7 @@
 //! How fast: the pauses between attempts, and the limit of bandwidth.
 //!
 //! ```text
-//!   BackOff   100 ms, 200 ms, … 5 s, each of it between a half and the whole, at random
+//!   BackOff   100 ms, 200 ms, … 5 s, each of it between a half and the whole, at random; longer after a refusal
 //!   Bucket    fills with the rate, holds 50 ms of it; a write takes what is in it
 //! ```
 //!
@@ -14,6 +14,10 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 
 /// Longest pause: a peer that is back is found after this.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Shortest pause after a refusal; the longest is twice as long. A server remembers for 5 s who feeds it: if two
+/// sidecars that feed each other's servers asked sooner, both would be refused for ever instead of one.
+const REFUSED_MIN: Duration = Duration::from_millis(5500);
 
 /// How much of its rate a bucket holds, as a fraction of a second: 50 ms.
 const BUCKETS_PER_SECOND: u64 = 20;
@@ -67,7 +71,7 @@ impl BackOff {
     /// The pause after a refusal: nothing gets better by asking soon.
     pub fn long_pause(&mut self) -> Duration {
         self.next = PAUSE_MAX;
-        self.pause()
+        REFUSED_MIN + Duration::from_micros(self.rng.below(REFUSED_MIN.as_micros() as u64))
     }
 
     /// It went well.
@@ -128,7 +132,7 @@ mod tests {
         assert!(pauses[19] >= PAUSE_MAX / 2 && pauses[0] < PAUSE_MIN * 2);
         back_off.reset();
         assert!(back_off.pause() < PAUSE_MIN * 2);
-        assert!(back_off.long_pause() >= PAUSE_MAX / 2);
+        assert!((REFUSED_MIN..=REFUSED_MIN * 2).contains(&back_off.long_pause()));
         let other: Vec<Duration> = (0..20)
             .map({
                 let mut back_off = BackOff::new(2);

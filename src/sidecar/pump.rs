@@ -404,7 +404,9 @@ impl Pump {
 
     fn give_up_silence(&mut self, now: Now) {
         let trouble = match self.state {
-            State::Greeting => not_a_control_socket("silence"),
+            State::Greeting => {
+                Trouble::Broken("nothing is said on the control socket: is it one of twincached's?".to_owned())
+            }
             _ if self.server_heard + SERVER_SILENCE_MAX <= now.at && self.passage.pending() == 0 => {
                 Trouble::Broken("the server is silent".to_owned())
             }
