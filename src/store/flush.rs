@@ -216,6 +216,54 @@ mod tests {
     }
 
     #[test]
+    fn a_refresh_takes_what_was_not_stored_again() {
+        let flush = Flush::default();
+        let (old, again) = (flush.stamp(9), flush.stamp(9));
+        flush.begin_refresh(9);
+        assert_eq!(flush.renewed(old, 9), None, "a fetch does not save it");
+        let new = [flush.stamp(9), flush.stamp(10), flush.renewed(flush.stamp(10), 12).unwrap()];
+        assert!(!flush.cut(12).takes(old), "not before its end");
+        assert!(flush.end_refresh(12) && !flush.end_refresh(12));
+        assert!(flush.cut(12).takes(old) && flush.cut(12).takes(again));
+        assert!(new.iter().all(|&stamp| !flush.cut(12).takes(stamp)));
+        assert!(!flush.cut(12).takes(flush.stamp(12)));
+    }
+
+    #[test]
+    fn a_flush_all_in_a_refresh_takes_what_was_stored_since() {
+        let flush = Flush::default();
+        (0..10).for_each(|_| assert!(flush.now(9)));
+        flush.begin_refresh(9);
+        let new = flush.stamp(9);
+        assert!(flush.now(9) && flush.cut(9).takes(new));
+        let newer = flush.stamp(9);
+        assert!(flush.end_refresh(9) && !flush.cut(9).takes(newer));
+        // As many as a second has: the mark is in the next, and a flush_all must unlink.
+        (0..3).for_each(|_| assert!(flush.now(9)));
+        flush.begin_refresh(9);
+        let new = flush.stamp(9);
+        assert!(!flush.now(9) && !flush.cut(9).takes(new));
+        assert!(flush.end_refresh(9));
+        assert!(!flush.cut(9).takes(flush.stamp(9)) && !flush.cut(9).takes(new));
+    }
+
+    #[test]
+    fn a_refresh_that_nobody_renews_lapses() {
+        let flush = Flush::default();
+        let old = flush.stamp(9);
+        flush.begin_refresh(9);
+        flush.renew_refresh(9 + LAPSE - 1);
+        assert_eq!(flush.renewed(old, 9 + LAPSE), None);
+        let later = 9 + 2 * LAPSE;
+        flush.renew_refresh(later);
+        assert!(flush.renewed(old, later).is_some());
+        assert!(!flush.end_refresh(later) && !flush.cut(later).takes(old));
+        flush.begin_refresh(later);
+        let new = flush.stamp(later);
+        assert!(flush.end_refresh(later) && flush.cut(later).takes(old) && !flush.cut(later).takes(new));
+    }
+
+    #[test]
     fn a_refresh_forgets_a_pending_one() {
         let flush = Flush::default();
         let old = flush.stamp(9);

@@ -30,6 +30,8 @@ mod consumer;
 mod hooks;
 mod record;
 mod ring;
+#[cfg(test)]
+mod tests;
 
 pub use consumer::{Counts, State};
 pub use record::{Kind, Record, Records, records};

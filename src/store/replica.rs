@@ -22,7 +22,7 @@ const STEPS_MAX: u64 = 500;
 
 /// What a copy of an item must have.
 #[derive(Clone, PartialEq)]
-struct Known {
+pub struct Known {
     value: Vec<u8>,
     client_flags: u32,
     expires_at: i64,
@@ -43,18 +43,18 @@ impl std::fmt::Debug for Known {
 
 /// The other end of a feed.
 #[derive(Default)]
-struct Copy {
-    items: BTreeMap<Vec<u8>, Known>,
+pub struct Copy {
+    pub items: BTreeMap<Vec<u8>, Known>,
     /// Keys that a walk has not renewed.
     old: BTreeSet<Vec<u8>>,
 }
 
 impl Copy {
-    fn begin_walk(&mut self) {
+    pub fn begin_walk(&mut self) {
         self.old = self.items.keys().cloned().collect();
     }
 
-    fn end_walk(&mut self) {
+    pub fn end_walk(&mut self) {
         for key in std::mem::take(&mut self.old) {
             self.items.remove(&key);
         }
@@ -65,7 +65,7 @@ impl Copy {
         self.items.insert(key.to_vec(), known);
     }
 
-    fn apply(&mut self, record: &Record<'_>, store: &Arc<Store>) {
+    pub fn apply(&mut self, record: &Record<'_>, store: &Arc<Store>) {
         let item = self.items.get_mut(record.key);
         match (record.kind, item) {
             (Kind::Set, _) => {
@@ -91,7 +91,7 @@ impl Copy {
     }
 }
 
-fn known(item: Item<'_>, clock: &Clock) -> Known {
+pub fn known(item: Item<'_>, clock: &Clock) -> Known {
     let mut value = Vec::new();
     item.copy_value(&mut value);
     Known {

@@ -1,0 +1,269 @@
+//! The journal's rules that a model of a copy does not show: who may attach, what is confirmed, when it is off, and
+//! what several threads make of it.
+
+use super::super::replica::{Copy, known};
+use super::super::stand::{Stand, tiny};
+use super::super::{Feed, Hash, ItemSpec, Part, Step, Store, StoreConfig};
+use super::*;
+use std::collections::BTreeMap;
+
+fn attach_as<'a>(name: &'a str, identity: &'a str) -> Attach<'a> {
+    Attach { name, identity, run_id: None, lsn: None }
+}
+
+/// Reads and acknowledges all there is.
+fn drain(feed: &mut Feed) -> Vec<(Kind, Vec<u8>)> {
+    let (mut all, mut bytes) = (Vec::new(), Vec::new());
+    while feed.next(1000, &mut bytes) != Step::Idle {
+        all.extend(records(&bytes).map(|record| (record.kind, record.key.to_vec())));
+    }
+    feed.acknowledge(feed.lsn());
+    all
+}
+
+fn stand() -> (Stand, Instant) {
+    (Stand::new(tiny()), Instant::now())
+}
+
+#[test]
+fn off_until_somebody_attaches_and_off_again_a_while_after() {
+    let (stand, now) = stand();
+    let journal = stand.store.journal();
+    stand.set("key", b"value", 0);
+    assert!(!journal.enabled() && journal.lsn() == 0 && journal.status(now).bytes == 0);
+    let mut feed = stand.store.attach(&attach_as("a", "peer"), now).unwrap();
+    drain(&mut feed);
+    drop(feed);
+    let gone = Instant::now();
+    journal.tick(gone + GRACE / 2);
+    assert!(journal.enabled());
+    journal.tick(gone + GRACE);
+    assert!(!journal.enabled() && stand.set("key", b"value", 0));
+    // What was complete then is not now.
+    assert!(stand.store.attach(&attach_as("a", "peer"), now).unwrap().began_with_walk());
+}
+
+#[test]
+fn who_may_attach() {
+    let (stand, now) = stand();
+    let (store, own) = (&stand.store, format!("{:016x}", stand.store.journal().run_id()));
+    assert_eq!(store.attach(&attach_as("a", &own), now).unwrap_err(), AttachError::Itself);
+    assert_eq!(store.set_upstream(store.journal().run_id(), now), Err(UpstreamError::Itself));
+    store.set_upstream(0xabc, now).unwrap();
+    assert_eq!(store.attach(&attach_as("a", "0000000000000abc"), now).unwrap_err(), AttachError::Upstream);
+    let later = now + UPSTREAM;
+    let feed = store.attach(&attach_as("a", "0000000000000abc"), later).unwrap();
+    assert_eq!(store.set_upstream(0xabc, later), Err(UpstreamError::Circle));
+    drop(feed);
+    store.set_upstream(0xabc, later).unwrap();
+    let names: Vec<String> = (0..CONSUMERS_MAX).map(|i| format!("name{i}")).collect();
+    let _feeds: Vec<Feed> = names.iter().map(|name| store.attach(&attach_as(name, "peer"), now).unwrap()).collect();
+    assert_eq!(store.attach(&attach_as("more", "peer"), now).unwrap_err(), AttachError::TooMany);
+    assert!(store.attach(&attach_as("name3", "peer"), now).is_ok());
+}
+
+#[test]
+fn the_newer_of_two_with_one_name_goes_on() {
+    let (stand, now) = stand();
+    let mut old = stand.store.attach(&attach_as("a", "peer"), now).unwrap();
+    drain(&mut old);
+    stand.set("key", b"value", 0);
+    let mut new = stand.store.attach(&attach_as("a", "peer"), now).unwrap();
+    assert!(!new.began_with_walk());
+    assert_eq!(old.next(1000, &mut Vec::new()), Step::Gone);
+    drop(old);
+    assert_eq!(drain(&mut new), [(Kind::Set, b"key".to_vec())]);
+    assert!(stand.store.attach(&attach_as("a", "another peer"), now).unwrap().began_with_walk());
+}
+
+#[test]
+fn goes_on_from_what_is_known_here_and_there() {
+    let (stand, now) = stand();
+    let run_id = Some(stand.store.journal().run_id());
+    drain(&mut stand.store.attach(&attach_as("a", "peer"), now).unwrap());
+    let lsn = stand.store.journal().lsn();
+    (0..5).for_each(|i| assert!(stand.set(&format!("key{i}"), b"value", 0)));
+    for (name, given, begins) in [
+        ("a", Some(lsn - 1), Some(lsn - 1)),
+        ("b", Some(lsn + 2), Some(lsn + 2)),
+        ("c", Some(lsn + 6), None),
+        ("d", None, None),
+    ] {
+        let feed = stand.store.attach(&Attach { run_id, lsn: given, ..attach_as(name, "peer") }, now).unwrap();
+        assert_eq!((!feed.began_with_walk()).then_some(feed.lsn()), begins, "{name}");
+    }
+    let other = Attach { run_id: Some(1), lsn: Some(lsn), ..attach_as("e", "peer") };
+    assert!(stand.store.attach(&other, now).unwrap().began_with_walk());
+    // It has not acknowledged the walk that began: whatever it believes, it begins again.
+    let wrong = Attach { run_id, lsn: Some(lsn), ..attach_as("d", "peer") };
+    assert!(stand.store.attach(&wrong, now).unwrap().began_with_walk());
+}
+
+#[test]
+fn confirmed_is_what_as_many_as_required_have() {
+    let (stand, now) = stand();
+    let (store, safety) = (&stand.store, stand.store.safety());
+    store.set_replicas_ack(2, now);
+    assert!(store.journal().enabled() && safety.safe_lsn() == 0);
+    let mut a = store.attach(&attach_as("a", "peer"), now).unwrap();
+    let mut b = store.attach(&attach_as("b", "peer"), now).unwrap();
+    drain(&mut a);
+    stand.set("key", b"value", 0);
+    drain(&mut b);
+    assert_eq!(safety.safe_lsn(), a.lsn(), "less than b has");
+    drain(&mut a);
+    drain(&mut b);
+    assert_eq!((safety.safe_lsn(), a.lsn()), (store.journal().lsn(), b.lsn()));
+    store.set_replicas_ack(0, now);
+    assert!(!safety.holds());
+}
+
+#[test]
+fn an_acknowledgement_in_a_walk_confirms_nothing() {
+    let (stand, now) = stand();
+    stand.store.set_replicas_ack(1, now);
+    (0..200).for_each(|i| assert!(stand.set(&format!("key{i}"), b"value", 0)));
+    let mut feed = stand.store.attach(&attach_as("a", "peer"), now).unwrap();
+    let mut bytes = Vec::new();
+    while feed.next(1000, &mut bytes) != Step::Walked {
+        feed.acknowledge(feed.lsn());
+        assert_eq!(stand.store.safety().safe_lsn(), 0);
+    }
+    feed.acknowledge(feed.lsn());
+    assert_eq!(stand.store.safety().safe_lsn(), 0, "nothing came after the end of the walk");
+    assert!(drain(&mut feed).is_empty());
+    assert_eq!(stand.store.safety().safe_lsn(), stand.store.journal().lsn());
+}
+
+#[test]
+fn read_hits_take_their_share() {
+    let (stand, now) = stand();
+    let mut feed = stand.store.attach(&attach_as("a", "peer"), now).unwrap();
+    drain(&mut feed);
+    (0..300).for_each(|i| assert!(stand.set(&format!("key{i}"), &[7; 100], 0)));
+    let changes = stand.store.journal().status(now).bytes;
+    (0..100).for_each(|_| (0..300).for_each(|i| _ = stand.get(&format!("key{i}"))));
+    let bytes = stand.store.journal().status(now).bytes - changes;
+    assert!(0 < bytes && bytes * HIT_SHARE <= changes + changes / 50, "{bytes} for {changes}");
+    let hits = drain(&mut feed).iter().filter(|(kind, _)| *kind == Kind::Hit).count() as u64;
+    assert!(hits * 40 == bytes, "{hits} in {bytes}");
+    stand.store.journal().tick(now);
+    stand.store.journal().tick(now + Duration::from_secs(1));
+    (0..1000).for_each(|_| (0..300).for_each(|i| _ = stand.get(&format!("key{i}"))));
+    let hits = drain(&mut feed).len() as u64;
+    assert!(hits > 0 && hits * 40 <= HIT_FLOOR + HIT_FLOOR / 50, "{hits} without changes");
+}
+
+#[test]
+fn the_lag_is_told_in_records_bytes_and_time() {
+    let (stand, now) = stand();
+    let feed = stand.store.attach(&attach_as("a", "peer"), now).unwrap();
+    let journal = stand.store.journal();
+    journal.tick(now);
+    stand.set("key", b"value", 0);
+    for seconds in 1..4 * SAMPLES as u64 {
+        journal.tick(now + Duration::from_secs(seconds));
+    }
+    let status = journal.status(now + Duration::from_secs(4 * SAMPLES as u64));
+    let consumer = &status.consumers[0];
+    assert_eq!((consumer.state, consumer.lag_bytes), (State::Walking, status.bytes));
+    let seconds = consumer.lag_ms / 1000;
+    assert!(seconds > 4 * SAMPLES as u64 * 9 / 10 && consumer.lag > 0, "{seconds}");
+    drop(feed);
+}
+
+#[test]
+fn who_sleeps_is_woken_once_by_who_appended() {
+    let (stand, now) = stand();
+    let _feed = stand.store.attach(&attach_as("a", "peer"), now).unwrap();
+    let (journal, woken) = (stand.store.journal(), Arc::new(AtomicU64::new(0)));
+    let count = woken.clone();
+    journal.set_waker(move || _ = count.fetch_add(1, Ordering::Relaxed));
+    journal.nudge();
+    let calls = |set: bool, idle: bool| {
+        if idle {
+            journal.set_idle();
+        }
+        if set {
+            stand.set("key", b"value", 0);
+        }
+        journal.nudge();
+        woken.load(Ordering::Relaxed)
+    };
+    assert_eq!([calls(true, false), calls(false, true), calls(true, false), calls(true, false)], [0, 0, 1, 1]);
+    assert_eq!(calls(true, true), 2);
+}
+
+/// Sets, deletes and flushes from several threads while another reads: the copy is the store in the end.
+#[test]
+fn threads_and_a_reader() {
+    let config = StoreConfig { shards: Some(2), memory_limit: 4 << 20, journal_bytes: 50_000, ..tiny() };
+    let store = Store::new(config, Arc::new(Clock::new())).unwrap();
+    let writers = AtomicU64::new(4);
+    let mut copy = Copy::default();
+    std::thread::scope(|scope| {
+        for seed in 1..=4 {
+            let (store, writers) = (&store, &writers);
+            scope.spawn(move || {
+                write(store, seed);
+                writers.fetch_sub(1, Ordering::Release);
+            });
+        }
+        let mut feed = store.attach(&attach_as("a", "peer"), Instant::now()).unwrap();
+        while writers.load(Ordering::Acquire) > 0 {
+            copy_on(&store, &mut feed, &mut copy);
+        }
+        while copy_on(&store, &mut feed, &mut copy) {}
+    });
+    store.check().unwrap();
+    let mut live = BTreeMap::new();
+    let mut dump = store.dump(super::super::DumpOrder::Table).unwrap();
+    while dump.next(100, &mut |item| _ = live.insert(item.key().to_vec(), known(item, &store.core.clock))) {}
+    assert_eq!(store.class_stats().iter().map(|class| class.evicted).sum::<u64>(), 0);
+    assert!(copy.items == live, "{} copied, {} live", copy.items.len(), live.len());
+}
+
+fn write(store: &Arc<Store>, seed: u64) {
+    let mut random = super::super::model::Random(seed * 104_729);
+    for _ in 0..6000 {
+        let key = format!("key{}", random.below(150)).into_bytes();
+        let hash = store.hash(&key);
+        match random.below(300) {
+            0 => store.flush_all(0),
+            1..60 => delete(store, &key, hash),
+            _ => {
+                let value = random.bytes(100);
+                let spec = ItemSpec { key: &key, key_is_binary: false, client_flags: 0, expires_at: 0 };
+                let mut locked = store.lock(hash);
+                if locked.rewrite(&spec, hash, &value, None).is_none() {
+                    let new = locked.create(&spec, &[Part::Bytes(&value)]).unwrap();
+                    match locked.find(&key, hash) {
+                        Ok(old) => locked.replace(old, new, hash, None),
+                        Err(_) => locked.link(new, hash, None),
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn delete(store: &Arc<Store>, key: &[u8], hash: Hash) {
+    let mut locked = store.lock(hash);
+    if let Ok(id) = locked.find(key, hash) {
+        locked.unlink(id, hash);
+    }
+}
+
+/// Applies what comes next. False when nothing came.
+fn copy_on(store: &Arc<Store>, feed: &mut Feed, copy: &mut Copy) -> bool {
+    let mut bytes = Vec::new();
+    match feed.next(3000, &mut bytes) {
+        Step::Idle => return false,
+        Step::Walk => copy.begin_walk(),
+        Step::Walked => copy.end_walk(),
+        _ => {}
+    }
+    records(&bytes).for_each(|record| copy.apply(&record, store));
+    feed.acknowledge(feed.lsn());
+    true
+}
