@@ -9,10 +9,11 @@
 //! ```
 //!
 //! Events are edge-triggered, so a connection that stops early is remembered in the ready queue; poll does not
-//! block while that is not empty. What rests between two requests is read at its event and has its turn with the rest
-//! of its wave (`wave`); all else has it at once. One read buffer and one output serve all connections of the worker,
-//! one turn after the other. A connection whose output waits for replicas is in the queue of the held, by which the
-//! worker finds what an acknowledgement releases and what has waited for too long without looking at the others.
+//! block while that is not empty. Of several events, those of connections that rest between two requests are read at
+//! once and have their turns with the rest of their wave (`wave`); all others have theirs at once. One read buffer and
+//! one output serve all connections of the worker, one turn after the other. A connection whose output waits for
+//! replicas is in the queue of the held, by which the worker finds what an acknowledgement releases and what has
+//! waited for too long without looking at the others.
 //!
 //! Invariants: a connection is in the ready queue at most once; the output is empty between turns, so that
 //! nobody ever gets what was meant for another.
@@ -195,7 +196,7 @@ impl Worker {
             let (began, served) = (Instant::now(), events.iter().count() + self.ready.len());
             self.ledger.begin(self.shared.store.safety(), began);
             for event in &events {
-                self.handle(event);
+                self.handle(event, served > 1);
             }
             self.answer_wave();
             self.release_held();
@@ -230,7 +231,8 @@ impl Worker {
         Some(sweep.map_or(left, |sweep| sweep.min(left)))
     }
 
-    fn handle(&mut self, event: &Event) {
+    /// An event that comes `in_company` may wait for the others; alone there is nothing to gain from that.
+    fn handle(&mut self, event: &Event, in_company: bool) {
         if event.token() == WAKER {
             return self.welcome();
         }
@@ -241,7 +243,7 @@ impl Worker {
         if client.queued {
             return;
         }
-        if !client.connection.can_read_ahead() {
+        if !in_company || !client.connection.can_read_ahead() {
             return self.turn(key, None);
         }
         let read = client.connection.read_ahead(self.wave.room());
