@@ -154,7 +154,8 @@ fn nothing_of_it_is_there_without_the_option() {
     };
     assert_eq!(threads(&Server::start(&[])), 0);
     let place = Place::new();
-    assert_eq!(threads(&place.start(&[])), 1);
+    let server = place.start(&[]);
+    until("the thread has its name", || threads(&server) == 1);
 }
 
 #[test]

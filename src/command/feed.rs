@@ -33,12 +33,18 @@ use crate::store::{self, Step};
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-/// Bytes in the body of a batch: large enough that its line and its system call count for nothing, small enough
-/// that a walk delays changes by a millisecond.
+/// The most bytes in the body of a batch, unless it is one item.
 pub const BATCH_MAX: usize = 256 << 10;
+
+/// A batch ends when it has so many: enough that its line and its system call count for nothing, and so few that what
+/// is read, written and sent stays in the processor's cache.
+const BATCH_FULL: usize = 64 << 10;
 
 /// Bytes of records read from the journal at a time.
 const READ_MAX: usize = 64 << 10;
+
+/// Bytes of the longest line before a body.
+const BATCH_LINE_MAX: usize = 6 + 20 + 1 + 20 + 2;
 
 /// Steps taken for one batch: each may walk for some 70 us, and others wait.
 const STEPS_MAX: usize = 16;
@@ -239,8 +245,8 @@ struct Stream {
     /// What was read from the journal, and how much of it is in batches.
     records: Vec<u8>,
     done: usize,
-    /// The batch in the making.
-    body: Output,
+    /// Where in the output the batch in the making begins: room for its line, then its body.
+    begun: Option<usize>,
     /// Everything up to here is in batches.
     lsn: u64,
     /// The batch in the making says so much more.
@@ -262,7 +268,7 @@ impl Stream {
             with_cas,
             records: Vec::new(),
             done: 0,
-            body: Output::default(),
+            begun: None,
             lsn,
             said: lsn,
             acked,
@@ -294,7 +300,7 @@ impl Stream {
         self.is_behind = true;
         let is_late = self.read_all_at.is_none_or(|at| now.at.saturating_duration_since(at) > LATE);
         for _ in 0..STEPS_MAX {
-            if !self.push_records(is_late, shared) {
+            if !self.push_records(is_late, shared, out) {
                 break;
             }
             self.lsn = self.feed.lsn();
@@ -336,15 +342,19 @@ impl Stream {
     }
 
     /// Puts what was read into the batch; false when that is full.
-    fn push_records(&mut self, is_late: bool, shared: &Shared) -> bool {
+    fn push_records(&mut self, is_late: bool, shared: &Shared, out: &mut Output) -> bool {
         let form = Form { with_cas: self.with_cas, is_late };
         let mut left = records(&self.records[self.done..]);
         loop {
             let rest = left.rest().len();
             let Some(record) = left.next() else { break };
-            let taken = self.body.len();
-            let room = if taken == 0 { usize::MAX } else { BATCH_MAX.saturating_sub(taken) };
-            if !push(&record, form, shared, room, &mut self.body) {
+            let body = *self.begun.get_or_insert_with(|| begin_batch(out)) + BATCH_LINE_MAX;
+            let room = match body_len(body, out) {
+                0 => usize::MAX,
+                taken if taken < BATCH_FULL => BATCH_MAX - taken,
+                _ => 0,
+            };
+            if !push(&record, form, shared, room, out) {
                 self.done = self.records.len() - rest;
                 return false;
             }
@@ -354,20 +364,40 @@ impl Stream {
         true
     }
 
-    /// Heads what is in the batch, if anything or if it says more than was said.
+    /// Heads the batch, if there is one, or if more can be said than was.
     fn end_batch(&mut self, out: &mut Output) {
-        if self.body.is_empty() && self.said == self.lsn {
+        if self.begun.is_none() && self.said == self.lsn {
             return;
         }
         self.said = self.lsn;
-        say(out, format_args!("batch {} {}", self.lsn, self.body.len()));
-        let start = out.bytes.len();
-        out.bytes.append(&mut self.body.bytes);
-        out.values.extend(self.body.values.drain(..).map(|mut inserted| {
-            inserted.at += start;
-            inserted
-        }));
+        let start = self.begun.take().unwrap_or_else(|| begin_batch(out));
+        let body = start + BATCH_LINE_MAX;
+        let mut line = [0; BATCH_LINE_MAX];
+        let mut rest = &mut line[..];
+        let written = write!(rest, "batch {} {}\r\n", self.lsn, body_len(body, out));
+        debug_assert!(written.is_ok(), "room for the longest line");
+        let unused = rest.len();
+        out.bytes[start..body].copy_from_slice(&line);
+        out.bytes.copy_within(body.., body - unused);
+        out.bytes.truncate(out.bytes.len() - unused);
+        for inserted in out.values.iter_mut().filter(|inserted| inserted.at >= body) {
+            inserted.at -= unused;
+        }
     }
+}
+
+/// Leaves room for the line of a batch, whose body is to follow.
+fn begin_batch(out: &mut Output) -> usize {
+    let start = out.bytes.len();
+    out.bytes.extend_from_slice(&[0; BATCH_LINE_MAX]);
+    start
+}
+
+/// Bytes of the body that begins there and is the last in `out`.
+#[inline]
+fn body_len(body: usize, out: &Output) -> usize {
+    let values = out.values.iter().filter(|inserted| inserted.at >= body).map(|inserted| inserted.value.len());
+    out.bytes.len() - body + values.sum::<usize>()
 }
 
 /// How records are written.
