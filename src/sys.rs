@@ -202,6 +202,16 @@ fn check(returned: libc::c_int) -> io::Result<()> {
     if returned == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+// ---- sockets ----
+
+/// Has a socket report input only when there are so many bytes (SO_RCVLOWAT), or the end.
+pub fn set_receive_low_water(socket: std::os::fd::RawFd, bytes: u32) -> io::Result<()> {
+    let len = size_of_val(&bytes) as libc::socklen_t;
+    // SAFETY: the option is an int, which outlives the call; a wrong descriptor is an error.
+    let done = unsafe { libc::setsockopt(socket, libc::SOL_SOCKET, libc::SO_RCVLOWAT, (&raw const bytes).cast(), len) };
+    check(done)
+}
+
 // ---- memory: address ranges, and hints about them ----
 
 /// Reserves `len` bytes of address range, 4 KiB aligned. Nothing in it may be touched yet.

@@ -266,6 +266,15 @@ impl Session {
         Some((&mut room[..len], len == left))
     }
 
+    /// Bytes of a large value that are still to come.
+    #[inline]
+    pub fn upload_missing(&self) -> usize {
+        match &self.state {
+            State::Upload(uploading) => uploading.left,
+            _ => 0,
+        }
+    }
+
     /// Whether the next request is likely to be a large value. Says so once for each one that there was.
     pub fn expects_upload(&mut self) -> bool {
         std::mem::take(&mut self.after_upload)

@@ -9,7 +9,7 @@
 //! Replies must be equal, byte for byte, to those of the same script sent in one piece to a client that reads
 //! at once. `TWINCACHE_SEED` replays one seed; it is printed.
 
-use super::conn::{After, Connection, Lent, READ_BUFFER, Readiness, Reason};
+use super::conn::{After, Connection, Lent, READ_BUFFER, Readiness, Reason, Socket};
 use super::held::Ledger;
 use super::session::{GET_LINE_MAX, SMALL_BODY_MAX};
 use crate::clock::Clock;
@@ -42,6 +42,7 @@ pub(super) struct Pipe {
     /// The client has closed its side.
     pub(super) is_ended: bool,
     pub(super) interrupts: bool,
+    low_water: usize,
     reads: usize,
     writes: usize,
 }
@@ -53,6 +54,12 @@ impl Pipe {
 
     fn interrupt(&mut self) -> io::Result<()> {
         if std::mem::take(&mut self.interrupts) { Err(ErrorKind::Interrupted.into()) } else { Ok(()) }
+    }
+}
+
+impl Socket for Pipe {
+    fn set_low_water(&mut self, bytes: u32) {
+        self.low_water = bytes as usize;
     }
 }
 
@@ -190,7 +197,8 @@ impl Bench {
 
     pub(super) fn send(&mut self, bytes: &[u8]) {
         self.pipe().inbound.extend_from_slice(bytes);
-        self.connection.notify(Readiness { readable: true, ..Readiness::default() });
+        let readable = self.pipe().waiting() >= self.pipe().low_water;
+        self.connection.notify(Readiness { readable, ..Readiness::default() });
     }
 
     pub(super) fn take(&mut self, room: usize) {

@@ -2,6 +2,8 @@
 //!
 //! Both are non-blocking. Not here: when to read or write (`conn`), how sockets are made (`acceptor`).
 
+use super::conn::Socket;
+use crate::sys;
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
@@ -36,6 +38,15 @@ impl AsRawFd for Stream {
         match self {
             Stream::Tcp(socket) => socket.as_raw_fd(),
             Stream::Unix(socket) => socket.as_raw_fd(),
+        }
+    }
+}
+
+impl Socket for Stream {
+    fn set_low_water(&mut self, bytes: u32) {
+        // A kernel that does not do it reports earlier, which does no harm.
+        if self.is_tcp() {
+            let _ = sys::set_receive_low_water(self.as_raw_fd(), bytes);
         }
     }
 }
