@@ -362,6 +362,37 @@ fn several_peers_are_fed_at_once() {
 }
 
 #[test]
+fn a_second_twincached_is_kept_equal() {
+    let fake = Fake::new("pair");
+    let control = fake.folder.join("real");
+    let server = Server::start(&["-o", &format!("control_socket={}", control.display())]);
+    let peer = Server::start(&[]);
+    let (mut here, mut there) = (server.connect(), peer.connect());
+    there.line("set stale 0 0 1\r\nx");
+    here.line("set walked 3 0 2\r\nab");
+    fs::remove_file(fake.path()).unwrap();
+    std::os::unix::fs::symlink(&control, fake.path()).unwrap();
+    let _sidecar = Sidecar::start(&fake, peer.addr, &[]);
+    let mut is = |key: &str, expected: &str| {
+        let command = format!("mg {key} s t f c");
+        wait_for(&format!("{key} to be {expected}"), || (there.line(&command) == expected).then_some(()));
+    };
+    let walked = here.line("mg walked s t f c");
+    is("walked", &walked);
+    is("stale", "EN");
+    here.line("set live 1 0 1\r\n1");
+    here.line("incr live 4711");
+    let live = here.line("mg live s t f c");
+    assert!(live.starts_with("HD s4 t-1 f1 c"), "{live}");
+    is("live", &live);
+    here.line("touch live 0");
+    here.line("delete walked");
+    is("walked", "EN");
+    here.line("flush_all");
+    is("live", "EN");
+}
+
+#[test]
 fn bad_usage_is_refused() {
     let run = |words: &[&str]| Command::new(env!("CARGO_BIN_EXE_twincache-sidecar")).args(words).output().unwrap();
     let output = run(&["--server", "unix:/x"]);

@@ -732,3 +732,46 @@ impl Peer {
 fn not_a_control_socket(what: &str) -> Trouble {
     Trouble::Refused(format!("this is no control socket of twincached: {what}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(ms: u64) -> Now {
+        Now { at: Duration::from_millis(ms), unix_ms: 1_700_000_000_000 }
+    }
+
+    fn server_says(pump: &mut Pump, text: &str, now: Now) {
+        pump.server_room()[..text.len()].copy_from_slice(text.as_bytes());
+        pump.server_read(text.len(), now);
+    }
+
+    /// Opens both sides at `ms` and returns what the server is asked 200 ms later.
+    fn attach(pump: &mut Pump, ms: u64) -> String {
+        assert_eq!(pump.action(at(ms)), Some(Action::OpenServer));
+        pump.server_opened(at(ms));
+        server_says(pump, "twincache 1 run1 0\r\n", at(ms));
+        assert_eq!(pump.action(at(ms)), Some(Action::OpenPeer));
+        pump.peer_opened(at(ms));
+        pump.peer_read(b"MN\r\nOK twin1 1700000000000\r\n", at(ms));
+        assert_eq!(pump.action(at(ms + 200)), None);
+        let asked = String::from_utf8(pump.server_output().to_vec()).unwrap();
+        pump.server_wrote(asked.len());
+        asked
+    }
+
+    #[test]
+    fn what_was_confirmed_before_a_walk_is_void_when_the_walk_is_under_way() {
+        let mut pump = Pump::new("peer:1", None, 1);
+        assert_eq!(attach(&mut pump, 0), "attach peer:1 twin1 - - cas\r\n");
+        server_says(&mut pump, "continuing run1 5\r\nbatch 6 0\r\nwalk run1 9\r\nbatch 9 0\r\nwalked 9\r\n", at(300));
+        pump.peer_read(b"MN\r\nOK\r\nMN\r\n", at(301));
+        assert_eq!(pump.server_output(), b"", "6, or 9 of the walk, says nothing now");
+        pump.peer_gone("cut", at(302));
+        assert_eq!((pump.action(at(303)), pump.action(at(303))), (Some(Action::CloseServer), Some(Action::ClosePeer)));
+        assert_eq!(attach(&mut pump, 1000), "attach peer:1 twin1 - - cas\r\n");
+        server_says(&mut pump, "walk run1 9\r\nwalked 9\r\n", at(1300));
+        pump.peer_read(b"OK\r\nOK\r\nMN\r\n", at(1301));
+        assert_eq!(pump.server_output(), b"ack 9\r\n");
+    }
+}
