@@ -1,10 +1,10 @@
 //! Measures twincached beside memcached and the floor.
 //!
 //! ```text
-//! compare [all | speed | memory | time]   starts servers on CPU 0, drives them from CPU 1, prints tables,
-//!                                         writes results.json and plots
-//! compare load …                          the load generator alone, against any server
-//! compare floor …                         the floor alone
+//! compare [all | speed | memory | time | replication]
+//!                     starts servers on CPU 0, drives them from CPU 1, prints tables, writes results.json and plots
+//! compare load …      the load generator alone, against any server
+//! compare floor …     the floor alone
 //! ```
 //!
 //! Absolute figures drift with the machine. The ratios, taken in turn within one run, are what counts.
@@ -16,6 +16,7 @@ mod draw;
 mod floor;
 mod load;
 mod memory;
+mod replication;
 mod report;
 mod server;
 mod speed;
@@ -115,11 +116,14 @@ fn options() -> Options {
 fn compare(verb: &str, arguments: &[String]) -> Result<(), String> {
     let matches = options().parse(arguments).map_err(|error| error.to_string())?;
     if matches.opt_present("help") {
-        println!("{}", options().usage("Usage: compare [all | speed | memory | time | load | floor] [options]"));
+        println!(
+            "{}",
+            options().usage("Usage: compare [all | speed | memory | time | replication | load | floor] [options]")
+        );
         return Ok(());
     }
-    if !["all", "speed", "memory", "time"].contains(&verb) {
-        return Err(format!("{verb}: none of all, speed, memory, time, load, floor"));
+    if !["all", "speed", "memory", "time", "replication"].contains(&verb) {
+        return Err(format!("{verb}: none of all, speed, memory, time, replication, load, floor"));
     }
     let scale = scale(&matches)?;
     let twincached = Program::twincached(matches.opt_str("twincached"));
@@ -140,6 +144,9 @@ fn compare(verb: &str, arguments: &[String]) -> Result<(), String> {
         let (table, sizes) = time::run(&scale, &twincached, &memcached)?;
         results.add(&table)?;
         results.add(&sizes)?;
+    }
+    if ["all", "replication"].contains(&verb) {
+        results.add(&replication::run(&scale, &twincached)?)?;
     }
     Ok(())
 }

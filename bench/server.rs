@@ -16,6 +16,9 @@ const LOAD_CPU: &str = "1";
 /// How long a server may take to accept connections.
 const START_MAX: Duration = Duration::from_secs(20);
 
+/// A server that has run for less than a hundredth of this has nothing to do.
+const SETTLE: Duration = Duration::from_millis(300);
+
 /// How long an answer to a command may take.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
 
@@ -69,6 +72,20 @@ impl Program {
         self.launch(command, arguments)
     }
 
+    /// Starts it on these CPUs.
+    pub fn start_on(&self, cpus: &str, arguments: &[&str]) -> Result<Server, String> {
+        let mut command = Command::new("taskset");
+        command.args(["-c", cpus]).arg(&self.path).args(["-t", "1"]);
+        self.launch(command, arguments)
+    }
+
+    /// Starts the sidecar that lies beside it.
+    pub fn sidecar(&self, cpus: &str, arguments: &[&str]) -> Result<Process, String> {
+        let path = self.path.with_file_name("twincache-sidecar");
+        let child = Command::new("taskset").args(["-c", cpus]).arg(&path).args(arguments).spawn();
+        Ok(Process(child.map_err(|error| format!("cannot start {}: {error}", path.display()))?))
+    }
+
     /// Starts it as it is, and says how long it took until it answered.
     pub fn start_timed(&self, arguments: &[&str]) -> Result<(Server, Duration), String> {
         let begin = Instant::now();
@@ -88,7 +105,7 @@ impl Program {
         }
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
         let child = child.map_err(|error| format!("cannot start {}: {error}", self.path.display()))?;
-        let mut server = Server { child, address };
+        let mut server = Server { child: Process(child), address };
         server.wait(&self.name)?;
         Ok(server)
     }
@@ -114,9 +131,20 @@ pub fn pin_self() -> Result<(), String> {
     }
 }
 
+/// A running process. It ends with this value.
+pub struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Nothing can be done about a process that is gone already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A running server. It ends with this value.
 pub struct Server {
-    child: Child,
+    child: Process,
     pub address: SocketAddr,
 }
 
@@ -124,7 +152,7 @@ impl Server {
     fn wait(&mut self, name: &str) -> Result<(), String> {
         let end = Instant::now() + START_MAX;
         while TcpStream::connect(self.address).is_err() {
-            if let Ok(Some(status)) = self.child.try_wait() {
+            if let Ok(Some(status)) = self.child.0.try_wait() {
                 return Err(format!("{name} did not start: {status}"));
             }
             if Instant::now() > end {
@@ -137,12 +165,12 @@ impl Server {
 
     /// Nanoseconds that it has run so far.
     pub fn cpu_ns(&self) -> u64 {
-        cpu_ns(self.child.id())
+        cpu_ns(self.child.0.id())
     }
 
     /// Bytes of memory that it has in use.
     pub fn rss(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.0.id())).unwrap_or_default();
         field(&status, "VmRSS:").unwrap_or(0) * 1024
     }
 
@@ -167,20 +195,21 @@ impl Server {
         let _ = self.ask("stats reset");
     }
 
-    /// Waits until the table of items is as large as it wants to be.
+    /// Waits until it has nothing to do any more: its table is as large as it wants to be, memory is put in order.
     pub fn settle(&self) {
         let end = Instant::now() + Duration::from_secs(30);
         while self.stats("").get("hash_is_expanding").is_some_and(|v| v != "0") && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(50));
         }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Nothing can be done about a process that is gone already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let mut before = self.cpu_ns();
+        while Instant::now() < end {
+            std::thread::sleep(SETTLE);
+            let now = self.cpu_ns();
+            if now - before < SETTLE.as_nanos() as u64 / 100 {
+                return;
+            }
+            before = now;
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! What a request costs: CPU time of the server, by the scheduler's accounting of its threads.
 //!
-//! Every round starts every server anew, in another order. Wall time is not looked at: a server that waits for the
-//! load costs nothing meanwhile.
+//! All servers run at once, filled and settled, on the same CPU, and get short slices of load in turn: what the
+//! machine's other users do falls on all alike. A server that waits costs nothing meanwhile; wall time is not looked
+//! at.
 //!
 //! Not here: what takes time rather than work (`time`).
 
@@ -19,6 +20,11 @@ const LARGEST: &str = "2m";
 
 /// Share of gets that must find their key for a measurement to count.
 const HITS_MIN: f64 = 0.9999;
+
+/// Slices of load that a round's seconds are cut into.
+const SLICES: usize = 6;
+
+const FLOOR: &str = "floor";
 
 /// Numbers of the keys of different value lengths are this far apart.
 const KEYS_APART: u64 = 1_000_000_000;
@@ -101,55 +107,65 @@ pub fn run(scale: &Scale, twincached: &Program, memcached: &Program) -> Result<T
     let programs = [twincached.clone(), memcached.clone(), Program::floor()?];
     let names: Vec<String> = programs.iter().map(|program| program.name.clone()).collect();
     let mut table = Table::new("speed", "Server CPU, nanoseconds per request", &names);
-    table.rows.extend(WORKLOADS.iter().map(|workload| Row::new(workload.title, "ns", workload.asked)));
-    for round in 0..scale.rounds {
-        for turn in 0..programs.len() {
-            let program = &programs[(round + turn) % programs.len()];
-            progress(&format!("speed, round {} of {}: {}", round + 1, scale.rounds, program.name));
-            measure(scale, program, &mut table.rows)?;
+    for equal in WORKLOADS.chunk_by(|one, other| one.value == other.value) {
+        progress(&format!("speed: values of {} bytes, filling", equal[0].value));
+        let servers = programs.iter().map(|program| filled(scale, program, &equal[0]));
+        let servers: Vec<Server> = servers.collect::<Result<_, _>>()?;
+        for workload in equal {
+            progress(&format!("speed: {}", workload.title));
+            table.rows.push(measure(scale, workload, &names, &servers)?);
         }
     }
     Ok(table)
 }
 
-fn measure(scale: &Scale, program: &Program, rows: &mut [Row]) -> Result<(), String> {
-    let is_floor = program.name == "floor";
-    let mut running: Option<(Server, usize)> = None;
-    for (workload, row) in WORKLOADS.iter().zip(rows) {
-        if is_floor && !workload.suits_floor() {
-            continue;
-        }
-        let filled = running.as_ref().is_some_and(|(_, value)| *value == workload.value);
-        if is_floor && !filled {
-            let server = program.start(&["--values", &workload.value.to_string()])?;
-            running = Some((server, workload.value));
-        } else if !filled {
-            let server = match running.take() {
-                Some((server, _)) => server,
-                None => program.start(&["-m", MEMORY, "-I", LARGEST, "-c", "1024"])?,
-            };
-            Generator::connect(workload.load(scale, &server))?.fill()?;
-            server.settle();
-            running = Some((server, workload.value));
-        }
-        let (server, _) = running.as_ref().expect("started above");
-        let cost = cost(scale, server, workload.load(scale, server))?;
-        row.add(&program.name, cost.0);
-        if cost.1.hit_ratio() < HITS_MIN && workload.get_percent > 0 {
-            row.note = format!("{} found only {:.4} of the keys", program.name, cost.1.hit_ratio());
+fn filled(scale: &Scale, program: &Program, workload: &Workload) -> Result<Server, String> {
+    if program.name == FLOOR {
+        return program.start(&["--values", &workload.value.to_string()]);
+    }
+    let server = program.start(&["-m", MEMORY, "-I", LARGEST, "-c", "1024"])?;
+    Generator::connect(workload.load(scale, &server))?.fill()?;
+    server.settle();
+    Ok(server)
+}
+
+fn measure(scale: &Scale, workload: &Workload, names: &[String], servers: &[Server]) -> Result<Row, String> {
+    let mut row = Row::new(workload.title, "ns", workload.asked);
+    let mut loads = Vec::new();
+    for (name, server) in names.iter().zip(servers) {
+        if name != FLOOR || workload.suits_floor() {
+            let mut generator = Generator::connect(workload.load(scale, server))?;
+            generator.run(Until::Seconds(scale.warmup))?;
+            loads.push((name, server, generator));
         }
     }
-    Ok(())
+    for _ in 0..scale.rounds * SLICES {
+        for (name, server, generator) in &mut loads {
+            let (ns, tally) = slice(server, generator, scale.seconds / SLICES as f64)?;
+            row.add(name, ns);
+            if tally.hit_ratio() < HITS_MIN && workload.get_percent > 0 {
+                row.note = format!("{name} found only {:.4} of the keys", tally.hit_ratio());
+            }
+        }
+        // Who is first in a round is last in the next.
+        loads.rotate_left(1);
+    }
+    Ok(row)
+}
+
+/// Server CPU per key in nanoseconds, and what else was seen.
+fn slice(server: &Server, generator: &mut Generator, seconds: f64) -> Result<(f64, Tally), String> {
+    let before = server.cpu_ns();
+    let tally = generator.run(Until::Seconds(seconds))?;
+    let spent = server.cpu_ns() - before;
+    // A set has one key, a get of several has several answers.
+    let keys = (tally.hits + tally.misses).max(tally.requests).max(1);
+    Ok((spent as f64 / keys as f64, tally))
 }
 
 /// Server CPU per key in nanoseconds, and what else was seen.
 pub fn cost(scale: &Scale, server: &Server, load: Load) -> Result<(f64, Tally), String> {
     let mut generator = Generator::connect(load)?;
     generator.run(Until::Seconds(scale.warmup))?;
-    let before = server.cpu_ns();
-    let tally = generator.run(Until::Seconds(scale.seconds))?;
-    let spent = server.cpu_ns() - before;
-    // A set has one key, a get of several has several answers.
-    let keys = (tally.hits + tally.misses).max(tally.requests).max(1);
-    Ok((spent as f64 / keys as f64, tally))
+    slice(server, &mut generator, scale.seconds)
 }

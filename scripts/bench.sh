@@ -3,7 +3,7 @@
 #
 #   scripts/bench.sh                  everything, in about 25 minutes
 #   scripts/bench.sh --quick          a look, in about three
-#   scripts/bench.sh speed --rounds 3 one of the tables: speed, memory, time
+#   scripts/bench.sh speed --rounds 3 one of the tables: speed, memory, time, replication
 #   scripts/bench.sh load --help      the load generator alone
 #
 # --memcached PATH compares with another binary than the memcached in PATH, --twincached PATH measures another than
@@ -21,7 +21,7 @@ compare=$(cargo bench --quiet --no-run --bench compare --message-format=json |
 
 # What follows goes with a whole run only.
 case " $* " in
-*" speed "* | *" memory "* | *" time "* | *" load "* | *" floor "* | *" -h "* | *" --help "*) exit ;;
+*" speed "* | *" memory "* | *" time "* | *" replication "* | *" load "* | *" floor "* | *" -h "* | *" --help "*) exit ;;
 esac
 if ! command -v memtier_benchmark >/dev/null; then
     echo ".. memtier_benchmark is not installed: left out" >&2
