@@ -1,0 +1,224 @@
+//! A primary, its sidecar and a peer behind a wire.
+
+use crate::common::{Conn, DEADLINE, Server};
+use crate::wire::Wire;
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// What the peer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerKind {
+    /// The server under test.
+    Twincached,
+    /// Debian's memcached.
+    Stock,
+}
+
+/// Memory of the servers: nothing is to be evicted.
+const MEMORY: [&str; 2] = ["-m", "2048"];
+
+/// Longest wait until a quiet pair is equal.
+const CONVERGED: Duration = Duration::from_secs(180);
+
+/// See the module's head. The parts end in this order.
+pub struct Pair {
+    sidecar: Option<Sidecar>,
+    /// The way to the peer.
+    pub wire: Wire,
+    /// Who is written to.
+    pub primary: Server,
+    /// Who gets the copy.
+    pub peer: Server,
+    kind: PeerKind,
+    socket: PathBuf,
+}
+
+impl Pair {
+    /// Starts servers, not yet the sidecar. None where Debian's memcached is not installed and asked for.
+    pub fn new(kind: PeerKind, primary_options: &[&str]) -> Option<Pair> {
+        let socket = scratch("control");
+        let peer = start_peer(kind)?;
+        let primary = start_primary(&socket, primary_options);
+        Some(Pair { sidecar: None, wire: Wire::to(peer.addr), primary, peer, kind, socket })
+    }
+
+    /// Starts servers and sidecar, and waits until the first walk is done.
+    pub fn start(kind: PeerKind, primary_options: &[&str]) -> Option<Pair> {
+        let mut pair = Pair::new(kind, primary_options)?;
+        pair.start_sidecar();
+        pair.settle();
+        Some(pair)
+    }
+
+    /// Starts the sidecar.
+    pub fn start_sidecar(&mut self) {
+        assert!(self.sidecar.is_none(), "one is running");
+        self.sidecar = Some(Sidecar::start(&self.socket, self.wire.addr, &[]));
+    }
+
+    /// Kills the sidecar.
+    pub fn kill_sidecar(&mut self) {
+        self.sidecar = None;
+    }
+
+    /// Kills the peer; an empty one takes its place.
+    pub fn replace_peer(&mut self) {
+        self.peer.may_exit();
+        signal(self.peer.pid(), "KILL");
+        self.peer = start_peer(self.kind).expect("it could be started before");
+        self.wire.lead_to(self.peer.addr);
+        self.wire.cut();
+    }
+
+    /// Kills the primary, and waits until the sidecar has seen it.
+    pub fn kill_primary(&mut self) {
+        self.primary.may_exit();
+        signal(self.primary.pid(), "KILL");
+        self.primary.wait();
+    }
+
+    /// What the peer is.
+    pub fn kind(&self) -> PeerKind {
+        self.kind
+    }
+
+    /// The control socket.
+    pub fn socket(&self) -> &PathBuf {
+        &self.socket
+    }
+
+    /// A figure of `stats replication` of the primary.
+    pub fn figure(&self, name: &str) -> Option<String> {
+        let stats = self.primary.connect().stats("replication");
+        stats.into_iter().find(|(found, _)| found == name).map(|(_, value)| value)
+    }
+
+    /// A figure that is a number.
+    pub fn number(&self, name: &str) -> u64 {
+        let figure = self.figure(name).unwrap_or_else(|| panic!("no {name} in stats replication"));
+        figure.parse().unwrap_or_else(|_| panic!("{name} is {figure}"))
+    }
+
+    /// Waits until the peer has confirmed everything. Nobody may write meanwhile.
+    pub fn settle(&self) {
+        let end = Instant::now() + CONVERGED;
+        loop {
+            let stats = self.primary.connect().stats("replication");
+            let get = |name: &str| stats.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str());
+            if get("0:state") == Some("streaming") && get("0:acked_lsn") == get("lsn") {
+                return;
+            }
+            assert!(Instant::now() < end, "not settled: {stats:?}\n{}", self.sidecar_log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// What the running sidecar has said.
+    pub fn sidecar_log(&self) -> String {
+        self.sidecar.as_ref().map_or_else(|| "no sidecar".into(), Sidecar::log)
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("sidecar: {}\nprimary: {}", self.sidecar_log(), self.primary.stderr());
+        }
+        self.sidecar = None;
+        let _ = std::fs::remove_file(&self.socket);
+    }
+}
+
+/// A primary with a control socket.
+pub fn start_primary(socket: &std::path::Path, options: &[&str]) -> Server {
+    let control = format!("control_socket={}", socket.display());
+    Server::start(&[&MEMORY, &["-o", control.as_str()][..], options].concat())
+}
+
+fn start_peer(kind: PeerKind) -> Option<Server> {
+    match kind {
+        PeerKind::Twincached => Some(Server::start(&MEMORY)),
+        PeerKind::Stock => Server::reference(&MEMORY),
+    }
+}
+
+/// A sidecar; killed when dropped.
+pub struct Sidecar {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Sidecar {
+    /// Starts one.
+    pub fn start(socket: &std::path::Path, peer: SocketAddr, options: &[&str]) -> Sidecar {
+        let log = scratch("sidecar");
+        let file = File::create(&log).expect("a log");
+        let child = Command::new(env!("CARGO_BIN_EXE_twincache-sidecar"))
+            .args(["--server", &format!("unix:{}", socket.display()), "--peer", &peer.to_string()])
+            .args(options)
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().unwrap())
+            .stderr(file)
+            .spawn()
+            .expect("the sidecar starts");
+        Sidecar { child, log }
+    }
+
+    /// What it has said so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until it has said this.
+    pub fn wait_for(&mut self, text: &str) {
+        let end = Instant::now() + DEADLINE;
+        while !self.log().contains(text) {
+            assert!(Instant::now() < end, "the sidecar did not say {text:?}, but:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_file(&self.log);
+    }
+}
+
+/// A path that nobody else uses.
+pub fn scratch(name: &str) -> PathBuf {
+    static USED: AtomicUsize = AtomicUsize::new(0);
+    let number = USED.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("twincache-{}-{number}.{name}", std::process::id()))
+}
+
+/// Sends a signal to a process that a test started.
+pub fn signal(pid: u32, name: &str) {
+    let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
+    assert!(status.is_ok_and(|status| status.success()), "cannot signal {pid}");
+}
+
+/// One command line to the control socket, and the first line of its answer behind the greeting.
+pub fn control(socket: &std::path::Path, line: &str) -> String {
+    use std::io::{BufRead, BufReader, Write};
+    let mut stream = std::os::unix::net::UnixStream::connect(socket).expect("a control socket");
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.write_all(format!("{line}\r\n").as_bytes()).unwrap();
+    let mut lines = BufReader::new(stream).lines().map(|line| line.expect("a line"));
+    let greeting = lines.next().expect("a greeting");
+    assert!(greeting.starts_with("twincache 1 "), "{greeting}");
+    lines.find(|line| !line.starts_with("alive ")).expect("an answer")
+}
+
+/// `curr_items` of a server.
+pub fn items(conn: &mut Conn) -> u64 {
+    let stats = conn.stats("");
+    let (_, value) = stats.iter().find(|(name, _)| name == "curr_items").expect("curr_items");
+    value.parse().expect("a number")
+}
