@@ -257,7 +257,7 @@ fn value(rng: &mut Rng) -> Vec<u8> {
     let len = match rng.below(HUGE) {
         0 => 600_000 + rng.below(300_000),
         n if n < HUGE / LARGE => 10_000 + rng.below(30_000),
-        n if n % 4 == 0 => return (rng.next() >> 3 + rng.below(60)).to_string().into(),
+        n if n % 4 == 0 => return (rng.next() >> (3 + rng.below(60))).to_string().into(),
         n => n % 180,
     };
     let (first, step) = (rng.next() as u8, rng.next() as u8 | 1);
