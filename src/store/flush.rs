@@ -74,14 +74,27 @@ impl Flush {
     /// Stamp of an item that is stored now.
     #[inline]
     pub fn stamp(&self, now: u32) -> u64 {
-        self.cut(now).stamp(now).max(self.floor.load(Ordering::Acquire))
+        let (cut, floor) = self.moment(now);
+        cut.stamp(now).max(floor)
     }
 
     /// Stamp of an item that is fetched now; None when it keeps what it has, because it is flushed or may be soon.
     #[inline]
     pub fn renewed(&self, stamp: u64, now: u32) -> Option<u64> {
-        let keeps = self.cut(now).takes(stamp) || stamp < self.mark.load(Ordering::Acquire) && self.is_refreshing(now);
-        (!keeps).then(|| self.stamp(now))
+        self.renewed_by(self.moment(now), stamp, now)
+    }
+
+    /// Cut and floor of one moment. What is decided by them holds for that moment: a flush_all or a refresh that has
+    /// begun since then is above the stamp that comes of it.
+    #[inline]
+    fn moment(&self, now: u32) -> (Cut, u64) {
+        (self.cut(now), self.floor.load(Ordering::Acquire))
+    }
+
+    #[inline]
+    fn renewed_by(&self, (cut, floor): (Cut, u64), stamp: u64, now: u32) -> Option<u64> {
+        let keeps = cut.takes(stamp) || stamp < self.mark.load(Ordering::Acquire) && self.is_refreshing(now);
+        (!keeps).then(|| cut.stamp(now).max(floor))
     }
 
     /// Begins a refresh, in place of one that goes on. A flush_all that is pending is no more: if it is so where what
@@ -91,9 +104,10 @@ impl Flush {
         self.promote(now);
         self.pending.store(0, Ordering::Release);
         let mark = self.next(now);
-        self.floor.store(mark, Ordering::Release);
-        self.mark.store(mark, Ordering::Release);
         self.lapses.store(now + LAPSE, Ordering::Release);
+        self.mark.store(mark, Ordering::Release);
+        // Last: whoever renews an item by this floor sees the mark.
+        self.floor.store(mark, Ordering::Release);
     }
 
     /// Lets the refresh that goes on go on.
@@ -183,6 +197,16 @@ mod tests {
         assert!(flush.now(9));
         assert!(flush.cut(10).takes(after));
         assert!(!flush.cut(10).takes(flush.cut(10).stamp(10)));
+    }
+
+    #[test]
+    fn what_is_renewed_while_a_flush_all_comes_is_flushed() {
+        let flush = Flush::default();
+        let old = flush.stamp(8);
+        let before = flush.moment(9);
+        assert!(flush.now(9));
+        let renewed = flush.renewed_by(before, old, 9).unwrap();
+        assert!(flush.cut(9).takes(renewed));
     }
 
     #[test]
