@@ -138,6 +138,23 @@ pub struct ConnInfo {
     pub state: std::sync::atomic::AtomicU8,
     /// The clock's second of the last command.
     pub last_cmd: std::sync::atomic::AtomicU32,
+    /// Whose changes come by it.
+    pub feeder: Feeder,
+}
+
+/// What `replica from` has said on a connection, and on those after it.
+#[derive(Debug, Default)]
+pub struct Feeder {
+    run_id: AtomicU64,
+    is_over: AtomicBool,
+}
+
+impl Feeder {
+    /// Whether another connection has taken over: nothing of this one is run any more.
+    #[inline]
+    pub fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+    }
 }
 
 /// Names of connection states, as memcached prints them.
@@ -189,6 +206,19 @@ impl Registry {
         let counters = Arc::new(Counters::default());
         self.workers.lock().unwrap().push(counters.clone());
         counters
+    }
+
+    /// Notes that the changes of the server with this run come by connection `fd`. What still arrives by another one
+    /// is older: a connection that a killed sidecar has left may hold some megabytes.
+    pub fn feed_by(&self, fd: i32, run_id: u64) {
+        let conns = self.conns.lock().unwrap();
+        let Some(own) = conns.get(&fd) else { return };
+        if own.feeder.run_id.swap(run_id, Ordering::Relaxed) == run_id {
+            return;
+        }
+        let others = conns.values().filter(|other| other.fd != fd);
+        let older = others.filter(|other| other.feeder.run_id.load(Ordering::Relaxed) == run_id);
+        older.for_each(|other| other.feeder.is_over.store(true, Ordering::Relaxed));
     }
 
     /// The counters since start or the last reset.

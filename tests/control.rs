@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Conn, DEADLINE, Server};
+use common::{Conn, DEADLINE, Server, Waited};
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -288,6 +288,20 @@ fn circles_and_crowds_are_refused() {
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     assert_eq!(text, "refused too many connections on the control socket\r\n");
+}
+
+#[test]
+fn the_newest_connection_feeds() {
+    let server = Server::start(&[]);
+    let [mut old, mut other, mut new] = [(); 3].map(|()| server.connect());
+    for (client, run) in [(&mut old, "ab"), (&mut other, "ac"), (&mut new, "ab")] {
+        (0..2).for_each(|_| assert!(client.line(&format!("replica from 00000000000000{run}")).starts_with("OK ")));
+    }
+    old.send(b"set late 0 0 1\r\nx\r\n");
+    assert_eq!(old.read_until(DEADLINE, |_| false), Waited::Closed);
+    assert_eq!(old.got, b"");
+    assert_eq!(other.line("set a 0 0 1\r\nx"), "STORED");
+    assert_eq!(new.line("mg late"), "EN");
 }
 
 #[test]

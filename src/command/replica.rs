@@ -6,6 +6,9 @@
 //! replica end              OK                           it has been: what was not is dropped
 //! ```
 //!
+//! One connection feeds for a run: the newest that has said so. What an older one still brings is not run, and it is
+//! closed; a sidecar that was killed may have left megabytes there, which must not come after what the next one sends.
+//!
 //! Not here: the stream itself, which is ordinary meta commands.
 
 use super::admin::OK;
@@ -47,6 +50,7 @@ fn from(run_id: &[u8], context: &Context<'_>, out: &mut Output) {
         Err(UpstreamError::Itself) => out.push(b"CLIENT_ERROR this is the server itself\r\n"),
         Err(UpstreamError::Circle) => out.push(b"CLIENT_ERROR replication would go in a circle\r\n"),
         Ok(()) => {
+            context.shared.stats.feed_by(context.fd, run_id);
             let written = write!(out.bytes, "OK {:016x} {}\r\n", journal.run_id(), context.shared.clock.unix_ms());
             debug_assert!(written.is_ok(), "a Vec takes everything");
         }

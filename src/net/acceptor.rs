@@ -19,7 +19,7 @@ use super::worker::{Arrival, Inbox};
 use super::{Stop, StopMode};
 use crate::command::Shared;
 use crate::config::Binding;
-use crate::stats::ConnInfo;
+use crate::stats::{ConnInfo, Feeder};
 use crate::watch::Streams;
 use mio::event::Source;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -127,6 +127,7 @@ impl Acceptor {
             listen_addr: None,
             state: AtomicU8::new(INFO_LISTENING),
             last_cmd: AtomicU32::new(self.shared.clock.now()),
+            feeder: Feeder::default(),
         };
         log::debug!("<{} server listening ({})", info.fd, speaks(listener.binding));
         self.entries.push(Entry::new(&self.shared, info, None));
@@ -202,6 +203,7 @@ impl Acceptor {
             listen_addr: Some(listener.socket.local_name(&stream)),
             state: AtomicU8::new(INFO_READ),
             last_cmd: AtomicU32::new(self.shared.clock.now()),
+            feeder: Feeder::default(),
         };
         log::debug!("<{} new {} client connection", info.fd, client_kind(listener.binding));
         let entry = Entry::new(&self.shared, info, Some(Peer(peer)));

@@ -207,8 +207,11 @@ impl Session {
     }
 
     /// Notes for `stats conns` that a turn begins.
-    pub fn begin_turn(&self) {
+    pub fn begin_turn(&mut self) {
         self.info.state.store(INFO_PARSE, Ordering::Relaxed);
+        if self.info.feeder.is_over() {
+            self.state = State::Closing(Reason::Normal);
+        }
     }
 
     /// Notes for `stats conns` what the connection waits for.

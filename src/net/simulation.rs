@@ -15,7 +15,7 @@ use super::session::{GET_LINE_MAX, SMALL_BODY_MAX};
 use crate::clock::Clock;
 use crate::command::{Output, Shared};
 use crate::config::Config;
-use crate::stats::{ConnInfo, Counters};
+use crate::stats::{ConnInfo, Counters, Feeder};
 use crate::store::{Store, StoreConfig};
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
@@ -156,6 +156,7 @@ impl Bench {
             listen_addr: None,
             state: AtomicU8::new(1),
             last_cmd: AtomicU32::new(0),
+            feeder: Feeder::default(),
         });
         let counters = shared.stats.worker();
         let connection = Connection::new(Pipe::default(), info, binding, shared.clock.now());
