@@ -25,6 +25,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+/// A client may name any cas, and what names one above this cannot have counted up to it. The counter does not follow
+/// that far, or it would run over.
+const CAS_FOLLOWED_MAX: u64 = u64::MAX / 2;
+
 /// What all shards share.
 #[derive(Debug)]
 pub struct Core {
@@ -70,7 +74,8 @@ impl Core {
     /// Raises the cas counter to at least `cas`, if it follows.
     #[inline]
     pub fn follow_cas(&self, cas: u64) {
-        if self.follows.load(Ordering::Relaxed) && cas > self.cas.load(Ordering::Relaxed) {
+        let follows = self.follows.load(Ordering::Relaxed) && cas <= CAS_FOLLOWED_MAX;
+        if follows && cas > self.cas.load(Ordering::Relaxed) {
             self.cas.fetch_max(cas, Ordering::Relaxed);
         }
     }
@@ -621,6 +626,20 @@ mod tests {
             stand.store.check().unwrap();
         }
         assert!(stand.set("after", b"value", 0) && stand.get("after").is_some());
+    }
+
+    #[test]
+    fn a_cas_that_cannot_be_counted_up_to_is_not_followed() {
+        let stand = Stand::new(tiny());
+        stand.store.core.follow();
+        for (key, cas) in [("a", Some(1000)), ("b", Some(u64::MAX)), ("c", None)] {
+            let hash = stand.store.hash(key.as_bytes());
+            let mut locked = stand.store.lock(hash);
+            let spec = ItemSpec { key: key.as_bytes(), key_is_binary: false, client_flags: 0, expires_at: 0 };
+            let id = locked.create(&spec, &[]).unwrap();
+            locked.link(id, hash, cas);
+            assert_eq!(locked.item(id).cas(), cas.unwrap_or(1001));
+        }
     }
 
     #[test]
