@@ -51,9 +51,12 @@ impl Ring {
         *self = Ring { bytes, marks, lsn, first: lsn + 1, ..Ring::default() };
     }
 
-    /// Forgets all records and gives the memory back.
-    pub fn free(&mut self) {
-        *self = Ring { lsn: self.lsn, first: self.lsn + 1, ..Ring::default() };
+    /// Forgets all records and gives up the memory, which is returned: freeing it takes long.
+    #[must_use]
+    pub fn free(&mut self) -> Vec<u8> {
+        let old = std::mem::take(self);
+        (self.lsn, self.first) = (old.lsn, old.lsn + 1);
+        old.bytes
     }
 
     /// Number of the last record.
@@ -163,7 +166,7 @@ impl Ring {
 
     /// Position of the record after number `lsn`; None when that one, or one before it, is not here any more.
     pub fn after(&self, lsn: u64) -> Option<u64> {
-        if lsn + 1 < self.first || lsn > self.lsn {
+        if lsn > self.lsn || lsn + 1 < self.first {
             return None;
         }
         let known = self.marks.partition_point(|&(marked, _)| marked <= lsn + 1).checked_sub(1);
@@ -197,6 +200,7 @@ mod tests {
         let mut ring = Ring::new();
         ring.allocate(200_000, 7);
         assert_eq!((ring.after(6), ring.after(7), ring.after(8)), (None, Some(0), None));
+        assert_eq!(ring.after(u64::MAX), None);
         let mut random = 1_u64;
         for lsn in 8..30_000_u32 {
             random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
@@ -214,7 +218,7 @@ mod tests {
         }
         assert_eq!(ring.after(ring.first() - 2), None);
         assert!(ring.lsn() - ring.first() > 1000 && ring.first() > 20_000);
-        ring.free();
+        assert_eq!(ring.free().len(), 200_000);
         assert_eq!((ring.capacity(), ring.lsn(), ring.first()), (0, 29_999, 30_000));
     }
 }
