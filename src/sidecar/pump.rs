@@ -651,7 +651,8 @@ impl Pump {
         match self.state {
             State::Meeting if is_good && self.peer.time > 0 && wire::is_word(&self.peer.pid) => {
                 // Constant for as long as it runs: both numbers are made of the same one.
-                self.peer.identity = format!("mc-{}-{}", self.peer.pid, self.peer.time - self.peer.uptime);
+                self.peer.identity =
+                    format!("mc-{}-{}", self.peer.pid, self.peer.time.saturating_sub(self.peer.uptime));
                 self.met(now);
             }
             State::Meeting => self.fail(Trouble::Refused("the peer refuses `stats`".to_owned()), now),

@@ -84,8 +84,9 @@ impl Skew {
     /// Takes a sample, all in Unix milliseconds. True when the answer of [`Skew::is_off`] has changed.
     pub fn sample(&mut self, asked: i64, told: i64, answered: i64) -> bool {
         let grain = if self.grain == Grain::Second { 1000 } else { 0 };
-        self.window.low = self.window.low.max(told - answered);
-        self.window.high = self.window.high.min(told + grain - asked);
+        // A peer may say anything.
+        self.window.low = self.window.low.max(told.saturating_sub(answered));
+        self.window.high = self.window.high.min(told.saturating_add(grain).saturating_sub(asked));
         self.samples += 1;
         if self.samples < WINDOW {
             return false;
@@ -170,6 +171,15 @@ mod tests {
                 let bad = watched(Grain::Millisecond, offset, 50, &mut rng);
                 assert!(bad.is_off(), "seed {seed}, {offset}: {bad:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_peer_may_say_anything() {
+        for (told, grain) in [(i64::MIN, Grain::Millisecond), (i64::MAX, Grain::Second), (0, Grain::Second)] {
+            let mut skew = Skew::new(grain);
+            (0..30).for_each(|_| _ = skew.sample(1_700_000_000_000, told, 1_700_000_000_001));
+            assert!(skew.is_off() && skew.bounds().is_some_and(|bounds| bounds.middle() != 0), "{told}");
         }
     }
 
