@@ -24,6 +24,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// Classes are 1 to 63, as memcached's; 0 is the page pool.
 pub const CLASSES: usize = 64;
 
+/// Of these, all but class 0 and the largest have a size that is chosen.
+const SIZES_MAX: usize = CLASSES - 2;
+
 /// Sizes up to this are looked up in an array of one byte per 8 bytes.
 const SMALL_MAX: usize = 8192;
 
@@ -62,7 +65,7 @@ impl Classes {
         let sizes = match config.accounting {
             _ if !config.slab_sizes.is_empty() => given(config),
             Accounting::Memcached => {
-                stepped(48 + config.chunk_size, config, |_| config.growth_factor.unwrap_or(FACTOR))
+                stepped(48 + config.chunk_size, config, SIZES_MAX, |_| config.growth_factor.unwrap_or(FACTOR))
             }
             Accounting::Native => native(config, shards),
         };
@@ -103,23 +106,35 @@ impl Classes {
 }
 
 fn given(config: &StoreConfig) -> Vec<u32> {
-    config.slab_sizes.iter().take(CLASSES - 2).map(|&size| size.next_multiple_of(8) as u32).collect()
+    config.slab_sizes.iter().take(SIZES_MAX).map(|&size| size.next_multiple_of(8) as u32).collect()
 }
 
 fn native(config: &StoreConfig, shards: usize) -> Vec<u32> {
     let first = config.chunk_size.max(CHUNK_MIN);
     if let Some(factor) = config.growth_factor {
-        return stepped(first, config, |_| factor);
+        return stepped(first, config, SIZES_MAX, |_| factor);
     }
     let pages = config.memory_limit / shards as u64 / config.page_size as u64;
-    let mut sizes = stepped(first, config, if pages >= FINE_PAGES { native_factor } else { |_| FACTOR });
+    let factor = if pages >= FINE_PAGES { native_factor } else { |_| FACTOR };
+    let mut sizes = stepped(first, config, usize::MAX, factor);
     for size in &mut sizes {
         let per_page = config.page_size as u32 / *size;
         *size = (config.page_size as u32 / per_page) & !7;
     }
     sizes.dedup();
     sizes.retain(|&size| (size as usize) < config.slab_chunk_max);
+    thin(&mut sizes);
     sizes
+}
+
+/// Leaves out the sizes whose items lose least in the next larger ones, while there are too many. Were it the largest
+/// ones instead, every item of 350 to 512 KiB would take a page with `slab_chunk_max=1024`.
+fn thin(sizes: &mut Vec<u32>) {
+    while sizes.len() > SIZES_MAX {
+        let gap = |at: usize| f64::from(sizes[at + 1]) / f64::from(sizes[at - 1]);
+        let least = (1..sizes.len() - 1).min_by(|&a, &b| gap(a).total_cmp(&gap(b)));
+        sizes.remove(least.expect("more than two"));
+    }
 }
 
 fn native_factor(size: usize) -> f64 {
@@ -130,10 +145,10 @@ fn native_factor(size: usize) -> f64 {
     factor.max((size + STEP_MIN) as f64 / size as f64)
 }
 
-/// Sizes from `size` on, each the one before times `factor`, in whole numbers and rounded up to 8.
-fn stepped(mut size: usize, config: &StoreConfig, factor: impl Fn(usize) -> f64) -> Vec<u32> {
+/// At most `most` sizes from `size` on, each the one before times `factor`, in whole numbers and rounded up to 8.
+fn stepped(mut size: usize, config: &StoreConfig, most: usize, factor: impl Fn(usize) -> f64) -> Vec<u32> {
     let mut sizes = Vec::new();
-    while sizes.len() < CLASSES - 2 && (size as f64) < config.slab_chunk_max as f64 / factor(size) {
+    while sizes.len() < most && (size as f64) < config.slab_chunk_max as f64 / factor(size) {
         size = size.next_multiple_of(8);
         sizes.push(size as u32);
         size = (size as f64 * factor(size)) as usize;
@@ -581,6 +596,17 @@ mod tests {
             for class in 2..=classes.largest() {
                 assert!(classes.size(class) > classes.size(class - 1) && classes.size(class).is_multiple_of(8));
             }
+        }
+    }
+
+    #[test]
+    fn native_classes_reach_the_largest_chunk_in_steps() {
+        for (slab_chunk_max, chunk_size) in [512 << 10, 1 << 20].into_iter().flat_map(|max| [(max, 48), (max, 56)]) {
+            let config = StoreConfig { memory_limit: 1 << 30, slab_chunk_max, chunk_size, ..StoreConfig::default() };
+            let classes = Classes::new(&config, 1);
+            assert!(usize::from(classes.largest()) < CLASSES && classes.size(1) == chunk_size);
+            let last = classes.size(classes.largest() - 1);
+            assert!(last >= slab_chunk_max / 2, "chunks of {last} bytes, then of {slab_chunk_max}");
         }
     }
 
