@@ -14,7 +14,7 @@
 //! Not here: which ranges have huge pages (`arena`), how many pages may be taken (`slab`).
 
 use super::Store;
-use super::arena::Stretch;
+use super::arena::{Stretch, WINDOW_AHEAD};
 use super::hold::By;
 use super::shard::Shard;
 use std::time::Duration;
@@ -45,11 +45,20 @@ impl Ahead {
 
 fn prepare(store: &Store, index: usize) {
     loop {
-        let stretch = store.hold(index, By::Ahead).next_stretch();
+        let stretch = store.hold(index, By::Ahead).next_stretch(has_room(store));
         let Some(stretch) = stretch else { return };
         let done = stretch.populate();
         store.hold(index, By::Ahead).adopt(&stretch, done);
     }
+}
+
+/// Whether pages will be taken for which memory is to be made ready. The last ones are ready already: what the shards
+/// had ready beyond the limit would be 4 to 6 MiB each, of a cache that is full for ever.
+fn has_room(store: &Store) -> bool {
+    let pool = &store.core.pool;
+    let left = pool.limit().saturating_sub(pool.taken());
+    // With all memory taken at start there is none to wait for.
+    !store.core.config.preallocate && left > (store.slots.len() * WINDOW_AHEAD) as u64
 }
 
 impl Store {
@@ -70,10 +79,8 @@ impl Store {
 }
 
 impl Shard {
-    fn next_stretch(&self) -> Option<Stretch> {
-        // With all memory taken at start there is none to wait for.
-        let room = !self.core.config.preallocate && self.core.pool.taken() < self.core.pool.limit();
-        self.table.next_stretch().or_else(|| if room { self.window.next_stretch() } else { None })
+    fn next_stretch(&self, has_room: bool) -> Option<Stretch> {
+        self.table.next_stretch().or_else(|| if has_room { self.window.next_stretch() } else { None })
     }
 
     fn adopt(&mut self, stretch: &Stretch, done: bool) {
@@ -94,6 +101,7 @@ mod tests {
         let config = StoreConfig { memory_limit: SHARD_MIN_BYTES, shards: Some(1), ..StoreConfig::default() };
         let mut stand = Stand::new(config);
         let ready = |stand: &Stand| stand.store.shard(0).window.ready();
+        stand.steps(1);
         assert_eq!(ready(&stand), arena::ALIGN, "an unused cache takes nothing");
         assert!(stand.set("key", b"value", 0));
         stand.steps(1);
@@ -104,5 +112,22 @@ mod tests {
         stand.steps(1);
         assert!(ready(&stand) >= after_one + 2 * arena::ALIGN);
         stand.store.check().unwrap();
+    }
+
+    #[test]
+    fn a_full_cache_has_nothing_ready_that_it_cannot_take() {
+        let config = StoreConfig { memory_limit: SHARD_MIN_BYTES, shards: Some(1), ..StoreConfig::default() };
+        let page = config.page_size;
+        let mut stand = Stand::new(config);
+        let limit = 16 << 20;
+        assert!(stand.store.set_memory_limit(limit));
+        for i in 0..48 {
+            assert!(stand.set(&format!("key{i}"), &vec![b'v'; 500_000], 0));
+            stand.steps(1);
+        }
+        assert_eq!(stand.store.stats().total_malloced, limit);
+        // The first page of the window is not used.
+        let ready = stand.store.shard(0).window.ready();
+        assert!(ready >= limit as usize / 2 && ready <= limit as usize + page, "{ready}");
     }
 }
