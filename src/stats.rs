@@ -223,7 +223,9 @@ impl Registry {
 
     /// The counters since start or the last reset.
     pub fn totals(&self) -> Totals {
-        self.sum().since(&self.baseline.lock().unwrap())
+        // Locked before it is summed: a later baseline would be above the sum.
+        let baseline = self.baseline.lock().unwrap();
+        self.sum().since(&baseline)
     }
 
     /// `stats reset`, as far as it concerns this registry.

@@ -117,8 +117,11 @@ impl Turns {
 
     /// See [`TurnStats`].
     pub fn stats(&self) -> TurnStats {
+        // Locked before they are summed: a later baseline would be above the sum.
+        let baseline = self.baseline.lock().unwrap();
         let mut counts = self.sum();
-        std::iter::zip(&mut counts, self.baseline.lock().unwrap().iter()).for_each(|(count, base)| *count -= base);
+        std::iter::zip(&mut counts, baseline.iter()).for_each(|(count, base)| *count -= base);
+        drop(baseline);
         let served = counts.iter().sum();
         let longest = self.workers.lock().unwrap().iter().map(|worker| worker.longest.get()).max();
         let longest = longest.unwrap_or_default();
@@ -181,5 +184,20 @@ mod tests {
         assert_eq!(turns.stats(), TurnStats::default());
         a.note(Duration::from_micros(20), 1);
         assert_eq!(turns.stats().p999, Duration::from_micros(20), "no more than the longest");
+    }
+
+    #[test]
+    fn a_reset_meanwhile_takes_nothing_below_zero() {
+        let turns = Turns::default();
+        let worker = turns.worker();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..3000 {
+                    worker.note(Duration::from_micros(10), 1);
+                    turns.reset();
+                }
+            });
+            (0..3000).for_each(|_| assert!(turns.stats().served <= 3000));
+        });
     }
 }
