@@ -422,6 +422,36 @@ fn a_flood_does_not_starve_others() {
     assert!(yields > 0, "the flood never gave way");
 }
 
+#[test]
+fn who_asks_before_a_long_turn_is_answered_before_it() {
+    let server = Server::start(&["-t", "1"]);
+    let (mut first, mut uploader) = (server.connect(), server.connect());
+    assert_eq!((first.line("mn"), uploader.line("mn")), ("MN".into(), "MN".into()));
+    // So far that it waits for the rest of the value.
+    uploader.send(&[b"set k 0 0 40000\r\n".as_slice(), &[b'v'; 10_000]].concat());
+    assert_eq!(first.line("mn"), "MN");
+    // Both are there when the server looks.
+    signal(&server, "STOP");
+    until("the server is stopped", || state(&server) == Some('T'));
+    first.send(b"get k\r\n");
+    uploader.send(&[[b'v'; 30_000].as_slice(), b"\r\n"].concat());
+    signal(&server, "CONT");
+    assert_eq!(uploader.ask(b"", b"\r\n"), b"STORED\r\n");
+    let answer = first.ask(b"", b"END\r\n");
+    assert!(answer == b"END\r\n", "what came later was done before: {}", common::show(&answer));
+}
+
+fn signal(server: &Server, name: &str) {
+    let sent = Command::new("kill").args([&format!("-{name}"), &server.pid().to_string()]).status().expect("kill");
+    assert!(sent.success(), "kill -{name}");
+}
+
+/// The state of the server's process, as ps prints it.
+fn state(server: &Server) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", server.pid())).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
 /// Clients that begin large values and never end them take part of the memory, not all of it, and give it back
 /// when they leave.
 #[test]

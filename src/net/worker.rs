@@ -10,10 +10,10 @@
 //!
 //! Events are edge-triggered, so a connection that stops early is remembered in the ready queue; poll does not
 //! block while that is not empty. Of several events, those of connections that rest between two requests are read at
-//! once and have their turns with the rest of their wave (`wave`); all others have theirs at once. One read buffer and
-//! one output serve all connections of the worker, one turn after the other. A connection whose output waits for
-//! replicas is in the queue of the held, by which the worker finds what an acknowledgement releases and what has
-//! waited for too long without looking at the others.
+//! once and have their turns with the rest of their wave (`wave`). It ends before a connection that is in the middle
+//! of something, whose turn may be a long one. One read buffer and one output serve all connections of the worker,
+//! one turn after the other. A connection whose output waits for replicas is in the queue of the held, by which the
+//! worker finds what an acknowledgement releases and what has waited for too long without looking at the others.
 //!
 //! Invariants: a connection is in the ready queue at most once; the output is empty between turns, so that
 //! nobody ever gets what was meant for another.
@@ -244,6 +244,8 @@ impl Worker {
             return;
         }
         if !in_company || !client.connection.can_read_ahead() {
+            // Its turn may be a long one. Who was read before comes first.
+            self.answer_wave();
             return self.turn(key, None);
         }
         let read = client.connection.read_ahead(self.wave.room());
