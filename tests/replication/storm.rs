@@ -18,7 +18,7 @@ const HUGE: usize = 20_000;
 const LARGE: usize = 1000;
 
 /// One command in so many is a flush_all.
-const FLUSH: usize = 400_000;
+const FLUSH: usize = 2_000_000;
 
 /// An absolute exptime far away.
 const LATER: u64 = 90_000;
