@@ -72,6 +72,26 @@ pub struct Load {
     pub seed: u64,
 }
 
+impl Load {
+    /// Gets in text, one in flight on each of 50 connections, evenly over these items, as fast as they are answered.
+    pub fn gets(address: SocketAddr, items: Items) -> Load {
+        Load {
+            address,
+            protocol: Protocol::Text,
+            connections: 50,
+            pipeline: 1,
+            multiget: 1,
+            get_percent: 100,
+            items,
+            zipf: None,
+            rate: None,
+            set_on_miss: false,
+            feed: None,
+            seed: 1,
+        }
+    }
+}
+
 /// Items written beside an open loop.
 #[derive(Clone, Copy, Debug)]
 pub struct Feed {

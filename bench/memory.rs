@@ -91,21 +91,8 @@ fn held(scale: &Scale, program: &Program) -> Result<Held, String> {
 }
 
 fn load(server: &Server, items: Items) -> Load {
-    Load {
-        address: server.address,
-        // Releases of memcached such as 1.6.18 answer each pipelined `get` with a system call, but not each `mg`.
-        protocol: Protocol::Meta,
-        connections: 50,
-        pipeline: 16,
-        multiget: 1,
-        get_percent: 100,
-        items,
-        zipf: None,
-        rate: None,
-        set_on_miss: false,
-        feed: None,
-        seed: 1,
-    }
+    // Releases of memcached such as 1.6.18 answer each pipelined `get` with a system call, but not each `mg`.
+    Load { protocol: Protocol::Meta, pipeline: 16, ..Load::gets(server.address, items) }
 }
 
 fn hit_ratio(scale: &Scale, program: &Program) -> Result<Tally, String> {

@@ -10,7 +10,7 @@
 //! Not here: whether the copy is one: `tests/replication`.
 
 use crate::draw::Items;
-use crate::load::{Generator, Load, Protocol, Tally, Until};
+use crate::load::{Generator, Load, Tally, Until};
 use crate::report::{Row, Table};
 use crate::server::{Process, Program, Server, Session};
 use crate::speed::cost;
@@ -68,20 +68,7 @@ fn add(table: &mut Table, title: &str, unit: &'static str, asked: &str, value: f
 }
 
 fn load(server: &Server, items: Items) -> Load {
-    Load {
-        address: server.address,
-        protocol: Protocol::Text,
-        connections: 50,
-        pipeline: 1,
-        multiget: 1,
-        get_percent: 0,
-        items,
-        zipf: None,
-        rate: None,
-        set_on_miss: false,
-        feed: None,
-        seed: 1,
-    }
+    Load { get_percent: 0, ..Load::gets(server.address, items) }
 }
 
 /// A primary with a control socket, and what replicates it.

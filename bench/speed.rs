@@ -82,18 +82,11 @@ impl Workload {
 
     fn load(&self, scale: &Scale, server: &Server) -> Load {
         Load {
-            address: server.address,
             protocol: self.protocol,
-            connections: 50,
             pipeline: self.pipeline,
             multiget: self.multiget,
             get_percent: self.get_percent,
-            items: self.items(scale),
-            zipf: None,
-            rate: None,
-            set_on_miss: false,
-            feed: None,
-            seed: 1,
+            ..Load::gets(server.address, self.items(scale))
         }
     }
 

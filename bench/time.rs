@@ -154,27 +154,10 @@ fn add(rows: &mut [Row], program: &Program, at: usize, seen: &Seen) {
     row.note += &format!("{}{}", if row.note.is_empty() { "" } else { "; " }, all.join(", "));
 }
 
-fn load(address: SocketAddr, items: Items) -> Load {
-    Load {
-        address,
-        protocol: Protocol::Text,
-        connections: 50,
-        pipeline: 1,
-        multiget: 1,
-        get_percent: 100,
-        items,
-        zipf: None,
-        rate: None,
-        set_on_miss: false,
-        feed: None,
-        seed: 1,
-    }
-}
-
 /// A server that holds these items.
 fn filled(program: &Program, memory: &str, items: Items) -> Result<Server, String> {
     let server = program.start(&["-m", memory])?;
-    Generator::connect(load(server.address, items))?.fill()?;
+    Generator::connect(Load::gets(server.address, items))?.fill()?;
     server.settle();
     Ok(server)
 }
@@ -182,7 +165,7 @@ fn filled(program: &Program, memory: &str, items: Items) -> Result<Server, Strin
 fn closed_rate(scale: &Scale, program: &Program) -> Result<f64, String> {
     let items = Items::plain(scale.keys, 100);
     let server = filled(program, "2048", items)?;
-    let mut generator = Generator::connect(load(server.address, items))?;
+    let mut generator = Generator::connect(Load::gets(server.address, items))?;
     generator.run(Until::Seconds(scale.warmup))?;
     Ok(generator.run(Until::Seconds(scale.seconds))?.rate())
 }
@@ -197,14 +180,14 @@ fn observe(scale: &Scale, server: &Server, load: Load) -> Result<Tally, String> 
 fn quiet(scale: &Scale, program: &Program, rate: f64) -> Result<Seen, String> {
     let items = Items::plain(scale.keys, 100);
     let server = filled(program, "2048", items)?;
-    let tally = observe(scale, &server, Load { rate: Some(rate), ..load(server.address, items) })?;
+    let tally = observe(scale, &server, Load { rate: Some(rate), ..Load::gets(server.address, items) })?;
     Ok(Seen { tally, note: String::new(), inside: Inside::of(&server) })
 }
 
 fn hundred_thousand(scale: &Scale, program: &Program, _rate: f64) -> Result<Seen, String> {
     let items = Items::plain(scale.keys, 100);
     let server = filled(program, "2048", items)?;
-    let load = Load { rate: Some(100_000.0), get_percent: 95, ..load(server.address, items) };
+    let load = Load { rate: Some(100_000.0), get_percent: 95, ..Load::gets(server.address, items) };
     let tally = observe(scale, &server, load)?;
     Ok(Seen { tally, note: String::new(), inside: Inside::of(&server) })
 }
@@ -214,7 +197,7 @@ fn growing(scale: &Scale, program: &Program, rate: f64) -> Result<Seen, String> 
     let server = filled(program, "4096", items)?;
     let new = Items { first: GROWTH.0, count: GROWTH.1 - GROWTH.0, ..items };
     let feed = Feed { items: new, rate: new.count as f64 / scale.growth_seconds, batch: FEED_BATCH };
-    let load = Load { rate: Some(rate / 2.0), feed: Some(feed), ..load(server.address, items) };
+    let load = Load { rate: Some(rate / 2.0), feed: Some(feed), ..Load::gets(server.address, items) };
     server.reset();
     let tally = Generator::connect(load)?.run(Until::Fed(scale.growth_seconds * GROWTH_PATIENCE))?;
     let count = server.stats("").get("curr_items").cloned().unwrap_or_default();
@@ -227,7 +210,7 @@ fn evicting(scale: &Scale, program: &Program, rate: f64) -> Result<Seen, String>
     let new = Items { first: items.count, count: u64::MAX >> 1, ..items };
     let feed = Feed { items: new, rate: EVICTING_RATE, batch: FEED_BATCH };
     let recent = Items { first: 900_000, count: 100_000, ..items };
-    let load = Load { rate: Some(rate / 2.0), feed: Some(feed), ..load(server.address, recent) };
+    let load = Load { rate: Some(rate / 2.0), feed: Some(feed), ..Load::gets(server.address, recent) };
     let tally = observe(scale, &server, load)?;
     let note = format!(", {} evictions", count(&server, "evictions"));
     Ok(Seen { tally, note, inside: Inside::of(&server) })
@@ -242,12 +225,12 @@ fn moving(scale: &Scale, program: &Program, rate: f64) -> Result<Seen, String> {
     let small = Items::plain(400_000, 100);
     let large = Items { first: small.count, count: 100_000, ..Items::plain(0, 600) };
     let server = filled(program, "256", small)?;
-    Generator::connect(load(server.address, large))?.fill()?;
+    Generator::connect(Load::gets(server.address, large))?.fill()?;
     let (a, b) = two_classes(&server)?;
     let commands = vec![format!("slabs reassign {a} {b}"), format!("slabs reassign {b} {a}")];
     server.ask("slabs automove 0")?;
     let nudger = Nudger::start(server.address, commands)?;
-    let tally = observe(scale, &server, Load { rate: Some(rate), ..load(server.address, small) })?;
+    let tally = observe(scale, &server, Load { rate: Some(rate), ..Load::gets(server.address, small) })?;
     let accepted = nudger.stop();
     let note = format!(", {} pages moved of {accepted} asked", count(&server, "slabs_moved"));
     Ok(Seen { tally, note, inside: Inside::of(&server) })
@@ -272,7 +255,7 @@ fn crawling(scale: &Scale, program: &Program, rate: f64) -> Result<Seen, String>
     let items = Items::plain(scale.keys, 100);
     let server = filled(program, "2048", items)?;
     let nudger = Nudger::start(server.address, vec!["lru_crawler crawl all".into()])?;
-    let tally = observe(scale, &server, Load { rate: Some(rate), ..load(server.address, items) })?;
+    let tally = observe(scale, &server, Load { rate: Some(rate), ..Load::gets(server.address, items) })?;
     let note = format!(", {} crawls", nudger.stop());
     Ok(Seen { tally, note, inside: Inside::of(&server) })
 }
@@ -341,12 +324,12 @@ fn by_size(scale: &Scale, programs: &[Program], names: &[String]) -> Result<Tabl
         for (row, &count) in table.rows.iter_mut().zip(&counts) {
             progress(&format!("time: {}, cost of a get among {count} items", program.name));
             let new = Items { first: have, ..Items::plain(count - have, 20) };
-            Generator::connect(load(server.address, new))?.fill()?;
+            Generator::connect(Load::gets(server.address, new))?.fill()?;
             server.settle();
             have = count;
             // Meta: see `memory`, where load is pipelined, too.
             let items = Items::plain(count, 20);
-            let load = Load { protocol: Protocol::Meta, pipeline: 16, ..load(server.address, items) };
+            let load = Load { protocol: Protocol::Meta, pipeline: 16, ..Load::gets(server.address, items) };
             let (cost, tally) = cost(scale, &server, load)?;
             row.add(&program.name, cost);
             if tally.misses > 0 {
