@@ -154,12 +154,20 @@ fn systemd_has_no_complaint() {
 fn the_sidecar_is_as_confined_as_the_server() {
     let confinement = |name: &str| {
         let text = fs::read_to_string(format!("{SCRIPTS}/{name}.service")).unwrap();
-        let lines = text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned);
+        let is_setting = |line: &&str| !line.is_empty() && !line.starts_with('#');
+        let lines = text.lines().filter(is_setting).map(str::to_owned);
         let lines = lines.skip_while(|line| !line.starts_with("CapabilityBoundingSet"));
         lines.take_while(|line| line != "[Install]").collect::<Vec<_>>()
     };
     assert_eq!(confinement("twincached"), confinement("twincache-sidecar"));
     assert!(confinement("twincached").len() > 20);
+}
+
+/// A server that comes back at boot is empty, and would empty its peer.
+#[test]
+fn the_sidecar_is_not_started_with_the_server() {
+    let unit = fs::read_to_string(format!("{SCRIPTS}/twincache-sidecar.service")).unwrap();
+    assert!(unit.contains("BindsTo=twincached.service") && !unit.contains("WantedBy"));
 }
 
 #[test]
