@@ -403,6 +403,26 @@ impl Rng {
     }
 }
 
+/// Sends a signal to a process that a test started.
+pub fn signal(pid: u32, name: &str) {
+    let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
+    assert!(status.is_ok_and(|status| status.success()), "cannot signal {pid}");
+}
+
+/// Stops a process, and returns when the last of its threads stands still: `kill` returns long before.
+pub fn freeze(pid: u32) {
+    signal(pid, "STOP");
+    let stands = |task: std::io::Result<std::fs::DirEntry>| {
+        let stat = std::fs::read_to_string(task.expect("a thread").path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+    };
+    let end = Instant::now() + DEADLINE;
+    while !std::fs::read_dir(format!("/proc/{pid}/task")).expect("a process").all(stands) {
+        assert!(Instant::now() < end, "{pid} does not stop");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// A number from the environment, such as a seed.
 pub fn from_env(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;

@@ -1,8 +1,8 @@
 //! Acknowledged writes: the primary is killed at random under load, and every write that a client was told is
 //! stored must be on the standby.
 
-use crate::common::{Conn, Rng, Waited, from_env, seed};
-use crate::pair::{Pair, PeerKind, control, signal};
+use crate::common::{Conn, Rng, Waited, freeze, from_env, seed, signal};
+use crate::pair::{Pair, PeerKind, control};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -131,7 +131,7 @@ fn a_write_that_is_not_confirmed_in_time_is_an_error() {
     let pair = Pair::start(PeerKind::Twincached, &["-o", "replicas_ack=1", "-o", "ack_timeout=2000"]).unwrap();
     let mut conn = pair.primary.connect();
     assert_eq!(conn.line("set a 0 0 1\r\nx"), "STORED");
-    signal(pair.peer.pid(), "STOP");
+    freeze(pair.peer.pid());
     let reply = conn.ask(b"get a\r\nset a 0 0 1\r\ny\r\nget a\r\nmn\r\n", b"MN\r\n");
     let expected = "VALUE a 0 1\r\nx\r\nEND\r\nSERVER_ERROR not replicated\r\nVALUE a 0 1\r\ny\r\nEND\r\nMN\r\n";
     assert_eq!(String::from_utf8(reply).unwrap(), expected);
@@ -148,7 +148,7 @@ fn a_degrading_server_answers_and_says_so() {
     let options = ["-o", "replicas_ack=1", "-o", "ack_timeout=2000", "-o", "ack_degrade"];
     let pair = Pair::start(PeerKind::Twincached, &options).unwrap();
     let mut conn = pair.primary.connect();
-    signal(pair.peer.pid(), "STOP");
+    freeze(pair.peer.pid());
     assert_eq!(conn.line("set a 0 0 1\r\nx"), "STORED");
     assert_eq!(pair.figure("degraded").as_deref(), Some("1"));
     assert_eq!(conn.line("set b 0 0 1\r\nx"), "STORED");
@@ -170,7 +170,7 @@ fn acknowledgement_is_switched_on_the_control_socket() {
     let mut conn = pair.primary.connect();
     assert_eq!(conn.line("set a 0 0 1\r\nx"), "STORED");
     assert_eq!(pair.peer.connect().line("mg a s"), "HD s1");
-    signal(pair.peer.pid(), "STOP");
+    freeze(pair.peer.pid());
     assert_eq!(conn.line("set a 0 0 1\r\nx"), "SERVER_ERROR not replicated");
     assert_eq!(control(pair.socket(), "replicas_ack 0"), "OK");
     assert_eq!(conn.line("set a 0 0 1\r\nx"), "STORED");

@@ -1,8 +1,8 @@
 //! After a storm, with or without accidents, both sides hold the same.
 
-use crate::common::{Rng, from_env, seed};
+use crate::common::{Rng, freeze, from_env, seed, signal};
 use crate::compare::assert_equal;
-use crate::pair::{Pair, PeerKind, signal};
+use crate::pair::{Pair, PeerKind};
 use crate::storm::{Keys, Storm};
 use std::time::{Duration, Instant};
 
@@ -121,7 +121,7 @@ fn when_the_peer_stands_still() {
     let still = seconds().min(Duration::from_secs(10)) / 2;
     survive("peer stands still", PeerKind::Twincached, |pair, rng| {
         nap(rng, 500, 1000);
-        signal(pair.peer.pid(), "STOP");
+        freeze(pair.peer.pid());
         std::thread::sleep(still);
         signal(pair.peer.pid(), "CONT");
     });

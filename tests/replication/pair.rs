@@ -1,6 +1,6 @@
 //! A primary, its sidecar and a peer behind a wire.
 
-use crate::common::{Conn, DEADLINE, Server};
+use crate::common::{Conn, DEADLINE, Server, signal};
 use crate::wire::Wire;
 use std::fs::File;
 use std::net::SocketAddr;
@@ -196,12 +196,6 @@ pub fn scratch(name: &str) -> PathBuf {
     static USED: AtomicUsize = AtomicUsize::new(0);
     let number = USED.fetch_add(1, Ordering::Relaxed);
     std::env::temp_dir().join(format!("twincache-{}-{number}.{name}", std::process::id()))
-}
-
-/// Sends a signal to a process that a test started.
-pub fn signal(pid: u32, name: &str) {
-    let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
-    assert!(status.is_ok_and(|status| status.success()), "cannot signal {pid}");
 }
 
 /// One command line to the control socket, and the first line of its answer behind the greeting.
