@@ -42,9 +42,7 @@ impl Shard {
             while id != 0 {
                 let chunk = self.window.chunk(id);
                 ensure(linked.insert(id), || format!("{id} is in two lists"))?;
-                ensure(chunk.is(state::LINKED) && !chunk.is(state::FREE | state::PIECE), || {
-                    format!("{id} is not linked")
-                })?;
+                ensure(chunk.is(state::LINKED) && !chunk.is(state::FREE), || format!("{id} is not linked"))?;
                 ensure(chunk.lru() == at % 4, || format!("{id} has another list in its state"))?;
                 ensure(usize::from(self.listed_class(id, chunk)) == at / 4, || {
                     format!("{id} is in another class's list")
@@ -138,7 +136,7 @@ impl Shard {
     fn check_used(&self, id: u32, linked: &BTreeSet<u32>) -> Result<(), String> {
         let chunk = self.window.chunk(id);
         ensure(!chunk.is(state::FREE), || format!("{id} is free and in no list"))?;
-        if chunk.is(state::PIECE) {
+        if chunk.is_piece() {
             let mut piece = self.chain(chunk.len).0;
             while piece != 0 && piece != id {
                 piece = self.window.chunk(piece).next;
@@ -159,7 +157,7 @@ impl Shard {
         let (mut piece, mut before) = (first, 0);
         while piece != 0 {
             let chunk = self.window.chunk(piece);
-            ensure(chunk.is(state::PIECE) && chunk.len == id && chunk.prev == before, || {
+            ensure(chunk.is_piece() && chunk.len == id && chunk.prev == before, || {
                 format!("{piece} is in {id}: {chunk:?}")
             })?;
             (before, piece) = (piece, chunk.next);

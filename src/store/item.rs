@@ -76,8 +76,11 @@ pub mod state {
     pub const CLIENT_FLAGS: u16 = 1 << 9;
     /// The value is in pieces.
     pub const CHUNKED: u16 = 1 << 10;
-    /// A piece of a value.
+    /// A piece of a value; but of a linked item, [`RENEWED`].
     pub const PIECE: u16 = 1 << 11;
+    /// Set in place since it was put in its list: when it is met at a tail it goes to the head of HOT. Only linked items
+    /// have it, so it can be [`PIECE`]'s bit.
+    pub const RENEWED: u16 = PIECE;
     /// The upper four bits number the flush_alls of the second of last access that came before it.
     pub const FLUSH_SHIFT: u32 = 12;
 }
@@ -114,6 +117,12 @@ impl Chunk {
         } else {
             self.state &= !bits;
         }
+    }
+
+    /// Whether it is a piece of a value.
+    #[inline]
+    pub fn is_piece(&self) -> bool {
+        self.state & (state::LINKED | state::PIECE) == state::PIECE
     }
 
     /// Whether there is nothing, not even a free chunk: its page is being emptied.
@@ -235,7 +244,7 @@ impl<'a> Item<'a> {
     #[inline]
     pub(super) fn new(shard: &'a Shard, id: u32) -> Item<'a> {
         let header = shard.window.header(id);
-        debug_assert!(!header.chunk.is(state::FREE | state::PIECE), "not an item");
+        debug_assert!(!header.chunk.is(state::FREE) && !header.chunk.is_piece(), "not an item");
         Item { shard, id, header }
     }
 

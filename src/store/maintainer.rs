@@ -4,14 +4,14 @@
 //! HOT tail    active ─> WARM      too many bytes, or idle too long ─> COLD
 //! WARM tail   active ─> its head  too many bytes, or idle too long ─> COLD
 //! COLD tail   active ─> WARM
-//! any tail    dead ─> reclaimed
+//! any tail    dead ─> reclaimed   renewed ─> head of HOT
 //! ```
 //!
 //! "Too many" is a share of the class's bytes, "too long" a factor of the idle time of COLD's tail, as memcached
 //! has it. In the flat LRU both are 0, so that everything goes to COLD.
 //!
-//! Each class of each shard has a nap of its own, that grows while there is nothing to do and shrinks while
-//! there is.
+//! Each class of each shard has a nap of its own, that grows while there is little to do and shrinks while there is
+//! much.
 //!
 //! Not here: moves that a fetch or an allocation makes (`lru`).
 
@@ -30,6 +30,11 @@ const NAP_MAX: Duration = super::background::NAP_MAX;
 
 /// Moves in one class before the others' turn, as memcached does.
 const PASS: usize = 500;
+
+/// A nap shrinks after at least [`MANY`] moves in one class and grows after less than [`FEW`]: to wake up takes as long
+/// as some twenty moves.
+const MANY: usize = PASS / 2;
+const FEW: usize = PASS / 8;
 
 /// See the module's head.
 #[derive(Debug)]
@@ -54,7 +59,7 @@ impl Maintainer {
         for (shard, naps) in self.naps.chunks_mut(CLASSES).enumerate() {
             for (class, nap) in naps.iter_mut().enumerate().take(usize::from(store.largest_class()) + 1).skip(1) {
                 if nap.is_over(passed) {
-                    nap.again(juggle(store, shard, class as u8) > 0);
+                    nap.again(juggle(store, shard, class as u8));
                 }
                 next = next.min(nap.left);
             }
@@ -89,11 +94,12 @@ impl Nap {
         self.left <= self.length / 8
     }
 
-    fn again(&mut self, did_something: bool) {
-        self.length = match did_something {
-            true if self.length / 2 < NAP_MIN => Duration::ZERO,
-            true => self.length / 2,
-            false => (self.length + self.length / 8).clamp(NAP_MIN, NAP_MAX),
+    fn again(&mut self, moves: usize) {
+        self.length = match moves {
+            MANY.. if self.length / 2 < NAP_MIN => Duration::ZERO,
+            MANY.. => self.length / 2,
+            FEW.. => self.length,
+            _ => (self.length + self.length / 8).clamp(NAP_MIN, NAP_MAX),
         };
         self.left = self.length;
     }
@@ -110,19 +116,26 @@ impl Shard {
     /// Makes up to `most` moves in one class, as many as a slice allows. How many it were, and whether there may be
     /// more.
     fn juggle(&mut self, class: u8, most: usize) -> (usize, bool) {
-        let (hot, warm) = self.limits(class);
         let mut slice = Slice::new();
         let mut moves = 0;
+        // First, as the limits go by the age of its tail. The flat LRU's is looked at before each allocation.
+        while moves < most / 2 && !slice.is_over() && self.tuning.segmented && self.tidy_cold(class) {
+            moves += 1;
+        }
+        let (hot, warm) = self.limits(class);
         while moves < most && !slice.is_over() {
-            let moved = self.reclaim_at(class, TEMP) || self.pull(class, HOT, hot) || self.pull(class, WARM, warm);
-            // The flat LRU's tail is looked at before each allocation.
-            let cold = self.tuning.segmented && (self.reclaim_at(class, COLD) || self.warm_tail_up(class));
-            if !moved && !cold {
+            if !(self.reclaim_at(class, TEMP) || self.pull(class, HOT, hot) || self.pull(class, WARM, warm)) {
                 return (moves, false);
             }
             moves += 1;
         }
         (moves, true)
+    }
+
+    /// Reclaims the tail of COLD if it is dead, or moves it if it does not belong there any more.
+    fn tidy_cold(&mut self, class: u8) -> bool {
+        let tail = self.lrus[usize::from(class)].lists[COLD].tail;
+        tail != 0 && (self.reclaim(tail) || self.move_up(tail, class))
     }
 
     /// Of HOT and WARM.
@@ -157,31 +170,23 @@ impl Shard {
         let counters = &mut lrus[usize::from(class)].counters;
         let chunk = window.chunk_mut(tail);
         if chunk.is(state::ACTIVE) {
-            if lru == HOT {
-                self.warm_up(tail, class);
-            } else {
+            if lru == WARM {
                 chunk.state &= !state::ACTIVE;
                 counters.moves_within_lru += 1;
                 self.relist(tail, WARM);
+                return true;
             }
-            return true;
+            return self.move_up(tail, class);
         }
         if bytes <= limit.bytes && self.idle_seconds(tail) <= limit.idle_seconds {
             return false;
         }
+        if self.tuning.segmented && self.move_up(tail, class) {
+            return true;
+        }
         self.lrus[usize::from(class)].counters.moves_to_cold += 1;
         self.relist(tail, COLD);
         true
-    }
-
-    /// Moves COLD's tail to WARM if it is active.
-    fn warm_tail_up(&mut self, class: u8) -> bool {
-        let tail = self.lrus[usize::from(class)].lists[COLD].tail;
-        let active = tail != 0 && self.window.chunk(tail).is(state::ACTIVE);
-        if active {
-            self.warm_up(tail, class);
-        }
-        active
     }
 
     /// Reclaims the tail of a list if it is dead.
@@ -266,6 +271,21 @@ mod tests {
     }
 
     #[test]
+    fn renewed_items_of_cold_are_hot_again() {
+        let mut stand = Stand::new(tiny());
+        (10..60).for_each(|i| assert!(stand.set(&format!("key{i}"), b"v", 0)));
+        stand.second();
+        (10..15).for_each(|i| assert!(stand.reset(&format!("key{i}"), b"w", 0)));
+        assert_eq!((stand.lru("key10"), stand.sum(|class| class.number_hot)), (COLD, 0));
+        let moves_to_cold = stand.sum(|class| class.moves_to_cold);
+        stand.steps(1);
+        assert_eq!((stand.lru("key10"), stand.sum(|class| class.number_hot)), (HOT, 5));
+        assert_eq!(stand.sum(|class| class.moves_to_cold), moves_to_cold);
+        // The age is that of what was not set again.
+        assert_eq!(stand.sum(|class| class.age), 1);
+    }
+
+    #[test]
     fn dead_tails_are_reclaimed() {
         let mut stand = Stand::new(tiny());
         stand.store.enable_crawler(false);
@@ -308,11 +328,13 @@ mod tests {
     #[test]
     fn naps_adapt() {
         let mut nap = Nap::default();
-        (0..200).for_each(|_| nap.again(false));
+        (0..200).for_each(|_| nap.again(0));
         assert_eq!(nap.length, NAP_MAX);
-        (0..20).for_each(|_| nap.again(true));
+        (0..20).for_each(|_| nap.again(PASS));
         assert_eq!(nap.length, Duration::ZERO);
-        nap.again(false);
+        nap.again(0);
+        assert_eq!(nap.length, NAP_MIN);
+        nap.again(FEW);
         assert_eq!(nap.length, NAP_MIN);
         assert!(!nap.is_over(NAP_MIN / 2) && nap.is_over(NAP_MIN / 2));
     }

@@ -339,7 +339,7 @@ impl Shard {
         if chunk.is_gone() {
             return 0;
         }
-        let item = if chunk.is(state::PIECE) { chunk.len } else { id };
+        let item = if chunk.is_piece() { chunk.len } else { id };
         if let Some(busy) = self.busy(item) {
             counts.busy_items += 1;
             counts.last_busy = Some(busy);

@@ -50,6 +50,14 @@ impl Stand {
         true
     }
 
+    /// Sets an item in the chunk that it has. False when that cannot be.
+    pub fn reset(&self, key: &str, value: &[u8], exptime: i64) -> bool {
+        let hash = self.store.hash(key.as_bytes());
+        let expires_at = self.clock.expires_at(exptime);
+        let spec = ItemSpec { key: key.as_bytes(), key_is_binary: false, client_flags: 7, expires_at };
+        self.store.lock(hash).rewrite(&spec, hash, value, None).is_some()
+    }
+
     /// The value; a fetch as a client's.
     pub fn get(&self, key: &str) -> Option<Vec<u8>> {
         let hash = self.store.hash(key.as_bytes());
