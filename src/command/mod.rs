@@ -1,7 +1,8 @@
 //! What a verb means: the only place that knows both `protocol` and `store`.
 //!
 //! ```text
-//! conn ── run(request, context, output) ────────────> Next       requests without a data block
+//! conn ── run_plain(input, limits, context, output) > how far    all that is plain at the start of the input, else:
+//!      ── run(request, context, output) ────────────> Next       requests without a data block
 //!      ── store(header, value, context, output) ────> Next       the value is in the read buffer
 //!      ── begin(header, len, context) ──────────────> Upload | Bad
 //!             … conn reads the value straight into the upload …
@@ -18,6 +19,7 @@ pub mod dump;
 pub mod events;
 pub mod feed;
 pub mod output;
+pub mod plain;
 pub mod read;
 mod replica;
 pub mod stats;
@@ -28,6 +30,7 @@ mod tests;
 
 pub use ahead::Wanted;
 pub use output::Output;
+pub use plain::{Limits, run as run_plain};
 
 use crate::clock::Clock;
 use crate::config::Config;

@@ -20,7 +20,8 @@ const KEY_COST: usize = 64;
 pub(super) fn get(get: &text::Get<'_>, context: &mut Context<'_>, out: &mut Output) -> Next {
     let expires_at = get.exptime.map(|exptime| context.shared.clock.expires_at(exptime.into()));
     if get.single {
-        answer(get.keys, context.shared.store.hash(get.keys), get.with_cas, expires_at, context, out);
+        let hash = context.shared.store.hash(get.keys);
+        answer(get.keys, hash, get.with_cas, expires_at, b"\r\n", context, out);
         out.push(b"END\r\n");
         return Next::Continue;
     }
@@ -39,7 +40,7 @@ pub(super) fn get(get: &text::Get<'_>, context: &mut Context<'_>, out: &mut Outp
         }
         batch[..len].iter().for_each(|&(_, hash)| context.shared.store.prefetch_item(hash));
         for &(key, hash) in &batch[..len] {
-            produced += KEY_COST + answer(key, hash, get.with_cas, expires_at, context, out);
+            produced += KEY_COST + answer(key, hash, get.with_cas, expires_at, b"\r\n", context, out);
         }
         if len < BATCH {
             out.push(b"END\r\n");
@@ -51,13 +52,22 @@ pub(super) fn get(get: &text::Get<'_>, context: &mut Context<'_>, out: &mut Outp
     }
 }
 
-/// Answers one key of a get; the bytes that took, 0 for a miss.
+/// `get <key>`.
+#[inline]
+pub(super) fn plain_get(key: &[u8], hash: Hash, context: &Context<'_>, out: &mut Output) {
+    if answer(key, hash, false, None, b"\r\nEND\r\n", context, out) == 0 {
+        out.push(b"END\r\n");
+    }
+}
+
+/// Answers one key of a get, with `end` behind the value; the bytes of key and value, 0 for a miss.
 #[inline]
 fn answer(
     key: &[u8],
     hash: Hash,
     with_cas: bool,
     expires_at: Option<u32>,
+    end: &[u8],
     context: &Context<'_>,
     out: &mut Output,
 ) -> usize {
@@ -72,7 +82,7 @@ fn answer(
     push_value_line(key, &item, with_cas, out);
     let len = out.push_item_value(&mut shard, id);
     drop(shard);
-    out.push(b"\r\n");
+    out.push(end);
     count_get(key, true, expires_at.is_some(), context);
     key.len() + len
 }

@@ -1,6 +1,6 @@
 //! Data commands of all protocols, from bytes to bytes, on a store without sockets.
 
-use super::{Context, Next, Output, Shared, run, store};
+use super::{Context, Limits, Next, Output, Shared, run, run_plain, store};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::protocol::{self, Parsed, Protocol};
@@ -434,4 +434,37 @@ fn without_cas() {
         ("set a 0 0 1|x|gets a|cas a 0 0 1 0|x|", "STORED|VALUE a 0 1 0|x|END|EXISTS|"),
         ("mg a c|ms a 1 C5 c|x|ms a 1 c E7|x|", "HD c0|EX c0|HD c0|"),
     ]);
+}
+
+#[test]
+fn plain_requests_are_answered_as_any() {
+    let requests: Vec<String> = (0..40)
+        .map(|i| match i % 7 {
+            0 | 3 => format!("set key{} {} 0 {}\r\n{}\r\n", i % 5, i % 2, i % 11, "v".repeat(i % 11)),
+            5 => format!("set key{} 0 -0 1 noreply\r\nq\r\n", i % 5),
+            6 => format!("set key{} 0 100 1 noreply\r\nq\r\n", i % 5),
+            _ => format!("get key{}\r\n", i % 6),
+        })
+        .collect();
+    for first in 0..40 {
+        let behind =
+            ["mn\r\n", "gets a\r\n", "get a b\r\n", "set a 0 0 5\r\nabc", "set a 0 0 1\r\nabc\r\n", "get a", ""];
+        let behind = behind[first % behind.len()];
+        let plain = requests[first..].iter().take_while(|request| !request.contains("-0"));
+        let (plain, count): (String, usize) = plain.fold((String::new(), 0), |(all, n), one| (all + one, n + 1));
+        for (requests, output) in [(u32::MAX, usize::MAX), (first as u32 / 3, usize::MAX), (u32::MAX, 60)] {
+            let (server, twin) = (Server::new(), Server::new());
+            let mut context = Context { shared: &server.shared, counters: &server.counters, fd: 5, resume: 0 };
+            let (input, mut out) = (format!("{plain}{behind}"), Output::default());
+            let limits = Limits { requests, output };
+            let (used, ran) = run_plain(input.as_bytes(), limits, &mut context, &mut out);
+            assert_eq!(out.bytes, twin.send(Protocol::Ascii, &input.as_bytes()[..used]), "{input}");
+            assert_eq!(server.shared.stats.totals(), twin.shared.stats.totals(), "{input}");
+            match (requests, output) {
+                (u32::MAX, usize::MAX) => assert_eq!((used, ran as usize), (plain.len(), count), "{input}"),
+                (u32::MAX, _) => assert!(used == plain.len() || (60..90).contains(&out.len()), "{input}"),
+                _ => assert_eq!(ran as usize, count.min(requests as usize), "{input}"),
+            }
+        }
+    }
 }

