@@ -41,7 +41,7 @@ put_in() {
         put_options "$name"
     done
     echo "installed. To start it: systemctl daemon-reload && systemctl enable --now twincached"
-    echo "For a second copy: edit /etc/default/twincache-sidecar, then, whenever this server has the data, systemctl start twincache-sidecar"
+    echo "For a second copy: edit /etc/default/twincache-sidecar, then systemctl enable --now twincache-sidecar"
 }
 
 put_options() {

@@ -66,6 +66,18 @@ impl<S: Read + Write> Line<S> {
         self.say(&format!("batch {lsn} {}\r\n{body}", body.len()));
     }
 
+    /// What the sidecar asks for, once it knows that this server has so many items and never fed the peer.
+    fn attach_with(&mut self, items: u64) -> String {
+        let meet = self.hear();
+        assert!(meet.starts_with("meet "), "{meet}");
+        self.say(&format!("met {items} 9 first\r\n"));
+        self.hear()
+    }
+
+    fn attach(&mut self) -> String {
+        self.attach_with(1000)
+    }
+
     fn hear(&mut self) -> String {
         let mut line = String::new();
         self.0.read_line(&mut line).expect("a line");
@@ -166,7 +178,7 @@ fn a_stock_memcached_gets_a_walk_and_then_every_change() {
     let fake = Fake::new("walk");
     let mut sidecar = Sidecar::start(&fake, peer.addr, &["--http", "127.0.0.1:0"]);
     let mut server = fake.accept("run1", 7);
-    let attach = server.hear();
+    let attach = server.attach();
     let words: Vec<&str> = attach.split(' ').collect();
     let [verb, name, identity, "-", "-", "nocas"] = words[..] else { panic!("{attach}") };
     assert_eq!((verb, name), ("attach", peer.addr.to_string().as_str()));
@@ -210,7 +222,7 @@ fn the_stream_goes_on_where_it_was_confirmed() {
     let fake = Fake::new("resume");
     let _sidecar = Sidecar::start(&fake, peer.addr, &[]);
     let mut server = fake.accept("run1", 0);
-    let identity = server.hear().split(' ').nth(2).unwrap().to_owned();
+    let identity = server.attach().split(' ').nth(2).unwrap().to_owned();
     server.say("walk run1 0\r\nwalked 0\r\n");
     assert_eq!(server.hear(), "ack 0");
     server.batch(5, "ms a 1 T0 q\r\n1\r\n");
@@ -219,7 +231,7 @@ fn the_stream_goes_on_where_it_was_confirmed() {
     server.say("batch 6 100\r\nms a 1 T0 q\r\n2");
     drop(server);
     let mut server = fake.accept("run1", 6);
-    assert_eq!(server.hear(), format!("attach {} {identity} run1 5 nocas", peer.addr));
+    assert_eq!(server.attach(), format!("attach {} {identity} run1 5 nocas", peer.addr));
     assert_eq!(peer.connect().ask(b"mg a v\r\n", b"1\r\n"), b"VA 1\r\n1\r\n");
     server.say("continuing run1 5\r\n");
     server.batch(6, "ms a 1 T0 q\r\n2\r\n");
@@ -227,7 +239,54 @@ fn the_stream_goes_on_where_it_was_confirmed() {
     // Another run of the server: nothing of the old one counts.
     drop(server);
     let mut server = fake.accept("run2", 6);
-    assert!(server.hear().ends_with(" - - nocas"));
+    assert!(server.attach().ends_with(" - - nocas"));
+}
+
+/// The worst that could happen: the server has come back empty, and empties who has the rest of the data.
+#[test]
+fn a_peer_that_holds_more_is_left_alone() {
+    let Some(peer) = stock() else { return };
+    let mut client = peer.connect();
+    (0..100).for_each(|n| assert_eq!(client.line(&format!("set key{n} 0 0 1\r\nx")), "STORED"));
+    let fake = Fake::new("guard");
+    let sidecar = Sidecar::start(&fake, peer.addr, &["--http", "127.0.0.1:0"]);
+    let mut server = fake.accept("run2", 3);
+    server.hear();
+    server.say("met 49 5 first\r\n");
+    sidecar.says("the peer holds 100 items that this server did not send; it has 49 itself and started 5 s ago");
+    assert_eq!(server.hear(), "", "the sidecar goes, and comes back later");
+    let health = get(sidecar.http(), "/health");
+    assert!(health.starts_with("HTTP/1.1 503 ") && health.contains("left as it is"), "{health}");
+    assert_eq!(client.line("mg key99 s"), "HD s1");
+    // It is filled again.
+    let mut server = fake.accept("run2", 3);
+    assert!(server.attach_with(50).ends_with(" - - nocas"));
+    server.say("walk run2 3\r\nwalked 3\r\n");
+    assert_eq!(server.hear(), "ack 3");
+    assert_eq!(client.line("mg key99 s"), "EN");
+    // Not before: it asks the server, too.
+    let guarded = format!("peer_guarded{{peer=\"{}\"}} 0\n", peer.addr);
+    assert!(get(sidecar.http(), "/metrics").contains(&guarded));
+}
+
+#[test]
+fn who_says_so_replaces_what_a_peer_holds_once() {
+    let Some(peer) = stock() else { return };
+    let mut client = peer.connect();
+    client.line("set old 0 0 1\r\nx");
+    let fake = Fake::new("replace");
+    let sidecar = Sidecar::start(&fake, peer.addr, &["--replace-peer"]);
+    let mut server = fake.accept("run1", 0);
+    server.attach_with(0);
+    server.say("walk run1 0\r\nwalked 0\r\n");
+    assert_eq!(server.hear(), "ack 0");
+    assert_eq!(client.line("mg old s"), "EN");
+    client.line("set new 0 0 1\r\nx");
+    drop(server);
+    let mut server = fake.accept("run2", 0);
+    server.hear();
+    server.say("met 0 1 first\r\n");
+    sidecar.says("left as it is");
 }
 
 #[test]
@@ -236,7 +295,7 @@ fn errors_of_the_peer_are_counted_and_do_not_stop_the_stream() {
     let fake = Fake::new("errors");
     let sidecar = Sidecar::start(&fake, peer.addr, &["--http", "127.0.0.1:0"]);
     let mut server = fake.accept("run1", 0);
-    server.hear();
+    server.attach();
     server.say("walk run1 0\r\nwalked 0\r\n");
     assert_eq!(server.hear(), "ack 0");
     let big = "v".repeat(2 << 20);
@@ -255,7 +314,7 @@ fn a_limit_slows_the_stream_down() {
     let fake = Fake::new("limit");
     let _sidecar = Sidecar::start(&fake, peer.addr, &["--limit-mbps", "8"]);
     let mut server = fake.accept("run1", 0);
-    server.hear();
+    server.attach();
     server.say("walk run1 0\r\nwalked 0\r\n");
     assert_eq!(server.hear(), "ack 0");
     let began = Instant::now();
@@ -265,6 +324,11 @@ fn a_limit_slows_the_stream_down() {
     // 0.6 MB at 1 MB a second; a twentieth of a second may go at once.
     assert!(began.elapsed() > Duration::from_millis(500), "{:?}", began.elapsed());
 }
+
+const VERSION: &str = "VERSION 1.6.45\r\n";
+
+/// Of a peer that holds nothing.
+const STATS: &str = "STAT pid 7\r\nSTAT time 9\r\nSTAT uptime 2\r\nSTAT curr_items 0\r\nEND\r\n";
 
 /// A peer that answers the first lines with these, and the address of it.
 fn scripted_peer(answers: &'static [&'static str]) -> SocketAddr {
@@ -289,9 +353,10 @@ fn peers_that_will_not_do_are_refused_by_name() {
     let table: &[(&[&str], &str)] = &[
         (&["ERROR\r\n"], "the peer answers `ERROR` to `mn`: memcached 1.6 or later is needed"),
         (&["CLIENT_ERROR unauthenticated\r\n"], "the peer answers `CLIENT_ERROR unauthenticated` to `mn`"),
-        (&["MN\r\n", "OK run1 5\r\n"], "the peer is the server itself"),
+        (&["MN\r\n", VERSION, "OK run1 5\r\n"], "the peer is the server itself"),
+        (&["MN\r\n", VERSION, "OK run2 5\r\n", "END\r\n"], "the peer does not tell pid, time and curr_items"),
         (
-            &["MN\r\n", "CLIENT_ERROR replication would go in a circle\r\n"],
+            &["MN\r\n", VERSION, "OK run2 5\r\n", STATS, "CLIENT_ERROR replication would go in a circle\r\n"],
             "the peer refuses: CLIENT_ERROR replication",
         ),
         (&[], "the peer ends the connection at `mn`"),
@@ -299,7 +364,11 @@ fn peers_that_will_not_do_are_refused_by_name() {
     for (number, (answers, expected)) in table.iter().enumerate() {
         let fake = Fake::new(&format!("refused{number}"));
         let sidecar = Sidecar::start(&fake, scripted_peer(answers), &["--http", "127.0.0.1:0"]);
-        let _server = fake.accept("run1", 0);
+        let mut server = fake.accept("run1", 0);
+        if answers.contains(&STATS) {
+            server.hear();
+            server.say("met 0 9 first\r\n");
+        }
         sidecar.says(expected);
         let health = get(sidecar.http(), "/health");
         assert!(health.starts_with("HTTP/1.1 503 ") && health.contains(expected), "{health}");
@@ -309,9 +378,10 @@ fn peers_that_will_not_do_are_refused_by_name() {
 #[test]
 fn a_server_that_refuses_is_quoted() {
     let fake = Fake::new("server");
-    let sidecar = Sidecar::start(&fake, scripted_peer(&["MN\r\n", "OK run2 5\r\n"]), &[]);
+    let sidecar =
+        Sidecar::start(&fake, scripted_peer(&["MN\r\n", VERSION, "OK run2 5\r\n", STATS, "OK run2 5\r\n"]), &[]);
     let mut server = fake.accept("run1", 0);
-    assert!(server.hear().ends_with(" run2 - - cas"));
+    assert!(server.attach().ends_with(" run2 - - cas"));
     server.say("refused this peer feeds the server\r\n");
     sidecar.says("the server refuses: this peer feeds the server");
 }
@@ -345,7 +415,7 @@ fn several_peers_are_fed_at_once() {
     let fake = Fake::new("several");
     let _sidecar = Sidecar::start(&fake, one.addr, &["--peer", &two.addr.to_string()]);
     let mut servers = [fake.accept("run1", 0), fake.accept("run1", 0)];
-    let mut names = servers.each_mut().map(|server| server.hear().split(' ').nth(1).unwrap().to_owned());
+    let mut names = servers.each_mut().map(|server| server.attach().split(' ').nth(1).unwrap().to_owned());
     names.sort();
     let mut expected = [one.addr.to_string(), two.addr.to_string()];
     expected.sort();

@@ -2,6 +2,9 @@
 //!
 //! ```text
 //! server, first   twincache 1 <run id> <lsn>
+//! client          meet <name> <identity>
+//! server          met <items> <uptime> <first|again>   what there is to copy, and whether this peer got it before
+//!                 refused <reason>                 as for attach
 //! client          attach <name> <identity> <run id|-> <lsn|-> <cas|nocas>
 //! server          continuing <run id> <lsn>        the stream goes on after lsn
 //!                 walk <run id> <lsn>              first comes a full walk; also later, when too much was lost
@@ -145,6 +148,7 @@ impl Feed {
         match (verb, &args[..], &mut self.stream) {
             (b"ack", [lsn], Some(stream)) => return stream.acknowledge(lsn, shared, out),
             (b"attach", args, None) => return self.attach(args, shared, now, out),
+            (b"meet", [name, identity], None) => return meet(name, identity, shared, now, out),
             (b"replicas_ack", [n], _) => out.push(replicas_ack(n, shared, now)),
             (b"status", [], _) => status(shared, now, out),
             _ => out.push(b"ERROR\r\n"),
@@ -176,6 +180,19 @@ impl Feed {
 fn say(out: &mut Output, line: std::fmt::Arguments<'_>) {
     let written = write!(out.bytes, "{line}\r\n");
     debug_assert!(written.is_ok(), "a Vec takes everything");
+}
+
+fn meet(name: &[u8], identity: &[u8], shared: &Shared, now: Now, out: &mut Output) -> bool {
+    let words = printable(name).zip(printable(identity)).ok_or("usage: meet <name> <identity>");
+    let met = words.and_then(|(name, identity)| shared.store.journal().meet(name, identity, now.at).map_err(reason));
+    match met {
+        Err(reason) => say(out, format_args!("refused {reason}")),
+        Ok(was_here) => {
+            let (items, uptime) = (shared.store.stats().curr_items, shared.clock.now());
+            say(out, format_args!("met {items} {uptime} {}", if was_here { "again" } else { "first" }));
+        }
+    }
+    met.is_ok()
 }
 
 fn replicas_ack(n: &[u8], shared: &Shared, now: Now) -> &'static [u8] {
@@ -233,6 +250,7 @@ fn reason(error: AttachError) -> &'static str {
         AttachError::Itself => "the peer is this server itself",
         AttachError::Upstream => "replication would go in a circle: the peer is the server that this one follows",
         AttachError::TooMany => "there are as many consumers as there may be",
+        AttachError::Twice => "the peer is the same server as another one that is fed already",
     }
 }
 

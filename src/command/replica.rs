@@ -1,6 +1,7 @@
 //! `replica`: what twincache-sidecar tells the server that it keeps a copy on. memcached has no such command.
 //!
 //! ```text
+//! replica who              OK <own run id> <unix ms>    changes nothing
 //! replica from <run id>    OK <own run id> <unix ms>    who feeds this server, said again every second; own clock
 //! replica begin            OK                           everything is going to be sent
 //! replica end              OK                           it has been: what was not is dropped
@@ -24,6 +25,7 @@ const NOT_ALLOWED: &[u8] = b"CLIENT_ERROR flush_all not allowed\r\n";
 pub(super) fn run(args: &[&[u8]], noreply: bool, context: &Context<'_>, out: &mut Output) -> Next {
     let start = out.bytes.len();
     match args {
+        [b"who"] => introduce(context, out),
         [b"from", run_id] => from(run_id, context, out),
         [b"begin" | b"end"] if !context.shared.config.flush_enabled => out.push(NOT_ALLOWED),
         [b"begin"] => {
@@ -45,14 +47,18 @@ pub(super) fn run(args: &[&[u8]], noreply: bool, context: &Context<'_>, out: &mu
 fn from(run_id: &[u8], context: &Context<'_>, out: &mut Output) {
     let parsed = std::str::from_utf8(run_id).ok().and_then(|text| u64::from_str_radix(text, 16).ok());
     let Some(run_id) = parsed else { return out.push(b"CLIENT_ERROR a run id is 16 hex digits\r\n") };
-    let journal = context.shared.store.journal();
     match context.shared.store.set_upstream(run_id, Instant::now()) {
         Err(UpstreamError::Itself) => out.push(b"CLIENT_ERROR this is the server itself\r\n"),
         Err(UpstreamError::Circle) => out.push(b"CLIENT_ERROR replication would go in a circle\r\n"),
         Ok(()) => {
             context.shared.stats.feed_by(context.fd, run_id);
-            let written = write!(out.bytes, "OK {:016x} {}\r\n", journal.run_id(), context.shared.clock.unix_ms());
-            debug_assert!(written.is_ok(), "a Vec takes everything");
+            introduce(context, out);
         }
     }
+}
+
+fn introduce(context: &Context<'_>, out: &mut Output) {
+    let (run_id, unix_ms) = (context.shared.store.journal().run_id(), context.shared.clock.unix_ms());
+    let written = write!(out.bytes, "OK {run_id:016x} {unix_ms}\r\n");
+    debug_assert!(written.is_ok(), "a Vec takes everything");
 }

@@ -30,11 +30,13 @@ pub enum Expect<M> {
 pub enum Ask {
     /// `mn`, the first command of a connection.
     Hello,
+    /// `replica who`, sent at this Unix time in milliseconds.
+    Who(i64),
     /// `replica from`, sent at this Unix time in milliseconds.
     ReplicaFrom(i64),
     /// `version`.
     Version,
-    /// An `ms` of an item that is expired, to see whether its form is understood.
+    /// An `ms` that stores nothing, to see whether its form is understood.
     Probe,
     /// `replica begin` or `flush_all`.
     Begin,

@@ -87,6 +87,8 @@ pub struct Figures {
     pub errors: u64,
     /// Times that a connection broke.
     pub breaks: u64,
+    /// The peer holds what would be lost, and is left alone.
+    pub is_guarded: bool,
     /// Times that the server or the peer refused.
     pub refusals: u64,
     /// Bounds of the peer's clock against ours.

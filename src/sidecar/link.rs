@@ -12,6 +12,7 @@
 
 use super::control;
 use super::figures::Figures;
+use super::options::Options;
 use super::pump::{Action, Now, Pump, Trouble};
 use mio::event::Event;
 use mio::net::{TcpStream, UnixStream};
@@ -135,14 +136,15 @@ pub struct Link {
 
 impl Link {
     /// A link from the server's control socket to this peer.
-    pub fn new(path: PathBuf, shown: Arc<Shown>, limit_megabits: Option<u64>) -> io::Result<Link> {
-        let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
+    pub fn new(options: &Options, shown: Arc<Shown>) -> io::Result<Link> {
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
+        let seed = time ^ u64::from(std::process::id());
         Ok(Link {
-            pump: Pump::new(&shown.name, limit_megabits, seed ^ u64::from(std::process::id())),
+            pump: Pump::new(&shown.name, options.limit_megabits, options.may_replace, seed),
             poll: Poll::new()?,
             server: None,
             peer: None,
-            path,
+            path: options.server.clone(),
             shown,
             started: Instant::now(),
             answers: vec![0; ANSWERS_SIZE].into(),

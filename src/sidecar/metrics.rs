@@ -76,6 +76,9 @@ const METRICS: &[Metric] = &[
     counter("peer_errors_total", "Changes that the peer answered with an error.", |f| count(f.errors)),
     counter("breaks_total", "Times that a connection broke or could not be made.", |f| count(f.breaks)),
     counter("refusals_total", "Times that the server or the peer refused.", |f| count(f.refusals)),
+    gauge("peer_guarded", "1 while the peer is left alone, because it holds more than the server.", |f| {
+        Some(f.is_guarded.into())
+    }),
     gauge("clock_offset_ms", "The peer's clock minus ours, in milliseconds.", |f| f.clock.map(|bounds| bounds.middle())),
     gauge("clock_is_off", "1 when the peer's clock is off by more than is allowed.", |f| Some(f.clock_is_off.into())),
 ];

@@ -1,7 +1,7 @@
 //! twincache-sidecar: keeps other memcached servers equal to the local twincached.
 //!
 //! ```text
-//!   options ──> run ──┬── link (a thread for each peer) ── pump ── passage, answers, pace, skew
+//!   options ──> run ──┬── link (a thread for each peer) ── pump ── guard, passage, answers, pace, skew
 //!                     │        control socket  <──────────────>  peer's port
 //!                     ├── http ── metrics <── figures of each peer, `status` of the server
 //!                     └── waits for a signal
@@ -15,6 +15,7 @@
 mod answers;
 mod control;
 mod figures;
+mod guard;
 mod http;
 mod link;
 mod metrics;
@@ -99,7 +100,7 @@ struct Thread {
 
 impl Thread {
     fn start(peer: &Arc<Shown>, options: &Options, stop: &Arc<AtomicBool>) -> std::io::Result<Thread> {
-        let mut link = Link::new(options.server.clone(), Arc::clone(peer), options.limit_megabits)?;
+        let mut link = Link::new(options, Arc::clone(peer))?;
         let waker = mio::Waker::new(link.registry(), link::WAKE)?;
         let stop = Arc::clone(stop);
         let handle = std::thread::Builder::new().name("peer".into()).spawn(move || link.run(&stop))?;

@@ -40,6 +40,7 @@ pub const OPTIONS: &[Opt] = &[
     opt("", "server", "unix:<path>", "control socket of the local twincached (its -o control_socket)"),
     Opt { repeats: true, ..opt("", "peer", "<host>:<port>", "a server to keep equal; may be given several times") },
     opt("", "limit-mbps", "<num>", "most megabits a second to each peer (default: no limit)"),
+    opt("", "replace-peer", "", "copy the server that is there now even if the peer holds more, and lose that"),
     opt("", "http", "<addr>:<port>", "serve /health and /metrics there (default: not at all)"),
     opt("v", "verbose", "", "say more on stderr"),
     opt("h", "help", "", "print this help and exit"),
@@ -55,6 +56,8 @@ pub struct Options {
     pub peers: Vec<String>,
     /// Megabits a second to each peer.
     pub limit_megabits: Option<u64>,
+    /// What a peer holds may be lost.
+    pub may_replace: bool,
     /// Where to serve HTTP.
     pub http: Option<SocketAddr>,
     /// Say more.
@@ -106,6 +109,7 @@ impl Options {
             server: path(&server)?,
             peers: peers(found.opt_strs("peer"))?,
             limit_megabits: found.opt_str("limit-mbps").map(|text| megabits(&text)).transpose()?,
+            may_replace: found.opt_present("replace-peer"),
             http: found.opt_str("http").map(|text| address(&text)).transpose()?,
             is_verbose: found.opt_present("verbose"),
         })
@@ -179,11 +183,13 @@ mod tests {
 
     #[test]
     fn a_whole_command_line() {
-        let line = "--server unix:/run/x --peer a:1 --peer [::1]:2 --limit-mbps 100 --http 127.0.0.1:9090 -v";
+        let line =
+            "--server unix:/run/x --peer a:1 --peer [::1]:2 --limit-mbps 100 --replace-peer --http 127.0.0.1:9090 -v";
         let expected = Options {
             server: "/run/x".into(),
             peers: vec!["a:1".into(), "[::1]:2".into()],
             limit_megabits: Some(100),
+            may_replace: true,
             http: Some("127.0.0.1:9090".parse().unwrap()),
             is_verbose: true,
         };

@@ -1,10 +1,11 @@
 //! The state machine of one peer: bytes and time in, bytes and actions out. It opens, reads and writes nothing.
 //!
 //! ```text
-//!            OpenServer            OpenPeer               100 ms            attach
-//!   Waiting ───────────> Greeting ──────────> Meeting ───────────> Settling ─────> Attaching ──> Attached
-//!      ^                 (run id)   mn, replica from;                                walk | continuing
-//!      │                            a stock peer: version, ms, stats
+//!            OpenServer            OpenPeer            100 ms           meet           replica from  attach
+//!   Waiting ───────────> Greeting ──────────> Meeting ────────> Settling ────> Weighing ────> Announcing ─> Attaching
+//!      ^                 (run id)   mn, version, replica who;                  (guard)    a stock peer: attach   │
+//!      │                            stats; a stock peer: ms                             walk | continuing        v
+//!      │                                                                                                      Attached
 //!      └───────── pause ────────── Draining <──── whatever goes wrong: the server's connection is closed at once,
 //!                                  the peer's for writing; its end is awaited, so that nothing of the old
 //!                                  connection can be done after something of the new one
@@ -18,6 +19,7 @@
 //! - only what the peer answered with `MN` is acknowledged, in order, and only where the peer then has everything:
 //!   within a walk several batches share one lsn, and so does its end, so an `ack` there could not say of which;
 //! - every body goes out whole, once, in order; our own commands stand between batches, right after a barrier;
+//! - nothing at the peer is changed before the guard has seen what both sides hold;
 //! - (run, lsn) is offered to `attach` only if the same peer, by its run, confirmed everything up to this lsn and no
 //!   walk has begun since;
 //! - answers are read whether or not anything can be written, so that the two ends cannot wait for each other.
@@ -29,10 +31,11 @@
 
 use super::answers::{Answer, Answers, Ask, Expect};
 use super::figures::{Figures, Phase};
+use super::guard::Guard;
 use super::pace::{BackOff, Bucket};
 use super::passage::Passage;
 use super::skew::{Grain, Skew};
-use super::wire::{self, Said};
+use super::wire::{self, Met, Said};
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::time::Duration;
@@ -95,17 +98,28 @@ pub enum Trouble {
     Broken(String),
     /// One side said no, or is not what it should be: tried again now and then.
     Refused(String),
+    /// The guard said no: looked at again now and then.
+    Guarded(String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    Waiting { until: Duration },
+    Waiting {
+        until: Duration,
+    },
     Greeting,
     Meeting,
-    Settling { until: Duration },
+    Settling {
+        until: Duration,
+    },
+    /// What both sides hold.
+    Weighing,
+    Announcing,
     Attaching,
     Attached,
-    Draining { until: Duration },
+    Draining {
+        until: Duration,
+    },
 }
 
 /// What has been passed on so far is, as far as it is confirmed, …
@@ -145,11 +159,10 @@ struct Resume {
 struct Peer {
     identity: String,
     is_stock: bool,
-    /// Its clock is known from `stats` only.
-    tells_seconds: bool,
     pid: String,
     time: i64,
     uptime: i64,
+    items: Option<u64>,
 }
 
 /// See the module's head.
@@ -178,6 +191,7 @@ pub struct Pump {
     back_off: BackOff,
     bucket: Bucket,
     skew: Skew,
+    guard: Guard,
     server_heard: Duration,
     peer_heard: Duration,
     from_due: Duration,
@@ -189,7 +203,7 @@ pub struct Pump {
 
 impl Pump {
     /// A pump for the consumer of this name, which is also how the log calls the peer.
-    pub fn new(name: &str, limit_megabits: Option<u64>, seed: u64) -> Pump {
+    pub fn new(name: &str, limit_megabits: Option<u64>, may_replace: bool, seed: u64) -> Pump {
         Pump {
             name: name.to_owned(),
             state: State::Waiting { until: Duration::ZERO },
@@ -210,6 +224,7 @@ impl Pump {
             back_off: BackOff::new(seed),
             bucket: Bucket::new(limit_megabits),
             skew: Skew::new(Grain::Millisecond),
+            guard: Guard::new(may_replace),
             server_heard: Duration::ZERO,
             peer_heard: Duration::ZERO,
             from_due: Duration::ZERO,
@@ -236,12 +251,13 @@ impl Pump {
             State::Waiting { until } | State::Draining { until } => until,
             State::Settling { until } => until.min(self.silent_at()),
             State::Attached => {
-                let from = if self.peer.is_stock { Duration::MAX } else { self.from_due };
-                let stats = if self.peer.tells_seconds { self.stats_due } else { Duration::MAX };
-                let own = if self.passage.is_between_batches() { from.min(stats) } else { Duration::MAX };
+                let due = if self.peer.is_stock { self.stats_due } else { self.from_due };
+                let own = if self.passage.is_between_batches() { due } else { Duration::MAX };
                 own.min(self.silent_at())
             }
-            State::Greeting | State::Meeting | State::Attaching => self.silent_at(),
+            State::Greeting | State::Meeting | State::Weighing | State::Announcing | State::Attaching => {
+                self.silent_at()
+            }
         }
     }
 
@@ -295,7 +311,9 @@ impl Pump {
         self.peer_is_open = true;
         self.peer_heard = now.at;
         self.ask(b"mn\r\n".as_slice(), Expect::Line(Ask::Hello));
-        self.ask_from(now);
+        self.ask(b"version\r\n".as_slice(), Expect::Line(Ask::Version));
+        // By now these are more than the 24 bytes that one who knows packets only waits for before he hangs up.
+        self.ask(b"replica who\r\n".as_slice(), Expect::Line(Ask::Who(now.unix_ms)));
     }
 
     /// The peer could not be connected, or its connection has broken or ended.
@@ -386,7 +404,7 @@ impl Pump {
                 self.wait(now);
             }
             _ if now.at >= self.silent_at() => self.give_up_silence(now),
-            State::Settling { until } if now.at >= until => self.attach(),
+            State::Settling { until } if now.at >= until => self.meet(now),
             State::Attached if self.passage.is_between_batches() => self.ask_again(now),
             _ => {}
         }
@@ -395,11 +413,16 @@ impl Pump {
     /// When the silence of one of the two has lasted too long.
     fn silent_at(&self) -> Duration {
         // A server that is not read, because the peer is slow, cannot be heard.
-        let server_speaks = matches!(self.state, State::Greeting | State::Attaching | State::Attached);
+        let server_speaks =
+            matches!(self.state, State::Greeting | State::Weighing | State::Attaching | State::Attached);
         let is_read = self.passage.pending() == 0;
         let server = if server_speaks && is_read { self.server_heard + SERVER_SILENCE_MAX } else { Duration::MAX };
-        let peer_owes = self.peer_is_open && (self.answers.is_owed() || self.passage.pending() > 0);
-        server.min(if peer_owes { self.peer_heard + PEER_SILENCE_MAX } else { Duration::MAX })
+        server.min(self.peer_silent_at())
+    }
+
+    fn peer_silent_at(&self) -> Duration {
+        let owes = self.peer_is_open && (self.answers.is_owed() || self.passage.pending() > 0);
+        if owes { self.peer_heard + PEER_SILENCE_MAX } else { Duration::MAX }
     }
 
     fn give_up_silence(&mut self, now: Now) {
@@ -407,9 +430,7 @@ impl Pump {
             State::Greeting => {
                 Trouble::Broken("nothing is said on the control socket: is it one of twincached's?".to_owned())
             }
-            _ if self.server_heard + SERVER_SILENCE_MAX <= now.at && self.passage.pending() == 0 => {
-                Trouble::Broken("the server is silent".to_owned())
-            }
+            _ if self.peer_silent_at() > now.at => Trouble::Broken("the server is silent".to_owned()),
             _ => Trouble::Broken("the peer is silent".to_owned()),
         };
         self.fail(trouble, now);
@@ -417,11 +438,10 @@ impl Pump {
 
     /// Asks the peer what it is asked regularly.
     fn ask_again(&mut self, now: Now) {
-        if !self.peer.is_stock && now.at >= self.from_due {
-            self.ask_from(now);
-        }
-        if self.peer.tells_seconds && now.at >= self.stats_due {
-            self.ask_stats(now);
+        match self.peer.is_stock {
+            true if now.at >= self.stats_due => self.ask_stats(now),
+            false if now.at >= self.from_due => self.ask_from(now),
+            _ => {}
         }
     }
 
@@ -454,6 +474,7 @@ impl Pump {
                 let text = format!("the server's control socket speaks version {version}, this is for {PROTOCOL}");
                 self.fail(Trouble::Refused(text), now);
             }
+            (State::Weighing, Said::Met(met)) => self.weigh(met, now),
             (_, Said::Refused(reason)) => self.fail(Trouble::Refused(format!("the server refuses: {reason}")), now),
             (State::Attaching, Said::Continuing(lsn)) => self.attached(Stage::Clean, lsn),
             (State::Attaching | State::Attached, Said::Walk(lsn)) => self.begin_walk(lsn),
@@ -518,7 +539,25 @@ impl Pump {
         }
     }
 
-    fn attach(&mut self) {
+    fn meet(&mut self, now: Now) {
+        self.to_server.extend_from_slice(format!("meet {} {}\r\n", self.name, self.peer.identity).as_bytes());
+        self.server_heard = now.at;
+        self.state = State::Weighing;
+    }
+
+    fn weigh(&mut self, met: Met, now: Now) {
+        if let Some(objection) = self.guard.objection(&self.run, met, self.peer.items.unwrap_or(0)) {
+            return self.fail(Trouble::Guarded(objection), now);
+        }
+        if self.peer.is_stock {
+            return self.attach(now);
+        }
+        self.ask_from(now);
+        self.state = State::Announcing;
+    }
+
+    fn attach(&mut self, now: Now) {
+        self.server_heard = now.at;
         let known = self.resume.as_ref().filter(|it| it.run == self.run && it.identity == self.peer.identity);
         let from = known.map_or("- -".to_owned(), |known| format!("{} {}", known.run, known.lsn));
         let cas = if self.peer.is_stock { "nocas" } else { "cas" };
@@ -532,6 +571,7 @@ impl Pump {
         self.stage = stage;
         self.figures.attached += 1;
         self.figures.trouble.clear();
+        self.figures.is_guarded = false;
         (self.figures.head, self.figures.confirmed, self.figures.lag_bytes) = (lsn, lsn, 0);
         self.marks.clear();
         if stage == Stage::Clean {
@@ -604,6 +644,7 @@ impl Pump {
                 let text = format!("the peer answers `{text}` to `mn`: memcached 1.6 or later is needed");
                 self.fail(Trouble::Refused(text), now);
             }
+            Ask::Who(asked) => self.take_who(&text, asked, now),
             Ask::ReplicaFrom(asked) => self.take_from(&text, asked, now),
             Ask::Version => self.figures.kind = format!("memcached {}", text.trim_start_matches("VERSION ")),
             Ask::Probe if text.starts_with("CLIENT_ERROR") || text.starts_with("ERROR") => {
@@ -618,55 +659,66 @@ impl Pump {
         }
     }
 
-    /// The answer to `replica from`: `OK <run id> <unix ms>` of a twincached, `ERROR` of a stock memcached.
-    fn take_from(&mut self, text: &str, asked: i64, now: Now) {
-        let mut words = text.split(' ');
-        match (words.next(), words.next(), words.next()) {
-            (Some("OK"), Some(run), _) if run == self.run => {
-                self.fail(Trouble::Refused("the peer is the server itself".to_owned()), now);
+    /// The answer to `replica who`: `OK <run id> <unix ms>` of a twincached, `ERROR` of a stock memcached.
+    fn take_who(&mut self, text: &str, asked: i64, now: Now) {
+        match introduced(text) {
+            Some((run, _)) if run == self.run => {
+                return self.fail(Trouble::Refused("the peer is the server itself".to_owned()), now);
             }
-            (Some("OK"), Some(run), told) if wire::is_word(run) => {
-                if self.state == State::Meeting {
-                    let tells_seconds = told.is_none();
-                    self.peer = Peer { identity: run.to_owned(), tells_seconds, ..Peer::default() };
-                    self.figures.kind = "twincached".to_owned();
-                    self.met(now);
-                }
-                if let Some(told) = told.and_then(|told| told.parse().ok()) {
-                    self.sample_clock(asked, told, now);
-                }
+            Some((run, told)) => {
+                self.skew.resume(Grain::Millisecond);
+                self.sample_clock(asked, told, now);
+                self.peer = Peer { identity: run.to_owned(), ..Peer::default() };
+                self.figures.kind = "twincached".to_owned();
             }
-            (Some("ERROR"), None, _) if self.state == State::Meeting => {
-                self.peer = Peer { is_stock: true, tells_seconds: true, ..Peer::default() };
-                self.ask(b"version\r\n".as_slice(), Expect::Line(Ask::Version));
-                // Expired from the start: nobody ever sees it.
-                self.ask(b"ms twincache.probe 2 T-1\r\nok\r\n".as_slice(), Expect::Line(Ask::Probe));
-                self.ask_stats(now);
+            None if text == "ERROR" => {
+                self.skew.resume(Grain::Second);
+                self.peer = Peer { is_stock: true, ..Peer::default() };
+                // To replace what is not there: nothing stays, so that the peer's items are its own.
+                self.ask(b"ms twincache.probe 2 MR T-1\r\nok\r\n".as_slice(), Expect::Line(Ask::Probe));
             }
-            _ => self.fail(Trouble::Refused(format!("the peer refuses: {text}")), now),
+            None => return self.refused(text, now),
         }
+        self.ask_stats(now);
+    }
+
+    /// The answer to `replica from`, which is that to `replica who`.
+    fn take_from(&mut self, text: &str, asked: i64, now: Now) {
+        let Some((run, told)) = introduced(text) else { return self.refused(text, now) };
+        if run != self.peer.identity {
+            return self.fail(Trouble::Broken("the peer has become another one".to_owned()), now);
+        }
+        self.sample_clock(asked, told, now);
+        if self.state == State::Announcing {
+            self.attach(now);
+        }
+    }
+
+    fn refused(&mut self, text: &str, now: Now) {
+        self.fail(Trouble::Refused(format!("the peer refuses: {text}")), now);
     }
 
     fn take_stats(&mut self, is_good: bool, now: Now) {
         match self.state {
-            State::Meeting if is_good && self.peer.time > 0 && wire::is_word(&self.peer.pid) => {
-                // Constant for as long as it runs: both numbers are made of the same one.
-                self.peer.identity =
-                    format!("mc-{}-{}", self.peer.pid, self.peer.time.saturating_sub(self.peer.uptime));
-                self.met(now);
+            State::Meeting if is_good && self.peer.is_known() => {
+                if self.peer.is_stock {
+                    // Constant for as long as it runs: both numbers are made of the same one.
+                    let started = self.peer.time.saturating_sub(self.peer.uptime);
+                    self.peer.identity = format!("mc-{}-{started}", self.peer.pid);
+                }
+                self.state = State::Settling { until: now.at + SETTLE };
             }
-            State::Meeting => self.fail(Trouble::Refused("the peer refuses `stats`".to_owned()), now),
+            State::Meeting => {
+                self.fail(
+                    Trouble::Refused("the peer does not tell pid, time and curr_items by `stats`".to_owned()),
+                    now,
+                );
+            }
             _ => {}
         }
-        if is_good {
+        if is_good && self.peer.is_stock {
             self.sample_clock(self.stats_asked, self.peer.time.saturating_mul(1000), now);
         }
-    }
-
-    fn met(&mut self, now: Now) {
-        self.skew.resume(if self.peer.tells_seconds { Grain::Second } else { Grain::Millisecond });
-        self.stats_due = now.at + STATS_EVERY;
-        self.state = State::Settling { until: now.at + SETTLE };
     }
 
     fn sample_clock(&mut self, asked: i64, told: i64, now: Now) {
@@ -688,17 +740,18 @@ impl Pump {
     }
 
     fn fail(&mut self, trouble: Trouble, now: Now) {
-        let (text, is_refusal) = match trouble {
-            Trouble::Broken(text) => (text, false),
-            Trouble::Refused(text) => (text, true),
-        };
+        let is_refusal = !matches!(trouble, Trouble::Broken(_));
+        let is_guarded = matches!(trouble, Trouble::Guarded(_));
+        let (Trouble::Broken(text) | Trouble::Refused(text) | Trouble::Guarded(text)) = trouble;
         *if is_refusal { &mut self.figures.refusals } else { &mut self.figures.breaks } += 1;
-        if text == self.figures.trouble {
+        // What the guard says has numbers that are ever others.
+        if text == self.figures.trouble || is_guarded && self.figures.is_guarded {
             log::debug!("{}: {text}", self.name);
         } else {
             log::warn!("{}: {text}", self.name);
         }
         self.figures.trouble = text;
+        self.figures.is_guarded = is_guarded;
         self.is_refused = is_refusal;
         self.server_is_open = false;
         self.actions.clear();
@@ -719,15 +772,27 @@ impl Pump {
 }
 
 impl Peer {
+    /// Whether its statistics said what has to be known of it.
+    fn is_known(&self) -> bool {
+        self.time > 0 && self.items.is_some() && wire::is_word(&self.pid)
+    }
+
     fn learn(&mut self, name: &[u8], value: &[u8]) {
         let Ok(text) = std::str::from_utf8(value) else { return };
         match name {
             b"pid" => self.pid = text.to_owned(),
             b"time" => self.time = text.parse().unwrap_or(0),
             b"uptime" => self.uptime = text.parse().unwrap_or(0),
+            b"curr_items" => self.items = text.parse().ok(),
             _ => {}
         }
     }
+}
+
+/// The run id and the time of `OK <run id> <unix ms>`.
+fn introduced(text: &str) -> Option<(&str, i64)> {
+    let (run, told) = text.strip_prefix("OK ")?.split_once(' ')?;
+    Some((run, told.parse().ok()?)).filter(|_| wire::is_word(run))
 }
 
 fn not_a_control_socket(what: &str) -> Trouble {
@@ -754,8 +819,13 @@ mod tests {
         server_says(pump, "twincache 1 run1 0\r\n", at(ms));
         assert_eq!(pump.action(at(ms)), Some(Action::OpenPeer));
         pump.peer_opened(at(ms));
-        pump.peer_read(b"MN\r\nOK twin1 1700000000000\r\n", at(ms));
+        pump.peer_read(b"MN\r\nVERSION 1\r\nOK twin1 1700000000000\r\n", at(ms));
+        pump.peer_read(b"STAT pid 5\r\nSTAT time 1700000000\r\nSTAT curr_items 7\r\nEND\r\n", at(ms));
         assert_eq!(pump.action(at(ms + 200)), None);
+        assert_eq!(pump.server_output(), b"meet peer:1 twin1\r\n");
+        pump.server_wrote("meet peer:1 twin1\r\n".len());
+        server_says(pump, "met 4 100 first\r\n", at(ms + 200));
+        pump.peer_read(b"OK twin1 1700000000000\r\n", at(ms + 200));
         let asked = String::from_utf8(pump.server_output().to_vec()).unwrap();
         pump.server_wrote(asked.len());
         asked
@@ -763,7 +833,7 @@ mod tests {
 
     #[test]
     fn what_was_confirmed_before_a_walk_is_void_when_the_walk_is_under_way() {
-        let mut pump = Pump::new("peer:1", None, 1);
+        let mut pump = Pump::new("peer:1", None, false, 1);
         assert_eq!(attach(&mut pump, 0), "attach peer:1 twin1 - - cas\r\n");
         server_says(&mut pump, "continuing run1 5\r\nbatch 6 0\r\nwalk run1 9\r\nbatch 9 0\r\nwalked 9\r\n", at(300));
         pump.peer_read(b"MN\r\nOK\r\nMN\r\n", at(301));

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   twincache 1 <run id> <lsn>       on accept
+//!   met <items> <uptime> <again>     answer to `meet`; or refused
 //!   continuing | walk | refused      answers to `attach`; walk also in mid-stream
 //!   batch <last lsn> <bytes>         and that many bytes of body, which are not looked at here
 //!   walked  overtaken  caught-up  alive
@@ -22,6 +23,8 @@ pub enum Said {
         /// The server's run.
         run: String,
     },
+    /// What there is to copy.
+    Met(Met),
     /// The stream goes on after this lsn.
     Continuing(u64),
     /// A full walk begins.
@@ -52,6 +55,17 @@ pub enum Said {
     Alive(u64),
 }
 
+/// What the server says of itself to a peer that is about to be fed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Met {
+    /// Items that it holds.
+    pub items: u64,
+    /// Seconds since it started.
+    pub uptime: u64,
+    /// It has fed this very peer before.
+    pub again: bool,
+}
+
 /// The value of a line without its line end; None when it makes no sense.
 pub fn parse(line: &[u8]) -> Option<Said> {
     let line = std::str::from_utf8(line).ok()?;
@@ -64,6 +78,15 @@ pub fn parse(line: &[u8]) -> Option<Said> {
         "walked" => Said::Walked(number()?),
         "overtaken" => Said::Overtaken { lsn: number()?, ranges: number()? },
         "caught-up" => Said::CaughtUp(number()?),
+        "met" => {
+            let (items, uptime) = (number()?, number()?);
+            let again = match words.next()? {
+                "first" => false,
+                "again" => true,
+                _ => return None,
+            };
+            Said::Met(Met { items, uptime, again })
+        }
         "refused" => Said::Refused(rest.to_owned()),
         "continuing" => Said::Continuing(after_run(rest)?),
         "walk" => Said::Walk(after_run(rest)?),
@@ -93,6 +116,8 @@ mod tests {
     fn lines_become_values() {
         let table: &[(&str, Said)] = &[
             ("twincache 1 00ab 7", Said::Greeting { version: 1, run: "00ab".into() }),
+            ("met 12 3 again", Said::Met(Met { items: 12, uptime: 3, again: true })),
+            ("met 0 3 first", Said::Met(Met { items: 0, uptime: 3, again: false })),
             ("continuing 00ab 12", Said::Continuing(12)),
             ("walk 00ab 13", Said::Walk(13)),
             ("refused it is the server itself", Said::Refused("it is the server itself".into())),
@@ -109,8 +134,9 @@ mod tests {
 
     #[test]
     fn nonsense_is_none() {
-        for line in ["", "ERROR", "batch", "batch 1", "batch x 1", "walk 5", "twincache 1", "twincache x y", "alive -1"]
-        {
+        let table =
+            ["", "ERROR", "batch", "batch 1", "batch x 1", "walk 5", "twincache 1", "twincache x y", "alive -1"];
+        for line in [&table[..], &["met 1 2", "met 1 2 x"]].concat() {
             assert_eq!(parse(line.as_bytes()), None, "{line}");
         }
         assert_eq!(parse(b"batch \xff 1"), None);

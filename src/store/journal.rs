@@ -172,6 +172,8 @@ pub enum AttachError {
     Upstream,
     /// There are as many as there can be.
     TooMany,
+    /// It is fed already, under another name.
+    Twice,
 }
 
 /// Why a server is no upstream.
@@ -291,17 +293,9 @@ impl Journal {
     /// Attaches a consumer, and switches the journal on.
     pub(super) fn attach(&self, attach: &Attach<'_>, now: Instant) -> Result<Begin, AttachError> {
         let mut inner = self.lock();
-        if is_named(self.run_id, attach.identity) {
-            return Err(AttachError::Itself);
-        }
-        if inner.live_upstream(now).is_some_and(|run_id| is_named(run_id, attach.identity)) {
-            return Err(AttachError::Upstream);
-        }
+        inner.check(self.run_id, attach.name, attach.identity, now)?;
         if let Some(at) = inner.consumers.iter().position(|consumer| consumer.name == attach.name) {
             inner.remove(at);
-        }
-        if inner.consumers.len() == CONSUMERS_MAX {
-            return Err(AttachError::TooMany);
         }
         self.switch_on(&mut inner);
         inner.idle_since = None;
@@ -322,6 +316,17 @@ impl Journal {
         inner.find_slowest();
         self.lsn.store(inner.ring.lsn(), Ordering::Relaxed);
         Ok(begin)
+    }
+
+    /// Whether a consumer of that name and identity could be attached, and if so, whether one was before: what its peer
+    /// holds is then from here.
+    pub fn meet(&self, name: &str, identity: &str, now: Instant) -> Result<bool, AttachError> {
+        let inner = self.lock();
+        inner.check(self.run_id, name, identity, now)?;
+        // Processes in containers may have the same number and second of start: of these the name counts, too.
+        let is_it = |known: &str, as_name: &str| known == identity && (is_run_id(identity) || as_name == name);
+        Ok(inner.consumers.iter().any(|other| is_it(&other.identity, &other.name))
+            || inner.remembered.iter().any(|other| is_it(&other.identity, &other.name)))
     }
 
     /// Lets a consumer go, and remembers how far it has got.
@@ -535,7 +540,12 @@ impl Journal {
 
 /// Whether an identity is that of the server with this run id.
 fn is_named(run_id: u64, identity: &str) -> bool {
-    identity.len() == 16 && u64::from_str_radix(identity, 16) == Ok(run_id)
+    is_run_id(identity) && u64::from_str_radix(identity, 16) == Ok(run_id)
+}
+
+/// Whether an identity is a run id, which no two servers share.
+fn is_run_id(identity: &str) -> bool {
+    identity.len() == 16 && identity.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 impl Inner {
@@ -564,11 +574,27 @@ impl Inner {
         self.on = true;
     }
 
-    /// Returns the memory to be freed.
+    /// Why nobody of that name and identity can be attached.
+    fn check(&self, run_id: u64, name: &str, identity: &str, now: Instant) -> Result<(), AttachError> {
+        let others = || self.consumers.iter().filter(|other| other.name != name);
+        if is_named(run_id, identity) {
+            Err(AttachError::Itself)
+        } else if self.live_upstream(now).is_some_and(|run_id| is_named(run_id, identity)) {
+            Err(AttachError::Upstream)
+        } else if is_run_id(identity) && others().any(|other| other.identity == identity) {
+            Err(AttachError::Twice)
+        } else if others().count() == CONSUMERS_MAX {
+            Err(AttachError::TooMany)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Returns the memory to be freed. Who was here is remembered, but not from where it could go on.
     fn switch_off(&mut self) -> Vec<u8> {
         self.on = false;
         self.idle_since = None;
-        self.remembered.clear();
+        self.remembered.iter_mut().for_each(|known| known.complete = 0);
         self.samples = Samples::default();
         self.ring.free()
     }

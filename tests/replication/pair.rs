@@ -81,6 +81,16 @@ impl Pair {
         self.primary.wait();
     }
 
+    /// Starts another primary, with the same control socket.
+    pub fn restart_primary(&mut self, options: &[&str]) {
+        self.primary = start_primary(&self.socket, options);
+    }
+
+    /// Waits until the running sidecar has said this.
+    pub fn wait_for_sidecar(&mut self, text: &str) {
+        self.sidecar.as_mut().expect("it runs").wait_for(text);
+    }
+
     /// What the peer is.
     pub fn kind(&self) -> PeerKind {
         self.kind

@@ -1,7 +1,7 @@
 //! What must be refused, and in which words.
 
 use crate::common::Server;
-use crate::pair::{Sidecar, scratch, start_primary};
+use crate::pair::{Pair, PeerKind, Sidecar, control, items, scratch, start_primary};
 use std::os::unix::fs::PermissionsExt;
 
 #[test]
@@ -19,6 +19,44 @@ fn two_that_replicate_to_each_other() {
     there.wait_for(&second.addr.to_string());
     std::thread::sleep(std::time::Duration::from_millis(500));
     Sidecar::start(&two, first.addr, &[]).wait_for("circle");
+}
+
+#[test]
+fn two_names_of_one_peer() {
+    let mut pair = Pair::new(PeerKind::Twincached, &[]).expect("always there");
+    pair.start_sidecar();
+    pair.settle();
+    Sidecar::start(pair.socket(), pair.peer.addr, &[]).wait_for("the same server as another one");
+    assert_eq!(pair.number("0:walks_started"), 1, "the first was not disturbed");
+}
+
+/// The primary comes back empty, and the sidecar with it.
+#[test]
+fn a_primary_that_has_come_back_empty() {
+    for kind in [PeerKind::Twincached, PeerKind::Stock] {
+        let Some(mut pair) = Pair::new(kind, &[]) else { continue };
+        let mut client = pair.primary.connect();
+        (0..100).for_each(|n| assert_eq!(client.line(&format!("set key{n} 0 0 1\r\nx")), "STORED"));
+        pair.start_sidecar();
+        pair.settle();
+        // Another sidecar is no other server: it makes a new copy.
+        pair.kill_sidecar();
+        pair.start_sidecar();
+        pair.settle();
+        let mut standby = pair.peer.connect();
+        pair.kill_primary();
+        pair.restart_primary(&[]);
+        let mut client = pair.primary.connect();
+        (0..49).for_each(|n| assert_eq!(client.line(&format!("set new{n} 0 0 1\r\nx")), "STORED"));
+        pair.wait_for_sidecar("the peer holds 100 items that this server did not send; it has 49 itself");
+        assert_eq!((items(&mut standby), standby.line("mg key99 s")), (100, "HD s1".into()));
+        assert_eq!(pair.number("consumers"), 0);
+        assert!(control(pair.socket(), "meet name identity").starts_with("met 49 "));
+        // It is a cache again.
+        assert_eq!(client.line("set new49 0 0 1\r\nx"), "STORED");
+        pair.settle();
+        assert_eq!((standby.line("mg key99 s"), standby.line("mg new49 s")), ("EN".into(), "HD s1".into()));
+    }
 }
 
 #[test]

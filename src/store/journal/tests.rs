@@ -43,6 +43,25 @@ fn off_until_somebody_attaches_and_off_again_a_while_after() {
     assert!(stand.store.attach(&attach_as("a", "peer"), now).unwrap().began_with_walk());
 }
 
+/// Also when the journal has been off since.
+#[test]
+fn who_was_attached_before_is_met_again() {
+    let (stand, now) = stand();
+    let journal = stand.store.journal();
+    let meet = |name: &str, identity: &str| journal.meet(name, identity, now);
+    assert_eq!(meet("a", "0000000000000abc"), Ok(false));
+    let feeds = [("a", "0000000000000abc"), ("b", "mc-1-17000000000")];
+    let feeds = feeds.map(|(name, identity)| stand.store.attach(&attach_as(name, identity), now).unwrap());
+    assert_eq!(meet("other", "0000000000000abc"), Err(AttachError::Twice));
+    drop(feeds);
+    for _ in 0..2 {
+        assert_eq!((meet("a", "0000000000000abc"), meet("other", "0000000000000abc")), (Ok(true), Ok(true)));
+        assert_eq!((meet("b", "mc-1-17000000000"), meet("other", "mc-1-17000000000")), (Ok(true), Ok(false)));
+        journal.tick(Instant::now() + GRACE);
+        assert!(!journal.enabled());
+    }
+}
+
 #[test]
 fn who_may_attach() {
     let (stand, now) = stand();

@@ -1,0 +1,86 @@
+//! Whether a peer may be made equal to the server: a full walk drops what the peer holds.
+//!
+//! ```text
+//!   the server has fed this very peer before (`meet` … again)             goes on: what the peer holds is from it
+//!   the peer holds at most twice as many items as the server              goes on: there is a copy to be won
+//!   else, with --replace-peer, the run that the sidecar first found       goes on: somebody has said so
+//!   else                                                                  refused, and looked at again every few seconds
+//! ```
+//!
+//! A server that has crashed, or was restarted, is another run and empty, while its peer holds what is left of the
+//! data: nothing may be copied then, without anybody being there to say so. Both sides die with their processes, so
+//! who has fed whom is never wrong: the server remembers it of its own run, by the peer's. An empty peer, a peer that
+//! was replaced, a sidecar that was restarted need no flag. Twice, because a peer counts what has expired and was not
+//! looked at since; and because it is right to go on when a server that came back empty was filled anew: by then the
+//! peer is old. The flag counts for one run of the server, so that it may stand in a unit file without making the
+//! next crash a loss.
+//!
+//! Not here: who is asked what, and when (`pump`).
+
+use super::wire::Met;
+
+/// A server with so many times fewer items than the peer does not replace what the peer holds.
+const FEWER: u64 = 2;
+
+/// Says no to the loss of a copy. See the module's head.
+#[derive(Debug)]
+pub struct Guard {
+    may_replace: bool,
+    /// The run of the server for which that holds.
+    run: Option<String>,
+}
+
+impl Guard {
+    /// One that is told whether the first run may replace whatever there is.
+    pub fn new(may_replace: bool) -> Guard {
+        Guard { may_replace, run: None }
+    }
+
+    /// Why this run of the server, of which `met` tells, shall not be copied to a peer with so many items.
+    pub fn objection(&mut self, run: &str, met: Met, peer_items: u64) -> Option<String> {
+        let first = self.run.get_or_insert_with(|| run.to_owned());
+        let is_told_to = self.may_replace && first == run;
+        if met.again || is_told_to || met.items.saturating_mul(FEWER) >= peer_items {
+            return None;
+        }
+        let Met { items, uptime, .. } = met;
+        Some(format!(
+            "left as it is: the peer holds {peer_items} items that this server did not send; it has {items} itself and \
+             started {uptime} s ago. Copy the other way round; or restart the peer, or give --replace-peer, to lose them"
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_full_peer_of_an_emptier_server_that_never_fed_it_is_left_alone() {
+        let met = |items, again| Met { items, uptime: 5, again };
+        let table = [
+            (met(0, false), 0, true),
+            (met(0, true), 1000, true),
+            (met(0, false), 1, false),
+            (met(499, false), 1000, false),
+            (met(500, false), 1000, true),
+            (met(1000, false), 3, true),
+            (met(u64::MAX, false), u64::MAX, true),
+        ];
+        for (met, peer_items, goes_on) in table {
+            let objection = Guard::new(false).objection("run1", met, peer_items);
+            assert_eq!(objection.is_none(), goes_on, "{met:?} {peer_items}: {objection:?}");
+        }
+        let text = Guard::new(false).objection("run1", met(12, false), 1000).unwrap();
+        assert!(text.contains("holds 1000 items") && text.contains("has 12 itself and started 5 s ago"), "{text}");
+    }
+
+    #[test]
+    fn a_permission_ends_with_the_run_of_the_server() {
+        let empty = Met { items: 0, uptime: 1, again: false };
+        let mut guard = Guard::new(true);
+        for (run, goes_on) in [("run1", true), ("run1", true), ("run2", false), ("run2", false)] {
+            assert_eq!(guard.objection(run, empty, 9).is_none(), goes_on, "{run}");
+        }
+    }
+}
