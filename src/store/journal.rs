@@ -302,6 +302,7 @@ impl Journal {
         inner.attached += 1;
         let mut consumer = Consumer::new(inner.attached, attach.name, attach.identity, self.ranges());
         let from = inner.goes_on_from(attach, self.run_id);
+        inner.remembered.retain(|other| other.name != attach.name);
         let place = from.and_then(|lsn| Some((lsn, inner.ring.after(lsn)?)));
         match place {
             Some((lsn, position)) => consumer.go_on(lsn, position),
@@ -643,6 +644,9 @@ impl Inner {
     #[inline]
     fn append(&mut self, entry: &Entry<'_>) -> u64 {
         let size = entry.size();
+        if !self.ring.stays(size) {
+            self.release();
+        }
         while !self.ring.has_room(size) {
             if self.ring.tail() >= self.slowest {
                 self.lose_oldest();
@@ -651,6 +655,25 @@ impl Inner {
         }
         self.hit_allowance += size as u64;
         self.ring.push(entry)
+    }
+
+    /// Gives up what nobody needs any more, so that its memory is used again while it is warm.
+    #[cold]
+    fn release(&mut self) {
+        self.ring.release(self.not_needed());
+        let tail = self.ring.tail();
+        self.consumers.iter_mut().for_each(|consumer| consumer.position = consumer.position.max(tail));
+        self.find_slowest();
+    }
+
+    /// The last record that every consumer has read, and that those who come back need not be sent again: of what
+    /// they have completely, as far as they can go on from there.
+    fn not_needed(&self) -> u64 {
+        let goes_on = |&complete: &u64| complete != 0 && complete + 1 >= self.ring.first();
+        let read = self.consumers.iter().map(|consumer| consumer.lsn);
+        let complete = self.consumers.iter().map(|consumer| consumer.complete);
+        let remembered = self.remembered.iter().map(|other| other.complete);
+        read.chain(complete.chain(remembered).filter(goes_on)).min().unwrap_or(self.ring.lsn())
     }
 
     /// Takes the oldest record from those who have not read it.

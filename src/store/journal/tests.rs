@@ -118,6 +118,75 @@ fn goes_on_from_what_is_known_here_and_there() {
     assert!(stand.store.attach(&wrong, now).unwrap().began_with_walk());
 }
 
+/// Of 100 bytes, so that a segment has a thousand.
+fn set_many(stand: &Stand, count: usize) {
+    (0..count).for_each(|i| assert!(stand.set(&format!("key{}", i % 50), &[7; 100], 0)));
+}
+
+#[test]
+fn what_nobody_needs_makes_room_at_once() {
+    let (stand, now) = stand();
+    let bytes = || stand.store.journal().status(now).bytes;
+    let (many, warm) = (5000, 300_000);
+    let mut feed = stand.store.attach(&attach_as("a", "peer"), now).unwrap();
+    let mut reads = |acknowledges: bool| {
+        for _ in 0..many / 100 {
+            set_many(&stand, 100);
+            while feed.next(1000, &mut Vec::new()) != Step::Idle {}
+            if acknowledges {
+                feed.acknowledge(feed.lsn());
+            }
+        }
+    };
+    reads(true);
+    assert!(bytes() < warm, "{} with one that keeps up", bytes());
+    reads(false);
+    let unconfirmed = bytes();
+    assert!(unconfirmed > many as u64 * 140, "{unconfirmed} with one that might come back");
+    drop(feed);
+    let mut feed = stand.store.attach(&attach_as("a", "peer"), now).unwrap();
+    assert!(!feed.began_with_walk());
+    assert!(drain(&mut feed).len() >= many);
+    set_many(&stand, many);
+    assert!(bytes() > many as u64 * 140, "{} with one that has not read", bytes());
+    drain(&mut feed);
+    drop(feed);
+    let gone = stand.store.journal().lsn();
+    set_many(&stand, many);
+    let mut other = stand.store.attach(&attach_as("b", "peer"), now).unwrap();
+    drain(&mut other);
+    set_many(&stand, many);
+    drain(&mut other);
+    let mut back = stand.store.attach(&attach_as("a", "peer"), now).unwrap();
+    assert!(!back.began_with_walk() && back.lsn() == gone);
+    drain(&mut back);
+    set_many(&stand, many);
+    drain(&mut other);
+    drain(&mut back);
+    set_many(&stand, 2000);
+    assert!(bytes() < warm + 2000 * 152, "{} when all have come near", bytes());
+}
+
+#[test]
+fn who_stays_away_keeps_no_more_than_there_is_room_for() {
+    let config = StoreConfig { journal_bytes: 600_000, ..tiny() };
+    let (stand, now) = (Stand::new(config), Instant::now());
+    let mut feed = stand.store.attach(&attach_as("a", "peer"), now).unwrap();
+    drain(&mut feed);
+    let mut away = stand.store.attach(&attach_as("b", "peer"), now).unwrap();
+    drain(&mut away);
+    drop(away);
+    let bytes = || stand.store.journal().status(now).bytes;
+    for round in 0..10 {
+        set_many(&stand, 1000);
+        drain(&mut feed);
+        assert!(bytes() <= 600_000);
+        assert_eq!(bytes() > 400_000, round == 2 || round == 3, "{} in round {round}", bytes());
+    }
+    assert!(stand.store.attach(&attach_as("b", "peer"), now).unwrap().began_with_walk());
+    assert_eq!(stand.store.journal().status(now).consumers[0].counts.lost, 0);
+}
+
 #[test]
 fn confirmed_is_what_as_many_as_required_have() {
     let (stand, now) = stand();
