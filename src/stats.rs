@@ -123,6 +123,8 @@ counters! {
     replies_held,
     /// Of those, answered with an error because it took too long.
     replies_timed_out,
+    /// Of those, answered with an error because a replica refused the change.
+    replies_refused,
 }
 
 /// State of one open connection, for `stats conns`. Written by its worker, read by any.

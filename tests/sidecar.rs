@@ -300,10 +300,12 @@ fn errors_of_the_peer_are_counted_and_do_not_stop_the_stream() {
     assert_eq!(server.hear(), "ack 0");
     let big = "v".repeat(2 << 20);
     server.batch(1, &format!("ms big {} T0 q\r\n{big}\r\n", big.len()));
-    assert_eq!(server.hear(), "ack 1");
+    assert_eq!(server.hear(), "refuse 1", "it is not confirmed");
     server.batch(2, "ms a 1 T0 q\r\n1\r\n");
     assert_eq!(server.hear(), "ack 2");
     assert_eq!(peer.connect().line("mg a s"), "HD s1");
+    let health = get(sidecar.http(), "/health");
+    assert!(health.starts_with("HTTP/1.1 503 ") && health.contains("1 changes refused, the last 0 s ago"), "{health}");
     assert!(get(sidecar.http(), "/metrics").contains(&format!("peer_errors_total{{peer=\"{}\"}} 1\n", peer.addr)));
     sidecar.says("the peer does not take a change: SERVER_ERROR object too large for cache");
 }

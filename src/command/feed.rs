@@ -15,6 +15,7 @@
 //!                 caught-up <lsn>                  they have been sent
 //!                 alive <lsn> <unix ms>            at least every tenth of a second: the server's last change and clock
 //! client          ack <lsn>                        the peer has everything up to here
+//!                 refuse <lsn>                     the same, but for some of what came since the last: it was refused
 //! any client      replicas_ack <n>                 OK
 //!                 status                           what `stats replication` tells
 //! ```
@@ -146,7 +147,8 @@ impl Feed {
         let verb = tokens.next().unwrap_or_default();
         let args: Vec<&[u8]> = tokens.take(ATTACH_ARGS + 1).collect();
         match (verb, &args[..], &mut self.stream) {
-            (b"ack", [lsn], Some(stream)) => return stream.acknowledge(lsn, shared, out),
+            (b"ack", [lsn], Some(stream)) => return stream.acknowledge(lsn, true, shared, out),
+            (b"refuse", [lsn], Some(stream)) => return stream.acknowledge(lsn, false, shared, out),
             (b"attach", args, None) => return self.attach(args, shared, now, out),
             (b"meet", [name, identity], None) => return meet(name, identity, shared, now, out),
             (b"replicas_ack", [n], _) => out.push(replicas_ack(n, shared, now)),
@@ -270,6 +272,8 @@ struct Stream {
     /// The batch in the making says so much more.
     said: u64,
     acked: u64,
+    /// What came after one lsn and up to the other had changes that no command can tell.
+    untold: Option<(u64, u64)>,
     /// When everything had been read.
     read_all_at: Option<Instant>,
     is_behind: bool,
@@ -290,6 +294,7 @@ impl Stream {
             lsn,
             said: lsn,
             acked,
+            untold: None,
             read_all_at: None,
             is_behind: true,
             is_gone: false,
@@ -298,11 +303,15 @@ impl Stream {
     }
 
     /// Whether the connection may stay.
-    fn acknowledge(&mut self, lsn: &[u8], shared: &Shared, out: &mut Output) -> bool {
+    fn acknowledge(&mut self, lsn: &[u8], is_all: bool, shared: &Shared, out: &mut Output) -> bool {
         match strict_u64(lsn) {
             Some(lsn) if lsn <= self.said => {
                 self.acked = self.acked.max(lsn);
-                self.feed.acknowledge(lsn);
+                match is_all && self.untold.is_none_or(|(after, _)| lsn <= after) {
+                    true => self.feed.acknowledge(lsn),
+                    false => self.feed.refuse(lsn),
+                }
+                self.untold.take_if(|(_, upto)| *upto <= lsn);
                 true
             }
             _ => {
@@ -372,9 +381,16 @@ impl Stream {
                 taken if taken < BATCH_FULL => BATCH_MAX - taken,
                 _ => 0,
             };
-            if !push(&record, form, shared, room, out) {
-                self.done = self.records.len() - rest;
-                return false;
+            match push(&record, form, shared, room, out) {
+                Pushed::Whole => {}
+                Pushed::NoRoom => {
+                    self.done = self.records.len() - rest;
+                    return false;
+                }
+                Pushed::Never if record.kind == Kind::Hit => {}
+                Pushed::Never => {
+                    self.untold = Some(leave_out(self.untold, &record, self.lsn, self.feed.lsn()));
+                }
             }
         }
         self.records.clear();
@@ -426,17 +442,35 @@ struct Form {
     is_late: bool,
 }
 
-/// Writes a record as meta commands, unless that might take more than `room`. What no command can name is left out.
-fn push(record: &Record<'_>, form: Form, shared: &Shared, room: usize, out: &mut Output) -> bool {
+/// Adds a change that no command can name to what is untold.
+#[cold]
+fn leave_out(untold: Option<(u64, u64)>, record: &Record<'_>, after: u64, upto: u64) -> (u64, u64) {
+    if untold.is_none() {
+        log::warn!("a key of {} bytes with blanks or the like cannot be replicated", record.key.len());
+    }
+    (untold.map_or(after, |(after, _)| after), upto)
+}
+
+/// What became of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pushed {
+    Whole,
+    NoRoom,
+    /// No command can name its key.
+    Never,
+}
+
+/// Writes a record as meta commands, unless that might take more than `room`.
+fn push(record: &Record<'_>, form: Form, shared: &Shared, room: usize, out: &mut Output) -> Pushed {
     let lines = LINES_MAX + LINES_PER_RECORD * record.key.len();
     if lines + record.value.len() > room {
-        return false;
+        return Pushed::NoRoom;
     }
     if record.kind == Kind::Flush {
         change::flush(record.expires_at, &mut out.bytes);
-        return true;
+        return Pushed::Whole;
     }
-    let Some(key) = WireKey::new(record.key, record.key_is_binary) else { return true };
+    let Some(key) = WireKey::new(record.key, record.key_is_binary) else { return Pushed::Never };
     let state = change::State {
         expiry: Expiry::new(record.expires_at),
         cas: form.with_cas.then_some(record.cas),
@@ -461,20 +495,27 @@ fn push(record: &Record<'_>, form: Form, shared: &Shared, room: usize, out: &mut
         Kind::Hit => change::fetch(key, bytes),
         Kind::Flush => unreachable!("it names no key"),
     }
-    true
+    Pushed::Whole
 }
 
 /// Writes an item as it is now, unless its value takes more than `room`.
-fn push_present(key: &[u8], wire_key: WireKey<'_>, form: Form, shared: &Shared, room: usize, out: &mut Output) -> bool {
+fn push_present(
+    key: &[u8],
+    wire_key: WireKey<'_>,
+    form: Form,
+    shared: &Shared,
+    room: usize,
+    out: &mut Output,
+) -> Pushed {
     let hash = shared.store.hash(key);
     let mut shard = shared.store.lock(hash);
     let Ok(id) = shard.find(key, hash) else {
         change::delete(wire_key, &mut out.bytes);
-        return true;
+        return Pushed::Whole;
     };
     let item = shard.item(id);
     if item.value_len() > room {
-        return false;
+        return Pushed::NoRoom;
     }
     let expires_at = match item.expires_at() {
         0 => 0,
@@ -489,7 +530,7 @@ fn push_present(key: &[u8], wire_key: WireKey<'_>, form: Form, shared: &Shared, 
     change::set(wire_key, item.value_len(), item.client_flags(), &state, &mut out.bytes);
     out.push_item_value(&mut shard, id);
     change::set_end(wire_key, &state, &mut out.bytes);
-    true
+    Pushed::Whole
 }
 
 #[cfg(test)]

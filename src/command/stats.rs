@@ -119,6 +119,7 @@ fn replication_rows(shared: &Shared, now: Instant, sheet: &mut Sheet<'_>) {
         ("replies_waiting", shared.stats.replies_waiting.load(Ordering::Relaxed)),
         ("replies_held", totals.replies_held),
         ("replies_timed_out", totals.replies_timed_out),
+        ("replies_refused", totals.replies_refused),
         ("consumers", status.consumers.len() as u64),
     ]);
     for (number, consumer) in status.consumers.iter().enumerate() {
@@ -147,6 +148,7 @@ fn consumer_rows(number: usize, consumer: &ConsumerStatus, sheet: &mut Sheet<'_>
         ("walks_finished", consumer.counts.walks_finished),
         ("overtaken", consumer.counts.overtaken),
         ("changes_lost", consumer.counts.lost),
+        ("refusals", consumer.counts.refusals),
     ];
     for (name, value) in rows {
         sheet.row(format_args!("{number}:{name}"), value);

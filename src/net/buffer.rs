@@ -218,14 +218,9 @@ impl Pending {
         self.held.as_ref().map_or(0, |(_, marks)| marks.len() as u64)
     }
 
-    /// It waits no more.
-    pub fn release(&mut self) {
-        self.held = None;
-    }
-
-    /// It waits no more: replies to changes beyond `safe` become errors.
-    pub fn refuse(&mut self, safe: u64) -> Refused {
-        self.held.take().map_or_else(Refused::default, |(_, marks)| held::refuse(&mut self.out, &marks, safe))
+    /// It waits no more: replies to changes of which `is_missing` become errors.
+    pub fn refuse(&mut self, is_missing: impl Fn(u64) -> bool) -> Refused {
+        self.held.take().map_or_else(Refused::default, |(_, marks)| held::refuse(&mut self.out, &marks, is_missing))
     }
 
     /// Writes on.

@@ -204,16 +204,9 @@ impl<S: Socket> Connection<S> {
         self.pending.as_ref().map_or(0, |pending| pending.held_replies())
     }
 
-    /// Lets output go that was held.
-    pub fn release(&mut self) {
-        if let Some(pending) = &mut self.pending {
-            pending.release();
-        }
-    }
-
-    /// Lets output go that was held for too long: replies to changes beyond `safe` become errors.
-    pub fn give_up(&mut self, safe: u64) -> Refused {
-        let refused = self.pending.as_mut().map_or_else(Refused::default, |pending| pending.refuse(safe));
+    /// Lets output go that was held: replies to changes of which `is_missing` become errors.
+    pub fn release_but(&mut self, is_missing: impl Fn(u64) -> bool) -> Refused {
+        let refused = self.pending.as_mut().map_or_else(Refused::default, |pending| pending.refuse(is_missing));
         if refused.cuts_get {
             self.session.cut_get();
         }
@@ -356,8 +349,7 @@ impl<S: Socket> Connection<S> {
     /// Holds the output if it has to wait.
     #[cold]
     fn hold(&mut self, lent: &mut Lent<'_>) -> bool {
-        let safe = lent.shared.store.safety().safe_lsn();
-        let Some(owed) = lent.ledger.settle(safe, lent.out) else { return false };
+        let Some(owed) = lent.ledger.settle(lent.shared.store.safety(), lent.out) else { return false };
         self.pending = Some(Box::new(Pending::hold(lent.out, lent.ledger, owed)));
         true
     }

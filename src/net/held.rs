@@ -7,7 +7,7 @@
 //!            │ 7 is not safe yet
 //!            v
 //!  connection is held: its output in Pending, with the marks; it is not read. Its slot in the worker's Queue
-//!            ├── safe advances ── Alarm ──> worker ──> released: written as it is
+//!            ├── safe advances ── Alarm ──> worker ──> released: written as it is, but for what a replica refused
 //!            └── deadline ──┬─ strict ──> marked replies that are not safe become errors; written
 //!                           └─ ack_degrade ──> everything is safe, until replicas have caught up
 //! ```
@@ -194,11 +194,12 @@ impl Ledger {
         self.marks.push(Mark { bytes, values, lsn, origin, goes_on });
     }
 
-    /// What the output has to wait for, if anything.
-    pub fn settle(&mut self, safe: u64, out: &Output) -> Option<Owed> {
+    /// What the output has to wait for, if anything. What was refused by now is told when it is let go.
+    pub fn settle(&mut self, safety: &Safety, out: &Output) -> Option<Owed> {
         let owed = self.owed?;
+        let is_safe = owed.lsn <= safety.safe_lsn() && !self.marks.iter().any(|mark| safety.is_refused(mark.lsn));
         // Without a mark it is a change of an earlier turn, whose deadline may be over.
-        if owed.lsn <= safe || owed.deadline <= self.now {
+        if is_safe || owed.deadline <= self.now {
             self.owed = None;
             self.marks.clear();
             return None;
@@ -224,13 +225,13 @@ pub struct Refused {
     pub cuts_get: bool,
 }
 
-/// Replaces the marked replies in `out` to changes beyond `safe` by errors.
-pub fn refuse(out: &mut Output, marks: &[Mark], safe: u64) -> Refused {
+/// Replaces the marked replies in `out` to changes of which `is_missing` by errors.
+pub fn refuse(out: &mut Output, marks: &[Mark], is_missing: impl Fn(u64) -> bool) -> Refused {
     let old = std::mem::take(out);
     let mut values = old.values.into_iter().enumerate().peekable();
     let mut refused = Refused::default();
     let mut at = 0;
-    for mark in marks.iter().filter(|mark| mark.lsn > safe) {
+    for mark in marks.iter().filter(|mark| is_missing(mark.lsn)) {
         while let Some((_, mut inserted)) = values.next_if(|(number, _)| *number < mark.values.start) {
             inserted.at = inserted.at - at + out.bytes.len();
             out.values.push(inserted);
@@ -367,10 +368,35 @@ mod tests {
             }
         }
         let marks = ledger.take_marks();
-        let refused = refuse(&mut out, &marks, 1);
+        let refused = refuse(&mut out, &marks, |lsn| lsn > 1);
         assert_eq!(refused, Refused { replies: 3, cuts_get: true });
         let text = "STORED\r\nEND\r\n@@MN\r\n@".replace('@', "SERVER_ERROR not replicated\r\n");
         assert_eq!(String::from_utf8_lossy(&out.bytes), text);
+    }
+
+    fn safe_to(lsn: u64) -> Safety {
+        let safety = Safety::default();
+        safety.set_required(1, lsn);
+        safety
+    }
+
+    /// It became safe before its turn was over, and was refused.
+    #[test]
+    fn what_is_refused_at_once_is_held_to_be_told() {
+        for (refused, holds) in [((0, 1), true), ((1, 2), true), ((2, 3), false)] {
+            let (mut ledger, safety, mut out) = (Ledger::new(Duration::from_secs(1)), safe_to(3), Output::default());
+            safety.refuse(refused.0, refused.1);
+            for lsn in [1, 2] {
+                let start = Place::end_of(&out);
+                out.push(b"HD\r\n");
+                ledger.owe(lsn);
+                ledger.mark(Origin::Meta, start, false, &out);
+            }
+            assert_eq!(ledger.settle(&safety, &out).is_some(), holds, "{refused:?}");
+            let marks = ledger.take_marks();
+            let told = refuse(&mut out, &marks, |lsn| safety.is_refused(lsn));
+            assert_eq!(told.replies, u64::from(holds));
+        }
     }
 
     #[test]
@@ -379,10 +405,10 @@ mod tests {
         let out = Output::default();
         ledger.owe(1);
         ledger.mark(Origin::Text, Place::end_of(&out), false, &out);
-        assert_eq!(ledger.settle(0, &out), None, "there is nothing to hold");
+        assert_eq!(ledger.settle(&safe_to(0), &out), None, "there is nothing to hold");
         assert!(ledger.owes());
         ledger.mark(Origin::Meta, Place::end_of(&out), false, &out);
-        assert_eq!(ledger.settle(0, &out).map(|owed| owed.lsn), Some(1));
+        assert_eq!(ledger.settle(&safe_to(0), &out).map(|owed| owed.lsn), Some(1));
         assert_eq!(ledger.take_marks().len(), 1);
     }
 
@@ -394,7 +420,7 @@ mod tests {
             let mut ledger = Ledger::new(Duration::from_secs(1));
             ledger.now = start + Duration::from_millis(later);
             ledger.open(Some(owed(7, start, 100)));
-            assert_eq!(ledger.settle(safe, &reply).is_some(), holds);
+            assert_eq!(ledger.settle(&safe_to(safe), &reply).is_some(), holds);
             assert_eq!(ledger.close(), None);
         }
     }

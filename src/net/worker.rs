@@ -324,9 +324,13 @@ impl Worker {
 
     #[cold]
     fn release_safe(&mut self) {
-        let safe = self.shared.store.safety().safe_lsn();
+        let shared = self.shared.clone();
+        let safety = shared.store.safety();
+        let is_refused = |lsn| !shared.config.ack_degrade && safety.is_refused(lsn);
+        let safe = safety.safe_lsn();
         while let Some(key) = self.held.pop_safe(safe) {
-            self.let_go(key, Connection::release);
+            let refused = self.let_go(key, |connection| connection.release_but(is_refused));
+            self.counters.replies_refused.add(refused.replies);
         }
     }
 
@@ -336,14 +340,15 @@ impl Worker {
         if self.held.first().is_none_or(|owed| owed.deadline > now) {
             return;
         }
-        let safety = self.shared.store.safety();
-        if self.shared.config.ack_degrade {
-            safety.degrade(self.shared.store.journal().lsn());
+        let shared = self.shared.clone();
+        let safety = shared.store.safety();
+        if shared.config.ack_degrade {
+            safety.degrade(shared.store.journal().lsn());
             return self.release_safe();
         }
         let safe = safety.safe_lsn();
         while let Some(key) = self.held.pop_expired(now) {
-            let refused = self.let_go(key, |connection| connection.give_up(safe));
+            let refused = self.let_go(key, |connection| connection.release_but(|lsn| lsn > safe));
             self.counters.replies_timed_out.add(refused.replies);
         }
     }

@@ -1,6 +1,7 @@
 //! What a peer's thread tells the world of itself: the numbers behind `/health` and `/metrics`.
 
 use super::skew::Bounds;
+use std::time::Duration;
 
 /// Where a peer is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,6 +86,10 @@ pub struct Figures {
     pub barriers: u64,
     /// Changes that the peer answered with an error.
     pub errors: u64,
+    /// The last of these errors, and how long ago it was.
+    pub error: String,
+    /// See `error`.
+    pub error_ago: Option<Duration>,
     /// Times that a connection broke.
     pub breaks: u64,
     /// The peer holds what would be lost, and is left alone.

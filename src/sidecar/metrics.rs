@@ -11,6 +11,7 @@
 use super::figures::{Figures, Phase};
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::time::Duration;
 
 /// The media type of `/metrics`.
 pub const MEDIA: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -18,9 +19,12 @@ pub const MEDIA: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// A peer by name.
 pub type PeerFigures = (String, Figures);
 
+/// For so long after a peer has refused a change it does not count as healthy.
+const REFUSED_RECENTLY: Duration = Duration::from_secs(60);
+
 /// Whether every peer has everything, and a line about each.
 pub fn health(peers: &[PeerFigures]) -> (bool, String) {
-    let is_good = peers.iter().all(|(_, figures)| figures.phase == Phase::Streaming);
+    let is_good = peers.iter().all(|(_, figures)| has_everything(figures));
     let mut text = if is_good { "ok\n" } else { "not every peer has everything\n" }.to_owned();
     for (name, figures) in peers {
         let _ = write!(text, "{name}: {}", figures.phase.name());
@@ -33,9 +37,17 @@ pub fn health(peers: &[PeerFigures]) -> (bool, String) {
         if figures.clock_is_off {
             let _ = write!(text, ", its clock is off by {} ms", figures.clock.map_or(0, |bounds| bounds.middle()));
         }
+        if let Some(ago) = figures.error_ago {
+            let (count, error) = (figures.errors, &figures.error);
+            let _ = write!(text, ", {count} changes refused, the last {} s ago: {error}", ago.as_secs());
+        }
         text.push('\n');
     }
     (is_good, text)
+}
+
+fn has_everything(figures: &Figures) -> bool {
+    figures.phase == Phase::Streaming && figures.error_ago.is_none_or(|ago| ago >= REFUSED_RECENTLY)
 }
 
 struct Metric {
@@ -177,6 +189,10 @@ mod tests {
         assert_eq!(health(std::slice::from_ref(&good)), (true, "ok\na:1: streaming, 0 ms behind\n".to_owned()));
         let bounds = Some(Bounds { low: 700, high: 900 });
         let off = Figures { clock: bounds, clock_is_off: true, ..streaming() };
+        let error = "SERVER_ERROR no".to_owned();
+        let lacking = Figures { errors: 3, error, error_ago: Some(Duration::from_secs(59)), ..streaming() };
+        let (is_good, text) = health(&[("a:1".into(), lacking)]);
+        assert!(!is_good && text.ends_with(", 3 changes refused, the last 59 s ago: SERVER_ERROR no\n"), "{text}");
         let refused = Figures { phase: Phase::Refused, trouble: "no".into(), ..Figures::default() };
         let (is_good, text) = health(&[good, ("b:1".into(), off), ("c:1".into(), refused)]);
         assert!(!is_good && text.contains("b:1: streaming, 0 ms behind, its clock is off by 800 ms\n"), "{text}");

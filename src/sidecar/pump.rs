@@ -15,8 +15,15 @@
 //!   control socket <── ack <lsn> ──────────────────────────────┴────────┴─────────────┴─────────────┘
 //! ```
 //!
+//! A peer may refuse changes: it is full and may not evict, or takes no items so large. It holds nothing of the key
+//! then, as if it had evicted it, and to send it again would be no better. What was refused must only not pass for
+//! confirmed: the next acknowledgement is `refuse <lsn>`, and the server tells the clients who wait for something
+//! since the last one. Which change it was is not known, the stream is not looked at: its neighbours in the batch
+//! share its fate.
+//!
 //! Invariants, which `simulation` drives through thousands of schedules:
-//! - only what the peer answered with `MN` is acknowledged, in order, and only where the peer then has everything:
+//! - only what the peer answered with `MN` is acknowledged, in order, and with `ack` only what it did not refuse;
+//! - it is acknowledged only where the peer then has everything:
 //!   within a walk several batches share one lsn, and so does its end, so an `ack` there could not say of which;
 //! - every body goes out whole, once, in order; our own commands stand between batches, right after a barrier;
 //! - nothing at the peer is changed before the guard has seen what both sides hold;
@@ -177,6 +184,10 @@ pub struct Pump {
     answers: Answers<Mark>,
     to_server: Vec<u8>,
     ack_due: Option<u64>,
+    /// Acknowledged before that, with the reservation that some of it was refused.
+    refuse_due: Option<u64>,
+    /// The peer has refused changes since the last acknowledgement.
+    lacks_some: bool,
     /// The server's run of this connection.
     run: String,
     peer: Peer,
@@ -198,6 +209,8 @@ pub struct Pump {
     stats_due: Duration,
     stats_asked: i64,
     marks: VecDeque<(u64, Duration)>,
+    /// When the peer last refused a change.
+    error_at: Option<Duration>,
     figures: Figures,
 }
 
@@ -214,6 +227,8 @@ impl Pump {
             answers: Answers::default(),
             to_server: Vec::new(),
             ack_due: None,
+            refuse_due: None,
+            lacks_some: false,
             run: String::new(),
             peer: Peer::default(),
             resume: None,
@@ -231,6 +246,7 @@ impl Pump {
             stats_due: Duration::ZERO,
             stats_asked: 0,
             marks: VecDeque::new(),
+            error_at: None,
             figures: Figures::default(),
         }
     }
@@ -295,8 +311,11 @@ impl Pump {
 
     /// What to write to the control socket.
     pub fn server_output(&mut self) -> &[u8] {
-        if let Some(lsn) = self.ack_due.take_if(|_| self.to_server.is_empty()) {
-            self.to_server.extend_from_slice(format!("ack {lsn}\r\n").as_bytes());
+        if self.to_server.is_empty() {
+            let due = [("refuse", self.refuse_due.take()), ("ack", self.ack_due.take())];
+            for (word, lsn) in due.into_iter().filter_map(|(word, lsn)| Some((word, lsn?))) {
+                self.to_server.extend_from_slice(format!("{word} {lsn}\r\n").as_bytes());
+            }
         }
         &self.to_server
     }
@@ -376,6 +395,7 @@ impl Pump {
             State::Attached => self.stream,
             _ => Phase::Connecting,
         };
+        self.figures.error_ago = self.error_at.map(|at| now.at.saturating_sub(at));
         let waiting = self.marks.front().filter(|_| self.state == State::Attached);
         self.figures.lag_ms = waiting.map_or(0, |mark| now.at.saturating_sub(mark.1).as_millis() as u64);
         &self.figures
@@ -392,7 +412,7 @@ impl Pump {
                 self.passage.clear();
                 self.answers.clear();
                 self.to_server.clear();
-                self.ack_due = None;
+                (self.ack_due, self.refuse_due, self.lacks_some) = (None, None, false);
                 self.state = State::Greeting;
                 self.server_heard = now.at;
                 self.actions.push_back(Action::OpenServer);
@@ -610,6 +630,9 @@ impl Pump {
                     log::warn!("{}: the peer does not take a change: {}", self.name, line.escape_ascii());
                 }
                 self.figures.errors += 1;
+                self.figures.error = String::from_utf8_lossy(&line[..line.len().min(200)]).into_owned();
+                self.error_at = Some(now.at);
+                self.lacks_some = true;
             }
             Answer::Nothing => {}
         }
@@ -628,7 +651,10 @@ impl Pump {
             self.figures.walks_finished += 1;
         }
         if mark.stage == Stage::Clean && mark.walks == self.figures.walks_started {
-            self.ack_due = Some(mark.lsn);
+            match std::mem::take(&mut self.lacks_some) {
+                true => (self.refuse_due, self.ack_due) = (Some(mark.lsn), None),
+                false => self.ack_due = Some(mark.lsn),
+            }
             if self.stage == Stage::Clean {
                 self.stream = Phase::Streaming;
             }

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Each value is the lsn of its change. Checked at every `ack n`: the peer has done every change up to n; at every
-//! `attach` from n: the same. Whoever attaches for the first time must not cost more than the guard allows. When the
+//! `attach` from n: the same, but for what the peer refused, which only `refuse` may pass over. Whoever attaches for the first time must not cost more than the guard allows. When the
 //! disturbances end the two maps must become equal; where the guard is in the way, when the server is filled again,
 //! and not before. One seed of
 //! `TWINCACHE_SEED` can be replayed; a failure names it.
@@ -69,6 +69,8 @@ struct Consumer {
     is_walking: bool,
     /// An `ack` from here on says that the peer has everything.
     clean_from: Option<u64>,
+    /// The last lsn of an `ack` or `refuse`.
+    acked: u64,
 }
 
 struct Server {
@@ -156,7 +158,8 @@ impl Server {
                     self.stream_is_cas = cas == "cas";
                     self.attach(identity, run, lsn, peer);
                 }
-                ["ack", lsn] => self.acknowledged(lsn.parse().unwrap(), peer),
+                ["ack", lsn] => self.acknowledged(lsn.parse().unwrap(), true, peer),
+                ["refuse", lsn] => self.acknowledged(lsn.parse().unwrap(), false, peer),
                 _ => panic!("the pump says {line}"),
             }
         }
@@ -182,11 +185,18 @@ impl Server {
         let dirty = if from.is_some() { BTreeSet::new() } else { self.map.keys().copied().collect() };
         let (is_walking, identity) = (from.is_none(), identity.to_owned());
         self.remembered = None;
-        self.consumer = Some(Consumer { identity, cursor, dirty, is_walking, clean_from: from });
+        self.consumer =
+            Some(Consumer { identity, cursor, dirty, is_walking, clean_from: from, acked: from.unwrap_or(0) });
     }
 
-    fn acknowledged(&mut self, lsn: u64, peer: &Peer) {
-        let consumer = self.consumer.as_ref().expect("an ack of a consumer");
+    fn acknowledged(&mut self, lsn: u64, is_all: bool, peer: &Peer) {
+        let consumer = self.consumer.as_mut().expect("an ack of a consumer");
+        let before = std::mem::replace(&mut consumer.acked, lsn);
+        assert!(before <= lsn, "ack {lsn} after {before}");
+        if is_all && peer.identity() == consumer.identity {
+            let refused = peer.lacks.iter().find(|&(_, &refused)| refused > before && refused <= lsn);
+            assert_eq!(refused, None, "passes for confirmed, by ack {lsn}");
+        }
         let Some(clean_from) = consumer.clean_from else { return };
         if lsn >= clean_from && peer.identity() == consumer.identity {
             let (changes, later) = self.changes.split_at(lsn as usize);
@@ -268,6 +278,10 @@ struct Peer {
     map: BTreeMap<u64, u64>,
     /// As `stats` said last.
     told_items: usize,
+    /// Refuses one change in so many; 0 is none.
+    refuses: u64,
+    /// Keys that it has nothing of because it refused these values.
+    lacks: BTreeMap<u64, u64>,
     /// Stored since `replica begin`.
     refreshed: Option<BTreeSet<u64>>,
     /// Stopped until then.
@@ -282,13 +296,38 @@ impl Peer {
     }
 
     fn restart(&mut self) {
-        let (life, is_stock) = (self.life + 1, self.is_stock);
-        *self = Peer::new(life, is_stock);
+        *self = Peer::new(self.life + 1, self.is_stock, self.refuses);
     }
 
-    fn new(life: u64, is_stock: bool) -> Peer {
-        let (map, stopped_until) = (BTreeMap::new(), Duration::ZERO);
-        Peer { life, is_stock, map, told_items: 0, refreshed: None, stopped_until, wires: vec![] }
+    fn new(life: u64, is_stock: bool, refuses: u64) -> Peer {
+        Peer {
+            life,
+            is_stock,
+            map: BTreeMap::new(),
+            told_items: 0,
+            refuses,
+            lacks: BTreeMap::new(),
+            refreshed: None,
+            stopped_until: Duration::ZERO,
+            wires: vec![],
+        }
+    }
+
+    fn flush(&mut self) {
+        self.map.clear();
+        self.lacks.clear();
+    }
+
+    fn store(&mut self, key: u64, lsn: u64, rng: &mut Rng) -> &'static str {
+        if self.refuses > 0 && rng.below(self.refuses) == 0 {
+            self.map.remove(&key);
+            self.lacks.insert(key, lsn);
+            return "SERVER_ERROR out of memory storing object\r\n";
+        }
+        self.map.insert(key, lsn);
+        self.lacks.remove(&key);
+        self.refreshed.iter_mut().for_each(|keys| _ = keys.insert(key));
+        ""
     }
 
     /// The last of `changes` to each key is done here, or one of `later`.
@@ -301,7 +340,7 @@ impl Peer {
             let Some(last) = changes.iter().rposition(done) else { continue };
             let (here, lsn) = (self.map.get(&key), last as u64 + 1);
             let removes = |change: &Change| done(change) && !matches!(change, Change::Set(_));
-            let may_be_absent = removes(&changes[last]) || later.iter().any(removes);
+            let may_be_absent = self.lacks.contains_key(&key) || removes(&changes[last]) || later.iter().any(removes);
             let is_done = here.map_or(may_be_absent, |&here| here >= lsn);
             assert!(is_done, "k{key} is {here:?}, lsn {lsn} is said to be done");
         }
@@ -321,7 +360,7 @@ impl Peer {
             let commands = if must_end { u64::MAX } else { rng.below(6) };
             let mut wire = std::mem::take(&mut self.wires[number].0);
             for _ in 0..commands {
-                let Some(reply) = self.command(&mut wire, now) else { break };
+                let Some(reply) = self.command(&mut wire, now, rng) else { break };
                 wire.far_says(&reply);
             }
             // Nothing whole is left: the end is seen.
@@ -338,7 +377,7 @@ impl Peer {
         });
     }
 
-    fn command(&mut self, wire: &mut Wire, now: Now) -> Option<String> {
+    fn command(&mut self, wire: &mut Wire, now: Now, rng: &mut Rng) -> Option<String> {
         if !has_command(&wire.to_far) {
             return None;
         }
@@ -367,15 +406,16 @@ impl Peer {
                 "OK\r\n".to_owned()
             }
             ["flush_all"] => {
-                self.map.clear();
+                self.flush();
                 "OK\r\n".to_owned()
             }
             ["flush_all", "noreply"] => {
-                self.map.clear();
+                self.flush();
                 String::new()
             }
             ["md", key, "q"] => {
                 self.map.remove(&key_number(key));
+                self.lacks.remove(&key_number(key));
                 String::new()
             }
             ["ms", "twincache.probe", ..] => {
@@ -384,11 +424,7 @@ impl Peer {
             }
             ["ms", key, ..] => {
                 let value = wire.far_line().unwrap();
-                self.map.insert(key_number(key), value.trim_end().parse().unwrap());
-                self.refreshed.iter_mut().for_each(|keys| {
-                    keys.insert(key_number(key));
-                });
-                String::new()
+                self.store(key_number(key), value.trim_end().parse().unwrap(), rng).to_owned()
             }
             _ => panic!("the peer is told {line}"),
         };
@@ -438,7 +474,7 @@ impl World {
             has_peer: false,
             server,
             server_is_up: true,
-            peer: Peer::new(1, seed % 2 == 1),
+            peer: Peer::new(1, seed % 2 == 1, if seed % 8 >= 6 { 30 } else { 0 }),
             peer_is_up: true,
             is_disturbed: true,
             calm: [150, 600, 1500][seed as usize % 3],
@@ -588,7 +624,10 @@ impl World {
     fn is_equal(&mut self) -> bool {
         let figures = self.pump.figures(self.now);
         let is_confirmed = figures.phase == Phase::Streaming && figures.confirmed == self.server.lsn();
-        is_confirmed && self.peer.map == self.server.map
+        // What it refused it lacks, like what it evicts.
+        let mut map = self.server.map.clone();
+        map.retain(|key, _| !self.peer.lacks.contains_key(key));
+        is_confirmed && self.peer.map == map
     }
 
     /// The guard must stand for as long as the server has less than half of what the peer has.

@@ -349,6 +349,20 @@ impl Journal {
         safety.advance(acked);
     }
 
+    /// Notes what a consumer's peer has confirmed, but for some of the changes since the last time, which it refused or
+    /// was not told of.
+    pub(super) fn refuse(&self, safety: &Safety, id: u64, lsn: u64) {
+        let mut inner = self.lock();
+        let Some(consumer) = inner.consumers.iter_mut().find(|consumer| consumer.id == id) else { return };
+        consumer.counts.refusals += 1;
+        let before = consumer.acked;
+        consumer.acknowledge(lsn);
+        let acked = inner.confirmed();
+        drop(inner);
+        safety.refuse(before, lsn);
+        safety.advance(acked);
+    }
+
     /// Makes every consumer begin anew: more has changed than can be journalled.
     pub(super) fn walk_again(&self) {
         self.lock().consumers.iter_mut().for_each(Consumer::fall);

@@ -10,17 +10,25 @@
 //!  degraded     nobody waits                                    safe = every lsn
 //! ```
 //!
-//! Invariant: while replies wait, `safe` only grows, except that [`Safety::set_required`] sets it anew.
+//! A change that a replica has refused is passed by `safe` like others, so that those behind it need not wait, and noted
+//! before that: who waits for it has to be told. One refusal is enough, whatever others say.
+//!
+//! Invariants: while replies wait, `safe` only grows, except that [`Safety::set_required`] sets it anew. What was refused
+//! once stays so; ranges of it are joined when there are too many, together with what lies between.
 //!
 //! Not here: who has confirmed what (`journal`), the replies that wait (`net/held`).
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// What [`Safety::safe_lsn`] says while nobody waits.
 pub const EVERYTHING: u64 = u64::MAX;
+
+/// Ranges of refused changes that are told apart: replies wait for some milliseconds, so old ones say nothing any more.
+const REFUSED_MAX: usize = 16;
 
 thread_local! {
     static APPENDED: Cell<u64> = const { Cell::new(0) };
@@ -44,6 +52,8 @@ pub struct Safety {
     safe: AtomicU64,
     required: AtomicU32,
     is_degraded: AtomicBool,
+    /// The last lsn that was refused.
+    refused: AtomicU64,
     /// Held while these change together.
     state: Mutex<State>,
 }
@@ -52,6 +62,8 @@ pub struct Safety {
 struct State {
     /// The last lsn there was when it fell back.
     degraded_at: Option<u64>,
+    /// After one lsn, up to the other: ascending, and the last are the newest.
+    refused: VecDeque<(u64, u64)>,
     listener: Option<Listener>,
 }
 
@@ -70,6 +82,7 @@ impl Default for Safety {
             safe: AtomicU64::new(EVERYTHING),
             required: AtomicU32::new(0),
             is_degraded: AtomicBool::new(false),
+            refused: AtomicU64::new(0),
             state: Mutex::default(),
         }
     }
@@ -121,6 +134,28 @@ impl Safety {
             None => {}
         }
         tell(state, self.safe_lsn());
+    }
+
+    /// Notes that a replica has refused some of the changes after one lsn and up to the other. Before [`Safety::advance`].
+    pub fn refuse(&self, after: u64, upto: u64) {
+        let mut state = self.lock();
+        if self.required() == 0 {
+            return;
+        }
+        state.refused.push_back((after, upto));
+        if state.refused.len() > REFUSED_MAX {
+            let oldest = state.refused.pop_front().unwrap_or_default();
+            let next = &mut state.refused[0];
+            *next = (next.0.min(oldest.0), next.1.max(oldest.1));
+        }
+        self.refused.fetch_max(upto, Ordering::SeqCst);
+    }
+
+    /// Whether a change that became safe did so although a replica may have refused it.
+    #[inline]
+    pub fn is_refused(&self, lsn: u64) -> bool {
+        lsn <= self.refused.load(Ordering::SeqCst)
+            && self.lock().refused.iter().any(|&(after, upto)| lsn > after && lsn <= upto)
     }
 
     /// Gives up waiting until `required` consumers have `head`, the last lsn there is.
@@ -198,6 +233,24 @@ mod tests {
         safety.degrade(30);
         safety.set_required(1, 10);
         assert!(!safety.is_degraded() && safety.holds(), "the operator asks anew");
+    }
+
+    #[test]
+    fn what_was_refused_stays_so() {
+        let safety = Safety::default();
+        safety.refuse(3, 9);
+        assert!(!safety.is_refused(5), "nobody waits");
+        safety.set_required(1, 0);
+        let refused = |lsns: &[u64]| lsns.iter().map(|&lsn| safety.is_refused(lsn)).collect::<Vec<_>>();
+        safety.refuse(3, 5);
+        safety.refuse(7, 8);
+        safety.advance(10);
+        assert_eq!(refused(&[3, 4, 5, 6, 7, 8, 9, 10]), [false, true, true, false, false, true, false, false]);
+        (0..REFUSED_MAX as u64).for_each(|n| safety.refuse(100 + 2 * n, 101 + 2 * n));
+        assert_eq!(
+            refused(&[3, 4, 6, 8, 9, 101, 102, 131, 132]),
+            [false, true, true, true, true, true, false, true, false]
+        );
     }
 
     #[test]

@@ -126,6 +126,12 @@ impl Feed {
         core.journal.acknowledge(&core.safety, self.begin.id, lsn);
     }
 
+    /// The same, but for some of what came since the last time, which the peer does not have.
+    pub fn refuse(&self, lsn: u64) {
+        let core = &self.store.core;
+        core.journal.refuse(&core.safety, self.begin.id, lsn);
+    }
+
     /// What comes next. With [`Step::Records`] they are in `records`, about `max` bytes or a slice more.
     pub fn next(&mut self, max: usize, records: &mut Vec<u8>) -> Step {
         records.clear();

@@ -21,6 +21,36 @@ fn two_that_replicate_to_each_other() {
     Sidecar::start(&two, first.addr, &[]).wait_for("circle");
 }
 
+/// What the peer does not take is not confirmed, and nothing else is held up by it.
+#[test]
+fn a_change_that_the_peer_refuses() {
+    let small = ["-m", "64", "-I", "512k"];
+    for peer in [Some(Server::start(&small)), Server::reference(&small)].into_iter().flatten() {
+        let socket = scratch("control");
+        let primary = start_primary(&socket, &["-o", "replicas_ack=1", "-o", "ack_timeout=60000"]);
+        let _sidecar = Sidecar::start(&socket, peer.addr, &[]);
+        let (mut client, mut standby) = (primary.connect(), peer.connect());
+        assert_eq!(client.line("set key 0 0 1\r\nx"), "STORED");
+        let large = format!("set key 0 0 600000\r\n{}", "v".repeat(600_000));
+        assert_eq!(client.line(&large), "SERVER_ERROR not replicated");
+        assert_eq!(standby.line("mg key s"), "EN", "nor does the old value stay");
+        assert_eq!(client.line("set other 0 0 1\r\nx"), "STORED");
+        assert_eq!(standby.line("mg other s"), "HD s1");
+        assert_eq!(client.line("set key 0 0 1\r\nx"), "STORED");
+        let stats = client.stats("replication");
+        for figure in ["replies_refused", "0:refusals"] {
+            assert!(stats.contains(&(figure.into(), "1".into())), "{figure} of {stats:?}");
+        }
+        // A key that no line of text can name.
+        let key = format!("{} {}", "k".repeat(100), "k".repeat(100));
+        let packet =
+            [&[0x80, 1, 0, 201, 8, 0, 0, 0, 0, 0, 0, 210], &[0; 12][..], &[0; 8], key.as_bytes(), b"x"].concat();
+        let reply = primary.connect().ask(&packet, b"Not replicated");
+        assert_eq!(reply[..8], *b"\x81\x01\0\0\0\0\0\x86");
+        assert_eq!(client.line("set other 0 0 1\r\ny"), "STORED");
+    }
+}
+
 #[test]
 fn two_names_of_one_peer() {
     let mut pair = Pair::new(PeerKind::Twincached, &[]).expect("always there");

@@ -159,7 +159,7 @@ impl Run {
     /// What the worker does between two polls.
     fn release(&mut self) {
         while self.queue.pop_safe(self.safety().safe_lsn()).is_some() {
-            self.bench.connection.release();
+            self.bench.connection.release_but(|_| false);
             self.turn();
         }
         let Some(Owed { lsn, deadline }) = self.queue.first() else { return };
@@ -173,7 +173,7 @@ impl Run {
         }
         assert_eq!(self.queue.pop_expired(self.bench.time), Some(0));
         let safe = self.safety().safe_lsn();
-        self.bench.connection.give_up(safe);
+        self.bench.connection.release_but(|lsn| lsn > safe);
         self.refused.push((safe.max(self.held_after), lsn));
         self.excused = self.excused.max(lsn);
         self.turn();
@@ -466,9 +466,9 @@ fn quit_waits_as_well() {
         let mut run = held(b"set a 0 0 1\r\nA\r\nquit\r\nmn\r\n");
         if confirmed {
             assert_eq!(run.queue.pop_safe(safety::appended()), Some(0));
-            run.bench.connection.release();
+            run.bench.connection.release_but(|_| false);
         } else {
-            run.bench.connection.give_up(0);
+            run.bench.connection.release_but(|_| true);
             run.queue = Queue::default();
         }
         assert_eq!(run.turn(), After::Close(Reason::Normal));
@@ -483,7 +483,7 @@ fn who_hangs_up_is_kept_until_it_is_safe() {
     run.bench.connection.notify(Readiness { readable: true, writable: true, hangup: true });
     assert_eq!(run.turn(), After::Wait);
     assert_eq!(run.queue.pop_safe(safety::appended()), Some(0));
-    run.bench.connection.release();
+    run.bench.connection.release_but(|_| false);
     assert_eq!(run.turn(), After::Close(Reason::Normal));
     assert_eq!(run.sent(), "STORED\r\n");
 }

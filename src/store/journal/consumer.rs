@@ -114,6 +114,8 @@ pub struct Counts {
     pub overtaken: u64,
     /// Records that it lost, or that were left to a walk because it was far behind.
     pub lost: u64,
+    /// Times that it has acknowledged with a reservation: its peer did not take all.
+    pub refusals: u64,
 }
 
 impl Consumer {
