@@ -216,6 +216,32 @@ fn a_stock_memcached_gets_a_walk_and_then_every_change() {
     assert_eq!(sidecar.stop().code(), Some(0));
 }
 
+/// One that hangs is not well, whether or not there are changes for it.
+#[test]
+fn a_peer_that_hangs_is_in_bad_health() {
+    let Some(peer) = stock() else { return };
+    let fake = Fake::new("hangs");
+    let sidecar = Sidecar::start(&fake, peer.addr, &["--http", "127.0.0.1:0", "--max-lag-ms", "700"]);
+    let mut server = fake.accept("run1", 0);
+    server.attach();
+    server.say("walk run1 0\r\nwalked 0\r\nalive 0 5\r\n");
+    assert_eq!(server.hear(), "ack 0");
+    let is_well = |well: bool| {
+        let status = if well { "HTTP/1.1 200 " } else { "HTTP/1.1 503 " };
+        wait_for(status, || {
+            server.say("alive 0 5\r\n");
+            Some(get(sidecar.http(), "/health")).filter(|page| page.starts_with(status))
+        })
+    };
+    let mut is_well = is_well;
+    is_well(true);
+    common::freeze(peer.pid());
+    let health = is_well(false);
+    common::signal(peer.pid(), "CONT");
+    assert!(health.contains(": streaming, "), "{health}");
+    is_well(true);
+}
+
 #[test]
 fn the_stream_goes_on_where_it_was_confirmed() {
     let Some(peer) = stock() else { return };

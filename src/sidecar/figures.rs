@@ -62,10 +62,12 @@ pub struct Figures {
     pub head: u64,
     /// The last lsn that the peer confirmed.
     pub confirmed: u64,
-    /// For how long the oldest change that is known and not confirmed has been so, in milliseconds.
-    pub lag_ms: u64,
+    /// There is a stream: the two before, and the bytes in flight, are of now.
+    pub is_attached: bool,
+    /// For how long the peer has not had everything, or has not answered; None when it never had everything.
+    pub lag: Option<Duration>,
     /// Bytes of bodies read from the server and not confirmed.
-    pub lag_bytes: u64,
+    pub bytes_in_flight: u64,
     /// Streams begun, by a walk or by going on.
     pub attached: u64,
     /// Of these, those that went on without a walk.

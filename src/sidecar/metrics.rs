@@ -22,17 +22,17 @@ pub type PeerFigures = (String, Figures);
 /// For so long after a peer has refused a change it does not count as healthy.
 const REFUSED_RECENTLY: Duration = Duration::from_secs(60);
 
-/// Whether every peer has everything, and a line about each.
-pub fn health(peers: &[PeerFigures]) -> (bool, String) {
-    let is_good = peers.iter().all(|(_, figures)| has_everything(figures));
+/// Whether every peer has everything but what is younger than `max_lag`, and a line about each.
+pub fn health(peers: &[PeerFigures], max_lag: Duration) -> (bool, String) {
+    let is_good = peers.iter().all(|(_, figures)| has_everything(figures, max_lag));
     let mut text = if is_good { "ok\n" } else { "not every peer has everything\n" }.to_owned();
     for (name, figures) in peers {
         let _ = write!(text, "{name}: {}", figures.phase.name());
         if figures.phase != Phase::Streaming && !figures.trouble.is_empty() {
             let _ = write!(text, ": {}", figures.trouble);
         }
-        if figures.phase == Phase::Streaming {
-            let _ = write!(text, ", {} ms behind", figures.lag_ms);
+        if let Some(lag) = figures.lag {
+            let _ = write!(text, ", {} ms behind", lag.as_millis());
         }
         if figures.clock_is_off {
             let _ = write!(text, ", its clock is off by {} ms", figures.clock.map_or(0, |bounds| bounds.middle()));
@@ -46,8 +46,9 @@ pub fn health(peers: &[PeerFigures]) -> (bool, String) {
     (is_good, text)
 }
 
-fn has_everything(figures: &Figures) -> bool {
-    figures.phase == Phase::Streaming && figures.error_ago.is_none_or(|ago| ago >= REFUSED_RECENTLY)
+fn has_everything(figures: &Figures, max_lag: Duration) -> bool {
+    let is_near = figures.phase == Phase::Streaming && figures.lag.is_some_and(|lag| lag <= max_lag);
+    is_near && figures.error_ago.is_none_or(|ago| ago >= REFUSED_RECENTLY)
 }
 
 struct Metric {
@@ -69,13 +70,18 @@ fn count(number: u64) -> Option<i64> {
     Some(i64::try_from(number).unwrap_or(i64::MAX))
 }
 
+/// What says something only while there is a stream.
+fn now(figures: &Figures, number: u64) -> Option<i64> {
+    if figures.is_attached { count(number) } else { None }
+}
+
 #[rustfmt::skip]
 const METRICS: &[Metric] = &[
-    gauge("lag_lsn", "Changes of the server that the peer has not confirmed.", |f| count(f.head.saturating_sub(f.confirmed))),
-    gauge("lag_bytes", "Bytes read from the server that the peer has not confirmed.", |f| count(f.lag_bytes)),
-    gauge("lag_ms", "Age of the oldest change that the peer has not confirmed, in milliseconds.", |f| count(f.lag_ms)),
-    gauge("server_lsn", "The server's last lsn that is known.", |f| count(f.head)),
-    gauge("confirmed_lsn", "The last lsn that the peer confirmed.", |f| count(f.confirmed)),
+    gauge("lag_lsn", "Changes of the server that the peer has not confirmed; absent without a stream.", |f| now(f, f.head.saturating_sub(f.confirmed))),
+    gauge("in_flight_bytes", "Bytes read from the server that the peer has not confirmed; absent without a stream.", |f| now(f, f.bytes_in_flight)),
+    gauge("lag_ms", "For how long the peer has not had everything, in milliseconds; absent when it never had.", |f| count(f.lag?.as_millis() as u64)),
+    gauge("server_lsn", "The server's last lsn that is known; absent without a stream.", |f| now(f, f.head)),
+    gauge("confirmed_lsn", "The last lsn that the peer confirmed; absent without a stream.", |f| now(f, f.confirmed)),
     counter("streams_total", "Streams begun.", |f| count(f.attached)),
     counter("streams_continued_total", "Streams that went on where the last had ended.", |f| count(f.continued)),
     counter("walks_started_total", "Full walks begun.", |f| count(f.walks_started)),
@@ -180,11 +186,17 @@ mod tests {
     use std::collections::BTreeSet;
 
     fn streaming() -> Figures {
-        Figures { phase: Phase::Streaming, head: 9, confirmed: 7, kind: "twincached".into(), ..Figures::default() }
+        let (phase, is_attached, lag) = (Phase::Streaming, true, Some(Duration::ZERO));
+        Figures { phase, is_attached, lag, head: 9, confirmed: 7, kind: "twincached".into(), ..Figures::default() }
     }
 
     #[test]
     fn health_says_why() {
+        let health = |peers: &[PeerFigures]| health(peers, Duration::from_millis(9));
+        for (lag, is_good) in [(Some(9), true), (Some(10), false), (None, false)] {
+            let figures = Figures { lag: lag.map(Duration::from_millis), ..streaming() };
+            assert_eq!(health(&[("a:1".into(), figures)]).0, is_good, "{lag:?}");
+        }
         let good = ("a:1".to_owned(), streaming());
         assert_eq!(health(std::slice::from_ref(&good)), (true, "ok\na:1: streaming, 0 ms behind\n".to_owned()));
         let bounds = Some(Bounds { low: 700, high: 900 });

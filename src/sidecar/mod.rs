@@ -33,7 +33,6 @@ use http::Page;
 use link::{Link, Shown};
 use options::{Exit, Options};
 use std::io::Write;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -58,7 +57,7 @@ pub fn run(options: Options) -> Result<(), Exit> {
     let threads = peers.iter().map(|peer| Thread::start(peer, &options, &stop)).collect::<Result<Vec<_>, _>>();
     let threads = threads.map_err(refuse)?;
     if let Some(address) = options.http {
-        let bound = http::serve(address, pages(peers, options.server.clone()));
+        let bound = http::serve(address, pages(peers, &options));
         let bound = bound.map_err(|error| Exit::refuse(EX_OSERR, &format!("--http {address}: {error}")))?;
         log::info!("serves http://{bound}/health and /metrics");
     }
@@ -113,12 +112,13 @@ impl Thread {
     }
 }
 
-fn pages(peers: Vec<Arc<Shown>>, server: PathBuf) -> Arc<http::Pages> {
+fn pages(peers: Vec<Arc<Shown>>, options: &Options) -> Arc<http::Pages> {
+    let (server, max_lag) = (options.server.clone(), options.max_lag);
     Arc::new(move |path: &str| {
         let figures: Vec<_> = peers.iter().map(|peer| (peer.name.clone(), peer.figures())).collect();
         match path {
             "/health" => {
-                let (is_good, text) = metrics::health(&figures);
+                let (is_good, text) = metrics::health(&figures, max_lag);
                 let status = if is_good { "200 OK" } else { "503 Service Unavailable" };
                 Some(Page { status, media: "text/plain", text })
             }

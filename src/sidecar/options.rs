@@ -6,12 +6,20 @@ use super::wire;
 use std::ffi::OsString;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Most peers: a replication factor of five has four, and the server takes eight consumers.
 const PEERS_MAX: usize = 8;
 
 /// Largest `--limit-mbps`: a terabit a second.
 const MEGABITS_MAX: u64 = 1_000_000;
+
+/// How far behind a peer may be in good health, unless `--max-lag-ms` says otherwise: longer than a stall of the
+/// network, shorter than anybody wants to lose.
+const MAX_LAG: Duration = Duration::from_secs(10);
+
+/// Largest `--max-lag-ms`: a day.
+const MAX_LAG_MS_MAX: u64 = 86_400_000;
 
 /// Exit code of bad usage, as the server's.
 const EX_USAGE: u8 = 64;
@@ -42,6 +50,7 @@ pub const OPTIONS: &[Opt] = &[
     opt("", "limit-mbps", "<num>", "most megabits a second to each peer (default: no limit)"),
     opt("", "replace-peer", "", "copy the server that is there now even if the peer holds more, and lose that"),
     opt("", "http", "<addr>:<port>", "serve /health and /metrics there (default: not at all)"),
+    opt("", "max-lag-ms", "<num>", "/health is bad when a peer is behind by more (default: 10000)"),
     opt("v", "verbose", "", "say more on stderr"),
     opt("h", "help", "", "print this help and exit"),
     opt("V", "version", "", "print the version and exit"),
@@ -60,6 +69,8 @@ pub struct Options {
     pub may_replace: bool,
     /// Where to serve HTTP.
     pub http: Option<SocketAddr>,
+    /// How far behind a peer may be in good health.
+    pub max_lag: Duration,
     /// Say more.
     pub is_verbose: bool,
 }
@@ -111,6 +122,7 @@ impl Options {
             limit_megabits: found.opt_str("limit-mbps").map(|text| megabits(&text)).transpose()?,
             may_replace: found.opt_present("replace-peer"),
             http: found.opt_str("http").map(|text| address(&text)).transpose()?,
+            max_lag: found.opt_str("max-lag-ms").map_or(Ok(MAX_LAG), |text| max_lag(&text))?,
             is_verbose: found.opt_present("verbose"),
         })
     }
@@ -167,6 +179,11 @@ fn megabits(text: &str) -> Result<u64, Exit> {
     number.ok_or_else(|| Exit::usage(&format!("--limit-mbps {text}: 1 to {MEGABITS_MAX} are possible")))
 }
 
+fn max_lag(text: &str) -> Result<Duration, Exit> {
+    let ms = text.parse().ok().filter(|ms| (1..=MAX_LAG_MS_MAX).contains(ms)).map(Duration::from_millis);
+    ms.ok_or_else(|| Exit::usage(&format!("--max-lag-ms {text}: 1 to {MAX_LAG_MS_MAX} are possible")))
+}
+
 fn address(text: &str) -> Result<SocketAddr, Exit> {
     let bad = |why: &str| Exit::usage(&format!("--http {text}: {why}"));
     let mut found = text.to_socket_addrs().map_err(|error| bad(&error.to_string()))?;
@@ -183,14 +200,14 @@ mod tests {
 
     #[test]
     fn a_whole_command_line() {
-        let line =
-            "--server unix:/run/x --peer a:1 --peer [::1]:2 --limit-mbps 100 --replace-peer --http 127.0.0.1:9090 -v";
+        let line = "--server unix:/run/x --peer a:1 --peer [::1]:2 --limit-mbps 100 --replace-peer --http 127.0.0.1:9090 --max-lag-ms 50 -v";
         let expected = Options {
             server: "/run/x".into(),
             peers: vec!["a:1".into(), "[::1]:2".into()],
             limit_megabits: Some(100),
             may_replace: true,
             http: Some("127.0.0.1:9090".parse().unwrap()),
+            max_lag: Duration::from_millis(50),
             is_verbose: true,
         };
         assert_eq!(parse(line), Ok(expected));
@@ -209,6 +226,7 @@ mod tests {
             ("--server unix:/x --peer ::1:5", "--peer ::1:5"),
             (&format!("{good} --peer a:1"), "twice"),
             (&format!("{good} --limit-mbps 0"), "--limit-mbps"),
+            (&format!("{good} --max-lag-ms 0"), "--max-lag-ms"),
             (&format!("{good} --http x"), "--http"),
             (&format!("{good} --nonsense"), "nonsense"),
             (&format!("{good} word"), "word"),

@@ -209,6 +209,10 @@ pub struct Pump {
     stats_due: Duration,
     stats_asked: i64,
     marks: VecDeque<(u64, Duration)>,
+    /// Since when the peer owes an answer, and has said nothing else.
+    owed_since: Option<Duration>,
+    /// When the peer was last known to have everything.
+    whole_at: Option<Duration>,
     /// When the peer last refused a change.
     error_at: Option<Duration>,
     figures: Figures,
@@ -246,6 +250,8 @@ impl Pump {
             stats_due: Duration::ZERO,
             stats_asked: 0,
             marks: VecDeque::new(),
+            owed_since: None,
+            whole_at: None,
             error_at: None,
             figures: Figures::default(),
         }
@@ -361,6 +367,7 @@ impl Pump {
             let answer = self.answers.take(line);
             self.take(answer, now);
         }
+        self.owed_since = self.answers.is_owed().then_some(now.at);
     }
 
     /// What to write to the peer; empty when there is nothing, or when it has to wait for bandwidth.
@@ -396,8 +403,13 @@ impl Pump {
             _ => Phase::Connecting,
         };
         self.figures.error_ago = self.error_at.map(|at| now.at.saturating_sub(at));
-        let waiting = self.marks.front().filter(|_| self.state == State::Attached);
-        self.figures.lag_ms = waiting.map_or(0, |mark| now.at.saturating_sub(mark.1).as_millis() as u64);
+        self.figures.is_attached = self.state == State::Attached;
+        if self.figures.phase == Phase::Streaming {
+            let known = self.marks.front().map_or(now.at, |mark| mark.1);
+            self.owed_since = self.answers.is_owed().then(|| self.owed_since.unwrap_or(now.at));
+            self.whole_at = Some(known.min(self.owed_since.unwrap_or(now.at)));
+        }
+        self.figures.lag = self.whole_at.map(|at| now.at.saturating_sub(at));
         &self.figures
     }
 
@@ -413,6 +425,7 @@ impl Pump {
                 self.answers.clear();
                 self.to_server.clear();
                 (self.ack_due, self.refuse_due, self.lacks_some) = (None, None, false);
+                self.owed_since = None;
                 self.state = State::Greeting;
                 self.server_heard = now.at;
                 self.actions.push_back(Action::OpenServer);
@@ -510,7 +523,7 @@ impl Pump {
                 self.batch_lsn = lsn;
                 self.figures.batches += 1;
                 self.figures.body_bytes += bytes;
-                self.figures.lag_bytes += bytes;
+                self.figures.bytes_in_flight += bytes;
                 self.know(lsn, now);
             }
             Said::BodyEnd => self.barrier(self.batch_lsn, false),
@@ -592,7 +605,7 @@ impl Pump {
         self.figures.attached += 1;
         self.figures.trouble.clear();
         self.figures.is_guarded = false;
-        (self.figures.head, self.figures.confirmed, self.figures.lag_bytes) = (lsn, lsn, 0);
+        (self.figures.head, self.figures.confirmed, self.figures.bytes_in_flight) = (lsn, lsn, 0);
         self.marks.clear();
         if stage == Stage::Clean {
             log::info!("{}: {}, goes on after lsn {lsn}", self.name, self.figures.kind);
@@ -642,7 +655,7 @@ impl Pump {
         self.back_off.reset();
         self.figures.barriers += 1;
         self.figures.confirmed = mark.lsn;
-        self.figures.lag_bytes = self.figures.body_bytes - mark.bytes;
+        self.figures.bytes_in_flight = self.figures.body_bytes - mark.bytes;
         while self.marks.front().is_some_and(|known| known.0 <= mark.lsn) {
             self.marks.pop_front();
         }

@@ -117,9 +117,10 @@ impl Skew {
         self.is_off
     }
 
-    /// The bounds by the last whole window.
+    /// The bounds by the last whole window, or by what there is of the first.
     pub fn bounds(&self) -> Option<Bounds> {
-        self.last
+        let first = (self.samples > 0 && self.window.low <= self.window.high).then_some(self.window);
+        self.last.or(first)
     }
 }
 
@@ -181,6 +182,14 @@ mod tests {
             (0..30).for_each(|_| _ = skew.sample(1_700_000_000_000, told, 1_700_000_000_001));
             assert!(skew.is_off() && skew.bounds().is_some_and(|bounds| bounds.middle() != 0), "{told}");
         }
+    }
+
+    #[test]
+    fn there_are_bounds_from_the_first_sample_on() {
+        let mut skew = Skew::new(Grain::Millisecond);
+        assert_eq!(skew.bounds(), None);
+        assert!(!skew.sample(100, 5103, 106));
+        assert_eq!(skew.bounds(), Some(Bounds { low: 4997, high: 5003 }));
     }
 
     #[test]
