@@ -472,13 +472,13 @@ mod tests {
 
         fn run(&self, line: &str, out: &mut Output) -> Next {
             let input = format!("{line}\r\n");
-            let Parsed::Request { request: Request::Text(text::Command::Admin { verb, tokens, noreply }), .. } =
+            let Parsed::Request { request: Request::Text(text::Command::Admin { verb, line, noreply }), .. } =
                 protocol::parse(Protocol::Ascii, input.as_bytes(), 0)
             else {
                 panic!("{line} is not administrative");
             };
             let mut context = Context { shared: &self.shared, counters: &self.counters, fd: 5, resume: 0 };
-            run(verb, &tokens, noreply, &mut context, out)
+            run(verb, &Tokens::new(line), noreply, &mut context, out)
         }
 
         fn ask(&self, line: &str) -> String {

@@ -35,6 +35,7 @@ pub use plain::{Limits, run as run_plain};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::protocol::binary::{Op, Packet, Response, Status};
+use crate::protocol::token::Tokens;
 use crate::protocol::{Bad, Protocol, Request, StoreHeader, meta, text};
 use crate::stats::{Counters, PrefixEvent, Registry};
 use crate::store::{Hash, ItemId, Locked, Miss, Store, Upload};
@@ -159,7 +160,9 @@ fn run_text(command: &text::Command<'_>, context: &mut Context<'_>, out: &mut Ou
         text::Command::Arith { key, incr, delta, quiet } => arith::text(key, *incr, *delta, *quiet, context, out),
         text::Command::Touch { key, exptime, quiet } => read::touch(key, *exptime, *quiet, context, out),
         text::Command::Quit => return Next::Close,
-        text::Command::Admin { verb, tokens, noreply } => return admin::run(*verb, tokens, *noreply, context, out),
+        text::Command::Admin { verb, line, noreply } => {
+            return admin::run(*verb, &Tokens::new(line), *noreply, context, out);
+        }
     }
     Next::Continue
 }

@@ -15,20 +15,13 @@
 
 use super::ahead::BATCH;
 use super::{Context, Output, read, write};
-use crate::protocol::text::{self, Store};
+use crate::protocol::text;
 use crate::store::Hash;
-
-/// A plain request.
-#[derive(Debug)]
-enum Request<'a> {
-    Get(&'a [u8]),
-    Set(Store<'a>, &'a [u8]),
-}
 
 /// How far to go.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Requests.
+    /// Requests, at least one.
     pub requests: u32,
     /// Bytes of output, after which there is no further request.
     pub output: usize,
@@ -36,98 +29,99 @@ pub struct Limits {
 
 /// Runs the plain requests at the start of `input`, and returns the bytes and the number of those that were run. 0 may
 /// as well mean that one is plain and not all of it has come.
-#[inline(never)]
-pub fn run(input: &[u8], limits: Limits, context: &mut Context<'_>, out: &mut Output) -> (usize, u32) {
-    let (mut used, mut count) = (0, 0);
-    while count < limits.requests
-        && out.len() < limits.output
-        && let Some((first, len)) = parse(&input[used..])
-    {
-        if used + len == input.len() {
-            // Alone, or the last: nothing to gain from looking ahead.
-            first.run(context.shared.store.hash(first.key()), context, out);
-            return (input.len(), count + 1);
-        }
-        let most = BATCH.min((limits.requests - count) as usize);
-        let batch = Batch::new(first, len, &input[used..], most, context);
-        let (n, requests) = batch.run(limits.output, context, out);
-        used += n;
-        count += requests;
-    }
-    (used, count)
-}
-
 #[inline]
-fn parse(input: &[u8]) -> Option<(Request<'_>, usize)> {
-    match text::plain(input)? {
-        (text::Plain::Get(key), len) => Some((Request::Get(key), len)),
-        (text::Plain::Set(set, value_len), head) => {
-            let value = input[head..].get(..value_len + 2)?.strip_suffix(b"\r\n")?;
-            Some((Request::Set(set, value), head + value_len + 2))
+pub fn run(input: &[u8], limits: Limits, context: &mut Context<'_>, out: &mut Output) -> (usize, u32) {
+    if !text::may_be_plain(input) {
+        return (0, 0);
+    }
+    match Request::parse(input) {
+        // Nothing to gain from looking ahead.
+        Some(only) if only.len() == input.len() => {
+            only.run(context.shared.store.hash(only.line.key), context, out);
+            (input.len(), 1)
         }
+        Some(_) => run_batches(input, limits, context, out),
+        None => (0, 0),
     }
 }
 
-impl Request<'_> {
-    #[inline]
-    fn key(&self) -> &[u8] {
-        match self {
-            Request::Get(key) => key,
-            Request::Set(set, _) => set.key,
+/// Not inlined: where there is only one request, nothing of this large frame is touched.
+#[inline(never)]
+fn run_batches(input: &[u8], limits: Limits, context: &mut Context<'_>, out: &mut Output) -> (usize, u32) {
+    let (mut used, mut left) = (0, limits.requests);
+    let mut requests = [Request::default(); BATCH];
+    let mut hashes = [(Hash(0), false); BATCH];
+    while left > 0 && out.len() < limits.output {
+        let most = BATCH.min(left as usize);
+        let len = prepare(&input[used..], &mut requests[..most], &mut hashes, context);
+        if len == 0 {
+            break;
         }
-    }
-
-    #[inline]
-    fn run(&self, hash: Hash, context: &mut Context<'_>, out: &mut Output) {
-        match self {
-            Request::Get(key) => read::plain_get(key, hash, context, out),
-            Request::Set(set, value) => write::plain_set(set, hash, value, context, out),
-        }
-    }
-}
-
-/// Requests whose items are on their way into the cache.
-struct Batch<'a> {
-    /// With their bytes; as many as there are hashes.
-    requests: [Option<(Request<'a>, usize)>; BATCH],
-    /// And whether it is a set.
-    hashes: [(Hash, bool); BATCH],
-    len: usize,
-}
-
-impl<'a> Batch<'a> {
-    /// `first` and its bytes, and up to `most` in all from the start of `input`.
-    #[inline]
-    fn new(first: Request<'a>, len: usize, input: &'a [u8], most: usize, context: &Context<'_>) -> Batch<'a> {
-        let store = &context.shared.store;
-        let mut batch = Batch { requests: [const { None }; BATCH], hashes: [(Hash(0), false); BATCH], len: 0 };
-        let (mut next, mut at) = (Some((first, len)), 0);
-        while let Some((request, len)) = next {
-            let hash = store.hash(request.key());
-            store.prefetch(hash);
-            batch.hashes[batch.len] = (hash, matches!(request, Request::Set(..)));
-            batch.requests[batch.len] = Some((request, len));
-            batch.len += 1;
-            at += len;
-            next = if batch.len < most { parse(&input[at..]) } else { None };
-        }
-        store.prefetch_items(&batch.hashes[..batch.len]);
-        batch
-    }
-
-    /// Runs them until there is so much output; the bytes and the number of those that were run.
-    #[inline]
-    fn run(&self, output: usize, context: &mut Context<'_>, out: &mut Output) -> (usize, u32) {
-        let (mut used, mut count) = (0, 0);
-        for (request, &(hash, _)) in self.requests.iter().zip(&self.hashes[..self.len]) {
-            let Some((request, len)) = request else { break };
+        for (request, &(hash, _)) in requests.iter().zip(&hashes[..len]) {
             request.run(hash, context, out);
-            used += len;
-            count += 1;
-            if out.len() >= output {
+            used += request.len();
+            left -= 1;
+            if out.len() >= limits.output {
                 break;
             }
         }
-        (used, count)
+    }
+    (used, limits.requests - left)
+}
+
+/// Parses and hashes the plain requests at the start of `input`, as many as fit, and starts to fetch what they need.
+/// Returns how many there are.
+#[inline]
+fn prepare<'a>(
+    input: &'a [u8],
+    requests: &mut [Request<'a>],
+    hashes: &mut [(Hash, bool); BATCH],
+    context: &Context<'_>,
+) -> usize {
+    let store = &context.shared.store;
+    let (mut at, mut len) = (0, 0);
+    for (slot, hashed) in requests.iter_mut().zip(hashes.iter_mut()) {
+        let Some(request) = Request::parse(&input[at..]) else { break };
+        let hash = store.hash(request.line.key);
+        store.prefetch(hash);
+        *hashed = (hash, request.line.set.is_some());
+        at += request.len();
+        *slot = request;
+        len += 1;
+    }
+    store.prefetch_items(&hashes[..len]);
+    len
+}
+
+/// A plain request, all of which has come.
+#[derive(Clone, Copy, Debug, Default)]
+struct Request<'a> {
+    line: text::Plain<'a>,
+    /// Of a set, with the line end.
+    value: &'a [u8],
+}
+
+impl<'a> Request<'a> {
+    #[inline]
+    fn parse(input: &'a [u8]) -> Option<Request<'a>> {
+        let line = text::plain(input)?;
+        let Some(set) = &line.set else { return Some(Request { line, value: b"" }) };
+        let value = input[line.len..].get(..set.len as usize + 2)?;
+        value.ends_with(b"\r\n").then_some(Request { line, value })
+    }
+
+    /// Its bytes.
+    #[inline]
+    fn len(&self) -> usize {
+        self.line.len + self.value.len()
+    }
+
+    #[inline]
+    fn run(&self, hash: Hash, context: &Context<'_>, out: &mut Output) {
+        let key = self.line.key;
+        match &self.line.set {
+            None => read::plain_get(key, hash, context, out),
+            Some(set) => write::plain_set(set, key, hash, &self.value[..set.len as usize], context, out),
+        }
     }
 }

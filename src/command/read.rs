@@ -60,8 +60,9 @@ pub(super) fn plain_get(key: &[u8], hash: Hash, context: &Context<'_>, out: &mut
     }
 }
 
-/// Answers one key of a get, with `end` behind the value; the bytes of key and value, 0 for a miss.
-#[inline]
+/// Answers one key of a get, with `end` behind the value; the bytes of key and value, 0 for a miss. Each caller has its
+/// own copy, without what it does not ask for.
+#[inline(always)]
 fn answer(
     key: &[u8],
     hash: Hash,
@@ -90,14 +91,18 @@ fn answer(
 /// `VALUE <key> <client flags> <length> [<cas>]`.
 #[inline]
 fn push_value_line(key: &[u8], item: &Item<'_>, with_cas: bool, out: &mut Output) {
+    out.push(b"VALUE ");
+    out.push(key);
+    let (len, client_flags) = (item.value_len() as u64, item.client_flags().into());
+    if !with_cas && out.push_line_end(client_flags, len) {
+        return;
+    }
     let mut tail = Decimals::new(b"\r\n");
     if with_cas {
         tail.put(item.cas());
     }
-    tail.put(item.value_len() as u64);
-    tail.put(item.client_flags().into());
-    out.push(b"VALUE ");
-    out.push(key);
+    tail.put(len);
+    tail.put(client_flags);
     out.push(tail.bytes());
 }
 

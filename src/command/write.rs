@@ -13,7 +13,7 @@ use super::read::{push_flag_number, push_key_and_opaque, push_key_flag, push_opa
 use super::{Context, Output, count_prefix, lookup, respond, respond_unless_quiet, response};
 use crate::protocol::binary::{Op, Packet, Status};
 use crate::protocol::meta::{Command, KeyBuffer};
-use crate::protocol::text::{BAD_CHUNK, Mode, Store};
+use crate::protocol::text::{BAD_CHUNK, Mode, PlainSet};
 use crate::protocol::{Bad, StoreHeader};
 use crate::stats::PrefixEvent;
 use crate::store::{AllocError, ClassCounter, Hash, ItemId, ItemSpec, Locked, Part, Upload};
@@ -93,13 +93,13 @@ pub(super) fn run(header: &StoreHeader<'_>, value: Value<'_>, tail: &[u8], conte
 
 /// `set` of a value that has come, with its tail.
 #[inline]
-pub(super) fn plain_set(set: &Store<'_>, hash: Hash, value: &[u8], context: &Context<'_>, out: &mut Output) {
+pub(super) fn plain_set(set: &PlainSet, key: &[u8], hash: Hash, value: &[u8], context: &Context<'_>, out: &mut Output) {
     let expires_at = context.shared.clock.expires_at(set.exptime.into());
-    let order = Order { client_flags: set.client_flags, expires_at, hash, ..plain_order(Mode::Set, set.key) };
-    count_prefix(set.key, PrefixEvent::Set, context);
+    let order = Order { client_flags: set.client_flags, expires_at, hash, ..plain_order(Mode::Set, key) };
+    count_prefix(key, PrefixEvent::Set, context);
     match apply(&order, Value::Bytes(value), context).outcome {
         outcome @ (Outcome::TooLarge | Outcome::NoMemory) => {
-            answer_refusal(&StoreHeader::Text(set.clone()), &order, outcome, context, out);
+            answer_refusal(&StoreHeader::Text(set.store(key)), &order, outcome, context, out);
         }
         _ if set.quiet => {}
         outcome => out.push(text_reply(outcome)),

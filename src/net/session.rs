@@ -299,7 +299,7 @@ impl Session {
         let mut used = 0;
         let (high, mut ahead) = if lent.ledger.is_stepping() { (0, input.len()) } else { (OUTPUT_HIGH, 0) };
         loop {
-            if high > 0 && self.takes_plain() {
+            if high > 0 && quota.requests > 0 && self.takes_plain() {
                 used += self.run_plain(&input[used..], high, lent, quota);
                 if used == input.len() || lent.out.len() >= high {
                     return used;

@@ -70,9 +70,8 @@ pub struct Command<'a> {
 /// The flags of a line, each letter at most once, arguments checked.
 #[derive(Debug)]
 pub struct Flags<'a> {
-    /// Tokens in order, letter first.
-    tokens: [&'a [u8]; FLAGS_MAX],
-    len: usize,
+    /// The end of the line. It is cut again for who goes through it: kept cut, they would be 290 bytes to move about.
+    text: &'a [u8],
     /// Bit i: letter `A` + i is there.
     seen: u64,
     /// ms: what M says. ma: `Append` stands for nothing.
@@ -128,7 +127,7 @@ impl<'a> Flags<'a> {
 
     /// All flags in the order of the request, letter first.
     pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> + '_ {
-        self.tokens[..self.len].iter().copied()
+        token::words(self.text)
     }
 
     /// `T`, when it is there.
@@ -225,20 +224,17 @@ fn refuse<T>(reply: &'static [u8]) -> Result<T, Refusal> {
 }
 
 fn parse_flags<'a>(verb: Verb, key: &[u8], words: token::Words<'a>) -> Result<Flags<'a>, Refusal> {
-    let mut flags = Flags::empty();
+    let mut flags = Flags { text: words.rest(), ..Flags::empty() };
     let most = if verb == Verb::Set { FLAGS_MAX - 1 } else { FLAGS_MAX };
-    let mut too_many = false;
+    let mut count = 0;
     for word in words {
         // A token that cannot be a flag at all means that this is no meta line: nothing is swallowed.
         if !matches!(word[0], b'A'..=b'z' | b'0'..=b'9') {
             return Err(Refusal { reply: BAD_FORMAT, swallow: false });
         }
-        match flags.len < most {
-            true => flags.push(word),
-            false => too_many = true,
-        }
+        count += 1;
     }
-    if too_many {
+    if count > most {
         return refuse(TOO_MANY_FLAGS);
     }
     match flags.check(verb, key) {
@@ -251,19 +247,7 @@ fn parse_flags<'a>(verb: Verb, key: &[u8], words: token::Words<'a>) -> Result<Fl
 
 impl<'a> Flags<'a> {
     fn empty() -> Flags<'a> {
-        Flags {
-            tokens: [b""; FLAGS_MAX],
-            len: 0,
-            seen: 0,
-            mode: Mode::Set,
-            decr: false,
-            numbers: Numbers { delta: 1, ..Numbers::default() },
-        }
-    }
-
-    fn push(&mut self, token: &'a [u8]) {
-        self.tokens[self.len] = token;
-        self.len += 1;
+        Flags { text: b"", seen: 0, mode: Mode::Set, decr: false, numbers: Numbers { delta: 1, ..Numbers::default() } }
     }
 
     /// Checks letters and arguments, and keeps the arguments.
@@ -271,8 +255,8 @@ impl<'a> Flags<'a> {
         if key.len() > KEY_MAX {
             return Err(BAD_FORMAT);
         }
-        for i in 0..self.len {
-            let (letter, argument) = (self.tokens[i][0], &self.tokens[i][1..]);
+        for token in token::words(self.text) {
+            let (letter, argument) = (token[0], &token[1..]);
             if !LETTERS.contains(&letter) {
                 return Err(INVALID_FLAG);
             }

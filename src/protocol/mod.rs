@@ -84,7 +84,6 @@ pub enum Request<'a> {
 
 /// A store request without its value.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "it lives on the stack for one request; a box would be an allocation")]
 pub enum StoreHeader<'a> {
     /// set, add, replace, append, prepend, cas.
     Text(text::Store<'a>),
