@@ -9,8 +9,8 @@
 # DESTDIR  put in front of every path, for packages
 # BINARY   the server to install, target/release/twincached by default; the sidecar lies beside it
 #
-# Creates no user: the units have one of their own while they run. Starts nothing. An options file that is there
-# stays, and is only taken away when nobody has changed it.
+# Creates no user: the units have one of their own while they run. Starts nothing, but stops what it takes away. An
+# options file that is there stays, and is only taken away when nobody has changed it.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -29,7 +29,8 @@ binary_of() {
 put_in() {
     for name in $programs; do
         if [ ! -x "$(binary_of "$name")" ]; then
-            echo "install.sh: there is no $(binary_of "$name"): run cargo build --release first" >&2
+            echo "install.sh: there is no $(binary_of "$name"): run cargo build --release first, or say" >&2
+            echo "BINARY=/path/to/twincached where it is, with twincache-sidecar beside it" >&2
             exit 1
         fi
     done
@@ -53,7 +54,16 @@ put_options() {
     fi
 }
 
+# The sidecar goes on until the server has gone, to bring its last changes away.
+stop() {
+    if [ -z "$DESTDIR" ] && [ -e "$units/twincached.service" ] && command -v systemctl >/dev/null; then
+        systemctl disable --now twincached.service twincache-sidecar.service 2>/dev/null ||
+            echo "systemctl could not stop the services: if they run, they go on"
+    fi
+}
+
 take_out() {
+    stop
     for name in $programs; do
         rm -f "$DESTDIR$PREFIX/bin/$name" "$pages/$name.1" "$units/$name.service"
         options=$DESTDIR/etc/default/$name
@@ -63,6 +73,7 @@ take_out() {
             echo "kept $options: it was changed"
         fi
     done
+    if [ -z "$DESTDIR" ] && command -v systemctl >/dev/null; then systemctl daemon-reload || true; fi
 }
 
 case ${1:-install} in

@@ -112,6 +112,7 @@ fn bad_usage_changes_nothing() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("BINARY=/path/to/twincached"));
     assert_eq!(target.files(), []);
 }
 
