@@ -372,13 +372,19 @@ impl Draft {
         Ok(self.config)
     }
 
-    fn check_replication(&self) -> Result<(), Exit> {
+    fn check_replication(&mut self) -> Result<(), Exit> {
         let config = &self.config;
         if config.replicas_ack > 0 && config.control_socket.is_none() {
             return Err(Exit::usage("replicas_ack needs control_socket: nobody could acknowledge anything"));
         }
         if config.control_socket.is_some() && config.control_socket == config.unix_socket {
             return Err(Exit::usage("control_socket and -s cannot be the same socket"));
+        }
+        let has_more = config.ack_degrade || config.ack_timeout != Config::default().ack_timeout;
+        if config.replicas_ack == 0 && has_more {
+            let line =
+                "ack_timeout and ack_degrade do nothing until replicas_ack is set, here or on the control socket";
+            self.config.warnings.push(line.into());
         }
         Ok(())
     }
@@ -741,6 +747,9 @@ mod tests {
             ("-o replicas_ack=1", 64, "replicas_ack needs control_socket: nobody could acknowledge anything"),
             ("-s /run/a -o control_socket=/run/a", 64, "control_socket and -s cannot be the same socket"),
         ]);
+        for words in ["-o ack_timeout=50", "-o ack_degrade"] {
+            assert_eq!(good(words).warnings.len(), 1, "{words}");
+        }
         let config = good("-o control_socket=/run/a,replicas_ack=2,ack_timeout=50,ack_degrade,journal_mem=8");
         assert_eq!((config.control_socket.as_deref(), config.store.journal_bytes), (Some("/run/a"), 8 << 20));
         assert_eq!((config.replicas_ack, config.ack_timeout.as_millis(), config.ack_degrade), (2, 50, true));

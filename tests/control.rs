@@ -136,13 +136,19 @@ fn only_the_user_may_open_it_and_a_stale_one_is_replaced() {
     let _server = place.start(&[]);
     assert_eq!(fs::metadata(&place.0).unwrap().permissions().mode() & 0o777, 0o600);
     let taken = Server::try_start(&["-o", &place.option()]).err().expect("the socket is another server's");
-    assert!(taken.contains("failed to listen on the control socket: ") && taken.contains("Address already in use"));
+    assert!(
+        taken.contains("failed to listen on the control socket: ") && taken.contains("another server is behind it")
+    );
     assert!(place.connect().stream.write_all(b"status\r\n").is_ok());
     let file = Place::new();
     fs::write(&file.0, "no socket").unwrap();
     let refused = Server::try_start(&["-o", &file.option()]).err().expect("what is there is no socket");
-    assert!(refused.contains("Address already in use"), "{refused}");
+    assert!(refused.contains("a file is there that is no socket"), "{refused}");
     assert_eq!(fs::read(&file.0).unwrap(), b"no socket");
+    for (path, why) in [("/tmp", "it is a folder: name a file in it"), ("/nonexistent/x", "there is no such folder")] {
+        let refused = Server::try_start(&["-o", &format!("control_socket={path}")]).err().expect(why);
+        assert!(refused.contains(&format!("{path}: {why}")), "{refused}");
+    }
 }
 
 #[test]

@@ -500,5 +500,12 @@ fn bad_usage_is_refused() {
     let http = taken.local_addr().unwrap().to_string();
     let output = run(&["--server", "unix:/x", "--peer", "127.0.0.1:9", "--http", &http]);
     assert_eq!(output.status.code(), Some(71));
+    assert!(String::from_utf8_lossy(&output.stderr).contains(&format!("--http {http}: ")), "{output:?}");
+    // Nothing was begun: the server was not even asked.
+    let fake = Fake::new("taken");
+    let server = format!("unix:{}", fake.path().display());
+    assert_eq!(run(&["--server", &server, "--peer", "127.0.0.1:9", "--http", &http]).status.code(), Some(71));
+    fake.listener.set_nonblocking(true).unwrap();
+    assert!(fake.listener.accept().is_err());
     assert!(run(&["--help"]).stdout.starts_with(b"twincache-sidecar keeps"));
 }

@@ -12,6 +12,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
 
 /// EX_OSERR, memcached's exit code when it cannot listen.
 const EXIT_OSERR: i32 = 71;
@@ -120,11 +121,17 @@ fn listen_unix(path: &str, config: &Config) -> io::Result<ListenSocket> {
 
 /// Opens the control socket. Another server's is not taken from it.
 pub fn listen_control(path: &str, backlog: u32) -> Result<UnixListener, StartError> {
-    let bound = match is_served(path) {
-        true => Err(io::Error::from_raw_os_error(libc::EADDRINUSE)),
-        false => bind_unix(path, CONTROL_MODE, backlog),
-    };
-    bound.map_err(|error| failure(&format!("failed to listen on the control socket: {path}"), &error))
+    let what = format!("failed to listen on the control socket: {path}");
+    let refuse = |why: &str| StartError { message: format!("{what}: {why}"), exit_code: EXIT_OSERR };
+    // The system calls each of these an address in use, or just knows no such file.
+    let folder = Path::new(path).parent().filter(|folder| !folder.as_os_str().is_empty());
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => Err(refuse("it is a folder: name a file in it")),
+        Ok(found) if !found.file_type().is_socket() => Err(refuse("a file is there that is no socket")),
+        Err(_) if folder.is_some_and(|folder| !folder.exists()) => Err(refuse("there is no such folder")),
+        _ if is_served(path) => Err(refuse("another server is behind it")),
+        _ => bind_unix(path, CONTROL_MODE, backlog).map_err(|error| failure(&what, &error)),
+    }
 }
 
 /// Whether somebody accepts connections there, or would if fewer were waiting.

@@ -53,14 +53,15 @@ pub fn run(options: Options) -> Result<(), Exit> {
     sys::block_signals().map_err(|error| Exit::refuse(EX_OSERR, &format!("signals: {error}")))?;
     let stop = Arc::new(AtomicBool::new(false));
     let peers: Vec<Arc<Shown>> = options.peers.iter().map(|name| Arc::new(Shown::new(name))).collect();
-    let refuse = |error| Exit::refuse(EX_OSERR, &format!("cannot start a thread: {error}"));
-    let threads = peers.iter().map(|peer| Thread::start(peer, &options, &stop)).collect::<Result<Vec<_>, _>>();
-    let threads = threads.map_err(refuse)?;
+    // Before anything is sent: who is told that the port is taken has changed nothing.
     if let Some(address) = options.http {
-        let bound = http::serve(address, pages(peers, &options));
+        let bound = http::serve(address, pages(peers.clone(), &options));
         let bound = bound.map_err(|error| Exit::refuse(EX_OSERR, &format!("--http {address}: {error}")))?;
         log::info!("serves http://{bound}/health and /metrics");
     }
+    let refuse = |error| Exit::refuse(EX_OSERR, &format!("cannot start a thread: {error}"));
+    let threads = peers.iter().map(|peer| Thread::start(peer, &options, &stop)).collect::<Result<Vec<_>, _>>();
+    let threads = threads.map_err(refuse)?;
     wait_for_stop();
     log::info!("stops");
     stop.store(true, Ordering::Relaxed);

@@ -161,17 +161,31 @@ fn peers(texts: Vec<String>) -> Result<Vec<String>, Exit> {
         return Err(Exit::usage(&format!("more than {PEERS_MAX} peers")));
     }
     for (number, text) in texts.iter().enumerate() {
-        let (host, port) = text.rsplit_once(':').unwrap_or_default();
-        let port: u16 = port.parse().unwrap_or(0);
-        let is_v6_without_brackets = host.contains(':') && !host.starts_with('[');
-        if host.is_empty() || port == 0 || is_v6_without_brackets || !wire::is_word(text) {
-            return Err(Exit::usage(&format!("--peer {text}: a host and a port are needed, as in 10.0.0.2:11211")));
+        if let Some(mistake) = mistake_in(text) {
+            return Err(Exit::usage(&format!("--peer {text}: {mistake}, as in 10.0.0.2:11211 or [::1]:11211")));
         }
         if texts[..number].contains(text) {
             return Err(Exit::usage(&format!("--peer {text} is given twice")));
         }
     }
     Ok(texts)
+}
+
+/// What is wrong with a host and a port.
+fn mistake_in(text: &str) -> Option<&'static str> {
+    let Some((host, port)) = text.rsplit_once(':') else { return Some("a port is needed") };
+    let is_v6 = host.starts_with('[') && host.ends_with(']');
+    if host.is_empty() {
+        Some("a host is needed")
+    } else if host.contains(':') && !is_v6 {
+        Some("an IPv6 address stands in brackets, and a port behind it")
+    } else if !matches!(port.parse::<u16>(), Ok(1..)) {
+        Some("a port is a number from 1 to 65535")
+    } else if !wire::is_word(text) {
+        Some("at most 128 characters are possible, without blanks")
+    } else {
+        None
+    }
 }
 
 fn megabits(text: &str) -> Result<u64, Exit> {
@@ -186,6 +200,9 @@ fn max_lag(text: &str) -> Result<Duration, Exit> {
 
 fn address(text: &str) -> Result<SocketAddr, Exit> {
     let bad = |why: &str| Exit::usage(&format!("--http {text}: {why}"));
+    if let Some(mistake) = mistake_in(text).filter(|_| !text.ends_with(":0")) {
+        return Err(bad(&format!("{mistake}, as in 127.0.0.1:9151")));
+    }
     let mut found = text.to_socket_addrs().map_err(|error| bad(&error.to_string()))?;
     found.next().ok_or_else(|| bad("no such address"))
 }
@@ -221,13 +238,20 @@ mod tests {
             ("--server unix:/x", "--peer"),
             ("--server /x --peer a:1", "unix:"),
             ("--server unix: --peer a:1", "unix:"),
-            ("--server unix:/x --peer a", "--peer a:"),
-            ("--server unix:/x --peer a:0", "--peer a:0"),
-            ("--server unix:/x --peer ::1:5", "--peer ::1:5"),
+            ("--server unix:/x --peer a", "--peer a: a port is needed, as in 10.0.0.2:11211"),
+            ("--server unix:/x --peer a:0", "--peer a:0: a port is a number from 1 to 65535"),
+            ("--server unix:/x --peer a:65536", "a port is a number"),
+            ("--server unix:/x --peer a:", "a port is a number"),
+            ("--server unix:/x --peer :1", "--peer :1: a host is needed"),
+            ("--server unix:/x --peer ::1:5", "--peer ::1:5: an IPv6 address stands in brackets"),
+            ("--server unix:/x --peer [::1]", "stands in brackets, and a port behind it"),
+            ("--server unix:/x --peer a\u{e4}:1", "without blanks"),
             (&format!("{good} --peer a:1"), "twice"),
             (&format!("{good} --limit-mbps 0"), "--limit-mbps"),
             (&format!("{good} --max-lag-ms 0"), "--max-lag-ms"),
-            (&format!("{good} --http x"), "--http"),
+            (&format!("{good} --http x"), "--http x: a port is needed, as in 127.0.0.1:9151"),
+            (&format!("{good} --http 9151"), "a port is needed"),
+            (&format!("{good} --http :9151"), "a host is needed"),
             (&format!("{good} --nonsense"), "nonsense"),
             (&format!("{good} word"), "word"),
             (&(2..10).fold(good.to_owned(), |line, n| line + &format!(" --peer a:{n}")), "more than 8"),
