@@ -203,10 +203,13 @@ fn durations_are_measured() {
     let stats: BTreeMap<String, String> = conn.stats("twincache").into_iter().collect();
     let number = |name: &str| stats[name].parse::<u64>().unwrap();
     assert!(number("loop_turns_served") > 0);
-    assert!(number("loop_turn_p50_us") <= number("longest_loop_turn_us"));
+    assert!(number("loop_turn_p50_us") <= number("loop_turn_p99_us"));
+    assert!(number("inside_p50_us") <= number("inside_p99_us") && number("inside_p99_us") <= number("inside_p999_us"));
+    assert!(number("longest_loop_turn_cpu_us") <= number("longest_loop_turn_us"));
     let holders = ["maintainer", "crawler", "mover", "ahead", "walk"];
     let longest = holders.map(|holder| number(&format!("longest_lock_hold_{holder}_us"))).into_iter().max();
     assert_eq!(longest, Some(number("longest_lock_hold_us")));
+    assert!(number("longest_lock_hold_cpu_us") <= number("longest_lock_hold_us"));
 }
 
 #[test]

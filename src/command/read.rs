@@ -12,9 +12,9 @@ use crate::store::{ClassCounter, Hash, Item, ItemId, ItemSpec, Locked};
 /// A line with many keys pauses for its output to be written when it has produced this many bytes.
 const PART: usize = 256 * 1024;
 
-/// What a key counts for beside what it produces, so that a line of misses pauses as well: a part is at most 4096 keys,
-/// which take less than a millisecond.
-const KEY_COST: usize = 64;
+/// What a key counts for beside what it produces, so that a line of misses pauses as well: a part is at most 1024 keys,
+/// which take a quarter of a millisecond.
+const KEY_COST: usize = 256;
 
 /// get, gets, gat, gats.
 pub(super) fn get(get: &text::Get<'_>, context: &mut Context<'_>, out: &mut Output) -> Next {

@@ -2,25 +2,49 @@
 //!
 //! ```text
 //! Longest    one number; who finds a longer duration replaces it
-//! Turns      worker i is the only writer of Durations i: four buckets for each power of two nanoseconds
+//! Meter      one worker's: begin ── look … look ── end, once a turn ──> Noted
+//! Turns      worker i is the only writer of Noted i: 16 buckets for each power of two nanoseconds
 //!            a quantile = over the sums of all workers' buckets - those of the last `stats reset`
 //! ```
 //!
 //! An event loop's turn is from the return of poll to the next poll. It counts once for each connection that it
-//! served: a request waits for the rest of the turn that is on when it arrives, and is answered in the next one.
+//! served. How long a request was inside is not known, but a bound is:
 //!
-//! Not here: who measures (`net/worker`, `store/hold`).
+//! ```text
+//!  poll k-1 returns         poll k returns        its turn is over
+//!     |-- r arrives -- turn k-1 --|-- others first -- r --|
+//!     `------------------ inside(r) at most --------------'
+//! ```
+//!
+//! Poll k-1 would have brought r, had it been there. It may not have if it was full: then the bound is from the last
+//! one before that was not. If poll k waited, r woke it, and its bound begins there; the way from there to this thread
+//! is the scheduler's. What a client sends ahead beyond the quota of its turn counts from the end of that turn.
+//!
+//! A turn may be long because the thread did not run: the machine had other work, or the lock of a shard was held
+//! (`store/hold`). So the longest is told by the clock and by the thread's CPU time. Reading the latter is a system
+//! call of 0.2 us and more, so it is done at the beginning of turns at most every [`CPU_EVERY`], and at the end of
+//! those that may be the longest: what other turns worked since the reading is counted as this one's.
+//!
+//! Not here: what ends a turn (`net/worker`), who else measures (`store/hold`).
 
 use super::Counter;
+use crate::sys;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// log2 of the buckets of one power of two: a quantile is at most a quarter above the truth.
-const FINE: u32 = 2;
+/// log2 of the buckets of one power of two: a quantile is at most a 16th above the truth.
+const FINE: u32 = 4;
 
 /// Up to 2^40 ns, 18 minutes; what is longer counts as that.
 const BUCKETS: usize = 40 << FINE;
+
+/// A poll that may wait and takes longer than this has waited. One that finds something takes a few microseconds.
+const WAITED: Duration = Duration::from_micros(50);
+
+/// Between two readings of a thread's CPU time at least: 0.2 % of it goes there, and a turn's is told as so much more
+/// than the truth at worst.
+const CPU_EVERY: Duration = Duration::from_micros(100);
 
 /// The longest duration of a kind, since start or the last reset.
 #[derive(Debug, Default)]
@@ -49,24 +73,122 @@ impl Longest {
 
 /// How often which duration was met. Only the owning thread notes.
 #[derive(Debug)]
-#[repr(align(128))]
-pub struct Durations {
-    counts: [Counter; BUCKETS],
-    longest: Longest,
-}
+struct Durations([Counter; BUCKETS]);
 
 impl Durations {
     /// Notes a duration that `times` were met with.
     #[inline]
-    pub fn note(&self, duration: Duration, times: u64) {
-        self.longest.note(duration);
-        self.counts[bucket(duration.as_nanos() as u64)].add(times);
+    fn note(&self, duration: Duration, times: u64) {
+        self.0[bucket(duration.as_nanos() as u64)].add(times);
     }
 }
 
 impl Default for Durations {
     fn default() -> Durations {
-        Durations { counts: std::array::from_fn(|_| Counter::default()), longest: Longest::default() }
+        Durations(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
+/// What one worker notes.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Noted {
+    turns: Durations,
+    inside: Durations,
+    longest: Longest,
+    longest_cpu: Longest,
+}
+
+/// One worker's view of its turns.
+#[derive(Debug)]
+pub struct Meter {
+    noted: Arc<Noted>,
+    began: Instant,
+    /// The last look at the clock.
+    looked: Instant,
+    /// What poll brought was not there before this.
+    since: Instant,
+    /// The last poll brought all that there was.
+    was_all: bool,
+    /// Connections served in this turn, and those of them since the last look.
+    served: u64,
+    unlooked: u64,
+    /// The thread's CPU time, and when it was read.
+    cpu: Option<(Instant, Duration)>,
+}
+
+impl Meter {
+    fn new(noted: Arc<Noted>) -> Meter {
+        let now = Instant::now();
+        Meter { noted, began: now, looked: now, since: now, was_all: true, served: 0, unlooked: 0, cpu: None }
+    }
+
+    /// A turn begins. `may_wait`: the poll had time to wait. `is_full`: it may not have brought all that there was.
+    pub fn begin(&mut self, may_wait: bool, is_full: bool) -> Instant {
+        let now = Instant::now();
+        if may_wait && now - self.looked > WAITED {
+            self.since = now;
+        } else if self.was_all {
+            self.since = self.began;
+        }
+        (self.was_all, self.began, self.looked) = (!is_full, now, now);
+        (self.served, self.unlooked) = (0, 0);
+        if self.cpu.is_none_or(|(read, _)| now - read >= CPU_EVERY) {
+            self.cpu = Some((now, sys::thread_cpu_time()));
+        }
+        now
+    }
+
+    /// So many connections that poll brought have had their turns, or are about to.
+    #[inline]
+    pub fn count(&mut self, connections: u64) {
+        self.served += connections;
+        self.unlooked += connections;
+    }
+
+    /// Looks at the clock, for those who were counted since the last look. About 25 ns.
+    pub fn look(&mut self) {
+        self.looked = Instant::now();
+        self.noted.inside.note(self.looked - self.since, std::mem::take(&mut self.unlooked));
+    }
+
+    /// Looks at the clock for [`Meter::elapsed`] only.
+    pub fn tick(&mut self) {
+        self.looked = Instant::now();
+    }
+
+    /// One of those who were counted has no turn after all.
+    pub fn discount(&mut self) {
+        self.served -= 1;
+        self.unlooked -= 1;
+    }
+
+    /// Since when those may have waited that poll brought.
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// Those who are counted next may have waited since then. Returns since when the others have.
+    pub fn set_since(&mut self, since: Instant) -> Instant {
+        std::mem::replace(&mut self.since, since)
+    }
+
+    /// How long the turn was at the last look.
+    pub fn elapsed(&self) -> Duration {
+        self.looked - self.began
+    }
+
+    /// The turn ends.
+    pub fn end(&mut self) {
+        self.look();
+        let turn = self.elapsed();
+        self.noted.turns.note(turn, self.served);
+        self.noted.longest.note(turn);
+        if turn > self.noted.longest_cpu.get()
+            && let Some((_, before)) = self.cpu
+        {
+            self.noted.longest_cpu.note(sys::thread_cpu_time().saturating_sub(before).min(turn));
+        }
     }
 }
 
@@ -88,8 +210,29 @@ fn end(bucket: usize) -> u64 {
 /// The turns of all workers' event loops.
 #[derive(Debug, Default)]
 pub struct Turns {
-    workers: Mutex<Vec<Arc<Durations>>>,
-    baseline: Mutex<Vec<u64>>,
+    workers: Mutex<Vec<Arc<Noted>>>,
+    baseline: Mutex<Sum>,
+}
+
+/// Buckets of all workers.
+#[derive(Debug)]
+struct Sum {
+    turns: Vec<u64>,
+    inside: Vec<u64>,
+}
+
+impl Default for Sum {
+    fn default() -> Sum {
+        Sum { turns: vec![0; BUCKETS], inside: vec![0; BUCKETS] }
+    }
+}
+
+/// Half of all durations, 99 in 100 and 999 in 1000 were no longer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quantiles {
+    pub p50: Duration,
+    pub p99: Duration,
+    pub p999: Duration,
 }
 
 /// What [`Turns`] come to, since start or the last reset.
@@ -97,51 +240,66 @@ pub struct Turns {
 pub struct TurnStats {
     /// Times that a connection was served.
     pub served: u64,
-    /// Half of those times the turn took no longer.
-    pub p50: Duration,
-    /// The same of 99 in 100.
-    pub p99: Duration,
-    /// The same of 999 in 1000.
-    pub p999: Duration,
-    /// The longest turn of all.
+    /// The turns in which that was.
+    pub turns: Quantiles,
+    /// How long its requests were inside at most. See the module's head.
+    pub inside: Quantiles,
+    /// The longest turn of all, by the clock.
     pub longest: Duration,
+    /// By the thread's CPU time, and [`CPU_EVERY`] above the truth at worst.
+    pub longest_cpu: Duration,
 }
 
 impl Turns {
-    /// Where one more worker notes its turns.
-    pub fn worker(&self) -> Arc<Durations> {
-        let durations = Arc::new(Durations::default());
-        self.workers.lock().unwrap().push(durations.clone());
-        durations
+    /// What one more worker measures its turns with.
+    pub fn meter(&self) -> Meter {
+        let noted = Arc::new(Noted::default());
+        self.workers.lock().unwrap().push(noted.clone());
+        Meter::new(noted)
     }
 
     /// See [`TurnStats`].
     pub fn stats(&self) -> TurnStats {
         // Locked before they are summed: a later baseline would be above the sum.
         let baseline = self.baseline.lock().unwrap();
-        let mut counts = self.sum();
-        std::iter::zip(&mut counts, baseline.iter()).for_each(|(count, base)| *count -= base);
+        let mut sum = self.sum();
+        std::iter::zip(&mut sum.turns, &baseline.turns).for_each(|(count, base)| *count -= base);
+        std::iter::zip(&mut sum.inside, &baseline.inside).for_each(|(count, base)| *count -= base);
         drop(baseline);
-        let served = counts.iter().sum();
-        let longest = self.workers.lock().unwrap().iter().map(|worker| worker.longest.get()).max();
-        let longest = longest.unwrap_or_default();
-        let quantile = |of: f64| quantile(&counts, (served as f64 * of).ceil() as u64).min(longest);
-        TurnStats { served, p50: quantile(0.5), p99: quantile(0.99), p999: quantile(0.999), longest }
+        let workers = self.workers.lock().unwrap();
+        let longest = |of: fn(&Noted) -> &Longest| workers.iter().map(|worker| of(worker).get()).max();
+        TurnStats {
+            served: sum.turns.iter().sum(),
+            turns: quantiles(&sum.turns),
+            inside: quantiles(&sum.inside),
+            longest: longest(|worker| &worker.longest).unwrap_or_default(),
+            longest_cpu: longest(|worker| &worker.longest_cpu).unwrap_or_default(),
+        }
     }
 
     /// `stats reset`, as far as it concerns this.
     pub fn reset(&self) {
         *self.baseline.lock().unwrap() = self.sum();
-        self.workers.lock().unwrap().iter().for_each(|worker| worker.longest.reset());
+        for worker in self.workers.lock().unwrap().iter() {
+            worker.longest.reset();
+            worker.longest_cpu.reset();
+        }
     }
 
-    fn sum(&self) -> Vec<u64> {
-        let mut sum = vec![0; BUCKETS];
+    fn sum(&self) -> Sum {
+        let mut sum = Sum::default();
         for worker in self.workers.lock().unwrap().iter() {
-            std::iter::zip(&mut sum, &worker.counts).for_each(|(sum, count)| *sum += count.get());
+            std::iter::zip(&mut sum.turns, &worker.turns.0).for_each(|(sum, count)| *sum += count.get());
+            std::iter::zip(&mut sum.inside, &worker.inside.0).for_each(|(sum, count)| *sum += count.get());
         }
         sum
     }
+}
+
+fn quantiles(counts: &[u64]) -> Quantiles {
+    let all: u64 = counts.iter().sum();
+    let of = |share: f64| quantile(counts, (all as f64 * share).ceil() as u64);
+    Quantiles { p50: of(0.5), p99: of(0.99), p999: of(0.999) }
 }
 
 /// The end of the bucket that the `rank`th duration lies in.
@@ -158,13 +316,15 @@ fn quantile(counts: &[u64], rank: u64) -> Duration {
 mod tests {
     use super::*;
 
+    const US: Duration = Duration::from_micros(1);
+
     #[test]
     fn buckets_follow_each_other() {
         assert_eq!((bucket(0), end(bucket(0))), (0, 1));
         for ns in (1..5000).chain([1_000_000, 123_456_789]) {
             let (before, at) = (bucket(ns - 1), bucket(ns));
             assert!(at == before || at == before + 1, "{ns}");
-            assert!(ns < end(at) && end(at) <= ns + ns / 4 + 1, "{ns} in a bucket up to {}", end(at));
+            assert!(ns < end(at) && end(at) <= ns + ns / 16 + 1, "{ns} in a bucket up to {}", end(at));
         }
         assert_eq!(bucket(u64::MAX), BUCKETS - 1);
     }
@@ -172,28 +332,71 @@ mod tests {
     #[test]
     fn quantiles_of_all_workers() {
         let turns = Turns::default();
-        let (a, b) = (turns.worker(), turns.worker());
-        a.note(Duration::from_micros(10), 989);
-        b.note(Duration::from_micros(100), 10);
-        b.note(Duration::from_micros(3000), 1);
+        let (a, b) = (turns.meter().noted, turns.meter().noted);
+        a.turns.note(10 * US, 989);
+        b.turns.note(100 * US, 10);
+        b.turns.note(3000 * US, 1);
+        b.inside.note(70 * US, 1);
         let stats = turns.stats();
-        let within = |found: Duration, us: u64| (us * 1000..us * 1250).contains(&(found.as_nanos() as u64));
-        assert_eq!((stats.served, stats.longest), (1000, Duration::from_micros(3000)));
-        assert!(within(stats.p50, 10) && within(stats.p99, 100) && within(stats.p999, 100), "{stats:?}");
+        let within = |found: Duration, us: u32| us * US <= found && found < us * US * 17 / 16;
+        assert_eq!(stats.served, 1000);
+        assert!(within(stats.turns.p50, 10) && within(stats.turns.p99, 100) && within(stats.turns.p999, 100));
+        assert!(within(stats.inside.p50, 70), "{stats:?}");
         turns.reset();
         assert_eq!(turns.stats(), TurnStats::default());
-        a.note(Duration::from_micros(20), 1);
-        assert_eq!(turns.stats().p999, Duration::from_micros(20), "no more than the longest");
+        a.turns.note(20 * US, 1);
+        assert!(within(turns.stats().turns.p999, 20));
+    }
+
+    #[test]
+    fn a_request_is_inside_since_the_poll_before() {
+        let turns = Turns::default();
+        let mut meter = turns.meter();
+        let first = meter.begin(false, false);
+        assert!(meter.since() <= first);
+        meter.end();
+        let second = meter.begin(false, true);
+        assert_eq!(meter.since(), first);
+        meter.end();
+        let third = meter.begin(false, false);
+        assert_eq!(meter.since(), first, "the second poll was full");
+        meter.end();
+        meter.begin(false, false);
+        assert_eq!(meter.since(), third);
+        meter.end();
+        std::thread::sleep(2 * WAITED);
+        meter.begin(false, false);
+        assert!(meter.since() > second, "it could not wait: that was something else");
+        meter.end();
+        std::thread::sleep(2 * WAITED);
+        let last = meter.begin(true, false);
+        assert_eq!(meter.since(), last);
+    }
+
+    #[test]
+    fn a_turn_is_told_by_the_clock_and_by_its_work() {
+        let turns = Turns::default();
+        let mut meter = turns.meter();
+        meter.begin(true, false);
+        meter.count(2);
+        std::thread::sleep(1000 * US);
+        meter.look();
+        meter.count(1);
+        meter.end();
+        let stats = turns.stats();
+        assert_eq!(stats.served, 3);
+        assert!(stats.longest >= 1000 * US && stats.longest_cpu <= stats.longest, "{stats:?}");
+        assert!(stats.inside.p50 >= 1000 * US, "{stats:?}");
     }
 
     #[test]
     fn a_reset_meanwhile_takes_nothing_below_zero() {
         let turns = Turns::default();
-        let worker = turns.worker();
+        let worker = turns.meter().noted;
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for _ in 0..3000 {
-                    worker.note(Duration::from_micros(10), 1);
+                    worker.turns.note(10 * US, 1);
                     turns.reset();
                 }
             });
