@@ -191,20 +191,28 @@ impl Shard {
         self.push(id, lru, size);
     }
 
-    /// Notes a client's fetch.
+    /// Notes a client's fetch. An item that is often fetched is only looked at.
     #[inline]
     pub fn bump(&mut self, id: u32) {
+        const NOTED: u16 = state::FETCHED | state::ACTIVE;
+        let header = self.window.header(id);
+        let idle = self.core.clock.now().saturating_sub(header.last_access);
+        if header.chunk.state & NOTED != NOTED || idle > REFRESH_SECONDS {
+            self.note_fetch(id);
+        }
+    }
+
+    #[inline(never)]
+    fn note_fetch(&mut self, id: u32) {
         if !self.tuning.segmented {
             return self.bump_flat(id);
         }
-        let header = self.window.header_mut(id);
-        if !header.chunk.is(state::FETCHED) {
-            header.chunk.state |= state::FETCHED;
-        } else if !header.chunk.is(state::ACTIVE)
-            || self.core.clock.now().saturating_sub(header.last_access) > REFRESH_SECONDS
-        {
-            header.chunk.state |= state::ACTIVE;
+        let chunk = self.window.chunk_mut(id);
+        if chunk.is(state::FETCHED) {
+            chunk.state |= state::ACTIVE;
             self.set_accessed(id);
+        } else {
+            chunk.state |= state::FETCHED;
         }
     }
 

@@ -401,7 +401,11 @@ impl Store {
         while left != 0 {
             let index = self.shard_of(keys[left.trailing_zeros() as usize].0);
             let shard = self.slots[index].shard.try_lock();
-            for (i, &(hash, stores)) in keys.iter().enumerate() {
+            let mut looked_at = left;
+            while looked_at != 0 {
+                let i = looked_at.trailing_zeros() as usize;
+                looked_at &= looked_at - 1;
+                let (hash, stores) = keys[i];
                 if self.shard_of(hash) != index {
                     continue;
                 }

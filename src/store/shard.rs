@@ -29,6 +29,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// that far, or it would run over.
 const CAS_FOLLOWED_MAX: u64 = u64::MAX / 2;
 
+/// Keys up to this are compared without a call.
+const SHORT_KEY: usize = 40;
+
 /// What all shards share.
 #[derive(Debug)]
 pub struct Core {
@@ -139,7 +142,7 @@ impl Shard {
         let window = &self.window;
         self.table.find(hash, |id| {
             let chunk = window.chunk(id);
-            usize::from(chunk.key_len) == key.len() && window.bytes(offset(id) + chunk.key_at(), key.len()) == key
+            usize::from(chunk.key_len) == key.len() && same(window.bytes(offset(id) + chunk.key_at(), key.len()), key)
         })
     }
 
@@ -253,8 +256,6 @@ impl Shard {
         let id = self.locate(spec.key, hash)?;
         let (class, size) = self.may_rewrite(id, spec, value.len())?;
         let old_size = self.item(id).size();
-        self.discount(old_size);
-
         let cas = self.cas_to_give(cas);
         let header = self.window.header_mut(id);
         header.chunk.state = spec.bits() | state::LINKED | state::RENEWED | header.chunk.state & state::LRU;
@@ -266,7 +267,8 @@ impl Shard {
             self.window.bytes_mut(at - 4, 4).copy_from_slice(&spec.client_flags.to_le_bytes());
         }
         self.window.bytes_mut(at, value.len()).copy_from_slice(value);
-        let now = self.enroll(id, size);
+        let now = self.stamp(id);
+        self.recount(old_size, size);
         self.renew(class, id, (old_size, size), now);
         Some(id)
     }
@@ -518,23 +520,40 @@ impl Shard {
         header.cas = cas;
         header.chunk.state |= state::LINKED;
         let (class, size) = (self.item(id).class(), self.item(id).size());
-        let now = self.enroll(id, size);
+        let now = self.stamp(id);
+        self.enroll(size);
         let lru = self.first_lru(id, now);
         self.push_in(class, id, lru, size);
     }
 
-    /// Enters a linked item in the sums, accessed now. The second that is.
+    /// Stamps an item that is stored now. The second that is.
     #[inline]
-    fn enroll(&mut self, id: u32, size: usize) -> u32 {
+    fn stamp(&mut self, id: u32) -> u32 {
         let now = self.core.clock.now();
         let stamp = self.core.flush.stamp(now);
         self.window.header_mut(id).set_stamp(stamp);
+        now
+    }
+
+    /// Adds to the sums what an item takes in the place of what it took.
+    #[inline]
+    fn recount(&mut self, old_size: usize, size: usize) {
+        if self.sizes.is_some() {
+            self.discount(old_size);
+            return self.enroll(size);
+        }
+        self.bytes = self.bytes - old_size as u64 + size as u64;
+        self.total_items += 1;
+    }
+
+    /// Enters the size of an item in the sums.
+    #[inline]
+    fn enroll(&mut self, size: usize) {
         self.bytes += size as u64;
         self.total_items += 1;
         if let Some(sizes) = &mut self.sizes {
             *sizes.entry(size.div_ceil(32)).or_insert(0) += 1;
         }
-        now
     }
 
     #[inline]
@@ -567,6 +586,18 @@ impl Shard {
             }
         }
     }
+}
+
+/// Whether two keys of the same length are the same. Most are short: eight bytes at a time, the last eight perhaps
+/// twice, takes half of the instructions that calling `memcmp` takes.
+#[inline]
+fn same(a: &[u8], b: &[u8]) -> bool {
+    let (Some(last_a), Some(last_b)) = (a.last_chunk::<8>(), b.last_chunk::<8>()) else { return a == b };
+    if a.len() > SHORT_KEY {
+        return a == b;
+    }
+    let (eights_a, eights_b) = (a.chunks_exact(8), b.chunks_exact(8));
+    last_a == last_b && std::iter::zip(eights_a, eights_b).all(|(a, b)| a == b)
 }
 
 /// The key of an item in a window.
