@@ -14,6 +14,7 @@
 mod alone;
 mod draw;
 mod floor;
+mod hiccup;
 mod load;
 mod memory;
 mod replication;
@@ -23,6 +24,7 @@ mod speed;
 mod time;
 
 use getopts::{Matches, Options};
+use hiccup::Hiccups;
 use report::Table;
 use serde_json::{Map, Value, json};
 use server::Program;
@@ -141,7 +143,9 @@ fn compare(verb: &str, arguments: &[String]) -> Result<(), String> {
         results.add(&memory::run(&scale, &twincached, &memcached)?)?;
     }
     if ["all", "time"].contains(&verb) {
+        results.hiccups("before")?;
         let (table, sizes) = time::run(&scale, &twincached, &memcached)?;
+        results.hiccups("after")?;
         results.add(&table)?;
         results.add(&sizes)?;
     }
@@ -173,6 +177,15 @@ struct Results {
 }
 
 impl Results {
+    /// What the machine itself holds up just now.
+    fn hiccups(&mut self, when: &str) -> Result<(), String> {
+        progress(&format!("hiccups of the machine, {when} the latencies"));
+        let hiccups = Hiccups::look()?;
+        println!("{}\n", hiccups.text(&format!("{when} the latencies")));
+        self.all.insert(format!("hiccups_{when}"), hiccups.json());
+        Ok(())
+    }
+
     fn add(&mut self, table: &Table) -> Result<(), String> {
         if table.rows.is_empty() {
             return Ok(());

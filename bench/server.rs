@@ -2,6 +2,7 @@
 //!
 //! Not here: load (`load`), what is measured (`speed`, `memory`, `time`).
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The CPU that servers run on. The load runs on the other: [`pin_self`].
-const SERVER_CPU: &str = "0";
+pub const SERVER_CPU: &str = "0";
 const LOAD_CPU: &str = "1";
 
 /// How long a server may take to accept connections.
@@ -105,7 +106,7 @@ impl Program {
         }
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
         let child = child.map_err(|error| format!("cannot start {}: {error}", self.path.display()))?;
-        let mut server = Server { child: Process(child), address };
+        let mut server = Server { child: Process(child), address, waited: Cell::new(0) };
         server.wait(&self.name)?;
         Ok(server)
     }
@@ -121,10 +122,19 @@ fn is_root() -> bool {
     field(&status, "Uid:").is_some_and(|uid| uid == 0)
 }
 
-/// Moves this thread, and what it starts later, to the CPU that servers leave alone.
+/// Moves this process, and what it starts later, to the CPU that servers leave alone.
 pub fn pin_self() -> Result<(), String> {
-    let pid = std::process::id().to_string();
-    let status = Command::new("taskset").args(["-cp", LOAD_CPU, &pid]).stdout(Stdio::null()).status();
+    pin(LOAD_CPU, &std::process::id().to_string())
+}
+
+/// Moves the calling thread to a CPU.
+pub fn pin_thread(cpu: &str) -> Result<(), String> {
+    let path = std::fs::read_link("/proc/thread-self").map_err(|error| error.to_string())?;
+    pin(cpu, &path.file_name().unwrap_or_default().to_string_lossy())
+}
+
+fn pin(cpu: &str, thread: &str) -> Result<(), String> {
+    let status = Command::new("taskset").args(["-cp", cpu, thread]).stdout(Stdio::null()).status();
     match status {
         Ok(status) if status.success() => Ok(()),
         _ => Err("taskset does not work here, or there is no second CPU".into()),
@@ -146,6 +156,8 @@ impl Drop for Process {
 pub struct Server {
     child: Process,
     pub address: SocketAddr,
+    /// How long its threads had waited for a CPU when it was told to count from then on.
+    waited: Cell<u64>,
 }
 
 impl Server {
@@ -189,8 +201,14 @@ impl Server {
         lines.iter().filter_map(pair).collect()
     }
 
+    /// How long its threads have waited for a CPU that others had, since it counts.
+    pub fn waited(&self) -> Duration {
+        Duration::from_nanos(schedstat(self.child.0.id(), 1).saturating_sub(self.waited.get()))
+    }
+
     /// Lets it count from now on.
     pub fn reset(&self) {
+        self.waited.set(schedstat(self.child.0.id(), 1));
         // A server that does not answer will be noticed by the load.
         let _ = self.ask("stats reset");
     }
@@ -215,10 +233,15 @@ impl Server {
 
 /// Nanoseconds that a process's threads have run so far, by the scheduler's accounting.
 pub fn cpu_ns(pid: u32) -> u64 {
+    schedstat(pid, 0)
+}
+
+/// The sum of a field of all its threads: 0 is nanoseconds on a CPU, 1 those waiting for one.
+fn schedstat(pid: u32, field: usize) -> u64 {
     let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return 0 };
     let run = |path: PathBuf| {
         let text = std::fs::read_to_string(path.join("schedstat")).ok()?;
-        text.split_whitespace().next()?.parse::<u64>().ok()
+        text.split_whitespace().nth(field)?.parse::<u64>().ok()
     };
     tasks.filter_map(|task| run(task.ok()?.path())).sum()
 }

@@ -7,7 +7,8 @@
 //!
 //! Latencies are the client's, counted from when a request was due. How late the load generator itself was is
 //! noted: on a machine where others run, it has the larger part in the longest of them.
-//! What twincached measures inside itself (`stats twincache`) has rows of its own: from before the warm-up on.
+//! What twincached measures inside itself (`stats twincache`) has rows of its own: from before the warm-up on. Its
+//! longest pauses are told by the clock, in which others on its CPU have a part, and by CPU time, which is its work.
 //!
 //! Not here: server CPU per request of one size (`speed`).
 
@@ -88,7 +89,11 @@ struct Inside(BTreeMap<String, String>);
 
 impl Inside {
     fn of(server: &Server) -> Inside {
-        Inside(server.stats("twincache"))
+        let mut inside = server.stats("twincache");
+        if !inside.is_empty() {
+            inside.insert("waited_for_cpu_us".into(), server.waited().as_micros().to_string());
+        }
+        Inside(inside)
     }
 
     fn us(&self, name: &str) -> Option<f64> {
@@ -110,7 +115,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
 /// The scenario whose load does not depend on what a server can take.
 const FIXED: &str = "100,000 requests a second, 95 % get";
 
-/// Two rows for each scenario, latencies of clients and pauses inside, and one for starting.
+/// Three rows for each scenario, latencies of clients, pauses inside and work at a time, and one for starting.
 fn rows(capacity: f64) -> Vec<Row> {
     let clients = SCENARIOS.iter().map(|&(title, _)| match title {
         FIXED => Row::new(format!("p99, {title}"), "us", ""),
@@ -121,7 +126,10 @@ fn rows(capacity: f64) -> Vec<Row> {
         FIXED => Row::new(format!("p99 inside the server, {title}"), "us", "<= 1000"),
         title => Row::new(format!("longest pause inside the server, {title}"), "us", "<= 1000"),
     });
-    let mut rows: Vec<Row> = clients.chain(inside).collect();
+    let work = SCENARIOS
+        .iter()
+        .map(|&(title, _)| Row::new(format!("longest work at a time inside the server, {title}"), "us", "<= 1000"));
+    let mut rows: Vec<Row> = clients.chain(inside).chain(work).collect();
     rows[0].note = format!("60 % load is {:.0} gets a second.", capacity * 0.6);
     rows.push(Row::new("start with -m 16384 to first answer", "ms", "<= 50"));
     rows
@@ -143,15 +151,17 @@ fn add(rows: &mut [Row], program: &Program, at: usize, seen: &Seen) {
         seen.tally.late_us(quantile),
         seen.note,
     );
+    let longest = |names: [&str; 2]| names.iter().filter_map(|name| seen.inside.us(name)).reduce(f64::max);
+    let by_clock = longest(["longest_loop_turn_us", "longest_lock_hold_us"]);
+    let value = if is_fixed { seen.inside.us("inside_p99_us") } else { by_clock };
     let row = &mut rows[SCENARIOS.len() + at];
-    let longest = [seen.inside.us("longest_loop_turn_us"), seen.inside.us("longest_lock_hold_us")];
-    // A request waits for the rest of one turn and is answered in the next.
-    let p99 = seen.inside.us("loop_turn_p99_us").map(|turn| 2.0 * turn);
-    let value = if is_fixed { p99 } else { longest.into_iter().flatten().reduce(f64::max) };
     let Some(value) = value else { return };
     row.add(&program.name, value);
     let all: Vec<String> = seen.inside.0.iter().map(|(name, value)| format!("{name} {value}")).collect();
     row.note += &format!("{}{}", if row.note.is_empty() { "" } else { "; " }, all.join(", "));
+    if let Some(value) = longest(["longest_loop_turn_cpu_us", "longest_lock_hold_cpu_us"]) {
+        rows[2 * SCENARIOS.len() + at].add(&program.name, value);
+    }
 }
 
 /// A server that holds these items.
