@@ -3,7 +3,9 @@
 //! ```text
 //! server, first   twincache 1 <run id> <lsn>
 //! client          meet <name> <identity>
-//! server          met <items> <uptime> <first|again>   what there is to copy, and whether this peer got it before
+//! server          met <items> <uptime> <first|again> <run id>…
+//!                                                  what there is to copy, whether this peer got it before, and the
+//!                                                  servers whose changes come here, the nearest first
 //!                 refused <reason>                 as for attach
 //! client          attach <name> <identity> <run id|-> <lsn|-> <cas|nocas>
 //! server          continuing <run id> <lsn>        the stream goes on after lsn
@@ -150,7 +152,7 @@ impl Feed {
             (b"ack", [lsn], Some(stream)) => return stream.acknowledge(lsn, true, shared, out),
             (b"refuse", [lsn], Some(stream)) => return stream.acknowledge(lsn, false, shared, out),
             (b"attach", args, None) => return self.attach(args, shared, now, out),
-            (b"meet", [name, identity], None) => return meet(name, identity, shared, now, out),
+            (b"meet", [name, identity], _) => return meet(name, identity, shared, now, out),
             (b"replicas_ack", [n], _) => out.push(replicas_ack(n, shared, now)),
             (b"status", [], _) => status(shared, now, out),
             _ => out.push(b"ERROR\r\n"),
@@ -187,14 +189,16 @@ fn say(out: &mut Output, line: std::fmt::Arguments<'_>) {
 fn meet(name: &[u8], identity: &[u8], shared: &Shared, now: Now, out: &mut Output) -> bool {
     let words = printable(name).zip(printable(identity)).ok_or("usage: meet <name> <identity>");
     let met = words.and_then(|(name, identity)| shared.store.journal().meet(name, identity, now.at).map_err(reason));
+    let is_good = met.is_ok();
     match met {
         Err(reason) => say(out, format_args!("refused {reason}")),
-        Ok(was_here) => {
+        Ok((was_here, upstreams)) => {
             let (items, uptime) = (shared.store.stats().curr_items, shared.clock.now());
-            say(out, format_args!("met {items} {uptime} {}", if was_here { "again" } else { "first" }));
+            let upstreams: String = upstreams.iter().map(|run_id| format!(" {run_id:016x}")).collect();
+            say(out, format_args!("met {items} {uptime} {}{upstreams}", if was_here { "again" } else { "first" }));
         }
     }
-    met.is_ok()
+    is_good
 }
 
 fn replicas_ack(n: &[u8], shared: &Shared, now: Now) -> &'static [u8] {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! replica who              OK <own run id> <unix ms>    changes nothing
-//! replica from <run id>    OK <own run id> <unix ms>    who feeds this server, said again every second; own clock
+//! replica from <run id>…   OK <own run id> <unix ms>    who feeds this server, who feeds that one, and so on; said again
+//!                                                       every second; own clock
 //! replica begin            OK                           everything is going to be sent
 //! replica end              OK                           it has been: what was not is dropped
 //! ```
@@ -26,7 +27,7 @@ pub(super) fn run(args: &[&[u8]], noreply: bool, context: &Context<'_>, out: &mu
     let start = out.bytes.len();
     match args {
         [b"who"] => introduce(context, out),
-        [b"from", run_id] => from(run_id, context, out),
+        [b"from", run_ids @ ..] if !run_ids.is_empty() => from(run_ids, context, out),
         [b"begin" | b"end"] if !context.shared.config.flush_enabled => out.push(NOT_ALLOWED),
         [b"begin"] => {
             context.shared.store.begin_refresh();
@@ -44,14 +45,15 @@ pub(super) fn run(args: &[&[u8]], noreply: bool, context: &Context<'_>, out: &mu
     Next::Continue
 }
 
-fn from(run_id: &[u8], context: &Context<'_>, out: &mut Output) {
-    let parsed = std::str::from_utf8(run_id).ok().and_then(|text| u64::from_str_radix(text, 16).ok());
-    let Some(run_id) = parsed else { return out.push(b"CLIENT_ERROR a run id is 16 hex digits\r\n") };
-    match context.shared.store.set_upstream(run_id, Instant::now()) {
+fn from(run_ids: &[&[u8]], context: &Context<'_>, out: &mut Output) {
+    let parse = |text: &&[u8]| u64::from_str_radix(std::str::from_utf8(text).ok()?, 16).ok();
+    let parsed: Option<Vec<u64>> = run_ids.iter().map(parse).collect();
+    let Some(run_ids) = parsed else { return out.push(b"CLIENT_ERROR a run id is 16 hex digits\r\n") };
+    match context.shared.store.set_upstream(&run_ids, Instant::now()) {
         Err(UpstreamError::Itself) => out.push(b"CLIENT_ERROR this is the server itself\r\n"),
         Err(UpstreamError::Circle) => out.push(b"CLIENT_ERROR replication would go in a circle\r\n"),
         Ok(()) => {
-            context.shared.stats.feed_by(context.fd, run_id);
+            context.shared.stats.feed_by(context.fd, run_ids[0]);
             introduce(context, out);
         }
     }

@@ -37,7 +37,7 @@ impl Guard {
     }
 
     /// Why this run of the server, of which `met` tells, shall not be copied to a peer with so many items.
-    pub fn objection(&mut self, run: &str, met: Met, peer_items: u64) -> Option<String> {
+    pub fn objection(&mut self, run: &str, met: &Met, peer_items: u64) -> Option<String> {
         let first = self.run.get_or_insert_with(|| run.to_owned());
         let is_told_to = self.may_replace && first == run;
         if met.again || is_told_to || met.items.saturating_mul(FEWER) >= peer_items {
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn only_a_full_peer_of_an_emptier_server_that_never_fed_it_is_left_alone() {
-        let met = |items, again| Met { items, uptime: 5, again };
+        let met = |items, again| Met { items, uptime: 5, again, upstreams: String::new() };
         let table = [
             (met(0, false), 0, true),
             (met(0, true), 1000, true),
@@ -68,19 +68,19 @@ mod tests {
             (met(u64::MAX, false), u64::MAX, true),
         ];
         for (met, peer_items, goes_on) in table {
-            let objection = Guard::new(false).objection("run1", met, peer_items);
+            let objection = Guard::new(false).objection("run1", &met, peer_items);
             assert_eq!(objection.is_none(), goes_on, "{met:?} {peer_items}: {objection:?}");
         }
-        let text = Guard::new(false).objection("run1", met(12, false), 1000).unwrap();
+        let text = Guard::new(false).objection("run1", &met(12, false), 1000).unwrap();
         assert!(text.contains("holds 1000 items") && text.contains("has 12 itself and started 5 s ago"), "{text}");
     }
 
     #[test]
     fn a_permission_ends_with_the_run_of_the_server() {
-        let empty = Met { items: 0, uptime: 1, again: false };
+        let empty = Met { items: 0, uptime: 1, again: false, upstreams: String::new() };
         let mut guard = Guard::new(true);
         for (run, goes_on) in [("run1", true), ("run1", true), ("run2", false), ("run2", false)] {
-            assert_eq!(guard.objection(run, empty, 9).is_none(), goes_on, "{run}");
+            assert_eq!(guard.objection(run, &empty, 9).is_none(), goes_on, "{run}");
         }
     }
 }

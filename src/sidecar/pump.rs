@@ -188,8 +188,11 @@ pub struct Pump {
     refuse_due: Option<u64>,
     /// The peer has refused changes since the last acknowledgement.
     lacks_some: bool,
-    /// The server's run of this connection.
+    /// The server's run of this connection, and those of the servers that it gets its changes from.
     run: String,
+    upstreams: String,
+    /// The answer to `meet` is due.
+    is_meeting: bool,
     peer: Peer,
     resume: Option<Resume>,
     /// At the end of what was passed on.
@@ -234,6 +237,8 @@ impl Pump {
             refuse_due: None,
             lacks_some: false,
             run: String::new(),
+            upstreams: String::new(),
+            is_meeting: false,
             peer: Peer::default(),
             resume: None,
             stage: Stage::Walking,
@@ -425,7 +430,7 @@ impl Pump {
                 self.answers.clear();
                 self.to_server.clear();
                 (self.ack_due, self.refuse_due, self.lacks_some) = (None, None, false);
-                self.owed_since = None;
+                (self.owed_since, self.is_meeting) = (None, false);
                 self.state = State::Greeting;
                 self.server_heard = now.at;
                 self.actions.push_back(Action::OpenServer);
@@ -437,7 +442,11 @@ impl Pump {
                 self.wait(now);
             }
             _ if now.at >= self.silent_at() => self.give_up_silence(now),
-            State::Settling { until } if now.at >= until => self.meet(now),
+            State::Settling { until } if now.at >= until => {
+                self.meet();
+                self.server_heard = now.at;
+                self.state = State::Weighing;
+            }
             State::Attached if self.passage.is_between_batches() => self.ask_again(now),
             _ => {}
         }
@@ -473,7 +482,10 @@ impl Pump {
     fn ask_again(&mut self, now: Now) {
         match self.peer.is_stock {
             true if now.at >= self.stats_due => self.ask_stats(now),
-            false if now.at >= self.from_due => self.ask_from(now),
+            false if now.at >= self.from_due => {
+                self.ask_from(now);
+                self.meet();
+            }
             _ => {}
         }
     }
@@ -486,7 +498,8 @@ impl Pump {
 
     fn ask_from(&mut self, now: Now) {
         self.from_due = now.at + FROM_EVERY;
-        self.ask(format!("replica from {}\r\n", self.run).into_bytes(), Expect::Line(Ask::ReplicaFrom(now.unix_ms)));
+        let command = format!("replica from {}{}\r\n", self.run, self.upstreams);
+        self.ask(command.into_bytes(), Expect::Line(Ask::ReplicaFrom(now.unix_ms)));
     }
 
     fn ask(&mut self, command: impl Into<std::borrow::Cow<'static, [u8]>>, expect: Expect<Mark>) {
@@ -507,7 +520,7 @@ impl Pump {
                 let text = format!("the server's control socket speaks version {version}, this is for {PROTOCOL}");
                 self.fail(Trouble::Refused(text), now);
             }
-            (State::Weighing, Said::Met(met)) => self.weigh(met, now),
+            (State::Weighing | State::Attached, Said::Met(met)) => self.weigh(met, now),
             (_, Said::Refused(reason)) => self.fail(Trouble::Refused(format!("the server refuses: {reason}")), now),
             (State::Attaching, Said::Continuing(lsn)) => self.attached(Stage::Clean, lsn),
             (State::Attaching | State::Attached, Said::Walk(lsn)) => self.begin_walk(lsn),
@@ -572,14 +585,23 @@ impl Pump {
         }
     }
 
-    fn meet(&mut self, now: Now) {
-        self.to_server.extend_from_slice(format!("meet {} {}\r\n", self.name, self.peer.identity).as_bytes());
-        self.server_heard = now.at;
-        self.state = State::Weighing;
+    /// Before it attaches, and then now and then, because a server may get another upstream at any time.
+    fn meet(&mut self) {
+        if !std::mem::replace(&mut self.is_meeting, true) {
+            self.to_server.extend_from_slice(format!("meet {} {}\r\n", self.name, self.peer.identity).as_bytes());
+        }
     }
 
     fn weigh(&mut self, met: Met, now: Now) {
-        if let Some(objection) = self.guard.objection(&self.run, met, self.peer.items.unwrap_or(0)) {
+        self.is_meeting = false;
+        let is_news = self.upstreams != met.upstreams;
+        self.upstreams.clone_from(&met.upstreams);
+        if self.state == State::Attached {
+            return if is_news {
+                self.ask_from(now)
+            };
+        }
+        if let Some(objection) = self.guard.objection(&self.run, &met, self.peer.items.unwrap_or(0)) {
             return self.fail(Trouble::Guarded(objection), now);
         }
         if self.peer.is_stock {

@@ -395,7 +395,7 @@ impl Peer {
                 )
             }
             ["replica", ..] if self.is_stock => "ERROR\r\n".to_owned(),
-            ["replica", "who"] | ["replica", "from", _] => format!("OK {} {}\r\n", self.identity(), now.unix_ms),
+            ["replica", "who"] | ["replica", "from", ..] => format!("OK {} {}\r\n", self.identity(), now.unix_ms),
             ["replica", "begin"] => {
                 self.refreshed = Some(BTreeSet::new());
                 "OK\r\n".to_owned()

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   twincache 1 <run id> <lsn>       on accept
-//!   met <items> <uptime> <again>     answer to `meet`; or refused
+//!   met <items> <uptime> <again> …   answer to `meet`; or refused
 //!   continuing | walk | refused      answers to `attach`; walk also in mid-stream
 //!   batch <last lsn> <bytes>         and that many bytes of body, which are not looked at here
 //!   walked  overtaken  caught-up  alive
@@ -56,7 +56,7 @@ pub enum Said {
 }
 
 /// What the server says of itself to a peer that is about to be fed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Met {
     /// Items that it holds.
     pub items: u64,
@@ -64,6 +64,8 @@ pub struct Met {
     pub uptime: u64,
     /// It has fed this very peer before.
     pub again: bool,
+    /// Run ids of the servers whose changes it gets, the nearest first, each after a blank.
+    pub upstreams: String,
 }
 
 /// The value of a line without its line end; None when it makes no sense.
@@ -85,7 +87,8 @@ pub fn parse(line: &[u8]) -> Option<Said> {
                 "again" => true,
                 _ => return None,
             };
-            Said::Met(Met { items, uptime, again })
+            let upstreams = words.map(|run| format!(" {run}")).collect();
+            Said::Met(Met { items, uptime, again, upstreams })
         }
         "refused" => Said::Refused(rest.to_owned()),
         "continuing" => Said::Continuing(after_run(rest)?),
@@ -116,8 +119,8 @@ mod tests {
     fn lines_become_values() {
         let table: &[(&str, Said)] = &[
             ("twincache 1 00ab 7", Said::Greeting { version: 1, run: "00ab".into() }),
-            ("met 12 3 again", Said::Met(Met { items: 12, uptime: 3, again: true })),
-            ("met 0 3 first", Said::Met(Met { items: 0, uptime: 3, again: false })),
+            ("met 12 3 again", Said::Met(Met { items: 12, uptime: 3, again: true, upstreams: "".into() })),
+            ("met 0 3 first ab cd", Said::Met(Met { items: 0, uptime: 3, again: false, upstreams: " ab cd".into() })),
             ("continuing 00ab 12", Said::Continuing(12)),
             ("walk 00ab 13", Said::Walk(13)),
             ("refused it is the server itself", Said::Refused("it is the server itself".into())),

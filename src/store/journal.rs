@@ -72,6 +72,9 @@ const GRACE: Duration = Duration::from_secs(60);
 /// An upstream is live for so long after it was last heard of.
 const UPSTREAM: Duration = Duration::from_secs(5);
 
+/// Servers that are told of whose changes come here, over others: longer circles are not found.
+pub const UPSTREAMS_MAX: usize = 8;
+
 /// Ranges of all shards together: one of ten million items is 600 items, walked in one slice or two; a set of them
 /// takes 2 KiB.
 const RANGES: usize = 1 << 14;
@@ -133,7 +136,8 @@ struct Inner {
     required: u32,
     /// When the last consumer went, or none was needed any more.
     idle_since: Option<Instant>,
-    upstream: Option<(u64, Instant)>,
+    /// Run ids of the server that changes come from, of the one that its own come from, and so on; and when that was said.
+    upstream: Option<(Vec<u64>, Instant)>,
     /// Second of a flush_all that has not taken effect, 0 none.
     pending_flush: u32,
     /// In bytes times [`HIT_SHARE`].
@@ -320,14 +324,15 @@ impl Journal {
     }
 
     /// Whether a consumer of that name and identity could be attached, and if so, whether one was before: what its peer
-    /// holds is then from here.
-    pub fn meet(&self, name: &str, identity: &str, now: Instant) -> Result<bool, AttachError> {
+    /// holds is then from here. And where this server's own changes come from.
+    pub fn meet(&self, name: &str, identity: &str, now: Instant) -> Result<(bool, Vec<u64>), AttachError> {
         let inner = self.lock();
         inner.check(self.run_id, name, identity, now)?;
         // Processes in containers may have the same number and second of start: of these the name counts, too.
         let is_it = |known: &str, as_name: &str| known == identity && (is_run_id(identity) || as_name == name);
-        Ok(inner.consumers.iter().any(|other| is_it(&other.identity, &other.name))
-            || inner.remembered.iter().any(|other| is_it(&other.identity, &other.name)))
+        let was_here = inner.consumers.iter().any(|other| is_it(&other.identity, &other.name))
+            || inner.remembered.iter().any(|other| is_it(&other.identity, &other.name));
+        Ok((was_here, inner.live_upstream(now).to_vec()))
     }
 
     /// Lets a consumer go, and remembers how far it has got.
@@ -368,16 +373,18 @@ impl Journal {
         self.lock().consumers.iter_mut().for_each(Consumer::fall);
     }
 
-    /// Says that this server gets its changes from the one with that run id, for the next seconds.
-    pub fn upstream(&self, run_id: u64, now: Instant) -> Result<(), UpstreamError> {
+    /// Says that this server gets its changes from the first of these run ids, for the next seconds, and that one from
+    /// the second, and so on.
+    pub fn upstream(&self, run_ids: &[u64], now: Instant) -> Result<(), UpstreamError> {
         let mut inner = self.lock();
-        if run_id == self.run_id {
+        if run_ids.first() == Some(&self.run_id) {
             return Err(UpstreamError::Itself);
         }
-        if inner.consumers.iter().any(|consumer| is_named(run_id, &consumer.identity)) {
+        let is_fed = |run_id: &u64| inner.consumers.iter().any(|consumer| is_named(*run_id, &consumer.identity));
+        if run_ids.contains(&self.run_id) || run_ids.iter().any(is_fed) {
             return Err(UpstreamError::Circle);
         }
-        inner.upstream = Some((run_id, now));
+        inner.upstream = Some((run_ids[..run_ids.len().min(UPSTREAMS_MAX)].to_vec(), now));
         Ok(())
     }
 
@@ -430,7 +437,7 @@ impl Journal {
             required: inner.required,
             walks_started: inner.walks_started,
             walks_finished: inner.walks_finished,
-            upstream: inner.live_upstream(now),
+            upstream: inner.live_upstream(now).first().copied(),
             consumers: inner.consumers.iter().map(|consumer| inner.status_of(consumer, now)).collect(),
         }
     }
@@ -594,7 +601,7 @@ impl Inner {
         let others = || self.consumers.iter().filter(|other| other.name != name);
         if is_named(run_id, identity) {
             Err(AttachError::Itself)
-        } else if self.live_upstream(now).is_some_and(|run_id| is_named(run_id, identity)) {
+        } else if self.live_upstream(now).iter().any(|&run_id| is_named(run_id, identity)) {
             Err(AttachError::Upstream)
         } else if is_run_id(identity) && others().any(|other| other.identity == identity) {
             Err(AttachError::Twice)
@@ -650,9 +657,9 @@ impl Inner {
         at.and_then(|at| complete.get(at).copied()).unwrap_or(0)
     }
 
-    fn live_upstream(&self, now: Instant) -> Option<u64> {
-        let (run_id, heard) = self.upstream?;
-        (now.saturating_duration_since(heard) < UPSTREAM).then_some(run_id)
+    fn live_upstream(&self, now: Instant) -> &[u64] {
+        let live = self.upstream.as_ref().filter(|(_, heard)| now.saturating_duration_since(*heard) < UPSTREAM);
+        live.map_or(&[], |(run_ids, _)| run_ids)
     }
 
     #[inline]

@@ -85,9 +85,10 @@ impl Store {
         self.core.journal.set_required(&self.core.safety, required, now);
     }
 
-    /// Says that this server gets its changes from the one with that run id. It stays so for some seconds.
-    pub fn set_upstream(&self, run_id: u64, now: Instant) -> Result<(), UpstreamError> {
-        self.core.journal.upstream(run_id, now)?;
+    /// Says that this server gets its changes from the first of these run ids, which has them from the second, and so on.
+    /// It stays so for some seconds.
+    pub fn set_upstream(&self, run_ids: &[u64], now: Instant) -> Result<(), UpstreamError> {
+        self.core.journal.upstream(run_ids, now)?;
         self.core.flush.renew_refresh(self.core.clock.now());
         self.core.follow();
         Ok(())

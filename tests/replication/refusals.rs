@@ -21,6 +21,24 @@ fn two_that_replicate_to_each_other() {
     Sidecar::start(&two, first.addr, &[]).wait_for("circle");
 }
 
+#[test]
+fn three_that_replicate_to_each_other() {
+    let sockets = [(); 3].map(|()| scratch("control"));
+    let servers = sockets.each_ref().map(|socket| start_primary(socket, &[]));
+    let mut sidecars: Vec<Sidecar> = Vec::new();
+    for number in 0..2 {
+        sidecars.push(Sidecar::start(&sockets[number], servers[number + 1].addr, &[]));
+        sidecars[number].wait_for("full walk done");
+    }
+    // By now, or soon, the last knows of the first.
+    sidecars.push(Sidecar::start(&sockets[2], servers[0].addr, &[]));
+    let end = std::time::Instant::now() + crate::common::DEADLINE;
+    while !sidecars.iter().any(|sidecar| sidecar.log().contains("circle")) {
+        assert!(std::time::Instant::now() < end, "{:?}", sidecars.iter().map(Sidecar::log).collect::<Vec<_>>());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
 /// What the peer does not take is not confirmed, and nothing else is held up by it.
 #[test]
 fn a_change_that_the_peer_refuses() {

@@ -48,7 +48,7 @@ fn off_until_somebody_attaches_and_off_again_a_while_after() {
 fn who_was_attached_before_is_met_again() {
     let (stand, now) = stand();
     let journal = stand.store.journal();
-    let meet = |name: &str, identity: &str| journal.meet(name, identity, now);
+    let meet = |name: &str, identity: &str| journal.meet(name, identity, now).map(|(was_here, _)| was_here);
     assert_eq!(meet("a", "0000000000000abc"), Ok(false));
     let feeds = [("a", "0000000000000abc"), ("b", "mc-1-17000000000")];
     let feeds = feeds.map(|(name, identity)| stand.store.attach(&attach_as(name, identity), now).unwrap());
@@ -63,18 +63,30 @@ fn who_was_attached_before_is_met_again() {
 }
 
 #[test]
+fn a_circle_of_several_is_found_from_either_side() {
+    let (stand, now) = stand();
+    let (store, own) = (&stand.store, stand.store.journal().run_id());
+    assert_eq!(store.set_upstream(&[0xabc, own], now), Err(UpstreamError::Circle));
+    store.set_upstream(&[0xabc, 0xdef], now).unwrap();
+    assert_eq!(store.journal().meet("a", "0000000000000123", now), Ok((false, vec![0xabc, 0xdef])));
+    assert_eq!(store.journal().meet("a", "0000000000000def", now), Err(AttachError::Upstream));
+    let _feed = store.attach(&attach_as("a", "0000000000000123"), now).unwrap();
+    assert_eq!(store.set_upstream(&[0xabc, 0x123], now), Err(UpstreamError::Circle));
+}
+
+#[test]
 fn who_may_attach() {
     let (stand, now) = stand();
     let (store, own) = (&stand.store, format!("{:016x}", stand.store.journal().run_id()));
     assert_eq!(store.attach(&attach_as("a", &own), now).unwrap_err(), AttachError::Itself);
-    assert_eq!(store.set_upstream(store.journal().run_id(), now), Err(UpstreamError::Itself));
-    store.set_upstream(0xabc, now).unwrap();
+    assert_eq!(store.set_upstream(&[store.journal().run_id()], now), Err(UpstreamError::Itself));
+    store.set_upstream(&[0xabc], now).unwrap();
     assert_eq!(store.attach(&attach_as("a", "0000000000000abc"), now).unwrap_err(), AttachError::Upstream);
     let later = now + UPSTREAM;
     let feed = store.attach(&attach_as("a", "0000000000000abc"), later).unwrap();
-    assert_eq!(store.set_upstream(0xabc, later), Err(UpstreamError::Circle));
+    assert_eq!(store.set_upstream(&[0xabc], later), Err(UpstreamError::Circle));
     drop(feed);
-    store.set_upstream(0xabc, later).unwrap();
+    store.set_upstream(&[0xabc], later).unwrap();
     let names: Vec<String> = (0..CONSUMERS_MAX).map(|i| format!("name{i}")).collect();
     let _feeds: Vec<Feed> = names.iter().map(|name| store.attach(&attach_as(name, "peer"), now).unwrap()).collect();
     assert_eq!(store.attach(&attach_as("more", "peer"), now).unwrap_err(), AttachError::TooMany);
