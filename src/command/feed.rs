@@ -3,9 +3,9 @@
 //! ```text
 //! server, first   twincache 1 <run id> <lsn>
 //! client          meet <name> <identity>
-//! server          met <items> <uptime> <first|again> <run id>…
-//!                                                  what there is to copy, whether this peer got it before, and the
-//!                                                  servers whose changes come here, the nearest first
+//! server          met <items> <uptime> <first|again|back> <run id>…
+//!                                                  what there is to copy; whether this peer got it before, or it came
+//!                                                  from there; the servers whose changes come here, the nearest first
 //!                 refused <reason>                 as for attach
 //! client          attach <name> <identity> <run id|-> <lsn|-> <cas|nocas>
 //! server          continuing <run id> <lsn>        the stream goes on after lsn
@@ -34,7 +34,7 @@
 use super::{Output, Shared, stats};
 use crate::protocol::change::{self, Expiry, WireKey};
 use crate::protocol::token::{strict_u32, strict_u64, words};
-use crate::store::journal::{Attach, AttachError, Kind, Record, records};
+use crate::store::journal::{Attach, AttachError, Kind, Record, Relation, records};
 use crate::store::{self, Step};
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -192,10 +192,15 @@ fn meet(name: &[u8], identity: &[u8], shared: &Shared, now: Now, out: &mut Outpu
     let is_good = met.is_ok();
     match met {
         Err(reason) => say(out, format_args!("refused {reason}")),
-        Ok((was_here, upstreams)) => {
+        Ok((relation, upstreams)) => {
+            let relation = match relation {
+                Relation::Stranger => "first",
+                Relation::Copy => "again",
+                Relation::Source => "back",
+            };
             let (items, uptime) = (shared.store.stats().curr_items, shared.clock.now());
             let upstreams: String = upstreams.iter().map(|run_id| format!(" {run_id:016x}")).collect();
-            say(out, format_args!("met {items} {uptime} {}{upstreams}", if was_here { "again" } else { "first" }));
+            say(out, format_args!("met {items} {uptime} {relation}{upstreams}"));
         }
     }
     is_good

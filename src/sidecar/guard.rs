@@ -1,10 +1,11 @@
 //! Whether a peer may be made equal to the server: a full walk drops what the peer holds.
 //!
 //! ```text
-//!   the server has fed this very peer before (`meet` … again)             goes on: what the peer holds is from it
-//!   the peer holds at most twice as many items as the server              goes on: there is a copy to be won
-//!   else, with --replace-peer, the run that the sidecar first found       goes on: somebody has said so
-//!   else                                                                  refused, and looked at again every few seconds
+//!   with --replace-peer, for the run that the sidecar first found     goes on: somebody has said so
+//!   the peer has fed this very server (`met` … back)                  refused: what the peer holds is newer
+//!   the server has fed this very peer before (`met` … again)          goes on: what the peer holds is from it
+//!   the peer holds at most twice as many items as the server          goes on: there is a copy to be won
+//!   else                                                              refused, and looked at again every few seconds
 //! ```
 //!
 //! A server that has crashed, or was restarted, is another run and empty, while its peer holds what is left of the
@@ -14,6 +15,9 @@
 //! looked at since; and because it is right to go on when a server that came back empty was filled anew: by then the
 //! peer is old. The flag counts for one run of the server, so that it may stand in a unit file without making the
 //! next crash a loss.
+//!
+//! Two sidecars that feed each other's servers stand by for each other: while one does, the other is refused. Were the
+//! first to die, the second would go on the wrong way, and what clients have written last be lost; hence `back`.
 //!
 //! Not here: who is asked what, and when (`pump`).
 
@@ -40,7 +44,15 @@ impl Guard {
     pub fn objection(&mut self, run: &str, met: &Met, peer_items: u64) -> Option<String> {
         let first = self.run.get_or_insert_with(|| run.to_owned());
         let is_told_to = self.may_replace && first == run;
-        if met.again || is_told_to || met.items.saturating_mul(FEWER) >= peer_items {
+        if is_told_to || peer_items == 0 {
+            return None;
+        }
+        if met.back {
+            let text = "left as it is: the peer was the last to feed this server, and may have newer items. Restart the \
+                peer, or give --replace-peer, when clients write to this server from now on";
+            return Some(text.to_owned());
+        }
+        if met.again || met.items.saturating_mul(FEWER) >= peer_items {
             return None;
         }
         let Met { items, uptime, .. } = met;
@@ -57,7 +69,7 @@ mod tests {
 
     #[test]
     fn only_a_full_peer_of_an_emptier_server_that_never_fed_it_is_left_alone() {
-        let met = |items, again| Met { items, uptime: 5, again, upstreams: String::new() };
+        let met = |items, again| Met { items, uptime: 5, again, back: false, upstreams: String::new() };
         let table = [
             (met(0, false), 0, true),
             (met(0, true), 1000, true),
@@ -76,8 +88,16 @@ mod tests {
     }
 
     #[test]
+    fn who_was_fed_by_the_peer_does_not_feed_it_back() {
+        let met = Met { items: 1000, uptime: 9, again: false, back: true, upstreams: String::new() };
+        let objection = |told, items| Guard::new(told).objection("run1", &met, items);
+        assert!(objection(false, 10).is_some_and(|text| text.contains("the last to feed this server")));
+        assert!(objection(false, 0).is_none() && objection(true, 10).is_none());
+    }
+
+    #[test]
     fn a_permission_ends_with_the_run_of_the_server() {
-        let empty = Met { items: 0, uptime: 1, again: false, upstreams: String::new() };
+        let empty = Met { items: 0, uptime: 1, again: false, back: false, upstreams: String::new() };
         let mut guard = Guard::new(true);
         for (run, goes_on) in [("run1", true), ("run1", true), ("run2", false), ("run2", false)] {
             assert_eq!(guard.objection(run, &empty, 9).is_none(), goes_on, "{run}");

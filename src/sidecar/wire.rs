@@ -64,6 +64,8 @@ pub struct Met {
     pub uptime: u64,
     /// It has fed this very peer before.
     pub again: bool,
+    /// This very peer was the last to feed it.
+    pub back: bool,
     /// Run ids of the servers whose changes it gets, the nearest first, each after a blank.
     pub upstreams: String,
 }
@@ -82,13 +84,14 @@ pub fn parse(line: &[u8]) -> Option<Said> {
         "caught-up" => Said::CaughtUp(number()?),
         "met" => {
             let (items, uptime) = (number()?, number()?);
-            let again = match words.next()? {
-                "first" => false,
-                "again" => true,
+            let (again, back) = match words.next()? {
+                "first" => (false, false),
+                "again" => (true, false),
+                "back" => (false, true),
                 _ => return None,
             };
             let upstreams = words.map(|run| format!(" {run}")).collect();
-            Said::Met(Met { items, uptime, again, upstreams })
+            Said::Met(Met { items, uptime, again, back, upstreams })
         }
         "refused" => Said::Refused(rest.to_owned()),
         "continuing" => Said::Continuing(after_run(rest)?),
@@ -119,8 +122,12 @@ mod tests {
     fn lines_become_values() {
         let table: &[(&str, Said)] = &[
             ("twincache 1 00ab 7", Said::Greeting { version: 1, run: "00ab".into() }),
-            ("met 12 3 again", Said::Met(Met { items: 12, uptime: 3, again: true, upstreams: "".into() })),
-            ("met 0 3 first ab cd", Said::Met(Met { items: 0, uptime: 3, again: false, upstreams: " ab cd".into() })),
+            ("met 12 3 again", Said::Met(Met { items: 12, uptime: 3, again: true, back: false, upstreams: "".into() })),
+            ("met 0 3 back", Said::Met(Met { items: 0, uptime: 3, again: false, back: true, upstreams: "".into() })),
+            (
+                "met 0 3 first ab cd",
+                Said::Met(Met { items: 0, uptime: 3, again: false, back: false, upstreams: " ab cd".into() }),
+            ),
             ("continuing 00ab 12", Said::Continuing(12)),
             ("walk 00ab 13", Said::Walk(13)),
             ("refused it is the server itself", Said::Refused("it is the server itself".into())),

@@ -180,6 +180,17 @@ pub enum AttachError {
     Twice,
 }
 
+/// Which of a server and a peer that it is to feed has its items from the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relation {
+    /// Neither.
+    Stranger,
+    /// The peer: it was fed before.
+    Copy,
+    /// The server: the peer was the last to feed it.
+    Source,
+}
+
 /// Why a server is no upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpstreamError {
@@ -301,6 +312,9 @@ impl Journal {
         if let Some(at) = inner.consumers.iter().position(|consumer| consumer.name == attach.name) {
             inner.remove(at);
         }
+        if inner.is_from(attach.identity) {
+            inner.upstream = None;
+        }
         self.switch_on(&mut inner);
         inner.idle_since = None;
         inner.attached += 1;
@@ -324,15 +338,20 @@ impl Journal {
     }
 
     /// Whether a consumer of that name and identity could be attached, and if so, whether one was before: what its peer
-    /// holds is then from here. And where this server's own changes come from.
-    pub fn meet(&self, name: &str, identity: &str, now: Instant) -> Result<(bool, Vec<u64>), AttachError> {
+    /// holds is then from here, or the other way round. And where this server's own changes come from.
+    pub fn meet(&self, name: &str, identity: &str, now: Instant) -> Result<(Relation, Vec<u64>), AttachError> {
         let inner = self.lock();
         inner.check(self.run_id, name, identity, now)?;
         // Processes in containers may have the same number and second of start: of these the name counts, too.
         let is_it = |known: &str, as_name: &str| known == identity && (is_run_id(identity) || as_name == name);
         let was_here = inner.consumers.iter().any(|other| is_it(&other.identity, &other.name))
             || inner.remembered.iter().any(|other| is_it(&other.identity, &other.name));
-        Ok((was_here, inner.live_upstream(now).to_vec()))
+        let relation = match was_here {
+            _ if inner.is_from(identity) => Relation::Source,
+            true => Relation::Copy,
+            false => Relation::Stranger,
+        };
+        Ok((relation, inner.live_upstream(now).to_vec()))
     }
 
     /// Lets a consumer go, and remembers how far it has got.
@@ -655,6 +674,12 @@ impl Inner {
         complete.sort_unstable_by(|a, b| b.cmp(a));
         let at = (self.required as usize).checked_sub(1);
         at.and_then(|at| complete.get(at).copied()).unwrap_or(0)
+    }
+
+    /// Whether what this server holds came from the one with that identity, be that live or not.
+    fn is_from(&self, identity: &str) -> bool {
+        let last = self.upstream.as_ref().and_then(|(run_ids, _)| run_ids.first());
+        last.is_some_and(|&run_id| is_named(run_id, identity))
     }
 
     fn live_upstream(&self, now: Instant) -> &[u64] {

@@ -21,6 +21,26 @@ fn two_that_replicate_to_each_other() {
     Sidecar::start(&two, first.addr, &[]).wait_for("circle");
 }
 
+/// The sidecar of the primary is gone, and the one of the standby takes its chance.
+#[test]
+fn a_standby_that_would_feed_its_primary_back() {
+    let (one, two) = (scratch("control"), scratch("control"));
+    let (first, second) = (start_primary(&one, &[]), start_primary(&two, &[]));
+    let mut there = Sidecar::start(&one, second.addr, &[]);
+    there.wait_for("full walk done");
+    assert_eq!(first.connect().line("set key 0 0 1\r\nx"), "STORED");
+    let mut back = Sidecar::start(&two, first.addr, &[]);
+    back.wait_for("circle");
+    drop(there);
+    assert_eq!(first.connect().line("set newest 0 0 1\r\nx"), "STORED");
+    back.wait_for("the last to feed this server");
+    assert_eq!(first.connect().line("mg newest s"), "HD s1");
+    drop(back);
+    // Who means it says so.
+    Sidecar::start(&two, first.addr, &["--replace-peer"]).wait_for("full walk done");
+    assert_eq!(first.connect().line("mg newest s"), "EN");
+}
+
 #[test]
 fn three_that_replicate_to_each_other() {
     let sockets = [(); 3].map(|()| scratch("control"));

@@ -48,7 +48,8 @@ fn off_until_somebody_attaches_and_off_again_a_while_after() {
 fn who_was_attached_before_is_met_again() {
     let (stand, now) = stand();
     let journal = stand.store.journal();
-    let meet = |name: &str, identity: &str| journal.meet(name, identity, now).map(|(was_here, _)| was_here);
+    let meet =
+        |name: &str, identity: &str| journal.meet(name, identity, now).map(|(relation, _)| relation == Relation::Copy);
     assert_eq!(meet("a", "0000000000000abc"), Ok(false));
     let feeds = [("a", "0000000000000abc"), ("b", "mc-1-17000000000")];
     let feeds = feeds.map(|(name, identity)| stand.store.attach(&attach_as(name, identity), now).unwrap());
@@ -62,13 +63,25 @@ fn who_was_attached_before_is_met_again() {
     }
 }
 
+/// Who was fed by a server may be older than that: it does not feed it back when it hears of it no more.
+#[test]
+fn what_came_from_a_peer_is_told_until_it_goes_the_other_way() {
+    let (stand, now) = stand();
+    let relation = |now| stand.store.journal().meet("a", "0000000000000abc", now).map(|(relation, _)| relation);
+    stand.store.set_upstream(&[0xabc, 0xdef], now).unwrap();
+    let later = now + 100 * UPSTREAM;
+    assert_eq!((relation(now), relation(later)), (Err(AttachError::Upstream), Ok(Relation::Source)));
+    drop(stand.store.attach(&attach_as("a", "0000000000000abc"), later).unwrap());
+    assert_eq!(relation(later), Ok(Relation::Copy));
+}
+
 #[test]
 fn a_circle_of_several_is_found_from_either_side() {
     let (stand, now) = stand();
     let (store, own) = (&stand.store, stand.store.journal().run_id());
     assert_eq!(store.set_upstream(&[0xabc, own], now), Err(UpstreamError::Circle));
     store.set_upstream(&[0xabc, 0xdef], now).unwrap();
-    assert_eq!(store.journal().meet("a", "0000000000000123", now), Ok((false, vec![0xabc, 0xdef])));
+    assert_eq!(store.journal().meet("a", "0000000000000123", now), Ok((Relation::Stranger, vec![0xabc, 0xdef])));
     assert_eq!(store.journal().meet("a", "0000000000000def", now), Err(AttachError::Upstream));
     let _feed = store.attach(&attach_as("a", "0000000000000123"), now).unwrap();
     assert_eq!(store.set_upstream(&[0xabc, 0x123], now), Err(UpstreamError::Circle));
