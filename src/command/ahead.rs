@@ -10,7 +10,7 @@
 //! request are over when other connections had their turns meanwhile ([`Wanted`]). It only guesses: what it cannot
 //! tell at a glance it leaves alone, and nothing depends on it.
 
-use crate::protocol::{KEY_MAX, Protocol, binary, token};
+use crate::protocol::{KEY_MAX, Protocol, binary, text, token};
 use crate::store::{AHEAD_MAX, Hash, Store};
 
 /// Requests that are hashed and prefetched together: enough to overlap their cache misses, few enough that the first
@@ -63,11 +63,15 @@ impl Wanted {
 /// end, unlike [`glance_line`].
 #[inline]
 fn key_in_line(input: &[u8]) -> Option<(&[u8], bool)> {
-    let word = input.iter().take(WORD_MAX + 1).position(|&b| b == b' ')?;
-    let rest = &input[word + 1..];
-    // Byte by byte it takes ten instructions each.
-    let end = memchr::memchr3(b' ', b'\r', b'\n', &rest[..rest.len().min(KEY_MAX + 1)])?;
-    Some((&rest[..end], matches!(input, [b's', ..] | [b'm', b's', ..])))
+    let rest = match text::may_be_plain(input) {
+        true => &input[4..],
+        false => &input[input.iter().take(WORD_MAX + 1).position(|&b| b == b' ')? + 1..],
+    };
+    let key = &rest[..token::word_len(&rest[..rest.len().min(KEY_MAX + 1)])];
+    if key.len() > KEY_MAX || key.len() == rest.len() {
+        return None;
+    }
+    Some((key, matches!(input, [b's', ..] | [b'm', b's', ..])))
 }
 
 /// What a request looks like.

@@ -50,7 +50,17 @@ impl Leftover {
     }
 
     /// Replaces everything by `rest`, with room for `want` bytes in all.
+    #[inline]
     pub fn keep(&mut self, rest: &[u8], want: usize) {
+        // Nearly always.
+        if rest.is_empty() && self.data.capacity() == 0 {
+            self.start = 0;
+            return;
+        }
+        self.keep_some(rest, want);
+    }
+
+    fn keep_some(&mut self, rest: &[u8], want: usize) {
         self.start = 0;
         self.data.clear();
         if rest.is_empty() {

@@ -107,18 +107,10 @@ pub struct Mark {
     goes_on: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
-    Off,
-    On,
-    /// On, and a single request is run.
-    Stepping,
-}
-
 /// What a worker's turn owes. See the module's head.
 #[derive(Debug)]
 pub struct Ledger {
-    mode: Mode,
+    is_on: bool,
     now: Instant,
     timeout: Duration,
     owed: Option<Owed>,
@@ -128,36 +120,19 @@ pub struct Ledger {
 impl Ledger {
     /// A ledger of changes that have `timeout` to become safe.
     pub fn new(timeout: Duration) -> Ledger {
-        Ledger { mode: Mode::Off, now: Instant::now(), timeout, owed: None, marks: Vec::new() }
+        Ledger { is_on: false, now: Instant::now(), timeout, owed: None, marks: Vec::new() }
     }
 
     /// Looks whether replies to changes wait just now.
     pub fn begin(&mut self, safety: &Safety, now: Instant) {
-        self.mode = if safety.holds() { Mode::On } else { Mode::Off };
+        self.is_on = safety.holds();
         self.now = now;
     }
 
-    /// Whether they do.
+    /// Whether they do: then requests are run one by one, with their replies marked.
     #[inline]
     pub fn is_on(&self) -> bool {
-        self.mode != Mode::Off
-    }
-
-    /// Whether requests are to be run one by one, with their replies marked.
-    #[inline]
-    pub fn is_marking(&self) -> bool {
-        self.mode == Mode::On
-    }
-
-    /// Whether just one request is to be run.
-    #[inline]
-    pub fn is_stepping(&self) -> bool {
-        self.mode == Mode::Stepping
-    }
-
-    /// Says so, or that it is over.
-    pub fn set_stepping(&mut self, stepping: bool) {
-        self.mode = if stepping { Mode::Stepping } else { Mode::On };
+        self.is_on
     }
 
     /// A turn begins of a connection that owes this.

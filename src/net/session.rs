@@ -39,6 +39,9 @@ pub const OUTPUT_HIGH: usize = 256 << 10;
 /// What a byte of a line counts for: a key of 20 bytes takes 0.3 us, which is what 1 KiB of a large value takes.
 const LINE_BYTE: usize = 32;
 
+/// What a plain request counts for: as much as its line would with a key of 26 bytes.
+const PLAIN_REQUEST: usize = 32 * LINE_BYTE;
+
 /// What a part of a long get counts for, a whole turn: it takes 0.25 ms and more.
 const PART: usize = 4 * OUTPUT_HIGH;
 
@@ -116,7 +119,9 @@ pub struct Session {
     after_upload: bool,
 }
 
+/// With a tag of its own: read out of the fields of others, it took five instructions each time, 40 in a turn.
 #[derive(Debug)]
+#[repr(u8)]
 enum State {
     /// A request may begin.
     Command,
@@ -299,18 +304,26 @@ impl Session {
 
     /// Runs what `input` holds and returns how many bytes are done with.
     pub fn consume(&mut self, input: &[u8], lent: &mut Lent<'_>, quota: &mut Quota) -> usize {
-        if lent.ledger.is_marking() {
+        if lent.ledger.is_on() {
             return self.consume_marking(input, lent, quota);
         }
-        let mut used = 0;
-        let (high, mut ahead) = if lent.ledger.is_stepping() { (0, input.len()) } else { (OUTPUT_HIGH, 0) };
+        match self.run_plain(input, lent, quota) {
+            used if used > 0 && (used == input.len() || lent.out.len() >= OUTPUT_HIGH) => used,
+            used => self.consume_any(used, input, OUTPUT_HIGH, lent, quota),
+        }
+    }
+
+    /// As [`Session::consume`], where so many bytes are used already. Stops at `high` bytes of output; 0 is one request.
+    fn consume_any(
+        &mut self,
+        mut used: usize,
+        input: &[u8],
+        high: usize,
+        lent: &mut Lent<'_>,
+        quota: &mut Quota,
+    ) -> usize {
+        let mut ahead = if high == 0 { input.len() } else { 0 };
         loop {
-            if high > 0 && quota.requests > 0 && self.takes_plain() {
-                used += self.run_plain(&input[used..], high, lent, quota);
-                if used == input.len() || lent.out.len() >= high {
-                    return used;
-                }
-            }
             let rest = &input[used..];
             if used >= ahead && rest.len() >= AHEAD_MIN {
                 ahead = used + self.fetch_ahead(rest, lent.shared);
@@ -330,6 +343,10 @@ impl Session {
             if lent.out.len() >= high {
                 return used;
             }
+            used += self.run_plain(&input[used..], lent, quota);
+            if lent.out.len() >= high {
+                return used;
+            }
         }
     }
 
@@ -343,11 +360,15 @@ impl Session {
 
     /// Runs the plain requests at the start of `input`; their bytes.
     #[inline]
-    fn run_plain(&mut self, input: &[u8], high: usize, lent: &mut Lent<'_>, quota: &mut Quota) -> usize {
-        let limits = Limits { requests: quota.requests, output: high };
+    fn run_plain(&mut self, input: &[u8], lent: &mut Lent<'_>, quota: &mut Quota) -> usize {
+        if quota.requests == 0 || !self.takes_plain() {
+            return 0;
+        }
+        let limits = Limits { requests: quota.requests, output: OUTPUT_HIGH };
         let (used, requests) = command::run_plain(input, limits, &mut self.context(lent, 0), lent.out);
         if requests > 0 {
             quota.requests -= requests;
+            quota.take_bytes(requests as usize * PLAIN_REQUEST);
             self.restart_idle(lent.now);
         }
         used
@@ -364,9 +385,7 @@ impl Session {
                 ahead = used + self.fetch_ahead(rest, lent.shared);
             }
             let (origin, start, before) = (self.origin(rest), Place::end_of(lent.out), safety::appended());
-            lent.ledger.set_stepping(true);
-            let n = self.consume(rest, lent, quota);
-            lent.ledger.set_stepping(false);
+            let n = self.consume_any(0, rest, 0, lent, quota);
             if safety::appended() != before {
                 self.mark(origin, start, lent);
             }

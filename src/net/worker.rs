@@ -299,10 +299,14 @@ impl Worker {
     }
 
     /// Gives those a turn who have read ahead, as far as there is time: the others keep what they have read.
+    #[inline]
     fn answer_wave(&mut self) {
-        if self.wave.len() == 0 {
-            return;
+        if self.wave.len() > 0 {
+            self.answer_members();
         }
+    }
+
+    fn answer_members(&mut self) {
         let mut wave = std::mem::take(&mut self.wave);
         let mut looked = self.counters.bytes_written.get();
         for i in 0..wave.len() {
