@@ -146,7 +146,8 @@ impl Shard {
         })
     }
 
-    /// Hints the CPU to fetch what [`Shard::rewrite`] of an item will touch besides its first lines.
+    /// Hints the CPU to fetch what a set of an item will touch besides its first lines: the rest of them, and its
+    /// neighbours in case it needs another chunk. Leaving these out saved nothing that could be measured.
     #[inline]
     pub fn prefetch_around(&self, id: u32) {
         let chunk = self.window.chunk(id);
