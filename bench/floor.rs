@@ -6,25 +6,30 @@
 //! It knows just enough text to count requests: a line beginning with `g` is a get (answered with a value of
 //! `--values` bytes for each key), one with `s` is a set whose data block of that size follows and is skipped.
 //!
+//! With `--cold BYTES` values are sent from random places of so much memory, not from one buffer that stays in the
+//! cache: what a server of that many values must pay for memory, though it finds them for nothing. The memory has small
+//! pages.
+//!
 //! Not here: anything a client could rely on.
 
+use crate::draw::Random;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
-use std::io::{Read, Write};
+use std::io::{IoSlice, Read, Write};
 
 const LISTENER: Token = Token(usize::MAX);
 
 /// Bytes read at a time.
 const READ_BUFFER: usize = 256 * 1024;
 
-/// Serves until it is killed: `-p PORT --values BYTES`.
+/// Serves until it is killed: `-p PORT --values BYTES --cold BYTES`.
 pub fn main(arguments: &[String]) -> Result<(), String> {
     let value = |name: &str, default: usize| {
         let at = arguments.iter().position(|a| a == name);
         at.and_then(|at| arguments.get(at + 1)?.parse().ok()).unwrap_or(default)
     };
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], value("-p", 11211) as u16));
-    serve(address, &Canned::new(value("--values", 100))).map_err(|error| error.to_string())
+    serve(address, &mut Canned::new(value("--values", 100), value("--cold", 0))).map_err(|error| error.to_string())
 }
 
 /// What everything is answered with.
@@ -34,12 +39,27 @@ struct Canned {
     value: Vec<u8>,
     /// A value and the end: the answer to a get of one key.
     single: Vec<u8>,
+    /// Where values are sent from, if not from there.
+    cold: Vec<u8>,
+    random: Random,
 }
 
 impl Canned {
-    fn new(len: usize) -> Canned {
+    fn new(len: usize, cold: usize) -> Canned {
         let value = format!("VALUE {} 0 {len}\r\n{}\r\n", "0".repeat(20), "x".repeat(len)).into_bytes();
-        Canned { len, single: [&value[..], b"END\r\n"].concat(), value }
+        let cold = (0..cold).map(|at| b'a' + (at % 26) as u8).collect();
+        Canned { len, single: [&value[..], b"END\r\n"].concat(), value, cold, random: Random(1) }
+    }
+
+    /// Sends the answer to a get of one key as far as it goes at once, and returns how much that was.
+    fn send(&mut self, stream: &mut TcpStream) -> std::io::Result<usize> {
+        if self.cold.len() <= self.len {
+            return stream.write(&self.single);
+        }
+        let at = self.random.below((self.cold.len() - self.len) as u64) as usize;
+        let (line, tail) = (self.value.len() - self.len - 2, self.value.len() - 2);
+        let parts = [&self.single[..line], &self.cold[at..at + self.len], &self.single[tail..]];
+        stream.write_vectored(&parts.map(IoSlice::new))
     }
 }
 
@@ -52,7 +72,7 @@ struct Connection {
     out: Vec<u8>,
 }
 
-fn serve(address: std::net::SocketAddr, canned: &Canned) -> std::io::Result<()> {
+fn serve(address: std::net::SocketAddr, canned: &mut Canned) -> std::io::Result<()> {
     let mut poll = Poll::new()?;
     let mut listener = TcpListener::bind(address)?;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
@@ -81,11 +101,11 @@ fn accept(listener: &TcpListener, poll: &Poll, connections: &mut Vec<Connection>
 }
 
 impl Connection {
-    fn turn(&mut self, buffer: &mut [u8], canned: &Canned) {
+    fn turn(&mut self, buffer: &mut [u8], canned: &mut Canned) {
         self.flush();
         while let Ok(n) = self.stream.read(buffer) {
             if self.is_single_get(&buffer[..n]) {
-                self.answer(&canned.single);
+                self.answer(canned);
             } else {
                 self.reply(&buffer[..n], canned);
                 self.flush();
@@ -104,9 +124,9 @@ impl Connection {
     }
 
     /// Sends without a copy what can be sent at once.
-    fn answer(&mut self, reply: &[u8]) {
-        let sent = self.stream.write(reply).unwrap_or(0);
-        self.out.extend_from_slice(&reply[sent..]);
+    fn answer(&mut self, canned: &mut Canned) {
+        let sent = canned.send(&mut self.stream).unwrap_or(0);
+        self.out.extend_from_slice(&canned.single[sent..]);
     }
 
     /// Collects the replies to all whole requests.

@@ -19,7 +19,8 @@ use std::error::Error;
 use std::path::Path;
 
 /// Colours of servers, in their order.
-const COLOURS: [RGBColor; 3] = [RGBColor(0x1f, 0x77, 0xb4), RGBColor(0xff, 0x7f, 0x0e), RGBColor(0x7f, 0x7f, 0x7f)];
+const COLOURS: [RGBColor; 4] =
+    [RGBColor(0x1f, 0x77, 0xb4), RGBColor(0xff, 0x7f, 0x0e), RGBColor(0x7f, 0x7f, 0x7f), RGBColor(0xb0, 0xc4, 0xde)];
 const GREY: RGBColor = RGBColor(0xcc, 0xcc, 0xcc);
 
 /// Of plots, in pixels: title and legend, the scale below, a bar, the room between two rows, a letter about.
@@ -39,7 +40,8 @@ type Area<B> = plotters::drawing::DrawingArea<B, plotters::coord::Shift>;
 /// What everything is compared with.
 const REFERENCE: &str = "memcached";
 const OURS: &str = "twincached";
-const FLOOR: &str = "floor";
+/// The floors: with one canned reply, and with values from all over as much memory as the others hold.
+pub const FLOORS: [&str; 2] = ["floor", "cold floor"];
 
 /// Measurements of the same kind.
 pub struct Table {
@@ -101,9 +103,9 @@ impl Table {
 
     /// As text, in columns that are also a table in Markdown.
     pub fn text(&self) -> String {
-        let has_floor = self.servers.iter().any(|server| server == FLOOR);
-        let mut lines = vec![self.header(has_floor)];
-        lines.extend(self.rows.iter().map(|row| self.cells(row, has_floor)));
+        let floors: Vec<&str> = FLOORS.into_iter().filter(|&floor| self.servers.iter().any(|s| s == floor)).collect();
+        let mut lines = vec![self.header(&floors)];
+        lines.extend(self.rows.iter().map(|row| self.cells(row, &floors)));
         let width = |i: usize| lines.iter().map(|line| line[i].chars().count()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..lines[0].len()).map(width).collect();
         let mut text = format!("{}\n\n", self.title);
@@ -120,24 +122,20 @@ impl Table {
         text
     }
 
-    fn header(&self, has_floor: bool) -> Vec<String> {
+    fn header(&self, floors: &[&str]) -> Vec<String> {
         let mut cells = vec!["".to_string(), "unit".into()];
         cells.extend(self.servers.iter().cloned());
-        if has_floor {
-            cells.push("x floor".into());
-        }
+        cells.extend(floors.iter().map(|floor| format!("x {floor}")));
         cells.extend([format!("x {REFERENCE}"), "asked".into()]);
         cells
     }
 
-    fn cells(&self, row: &Row, has_floor: bool) -> Vec<String> {
+    fn cells(&self, row: &Row, floors: &[&str]) -> Vec<String> {
         let show = |value: Option<f64>| value.map_or("-".to_string(), figure);
         let ratio = |value: Option<f64>| value.map_or("-".to_string(), |ratio| format!("{ratio:.2}"));
         let mut cells = vec![row.title.clone(), row.unit.into()];
         cells.extend(self.servers.iter().map(|server| show(row.median(server))));
-        if has_floor {
-            cells.push(ratio(row.ratio(FLOOR)));
-        }
+        cells.extend(floors.iter().map(|floor| ratio(row.ratio(floor))));
         cells.extend([ratio(row.ratio(REFERENCE)), row.asked.clone()]);
         cells
     }
@@ -154,7 +152,7 @@ impl Table {
         json!({
             "title": row.title, "unit": row.unit, "asked": row.asked, "note": row.note,
             "servers": servers.collect::<serde_json::Map<_, _>>(),
-            "of_floor": row.ratio(FLOOR), "of_memcached": row.ratio(REFERENCE),
+            "of_floor": row.ratio(FLOORS[0]), "of_cold_floor": row.ratio(FLOORS[1]), "of_memcached": row.ratio(REFERENCE),
         })
     }
 

@@ -44,10 +44,10 @@ impl Program {
         Program { name: "memcached".into(), path: path.into(), arguments: Vec::new(), is_floor: false }
     }
 
-    /// The floor, which is a part of this program.
-    pub fn floor() -> Result<Program, String> {
+    /// The floor, which is a part of this program, under one of its names.
+    pub fn floor(name: &str) -> Result<Program, String> {
         let path = std::env::current_exe().map_err(|error| error.to_string())?;
-        Ok(Program { name: "floor".into(), path, arguments: vec!["floor".into()], is_floor: true })
+        Ok(Program { name: name.into(), path, arguments: vec!["floor".into()], is_floor: true })
     }
 
     /// The same with further options, which become part of its name.

@@ -4,11 +4,14 @@
 //! machine's other users do falls on all alike. A server that waits costs nothing meanwhile; wall time is not looked
 //! at.
 //!
+//! A floor answers from one buffer that stays in the cache; for gets of large values there is a cold one beside it,
+//! which sends from all over as much memory as the others hold. What lies between the two is the memory's share.
+//!
 //! Not here: what takes time rather than work (`time`).
 
 use crate::draw::{Items, Sizes};
 use crate::load::{Generator, Load, Protocol, Tally, Until};
-use crate::report::{Row, Table};
+use crate::report::{FLOORS, Row, Table};
 use crate::server::{Program, Server};
 use crate::{Scale, progress};
 
@@ -24,7 +27,8 @@ const HITS_MIN: f64 = 0.9999;
 /// Slices of load that a round's seconds are cut into.
 const SLICES: usize = 6;
 
-const FLOOR: &str = "floor";
+/// Least values for which there is a cold floor.
+const COLD_MIN: usize = 10 << 10;
 
 /// Numbers of the keys of different value lengths are this far apart.
 const KEYS_APART: u64 = 1_000_000_000;
@@ -90,14 +94,20 @@ impl Workload {
         }
     }
 
-    fn suits_floor(&self) -> bool {
-        self.protocol == Protocol::Text
+    /// Whether this server can take it. Small values are copied wherever they lie: no floor is cold for them.
+    fn suits(&self, server: &str) -> bool {
+        match server {
+            _ if server == FLOORS[0] => self.protocol == Protocol::Text,
+            _ if server == FLOORS[1] => self.value >= COLD_MIN && self.get_percent == 100,
+            _ => true,
+        }
     }
 }
 
 /// The first table.
 pub fn run(scale: &Scale, twincached: &Program, memcached: &Program) -> Result<Table, String> {
-    let programs = [twincached.clone(), memcached.clone(), Program::floor()?];
+    let [floor, cold] = FLOORS.map(Program::floor);
+    let programs = [twincached.clone(), memcached.clone(), floor?, cold?];
     let names: Vec<String> = programs.iter().map(|program| program.name.clone()).collect();
     let mut table = Table::new("speed", "Server CPU, nanoseconds per request", &names);
     for equal in WORKLOADS.chunk_by(|one, other| one.value == other.value) {
@@ -113,8 +123,13 @@ pub fn run(scale: &Scale, twincached: &Program, memcached: &Program) -> Result<T
 }
 
 fn filled(scale: &Scale, program: &Program, workload: &Workload) -> Result<Server, String> {
-    if program.name == FLOOR {
-        return program.start(&["--values", &workload.value.to_string()]);
+    let value = workload.value.to_string();
+    if program.name == FLOORS[0] {
+        return program.start(&["--values", &value]);
+    }
+    if program.name == FLOORS[1] {
+        let all = if workload.value < COLD_MIN { 0 } else { workload.items(scale).count * workload.value as u64 };
+        return program.start(&["--values", &value, "--cold", &all.to_string()]);
     }
     let server = program.start(&["-m", MEMORY, "-I", LARGEST, "-c", "1024"])?;
     Generator::connect(workload.load(scale, &server))?.fill()?;
@@ -126,7 +141,7 @@ fn measure(scale: &Scale, workload: &Workload, names: &[String], servers: &[Serv
     let mut row = Row::new(workload.title, "ns", workload.asked);
     let mut loads = Vec::new();
     for (name, server) in names.iter().zip(servers) {
-        if name != FLOOR || workload.suits_floor() {
+        if workload.suits(name) {
             let mut generator = Generator::connect(workload.load(scale, server))?;
             generator.run(Until::Seconds(scale.warmup))?;
             loads.push((name, server, generator));
