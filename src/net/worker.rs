@@ -422,8 +422,12 @@ impl Worker {
         while self.meter.elapsed() <= end
             && let Some(key) = self.held.pop_expired(now)
         {
-            let refused = self.let_go(key, |connection| connection.release_but(|lsn| lsn > safe));
-            self.counters.replies_timed_out.add(refused.replies);
+            let counters = self.counters.clone();
+            // Before they are written: who has read one may ask another worker how many there were.
+            self.let_go(key, |connection| {
+                let refused = connection.release_but(|lsn| lsn > safe);
+                counters.replies_timed_out.add(refused.replies);
+            });
         }
     }
 
