@@ -11,7 +11,7 @@
 //! server          continuing <run id> <lsn>        the stream goes on after lsn
 //!                 walk <run id> <lsn>              first comes a full walk; also later, when too much was lost
 //!                 refused <reason>                 and closes
-//! then, server    batch <lsn> <bytes> \r\n <body>  whole meta commands, no line end after them
+//! then, server    batch <lsn> <bytes> \r\n <body>  whole meta commands, no line end after them; zeros before numbers
 //!                 walked <lsn>                     all of the full walk has been sent
 //!                 overtaken <lsn> <ranges>         changes were lost: so many ranges of keys are walked again
 //!                 caught-up <lsn>                  they have been sent
@@ -49,8 +49,9 @@ const BATCH_FULL: usize = 64 << 10;
 /// Bytes of records read from the journal at a time.
 const READ_MAX: usize = 64 << 10;
 
-/// Bytes of the longest line before a body.
-const BATCH_LINE_MAX: usize = 6 + 20 + 1 + 20 + 2;
+/// Bytes of the line before a body. Its numbers have zeros in front, so that it is as long as the room that was left
+/// for it, and the body need not be moved.
+const BATCH_LINE: usize = 6 + 20 + 1 + 10 + 2;
 
 /// Steps taken for one batch: each may walk for some 70 us, and others wait.
 const STEPS_MAX: usize = 16;
@@ -384,7 +385,7 @@ impl Stream {
         loop {
             let rest = left.rest().len();
             let Some(record) = left.next() else { break };
-            let body = *self.begun.get_or_insert_with(|| begin_batch(out)) + BATCH_LINE_MAX;
+            let body = *self.begun.get_or_insert_with(|| begin_batch(out)) + BATCH_LINE;
             let room = match body_len(body, out) {
                 0 => usize::MAX,
                 taken if taken < BATCH_FULL => BATCH_MAX - taken,
@@ -414,25 +415,18 @@ impl Stream {
         }
         self.said = self.lsn;
         let start = self.begun.take().unwrap_or_else(|| begin_batch(out));
-        let body = start + BATCH_LINE_MAX;
-        let mut line = [0; BATCH_LINE_MAX];
-        let mut rest = &mut line[..];
-        let written = write!(rest, "batch {} {}\r\n", self.lsn, body_len(body, out));
-        debug_assert!(written.is_ok(), "room for the longest line");
-        let unused = rest.len();
-        out.bytes[start..body].copy_from_slice(&line);
-        out.bytes.copy_within(body.., body - unused);
-        out.bytes.truncate(out.bytes.len() - unused);
-        for inserted in out.values.iter_mut().filter(|inserted| inserted.at >= body) {
-            inserted.at -= unused;
-        }
+        let body = start + BATCH_LINE;
+        let len = body_len(body, out);
+        let mut line = &mut out.bytes[start..body];
+        let written = write!(line, "batch {:020} {len:010}\r\n", self.lsn);
+        debug_assert!(written.is_ok() && line.is_empty(), "as long as it always is");
     }
 }
 
 /// Leaves room for the line of a batch, whose body is to follow.
 fn begin_batch(out: &mut Output) -> usize {
     let start = out.bytes.len();
-    out.bytes.extend_from_slice(&[0; BATCH_LINE_MAX]);
+    out.bytes.extend_from_slice(&[0; BATCH_LINE]);
     start
 }
 
