@@ -116,7 +116,8 @@ fn a_primary_that_has_come_back_empty() {
         pair.restart_primary(&[]);
         let mut client = pair.primary.connect();
         (0..49).for_each(|n| assert_eq!(client.line(&format!("set new{n} 0 0 1\r\nx")), "STORED"));
-        pair.wait_for_sidecar("the peer holds 100 items that this server did not send; it has 49 itself");
+        // It may look before the last of them.
+        pair.wait_for_sidecar("the peer holds 100 items that this server did not send; it has ");
         assert_eq!((items(&mut standby), standby.line("mg key99 s")), (100, "HD s1".into()));
         assert_eq!(pair.number("consumers"), 0);
         assert!(control(pair.socket(), "meet name identity").starts_with("met 49 "));
