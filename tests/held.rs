@@ -120,6 +120,18 @@ fn what_is_not_confirmed_in_time_is_an_error() {
     assert!(!running.safety().is_degraded());
 }
 
+/// The last of them expires; the first was passed by what is safe, because a replica has refused it.
+#[test]
+fn what_was_refused_is_not_confirmed_when_another_is_too_late() {
+    let running = Running::start(Duration::from_millis(20), |_| {});
+    let lsn = running.shared.store.journal().lsn();
+    running.safety().refuse(lsn, lsn + 1);
+    running.safety().advance(lsn + 2);
+    let mut client = running.connect();
+    client.send(b"set a 0 0 1\r\nA\r\nset b 0 0 1\r\nB\r\nset c 0 0 1\r\nC\r\n");
+    expect(&mut client, "SERVER_ERROR not replicated\r\nSTORED\r\nSERVER_ERROR not replicated\r\n");
+}
+
 #[test]
 fn who_may_degrade_answers_as_ever_until_replicas_have_caught_up() {
     let running = Running::start(Duration::from_millis(20), |config| config.ack_degrade = true);

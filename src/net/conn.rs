@@ -81,8 +81,8 @@ pub struct Lent<'a> {
 pub enum After {
     /// Until the socket has news.
     Wait,
-    /// Until [`Connection::held_for`] is safe: then [`Connection::release`], or when its deadline is over
-    /// [`Connection::give_up`], and the next turn.
+    /// Until [`Connection::held_for`] is safe, or its deadline is over: then [`Connection::release_but`], and the next
+    /// turn.
     Held,
     /// There is more to do; others first.
     Again,

@@ -48,6 +48,13 @@ pub struct Owed {
     pub deadline: Instant,
 }
 
+impl Owed {
+    /// Whether it is to be given up.
+    pub fn is_late(&self, now: Instant, safe: u64) -> bool {
+        self.deadline <= now && self.lsn > safe
+    }
+}
+
 /// Who asked, as far as a refusal must know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -253,9 +260,10 @@ impl Queue {
         self.pop_if(|owed| owed.lsn <= safe)
     }
 
-    /// Takes out a connection whose deadline is over.
-    pub fn pop_expired(&mut self, now: Instant) -> Option<usize> {
-        self.pop_if(|owed| owed.deadline <= now)
+    /// Takes out a connection whose deadline is over. Those whose change is safe by now are let go of as such, however
+    /// late.
+    pub fn pop_expired(&mut self, now: Instant, safe: u64) -> Option<usize> {
+        self.pop_if(|owed| owed.is_late(now, safe))
     }
 
     fn pop_if(&mut self, is_due: impl FnOnce(Owed) -> bool) -> Option<usize> {
@@ -411,7 +419,8 @@ mod tests {
         let safe: Vec<_> = std::iter::from_fn(|| queue.pop_safe(3)).collect();
         assert_eq!(safe, [20, 30]);
         let now = start + Duration::from_millis(4);
-        let expired: Vec<_> = std::iter::from_fn(|| queue.pop_expired(now)).collect();
+        assert_eq!(queue.pop_expired(now, 4), None, "it is safe: it just has not been let go of");
+        let expired: Vec<_> = std::iter::from_fn(|| queue.pop_expired(now, 3)).collect();
         assert_eq!(expired, [40, 41]);
         assert_eq!(queue.first().map(|owed| owed.lsn), Some(9));
         assert_eq!(queue.pop_safe(u64::MAX), Some(90));

@@ -400,15 +400,17 @@ impl Worker {
         while self.meter.elapsed() <= end
             && let Some(key) = self.held.pop_safe(safe)
         {
-            let refused = self.let_go(key, |connection| connection.release_but(is_refused));
-            self.counters.replies_refused.add(refused.replies);
+            let counters = self.counters.clone();
+            // Before they are written: who has read one may ask another worker how many there were.
+            self.let_go(key, |connection| counters.replies_refused.add(connection.release_but(is_refused).replies));
         }
     }
 
     #[cold]
     fn give_up_expired(&mut self) {
-        let now = Instant::now();
-        if self.held.first().is_none_or(|owed| owed.deadline > now) {
+        let (now, safe) = (Instant::now(), self.shared.store.safety().safe_lsn());
+        // What is safe may still be here, late or not: see `RELEASES`.
+        if self.held.first().is_none_or(|owed| !owed.is_late(now, safe)) {
             return;
         }
         let shared = self.shared.clone();
@@ -417,17 +419,13 @@ impl Worker {
             safety.degrade(shared.store.journal().lsn());
             return self.release_safe();
         }
-        let safe = safety.safe_lsn();
+        let is_missing = |lsn| lsn > safe || safety.is_refused(lsn);
         let end = self.meter.elapsed() + RELEASES;
         while self.meter.elapsed() <= end
-            && let Some(key) = self.held.pop_expired(now)
+            && let Some(key) = self.held.pop_expired(now, safe)
         {
             let counters = self.counters.clone();
-            // Before they are written: who has read one may ask another worker how many there were.
-            self.let_go(key, |connection| {
-                let refused = connection.release_but(|lsn| lsn > safe);
-                counters.replies_timed_out.add(refused.replies);
-            });
+            self.let_go(key, |connection| counters.replies_timed_out.add(connection.release_but(is_missing).replies));
         }
     }
 

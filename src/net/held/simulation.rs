@@ -171,8 +171,8 @@ impl Run {
             self.note();
             return;
         }
-        assert_eq!(self.queue.pop_expired(self.bench.time), Some(0));
         let safe = self.safety().safe_lsn();
+        assert_eq!(self.queue.pop_expired(self.bench.time, safe), Some(0));
         self.bench.connection.release_but(|lsn| lsn > safe);
         self.refused.push((safe.max(self.held_after), lsn));
         self.excused = self.excused.max(lsn);
