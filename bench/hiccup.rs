@@ -1,4 +1,5 @@
-//! What the machine itself holds up: a thread on the servers' CPU that does nothing but look at the clock.
+//! What the machine itself holds up: a thread on the servers' CPU that does nothing but look at the clock, while another
+//! keeps the load's CPU busy. A virtual machine whose CPUs are all busy is stopped by its host more often.
 //!
 //! ```text
 //! look ── look ── look ───────────────── look ── look
@@ -11,7 +12,7 @@
 //!
 //! Not here: the pauses of a server (`time`).
 
-use crate::server::{self, SERVER_CPU};
+use crate::server::{self, LOAD_CPU, SERVER_CPU};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use twincache::sys;
@@ -49,7 +50,9 @@ pub struct Hiccups {
 impl Hiccups {
     /// Looks for some seconds.
     pub fn look() -> Result<Hiccups, String> {
+        let load = std::thread::spawn(|| server::pin_thread(LOAD_CPU).map(|()| spin()));
         let thread = std::thread::spawn(|| server::pin_thread(SERVER_CPU).map(|()| spin()));
+        let _ = load.join();
         thread.join().map_err(|_| "the thread that looks for hiccups panicked")?
     }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 /// The CPU that servers run on. The load runs on the other: [`pin_self`].
 pub const SERVER_CPU: &str = "0";
-const LOAD_CPU: &str = "1";
+pub const LOAD_CPU: &str = "1";
 
 /// How long a server may take to accept connections.
 const START_MAX: Duration = Duration::from_secs(20);
