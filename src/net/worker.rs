@@ -267,8 +267,7 @@ impl Worker {
             return;
         }
         if self.meter.elapsed() > TURN {
-            client.queued = true;
-            return self.ready.push_back((key, self.meter.since()));
+            return self.enqueue(key, self.meter.since());
         }
         self.serve(key, in_company);
     }
@@ -332,9 +331,16 @@ impl Worker {
     fn postpone(&mut self, key: usize, input: &[u8]) {
         let client = &mut self.clients[key];
         client.connection.keep_ahead(input, &self.counters);
-        client.queued = true;
-        self.ready.push_back((key, self.meter.since()));
+        self.enqueue(key, self.meter.since());
         self.meter.discount();
+    }
+
+    fn enqueue(&mut self, key: usize, since: Instant) {
+        let client = &mut self.clients[key];
+        // It is there already if it was held, had an event late in a turn, and was let go in the same.
+        if !std::mem::replace(&mut client.queued, true) {
+            self.ready.push_back((key, since));
+        }
     }
 
     fn welcome(&mut self) {
@@ -476,10 +482,7 @@ impl Worker {
         match after {
             After::Wait => self.ask_for_room(key),
             After::Held => self.hold(key),
-            After::Again => {
-                client.queued = true;
-                self.ready.push_back((key, Instant::now()));
-            }
+            After::Again => self.enqueue(key, Instant::now()),
             After::Close(reason) => {
                 client.connection.farewell(&mut self.buffer);
                 self.close(key, reason);
