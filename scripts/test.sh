@@ -16,16 +16,24 @@ passed=0
 failed=()
 
 main() {
-    local stages=("$@")
+    local stages=("$@") stage
     [[ $# -gt 0 ]] || stages=("${all[@]}")
+    for stage in "${stages[@]}"; do
+        [[ " ${all[*]} " == *" $stage "* ]] || usage "$stage"
+    done
     install_packages
-    local stage
     for stage in "${stages[@]}"; do
         run_stage "$stage"
     done
     [[ ${#failed[@]} -eq 0 ]] || echo "failed: ${failed[*]}"
     echo "$passed stages passed, ${#failed[@]} failed, $SECONDS s"
     [[ ${#failed[@]} -eq 0 ]]
+}
+
+usage() {
+    echo "usage: scripts/test.sh [STAGE…], by default all of: ${all[*]}" >&2
+    [[ $1 == -h || $1 == --help ]]
+    exit $(($? * 64))
 }
 
 install_packages() {
