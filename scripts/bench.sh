@@ -11,6 +11,14 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# Before anything is built for minutes.
+case ${1-} in
+-h | --help)
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' scripts/bench.sh
+    exit
+    ;;
+esac
+
 # A descriptor each for 20,000 idle connections; where this is not allowed, as many are opened as are.
 ulimit -n 65536 2>/dev/null || ulimit -n "$(ulimit -Hn)"
 
