@@ -296,6 +296,70 @@ fn circles_and_crowds_are_refused() {
     assert_eq!(text, "refused too many connections on the control socket\r\n");
 }
 
+/// How often the control thread has gone to sleep.
+fn sleeps(server: &Server) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
+    let statuses = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("status")).unwrap_or_default());
+    let own = statuses.into_iter().find(|status| status.starts_with("Name:\tcontrol\n")).expect("a control thread");
+    let sleeps = own.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).expect("a count");
+    sleeps.trim().parse().unwrap()
+}
+
+/// Who is away for a while, or does not read, does not cost a wake-up for each change.
+#[test]
+fn nobody_is_woken_who_can_send_nothing() {
+    const CHANGES: u64 = 3000;
+    for is_away in [true, false] {
+        let place = Place::new();
+        let server = place.start(&[]);
+        let mut client = server.connect();
+        let consumer = Some(place.attach("me", "peer")).filter(|_| !is_away);
+        if is_away {
+            until("it is detached", || stat(&mut client, "consumers") == "0");
+        }
+        // More than sockets hold.
+        let big = "v".repeat(10_000);
+        (0..300).for_each(|n| assert_eq!(client.line(&format!("set big{n} 0 0 10000\r\n{big}")), "STORED"));
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        let before = sleeps(&server);
+        (0..CHANGES).for_each(|_| assert_eq!(client.line("set key 0 0 1\r\nx"), "STORED"));
+        let woken = sleeps(&server) - before;
+        assert!(woken < CHANGES / 3, "away: {is_away}; woken {woken} times");
+        drop(consumer);
+    }
+}
+
+/// A change that no command can name, of before a walk: the walk cannot tell it, either.
+#[test]
+fn what_a_walk_cannot_tell_is_not_confirmed() {
+    let place = Place::new();
+    let server = place.start(&["-o", "replicas_ack=1,ack_timeout=60000"]);
+    let mut client = server.connect();
+    let key = format!("{} {}", "k".repeat(100), "k".repeat(100));
+    let head = [0x80, 1, 0, 201, 8, 0, 0, 0, 0, 0, 0, 210];
+    client.send(&[&head, &[0; 12][..], &[0; 8], key.as_bytes(), b"x"].concat());
+    until("the reply waits", || stat(&mut server.connect(), "replies_waiting") == "1");
+    let (mut control, line) = place.attach("me", "peer");
+    assert!(line.starts_with("walk "), "{line}");
+    // As the sidecar acknowledges: when the walk is over, and then each batch by itself.
+    let mut is_walking = true;
+    loop {
+        let line = control.line();
+        let words: Vec<&str> = line.split(' ').collect();
+        match words[0] {
+            "walked" => is_walking = false,
+            "batch" if is_walking => continue,
+            _ => assert_eq!(words[0], "batch", "{line}"),
+        }
+        control.say(&format!("ack {}", words[1]));
+        if words[0] == "batch" {
+            break;
+        }
+    }
+    client.read_until(DEADLINE, |got| got.len() >= 24);
+    assert_eq!(client.got[..8], *b"\x81\x01\0\0\0\0\0\x86");
+}
+
 #[test]
 fn the_newest_connection_feeds() {
     let server = Server::start(&[]);

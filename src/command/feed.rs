@@ -130,6 +130,11 @@ impl Feed {
         }
     }
 
+    /// Whether it is a consumer's.
+    pub fn is_attached(&self) -> bool {
+        self.stream.is_some()
+    }
+
     /// Whether the last [`Feed::fill`] ended before there was nothing left.
     pub fn is_behind(&self) -> bool {
         self.stream.as_ref().is_some_and(|stream| stream.is_behind)
@@ -451,7 +456,8 @@ fn leave_out(untold: Option<(u64, u64)>, record: &Record<'_>, after: u64, upto: 
     if untold.is_none() {
         log::warn!("a key of {} bytes with blanks or the like cannot be replicated", record.key.len());
     }
-    (untold.map_or(after, |(after, _)| after), upto)
+    // A slice has no number of its own: it tells of what came before, so the next acknowledgement counts.
+    (untold.map_or(after.min(upto.saturating_sub(1)), |(after, _)| after), upto)
 }
 
 /// What became of a record.

@@ -280,6 +280,10 @@ impl Loop {
         if !at_once && self.naps < NAPS_MAX {
             return Rest::Nap;
         }
+        // Where nothing can be sent, because nobody is there or nobody reads, no change has to wake it.
+        if !self.clients.iter().any(|(_, client)| client.takes_changes()) {
+            return Rest::Idle;
+        }
         // From here on a change wakes the thread; one that came before that was said is seen now.
         self.shared.store.journal().set_idle();
         if self.send_to_all(now, true).something { Rest::None } else { Rest::Idle }
@@ -433,6 +437,10 @@ impl Client {
         if self.out.bytes.capacity() > OUTPUT_KEEP {
             self.out.bytes = Vec::new();
         }
+    }
+
+    fn takes_changes(&self) -> bool {
+        self.feed.is_attached() && !self.is_stuck
     }
 
     fn wants_room(&self) -> bool {

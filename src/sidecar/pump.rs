@@ -74,6 +74,9 @@ const STATS_EVERY: Duration = Duration::from_millis(1100);
 const MARKS_MAX: usize = 1024;
 const MARK_EVERY: Duration = Duration::from_millis(10);
 
+/// The lsn of the first mark of a stream that goes on, until the server says how far it is.
+const UNTOLD: u64 = u64::MAX;
+
 /// The time of a call.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
@@ -522,8 +525,8 @@ impl Pump {
             }
             (State::Weighing | State::Attached, Said::Met(met)) => self.weigh(met, now),
             (_, Said::Refused(reason)) => self.fail(Trouble::Refused(format!("the server refuses: {reason}")), now),
-            (State::Attaching, Said::Continuing(lsn)) => self.attached(Stage::Clean, lsn),
-            (State::Attaching | State::Attached, Said::Walk(lsn)) => self.begin_walk(lsn),
+            (State::Attaching, Said::Continuing(lsn)) => self.attached(Stage::Clean, lsn, now),
+            (State::Attaching | State::Attached, Said::Walk(lsn)) => self.begin_walk(lsn, now),
             (State::Attached, said) => self.hear_of_stream(said, now),
             (_, Said::Alive(_)) => {}
             (_, said) => self.fail(not_a_control_socket(&format!("{said:?} out of turn")), now),
@@ -540,7 +543,10 @@ impl Pump {
                 self.know(lsn, now);
             }
             Said::BodyEnd => self.barrier(self.batch_lsn, false),
-            Said::Alive(lsn) => self.know(lsn, now),
+            Said::Alive(lsn) => {
+                self.place_first_mark(lsn);
+                self.know(lsn, now);
+            }
             Said::Walked(lsn) => {
                 self.stage = Stage::Clean;
                 if !self.peer.is_stock {
@@ -585,6 +591,16 @@ impl Pump {
         }
     }
 
+    /// What there is when the stream goes on came after the peer was last whole, not when it is heard of.
+    fn place_first_mark(&mut self, head: u64) {
+        if let Some(&(UNTOLD, at)) = self.marks.front() {
+            self.marks.clear();
+            if head > self.figures.confirmed {
+                self.marks.push_back((head, at));
+            }
+        }
+    }
+
     /// Before it attaches, and then now and then, because a server may get another upstream at any time.
     fn meet(&mut self) {
         if !std::mem::replace(&mut self.is_meeting, true) {
@@ -601,7 +617,7 @@ impl Pump {
                 self.ask_from(now)
             };
         }
-        if let Some(objection) = self.guard.objection(&self.run, &met, self.peer.items.unwrap_or(0)) {
+        if let Some(objection) = self.guard.objection(&met, self.peer.items.unwrap_or(0), now.at) {
             return self.fail(Trouble::Guarded(objection), now);
         }
         if self.peer.is_stock {
@@ -621,7 +637,7 @@ impl Pump {
         self.state = State::Attaching;
     }
 
-    fn attached(&mut self, stage: Stage, lsn: u64) {
+    fn attached(&mut self, stage: Stage, lsn: u64, now: Now) {
         self.state = State::Attached;
         self.stage = stage;
         self.figures.attached += 1;
@@ -630,6 +646,7 @@ impl Pump {
         (self.figures.head, self.figures.confirmed, self.figures.bytes_in_flight) = (lsn, lsn, 0);
         self.marks.clear();
         if stage == Stage::Clean {
+            self.marks.push_back((UNTOLD, self.whole_at.unwrap_or(now.at)));
             log::info!("{}: {}, goes on after lsn {lsn}", self.name, self.figures.kind);
             self.figures.continued += 1;
             self.stream = Phase::Streaming;
@@ -637,9 +654,9 @@ impl Pump {
         }
     }
 
-    fn begin_walk(&mut self, lsn: u64) {
+    fn begin_walk(&mut self, lsn: u64, now: Now) {
         if self.state == State::Attaching {
-            self.attached(Stage::Walking, lsn);
+            self.attached(Stage::Walking, lsn, now);
         }
         log::info!("{}: {}, full walk from lsn {lsn}", self.name, self.figures.kind);
         self.resume = None;
@@ -905,5 +922,30 @@ mod tests {
         server_says(&mut pump, "walk run1 9\r\nwalked 9\r\n", at(1300));
         pump.peer_read(b"OK\r\nOK\r\nMN\r\n", at(1301));
         assert_eq!(pump.server_output(), b"ack 9\r\n");
+    }
+    #[test]
+    fn who_comes_back_is_behind_until_it_has_what_it_missed() {
+        let mut pump = Pump::new("peer:1", None, false, 1);
+        attach(&mut pump, 0);
+        server_says(&mut pump, "walk run1 9\r\nwalked 9\r\nalive 9 1\r\n", at(300));
+        pump.peer_read(b"OK\r\nOK\r\nMN\r\n", at(301));
+        let lag = |pump: &mut Pump, ms| pump.figures(at(ms)).lag.map(|lag| lag.as_secs());
+        assert_eq!(lag(&mut pump, 302), Some(0));
+        pump.peer_gone("cut", at(302));
+        while pump.action(at(303)).is_some() {}
+        assert_eq!(attach(&mut pump, 60_000), "attach peer:1 twin1 run1 9 cas\r\n");
+        server_says(&mut pump, "continuing run1 9\r\n", at(60_310));
+        assert_eq!(lag(&mut pump, 60_310), Some(60));
+        server_says(&mut pump, "batch 10 0\r\nalive 50 1\r\nbatch 50 0\r\n", at(60_310));
+        pump.peer_read(b"MN\r\n", at(60_320));
+        assert_eq!(lag(&mut pump, 60_320), Some(60));
+        pump.peer_read(b"MN\r\n", at(60_330));
+        assert_eq!(lag(&mut pump, 60_330), Some(0));
+        // Nothing was missed.
+        pump.peer_gone("cut", at(60_340));
+        while pump.action(at(60_341)).is_some() {}
+        attach(&mut pump, 90_000);
+        server_says(&mut pump, "continuing run1 50\r\nalive 50 1\r\n", at(90_310));
+        assert_eq!(lag(&mut pump, 90_310), Some(0));
     }
 }

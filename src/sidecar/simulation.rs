@@ -87,6 +87,9 @@ struct Server {
     fed: BTreeSet<String>,
     /// The items it told of last.
     met: usize,
+    /// When it started, and for how many seconds it was there before that.
+    started: Duration,
+    older: u64,
     /// The sidecar may replace what the peer holds.
     may_replace: bool,
     stream_is_cas: bool,
@@ -106,6 +109,8 @@ impl Server {
             remembered: None,
             fed: BTreeSet::new(),
             met: 0,
+            started: Duration::ZERO,
+            older: 2,
             may_replace: false,
             stream_is_cas: false,
             ring,
@@ -144,14 +149,15 @@ impl Server {
         self.wire = None;
     }
 
-    fn hear(&mut self, peer: &Peer) {
+    fn hear(&mut self, peer: &Peer, now: Duration) {
         while let Some(line) = self.wire.as_mut().and_then(Wire::far_line) {
             let words: Vec<&str> = line.split(' ').collect();
             match words[..] {
                 ["meet", _, identity] => {
                     self.met = self.map.len();
                     let again = if self.fed.contains(identity) { "again" } else { "first" };
-                    let text = format!("met {} 5 {again}\r\n", self.met);
+                    let uptime = self.older + (now - self.started).as_secs();
+                    let text = format!("met {} {uptime} {again}\r\n", self.met);
                     self.wire.as_mut().unwrap().far_says(&text);
                 }
                 ["attach", _, identity, run, lsn, cas] => {
@@ -398,6 +404,8 @@ impl Peer {
             ["replica", "who"] | ["replica", "from", ..] => format!("OK {} {}\r\n", self.identity(), now.unix_ms),
             ["replica", "begin"] => {
                 self.refreshed = Some(BTreeSet::new());
+                // What is not sent again is no more at the server, either.
+                self.lacks.clear();
                 "OK\r\n".to_owned()
             }
             ["replica", "end"] => {
@@ -465,7 +473,7 @@ impl World {
     fn new(seed: u64) -> World {
         let limit = (seed % 5 == 4).then_some(2);
         let may_replace = seed % 7 == 6;
-        let server = Server { may_replace, ..Server::new(1, [30, 1000][seed as usize / 3 % 2]) };
+        let server = Server { may_replace, older: 10, ..Server::new(1, [30, 1000][seed as usize / 3 % 2]) };
         World {
             rng: Rng::new(seed),
             now: Now { at: Duration::ZERO, unix_ms: 1_700_000_000_000 },
@@ -491,7 +499,7 @@ impl World {
             (0..changes).for_each(|_| self.server.change(&mut self.rng));
             self.disturb();
         }
-        self.server.hear(&self.peer);
+        self.server.hear(&self.peer, self.now.at);
         if self.server.wire.as_ref().is_some_and(|wire| wire.to_pump.len() < 100_000) {
             self.server.speak(&mut self.rng);
         }
@@ -509,7 +517,7 @@ impl World {
             3 => self.peer.stopped_until = self.now.at + Duration::from_millis(self.rng.below(20_000)),
             4 => self.peer_is_up = !self.peer_is_up,
             5 => self.server_is_up = !self.server_is_up,
-            6 if self.rng.below(4) == 0 => self.server = Server::new(self.server.run + 1, self.server.ring),
+            6 if self.rng.below(4) == 0 => self.restart_server(),
             // The sidecar itself: its sockets are closed, and it knows nothing any more.
             7 if self.rng.below(2) == 0 => {
                 self.server.hang_up();
@@ -521,6 +529,10 @@ impl World {
             8 => self.now.at += Duration::from_secs(self.rng.below(8)),
             _ => {}
         }
+    }
+
+    fn restart_server(&mut self) {
+        self.server = Server { started: self.now.at, ..Server::new(self.server.run + 1, self.server.ring) };
     }
 
     /// Something between cuts the connection, maybe in mid-command; what the peer's kernel has is still done, late.
@@ -643,7 +655,7 @@ impl World {
         (0..STEPS).for_each(|_| self.step());
         (self.is_disturbed, self.server_is_up, self.peer_is_up) = (false, true, true);
         if self.rng.below(4) == 0 {
-            self.server = Server::new(self.server.run + 1, self.server.ring);
+            self.restart_server();
         }
         for _ in 0..QUIET_STEPS {
             self.step();
