@@ -118,7 +118,7 @@ fn when_a_stock_peer_is_cut_off_and_replaced() {
 
 #[test]
 fn when_the_peer_stands_still() {
-    let still = seconds().min(Duration::from_secs(10)) / 2;
+    let still = (seconds() / 2).min(Duration::from_secs(10));
     survive("peer stands still", PeerKind::Twincached, |pair, rng| {
         nap(rng, 500, 1000);
         freeze(pair.peer.pid());
