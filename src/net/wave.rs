@@ -10,8 +10,8 @@
 //! A wave of 32 with this distance makes a single get cost 1.06 of `bench/floor` instead of 1.11, and `find` 0.7 % of
 //! it instead of 7.4. All fetched before the first turn, a good part is out of the cache again when it is needed.
 //!
-//! Invariants: a connection is in the wave at most once, and only while it rests between two requests; its turn comes
-//! before the next poll.
+//! Invariants: a connection is in the wave at most once, and only while it rests between two requests; before the next
+//! poll its turn comes, or in a long wave its input goes back to it (`worker`).
 //!
 //! Not here: the turn (`conn`), and who may join (`worker`).
 
