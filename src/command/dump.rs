@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::protocol::base64;
 use crate::protocol::text::{BAD_FORMAT, UNKNOWN};
 use crate::protocol::token::strict_u32;
-use crate::store::{self, ClassSet, Crawl, DumpOrder, Item};
+use crate::store::{self, ClassSet, Crawl, Item};
 use crate::watch::Uri;
 use std::io::Write;
 
@@ -26,8 +26,8 @@ const SLEEP_MAX_US: u32 = 1_000_000;
 /// A piece of a dump ends at this many bytes of output: what a socket takes at once.
 const PIECE: usize = 32 << 10;
 
-/// Items asked of the store at once: about a tenth of a piece.
-const BATCH: usize = 32;
+/// A piece also ends after so many steps of the walk, as there may be little to print in a large table: some 0.2 ms.
+const STEPS: usize = 32;
 
 /// lru_crawler: a reply, or a dump to go on with.
 pub(super) fn lru_crawler(args: &[&[u8]], context: &Context<'_>, out: &mut Output) -> Result<Next, Reply> {
@@ -56,10 +56,13 @@ impl Dump {
         let end = out.bytes.len() + PIECE;
         let clock = &context.shared.clock;
         let form = self.form;
-        while out.bytes.len() < end {
-            if !self.walk.next(BATCH, &mut |item| form.line(&item, clock, &mut out.bytes)) {
+        for _ in 0..STEPS {
+            if !self.walk.next(&mut |item| form.line(&item, clock, &mut out.bytes)) {
                 out.push(form.end());
                 return false;
+            }
+            if out.bytes.len() >= end {
+                break;
             }
         }
         true
@@ -75,11 +78,11 @@ impl Dump {
         if !out.is_empty() {
             return Err(form.not_pipelined());
         }
-        let order = match classes {
-            b"hash" => DumpOrder::Table,
-            _ => DumpOrder::Lru(class_set(classes)?),
+        let classes = match classes {
+            b"hash" => ClassSet::ALL,
+            _ => class_set(classes)?,
         };
-        let walk = context.shared.store.dump(order).ok_or(BUSY)?;
+        let walk = context.shared.store.dump(classes).ok_or(BUSY)?;
         out.push(OK);
         Ok(Next::Dump(Box::new(Dump { form, walk })))
     }
@@ -202,7 +205,7 @@ fn disable(context: &Context<'_>) -> Reply {
 /// `all`, or class numbers between commas.
 fn class_set(text: &[u8]) -> Result<ClassSet, Reply> {
     if text == b"all" {
-        return Ok(ClassSet(!1));
+        return Ok(ClassSet::ALL);
     }
     let numbers = text.split(|&byte| byte == b',').filter(|number| !number.is_empty());
     let set = numbers.map(strict_u32).try_fold(0, |set, class| {

@@ -9,8 +9,7 @@ use super::lru::{COLD, HOT, List, TEMP, WARM};
 use super::shard::Shard;
 use super::slab::CLASSES;
 use super::{
-    BUCKET_POWER, ClassSet, ClassStats, Crawl, DumpOrder, Event, EventMask, Item, Reassign, Store, StoreConfig,
-    StoreStats, Tuning,
+    BUCKET_POWER, ClassSet, ClassStats, Crawl, Event, EventMask, Item, Reassign, Store, StoreConfig, StoreStats, Tuning,
 };
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,9 +28,6 @@ enum Flushed {
     /// This second has seen too many: all items are to be unlinked.
     ByUnlinking,
 }
-
-/// Items that a dump hands out under one lock.
-const DUMP_SLICE: usize = 100;
 
 impl Store {
     /// flush_all. `at` is a second as [`crate::clock::Clock::expires_at`] gives it; 0 or one that has passed is: now,
@@ -130,18 +126,6 @@ impl Store {
     /// Whether the crawler is enabled.
     pub fn crawler_enabled(&self) -> bool {
         self.crawler.load(Ordering::Relaxed)
-    }
-
-    /// metadump and mgdump; None while there are [`DUMPS_MAX`].
-    pub fn dump(self: &Arc<Store>, order: DumpOrder) -> Option<Dump> {
-        let more = |dumps| (dumps < DUMPS_MAX).then_some(dumps + 1);
-        self.core.dumps.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        let owner = self.next_owner.fetch_add(1, Ordering::Relaxed);
-        let at = match order {
-            DumpOrder::Lru(classes) => At::List { classes, list: 0, shard: 0, open: false },
-            DumpOrder::Table => At::Bucket { shard: 0, bucket: 0, buckets: 0 },
-        };
-        Some(Dump { store: self.clone(), owner, at })
     }
 
     /// stats cachedump: the COLD items of one class, head first, at most `limit` (0 all) while `each` says true.
@@ -277,117 +261,6 @@ impl Store {
     /// Starts the background thread, which stops when the returned handle is dropped.
     pub fn start_background(self: &Arc<Store>) -> Background {
         Background::start(self)
-    }
-}
-
-/// Dumps at a time. Each is a cursor that every unlink under the same lock looks at, and work without end for a client
-/// that takes it; memcached has one.
-pub const DUMPS_MAX: u64 = 4;
-
-/// Where a dump has got to. Dropping it ends the dump.
-#[derive(Debug)]
-pub struct Dump {
-    store: Arc<Store>,
-    owner: u64,
-    at: At,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum At {
-    /// `list` is class times 4 plus LRU.
-    List { classes: ClassSet, list: usize, shard: usize, open: bool },
-    /// `buckets` is the table's size, as of when its walk began, rounded down to a power of two.
-    Bucket { shard: usize, bucket: usize, buckets: usize },
-}
-
-impl Dump {
-    /// Hands about `max` live items to `each`, in slices under the shards' locks; false when there are no more.
-    /// (A bucket of the table is handed out whole, so there may be a few more.)
-    pub fn next(&mut self, max: usize, each: &mut dyn FnMut(Item<'_>)) -> bool {
-        let mut left = max.max(1);
-        while left > 0 {
-            let slice = left.min(DUMP_SLICE);
-            let seen = match self.at {
-                At::List { .. } => self.next_listed(slice, each),
-                At::Bucket { .. } => self.next_buckets(slice, each),
-            };
-            let Some(seen) = seen else { return false };
-            left = left.saturating_sub(seen);
-        }
-        true
-    }
-
-    /// Walks on in one list of one shard. How many items it handed out, None after the last list.
-    fn next_listed(&mut self, max: usize, each: &mut dyn FnMut(Item<'_>)) -> Option<usize> {
-        let At::List { classes, list, shard: index, open } = &mut self.at else { return None };
-        while *list / 4 >= CLASSES || classes.0 >> (*list / 4) & 1 == 0 {
-            *list = (*list / 4 + 1) * 4;
-            if *list / 4 >= CLASSES {
-                return None;
-            }
-        }
-        let mut shard = self.store.hold(*index, By::Walk);
-        if !*open {
-            shard.open_cursor(self.owner, (*list / 4) as u8, *list % 4);
-            *open = true;
-        }
-        let mut seen = 0;
-        for looked in 0.. {
-            if seen == max || looked == DUMP_SLICE {
-                return Some(seen);
-            }
-            let Some(id) = shard.next_of_cursor(self.owner) else { break };
-            if shard.death(id).is_none() {
-                each(shard.item(id));
-                seen += 1;
-            }
-        }
-        shard.close_cursor(self.owner);
-        *open = false;
-        *index += 1;
-        if *index == self.store.slots.len() {
-            *index = 0;
-            *list += 1;
-        }
-        Some(seen)
-    }
-
-    /// Walks on in one shard's table. How many items it handed out, None after the last shard.
-    fn next_buckets(&mut self, max: usize, each: &mut dyn FnMut(Item<'_>)) -> Option<usize> {
-        let At::Bucket { shard: index, bucket, buckets } = &mut self.at else { return None };
-        if *index == self.store.slots.len() {
-            return None;
-        }
-        let shard = self.store.hold(*index, By::Walk);
-        if *buckets == 0 {
-            *buckets = 1 << shard.table.buckets().ilog2();
-        }
-        let mut seen = 0;
-        for _ in 0..DUMP_SLICE {
-            if seen >= max || *bucket == *buckets {
-                break;
-            }
-            shard.table.visit(*bucket, *buckets, |id| {
-                if shard.death(id).is_none() {
-                    each(shard.item(id));
-                    seen += 1;
-                }
-            });
-            *bucket += 1;
-        }
-        if *bucket == *buckets {
-            (*index, *bucket, *buckets) = (*index + 1, 0, 0);
-        }
-        Some(seen)
-    }
-}
-
-impl Drop for Dump {
-    fn drop(&mut self) {
-        self.store.core.dumps.fetch_sub(1, Ordering::Relaxed);
-        if let At::List { shard, open: true, .. } = self.at {
-            self.store.hold(shard, By::Walk).close_cursor(self.owner);
-        }
     }
 }
 

@@ -26,9 +26,8 @@ impl Shard {
         self.check_table(&linked)?;
         let free = self.check_free_lists()?;
         self.check_pages(&linked, &free)?;
-        for cursor in &self.cursors {
-            ensure(cursor.at == 0 || linked.contains(&cursor.at), || format!("a cursor stands on {}", cursor.at))?;
-        }
+        let cursor = self.cursor;
+        ensure(cursor == 0 || linked.contains(&cursor), || format!("the crawler stands on {cursor}"))?;
         Ok(())
     }
 

@@ -11,7 +11,7 @@
 //!
 //! Invariants: at most one run, and one cursor of it.
 //!
-//! Not here: dumps, which walk the same way (`admin`).
+//! Not here: dumps, which walk the table (`dump`).
 
 use super::background::{NAP_MAX, Slice, rest};
 use super::hold::By;
@@ -19,7 +19,6 @@ use super::item::state;
 use super::shard::Shard;
 use super::slab::CLASSES;
 use super::{Event, Miss, Store};
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Items looked at between two naps, as memcached does.
@@ -195,7 +194,6 @@ impl Plan {
 #[derive(Debug)]
 struct Run {
     automatic: bool,
-    owner: u64,
     /// The current one is the last.
     lists: Vec<usize>,
     shard: usize,
@@ -223,9 +221,8 @@ impl Run {
             lists.iter().for_each(|&list| items[list] += items_of(&shard, list));
         }
         lists.sort_by_key(|&list| std::cmp::Reverse((items[list], list)));
-        let owner = store.next_owner.fetch_add(1, Ordering::Relaxed);
         let (left, found) = (tocrawl(store), Found::new(store));
-        Run { automatic, owner, lists, shard: 0, open: false, left, found }
+        Run { automatic, lists, shard: 0, open: false, left, found }
     }
 
     /// Looks at some items of the current list.
@@ -237,14 +234,13 @@ impl Run {
         }
         let mut shard = store.hold(self.shard, By::Crawler);
         if !self.open {
-            shard.open_cursor(self.owner, (list % CLASSES) as u8, list / CLASSES);
+            shard.open_cursor(list % CLASSES, list / CLASSES);
             self.open = true;
         }
         let mut looked = 0;
         let mut slice = Slice::new();
         while looked < ITEMS_PER_NAP && self.left > 0 && !slice.is_over() {
-            let Some(id) = shard.next_of_cursor(self.owner) else {
-                shard.close_cursor(self.owner);
+            let Some(id) = shard.next_of_cursor() else {
                 (self.shard, self.open) = (self.shard + 1, false);
                 break;
             };
@@ -265,7 +261,7 @@ impl Run {
 
     fn close(&mut self, store: &Store) {
         if std::mem::take(&mut self.open) {
-            store.hold(self.shard, By::Crawler).close_cursor(self.owner);
+            store.hold(self.shard, By::Crawler).cursor = 0;
         }
     }
 }
@@ -465,7 +461,7 @@ mod tests {
         assert!(stand.store.enable_crawler(false) && !stand.store.enable_crawler(false));
         stand.steps(1);
         assert!(!stand.store.stats().lru_crawler_running);
-        assert!(stand.store.shard(0).cursors.is_empty());
+        assert_eq!(stand.store.shard(0).cursor, 0);
         (0..3).for_each(|_| stand.second());
         assert_eq!(stand.store.stats().lru_crawler_starts, 1);
         assert!(stand.store.enable_crawler(true));

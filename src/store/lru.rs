@@ -94,14 +94,6 @@ pub struct Counters {
     pub cas_badval: u64,
 }
 
-/// A walk of a list from tail to head. It stands on the next item to be looked at, 0 at the end.
-#[derive(Clone, Copy, Debug)]
-pub struct Cursor {
-    /// Who made it: unique in its shard.
-    pub owner: u64,
-    pub at: u32,
-}
-
 impl Shard {
     /// The list for a new item.
     #[inline]
@@ -152,8 +144,8 @@ impl Shard {
     pub fn remove_from(&mut self, class: u8, id: u32, size: usize) {
         let chunk = *self.window.chunk(id);
         assert!(chunk.is(state::LINKED), "not in a list");
-        for cursor in self.cursors.iter_mut().filter(|cursor| cursor.at == id) {
-            cursor.at = chunk.prev;
+        if self.cursor == id {
+            self.cursor = chunk.prev;
         }
         let list = &mut self.lrus[usize::from(class)].lists[chunk.lru()];
         list.count -= 1;
@@ -262,26 +254,19 @@ impl Shard {
         true
     }
 
-    /// Begins a walk from the tail of a list.
-    pub fn open_cursor(&mut self, owner: u64, class: u8, lru: usize) {
-        let at = self.lrus[usize::from(class)].lists[lru].tail;
-        self.cursors.push(Cursor { owner, at });
+    /// Begins the crawler's walk from the tail of a list to its head.
+    pub fn open_cursor(&mut self, class: usize, lru: usize) {
+        self.cursor = self.lrus[class].lists[lru].tail;
     }
 
-    /// The item the owner's cursor stands on; it steps on. None at the end.
-    pub fn next_of_cursor(&mut self, owner: u64) -> Option<u32> {
-        let cursor = self.cursors.iter_mut().find(|cursor| cursor.owner == owner)?;
-        let id = cursor.at;
+    /// The item that the crawler stands on; it steps on. None at the end.
+    pub fn next_of_cursor(&mut self) -> Option<u32> {
+        let id = self.cursor;
         if id == 0 {
             return None;
         }
-        cursor.at = self.window.chunk(id).prev;
+        self.cursor = self.window.chunk(id).prev;
         Some(id)
-    }
-
-    /// Ends the owner's walk.
-    pub fn close_cursor(&mut self, owner: u64) {
-        self.cursors.retain(|cursor| cursor.owner != owner);
     }
 
     fn bump_flat(&mut self, id: u32) {

@@ -6,13 +6,13 @@
 //!      └── core    what all share: page pool, cas counter, flush_all, events, classes
 //!
 //! mod.rs    what the outside sees        entry.rs  a locked shard, what commands call
-//! admin.rs  flush, dumps, statistics     lend.rs   values used outside the lock
+//! admin.rs  flush, statistics            lend.rs   values used outside the lock
 //! shard.rs  making, linking, unlinking   lru.rs    lists, bumps, eviction
 //! slab.rs   classes, pages, chunks       table.rs  hash table
 //! item.rs   layout and sizes             arena.rs  address ranges; all unsafe code
 //! flush.rs  what flush_all has taken     check.rs  everything against everything
 //! hold.rs   how long locks are held      safety.rs  which changes replicas have
-//! ahead.rs  memory before it is needed
+//! ahead.rs  memory before it is needed dump.rs  all items, for a client
 //! journal.rs  every change, in order     walk.rs  what its readers are sent
 //! background.rs  the thread behind it    maintainer.rs, crawler.rs, mover.rs  what it does
 //! ```
@@ -29,6 +29,7 @@ mod automove;
 mod background;
 mod check;
 mod crawler;
+mod dump;
 mod entry;
 mod events;
 mod flush;
@@ -51,8 +52,8 @@ mod stand;
 mod table;
 mod walk;
 
-pub use admin::Dump;
 pub use background::Background;
+pub use dump::Dump;
 pub use entry::Locked;
 pub use events::{Event, EventMask};
 pub use hold::{By, Holds};
@@ -305,8 +306,6 @@ pub struct Store {
     shard_bits: u32,
     tuning: Mutex<Tuning>,
     crawler: AtomicBool,
-    /// For naming walks.
-    next_owner: AtomicU64,
     background: background::State,
     holds: Holds,
 }
@@ -354,7 +353,6 @@ impl Store {
             shard_bits: shards.ilog2(),
             tuning: Mutex::new(tuning),
             crawler: AtomicBool::new(core.config.crawler),
-            next_owner: AtomicU64::new(0),
             background: background::State::default(),
             holds: Holds::default(),
             core,
@@ -574,6 +572,11 @@ pub enum Crawl {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClassSet(pub u64);
 
+impl ClassSet {
+    /// All that items can have.
+    pub const ALL: ClassSet = ClassSet(!1);
+}
+
 /// Store-wide numbers for `stats`, all shards together. Counters are since the last reset.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StoreStats {
@@ -650,15 +653,6 @@ pub struct ClassStats {
     pub cas_hits: u64,
     pub cas_badval: u64,
     pub touch_hits: u64,
-}
-
-/// What a dump walks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DumpOrder {
-    /// The LRUs of these classes, tail to head. Items that move between lists meanwhile may be missed.
-    Lru(ClassSet),
-    /// The hash table; every item that stays is seen exactly once.
-    Table,
 }
 
 #[cfg(test)]

@@ -426,8 +426,8 @@ impl Shard {
             0 => list.tail = new,
             next => self.window.chunk_mut(next).prev = new,
         }
-        for cursor in self.cursors.iter_mut().filter(|cursor| cursor.at == old) {
-            cursor.at = new;
+        if self.cursor == old {
+            self.cursor = new;
         }
         if chunk.is(state::CHUNKED) {
             self.tell_pieces(new);

@@ -16,7 +16,7 @@ use super::arena::{Window, offset};
 use super::flush::Flush;
 use super::item::{Chunk, Item, Sizing, state};
 use super::journal::Journal;
-use super::lru::{Cursor, Lru};
+use super::lru::Lru;
 use super::slab::{CLASSES, Classes, PagePool, Slab};
 use super::table::Table;
 use super::{AllocError, Events, Hash, ItemSpec, Miss, Part, Safety, StoreConfig, Tuning};
@@ -95,8 +95,8 @@ pub struct Shard {
     pub table: Table,
     /// By class.
     pub lrus: Vec<Lru>,
-    /// Walks of LRUs under way.
-    pub cursors: Vec<Cursor>,
+    /// The item of an LRU that the crawler looks at next, or 0.
+    pub cursor: u32,
     /// Bytes of the linked items.
     pub bytes: u64,
     /// Items ever linked, since the last reset.
@@ -114,7 +114,7 @@ impl Shard {
             slab: Slab::new(core.config.page_size),
             table,
             lrus: vec![Lru::default(); CLASSES],
-            cursors: Vec::new(),
+            cursor: 0,
             bytes: 0,
             total_items: 0,
             sizes: core.config.track_sizes.then(BTreeMap::new),

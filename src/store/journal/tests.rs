@@ -330,8 +330,8 @@ fn threads_and_a_reader() {
     });
     store.check().unwrap();
     let mut live = BTreeMap::new();
-    let mut dump = store.dump(super::super::DumpOrder::Table).unwrap();
-    while dump.next(100, &mut |item| _ = live.insert(item.key().to_vec(), known(item, &store.core.clock))) {}
+    let mut dump = store.dump(super::super::ClassSet::ALL).unwrap();
+    while dump.next(&mut |item| _ = live.insert(item.key().to_vec(), known(item, &store.core.clock))) {}
     assert_eq!(store.class_stats().iter().map(|class| class.evicted).sum::<u64>(), 0);
     assert!(copy.items == live, "{} copied, {} live", copy.items.len(), live.len());
 }

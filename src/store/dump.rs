@@ -1,0 +1,135 @@
+//! Dumps: walks of all items for a client, beside everything else.
+//!
+//! ```text
+//! shard 0: bucket 0, 1, 2 …   a few under one lock   ─> shard 1 … ─> end
+//! ```
+//!
+//! A dump walks the hash table also where a client asked for LRU classes: items move between the lists of a class, in
+//! both directions, so that a walk of lists would miss some and see others twice. The table has one place for each.
+//!
+//! Invariants: an item of the asked classes that stays from the dump's beginning to its end is seen exactly once; one
+//! call holds a lock for [`BUCKETS`] buckets at most, whatever it finds there.
+//!
+//! Not here: how items are printed (`command::dump`).
+
+use super::hold::By;
+use super::{ClassSet, Item, Store};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Buckets looked at under one lock: about a hundred items in a full table.
+const BUCKETS: usize = 16;
+
+/// Dumps at a time. Each is work without end for a client that takes it; memcached has one.
+pub const DUMPS_MAX: u64 = 4;
+
+/// Where a dump has got to. Dropping it ends the dump.
+#[derive(Debug)]
+pub struct Dump {
+    store: Arc<Store>,
+    classes: ClassSet,
+    shard: usize,
+    bucket: usize,
+    /// The table's size when its walk began, rounded down to a power of two; 0 before that.
+    size: usize,
+}
+
+impl Store {
+    /// metadump and mgdump; None while there are [`DUMPS_MAX`].
+    pub fn dump(self: &Arc<Store>, classes: ClassSet) -> Option<Dump> {
+        let more = |dumps| (dumps < DUMPS_MAX).then_some(dumps + 1);
+        self.core.dumps.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Dump { store: self.clone(), classes, shard: 0, bucket: 0, size: 0 })
+    }
+}
+
+impl Dump {
+    /// Hands the live items of the next few buckets to `each`, perhaps none, under the shard's lock; false when there
+    /// are no more.
+    pub fn next(&mut self, each: &mut dyn FnMut(Item<'_>)) -> bool {
+        if self.shard == self.store.slots.len() {
+            return false;
+        }
+        let shard = self.store.hold(self.shard, By::Walk);
+        if self.size == 0 {
+            self.size = 1 << shard.table.buckets().ilog2();
+        }
+        let end = self.size.min(self.bucket + BUCKETS);
+        for bucket in self.bucket..end {
+            shard.table.visit(bucket, self.size, |id| {
+                let class = shard.listed_class(id, shard.window.chunk(id));
+                if self.classes.0 >> class & 1 != 0 && shard.death(id).is_none() {
+                    each(shard.item(id));
+                }
+            });
+        }
+        self.bucket = end;
+        if end == self.size {
+            (self.shard, self.bucket, self.size) = (self.shard + 1, 0, 0);
+        }
+        true
+    }
+}
+
+impl Drop for Dump {
+    fn drop(&mut self) {
+        self.store.core.dumps.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::stand::{Stand, tiny};
+    use super::super::{ClassSet, StoreConfig};
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn step(dump: &mut Dump, seen: &mut BTreeMap<Vec<u8>, u32>) -> bool {
+        dump.next(&mut |item| *seen.entry(item.key().to_vec()).or_default() += 1)
+    }
+
+    #[test]
+    fn items_that_move_between_lists_are_seen_once() {
+        const KEYS: usize = 2000;
+        let mut stand = Stand::new(StoreConfig { memory_limit: 4 << 20, shards: Some(2), ..tiny() });
+        let key = |n: usize| format!("key{n}");
+        (0..KEYS).for_each(|n| assert!(stand.set(&key(n), b"value", 0)));
+        stand.steps(20);
+        let mut dump = stand.store.dump(ClassSet::ALL).unwrap();
+        let (mut seen, mut n) = (BTreeMap::new(), 0);
+        while step(&mut dump, &mut seen) {
+            for _ in 0..50 {
+                n = (n + 7) % KEYS;
+                assert!(stand.reset(&key(n), b"other", 0));
+                stand.get(&key(n / 2));
+            }
+            // The table grows meanwhile.
+            assert!(stand.set(&format!("new{}", seen.len()), b"v", 0));
+            stand.steps(1);
+        }
+        assert!(stand.sum(|class| class.moves_to_warm) > 0);
+        for n in 0..KEYS {
+            assert_eq!(seen.get(key(n).as_bytes()), Some(&1), "{n}");
+        }
+        stand.store.check().unwrap();
+    }
+
+    #[test]
+    fn only_the_classes_asked_for() {
+        let stand = Stand::new(tiny());
+        assert!(
+            stand.set("small", b"v", 0) && stand.set("large", &[b'v'; 700], 0) && stand.set("pieces", &[b'v'; 9000], 0)
+        );
+        let largest = stand.store.largest_class();
+        let dumped = |classes| {
+            let mut seen = BTreeMap::new();
+            let mut dump = stand.store.dump(classes).unwrap();
+            while step(&mut dump, &mut seen) {}
+            seen.into_keys().map(|key| String::from_utf8(key).unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(dumped(ClassSet::ALL), ["large", "pieces", "small"]);
+        assert_eq!(dumped(ClassSet(1 << largest)), ["pieces"]);
+        assert_eq!(dumped(ClassSet(1 << 1)), ["small"]);
+        assert_eq!(dumped(ClassSet(0)), [""; 0]);
+    }
+}
