@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! worker      takes a page, or the table grows into a new huge page ──> wanted
-//! background  under the lock: which stretch is next?  ─>  unlocked: the system clears it  ─>  locked: it is usable
+//! ahead       under the lock: which stretch is next?  ─>  unlocked: the system clears it  ─>  locked: it is usable
 //! ```
 //!
-//! To clear a huge page takes the system 0.1 to 0.2 ms, and where a hypervisor has to find the memory first 5 ms were
-//! measured; the first store into it would wait for that with its shard locked. A worker that is faster than this does
-//! wait, as it would without. Small pages (a small cache) take some microseconds each, and are left alone.
+//! To clear a huge page takes the system 0.1 to 0.2 ms. Where a hypervisor has to find the memory first, 10 ms on the
+//! average and 70 at worst were measured, in which that CPU does nothing else; the first store into it would wait for
+//! that with its shard locked. A worker that is faster than this does wait, as it would without. Small pages (a small
+//! cache) take some microseconds each, and are left alone.
 //!
 //! Invariants: no lock is held while the system works.
 //!
@@ -17,33 +18,32 @@ use super::Store;
 use super::arena::{Stretch, WINDOW_AHEAD};
 use super::hold::By;
 use super::shard::Shard;
+use crate::sys;
 use std::time::Duration;
 
 /// Before the first time, unless somebody asks: no thread can be started while the system clears pages.
 const REST_AT_START: Duration = Duration::from_millis(100);
 
-/// See the module's head.
-#[derive(Debug, Default)]
-pub struct Ahead {
-    /// The begin of each table is ready.
-    begun: bool,
-    /// Since the start.
-    passed: Duration,
-}
+/// Who serves clients goes first, also in the middle of a page. With a worker on the same CPU, while the table grows to
+/// 2^22 items in 15 s, turns' p99.9 was 0.7 and 1.3 ms with it, 2.4 and 2.5 ms without.
+const NICE: i32 = 10;
 
-impl Ahead {
-    /// Makes ready what is wanted. It needs no nap: who wants something wakes the background.
-    pub fn step(&mut self, store: &Store, passed: Duration) {
-        self.passed = self.passed.saturating_add(passed);
-        let begins = !self.begun && self.passed >= REST_AT_START;
-        if store.background.take_wanted() || begins {
-            self.begun = true;
-            (0..store.slots.len()).for_each(|index| prepare(store, index));
-        }
+/// Makes ready the begin of each table and then what is wanted, until the background ends.
+pub fn run(store: &Store) {
+    sys::set_nice(NICE);
+    let mut rest = Some(REST_AT_START);
+    while store.background.wait_wanted(rest) {
+        prepare(store);
+        rest = None;
     }
 }
 
-fn prepare(store: &Store, index: usize) {
+/// Makes ready what is wanted now.
+pub fn prepare(store: &Store) {
+    (0..store.slots.len()).for_each(|index| prepare_shard(store, index));
+}
+
+fn prepare_shard(store: &Store, index: usize) {
     loop {
         let stretch = store.hold(index, By::Ahead).next_stretch(has_room(store));
         let Some(stretch) = stretch else { return };

@@ -1,9 +1,10 @@
-//! The store's background work: one thread that juggles the LRUs, crawls them, moves pages,
-//! and gets memory ahead of need.
+//! The store's background work: one thread that juggles the LRUs, crawls them and moves pages, and another one
+//! that gets memory ahead of need.
 //!
 //! ```text
-//! Background ── thread: loop { Worker::step ; sleep until something is due, asked for, or to stop }
-//!                         └── Worker { Ahead, Maintainer, Crawler, Mover }, each says when it wants to be called again
+//! Background ─┬ store: loop { Worker::step ; sleep until something is due, asked for, or to stop }
+//!             │                └── Worker { Maintainer, Crawler, Mover }, each says when it wants to be called again
+//!             └ ahead: loop { sleep until memory is wanted, or to stop ; get it }
 //! State, in the Store       what commands have asked for; what `stats` shows of all this
 //! ```
 //!
@@ -14,7 +15,7 @@
 //!
 //! Not here: what is done (`ahead`, `maintainer`, `crawler`, `mover`).
 
-use super::ahead::Ahead;
+use super::ahead;
 use super::crawler::Crawler;
 use super::maintainer::Maintainer;
 use super::mover::Mover;
@@ -46,6 +47,7 @@ pub struct State {
     asked: Condvar,
     /// Memory is wanted ahead of need.
     wanted: AtomicBool,
+    wants: Condvar,
     counts: Mutex<Counts>,
 }
 
@@ -165,11 +167,23 @@ impl State {
     /// Asks for memory ahead of need.
     pub fn want(&self) {
         if !self.wanted.swap(true, Ordering::Relaxed) {
-            self.wake();
+            // Whoever has just seen that nothing is wanted sleeps by now.
+            drop(self.requests());
+            self.wants.notify_one();
         }
     }
 
+    /// Sleeps until some is wanted, or for `rest`. False when it is time to stop.
+    pub fn wait_wanted(&self, rest: Option<Duration>) -> bool {
+        let idle = |requests: &mut Requests| !requests.stop && !self.wanted.load(Ordering::Relaxed);
+        let asleep = self.wants.wait_timeout_while(self.requests(), rest.unwrap_or(Duration::MAX), idle);
+        let (requests, _) = asleep.expect("never held across a panic");
+        self.wanted.store(false, Ordering::Relaxed);
+        !requests.stop
+    }
+
     /// Whether some is wanted; then it is about to be had.
+    #[cfg(test)]
     pub fn take_wanted(&self) -> bool {
         self.wanted.swap(false, Ordering::Relaxed)
     }
@@ -242,28 +256,35 @@ enum Woken {
     Asked,
 }
 
-/// The running background thread; dropping it stops the thread.
+/// The running background threads; dropping it stops them.
 #[derive(Debug)]
 pub struct Background {
     store: Arc<Store>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Background {
-    /// Starts the thread.
+    /// Starts the threads.
     pub fn start(store: &Arc<Store>) -> Background {
-        let worker = store.clone();
-        let thread = std::thread::Builder::new().name("store".into()).spawn(move || work(&worker));
-        Background { store: store.clone(), thread: Some(thread.expect("a thread can be started")) }
+        let threads = [spawn("store", store, work), spawn("ahead", store, ahead::run)];
+        Background { store: store.clone(), threads: threads.into() }
     }
+}
+
+fn spawn(name: &str, store: &Arc<Store>, run: fn(&Store)) -> JoinHandle<()> {
+    let store = store.clone();
+    let thread = std::thread::Builder::new().name(name.into()).spawn(move || run(&store));
+    thread.expect("a thread can be started")
 }
 
 impl Drop for Background {
     fn drop(&mut self) {
+        let State { asked, wants, .. } = &self.store.background;
         self.store.background.requests().stop = true;
-        self.store.background.asked.notify_one();
-        let ended = self.thread.take().map_or(Ok(()), JoinHandle::join);
-        assert!(ended.is_ok() || std::thread::panicking(), "the background thread panicked");
+        asked.notify_one();
+        wants.notify_one();
+        let ended = self.threads.drain(..).map(JoinHandle::join).all(|ended| ended.is_ok());
+        assert!(ended || std::thread::panicking(), "a background thread panicked");
         self.store.background.requests().stop = false;
     }
 }
@@ -286,7 +307,6 @@ pub struct Worker {
     maintainer: (Alarm, Maintainer),
     crawler: (Alarm, Crawler),
     mover: (Alarm, Mover),
-    ahead: Ahead,
 }
 
 impl Worker {
@@ -296,14 +316,11 @@ impl Worker {
             maintainer: (Alarm::default(), Maintainer::new(store)),
             crawler: (Alarm::default(), Crawler::new(store)),
             mover: (Alarm::default(), Mover::new(store)),
-            ahead: Ahead::default(),
         }
     }
 
     /// Does what is due now that `passed` has passed since the last step. How long until something else is.
     pub fn step(&mut self, store: &Store, passed: Duration) -> Duration {
-        // First, because a worker will wait for it.
-        self.ahead.step(store, passed);
         let (alarm, maintainer) = &mut self.maintainer;
         if let Some(passed) = alarm.rings(passed) {
             alarm.set(maintainer.step(store, passed));

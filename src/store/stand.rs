@@ -1,6 +1,7 @@
 //! A store for tests of the background: its clock stands still until told otherwise, and the work is done step by
 //! step.
 
+use super::ahead;
 use super::background::Worker;
 use super::item::state;
 use super::{ClassStats, EventMask, ItemSpec, Part, Pinned, Store, StoreConfig};
@@ -12,6 +13,7 @@ pub struct Stand {
     pub store: Arc<Store>,
     pub clock: Arc<Clock>,
     pub worker: Worker,
+    begun: bool,
 }
 
 /// One shard of tiny pages.
@@ -34,7 +36,7 @@ impl Stand {
         let store = Store::new(config, clock.clone()).unwrap();
         store.keep_events(EventMask { evictions: true, system: true });
         let worker = Worker::new(&store);
-        Stand { store, clock, worker }
+        Stand { store, clock, worker, begun: false }
     }
 
     pub fn set(&self, key: &str, value: &[u8], exptime: i64) -> bool {
@@ -100,6 +102,9 @@ impl Stand {
     /// Steps of the background, without time for the clients.
     pub fn steps(&mut self, steps: usize) {
         for _ in 0..steps {
+            if self.store.background.take_wanted() || !std::mem::replace(&mut self.begun, true) {
+                ahead::prepare(&self.store);
+            }
             self.worker.step(&self.store, Duration::from_secs(1));
         }
         self.store.check().unwrap();
