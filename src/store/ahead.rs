@@ -18,19 +18,13 @@ use super::Store;
 use super::arena::{Stretch, WINDOW_AHEAD};
 use super::hold::By;
 use super::shard::Shard;
-use crate::sys;
 use std::time::Duration;
 
 /// Before the first time, unless somebody asks: no thread can be started while the system clears pages.
 const REST_AT_START: Duration = Duration::from_millis(100);
 
-/// Who serves clients goes first, also in the middle of a page. With a worker on the same CPU, while the table grows to
-/// 2^22 items in 15 s, turns' p99.9 was 0.7 and 1.3 ms with it, 2.4 and 2.5 ms without.
-const NICE: i32 = 10;
-
 /// Makes ready the begin of each table and then what is wanted, until the background ends.
 pub fn run(store: &Store) {
-    sys::set_nice(NICE);
     let mut rest = Some(REST_AT_START);
     while store.background.wait_wanted(rest) {
         prepare(store);
