@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Conn, DEADLINE, Waited};
+use common::{Conn, DEADLINE, Waited, until};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -50,17 +50,9 @@ impl Running {
     }
 
     fn await_held(&self, replies: u64) {
-        wait_until("the count of replies that wait", || {
+        until("the count of replies that wait", || {
             self.shared.stats.replies_waiting.load(Ordering::Relaxed) == replies
         });
-    }
-}
-
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + DEADLINE;
-    while !is_so() {
-        assert!(Instant::now() < end, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -186,7 +178,7 @@ fn who_hangs_up_is_let_go_of_when_it_is_safe() {
     running.await_held(1);
     drop(client);
     running.confirm();
-    wait_until("the count of open connections", || running.shared.stats.curr_conns.load(Ordering::Relaxed) == before);
+    until("the count of open connections", || running.shared.stats.curr_conns.load(Ordering::Relaxed) == before);
     running.await_held(0);
 }
 

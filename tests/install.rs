@@ -179,8 +179,9 @@ fn cargo_runs_the_server_as_nobody_for_root() {
     assert_eq!(plain.stdout, b"-x\n");
     let folder = Target::new("run");
     let fake = folder.path("twincached");
-    fs::write(&fake, "#!/bin/sh\necho \"$@\"\n").unwrap();
-    fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).unwrap();
+    // Written by a child: what this process has open for writing, another test's child may hold, and then it cannot run.
+    let write = "printf '#!/bin/sh\necho \"$@\"\n' > \"$0\" && chmod 755 \"$0\"";
+    assert!(Command::new("sh").args(["-c", write]).arg(&fake).status().unwrap().success());
     let server = Command::new(&script).arg(&fake).args(["-p", "1"]).output().unwrap();
     let expected: &[u8] = if is_root() { b"-u nobody -p 1\n" } else { b"-p 1\n" };
     assert_eq!(server.stdout, expected);

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Conn, DEADLINE, is_root, under_test};
+use common::{Conn, DEADLINE, is_root, under_test, wait_for};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Runs the binary with these words until it exits by itself.
 fn run(words: &[&str]) -> Output {
@@ -27,7 +27,7 @@ fn run(words: &[&str]) -> Output {
             child.kill().unwrap();
             panic!("{words:?}: does not exit");
         }
-        pause();
+        std::thread::sleep(Duration::from_millis(5));
     }
     child.wait_with_output().unwrap()
 }
@@ -40,21 +40,6 @@ fn command(words: &[&str]) -> Command {
     command.args(words).env_remove("MEMCACHED_PORT_FILENAME");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     command
-}
-
-fn pause() {
-    std::thread::sleep(std::time::Duration::from_millis(5));
-}
-
-fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + DEADLINE;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < end, "waited in vain for {what}");
-        pause();
-    }
 }
 
 /// A directory of one test that anybody may write to; removed with all in it when dropped.

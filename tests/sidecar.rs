@@ -6,7 +6,7 @@
 
 mod common;
 
-use common::{Conn, DEADLINE, Server};
+use common::{Conn, DEADLINE, Server, wait_for};
 use std::fs::{self, File, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -138,17 +138,6 @@ impl Drop for Sidecar {
     }
 }
 
-fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + DEADLINE;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < end, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
 fn get(at: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(at).unwrap();
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).unwrap();
@@ -165,9 +154,10 @@ fn stock() -> Option<Server> {
     server
 }
 
+/// Far enough for what is left to have four digits for an hour.
 fn far_future() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    now.as_secs() + 1000
+    now.as_secs() + 5000
 }
 
 #[test]
@@ -198,7 +188,7 @@ fn a_stock_memcached_gets_a_walk_and_then_every_change() {
     assert_eq!(server.hear(), "ack 7", "one, when the walk is done");
     assert_eq!(client.line("mg old v"), "EN", "what was there before is gone");
     assert_eq!(client.line("mg a f s"), "HD f5 s1");
-    assert_eq!(client.ask(b"mg YiBi b t v\r\n", b"bb\r\n").len(), "VA 2 t1000\r\nbb\r\n".len());
+    assert_eq!(client.ask(b"mg YiBi b t v\r\n", b"bb\r\n").len(), "VA 2 t5000\r\nbb\r\n".len());
     assert_eq!(client.line("mg big s"), "HD s700000");
 
     server.batch(9, &format!("md a q\r\nmg c T{expiry} q\r\n"));
@@ -331,7 +321,7 @@ fn errors_of_the_peer_are_counted_and_do_not_stop_the_stream() {
     assert_eq!(server.hear(), "ack 2");
     assert_eq!(peer.connect().line("mg a s"), "HD s1");
     let health = get(sidecar.http(), "/health");
-    assert!(health.starts_with("HTTP/1.1 503 ") && health.contains("1 changes refused, the last 0 s ago"), "{health}");
+    assert!(health.starts_with("HTTP/1.1 503 ") && health.contains("1 changes refused, the last "), "{health}");
     assert!(get(sidecar.http(), "/metrics").contains(&format!("peer_errors_total{{peer=\"{}\"}} 1\n", peer.addr)));
     sidecar.says("the peer does not take a change: SERVER_ERROR object too large for cache");
 }
@@ -398,8 +388,10 @@ fn peers_that_will_not_do_are_refused_by_name() {
             server.say("met 0 9 first\r\n");
         }
         sidecar.says(expected);
-        let health = get(sidecar.http(), "/health");
-        assert!(health.starts_with("HTTP/1.1 503 ") && health.contains(expected), "{health}");
+        // It may be trying again just now.
+        let http = sidecar.http();
+        wait_for("the reason in /health", || Some(get(http, "/health")).filter(|page| page.contains(expected)));
+        assert!(get(http, "/health").starts_with("HTTP/1.1 503 "));
     }
 }
 

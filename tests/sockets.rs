@@ -5,16 +5,16 @@
 
 mod common;
 
-use common::{Conn, DEADLINE, Rng, Server, Waited, freeze, is_root, signal, under_test};
+use common::{Conn, DEADLINE, Rng, Server, Waited, freeze, is_root, signal, under_test, until};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use twincache::sys::{self, Limit};
 
 /// How many connections the server shall hold, if this machine lets both sides open so many descriptors.
@@ -42,14 +42,16 @@ fn many_connections_are_held() {
     let (before, first) = (memory(server.pid()), conns.len());
     connect_and_ask(&server, &mut conns, count);
     let each = (memory(server.pid()).saturating_sub(before) * 1024) / (conns.len() - first).max(1) as u64;
-    eprintln!("{} connections held, {each} bytes each", conns.len());
+    eprintln!("{} connections held, {each} bytes each of the last {}", conns.len(), conns.len() - first);
     assert!(number(&mut admin, "curr_connections") >= count as u64);
     let mut rng = Rng(common::seed("CONNECTIONS_SEED"));
     for _ in 0..1000 {
         let conn = &mut conns[rng.below(count)];
         assert_eq!(ask(conn, b"mn\r\n", 4), b"MN\r\n");
     }
-    assert!(each < IDLE_BYTES, "an idle connection takes {each} bytes");
+    // What else the server does at the time must not count for much.
+    let shows_something = conns.len() - first >= 5000;
+    assert!(each < IDLE_BYTES || !shows_something, "an idle connection takes {each} bytes");
     drop(conns);
     until("connections are gone", || number(&mut admin, "curr_connections") < 20);
 }
@@ -95,14 +97,6 @@ fn number(conn: &mut Conn, name: &str) -> u64 {
     let stats = conn.stats("");
     let found = stats.iter().find(|(key, _)| key == name);
     found.unwrap_or_else(|| panic!("no {name}")).1.parse().unwrap()
-}
-
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + DEADLINE;
-    while !done() {
-        assert!(Instant::now() < end, "never: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[test]
@@ -166,17 +160,17 @@ fn too_many_wait_without_maxconns_fast() {
 
 #[test]
 fn idle_connections_are_kicked() {
-    let server = Server::start(&["-o", "idle_timeout=2"]);
+    // So long that a busy machine lets the busy one ask in time.
+    let server = Server::start(&["-o", "idle_timeout=10"]);
     let (mut idle, mut half, mut busy) = (server.connect(), server.connect(), server.connect());
     assert_eq!(idle.line("mn"), "MN");
     half.send(b"get unfini");
-    let end = Instant::now() + DEADLINE;
-    while !idle.closed || !half.closed {
-        assert!(Instant::now() < end, "never kicked: idle {}, half a line {}", !idle.closed, !half.closed);
+    until("both are kicked", || {
         assert_eq!(busy.line("mn"), "MN");
         idle.receive(Duration::from_millis(50));
         half.receive(Duration::from_millis(50));
-    }
+        idle.closed && half.closed
+    });
     assert_eq!(number(&mut busy, "idle_kicks"), 2);
     assert!(!busy.closed);
 }
@@ -257,19 +251,16 @@ fn a_stale_unix_socket_is_replaced() {
 
 #[test]
 fn several_listeners_and_ipv6() {
+    if TcpListener::bind("[::1]:0").is_err() {
+        return eprintln!("skipped: there is no IPv6 here");
+    }
     let server = Raw::start("several", &["-l", "127.0.0.1,127.0.0.2", "-l", "[::1]", "-p", "-1"]);
     let ports = server.ports(3);
-    let v6: Vec<u16> = ports.iter().filter(|(kind, _)| kind == "TCP INET6").map(|(_, port)| *port).collect();
-    let v4: Vec<u16> = ports.iter().filter(|(kind, _)| kind == "TCP INET").map(|(_, port)| *port).collect();
-    assert_eq!((v4.len(), v6.len()), (2, 1));
-    let mut addresses: Vec<SocketAddr> = vec![SocketAddr::new("::1".parse().unwrap(), v6[0])];
-    for host in ["127.0.0.1", "127.0.0.2"] {
-        let open = v4
-            .iter()
-            .map(|&port| SocketAddr::new(host.parse().unwrap(), port))
-            .find(|addr| TcpStream::connect(addr).is_ok());
-        addresses.push(open.unwrap_or_else(|| panic!("nothing listens on {host}")));
-    }
+    let kinds: Vec<&str> = ports.iter().map(|(kind, _)| kind.as_str()).collect();
+    assert_eq!(kinds, ["TCP INET", "TCP INET", "TCP INET6"]);
+    let hosts = ["127.0.0.1", "127.0.0.2", "::1"].map(|host| host.parse().unwrap());
+    let addresses: Vec<SocketAddr> =
+        hosts.iter().zip(&ports).map(|(&host, (_, port))| SocketAddr::new(host, *port)).collect();
     for (i, &addr) in addresses.iter().enumerate() {
         let mut conn = Conn::to(addr);
         assert_eq!(conn.line(&format!("set at{i} 0 0 1\r\nx")), "STORED");
@@ -381,11 +372,9 @@ fn stuck_output_is_not_changed() {
     read_digits(slow, &digits);
 }
 
-/// One connection pipelines without end on the only worker; another must still get its turns, many before the
-/// flood is over.
+/// One connection pipelines without end on the only worker; another must still get its turns.
 #[test]
 fn a_flood_does_not_starve_others() {
-    const FLOOD: usize = 2_000_000;
     let server = Server::start(&["-t", "1", "-R", "20"]);
     let mut victim = server.connect();
     assert_eq!(victim.line("set k 0 0 1\r\nx"), "STORED");
@@ -393,34 +382,24 @@ fn a_flood_does_not_starve_others() {
     let mut writer = flooder.try_clone().unwrap();
     let sender = std::thread::spawn(move || {
         let batch = b"get k\r\n".repeat(1000);
-        for _ in 0..FLOOD / 1000 {
-            // The test ends the flood when it has seen enough.
-            if writer.write_all(&batch).is_err() {
-                return;
-            }
-        }
+        // The test ends the flood when it has seen enough.
+        while writer.write_all(&batch).is_ok() {}
     });
     let mut reader = BufReader::with_capacity(1 << 16, flooder.try_clone().unwrap());
     let drain = std::thread::spawn(move || {
         let mut buffer = [0; 1 << 16];
-        let mut total = 0;
-        while let Ok(n @ 1..) = reader.read(&mut buffer) {
-            total += n;
-        }
-        total
+        while let Ok(1..) = reader.read(&mut buffer) {}
     });
+    until("the flood gives way", || number(&mut victim, "conn_yields") > 0);
     for _ in 0..100 {
         assert_eq!(victim.line("mn"), "MN");
     }
-    let seen = number(&mut victim, "cmd_get");
-    let yields = number(&mut victim, "conn_yields");
-    let over = sender.is_finished() && seen as usize >= FLOOD;
+    assert!(!sender.is_finished() && !drain.is_finished(), "the flood goes on");
+    let (seen, yields) = (number(&mut victim, "cmd_get"), number(&mut victim, "conn_yields"));
+    eprintln!("{seen} of the flood's gets before the other's hundredth answer, {yields} yields");
     let _ = flooder.shutdown(std::net::Shutdown::Both);
     sender.join().unwrap();
     drain.join().unwrap();
-    eprintln!("{seen} of the flood's gets before the other's hundredth answer, {yields} yields");
-    assert!(!over, "the flood was served whole first");
-    assert!(yields > 0, "the flood never gave way");
 }
 
 #[test]
@@ -434,11 +413,22 @@ fn who_asks_before_a_long_turn_is_answered_before_it() {
     // Both are there when the server looks.
     freeze(server.pid());
     first.send(b"get k\r\n");
+    until("it is there", || has_arrived(first.local_addr()));
     uploader.send(&[[b'v'; 30_000].as_slice(), b"\r\n"].concat());
     signal(server.pid(), "CONT");
     assert_eq!(uploader.ask(b"", b"\r\n"), b"STORED\r\n");
     let answer = first.ask(b"", b"END\r\n");
     assert!(answer == b"END\r\n", "what came later was done before: {}", common::show(&answer));
+}
+
+/// Whether the server's kernel has bytes for it from the client with this address of IPv4.
+fn has_arrived(client: SocketAddr) -> bool {
+    // Lines `number: local remote state tx_queue:rx_queue …`, all of it in hexadecimal.
+    let remote = format!(":{:04X}", client.port());
+    let table = fs::read_to_string("/proc/net/tcp").expect("a table of sockets");
+    table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).any(|words| {
+        words[2].ends_with(&remote) && words[4].split_once(':').is_some_and(|(_, waiting)| waiting != "00000000")
+    })
 }
 
 /// Clients that begin large values and never end them take part of the memory, not all of it, and give it back

@@ -7,7 +7,8 @@
 //!        | drop: killed by its pid; a server that has died before is a failure, and its stderr is shown
 //! ```
 //!
-//! Invariants: everything runs on 127.0.0.1 with a port that was free; nothing waits without a deadline.
+//! Invariants: everything runs on 127.0.0.1 with a port that was free; nothing waits without a deadline, and no test
+//! fails because the machine is slow: a deadline only ends what hangs.
 #![allow(dead_code, reason = "each test binary uses its own part of this file")]
 
 use std::io::{ErrorKind, Read, Write};
@@ -20,8 +21,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Longest wait for anything that is certain to come.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+/// Longest wait for anything that is certain to come, on a machine that has much else to do.
+pub const DEADLINE: Duration = Duration::from_secs(90);
 
 /// Where Debian installs the memcached that we compare with.
 const REFERENCE: &str = "/usr/bin/memcached";
@@ -37,7 +38,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts the server under test on a free port and waits until it accepts connections.
+    /// Starts the server under test on a free port and waits until it listens.
     pub fn start(args: &[&str]) -> Server {
         Server::try_start(args).unwrap_or_else(|failure| panic!("twincached {args:?}: {failure}"))
     }
@@ -139,6 +140,7 @@ fn start_binary(binary: &str, args: &[&str]) -> Result<Server, String> {
     up.map(|()| server)
 }
 
+/// The port file is written when clients may connect; to try that would leave a connection that the server counts.
 fn wait_until_up(server: &mut Server, port_file: &Path) -> Result<(), String> {
     let end = Instant::now() + DEADLINE;
     while Instant::now() < end {
@@ -149,13 +151,11 @@ fn wait_until_up(server: &mut Server, port_file: &Path) -> Result<(), String> {
         }
         if let Some(port) = written_port(port_file) {
             server.addr.set_port(port);
-            if TcpStream::connect(server.addr).is_ok() {
-                return Ok(());
-            }
+            return Ok(());
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    Err(format!("does not accept connections\n{}", server.stderr()))
+    Err(format!("does not say where it listens\n{}", server.stderr()))
 }
 
 /// The port of the line `TCP INET: <port>`.
@@ -200,6 +200,11 @@ impl Conn {
         stream.set_nodelay(true).unwrap();
         stream.set_write_timeout(Some(DEADLINE)).unwrap();
         Conn { stream, got: Vec::new(), closed: false }
+    }
+
+    /// Where it comes from.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.stream.local_addr().unwrap()
     }
 
     /// Sends all of it, reading what arrives meanwhile only if the server does not take it at once. A server
@@ -252,11 +257,17 @@ impl Conn {
         }
         self.stream.set_read_timeout(Some(timeout)).unwrap();
         let mut piece = [0; 65536];
-        match self.stream.read(&mut piece) {
+        let read = loop {
+            match self.stream.read(&mut piece) {
+                // A process that was stopped and goes on.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
+        match read {
             Ok(0) => self.closed = true,
             Ok(n) => self.got.extend_from_slice(&piece[..n]),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Waited::Quiet,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(_) => self.closed = true,
         }
         if self.closed { Waited::Closed } else { Waited::Done }
@@ -403,6 +414,23 @@ impl Rng {
     }
 }
 
+/// Waits until something is so.
+pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    wait_for(what, || is_so().then_some(()));
+}
+
+/// Looks until there is something.
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < end, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Sends a signal to a process that a test started.
 pub fn signal(pid: u32, name: &str) {
     let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
@@ -416,11 +444,7 @@ pub fn freeze(pid: u32) {
         let stat = std::fs::read_to_string(task.expect("a thread").path().join("stat")).unwrap_or_default();
         stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
     };
-    let end = Instant::now() + DEADLINE;
-    while !std::fs::read_dir(format!("/proc/{pid}/task")).expect("a process").all(stands) {
-        assert!(Instant::now() < end, "{pid} does not stop");
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    until("all threads to stop", || std::fs::read_dir(format!("/proc/{pid}/task")).expect("a process").all(stands));
 }
 
 /// A number from the environment, such as a seed.
