@@ -85,6 +85,8 @@ pub struct Config {
     pub ack_degrade: bool,
     /// What the store is built with.
     pub store: crate::store::StoreConfig,
+    /// How long a graceful stop waits for clients that are slow to read, and for replicas. No option: for tests.
+    pub stop_grace: Duration,
     /// `-d`: run in the background.
     pub daemonize: bool,
     /// `-u`: the user to become when started as root.
@@ -157,6 +159,7 @@ impl Default for Config {
             ack_timeout: Duration::from_millis(1000),
             ack_degrade: false,
             store: crate::store::StoreConfig::default(),
+            stop_grace: Duration::from_secs(1),
             daemonize: false,
             user: None,
             pidfile: None,

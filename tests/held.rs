@@ -143,7 +143,8 @@ fn who_may_degrade_answers_as_ever_until_replicas_have_caught_up() {
 #[test]
 fn a_graceful_stop_waits_for_replicas() {
     for is_confirmed in [true, false] {
-        let running = Running::start(NEVER, |_| {});
+        let grace = if is_confirmed { DEADLINE } else { Duration::from_millis(100) };
+        let running = Running::start(NEVER, |config| config.stop_grace = grace);
         let mut client = running.connect();
         client.send(b"set a 0 0 1\r\nA\r\nmn\r\n");
         running.await_held(1);

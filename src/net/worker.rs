@@ -73,9 +73,6 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// Memory the shared output keeps after a reply that was larger.
 const OUTPUT_KEEP: usize = 2 * OUTPUT_HIGH;
 
-/// How long a graceful stop waits for clients to take the replies they are owed.
-const GRACE: Duration = Duration::from_secs(1);
-
 /// The inbox's token; connections have their slot number.
 const WAKER: Token = Token(usize::MAX - 1);
 
@@ -542,7 +539,7 @@ impl Worker {
     /// Runs the requests that have been read, and waits a moment for those who are slow to take their replies and
     /// for replicas. What is not safe then is not answered.
     fn finish(mut self) {
-        let end = Instant::now() + GRACE;
+        let end = Instant::now() + self.shared.config.stop_grace;
         let mut events = Events::with_capacity(EVENTS);
         loop {
             let began = self.meter.begin(false, false);

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use twincache::sys::{self, Limit};
 
 /// Longest wait for anything that is certain to come, on a machine that has much else to do.
 pub const DEADLINE: Duration = Duration::from_secs(90);
@@ -116,6 +117,15 @@ pub fn under_test() -> String {
 /// Whether these tests run as root: memcached then asks for `-u`.
 pub fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0)
+}
+
+/// How many of the descriptors that are wanted this process, and so a child of it, can have; asks for them at once.
+pub fn descriptors_possible(wanted: u64) -> usize {
+    let (soft, hard) = sys::limit(Limit::Files).expect("the limit of descriptors");
+    if soft < wanted && (hard >= wanted || sys::set_limit(Limit::Files, wanted, wanted).is_err()) {
+        sys::set_limit(Limit::Files, hard.min(wanted), hard).expect("up to the hard limit");
+    }
+    sys::limit(Limit::Files).expect("the limit of descriptors").0.min(wanted) as usize
 }
 
 fn start_binary(binary: &str, args: &[&str]) -> Result<Server, String> {
