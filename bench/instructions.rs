@@ -1,7 +1,7 @@
 //! Counts what a request costs in instructions of its worker, and holds that against a table of what it has cost.
 //!
 //! ```text
-//! cargo bench --bench instructions                 fails where a request costs over 25 % more than recorded
+//! cargo bench --bench instructions                 fails where a request costs over 50 % more than recorded
 //! cargo bench --bench instructions -- --record     writes the table, bench/instructions.txt, anew
 //!
 //! valgrind --tool=callgrind twincached -t 1   <── one connection, the same requests each time
@@ -17,15 +17,16 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/bench/instructions.txt");
 
-/// How much more than recorded a request may cost: compilers differ by some percent.
-const MARGIN: f64 = 1.25;
+/// How much more than recorded a request may cost: compilers differ by some percent, and so does what the C library
+/// copies with on other processors.
+const MARGIN: f64 = 1.5;
 
 const KEYS: usize = 1000;
 const VALUE: [u8; 100] = [b'x'; 100];
@@ -39,7 +40,7 @@ const PIPELINE: usize = 16;
 const MULTIGET: usize = 100;
 
 /// The program starts slowly under valgrind.
-const START_MAX: Duration = Duration::from_secs(60);
+const START_MAX: Duration = Duration::from_secs(300);
 
 /// Puts requests for these keys, sent at once, into the first buffer, and what is to come back into the second.
 type Batch = fn(&mut dyn Iterator<Item = String>, &mut Vec<u8>, &mut Vec<u8>);
@@ -205,15 +206,11 @@ impl Client {
 /// The server under valgrind. It ends with this value, and its folder, too.
 struct Server {
     child: Child,
-    address: SocketAddr,
     folder: PathBuf,
 }
 
 impl Server {
     fn start() -> Result<Server, String> {
-        let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
-        let address = listener.local_addr().map_err(|error| error.to_string())?;
-        drop(listener);
         let folder = std::env::temp_dir().join(format!("twincache-instructions-{}", std::process::id()));
         std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         let mut command = Command::new("valgrind");
@@ -221,17 +218,19 @@ impl Server {
         command.arg(format!("--callgrind-out-file={}", folder.join("out").display()));
         command.arg(env!("CARGO_BIN_EXE_twincached"));
         // The user stays the same, or valgrind could not be asked for dumps.
-        command.args(["-t", "1", "-m", "100", "-U", "0", "-l", "127.0.0.1", "-u", "root"]);
-        command.args(["-p", &address.port().to_string()]);
+        command.args(["-t", "1", "-m", "100", "-U", "0", "-l", "127.0.0.1", "-u", "root", "-p", "-1"]);
+        // It picks its port and writes it down: one that was free could be another's by the time it starts.
+        command.env("MEMCACHED_PORT_FILENAME", folder.join("port"));
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let child = child.map_err(|error| format!("valgrind: {error}"))?;
-        Ok(Server { child, address, folder })
+        Ok(Server { child, folder })
     }
 
     fn connect(&mut self) -> Result<TcpStream, String> {
         let end = Instant::now() + START_MAX;
         loop {
-            if let Ok(stream) = TcpStream::connect(self.address) {
+            if let Some(port) = self.port() {
+                let stream = TcpStream::connect(("127.0.0.1", port)).map_err(|error| error.to_string())?;
                 stream.set_nodelay(true).map_err(|error| error.to_string())?;
                 stream.set_read_timeout(Some(START_MAX)).map_err(|error| error.to_string())?;
                 return Ok(stream);
@@ -241,6 +240,12 @@ impl Server {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Of the line `TCP INET: <port>`.
+    fn port(&self) -> Option<u16> {
+        let text = std::fs::read_to_string(self.folder.join("port")).ok()?;
+        text.strip_prefix("TCP INET: ")?.trim().parse().ok()
     }
 
     /// Writes what was counted since the last dump, and begins anew.

@@ -17,7 +17,7 @@ mod in_process;
 #[path = "fuzz/replies.rs"]
 mod replies;
 
-use common::{Conn, DEADLINE, HEADER, Packet, Rng, Server, Waited, from_env, seed, show};
+use common::{Conn, DEADLINE, HEADER, Packet, Rng, Server, Waited, from_env, seed, show, until};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -80,7 +80,7 @@ fn the_server_survives_an_attack() {
         }
         attack.over.store(true, Ordering::Relaxed);
     });
-    settle("descriptors", || descriptors_now(&server) <= descriptors);
+    until("descriptors are closed", || descriptors_now(&server) <= descriptors);
     let after = rss_kb(&server);
     eprintln!(
         "{} connections, {} probes answered; RSS {memory} KiB before, {} at most, {after} after; {descriptors} descriptors",
@@ -314,7 +314,7 @@ fn rss_kb(server: &Server) -> u64 {
 /// The number of open descriptors once it no longer changes.
 fn descriptors(server: &Server) -> usize {
     let mut last = 0;
-    settle("descriptors", || {
+    until("descriptors stay as they are", || {
         let before = std::mem::replace(&mut last, descriptors_now(server));
         std::thread::sleep(Duration::from_millis(200));
         before == last
@@ -324,14 +324,6 @@ fn descriptors(server: &Server) -> usize {
 
 fn descriptors_now(server: &Server) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", server.pid())).expect("the server is alive").count()
-}
-
-fn settle(what: &str, mut settled: impl FnMut() -> bool) {
-    let end = Instant::now() + DEADLINE;
-    while !settled() {
-        assert!(Instant::now() < end, "{what}: not back where they were");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// Input, everything that comes back, and whether the connection is closed then.

@@ -268,12 +268,14 @@ impl Turns {
         drop(baseline);
         let workers = self.workers.lock().unwrap();
         let longest = |of: fn(&Noted) -> &Longest| workers.iter().map(|worker| of(worker).get()).max();
+        // Read first because it is noted last, so that it is never above the other.
+        let longest_cpu = longest(|worker| &worker.longest_cpu).unwrap_or_default();
         TurnStats {
             served: sum.turns.iter().sum(),
             turns: quantiles(&sum.turns),
             inside: quantiles(&sum.inside),
             longest: longest(|worker| &worker.longest).unwrap_or_default(),
-            longest_cpu: longest(|worker| &worker.longest_cpu).unwrap_or_default(),
+            longest_cpu,
         }
     }
 

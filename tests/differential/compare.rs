@@ -9,6 +9,7 @@
 
 use crate::common::{Packet, show};
 use std::collections::HashMap;
+use std::time::Duration;
 
 /// Seconds that two servers' clocks, and our asking one after the other, may lie apart.
 const SECONDS: u64 = 2;
@@ -34,9 +35,16 @@ pub struct CasTable {
     theirs: HashMap<u64, u64>,
     /// What was seen since the last [`CasTable::take`].
     seen: Vec<(Owner, CasPair)>,
+    /// Seconds by which they were asked one after the other, at most, when that took long.
+    late: u64,
 }
 
 impl CasTable {
+    /// Notes how long it took to have both servers do the same: expiries lie as far apart from then on.
+    pub fn took(&mut self, time: Duration) {
+        self.late = self.late.max((2 * time).as_secs());
+    }
+
     /// The pairs that were seen, and whose they are.
     pub fn take(&mut self) -> Vec<(Owner, CasPair)> {
         std::mem::take(&mut self.seen)
@@ -138,7 +146,7 @@ fn debug_lines(ours: &[&[u8]], theirs: &[&[u8]], cas: &mut CasTable) -> bool {
             // Both have a minus when the reference is compared with itself.
             let both = our_value.strip_prefix(b"-").filter(|value| *value != b"1");
             let their_value = their_value.strip_prefix(b"-").unwrap_or(b"never");
-            ours == theirs || near(both.unwrap_or(our_value), their_value)
+            ours == theirs || near(both.unwrap_or(our_value), their_value, cas.late)
         }
         ((b"la", _), (b"la", _)) => true,
         ((b"cas", ours), (b"cas", theirs)) => cas_pair(ours, theirs).is_some_and(|pair| cas.same(pair)),
@@ -150,9 +158,9 @@ fn split_at_equals(word: &[u8]) -> (&[u8], &[u8]) {
     word.iter().position(|&byte| byte == b'=').map_or((word, b""), |at| (&word[..at], &word[at + 1..]))
 }
 
-fn near(ours: &[u8], theirs: &[u8]) -> bool {
+fn near(ours: &[u8], theirs: &[u8], late: u64) -> bool {
     let apart = number(ours).zip(number(theirs)).map(|(ours, theirs)| ours.abs_diff(theirs));
-    ours == theirs || apart.is_some_and(|apart| apart <= SECONDS)
+    ours == theirs || apart.is_some_and(|apart| apart <= SECONDS + late)
 }
 
 fn meta_lines(ours: &[&[u8]], theirs: &[&[u8]], cas: &mut CasTable) -> bool {
@@ -169,7 +177,9 @@ fn meta_lines(ours: &[&[u8]], theirs: &[&[u8]], cas: &mut CasTable) -> bool {
             }
             cas.same(pair)
         }
-        (Some((b't', ours)), Some((b't', theirs))) => near(ours, theirs) || (wrapped(ours) && wrapped(theirs)),
+        (Some((b't', ours)), Some((b't', theirs))) => {
+            near(ours, theirs, cas.late) || (wrapped(ours) && wrapped(theirs))
+        }
         (Some((b'l', _)), Some((b'l', _))) => true,
         _ => ours == theirs,
     })

@@ -9,7 +9,7 @@
 //! maintainer or crawler: memcached rewrites a number in place only while nobody else holds the item, and
 //! these would hold it at random. For the same reason a batch ends before a key that it has read is counted.
 
-use crate::common::{Conn, Packet, Rng, Server, Waited, from_env, seed, show};
+use crate::common::{Conn, DEADLINE, Packet, Rng, Server, Waited, from_env, seed, show};
 use crate::compare::{self, CasPair, CasTable, Owner};
 use crate::{binary, keys, meta, text};
 use std::collections::{HashMap, VecDeque};
@@ -30,8 +30,6 @@ const BATCH: usize = 40;
 const HISTORY: usize = 3000;
 /// How long to try to find a short list of commands that fails.
 const SHRINK: Duration = Duration::from_secs(30);
-/// A reply that has not come by now does not come.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// Where a half-sent command is cut at the latest: an unfinished line may not be longer than 2048 bytes.
 const HALF_MAX: usize = 1500;
 
@@ -245,9 +243,11 @@ impl Lab {
             sent.theirs.extend(next.theirs);
         }
         let end = if batch.closing.is_some() { Vec::new() } else { self.sentinel(batch.packets, &mut sent) };
+        let began = Instant::now();
         cuts.send(&mut pair.ours, &sent.ours);
         cuts.send(&mut pair.theirs, &sent.theirs);
         let replies = [read(&mut pair.ours, &end), read(&mut pair.theirs, &end)];
+        self.cas.took(began.elapsed());
         self.compare(batch.packets, replies).map_err(|different| batch.describe(&different, &sent))?;
         if batch.closing.is_none() {
             pair.half = batch.half.as_ref().and_then(|half| cuts.send_half(&mut pair, self.resolve(half)));
@@ -482,7 +482,7 @@ impl Cuts<'_> {
 
 /// Reads a reply up to `end`, or up to the close of the connection if `end` is empty.
 fn read(conn: &mut Conn, end: &[u8]) -> Result<Vec<u8>, String> {
-    let waited = conn.read_until(PATIENCE, |got| !end.is_empty() && got.ends_with(end));
+    let waited = conn.read_until(DEADLINE, |got| !end.is_empty() && got.ends_with(end));
     let got = std::mem::take(&mut conn.got);
     match (waited, end.is_empty()) {
         (Waited::Done, _) | (Waited::Closed, true) => Ok(got),

@@ -1,13 +1,13 @@
 //! Acknowledged writes: the primary is killed at random under load, and every write that a client was told is
 //! stored must be on the standby.
 
-use crate::common::{Conn, Rng, Waited, freeze, from_env, seed, signal};
+use crate::common::{Conn, DEADLINE, Rng, Waited, freeze, from_env, seed, signal, until};
 use crate::pair::{Pair, PeerKind, control};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Times the primary is killed, unless REPLICATION_KILLS says otherwise.
 const KILLS: u64 = 10;
@@ -21,7 +21,14 @@ const KEYS: usize = 400;
 /// Writes in a batch.
 const BATCH: usize = 16;
 
+/// Acknowledged writes before the primary is killed, at least: fewer would show nothing.
+const ACKED_MIN: u64 = 200;
+
 const STRICT: &[&str] = &["-o", "replicas_ack=1", "-o", "ack_timeout=10000"];
+
+/// While a peer stands still every write waits as long, and while it does not, each must be confirmed within: a busy
+/// machine takes its time.
+const PATIENT: &str = "ack_timeout=10000";
 
 /// What a writer knows of its keys: the number last acknowledged, and the one last sent.
 #[derive(Clone, Debug)]
@@ -37,6 +44,8 @@ struct Writer {
     number: usize,
     rng: Rng,
     known: Known,
+    /// Acknowledged writes of all writers.
+    acked: Arc<AtomicU64>,
 }
 
 fn key(writer: usize, index: usize) -> String {
@@ -62,12 +71,13 @@ impl Writer {
         }
         self.conn.send(request.as_bytes());
         let whole = BATCH * b"STORED\r\n".len();
-        let waited = self.conn.read_until(Duration::from_secs(15), |got| got.len() >= whole);
+        let waited = self.conn.read_until(DEADLINE, |got| got.len() >= whole);
         let replies = std::mem::take(&mut self.conn.got);
         for (reply, (index, number)) in replies.split_inclusive(|&byte| byte == b'\n').zip(sent) {
             if reply == b"STORED\r\n" {
                 self.known.acked[index] = number;
                 self.known.count += 1;
+                self.acked.fetch_add(1, Ordering::Relaxed);
             }
         }
         assert_ne!(waited, Waited::Quiet, "writer {} is not answered", self.number);
@@ -75,10 +85,11 @@ impl Writer {
     }
 }
 
-fn write(addr: SocketAddr, seed: u64, stop: &Arc<AtomicBool>) -> Vec<JoinHandle<Known>> {
+fn write(addr: SocketAddr, seed: u64, stop: &Arc<AtomicBool>, acked: &Arc<AtomicU64>) -> Vec<JoinHandle<Known>> {
     let writer = |number: usize| {
         let known = Known { acked: vec![0; KEYS], sent: vec![0; KEYS], count: 0 };
-        let writer = Writer { conn: Conn::to(addr), number, rng: Rng(seed ^ (number as u64) << 40), known };
+        let rng = Rng(seed ^ (number as u64) << 40);
+        let writer = Writer { conn: Conn::to(addr), number, rng, known, acked: acked.clone() };
         let stop = stop.clone();
         std::thread::spawn(move || writer.run(&stop))
     };
@@ -106,9 +117,10 @@ fn no_acknowledged_write_is_lost() {
     let (mut acked, mut missing) = (0, 0);
     for kill in 0..kills {
         let mut pair = Pair::start(PeerKind::Twincached, STRICT).expect("always there");
-        let stop = Arc::new(AtomicBool::new(false));
-        let writers = write(pair.primary.addr, seed + kill, &stop);
-        std::thread::sleep(Duration::from_millis(50 + rng.below(700) as u64));
+        let (stop, so_far) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let writers = write(pair.primary.addr, seed + kill, &stop, &so_far);
+        until("some writes are acknowledged", || so_far.load(Ordering::Relaxed) >= ACKED_MIN);
+        std::thread::sleep(Duration::from_millis(rng.below(700) as u64));
         pair.kill_primary();
         let known: Vec<Known> = writers.into_iter().map(|writer| writer.join().expect("a writer")).collect();
         let mut standby = pair.peer.connect();
@@ -121,14 +133,14 @@ fn no_acknowledged_write_is_lost() {
         }
     }
     println!("{kills} kills, {acked} acknowledged writes, {missing} of them missing");
-    assert!(acked > kills * 100, "too few writes to show anything");
+    assert!(acked >= kills * ACKED_MIN);
     assert_eq!(missing, 0);
 }
 
 /// Strict: the client is told, other connections go on, and the server is itself again when the peer is.
 #[test]
 fn a_write_that_is_not_confirmed_in_time_is_an_error() {
-    let pair = Pair::start(PeerKind::Twincached, &["-o", "replicas_ack=1", "-o", "ack_timeout=2000"]).unwrap();
+    let pair = Pair::start(PeerKind::Twincached, &["-o", "replicas_ack=1", "-o", PATIENT]).unwrap();
     let mut conn = pair.primary.connect();
     assert_eq!(conn.line("set a 0 0 1\r\nx"), "STORED");
     freeze(pair.peer.pid());
@@ -145,7 +157,7 @@ fn a_write_that_is_not_confirmed_in_time_is_an_error() {
 /// Degrading: the client is answered, the statistics tell, and it ends by itself.
 #[test]
 fn a_degrading_server_answers_and_says_so() {
-    let options = ["-o", "replicas_ack=1", "-o", "ack_timeout=2000", "-o", "ack_degrade"];
+    let options = ["-o", "replicas_ack=1", "-o", PATIENT, "-o", "ack_degrade"];
     let pair = Pair::start(PeerKind::Twincached, &options).unwrap();
     let mut conn = pair.primary.connect();
     freeze(pair.peer.pid());
@@ -153,11 +165,7 @@ fn a_degrading_server_answers_and_says_so() {
     assert_eq!(pair.figure("degraded").as_deref(), Some("1"));
     assert_eq!(conn.line("set b 0 0 1\r\nx"), "STORED");
     signal(pair.peer.pid(), "CONT");
-    let end = Instant::now() + Duration::from_secs(10);
-    while pair.figure("degraded").as_deref() != Some("0") {
-        assert!(Instant::now() < end, "still degraded");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    until("it degrades no more", || pair.figure("degraded").as_deref() == Some("0"));
     assert_eq!(conn.line("set c 0 0 1\r\nx"), "STORED");
     assert_eq!(pair.peer.connect().line("mg c s"), "HD s1");
 }
@@ -165,7 +173,7 @@ fn a_degrading_server_answers_and_says_so() {
 /// Switched on and off while the server runs.
 #[test]
 fn acknowledgement_is_switched_on_the_control_socket() {
-    let pair = Pair::start(PeerKind::Twincached, &["-o", "ack_timeout=2000"]).unwrap();
+    let pair = Pair::start(PeerKind::Twincached, &["-o", PATIENT]).unwrap();
     assert_eq!(control(pair.socket(), "replicas_ack 1"), "OK");
     let mut conn = pair.primary.connect();
     assert_eq!(conn.line("set a 0 0 1\r\nx"), "STORED");

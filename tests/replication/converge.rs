@@ -1,6 +1,6 @@
 //! After a storm, with or without accidents, both sides hold the same.
 
-use crate::common::{Rng, freeze, from_env, seed, signal};
+use crate::common::{Rng, freeze, from_env, seed, signal, until};
 use crate::compare::assert_equal;
 use crate::pair::{Pair, PeerKind};
 use crate::storm::{Keys, Storm};
@@ -12,8 +12,11 @@ const SECONDS: u64 = 6;
 /// Over how many keys, unless REPLICATION_KEYS says otherwise.
 const KEYS: u64 = 60_000;
 
-/// Bytes a second through a slow wire before it is known how fast clients write.
+/// How long it is looked how fast clients write, before the wire is made slower than that.
 const PROBE: Duration = Duration::from_secs(1);
+
+/// No slower, in bytes a second, however slow they were meanwhile: all keys shall get through in some seconds.
+const SLOWEST: u64 = 1 << 20;
 
 fn seconds() -> Duration {
     Duration::from_secs(from_env("REPLICATION_SECONDS").unwrap_or(SECONDS))
@@ -139,8 +142,9 @@ fn when_the_peer_is_slower_than_the_writers() {
         let before = pair.wire.passed();
         std::thread::sleep(PROBE);
         let rate = pair.wire.passed() - before;
-        pair.wire.limit(rate / 4);
-        println!("slow peer: {rate} bytes a second were written, a quarter gets through");
+        let limit = (rate / 4).max(SLOWEST);
+        pair.wire.limit(limit);
+        println!("slow peer: {rate} bytes a second were written, {limit} get through");
         limited = true;
     });
 }
@@ -173,7 +177,7 @@ fn what_happened_before_and_during_an_outage() {
 fn cas_goes_on_above_what_was_received() {
     let pair = Pair::start(PeerKind::Twincached, &[]).expect("always there");
     let storm = Storm::start(pair.primary.addr, Keys { count: 1000 }, seed("REPLICATION_SEED"));
-    std::thread::sleep(Duration::from_secs(1));
+    until("clients have written", || storm.commands() > 1000);
     storm.stop();
     let cas = |reply: String| reply.strip_prefix("HD c").and_then(|cas| cas.parse::<u64>().ok()).expect("a cas");
     let last = cas(pair.primary.connect().line("ms last 1 c\r\nx"));

@@ -1,10 +1,11 @@
 //! A primary, its sidecar and a peer behind a wire.
 
-use crate::common::{Conn, DEADLINE, Server, signal};
+use crate::common::{Conn, DEADLINE, Server, signal, until};
 use crate::wire::Wire;
 use std::fs::File;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -21,8 +22,8 @@ pub enum PeerKind {
 /// Memory of the servers: nothing is to be evicted.
 const MEMORY: [&str; 2] = ["-m", "2048"];
 
-/// Longest wait until a quiet pair is equal.
-const CONVERGED: Duration = Duration::from_secs(180);
+/// Longest wait until a quiet pair is equal, on a machine that has much else to do.
+const CONVERGED: Duration = Duration::from_secs(300);
 
 /// See the module's head. The parts end in this order.
 pub struct Pair {
@@ -34,7 +35,7 @@ pub struct Pair {
     /// Who gets the copy.
     pub peer: Server,
     kind: PeerKind,
-    socket: PathBuf,
+    socket: Scratch,
 }
 
 impl Pair {
@@ -97,7 +98,7 @@ impl Pair {
     }
 
     /// The control socket.
-    pub fn socket(&self) -> &PathBuf {
+    pub fn socket(&self) -> &Path {
         &self.socket
     }
 
@@ -139,12 +140,11 @@ impl Drop for Pair {
             eprintln!("sidecar: {}\nprimary: {}", self.sidecar_log(), self.primary.stderr());
         }
         self.sidecar = None;
-        let _ = std::fs::remove_file(&self.socket);
     }
 }
 
 /// A primary with a control socket.
-pub fn start_primary(socket: &std::path::Path, options: &[&str]) -> Server {
+pub fn start_primary(socket: &Path, options: &[&str]) -> Server {
     let control = format!("control_socket={}", socket.display());
     Server::start(&[&MEMORY, &["-o", control.as_str()][..], options].concat())
 }
@@ -159,14 +159,14 @@ fn start_peer(kind: PeerKind) -> Option<Server> {
 /// A sidecar; killed when dropped.
 pub struct Sidecar {
     child: Child,
-    log: PathBuf,
+    log: Scratch,
 }
 
 impl Sidecar {
     /// Starts one.
-    pub fn start(socket: &std::path::Path, peer: SocketAddr, options: &[&str]) -> Sidecar {
+    pub fn start(socket: &Path, peer: SocketAddr, options: &[&str]) -> Sidecar {
         let log = scratch("sidecar");
-        let file = File::create(&log).expect("a log");
+        let file = File::create(&*log).expect("a log");
         let child = Command::new(env!("CARGO_BIN_EXE_twincache-sidecar"))
             .args(["--server", &format!("unix:{}", socket.display()), "--peer", &peer.to_string()])
             .args(options)
@@ -180,16 +180,12 @@ impl Sidecar {
 
     /// What it has said so far.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
+        std::fs::read_to_string(&*self.log).unwrap_or_default()
     }
 
     /// Waits until it has said this.
     pub fn wait_for(&mut self, text: &str) {
-        let end = Instant::now() + DEADLINE;
-        while !self.log().contains(text) {
-            assert!(Instant::now() < end, "the sidecar did not say {text:?}, but:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        until(&format!("the sidecar says {text:?}"), || self.log().contains(text));
     }
 }
 
@@ -197,19 +193,38 @@ impl Drop for Sidecar {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = std::fs::remove_file(&self.log);
+        if std::thread::panicking() {
+            eprintln!("a sidecar's log:\n{}", self.log());
+        }
     }
 }
 
-/// A path that nobody else uses.
-pub fn scratch(name: &str) -> PathBuf {
+/// A path that nobody else uses; what is there is removed when it is dropped.
+pub struct Scratch(PathBuf);
+
+impl Deref for Scratch {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A new one.
+pub fn scratch(name: &str) -> Scratch {
     static USED: AtomicUsize = AtomicUsize::new(0);
     let number = USED.fetch_add(1, Ordering::Relaxed);
-    std::env::temp_dir().join(format!("twincache-{}-{number}.{name}", std::process::id()))
+    Scratch(std::env::temp_dir().join(format!("twincache-{}-{number}.{name}", std::process::id())))
 }
 
 /// One command line to the control socket, and the first line of its answer behind the greeting.
-pub fn control(socket: &std::path::Path, line: &str) -> String {
+pub fn control(socket: &Path, line: &str) -> String {
     use std::io::{BufRead, BufReader, Write};
     let mut stream = std::os::unix::net::UnixStream::connect(socket).expect("a control socket");
     stream.set_read_timeout(Some(DEADLINE)).unwrap();

@@ -1,6 +1,6 @@
 //! What must be refused, and in which words.
 
-use crate::common::Server;
+use crate::common::{Server, until};
 use crate::pair::{Pair, PeerKind, Sidecar, control, items, scratch, start_primary};
 use std::os::unix::fs::PermissionsExt;
 
@@ -17,7 +17,8 @@ fn two_that_replicate_to_each_other() {
     let (first, second) = (start_primary(&one, &[]), start_primary(&two, &[]));
     let mut there = Sidecar::start(&one, second.addr, &[]);
     there.wait_for(&second.addr.to_string());
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    let upstream = || second.connect().stats("replication").into_iter().find(|(name, _)| name == "upstream");
+    until("the second knows the first", || upstream().is_some_and(|(_, run_id)| run_id != "none"));
     Sidecar::start(&two, first.addr, &[]).wait_for("circle");
 }
 
@@ -52,11 +53,7 @@ fn three_that_replicate_to_each_other() {
     }
     // By now, or soon, the last knows of the first.
     sidecars.push(Sidecar::start(&sockets[2], servers[0].addr, &[]));
-    let end = std::time::Instant::now() + crate::common::DEADLINE;
-    while !sidecars.iter().any(|sidecar| sidecar.log().contains("circle")) {
-        assert!(std::time::Instant::now() < end, "{:?}", sidecars.iter().map(Sidecar::log).collect::<Vec<_>>());
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    until("one is refused", || sidecars.iter().any(|sidecar| sidecar.log().contains("circle")));
 }
 
 /// What the peer does not take is not confirmed, and nothing else is held up by it.
@@ -140,8 +137,8 @@ fn a_peer_that_speaks_no_meta_protocol() {
 fn a_socket_that_others_can_open() {
     let socket = scratch("control");
     let primary = start_primary(&socket, &[]);
-    assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
-    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o666)).unwrap();
+    assert_eq!(std::fs::metadata(&*socket).unwrap().permissions().mode() & 0o777, 0o600);
+    std::fs::set_permissions(&*socket, std::fs::Permissions::from_mode(0o666)).unwrap();
     Sidecar::start(&socket, primary.addr, &[]).wait_for("chmod 600");
 }
 

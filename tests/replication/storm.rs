@@ -20,6 +20,9 @@ const LARGE: usize = 1000;
 /// One command in so many is a flush_all.
 const FLUSH: usize = 2_000_000;
 
+/// Commands after the last flush_all at least, however slow the machine: so many that there is something to compare.
+const COMMANDS_MIN: u64 = 10_000;
+
 /// An absolute exptime far away.
 const LATER: u64 = 90_000;
 
@@ -62,32 +65,38 @@ impl Keys {
 
 /// Writing clients; they stop when told to or dropped.
 pub struct Storm {
-    stop: Arc<AtomicBool>,
-    commands: Arc<AtomicU64>,
+    shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+}
+
+/// What all clients share.
+#[derive(Default)]
+struct Shared {
+    stop: AtomicBool,
+    commands: AtomicU64,
+    since_flush: AtomicU64,
 }
 
 impl Storm {
     /// Starts the clients.
     pub fn start(addr: SocketAddr, keys: Keys, seed: u64) -> Storm {
-        let (stop, commands) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let shared = Arc::new(Shared::default());
         let client = |number: usize| {
-            let (stop, commands) = (stop.clone(), commands.clone());
-            let rng = Rng(seed ^ (number as u64) << 32);
-            std::thread::spawn(move || Client { conn: Conn::to(addr), keys, rng, number }.run(&stop, &commands))
+            let (shared, rng) = (shared.clone(), Rng(seed ^ (number as u64) << 32));
+            std::thread::spawn(move || Client { conn: Conn::to(addr), keys, rng, number, shared }.run())
         };
         let threads = (0..CLIENTS).map(client).collect();
-        Storm { stop, commands, threads }
+        Storm { shared, threads }
     }
 
     /// Commands answered so far.
     pub fn commands(&self) -> u64 {
-        self.commands.load(Ordering::Relaxed)
+        self.shared.commands.load(Ordering::Relaxed)
     }
 
     /// Lets the clients finish their batches. How many commands were answered.
     pub fn stop(mut self) -> u64 {
-        self.stop.store(true, Ordering::Relaxed);
+        self.shared.stop.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
             thread.join().expect("a client failed");
         }
@@ -97,7 +106,7 @@ impl Storm {
 
 impl Drop for Storm {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.shared.stop.store(true, Ordering::Relaxed);
         self.threads.drain(..).for_each(|thread| drop(thread.join()));
     }
 }
@@ -107,12 +116,13 @@ struct Client {
     keys: Keys,
     rng: Rng,
     number: usize,
+    shared: Arc<Shared>,
 }
 
 impl Client {
-    fn run(mut self, stop: &AtomicBool, commands: &AtomicU64) {
+    fn run(mut self) {
         let mut batch = Vec::new();
-        while !stop.load(Ordering::Relaxed) {
+        while !self.may_stop() {
             batch.clear();
             for _ in 0..BATCH {
                 match self.number % 3 {
@@ -122,8 +132,22 @@ impl Client {
                 }
             }
             self.finish(&mut batch);
-            commands.fetch_add(BATCH as u64, Ordering::Relaxed);
+            self.shared.commands.fetch_add(BATCH as u64, Ordering::Relaxed);
+            self.shared.since_flush.fetch_add(BATCH as u64, Ordering::Relaxed);
         }
+    }
+
+    fn may_stop(&self) -> bool {
+        self.shared.stop.load(Ordering::Relaxed) && self.shared.since_flush.load(Ordering::Relaxed) >= COMMANDS_MIN
+    }
+
+    /// Whether to flush now.
+    fn flushes(&mut self) -> bool {
+        let flushes = self.rng.one_in(FLUSH);
+        if flushes {
+            self.shared.since_flush.store(0, Ordering::Relaxed);
+        }
+        flushes
     }
 
     /// Sends a batch and takes its replies, up to that of the barrier at its end.
@@ -147,9 +171,11 @@ impl Client {
     fn text(&mut self, out: &mut Vec<u8>) {
         let key = self.keys.speakable(&mut self.rng);
         let key = String::from_utf8(key).expect("speakable");
+        let flushes = self.flushes();
         let rng = &mut self.rng;
         let (ttl, quiet) = (exptime(rng), if rng.one_in(4) { " noreply" } else { "" });
         let line = match rng.below(100) {
+            _ if flushes => "flush_all\r\n".into(),
             0..50 => {
                 let verb = rng.pick(&["set", "set", "set", "add", "replace", "append", "prepend"]);
                 let value = value(rng);
@@ -164,7 +190,6 @@ impl Client {
             72..80 => format!("touch {key} {ttl}{quiet}\r\n"),
             80..85 => format!("gat {ttl} {key}\r\n"),
             85..88 => format!("gats {ttl} {key} absent {key}\r\n"),
-            _ if rng.one_in(FLUSH / 12) => "flush_all\r\n".into(),
             _ => format!("delete {key}{quiet}\r\n"),
         };
         out.extend_from_slice(line.as_bytes());
@@ -210,11 +235,13 @@ impl Client {
 
     fn binary(&mut self, out: &mut Vec<u8>) {
         let key = self.keys.key(self.rng.below(self.keys.count));
+        let flushes = self.flushes();
         let rng = &mut self.rng;
         // Below 0 is a time beyond 2038 in this protocol, which no meta command can name.
         let ttl = exptime(rng).max(0).to_be_bytes();
         let quiet = rng.one_in(3);
         let packet = match rng.below(100) {
+            _ if flushes => Packet::new(if quiet { 0x18 } else { 8 }, b"", b""),
             0..50 => {
                 let op = if quiet { rng.pick(&[0x11, 0x12, 0x13]) } else { rng.pick(&[1, 1, 2, 3]) };
                 let extras = [client_flags(rng).to_be_bytes(), ttl].concat();
@@ -232,7 +259,6 @@ impl Client {
             }
             75..82 => Packet::new(0x1c, &key, &ttl),
             82..88 => Packet::new(0x1d, &key, &ttl),
-            _ if rng.one_in(FLUSH / 12) => Packet::new(if quiet { 0x18 } else { 8 }, b"", b""),
             _ => Packet::new(if quiet { 0x14 } else { 4 }, &key, b""),
         };
         out.extend_from_slice(&packet.request());
