@@ -418,6 +418,53 @@ fn has_arrived(client: SocketAddr) -> bool {
     })
 }
 
+#[test]
+fn requests_that_are_there_at_once_get_each_its_own_answer() {
+    let server = Server::start(&["-t", "1"]);
+    let mut rng = Rng(common::seed("WAVE_SEED"));
+    let mut clients: Vec<(Conn, Vec<u8>)> = (0..50).map(|_| (server.connect(), Vec::new())).collect();
+    for (i, (conn, value)) in clients.iter_mut().enumerate() {
+        let (request, reply) = own_request(0, i, value, &mut rng);
+        assert_eq!(conn.ask(&request, b"\r\n"), reply);
+    }
+    for round in 0..30 {
+        freeze(server.pid());
+        let replies = clients.iter_mut().enumerate().map(|(i, (conn, value))| {
+            let (request, reply) = own_request(rng.below(8), i, value, &mut rng);
+            conn.send(&request);
+            reply
+        });
+        let replies: Vec<Vec<u8>> = replies.collect();
+        signal(server.pid(), "CONT");
+        for ((conn, _), reply) in clients.iter_mut().zip(replies) {
+            let waited = conn.read_until(DEADLINE, |got| got.len() >= reply.len());
+            assert!(waited == Waited::Done && conn.got == reply, "round {round}: {}", common::show(&conn.got));
+            conn.got.clear();
+            if reply.is_empty() {
+                assert_eq!(conn.line("mn"), "MN", "what went before has been taken, too");
+            }
+        }
+    }
+}
+
+/// A request of client `i` for its own key, and the reply. Some are answered together, some need a turn.
+fn own_request(kind: usize, i: usize, value: &mut Vec<u8>, rng: &mut Rng) -> (Vec<u8>, Vec<u8>) {
+    let text = |value: &[u8]| [format!("VALUE own{i} 0 {}\r\n", value.len()).as_bytes(), value, b"\r\n"].concat();
+    let get = format!("get own{i}\r\n").into_bytes();
+    match kind {
+        0..3 => {
+            let len = rng.pick(&[0, 1, 100, 5000, 16_000, 17_000, 20_000]);
+            *value = vec![b'a' + rng.below(26) as u8; len];
+            let (quiet, reply) = if kind == 1 { (" noreply", b"".as_slice()) } else { ("", b"STORED\r\n".as_slice()) };
+            let head = format!("set own{i} 0 0 {len}{quiet}\r\n");
+            ([head.as_bytes(), value, b"\r\n"].concat(), reply.to_vec())
+        }
+        3..6 => (get, [&text(value)[..], b"END\r\n"].concat()),
+        6 => (get.repeat(2), [&text(value)[..], b"END\r\n"].concat().repeat(2)),
+        _ => (format!("mg own{i} s\r\n").into_bytes(), format!("HD s{}\r\n", value.len()).into_bytes()),
+    }
+}
+
 /// Clients that begin large values and never end them take part of the memory, not all of it, and give it back
 /// when they leave.
 #[test]

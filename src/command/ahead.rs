@@ -3,12 +3,13 @@
 //! ```text
 //! glance    "get a", "set b", "ms c" -> keys      hash them, fetch all buckets
 //! items     of each key's bucket                  fetch all items
-//! around    of each item to be set                fetch its neighbours in its LRU, and the rest of its value
+//! around    of each item to be set                fetch its neighbours in its LRU
 //! ```
 //!
 //! A request alone waits for each of these in turn; of a batch the waits overlap, and those of a connection's only
-//! request are over when other connections had their turns meanwhile ([`Wanted`]). It only guesses: what it cannot
-//! tell at a glance it leaves alone, and nothing depends on it.
+//! request are over when other connections were answered meanwhile ([`Wanted`]): of these nothing is fetched around, as
+//! most sets leave their items where they are. It only guesses: what it cannot tell at a glance it leaves alone, and
+//! nothing depends on it.
 
 use crate::protocol::{KEY_MAX, Protocol, binary, text, token};
 use crate::store::{AHEAD_MAX, Hash, Store};
@@ -20,58 +21,47 @@ pub(super) const BATCH: usize = AHEAD_MAX;
 /// Letters of the longest command whose key is looked for alone: `prepend`.
 const WORD_MAX: usize = 7;
 
-/// What the only request of a connection will need. Each step needs what the one before has fetched.
+/// What the only request of a connection will need: a bucket, and the item that it leads to.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted {
-    hash: Hash,
-    stores: bool,
-}
+pub struct Wanted(pub(super) Hash);
 
 impl Wanted {
     /// What the request at the start of `input` looks like it needs.
     #[inline]
     pub fn of(protocol: Protocol, input: &[u8], store: &Store) -> Option<Wanted> {
-        let (key, stores) = match protocol {
+        let key = match protocol {
             Protocol::Ascii => key_in_line(input)?,
-            Protocol::Binary => glance_packet(input).map(|glance| (glance.key, glance.stores))?,
+            Protocol::Binary => glance_packet(input)?.key,
         };
-        Some(Wanted { hash: store.hash(key), stores })
+        Some(Wanted(store.hash(key)))
     }
 
     /// Fetches the bucket.
     #[inline]
     pub fn bucket(self, store: &Store) {
-        store.prefetch(self.hash);
-    }
-
-    /// Fetches the item.
-    #[inline]
-    pub fn item(self, store: &Store) {
-        store.prefetch_item(self.hash);
-    }
-
-    /// Fetches what a store changes beside the item.
-    #[inline]
-    pub fn around(self, store: &Store) {
-        if self.stores {
-            store.prefetch_around(self.hash);
-        }
+        store.prefetch(self.0);
     }
 }
 
-/// What follows the first word, whatever that is, and whether it is most likely set or ms. Does not look for the line's
-/// end, unlike [`glance_line`].
+/// Fetches the items of up to [`AHEAD_MAX`] of these.
+pub fn fetch_items(wanted: &[Option<Wanted>], store: &Store) {
+    let (mut hashes, mut len) = ([Hash(0); BATCH], 0);
+    for (slot, wanted) in hashes.iter_mut().zip(wanted.iter().flatten()) {
+        *slot = wanted.0;
+        len += 1;
+    }
+    store.prefetch_items(&hashes[..len]);
+}
+
+/// What follows the first word, whatever that is. Does not look for the line's end, unlike [`glance_line`].
 #[inline]
-fn key_in_line(input: &[u8]) -> Option<(&[u8], bool)> {
+fn key_in_line(input: &[u8]) -> Option<&[u8]> {
     let rest = match text::may_be_plain(input) {
         true => &input[4..],
         false => &input[input.iter().take(WORD_MAX + 1).position(|&b| b == b' ')? + 1..],
     };
     let key = &rest[..token::word_len(&rest[..rest.len().min(KEY_MAX + 1)])];
-    if key.len() > KEY_MAX || key.len() == rest.len() {
-        return None;
-    }
-    Some((key, matches!(input, [b's', ..] | [b'm', b's', ..])))
+    (key.len() <= KEY_MAX && key.len() < rest.len()).then_some(key)
 }
 
 /// What a request looks like.
@@ -99,8 +89,22 @@ pub(super) fn fetch(protocol: Protocol, input: &[u8], store: &Store) -> usize {
         len += 1;
         at = input.len().min(at + glance.len);
     }
-    store.prefetch_items(&hashes[..len]);
+    fetch_all(&hashes[..len], store);
     at
+}
+
+/// Fetches the items of these, and around those that are stored.
+pub(super) fn fetch_all(keys: &[(Hash, bool)], store: &Store) {
+    let (mut hashes, mut stores, mut len) = ([Hash(0); BATCH], [Hash(0); BATCH], 0);
+    for (slot, &(hash, is_stored)) in hashes.iter_mut().zip(keys) {
+        *slot = hash;
+        if is_stored {
+            stores[len] = hash;
+            len += 1;
+        }
+    }
+    store.prefetch_items(&hashes[..keys.len().min(BATCH)]);
+    store.prefetch_around(&stores[..len]);
 }
 
 #[inline]

@@ -28,9 +28,9 @@ pub mod write;
 #[cfg(test)]
 mod tests;
 
-pub use ahead::Wanted;
+pub use ahead::{Wanted, fetch_items};
 pub use output::Output;
-pub use plain::{Limits, run as run_plain};
+pub use plain::{Limits, Lone, run as run_plain};
 
 use crate::clock::Clock;
 use crate::config::Config;

@@ -99,6 +99,17 @@ impl Output {
         self.values.push(Inserted { at: self.bytes.len(), value });
     }
 
+    /// Moves what is queued from byte `start` on, and all values, to the end of `other`, which has none.
+    #[cold]
+    pub fn move_to(&mut self, other: &mut Output, start: usize) {
+        let base = other.bytes.len();
+        other.bytes.extend_from_slice(&self.bytes[start..]);
+        self.bytes.truncate(start);
+        other
+            .values
+            .extend(self.values.drain(..).map(|Inserted { at, value }| Inserted { at: at - start + base, value }));
+    }
+
     /// Bytes queued, values by reference included.
     pub fn len(&self) -> usize {
         self.bytes.len() + self.values.iter().map(|v| v.value.len()).sum::<usize>()

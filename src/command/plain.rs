@@ -13,10 +13,38 @@
 //!
 //! Invariant: what a request does and answers is the same as on the general way.
 
-use super::ahead::BATCH;
-use super::{Context, Output, read, write};
+use super::ahead::{BATCH, fetch_all};
+use super::{Context, Output, Wanted, read, write};
 use crate::protocol::text;
-use crate::store::Hash;
+use crate::store::{Hash, Store};
+
+/// A plain request that is all of a connection's input.
+#[derive(Clone, Copy, Debug)]
+pub struct Lone<'a> {
+    request: Request<'a>,
+    hash: Hash,
+}
+
+impl<'a> Lone<'a> {
+    /// The one that `input` is.
+    #[inline]
+    pub fn of(input: &'a [u8], store: &Store) -> Option<Lone<'a>> {
+        let request = Request::parse(input).filter(|request| request.len() == input.len())?;
+        Some(Lone { request, hash: store.hash(request.line.key) })
+    }
+
+    /// What it will need.
+    #[inline]
+    pub fn wanted(&self) -> Wanted {
+        Wanted(self.hash)
+    }
+
+    /// Answers it.
+    #[inline]
+    pub fn run(&self, context: &Context<'_>, out: &mut Output) {
+        self.request.run(self.hash, context, out);
+    }
+}
 
 /// How far to go.
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +117,7 @@ fn prepare<'a>(
         *slot = request;
         len += 1;
     }
-    store.prefetch_items(&hashes[..len]);
+    fetch_all(&hashes[..len], store);
     len
 }
 

@@ -103,6 +103,21 @@ pub enum Sent {
     Held,
 }
 
+/// One write; how it ended and how many bytes went.
+#[inline]
+pub fn write_bytes(stream: &mut impl Write, bytes: &[u8]) -> (Sent, usize) {
+    loop {
+        match stream.write(bytes) {
+            Ok(n) if n == bytes.len() => return (Sent::All, n),
+            Ok(0) => return (Sent::Broken, 0),
+            Ok(n) => return (Sent::Blocked, n),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return (Sent::Blocked, 0),
+            Err(_) => return (Sent::Broken, 0),
+        }
+    }
+}
+
 /// How far an [`Output`] has been written.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cursor {
@@ -208,6 +223,11 @@ impl Pending {
         let mut pending = Pending { out: std::mem::take(out), cursor, held: None };
         pending.trim();
         pending
+    }
+
+    /// Takes a copy of what is left.
+    pub fn of(rest: &[u8]) -> Pending {
+        Pending { out: Output { bytes: rest.to_vec(), values: Vec::new() }, cursor: Cursor::default(), held: None }
     }
 
     /// Takes all of `out` to hold it. The buffers of `out` and `ledger` stay where they are: batches that wait are

@@ -18,10 +18,10 @@
 //!
 //! Not here: what the bytes of a request do to a connection (`session`), when a turn comes (`worker`).
 
-use super::buffer::{Cursor, Leftover, Pending, Sent};
+use super::buffer::{Cursor, Leftover, Pending, Sent, write_bytes};
 use super::held::{Ledger, Owed, Refused};
 use super::session::{Quota, Session};
-use crate::command::{Output, Shared};
+use crate::command::{Lone, Output, Shared};
 use crate::config::Binding;
 use crate::stats::{ConnInfo, Counters};
 use crate::watch::Streams;
@@ -241,6 +241,35 @@ impl<S: Socket> Connection<S> {
     pub fn keep_ahead(&mut self, input: &[u8], counters: &Counters) {
         counters.bytes_read.add(input.len() as u64);
         self.leftover.keep(input, 0);
+    }
+
+    /// Runs a plain request that was all that was read ahead: [`Connection::send`] then takes the place of a turn.
+    #[inline]
+    pub fn run_lone(&mut self, len: usize, lone: &Lone<'_>, lent: &mut Lent<'_>) {
+        lent.counters.bytes_read.add(len as u64);
+        self.session.run_lone(lone, lent);
+    }
+
+    /// Writes replies that were made without a turn.
+    pub fn send(&mut self, replies: &[u8], counters: &Counters) -> After {
+        if !replies.is_empty() {
+            let (sent, n) = write_bytes(&mut self.stream, replies);
+            counters.bytes_written.add(n as u64);
+            match sent {
+                Sent::All => {}
+                Sent::Blocked => return self.keep_replies(&replies[n..]),
+                Sent::Broken | Sent::Held => return After::Close(Reason::Error),
+            }
+        }
+        if self.ready.readable { After::Again } else { After::Wait }
+    }
+
+    #[cold]
+    fn keep_replies(&mut self, rest: &[u8]) -> After {
+        self.ready.writable = false;
+        self.pending = Some(Box::new(Pending::of(rest)));
+        self.session.end_turn(true);
+        After::Wait
     }
 
     /// Does what can be done now, beginning with what was read ahead. `buffer` is the worker's, of [`READ_BUFFER`]

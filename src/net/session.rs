@@ -18,7 +18,7 @@
 
 use super::conn::{After, LONG_LINE, Lent, Reason};
 use super::held::{Origin, Place};
-use crate::command::{self, Context, Limits, Next, Output, Shared, Wanted};
+use crate::command::{self, Context, Limits, Lone, Next, Output, Shared, Wanted};
 use crate::config::Binding;
 use crate::protocol::{self, Bad, Parsed, Protocol, Request, StoreHeader};
 use crate::stats::ConnInfo;
@@ -215,6 +215,19 @@ impl Session {
     #[inline]
     pub fn wanted(&self, input: &[u8], shared: &Shared) -> Option<Wanted> {
         command::wanted(self.protocol?, input, shared)
+    }
+
+    /// The plain request that `input` is, if it can be run without a turn.
+    #[inline]
+    pub fn lone<'a>(&self, input: &'a [u8], shared: &Shared) -> Option<Lone<'a>> {
+        if self.takes_plain() && !self.info.feeder.is_over() { Lone::of(input, &shared.store) } else { None }
+    }
+
+    /// Runs it.
+    #[inline]
+    pub fn run_lone(&mut self, lone: &Lone<'_>, lent: &mut Lent<'_>) {
+        lone.run(&self.context(lent, 0), lent.out);
+        self.restart_idle(lent.now);
     }
 
     /// Notes for `stats conns` that a turn begins.

@@ -13,7 +13,7 @@ use super::conn::{After, Connection, Lent, READ_BUFFER, Readiness, Reason, Socke
 use super::held::Ledger;
 use super::session::{GET_LINE_MAX, SMALL_BODY_MAX};
 use crate::clock::Clock;
-use crate::command::{Output, Shared};
+use crate::command::{Lone, Output, Shared};
 use crate::config::Config;
 use crate::stats::{ConnInfo, Counters, Feeder};
 use crate::store::{Store, StoreConfig};
@@ -191,7 +191,13 @@ impl Bench {
         let read =
             (self.reads_ahead && self.connection.can_read_ahead()).then(|| self.connection.read_ahead(&mut room));
         let ahead = read.filter(|&read| read != Ok(0)).map(|read| read.map(|n| &room[..n]));
-        let after = self.connection.turn(ahead, &mut self.buffer, &mut lent);
+        let after = match ahead {
+            Some(Ok(input)) if !lent.ledger.is_on() => match self.connection.session().lone(input, &self.shared) {
+                Some(lone) => run_lone(&mut self.connection, input, &lone, &mut self.buffer, &mut lent),
+                None => self.connection.turn(Some(Ok(input)), &mut self.buffer, &mut lent),
+            },
+            ahead => self.connection.turn(ahead, &mut self.buffer, &mut lent),
+        };
         assert!(self.out.is_empty(), "a turn left output with the worker");
         after
     }
@@ -228,6 +234,22 @@ impl Bench {
         self.settle();
         String::from_utf8_lossy(&self.replies()).into_owned()
     }
+}
+
+/// As the worker does with a wave of plain requests.
+fn run_lone(
+    connection: &mut Connection<Pipe>,
+    input: &[u8],
+    lone: &Lone<'_>,
+    buffer: &mut [u8],
+    lent: &mut Lent<'_>,
+) -> After {
+    connection.run_lone(input.len(), lone, lent);
+    if !lent.out.values.is_empty() {
+        return connection.turn(None, buffer, lent);
+    }
+    let replies = std::mem::take(&mut lent.out.bytes);
+    connection.send(&replies, lent.counters)
 }
 
 /// Sends `script` in random pieces to a client that reads in random pieces, and returns the replies.

@@ -9,11 +9,12 @@
 //! ```
 //!
 //! Events are edge-triggered, so a connection that stops early, or whose event came late in a long turn, is remembered
-//! in the ready queue; poll does not block while that is not empty, and the next turn begins with it. Of several events, those of connections that rest between two requests are read at
-//! once and have their turns with the rest of their wave (`wave`). It ends before a connection that is in the middle
-//! of something, whose turn may be a long one. One read buffer and one output serve all connections of the worker,
-//! one turn after the other. A connection whose output waits for replicas is in the queue of the held, by which the
-//! worker finds what an acknowledgement releases and what has waited for too long without looking at the others.
+//! in the ready queue; poll does not block while that is not empty, and the next turn begins with it. Of several events,
+//! those of connections that rest between two requests are read at once, and answered with the rest of their wave
+//! (`wave`). It ends before a connection that is in the middle of something, whose turn may be a long one. One read
+//! buffer and one output serve all connections of the worker, one turn after the other. A connection whose output waits
+//! for replicas is in the queue of the held, by which the worker finds what an acknowledgement releases and what has
+//! waited for too long without looking at the others.
 //!
 //! Invariants: a connection is in the ready queue at most once; the output is empty between turns, so that
 //! nobody ever gets what was meant for another.
@@ -26,9 +27,9 @@ use super::conn::{After, Ahead, Connection, Lent, READ_BUFFER, Readiness, Reason
 use super::held::{Alarm, Ledger, Owed, Queue};
 use super::session::OUTPUT_HIGH;
 use super::stream::Stream;
-use super::wave::Wave;
+use super::wave::{MEMBERS, Members, TOGETHER, Wave};
 use super::{Stop, StopMode};
-use crate::command::{Output, Shared};
+use crate::command::{self, Lone, Output, Shared, Wanted};
 use crate::config::Binding;
 use crate::stats::Counters;
 use crate::stats::turns::Meter;
@@ -39,6 +40,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -57,9 +59,8 @@ const TURN: Duration = Duration::from_micros(400);
 /// large values, or many of them.
 const WAVE: Duration = Duration::from_micros(600);
 
-/// In a wave, a look at the clock comes after so many replies' bytes, and so many members.
-const LOOK_EVERY: u64 = 64 << 10;
-const MEMBERS_UNLOOKED: usize = 8;
+/// Replies of a wave are written when there are so many bytes of them, while they are in the first-level cache.
+const SEND_AT: usize = 8 << 10;
 
 /// How long a turn goes on with those whose replies wait no more; the next poll does not wait while there are others.
 const RELEASES: Duration = Duration::from_micros(200);
@@ -286,8 +287,7 @@ impl Worker {
         if read == Ok(0) {
             return;
         }
-        let (session, shared) = (client.connection.session(), &self.shared);
-        self.wave.join(key, read, &shared.store, |input| session.wanted(input, shared));
+        self.wave.join(key, read);
         if self.wave.is_full() {
             self.answer_wave();
             self.meter.look();
@@ -302,26 +302,118 @@ impl Worker {
         }
     }
 
+    /// Runs some plain requests, then writes their replies: the one finds the server's code in the cache, the other the
+    /// kernel's. What the next ones need is fetched meanwhile. Whoever asks for something else has a turn in their midst.
     fn answer_members(&mut self) {
         let mut wave = std::mem::take(&mut self.wave);
-        let mut looked = self.counters.bytes_written.get();
-        for i in 0..wave.len() {
-            let (key, ahead) = wave.member(i);
-            let written = self.counters.bytes_written.get();
-            if written - looked > LOOK_EVERY || i % MEMBERS_UNLOOKED == MEMBERS_UNLOOKED - 1 {
-                looked = written;
-                self.meter.tick();
-            }
-            match ahead {
-                Ok(input) if self.meter.elapsed() > WAVE => self.postpone(key, input),
-                ahead => {
-                    wave.fetch_beyond(i, &self.shared.store);
-                    self.turn(key, Some(ahead));
+        let (members, replies) = wave.members();
+        let (mut lones, mut wanted) = ([None; MEMBERS], [None; MEMBERS]);
+        self.look_at(members, &mut lones, &mut wanted);
+        let (lones, wanted) = (&lones[..members.len()], &wanted[..members.len()]);
+        let (mut at, mut fetched) = (0, 0);
+        while at < members.len() {
+            let soon = members.len().min(at + 2 * TOGETHER);
+            command::fetch_items(&wanted[fetched..soon], &self.shared.store);
+            fetched = soon;
+            let end = members.len().min(at + TOGETHER);
+            let (end, ends) = self.run_lones(members, lones, at..end, replies);
+            let mut start = 0;
+            for (i, next) in (at..end).zip(ends) {
+                let (key, ahead) = members.get(i);
+                match lones[i] {
+                    Some(_) => self.send(key, &replies.bytes[start..next]),
+                    None => self.turn_in_wave(key, ahead),
                 }
+                start = next;
             }
+            replies.bytes.clear();
+            at = end;
+            self.meter.tick();
         }
         wave.clear();
         self.wave = wave;
+    }
+
+    /// Finds what can be run as a plain request, and starts to fetch the buckets of all.
+    #[inline]
+    fn look_at<'a>(
+        &self,
+        members: Members<'a>,
+        lones: &mut [Option<Lone<'a>>; MEMBERS],
+        wanted: &mut [Option<Wanted>; MEMBERS],
+    ) {
+        let (shared, takes) = (&*self.shared, !self.ledger.is_on());
+        for i in 0..members.len() {
+            let (key, Ok(input)) = members.get(i) else { continue };
+            let session = self.clients[key].connection.session();
+            if takes {
+                lones[i] = session.lone(input, shared);
+            }
+            wanted[i] = match &lones[i] {
+                Some(lone) => Some(lone.wanted()),
+                None => session.wanted(input, shared),
+            };
+            wanted[i].inspect(|wanted| wanted.bucket(&shared.store));
+        }
+    }
+
+    /// Runs those of these that are plain, until there is much to write. Where it ended, and the end of each's replies.
+    #[inline]
+    fn run_lones(
+        &mut self,
+        members: Members<'_>,
+        lones: &[Option<Lone<'_>>],
+        range: Range<usize>,
+        replies: &mut Output,
+    ) -> (usize, [usize; TOGETHER]) {
+        let mut ends = [0; TOGETHER];
+        for (i, end) in range.clone().zip(&mut ends) {
+            if let Some(lone) = &lones[i] {
+                self.run_lone(members.get(i), lone, replies);
+            }
+            *end = replies.bytes.len();
+            if replies.bytes.len() >= SEND_AT {
+                return (i + 1, ends);
+            }
+        }
+        (range.end, ends)
+    }
+
+    #[inline]
+    fn run_lone(&mut self, (key, ahead): (usize, Ahead<'_>), lone: &Lone<'_>, replies: &mut Output) {
+        let start = replies.bytes.len();
+        let mut lent = Lent {
+            shared: &self.shared,
+            counters: &self.counters,
+            out: replies,
+            now: self.shared.clock.now(),
+            long_lines: self.long_lines,
+            ledger: &mut self.ledger,
+        };
+        self.clients[key].connection.run_lone(ahead.map_or(0, <[u8]>::len), lone, &mut lent);
+        if !replies.values.is_empty() {
+            // Not to be copied: it leaves by itself.
+            replies.move_to(&mut self.out, start);
+            self.turn(key, None);
+        }
+    }
+
+    /// Writes replies that were made without a turn.
+    #[inline]
+    fn send(&mut self, key: usize, replies: &[u8]) {
+        // A turn that began with a value by reference may have closed it.
+        if let Some(client) = self.clients.get_mut(key) {
+            let after = client.connection.send(replies, &self.counters);
+            self.follow(key, after);
+        }
+    }
+
+    fn turn_in_wave(&mut self, key: usize, ahead: Ahead<'_>) {
+        match ahead {
+            Ok(input) if self.meter.elapsed() > WAVE => self.postpone(key, input),
+            ahead => self.turn(key, Some(ahead)),
+        }
+        self.meter.tick();
     }
 
     #[cold]
@@ -476,17 +568,22 @@ impl Worker {
         };
         let after = client.connection.turn(ahead, &mut self.buffer, &mut lent);
         self.long_lines += client.connection.long_line();
+        self.follow(key, after);
+        self.clean_output();
+    }
+
+    #[inline]
+    fn follow(&mut self, key: usize, after: After) {
         match after {
             After::Wait => self.ask_for_room(key),
             After::Held => self.hold(key),
             After::Again => self.enqueue(key, Instant::now()),
             After::Close(reason) => {
-                client.connection.farewell(&mut self.buffer);
+                self.clients[key].connection.farewell(&mut self.buffer);
                 self.close(key, reason);
             }
             After::Watch(streams) => self.hand_over(key, streams),
         }
-        self.clean_output();
     }
 
     fn clean_output(&mut self) {

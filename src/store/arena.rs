@@ -44,6 +44,9 @@ pub const WINDOW_AHEAD: usize = 2 * ALIGN;
 /// The same of a hash table: for 28 ms at two million new items a second.
 const REGION_AHEAD: usize = ALIGN / 4;
 
+/// See [`Window::prefetch_lines`]: what lies beyond has been asked for by the CPU itself when it is needed.
+const PREFETCH_MAX: usize = 448;
+
 /// A type of which any bytes are a value.
 ///
 /// # Safety
@@ -335,12 +338,12 @@ impl Window {
         sys::prefetch(self.map.base.as_ptr().wrapping_add(offset(id)));
     }
 
-    /// Hints the CPU to fetch the lines of an item of `len` bytes that [`Window::prefetch`] leaves out, at most
-    /// four.
+    /// Hints the CPU to fetch the lines of a chunk of `len` bytes, or the first of them: what follows, the CPU fetches
+    /// by itself.
     #[inline]
-    pub fn prefetch_rest(&self, id: u32, len: usize) {
+    pub fn prefetch_lines(&self, id: u32, len: usize) {
         let at = self.map.base.as_ptr().wrapping_add(offset(id));
-        (128..len.min(384) + 64).step_by(64).for_each(|line| sys::prefetch(at.wrapping_add(line)));
+        (0..len.min(PREFETCH_MAX)).step_by(64).for_each(|line| sys::prefetch(at.wrapping_add(line)));
     }
 }
 

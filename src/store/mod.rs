@@ -377,50 +377,39 @@ impl Store {
     #[inline]
     pub fn prefetch_item(&self, hash: Hash) {
         if let Ok(shard) = self.slots[self.shard_of(hash)].shard.try_lock() {
-            shard.table.candidates(hash, |id| shard.window.prefetch(id));
+            shard.table.candidates(hash, |id| shard.prefetch(id));
         }
     }
 
-    /// Hints the CPU to fetch what else a set of `hash` will touch, a little after [`Store::prefetch_item`].
+    /// Hints the CPU to fetch the items of up to [`AHEAD_MAX`] hashes, as [`Store::prefetch_item`] does.
+    pub fn prefetch_items(&self, hashes: &[Hash]) {
+        self.candidates(hashes, |shard, id| shard.prefetch(id));
+    }
+
+    /// Hints the CPU to fetch what else sets of these hashes may touch, a little after [`Store::prefetch_items`].
+    pub fn prefetch_around(&self, hashes: &[Hash]) {
+        self.candidates(hashes, |shard, id| shard.prefetch_around(id));
+    }
+
+    /// Calls `each` with what [`Table::find`] would look at for these hashes. Leaves out what is locked just now. Each
+    /// shard is locked once.
     #[inline]
-    pub fn prefetch_around(&self, hash: Hash) {
-        if let Ok(shard) = self.slots[self.shard_of(hash)].shard.try_lock() {
-            shard.table.candidates(hash, |id| shard.prefetch_around(id));
-        }
-    }
-
-    /// Hints the CPU to fetch the items of these hashes, and around those to be set what else that will touch, a little
-    /// after [`Store::prefetch`] has fetched the way to them. Leaves out what is locked just now. Each shard is locked
-    /// but twice: the first items are on their way while the last are looked for.
-    pub fn prefetch_items(&self, keys: &[(Hash, bool)]) {
-        let mut sets = [(0, 0); AHEAD_MAX];
-        let (keys, mut len) = (&keys[..keys.len().min(AHEAD_MAX)], 0);
-        let mut left = (1_u32 << keys.len()) - 1;
+    fn candidates(&self, hashes: &[Hash], each: impl Fn(&Shard, u32)) {
+        let hashes = &hashes[..hashes.len().min(AHEAD_MAX)];
+        let mut left = (1_u32 << hashes.len()) - 1;
         while left != 0 {
-            let index = self.shard_of(keys[left.trailing_zeros() as usize].0);
+            let index = self.shard_of(hashes[left.trailing_zeros() as usize]);
             let shard = self.slots[index].shard.try_lock();
             let mut looked_at = left;
             while looked_at != 0 {
                 let i = looked_at.trailing_zeros() as usize;
                 looked_at &= looked_at - 1;
-                let (hash, stores) = keys[i];
-                if self.shard_of(hash) != index {
-                    continue;
-                }
-                left &= !(1 << i);
-                let Ok(shard) = &shard else { continue };
-                shard.table.candidates(hash, |id| {
-                    shard.window.prefetch(id);
-                    if stores && len < AHEAD_MAX {
-                        sets[len] = (index, id);
-                        len += 1;
+                if self.shard_of(hashes[i]) == index {
+                    left &= !(1 << i);
+                    if let Ok(shard) = &shard {
+                        shard.table.candidates(hashes[i], |id| each(shard, id));
                     }
-                });
-            }
-        }
-        for sets in sets[..len].chunk_by(|a, b| a.0 == b.0) {
-            if let Ok(shard) = self.slots[sets[0].0].shard.try_lock() {
-                sets.iter().for_each(|&(_, id)| shard.prefetch_around(id));
+                }
             }
         }
     }

@@ -146,14 +146,18 @@ impl Shard {
         })
     }
 
-    /// Hints the CPU to fetch what a set of an item will touch besides its first lines: the rest of them, and its
-    /// neighbours in case it needs another chunk. Leaving these out saved nothing that could be measured.
+    /// Hints the CPU to fetch an item: all of a small one, the begin of a large one.
+    #[inline]
+    pub fn prefetch(&self, id: u32) {
+        self.window.prefetch_lines(id, self.core.classes.size(self.slab.class_of(id)));
+    }
+
+    /// Hints the CPU to fetch the neighbours of an item in its list, in case a set of it needs another chunk.
     #[inline]
     pub fn prefetch_around(&self, id: u32) {
         let chunk = self.window.chunk(id);
         self.window.prefetch_head(chunk.next);
         self.window.prefetch_head(chunk.prev);
-        self.window.prefetch_rest(id, chunk.value_at() + chunk.len as usize);
     }
 
     /// Why a linked item is not to be seen any more, None while it lives.
