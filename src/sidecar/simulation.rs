@@ -7,10 +7,10 @@
 //! ```
 //!
 //! Each value is the lsn of its change. Checked at every `ack n`: the peer has done every change up to n; at every
-//! `attach` from n: the same, but for what the peer refused, which only `refuse` may pass over. Whoever attaches for the first time must not cost more than the guard allows. When the
-//! disturbances end the two maps must become equal; where the guard is in the way, when the server is filled again,
-//! and not before. One seed of
-//! `TWINCACHE_SEED` can be replayed; a failure names it.
+//! `attach` from n: the same, but for what the peer refused, which only `refuse` may pass over. Whoever attaches for
+//! the first time must not cost more than the guard allows. When the disturbances end the two maps must become equal;
+//! where the guard is in the way, when the server is filled again, and not before. One seed of `TWINCACHE_SEED` can be
+//! replayed; a failure names it.
 
 use super::figures::Phase;
 use super::pace::Rng;

@@ -1,0 +1,71 @@
+//! The pump told step by step; thousands of schedules are in `sidecar::simulation`.
+
+use super::*;
+
+const fn at(ms: u64) -> Now {
+    Now { at: Duration::from_millis(ms), unix_ms: 1_700_000_000_000 }
+}
+
+fn server_says(pump: &mut Pump, text: &str, now: Now) {
+    pump.server_room()[..text.len()].copy_from_slice(text.as_bytes());
+    pump.server_read(text.len(), now);
+}
+
+/// Opens both sides at `ms` and returns what the server is asked 200 ms later.
+fn attach(pump: &mut Pump, ms: u64) -> String {
+    assert_eq!(pump.action(at(ms)), Some(Action::OpenServer));
+    pump.server_opened(at(ms));
+    server_says(pump, "twincache 1 run1 0\r\n", at(ms));
+    assert_eq!(pump.action(at(ms)), Some(Action::OpenPeer));
+    pump.peer_opened(at(ms));
+    pump.peer_read(b"MN\r\nVERSION 1\r\nOK twin1 1700000000000\r\n", at(ms));
+    pump.peer_read(b"STAT pid 5\r\nSTAT time 1700000000\r\nSTAT curr_items 7\r\nEND\r\n", at(ms));
+    assert_eq!(pump.action(at(ms + 200)), None);
+    assert_eq!(pump.server_output(), b"meet peer:1 twin1\r\n");
+    pump.server_wrote("meet peer:1 twin1\r\n".len());
+    server_says(pump, "met 4 100 first\r\n", at(ms + 200));
+    pump.peer_read(b"OK twin1 1700000000000\r\n", at(ms + 200));
+    let asked = String::from_utf8(pump.server_output().to_vec()).unwrap();
+    pump.server_wrote(asked.len());
+    asked
+}
+
+#[test]
+fn what_was_confirmed_before_a_walk_is_void_when_the_walk_is_under_way() {
+    let mut pump = Pump::new("peer:1", None, false, 1);
+    assert_eq!(attach(&mut pump, 0), "attach peer:1 twin1 - - cas\r\n");
+    server_says(&mut pump, "continuing run1 5\r\nbatch 6 0\r\nwalk run1 9\r\nbatch 9 0\r\nwalked 9\r\n", at(300));
+    pump.peer_read(b"MN\r\nOK\r\nMN\r\n", at(301));
+    assert_eq!(pump.server_output(), b"", "6, or 9 of the walk, says nothing now");
+    pump.peer_gone("cut", at(302));
+    assert_eq!((pump.action(at(303)), pump.action(at(303))), (Some(Action::CloseServer), Some(Action::ClosePeer)));
+    assert_eq!(attach(&mut pump, 1000), "attach peer:1 twin1 - - cas\r\n");
+    server_says(&mut pump, "walk run1 9\r\nwalked 9\r\n", at(1300));
+    pump.peer_read(b"OK\r\nOK\r\nMN\r\n", at(1301));
+    assert_eq!(pump.server_output(), b"ack 9\r\n");
+}
+#[test]
+fn who_comes_back_is_behind_until_it_has_what_it_missed() {
+    let mut pump = Pump::new("peer:1", None, false, 1);
+    attach(&mut pump, 0);
+    server_says(&mut pump, "walk run1 9\r\nwalked 9\r\nalive 9 1\r\n", at(300));
+    pump.peer_read(b"OK\r\nOK\r\nMN\r\n", at(301));
+    let lag = |pump: &mut Pump, ms| pump.figures(at(ms)).lag.map(|lag| lag.as_secs());
+    assert_eq!(lag(&mut pump, 302), Some(0));
+    pump.peer_gone("cut", at(302));
+    while pump.action(at(303)).is_some() {}
+    assert_eq!(attach(&mut pump, 60_000), "attach peer:1 twin1 run1 9 cas\r\n");
+    server_says(&mut pump, "continuing run1 9\r\n", at(60_310));
+    assert_eq!(lag(&mut pump, 60_310), Some(60));
+    server_says(&mut pump, "batch 10 0\r\nalive 50 1\r\nbatch 50 0\r\n", at(60_310));
+    pump.peer_read(b"MN\r\n", at(60_320));
+    assert_eq!(lag(&mut pump, 60_320), Some(60));
+    pump.peer_read(b"MN\r\n", at(60_330));
+    assert_eq!(lag(&mut pump, 60_330), Some(0));
+    // Nothing was missed.
+    pump.peer_gone("cut", at(60_340));
+    while pump.action(at(60_341)).is_some() {}
+    attach(&mut pump, 90_000);
+    server_says(&mut pump, "continuing run1 50\r\nalive 50 1\r\n", at(90_310));
+    assert_eq!(lag(&mut pump, 90_310), Some(0));
+}
