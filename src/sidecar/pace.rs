@@ -108,6 +108,11 @@ impl Bucket {
         if self.tokens < wanted.min(WRITE_MIN) { 0 } else { self.tokens.min(wanted) as usize }
     }
 
+    /// Bytes that may be written in a second, if there is a limit.
+    pub fn second(&self) -> Option<u64> {
+        self.rate
+    }
+
     /// That many were written.
     pub fn take(&mut self, n: usize) {
         self.tokens = self.tokens.saturating_sub(n as u64);

@@ -70,6 +70,10 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// How often `replica from` is sent again: the peer forgets after 5 s who feeds it.
 const FROM_EVERY: Duration = Duration::from_secs(1);
 
+/// A peer forgets after 5 s without `replica from` who feeds it, and after 10 s that a copy of everything goes on, which
+/// would begin anew then. When its answer is so late, because of a large item and a low limit, the limit has to wait.
+const FROM_LATE: Duration = Duration::from_secs(4);
+
 /// How often a stock peer is asked for its time; not whole seconds, so that samples fall on ever other parts of one.
 const STATS_EVERY: Duration = Duration::from_millis(1100);
 
@@ -204,6 +208,7 @@ pub struct Pump {
     server_heard: Duration,
     peer_heard: Duration,
     from_due: Duration,
+    from_answered: Duration,
     stats_due: Duration,
     stats_asked: i64,
     marks: VecDeque<(u64, Duration)>,
@@ -247,6 +252,7 @@ impl Pump {
             server_heard: Duration::ZERO,
             peer_heard: Duration::ZERO,
             from_due: Duration::ZERO,
+            from_answered: Duration::ZERO,
             stats_due: Duration::ZERO,
             stats_asked: 0,
             marks: VecDeque::new(),
@@ -299,7 +305,9 @@ impl Pump {
 
     /// Where to read the control socket into; empty when it shall not be read now.
     pub fn server_room(&mut self) -> &mut [u8] {
-        if self.server_is_open { self.passage.room() } else { &mut [] }
+        // More than a second ahead of what may be sent our own commands would wait for too long.
+        let is_ahead = self.bucket.second().is_some_and(|bytes| self.passage.pending() as u64 > bytes);
+        if self.server_is_open && !is_ahead { self.passage.room() } else { &mut [] }
     }
 
     /// So many bytes were read into [`Pump::server_room`].
@@ -373,7 +381,9 @@ impl Pump {
     /// What to write to the peer; empty when there is nothing, or when it has to wait for bandwidth.
     pub fn peer_output(&mut self, now: Now) -> Vec<IoSlice<'_>> {
         let pending = if self.peer_is_open && !self.is_draining() { self.passage.pending() } else { 0 };
-        let allowed = if pending == 0 { 0 } else { self.bucket.allows(pending, now.at) };
+        let feeds_twincached = self.state == State::Attached && !self.peer.is_stock;
+        let is_late = feeds_twincached && now.at >= self.from_answered + FROM_LATE;
+        let allowed = if pending == 0 || is_late { pending } else { self.bucket.allows(pending, now.at) };
         if allowed == 0 { Vec::new() } else { self.passage.slices(allowed) }
     }
 

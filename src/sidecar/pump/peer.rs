@@ -123,6 +123,7 @@ impl Pump {
             return self.fail(Trouble::Broken("the peer has become another one".to_owned()), now);
         }
         self.sample_clock(asked, told, now);
+        self.from_answered = now.at;
         if self.state == State::Announcing {
             self.attach(now);
         }

@@ -69,3 +69,16 @@ fn who_comes_back_is_behind_until_it_has_what_it_missed() {
     server_says(&mut pump, "continuing run1 50\r\nalive 50 1\r\n", at(90_310));
     assert_eq!(lag(&mut pump, 90_310), Some(0));
 }
+
+#[test]
+fn a_low_limit_does_not_let_a_copy_lapse() {
+    let mut pump = Pump::new("peer:1", Some(1), false, 1);
+    attach(&mut pump, 0);
+    server_says(&mut pump, "walk run1 9\r\nbatch 9 400000\r\n", at(300));
+    server_says(&mut pump, &"x".repeat(400_000), at(300));
+    let offered = |pump: &mut Pump, ms| pump.peer_output(at(ms)).iter().map(|slice| slice.len()).sum::<usize>();
+    assert!((1..20_000).contains(&offered(&mut pump, 1000)), "a twentieth of a second at 125,000 bytes a second");
+    // The peer has not answered `replica from` for 4 s: it stands behind the batch.
+    assert!(offered(&mut pump, 4300) >= 400_000);
+    assert!(pump.server_room().is_empty(), "more than a second ahead");
+}
