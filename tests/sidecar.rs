@@ -269,7 +269,7 @@ fn a_peer_that_holds_more_is_left_alone() {
     let mut server = fake.accept("run2", 3);
     server.hear();
     server.say("met 49 5 first\r\n");
-    sidecar.says("the peer holds 100 items that this server did not send; it has 49 itself and started 5 s ago");
+    sidecar.says("the peer holds 100 items that this server did not send; it has 49 itself, 5 s after its start");
     assert_eq!(server.hear(), "", "the sidecar goes, and comes back later");
     let health = get(sidecar.http(), "/health");
     assert!(health.starts_with("HTTP/1.1 503 ") && health.contains("left as it is"), "{health}");

@@ -61,8 +61,8 @@ impl Guard {
         }
         let Met { items, uptime, .. } = met;
         Some(format!(
-            "left as it is: the peer holds {peer_items} items that this server did not send; it has {items} itself and \
-             started {uptime} s ago. Copy the other way round; or restart the peer, or {}, to lose them",
+            "left as it is: the peer holds {peer_items} items that this server did not send; it has {items} itself, \
+             {uptime} s after its start. Copy the other way round; or restart the peer, or {}, to lose them",
             self.permission()
         ))
     }
@@ -98,7 +98,7 @@ mod tests {
             assert_eq!(objection.is_none(), goes_on, "{met:?} {peer_items}: {objection:?}");
         }
         let text = Guard::new(false).objection(&met(12, false), 1000, Duration::ZERO).unwrap();
-        assert!(text.contains("holds 1000 items") && text.contains("has 12 itself and started 5 s ago"), "{text}");
+        assert!(text.contains("holds 1000 items") && text.contains("has 12 itself, 5 s after its start"), "{text}");
     }
 
     #[test]
