@@ -365,6 +365,8 @@ impl Stream {
             Step::Records => return true,
             Step::Idle => return false,
             Step::Gone => {
+                self.end_batch(out);
+                say(out, format_args!("refused another connection of this consumer's name has taken its place"));
                 self.is_gone = true;
                 return false;
             }

@@ -95,6 +95,18 @@ fn two_names_of_one_peer() {
     assert_eq!(pair.number("0:walks_started"), 1, "the first was not disturbed");
 }
 
+/// The server cannot tell which of them is right, and both say why they do not stay.
+#[test]
+fn two_sidecars_for_one_peer() {
+    let mut pair = Pair::new(PeerKind::Twincached, &[]).expect("always there");
+    pair.start_sidecar();
+    pair.settle();
+    let mut other = Sidecar::start(pair.socket(), pair.wire.addr, &[]);
+    pair.wait_for_sidecar("the server refuses: another connection of this consumer's name has taken its place");
+    other.wait_for("goes on after lsn");
+    assert_eq!(pair.number("0:walks_started"), 0, "what was confirmed to one holds for the other");
+}
+
 /// The primary comes back empty, and the sidecar with it.
 #[test]
 fn a_primary_that_has_come_back_empty() {
