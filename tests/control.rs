@@ -385,6 +385,48 @@ fn a_refresh_drops_what_was_not_sent_again() {
     assert_eq!(server.connect().line("replica begin"), "CLIENT_ERROR flush_all not allowed");
 }
 
+/// While the walk stands, because nobody reads, an item changes that it has sent already. The change comes as soon as
+/// what was under way has been read, and not when the walk has ended.
+#[test]
+fn a_walk_lets_changes_pass() {
+    const ITEMS: usize = 5_000;
+    const VALUE: usize = 8_000;
+    let place = Place::new();
+    let server = place.start(&["-m", "256"]);
+    let mut client = server.connect();
+    let value = "v".repeat(VALUE);
+    (0..ITEMS).for_each(|n| client.send(format!("set walked{n} 0 0 {VALUE} noreply\r\n{value}\r\n").as_bytes()));
+    assert_eq!(client.line("mn"), "MN");
+    let (mut control, line) = place.attach("slow", "peer");
+    assert!(line.starts_with("walk "));
+    let mut changed = None;
+    let mut came_after = 0;
+    loop {
+        let line = control.line();
+        let words: Vec<&str> = line.split(' ').collect();
+        assert_eq!(words[0], "batch", "{line}: the walk ends before the change has come");
+        let size: usize = words[2].parse().unwrap();
+        while control.got.len() < size {
+            assert!(control.receive(), "the stream ends in a batch");
+        }
+        let body = String::from_utf8(control.got.drain(..size).collect()).expect("these bodies are text");
+        let Some(key) = &changed else {
+            let key = body.split(' ').nth(1).filter(|key| key.starts_with("walked")).map(str::to_owned);
+            if let Some(key) = key {
+                assert_eq!(client.line(&format!("set {key} 0 0 7\r\nchanged")), "STORED");
+                changed = Some(key);
+            }
+            continue;
+        };
+        if body.contains(&format!("ms {key} 7 ")) {
+            break;
+        }
+        came_after += size;
+    }
+    // The socket's buffers and a batch or two may be under way; a walk that has its way is thirty times as much.
+    assert!(came_after < ITEMS * VALUE / 4, "{came_after} bytes of the walk came first");
+}
+
 /// Large and small items, so many that ring and sockets overflow while nobody reads; then everything comes.
 #[test]
 fn who_does_not_read_holds_up_nobody() {

@@ -14,7 +14,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A control socket, and the files of one test.
 struct Fake {
@@ -404,6 +404,60 @@ fn a_server_that_refuses_is_quoted() {
     assert!(server.attach().ends_with(" run2 - - cas"));
     server.say("refused this peer feeds the server\r\n");
     sidecar.says("the server refuses: this peer feeds the server");
+}
+
+/// A peer that does all it is asked for and takes every change, with a clock that is so many milliseconds ahead.
+fn peer_ahead(ahead: u64) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut peer = Line(BufReader::new(listener.accept().unwrap().0));
+        loop {
+            let line = peer.hear();
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+            match line.as_str() {
+                "" => return,
+                "mn" => peer.say("MN\r\n"),
+                "version" => peer.say(VERSION),
+                "stats" => peer.say(STATS),
+                "replica begin" | "replica end" => peer.say("OK\r\n"),
+                _ if line.starts_with("replica ") => peer.say(&format!("OK run2 {}\r\n", now + ahead)),
+                _ => panic!("the peer is asked `{line}`"),
+            }
+        }
+    });
+    addr
+}
+
+/// It takes twenty samples, one a second.
+#[test]
+fn a_peer_whose_clock_is_off_is_reported() {
+    const AHEAD: u64 = 3_600_000;
+    let fake = Fake::new("clock");
+    let sidecar = Sidecar::start(&fake, peer_ahead(AHEAD), &["--http", "127.0.0.1:0"]);
+    let mut server = fake.accept("run1", 0);
+    server.attach();
+    server.say("walk run1 0\r\nwalked 0\r\n");
+    assert_eq!(server.hear(), "ack 0");
+    server.0.get_ref().set_nonblocking(true).unwrap();
+    let (end, mut asked, mut health) = (Instant::now() + 10 * DEADLINE, String::new(), String::new());
+    while !health.contains("clock") {
+        assert!(Instant::now() < end, "never in bad health: {health}\n{}", sidecar.log());
+        server.say("alive 0 5\r\n");
+        // It asks again now and then who it is.
+        if server.0.read_line(&mut asked).is_ok() {
+            assert!(asked.starts_with("meet "), "{asked}");
+            asked.clear();
+            server.say("met 1000 9 again\r\n");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+        health = get(sidecar.http(), "/health");
+    }
+    let off = health.split("its clock is off by ").nth(1).expect("by how much");
+    let off: u64 = off.split(' ').next().unwrap().parse().unwrap();
+    // Half an hour is more than any answer here takes.
+    assert!(off.abs_diff(AHEAD) < AHEAD / 2, "{health}");
+    sidecar.says("the peer's clock is off by ");
 }
 
 #[test]
