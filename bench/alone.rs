@@ -48,6 +48,7 @@ fn options() -> Options {
     options.optopt("", "seed", "seed of the random numbers (1)", "N");
     options.optflag("", "ttl", "one item in ten lives 5 to 60 seconds");
     options.optflag("", "set-on-miss", "set what a get does not find");
+    options.optflag("", "naps", "with --rate: sleep between requests, do not spin");
     options.optflag("", "no-fill", "do not write every key first");
     options.optflag("h", "help", "this text");
     options
@@ -73,6 +74,7 @@ fn load(matches: &Matches) -> Result<Load, String> {
         items,
         zipf: matches.opt_present("zipf").then(|| number(matches, "zipf", 0.9)).transpose()?,
         rate: matches.opt_present("rate").then(|| number(matches, "rate", 0.0)).transpose()?,
+        naps: matches.opt_present("naps"),
         set_on_miss: matches.opt_present("set-on-miss"),
         feed: if feed { Some(Feed { items: new, rate: number(matches, "feed", 0.0)?, batch: 16 }) } else { None },
         seed: number(matches, "seed", 1)?,

@@ -17,6 +17,7 @@ mod floor;
 mod hiccup;
 mod load;
 mod memory;
+mod pair;
 mod replication;
 mod report;
 mod server;
@@ -34,7 +35,7 @@ use std::process::ExitCode;
 /// How much is measured.
 #[derive(Clone, Debug)]
 pub struct Scale {
-    /// Of the first table and, where it is given, of the third.
+    /// Of the first and the fourth table and, where it is given, of the third.
     pub rounds: usize,
     /// Keys with 100-byte values.
     pub keys: u64,
@@ -52,7 +53,7 @@ pub struct Scale {
     pub growth_seconds: f64,
     /// Numbers of items whose cost is compared.
     pub sizes: &'static [u64],
-    /// Of the third table, only the rows that have this in their title; all if it is empty.
+    /// Of the third and the fourth table, only the rows that have this in their title; all if it is empty.
     pub only: String,
 }
 
@@ -106,8 +107,8 @@ fn main() -> ExitCode {
 fn options() -> Options {
     let mut options = Options::new();
     options.optflag("", "quick", "fewer keys, one round: about three minutes");
-    options.optopt("", "rounds", "rounds of the first and of the third table", "N");
-    options.optopt("", "only", "of the third table, only rows with this in their title (all)", "TEXT");
+    options.optopt("", "rounds", "rounds of the first, the third and the fourth table", "N");
+    options.optopt("", "only", "of the third and the fourth table, only rows with this in their title (all)", "TEXT");
     options.optopt("", "twincached", "the binary (the one built with this)", "PATH");
     options.optopt("", "memcached", "what to compare with (memcached)", "PATH");
     options.optopt("", "out", "folder of results.json and the plots (target/bench)", "DIR");

@@ -43,6 +43,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Closer to the next due time than this the generator spins: epoll cannot wait for less.
 const SPIN: Duration = Duration::from_millis(2);
 
+/// Longest sleep of a load that naps: answers wait for as long.
+const NAP: Duration = Duration::from_micros(50);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     Text,
@@ -66,6 +69,8 @@ pub struct Load {
     pub zipf: Option<f64>,
     /// Open loop with so many requests a second.
     pub rate: Option<f64>,
+    /// Sleeps where it would spin, and is late by some 100 us for that: leaves its CPU to others.
+    pub naps: bool,
     /// A get that misses is followed by a set of its key.
     pub set_on_miss: bool,
     pub feed: Option<Feed>,
@@ -85,6 +90,7 @@ impl Load {
             items,
             zipf: None,
             rate: None,
+            naps: false,
             set_on_miss: false,
             feed: None,
             seed: 1,
@@ -296,6 +302,10 @@ impl Generator {
             let late = Instant::now().saturating_duration_since(due).as_nanos() as u64;
             self.tally.late.saturating_record(late);
             self.issue(i, due)?;
+        }
+        if self.load.naps {
+            std::thread::sleep((self.next_due - now).min(NAP));
+            return Ok(Duration::ZERO);
         }
         Ok(if self.next_due - now > SPIN { Duration::from_millis(1) } else { Duration::ZERO })
     }

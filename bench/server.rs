@@ -31,23 +31,24 @@ pub struct Program {
     path: PathBuf,
     arguments: Vec<String>,
     is_floor: bool,
+    is_nice: bool,
 }
 
 impl Program {
     pub fn twincached(path: Option<String>) -> Program {
         let path = path.unwrap_or_else(|| env!("CARGO_BIN_EXE_twincached").into());
-        Program { name: "twincached".into(), path: path.into(), arguments: Vec::new(), is_floor: false }
+        Program { name: "twincached".into(), path: path.into(), arguments: Vec::new(), is_floor: false, is_nice: false }
     }
 
     pub fn memcached(path: Option<String>) -> Program {
         let path = path.unwrap_or_else(|| "memcached".into());
-        Program { name: "memcached".into(), path: path.into(), arguments: Vec::new(), is_floor: false }
+        Program { name: "memcached".into(), path: path.into(), arguments: Vec::new(), is_floor: false, is_nice: false }
     }
 
     /// The floor, which is a part of this program, under one of its names.
     pub fn floor(name: &str) -> Result<Program, String> {
         let path = std::env::current_exe().map_err(|error| error.to_string())?;
-        Ok(Program { name: name.into(), path, arguments: vec!["floor".into()], is_floor: true })
+        Ok(Program { name: name.into(), path, arguments: vec!["floor".into()], is_floor: true, is_nice: false })
     }
 
     /// The same with further options, which become part of its name.
@@ -73,10 +74,17 @@ impl Program {
         self.launch(command, arguments)
     }
 
+    /// The same that takes what others leave of the CPUs.
+    pub fn nice(mut self) -> Program {
+        self.is_nice = true;
+        self
+    }
+
     /// Starts it on these CPUs.
     pub fn start_on(&self, cpus: &str, arguments: &[&str]) -> Result<Server, String> {
-        let mut command = Command::new("taskset");
-        command.args(["-c", cpus]).arg(&self.path).args(["-t", "1"]);
+        let mut command = Command::new("nice");
+        command.args(["-n", if self.is_nice { "19" } else { "0" }]);
+        command.args(["taskset", "-c", cpus]).arg(&self.path).args(["-t", "1"]);
         self.launch(command, arguments)
     }
 
@@ -144,6 +152,19 @@ fn pin(cpu: &str, thread: &str) -> Result<(), String> {
 /// A running process. It ends with this value.
 pub struct Process(Child);
 
+impl Process {
+    /// Nanoseconds that it has run so far.
+    pub fn cpu_ns(&self) -> u64 {
+        cpu_ns(self.0.id())
+    }
+
+    /// Lets it stand still.
+    pub fn stop(&self) -> Result<(), String> {
+        let status = Command::new("kill").args(["-STOP", &self.0.id().to_string()]).status();
+        if status.is_ok_and(|status| status.success()) { Ok(()) } else { Err("kill does not work here".into()) }
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         // Nothing can be done about a process that is gone already.
@@ -180,6 +201,11 @@ impl Server {
         cpu_ns(self.child.0.id())
     }
 
+    /// The same of those of its threads that have this name.
+    pub fn thread_ns(&self, name: &str) -> u64 {
+        schedstat(self.child.0.id(), 0, name)
+    }
+
     /// Bytes of memory that it has in use.
     pub fn rss(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.0.id())).unwrap_or_default();
@@ -203,14 +229,19 @@ impl Server {
 
     /// How long its threads have waited for a CPU that others had, since it counts.
     pub fn waited(&self) -> Duration {
-        Duration::from_nanos(schedstat(self.child.0.id(), 1).saturating_sub(self.waited.get()))
+        Duration::from_nanos(schedstat(self.child.0.id(), 1, "").saturating_sub(self.waited.get()))
     }
 
     /// Lets it count from now on.
     pub fn reset(&self) {
-        self.waited.set(schedstat(self.child.0.id(), 1));
+        self.waited.set(schedstat(self.child.0.id(), 1, ""));
         // A server that does not answer will be noticed by the load.
         let _ = self.ask("stats reset");
+    }
+
+    /// Items that it holds.
+    pub fn items(&self) -> u64 {
+        self.stats("").get("curr_items").and_then(|items| items.parse().ok()).unwrap_or(0)
     }
 
     /// Waits until it has nothing to do any more: its table is as large as it wants to be, memory is put in order.
@@ -233,13 +264,16 @@ impl Server {
 
 /// Nanoseconds that a process's threads have run so far, by the scheduler's accounting.
 pub fn cpu_ns(pid: u32) -> u64 {
-    schedstat(pid, 0)
+    schedstat(pid, 0, "")
 }
 
-/// The sum of a field of all its threads: 0 is nanoseconds on a CPU, 1 those waiting for one.
-fn schedstat(pid: u32, field: usize) -> u64 {
+/// The sum of a field of its threads of this name, or of all: 0 is nanoseconds on a CPU, 1 those waiting for one.
+fn schedstat(pid: u32, field: usize, name: &str) -> u64 {
     let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return 0 };
     let run = |path: PathBuf| {
+        if !name.is_empty() && std::fs::read_to_string(path.join("comm")).ok()?.trim_end() != name {
+            return None;
+        }
         let text = std::fs::read_to_string(path.join("schedstat")).ok()?;
         text.split_whitespace().nth(field)?.parse::<u64>().ok()
     };
