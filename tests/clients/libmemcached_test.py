@@ -5,7 +5,7 @@ import re
 import subprocess
 import tempfile
 
-from servers import Servers
+from servers import PATIENCE, Servers
 
 # What memccapable 1.x knows: a run that reports fewer has skipped some.
 CAPABLE_TEXT = 27
@@ -14,13 +14,13 @@ CAPABLE_BINARY = 27
 
 def run(*command):
     """Runs a tool, returns what it printed; it must end well and in time."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10 * PATIENCE)
     assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
     return done.stdout + done.stderr
 
 
 def capable(port, protocol, wanted):
-    output = run("memccapable", "-h", "127.0.0.1", "-p", str(port), "-t", "5", protocol)
+    output = run("memccapable", "-h", "127.0.0.1", "-p", str(port), "-t", str(PATIENCE), protocol)
     verdicts = re.findall(r"^(ascii|binary) (.*?)\s+\[(\w+)\]$", output, re.MULTILINE)
     failed = [verdict for verdict in verdicts if verdict[2] != "pass"]
     assert failed == [], f"{failed}\n{output}"

@@ -11,7 +11,8 @@ target=$(realpath -m "${CARGO_TARGET_DIR:-$root/target}")
 TWINCACHED=$(realpath -m "${1:-${TWINCACHED:-$target/debug/twincached}}")
 export TWINCACHED
 state=$target/clients
-limit=120
+# Only to end what hangs.
+limit=600
 failed=()
 skipped=()
 

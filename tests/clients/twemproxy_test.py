@@ -10,16 +10,16 @@ import time
 
 from pymemcache.client.base import Client
 
-from servers import Servers
+from servers import PATIENCE, Servers
 
 CONFIG = """
 pool:
   listen: 127.0.0.1:{listen}
   hash: fnv1a_64
   distribution: ketama
-  timeout: 2000
+  timeout: 60000
   auto_eject_hosts: true
-  server_retry_timeout: 60000
+  server_retry_timeout: 600000
   server_failure_limit: 1
   servers:
 {servers}
@@ -33,7 +33,21 @@ def free_port():
 
 
 def start(servers, folder):
-    """Starts the proxy, returns its process and its port."""
+    """Starts the proxy, returns its process and its port; again if a port was taken meanwhile."""
+    for _ in range(5):
+        process, listen, log = try_start(servers, folder)
+        deadline = time.monotonic() + PATIENCE
+        while process.poll() is None:
+            assert time.monotonic() < deadline, "the proxy does not listen"
+            try:
+                socket.create_connection(("127.0.0.1", listen), timeout=1).close()
+                return process, listen
+            except OSError:
+                time.sleep(0.05)
+    raise AssertionError(open(log).read())
+
+
+def try_start(servers, folder):
     listen, monitor = free_port(), free_port()
     lines = "\n".join(f"   - {server.address}:1 node{i}" for i, server in enumerate(servers))
     path = os.path.join(folder, "nutcracker.yml")
@@ -42,15 +56,7 @@ def start(servers, folder):
     binary = shutil.which("nutcracker", path=os.environ["PATH"] + ":/usr/sbin")
     log = os.path.join(folder, "log")
     command = [binary, "-c", path, "-s", str(monitor), "-a", "127.0.0.1", "-o", log, "-m", "16384"]
-    process = subprocess.Popen(command)
-    for _ in range(200):
-        assert process.poll() is None, open(log).read()
-        try:
-            socket.create_connection(("127.0.0.1", listen), timeout=1).close()
-            return process, listen
-        except OSError:
-            time.sleep(0.05)
-    raise AssertionError("the proxy does not listen")
+    return subprocess.Popen(command), listen, log
 
 
 def values_come_back(client, servers):
@@ -100,13 +106,13 @@ def main():
     with Servers(3) as servers, tempfile.TemporaryDirectory() as folder:
         process, port = start(servers, folder)
         try:
-            client = Client(("127.0.0.1", port), no_delay=True, timeout=10)
+            client = Client(("127.0.0.1", port), no_delay=True, timeout=PATIENCE)
             verbs(client)
             values = values_come_back(client, servers)
             ejection(client, servers, values)
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(PATIENCE)
 
 
 if __name__ == "__main__":
