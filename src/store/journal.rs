@@ -4,13 +4,14 @@
 //! command ── Locked: link, replace, unlink, set_… ──> remembered ── drop ──> append, under the shard's lock
 //!                                                                               │
 //!    Journal   enabled?  one relaxed load; nothing else while nobody reads      v
-//!      Mutex<Inner> { ring of records (ring.rs) , consumers (consumer.rs) , flush_all }
+//!      Mutex<Inner> (state.rs) { ring of records (ring.rs) , consumers (consumer.rs) , flush_all }
 //!                                                     │
-//! control thread ── Feed (walk.rs) <── read: records not read yet, and slices of walks, in the one order that converges
+//! control thread ── Feed (walk.rs) <── read: records not read yet, slices of walks, in the one order that converges
 //! ```
 //!
-//! What is journalled is effects: an item as it is when its lock is given back, one record for all that a command did to
-//! it. Evictions and expiries are not changes, each side has its own memory; see `consumer.rs` for when they matter.
+//! What is journalled is effects: an item as it is when its lock is given back, one record for all that a command did
+//! to it. Evictions and expiries are not changes, each side has its own memory; see `consumer.rs` for when they
+//! matter.
 //!
 //! Locks: a shard's, then the journal's. Nothing is called from within the journal's lock, and it is held for an append
 //! (a copy of at most 16 KiB) or for a piece of reading ([`SCAN`]).
@@ -30,6 +31,7 @@ mod consumer;
 mod hooks;
 mod record;
 mod ring;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -44,24 +46,14 @@ use super::flush::Flush;
 use super::safety::{appended, note_appended};
 use super::{Hash, Safety};
 use crate::clock::Clock;
-use consumer::{Consumer, Fate};
-use record::{GONE, Head, NOTE, PAD, make_delete, range_of};
-use ring::Ring;
+use consumer::Consumer;
+use record::{GONE, NOTE};
+use state::{HIT_SHARE, Inner, is_named, is_run_id};
 use std::cell::Cell;
-use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
-
-/// Consumers at a time.
-const CONSUMERS_MAX: usize = 8;
-
-/// Consumers that are remembered after they have gone.
-const REMEMBERED_MAX: usize = 32;
-
-/// Bytes of the ring that are read under one lock: some 5 us, so that whoever waits to append does not go to sleep.
-const SCAN: u64 = if cfg!(test) { 1 << 10 } else { 32 << 10 };
 
 /// Keys of lost deletes that are looked up between two reads.
 const KEYS_AT_ONCE: usize = 64;
@@ -69,25 +61,12 @@ const KEYS_AT_ONCE: usize = 64;
 /// The journal stays on for so long after the last consumer has gone, so that it can go on where it was.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// An upstream is live for so long after it was last heard of.
-const UPSTREAM: Duration = Duration::from_secs(5);
-
 /// Servers that are told of whose changes come here, over others: longer circles are not found.
 pub const UPSTREAMS_MAX: usize = 8;
 
 /// Ranges of all shards together: one of ten million items is 600 items, walked in one slice or two; a set of them
 /// takes 2 KiB.
 const RANGES: usize = 1 << 14;
-
-/// Read hits are sampled for at most one byte in so many of changes,
-const HIT_SHARE: u64 = 100;
-/// and for so many bytes a second beside, about 200 keys, so that a standby of a primary that is only read stays warm.
-const HIT_FLOOR: u64 = 12 << 10;
-/// Bytes that samples may save up.
-const HIT_BURST: u64 = 64 << 10;
-
-/// Samples of the head for the lag in time.
-const SAMPLES: usize = 1024;
 
 thread_local! {
     /// What was the last lsn when this thread last called [`Journal::nudge`].
@@ -122,37 +101,6 @@ impl std::fmt::Debug for Call {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Call")
     }
-}
-
-#[derive(Debug)]
-struct Inner {
-    on: bool,
-    ring: Ring,
-    /// Least position of the consumers.
-    slowest: u64,
-    consumers: Vec<Consumer>,
-    remembered: VecDeque<Remembered>,
-    attached: u64,
-    required: u32,
-    /// When the last consumer went, or none was needed any more.
-    idle_since: Option<Instant>,
-    /// Run ids of the server that changes come from, of the one that its own come from, and so on; and when that was said.
-    upstream: Option<(Vec<u64>, Instant)>,
-    /// Second of a flush_all that has not taken effect, 0 none.
-    pending_flush: u32,
-    /// In bytes times [`HIT_SHARE`].
-    hit_allowance: u64,
-    samples: Samples,
-    walks_started: u64,
-    walks_finished: u64,
-}
-
-/// A consumer that has gone.
-#[derive(Clone, Debug)]
-struct Remembered {
-    name: String,
-    identity: String,
-    complete: u64,
 }
 
 /// Who wants to read.
@@ -535,8 +483,8 @@ impl Journal {
         inner.pending_flush = 0;
     }
 
-    /// Copies to `out` what a consumer is to be sent of the next records that it has not read, up to the one with number
-    /// `until` and until `out` has `max` bytes, give or take one.
+    /// Copies to `out` what a consumer is to be sent of the next records that it has not read, up to the one with
+    /// number `until` and until `out` has `max` bytes, give or take one.
     pub(super) fn read(&self, id: u64, until: u64, max: usize, out: &mut Vec<u8>) -> Read {
         let mut inner = self.lock();
         let read = inner.read(id, until, max, &self.clock, out);
@@ -576,297 +524,5 @@ impl Journal {
     #[inline]
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.0.lock().expect("never held across a panic")
-    }
-}
-
-/// Whether an identity is that of the server with this run id.
-fn is_named(run_id: u64, identity: &str) -> bool {
-    is_run_id(identity) && u64::from_str_radix(identity, 16) == Ok(run_id)
-}
-
-/// Whether an identity is a run id, which no two servers share.
-fn is_run_id(identity: &str) -> bool {
-    identity.len() == 16 && identity.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-impl Inner {
-    fn new() -> Inner {
-        Inner {
-            on: false,
-            ring: Ring::new(),
-            slowest: u64::MAX,
-            consumers: Vec::new(),
-            remembered: VecDeque::new(),
-            attached: 0,
-            required: 0,
-            idle_since: None,
-            upstream: None,
-            pending_flush: 0,
-            hit_allowance: 0,
-            samples: Samples::default(),
-            walks_started: 0,
-            walks_finished: 0,
-        }
-    }
-
-    /// One lsn is left out: what was read of an earlier journal cannot be continued, and 0 says that nothing is known.
-    fn switch_on(&mut self, capacity: usize) {
-        self.ring.allocate(capacity, self.ring.lsn() + 1);
-        self.on = true;
-    }
-
-    /// Why nobody of that name and identity can be attached.
-    fn check(&self, run_id: u64, name: &str, identity: &str, now: Instant) -> Result<(), AttachError> {
-        let others = || self.consumers.iter().filter(|other| other.name != name);
-        if is_named(run_id, identity) {
-            Err(AttachError::Itself)
-        } else if self.live_upstream(now).iter().any(|&run_id| is_named(run_id, identity)) {
-            Err(AttachError::Upstream)
-        } else if is_run_id(identity) && others().any(|other| other.identity == identity) {
-            Err(AttachError::Twice)
-        } else if others().count() == CONSUMERS_MAX {
-            Err(AttachError::TooMany)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Returns the memory to be freed. Who was here is remembered, but not from where it could go on.
-    fn switch_off(&mut self) -> Vec<u8> {
-        self.on = false;
-        self.idle_since = None;
-        self.remembered.iter_mut().for_each(|known| known.complete = 0);
-        self.samples = Samples::default();
-        self.ring.free()
-    }
-
-    fn note_idle(&mut self, now: Instant) {
-        let needed = !self.on || self.required > 0 || !self.consumers.is_empty();
-        self.idle_since = if needed { None } else { Some(self.idle_since.unwrap_or(now)) };
-    }
-
-    fn remove(&mut self, at: usize) {
-        let Consumer { name, identity, complete, .. } = self.consumers.remove(at);
-        self.remembered.retain(|other| other.name != name);
-        self.remembered.push_back(Remembered { name, identity, complete });
-        if self.remembered.len() > REMEMBERED_MAX {
-            self.remembered.pop_front();
-        }
-        self.find_slowest();
-    }
-
-    /// The lsn up to which a consumer has everything. Where it is remembered it may know of less than was confirmed,
-    /// never of more.
-    fn goes_on_from(&self, attach: &Attach<'_>, run_id: u64) -> Option<u64> {
-        let given = attach.lsn.filter(|_| attach.run_id == Some(run_id));
-        let before =
-            self.remembered.iter().find(|other| other.name == attach.name && other.identity == attach.identity);
-        match before {
-            Some(Remembered { complete: 0, .. }) => None,
-            Some(Remembered { complete, .. }) => Some(given.unwrap_or(u64::MAX).min(*complete)),
-            None => given,
-        }
-    }
-
-    /// The lsn up to which as many consumers as are required have everything.
-    fn confirmed(&self) -> u64 {
-        let mut complete: Vec<u64> = self.consumers.iter().map(|consumer| consumer.complete).collect();
-        complete.sort_unstable_by(|a, b| b.cmp(a));
-        let at = (self.required as usize).checked_sub(1);
-        at.and_then(|at| complete.get(at).copied()).unwrap_or(0)
-    }
-
-    /// Whether what this server holds came from the one with that identity, be that live or not.
-    fn is_from(&self, identity: &str) -> bool {
-        let last = self.upstream.as_ref().and_then(|(run_ids, _)| run_ids.first());
-        last.is_some_and(|&run_id| is_named(run_id, identity))
-    }
-
-    fn live_upstream(&self, now: Instant) -> &[u64] {
-        let live = self.upstream.as_ref().filter(|(_, heard)| now.saturating_duration_since(*heard) < UPSTREAM);
-        live.map_or(&[], |(run_ids, _)| run_ids)
-    }
-
-    #[inline]
-    fn append(&mut self, entry: &Entry<'_>) -> u64 {
-        let size = entry.size();
-        if !self.ring.stays(size) {
-            self.release();
-        }
-        while !self.ring.has_room(size) {
-            if self.ring.tail() >= self.slowest {
-                self.lose_oldest();
-            }
-            self.ring.drop_oldest();
-        }
-        self.hit_allowance += size as u64;
-        self.ring.push(entry)
-    }
-
-    /// Gives up what nobody needs any more, so that its memory is used again while it is warm.
-    #[cold]
-    fn release(&mut self) {
-        self.ring.release(self.not_needed());
-        let tail = self.ring.tail();
-        self.consumers.iter_mut().for_each(|consumer| consumer.position = consumer.position.max(tail));
-        self.find_slowest();
-    }
-
-    /// The last record that every consumer has read, and that those who come back need not be sent again: of what
-    /// they have completely, as far as they can go on from there.
-    fn not_needed(&self) -> u64 {
-        let goes_on = |&complete: &u64| complete != 0 && complete + 1 >= self.ring.first();
-        let read = self.consumers.iter().map(|consumer| consumer.lsn);
-        let complete = self.consumers.iter().map(|consumer| consumer.complete);
-        let remembered = self.remembered.iter().map(|other| other.complete);
-        read.chain(complete.chain(remembered).filter(goes_on)).min().unwrap_or(self.ring.lsn())
-    }
-
-    /// Takes the oldest record from those who have not read it.
-    #[cold]
-    fn lose_oldest(&mut self) {
-        let (tail, (head, bytes)) = (self.ring.tail(), self.ring.oldest());
-        for consumer in self.consumers.iter_mut().filter(|consumer| consumer.position == tail) {
-            consumer.position += head.size() as u64;
-            if head.kind != PAD {
-                consumer.lsn += 1;
-                consumer.lose(head.kind, range_of(bytes), head.key(bytes), head.key_is_binary());
-            }
-        }
-        self.find_slowest();
-    }
-
-    fn find_slowest(&mut self) {
-        self.slowest = self.consumers.iter().map(|consumer| consumer.position).min().unwrap_or(u64::MAX);
-    }
-
-    /// Appends the flush_all for later that is in effect now.
-    #[inline]
-    fn append_early_flush(&mut self, now: u32) {
-        if self.pending_flush != 0 && now + 1 >= self.pending_flush {
-            self.pending_flush = 0;
-            if self.on {
-                self.append_flush(0);
-            }
-        }
-    }
-
-    /// Appends the flush_all that was asked for before somebody listened.
-    fn append_pending_flush(&mut self, clock: &Clock) {
-        self.append_early_flush(clock.now());
-        if self.pending_flush != 0 {
-            self.append_flush(clock.unix(self.pending_flush));
-        }
-    }
-
-    fn append_flush(&mut self, at: i64) -> u64 {
-        self.append(&Entry { expires_at: at, ..Entry::of(Kind::Flush as u8, 0, b"", false) })
-    }
-
-    fn read(&mut self, id: u64, until: u64, max: usize, clock: &Clock, out: &mut Vec<u8>) -> Read {
-        let Inner { ring, consumers, .. } = self;
-        let Some(consumer) = consumers.iter_mut().find(|consumer| consumer.id == id) else { return Read::Gone };
-        if consumer.is_fallen() {
-            consumer.begin_walk(ring.lsn(), ring.head());
-            consumer.say_walk();
-            self.walks_started += 1;
-            self.find_slowest();
-            self.append_pending_flush(clock);
-            return self.read(id, until, max, clock, out);
-        }
-        if consumer.has_turn() && !out.is_empty() {
-            return Read::TurnWaits;
-        }
-        if let Some(turn) = consumer.turn() {
-            return Read::Turn(turn, consumer.lsn);
-        }
-        if ring.head() - consumer.position > ring.capacity() as u64 / 2 {
-            consumer.coalesces_to = ring.head();
-        }
-        let slowest = consumer.position == self.slowest;
-        copy(ring, consumer, until, max, out);
-        let read = Read::Upto(consumer.lsn, consumer.position < ring.head());
-        if slowest {
-            self.find_slowest();
-        }
-        read
-    }
-
-    fn sample(&mut self, now: Instant) {
-        let passed = self.samples.add(now, self.ring.lsn());
-        let floor = (HIT_FLOOR as f64 * passed.as_secs_f64()) as u64;
-        self.hit_allowance = (self.hit_allowance + floor * HIT_SHARE).min(HIT_BURST * HIT_SHARE);
-    }
-
-    fn status_of(&self, consumer: &Consumer, now: Instant) -> ConsumerStatus {
-        let since = self.samples.after(consumer.acked).filter(|_| consumer.acked < self.ring.lsn());
-        ConsumerStatus {
-            name: consumer.name.clone(),
-            identity: consumer.identity.clone(),
-            state: consumer.state,
-            read: consumer.lsn,
-            acked: consumer.acked,
-            complete: consumer.complete,
-            lag: self.ring.lsn().saturating_sub(consumer.acked),
-            lag_bytes: self.ring.head() - consumer.position,
-            lag_ms: since.map_or(0, |since| now.saturating_duration_since(since).as_millis() as u64),
-            dirty: consumer.dirty() as u64,
-            counts: consumer.counts,
-        }
-    }
-}
-
-/// Copies what a consumer is to be sent, in runs of neighbours, of [`SCAN`] bytes of the ring at most.
-fn copy(ring: &Ring, consumer: &mut Consumer, until: u64, max: usize, out: &mut Vec<u8>) {
-    let bytes = ring.from(consumer.position);
-    let end = consumer.position + SCAN;
-    let (mut at, mut run) = (0, 0);
-    while at < bytes.len() && consumer.lsn < until && consumer.position < end && out.len() + at - run < max {
-        let record = &bytes[at..];
-        let head = Head::read(record);
-        let fate = match head.kind {
-            PAD => Fate::Skipped,
-            kind => consumer.fate(kind, || range_of(record)),
-        };
-        let next = at + head.size();
-        if fate != Fate::Sent {
-            out.extend_from_slice(&bytes[run..at]);
-            run = next;
-        }
-        if fate == Fate::SentAsDelete {
-            let start = out.len();
-            out.extend_from_slice(&record[..head.size()]);
-            make_delete(&mut out[start..]);
-        }
-        consumer.lsn += u64::from(head.kind != PAD);
-        consumer.position += head.size() as u64;
-        at = next;
-    }
-    out.extend_from_slice(&bytes[run..at]);
-}
-
-/// When the head was where.
-#[derive(Debug, Default)]
-struct Samples(VecDeque<(Instant, u64)>);
-
-impl Samples {
-    /// Adds one, and says how long it is since the last. When there are too many, each second one goes.
-    fn add(&mut self, now: Instant, lsn: u64) -> Duration {
-        if self.0.len() == SAMPLES {
-            let mut keep = false;
-            self.0.retain(|_| {
-                keep = !keep;
-                keep
-            });
-        }
-        let passed = self.0.back().map_or(Duration::ZERO, |&(last, _)| now.saturating_duration_since(last));
-        self.0.push_back((now, lsn));
-        passed
-    }
-
-    /// When there first was a later record than `lsn`, about.
-    fn after(&self, lsn: u64) -> Option<Instant> {
-        let at = self.0.partition_point(|&(_, head)| head <= lsn);
-        self.0.get(at).or(self.0.back()).map(|&(at, _)| at)
     }
 }

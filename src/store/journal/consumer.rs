@@ -168,6 +168,12 @@ impl Consumer {
         }
     }
 
+    /// Whether every change is sent: a [`Fate`] need not be asked for.
+    #[inline]
+    pub fn takes_all(&self) -> bool {
+        self.dirty.count == 0 && self.position >= self.coalesces_to
+    }
+
     /// What becomes of a record.
     #[inline]
     pub fn fate(&mut self, kind: u8, range: impl FnOnce() -> u32) -> Fate {

@@ -6,8 +6,9 @@
 //! pad      value length 4 (of the whole pad), kind 0, …           fills the ring up to its end
 //! ```
 //!
-//! Key, client flags and value lie as they do in an item: they are copied at once. The same bytes lie in the ring, in the slices of a walk, and in what a consumer is handed; whoever sends them turns
-//! them into a protocol. `expires_at` is a Unix time, 0 never.
+//! Key, client flags and value lie as they do in an item: they are copied at once. The same bytes lie in the ring, in
+//! the slices of a walk, and in what a consumer is handed; whoever sends them turns them into a protocol.
+//! `expires_at` is a Unix time, 0 never.
 
 use super::super::item::state;
 
@@ -174,7 +175,13 @@ impl Head {
 
     #[inline]
     fn flags_len(&self) -> usize {
-        usize::from(self.bits & CLIENT_FLAGS != 0) * 4
+        usize::from(self.bits & CLIENT_FLAGS) / 2
+    }
+
+    /// Whether it is an item, or of one, and nothing but a dirty range keeps it from being sent.
+    #[inline]
+    pub fn is_change(&self) -> bool {
+        (Kind::Set as u8..=Kind::Hit as u8).contains(&self.kind)
     }
 
     /// Its key; `bytes` is where it begins.
@@ -237,13 +244,16 @@ impl<'a> Iterator for Records<'a> {
     }
 }
 
+#[inline]
 fn decode(bytes: &[u8]) -> Record<'_> {
     let head = Head::read(bytes);
-    let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
-    let (flags, rest) = bytes[HEAD + usize::from(head.key_len)..].split_at(head.flags_len());
+    let (fixed, body) = bytes.split_first_chunk::<HEAD>().expect("a head");
+    let number = |at: usize| u64::from_le_bytes(fixed[at..at + 8].try_into().expect("eight bytes"));
+    let (key, rest) = body.split_at(usize::from(head.key_len));
+    let (flags, rest) = rest.split_at(head.flags_len());
     Record {
         kind: *KINDS.get(usize::from(head.kind).wrapping_sub(1)).expect("a kind that consumers see"),
-        key: head.key(bytes),
+        key,
         key_is_binary: head.key_is_binary(),
         value: &rest[..head.value_len as usize],
         client_flags: flags.try_into().map_or(0, u32::from_le_bytes),

@@ -4,6 +4,7 @@
 use super::super::replica::{Copy, known};
 use super::super::stand::{Stand, tiny};
 use super::super::{Feed, Hash, ItemSpec, Part, Step, Store, StoreConfig};
+use super::state::{CONSUMERS_MAX, HIT_FLOOR, SAMPLES, UPSTREAM};
 use super::*;
 use std::collections::BTreeMap;
 
