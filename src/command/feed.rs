@@ -15,7 +15,7 @@
 //!                 walked <lsn>                     all of the full walk has been sent
 //!                 overtaken <lsn> <ranges>         changes were lost: so many ranges of keys are walked again
 //!                 caught-up <lsn>                  they have been sent
-//!                 alive <lsn> <unix ms>            at least every tenth of a second: the server's last change and clock
+//!                 alive <lsn> <unix ms>            every tenth of a second at least: the last change, and the clock
 //! client          ack <lsn>                        the peer has everything up to here
 //!                 refuse <lsn>                     the same, but for some of what came since the last: it was refused
 //! any client      replicas_ack <n>                 OK
@@ -440,8 +440,12 @@ fn begin_batch(out: &mut Output) -> usize {
 /// Bytes of the body that begins there and is the last in `out`.
 #[inline]
 fn body_len(body: usize, out: &Output) -> usize {
+    let bytes = out.bytes.len() - body;
+    if out.values.is_empty() {
+        return bytes;
+    }
     let values = out.values.iter().filter(|inserted| inserted.at >= body).map(|inserted| inserted.value.len());
-    out.bytes.len() - body + values.sum::<usize>()
+    bytes + values.sum::<usize>()
 }
 
 /// How records are written.
@@ -472,6 +476,7 @@ enum Pushed {
 }
 
 /// Writes a record as meta commands, unless that might take more than `room`.
+#[inline]
 fn push(record: &Record<'_>, form: Form, shared: &Shared, room: usize, out: &mut Output) -> Pushed {
     let lines = LINES_MAX + LINES_PER_RECORD * record.key.len();
     if lines + record.value.len() > room {
