@@ -6,9 +6,9 @@
 //!        └──> last: what each key was when it was last changed <── compared ──┘
 //! ```
 //!
-//! What is live in the store must be in the copy, as it is. What the store has evicted, or has let expire, may be in the
-//! copy, but only as it was last: an older value, or a deleted one, is the failure that this looks for.
-//! Replay one with `TWINCACHE_SEED=<the printed seed> cargo test replica_model`.
+//! What is live in the store must be in the copy, as it is. What the store has evicted, or has let expire, may be in
+//! the copy, but only as it was last: an older value, or a deleted one, is the failure that this looks for. Replay
+//! one with `TWINCACHE_SEED=<the printed seed> cargo test replica_model`.
 
 use super::background::Worker;
 use super::journal::{Attach, Kind, Record, State, records};

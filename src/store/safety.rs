@@ -10,11 +10,11 @@
 //!  degraded     nobody waits                                    safe = every lsn
 //! ```
 //!
-//! A change that a replica has refused is passed by `safe` like others, so that those behind it need not wait, and noted
-//! before that: who waits for it has to be told. One refusal is enough, whatever others say.
+//! A change that a replica has refused is passed by `safe` like others, so that those behind it need not wait, and
+//! noted before that: who waits for it has to be told. One refusal is enough, whatever others say.
 //!
-//! Invariants: while replies wait, `safe` only grows, except that [`Safety::set_required`] sets it anew. What was refused
-//! once stays so; ranges of it are joined when there are too many, together with what lies between.
+//! Invariants: while replies wait, `safe` only grows, except that [`Safety::set_required`] sets it anew. What was
+//! refused once stays so; ranges of it are joined when there are too many, together with what lies between.
 //!
 //! Not here: who has confirmed what (`journal`), the replies that wait (`net/held`).
 
@@ -136,7 +136,8 @@ impl Safety {
         tell(state, self.safe_lsn());
     }
 
-    /// Notes that a replica has refused some of the changes after one lsn and up to the other. Before [`Safety::advance`].
+    /// Notes that a replica has refused some of the changes after one lsn and up to the other. Before
+    /// [`Safety::advance`].
     pub fn refuse(&self, after: u64, upto: u64) {
         let mut state = self.lock();
         if self.required() == 0 {

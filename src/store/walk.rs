@@ -10,9 +10,9 @@
 //! what is changed after in records after L. So order alone makes the copy what the store is, whatever the consumer
 //! held before; no item is kept from changing, and nothing is noted for the walk's sake.
 //!
-//! Ranges are walked that are dirty: all of them at first, and those of which records were lost (`journal/consumer.rs`).
-//! Sets of a range that is still dirty are skipped: its walk will bring what they brought. A walk yields to live
-//! changes: it takes a slice only when all records were read.
+//! Ranges are walked that are dirty: all of them at first, and those of which records were lost
+//! (`journal/consumer.rs`). Sets of a range that is still dirty are skipped: its walk will bring what they brought. A
+//! walk yields to live changes: it takes a slice only when all records were read.
 //!
 //! Invariants: at most one slice has been taken and not been handed out. A table only grows at its end, from buckets
 //! before it, so a range that is walked bucket by bucket, ascending, misses no item that stays.
@@ -85,8 +85,8 @@ impl Store {
         self.core.journal.set_required(&self.core.safety, required, now);
     }
 
-    /// Says that this server gets its changes from the first of these run ids, which has them from the second, and so on.
-    /// It stays so for some seconds.
+    /// Says that this server gets its changes from the first of these run ids, which has them from the second, and so
+    /// on. It stays so for some seconds.
     pub fn set_upstream(&self, run_ids: &[u64], now: Instant) -> Result<(), UpstreamError> {
         self.core.journal.upstream(run_ids, now)?;
         self.core.flush.renew_refresh(self.core.clock.now());
