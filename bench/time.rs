@@ -5,10 +5,19 @@
 //! quiet load = 60 % of it in gets; busy load = 30 % in gets, and sets of new items in batches beside them
 //! ```
 //!
-//! Latencies are the client's, counted from when a request was due. How late the load generator itself was is
-//! noted: on a machine where others run, it has the larger part in the longest of them.
-//! What twincached measures inside itself (`stats twincache`) has rows of its own: from before the warm-up on. Its
-//! longest pauses are told by the clock, in which others on its CPU have a part, and by CPU time, which is its work.
+//! Both servers are brought into the same state, and then loaded in turn for a second or two at a time; a row is the median
+//! of such windows. So a hiccup of the machine, which on one where others run is longer than anything a server does,
+//! spoils a window and not a row.
+//!
+//! ```text
+//! twincached  | fill |      | window |        | window | …
+//! memcached   |      | fill |        | window |        | …
+//! ```
+//!
+//! Latencies are the client's, counted from when a request was due. How late the load generator itself was is noted.
+//! What twincached measures inside itself (`stats twincache`) has rows of its own. Its longest pauses are told by the
+//! clock, in which others on its CPU have a part, and by CPU time, which is its work and what a hypervisor takes
+//! without telling. The longest of all windows is noted.
 //!
 //! Not here: server CPU per request of one size (`speed`).
 
@@ -21,7 +30,7 @@ use crate::{Scale, progress};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -35,6 +44,10 @@ const FEED_BATCH: usize = 16;
 
 /// Sets a second into a full cache.
 const EVICTING_RATE: f64 = 100_000.0;
+
+/// Windows in a round, and how long they are at least.
+const WINDOWS: usize = 3;
+const WINDOW_MIN: f64 = 1.0;
 
 /// Between two commands that keep a server busy.
 const NUDGE: Duration = Duration::from_millis(50);
@@ -57,16 +70,9 @@ pub fn run(scale: &Scale, twincached: &Program, memcached: &Program) -> Result<(
     }
     let chosen: Vec<usize> = (0..SCENARIOS.len()).filter(|&at| SCENARIOS[at].0.contains(&scale.only)).collect();
     table.rows = rows(capacity);
-    for round in 0..scale.time_rounds {
-        for turn in 0..programs.len() {
-            let program = &programs[(round + turn) % programs.len()];
-            for &at in &chosen {
-                let (title, scenario) = SCENARIOS[at];
-                progress(&format!("time, round {} of {}: {}, {title}", round + 1, scale.time_rounds, program.name));
-                let seen = scenario(scale, program, capacity * 0.6)?;
-                add(&mut table.rows, program, at, &seen);
-            }
-        }
+    for at in chosen {
+        let seen = observe(scale, &programs, at, capacity * 0.6)?;
+        std::iter::zip(&programs, &seen).for_each(|(program, seen)| add(&mut table.rows, program, at, seen));
     }
     let start = table.rows.last_mut().expect("has rows");
     if start.title.contains(&scale.only) {
@@ -77,11 +83,73 @@ pub fn run(scale: &Scale, twincached: &Program, memcached: &Program) -> Result<(
     Ok((table, sizes))
 }
 
-/// What a scenario saw, and what to say of it.
+/// A server in some state, and what to do to it.
+struct Scene {
+    server: Server,
+    generator: Generator,
+    /// Commands that keep it busy meanwhile.
+    nudges: Vec<String>,
+    /// The last window ends when all is fed, or after this time.
+    fed_within: Option<f64>,
+    /// What of the plain statistics is worth telling.
+    tell: &'static str,
+}
+
+/// What was seen of one server in all windows, and what to say of it.
 struct Seen {
-    tally: Tally,
+    tallies: Vec<Tally>,
+    inside: Vec<Inside>,
     note: String,
-    inside: Inside,
+}
+
+/// Windows of a scenario, of one server and the other in turn.
+fn observe(scale: &Scale, programs: &[Program], at: usize, rate: f64) -> Result<Vec<Seen>, String> {
+    let (title, set_up) = SCENARIOS[at];
+    let mut scenes = Vec::new();
+    for program in programs {
+        progress(&format!("time: {title}, {}", program.name));
+        scenes.push((
+            set_up(scale, program, rate)?,
+            Seen { tallies: Vec::new(), inside: Vec::new(), note: String::new() },
+        ));
+    }
+    let windows = scale.time_rounds * WINDOWS;
+    for window in 0..windows {
+        for turn in 0..scenes.len() {
+            let which = (window + turn) % scenes.len();
+            let (scene, seen) = &mut scenes[which];
+            seen.tallies.push(scene.window(scale, windows, window + 1 == windows)?);
+            seen.inside.push(Inside::of(&scene.server));
+        }
+    }
+    for (scene, seen) in &mut scenes {
+        let told = scene.server.stats("").get(scene.tell).cloned().unwrap_or_default();
+        seen.note = if scene.tell.is_empty() { String::new() } else { format!(", in the end {} {told}", scene.tell) };
+    }
+    Ok(scenes.into_iter().map(|(_, seen)| seen).collect())
+}
+
+impl Scene {
+    fn new(server: Server, load: Load) -> Result<Scene, String> {
+        let generator = Generator::connect(load)?;
+        Ok(Scene { server, generator, nudges: Vec::new(), fed_within: None, tell: "" })
+    }
+
+    fn window(&mut self, scale: &Scale, windows: usize, is_last: bool) -> Result<Tally, String> {
+        let nudger = (!self.nudges.is_empty()).then(|| Nudger::start(self.server.address, self.nudges.clone()));
+        let nudger = nudger.transpose()?;
+        self.generator.run(Until::Seconds(scale.warmup))?;
+        self.server.reset();
+        let tally = self.generator.run(match self.fed_within {
+            Some(most) if is_last => Until::Fed(most),
+            Some(_) => Until::Seconds(scale.growth_seconds / windows as f64),
+            None => Until::Seconds((scale.time_seconds / WINDOWS as f64).max(WINDOW_MIN)),
+        });
+        if let Some(nudger) = nudger {
+            nudger.stop();
+        }
+        tally
+    }
 }
 
 /// What twincached itself knows of its pauses, by the names of `stats twincache`. Empty for memcached.
@@ -101,7 +169,7 @@ impl Inside {
     }
 }
 
-type Scenario = fn(&Scale, &Program, f64) -> Result<Seen, String>;
+type Scenario = fn(&Scale, &Program, f64) -> Result<Scene, String>;
 
 const SCENARIOS: &[(&str, Scenario)] = &[
     ("quiet", quiet),
@@ -139,29 +207,46 @@ fn add(rows: &mut [Row], program: &Program, at: usize, seen: &Seen) {
     let is_fixed = SCENARIOS[at].0 == FIXED;
     let quantile = if is_fixed { 0.99 } else { 0.999 };
     let row = &mut rows[at];
-    row.add(&program.name, seen.tally.quantile_us(quantile));
+    seen.tallies.iter().for_each(|tally| row.add(&program.name, tally.quantile_us(quantile)));
+    let middle = |of: &dyn Fn(&Tally) -> f64| median(seen.tallies.iter().map(of).collect());
     row.note += &format!(
         "{}{}: {:.0} requests/s, p50 {:.0} us, max {:.0} us, hits {:.3}, generator late by {:.0} us{}",
         if row.note.is_empty() { "" } else { "; " },
         program.name,
-        seen.tally.rate(),
-        seen.tally.quantile_us(0.5),
-        seen.tally.quantile_us(1.0),
-        seen.tally.hit_ratio(),
-        seen.tally.late_us(quantile),
+        middle(&Tally::rate),
+        middle(&|tally| tally.quantile_us(0.5)),
+        seen.tallies.iter().map(|tally| tally.quantile_us(1.0)).fold(0.0, f64::max),
+        middle(&Tally::hit_ratio),
+        middle(&|tally| tally.late_us(quantile)),
         seen.note,
     );
-    let longest = |names: [&str; 2]| names.iter().filter_map(|name| seen.inside.us(name)).reduce(f64::max);
-    let by_clock = longest(["longest_loop_turn_us", "longest_lock_hold_us"]);
-    let value = if is_fixed { seen.inside.us("inside_p99_us") } else { by_clock };
-    let row = &mut rows[SCENARIOS.len() + at];
-    let Some(value) = value else { return };
-    row.add(&program.name, value);
-    let all: Vec<String> = seen.inside.0.iter().map(|(name, value)| format!("{name} {value}")).collect();
-    row.note += &format!("{}{}", if row.note.is_empty() { "" } else { "; " }, all.join(", "));
-    if let Some(value) = longest(["longest_loop_turn_cpu_us", "longest_lock_hold_cpu_us"]) {
-        rows[2 * SCENARIOS.len() + at].add(&program.name, value);
+    for inside in &seen.inside {
+        let longest = |names: [&str; 2]| names.iter().filter_map(|name| inside.us(name)).reduce(f64::max);
+        let by_clock = longest(["longest_loop_turn_us", "longest_lock_hold_us"]);
+        let value = if is_fixed { inside.us("inside_p99_us") } else { by_clock };
+        value.into_iter().for_each(|us| rows[SCENARIOS.len() + at].add(&program.name, us));
+        let by_cpu = longest(["longest_loop_turn_cpu_us", "longest_lock_hold_cpu_us"]);
+        by_cpu.into_iter().for_each(|us| rows[2 * SCENARIOS.len() + at].add(&program.name, us));
     }
+    rows[SCENARIOS.len() + at].note += &told(&seen.inside);
+}
+
+/// Of what is measured inside, the longest of all windows where it is a longest time, else the median.
+fn told(inside: &[Inside]) -> String {
+    let Some(first) = inside.first() else { return String::new() };
+    let tell = |name: &String| {
+        let values: Vec<f64> = inside.iter().filter_map(|inside| inside.us(name)).collect();
+        let is_longest = name.starts_with("longest");
+        let value = if is_longest { values.into_iter().fold(0.0, f64::max) } else { median(values) };
+        format!("{name} {value:.0}")
+    };
+    first.0.keys().map(tell).collect::<Vec<_>>().join(", ")
+}
+
+fn median(values: Vec<f64>) -> f64 {
+    let mut row = Row::new("", "", "");
+    values.into_iter().for_each(|value| row.add("", value));
+    row.median("").unwrap_or(0.0)
 }
 
 /// A server that holds these items.
@@ -180,70 +265,50 @@ fn closed_rate(scale: &Scale, program: &Program) -> Result<f64, String> {
     Ok(generator.run(Until::Seconds(scale.seconds))?.rate())
 }
 
-fn observe(scale: &Scale, server: &Server, load: Load) -> Result<Tally, String> {
-    server.reset();
-    let mut generator = Generator::connect(load)?;
-    generator.run(Until::Seconds(scale.warmup))?;
-    generator.run(Until::Seconds(scale.time_seconds))
-}
-
-fn quiet(scale: &Scale, program: &Program, rate: f64) -> Result<Seen, String> {
+fn quiet(scale: &Scale, program: &Program, rate: f64) -> Result<Scene, String> {
     let items = Items::plain(scale.keys, 100);
     let server = filled(program, "2048", items)?;
-    let tally = observe(scale, &server, Load { rate: Some(rate), ..Load::gets(server.address, items) })?;
-    Ok(Seen { tally, note: String::new(), inside: Inside::of(&server) })
+    let load = Load { rate: Some(rate), ..Load::gets(server.address, items) };
+    Scene::new(server, load)
 }
 
-fn hundred_thousand(scale: &Scale, program: &Program, _rate: f64) -> Result<Seen, String> {
+fn hundred_thousand(scale: &Scale, program: &Program, _rate: f64) -> Result<Scene, String> {
     let items = Items::plain(scale.keys, 100);
     let server = filled(program, "2048", items)?;
     let load = Load { rate: Some(100_000.0), get_percent: 95, ..Load::gets(server.address, items) };
-    let tally = observe(scale, &server, load)?;
-    Ok(Seen { tally, note: String::new(), inside: Inside::of(&server) })
+    Scene::new(server, load)
 }
 
-fn growing(scale: &Scale, program: &Program, rate: f64) -> Result<Seen, String> {
+fn growing(scale: &Scale, program: &Program, rate: f64) -> Result<Scene, String> {
     let items = Items::plain(GROWTH.0, 100);
     let server = filled(program, "4096", items)?;
     let new = Items { first: GROWTH.0, count: GROWTH.1 - GROWTH.0, ..items };
     let feed = Feed { items: new, rate: new.count as f64 / scale.growth_seconds, batch: FEED_BATCH };
     let load = Load { rate: Some(rate / 2.0), feed: Some(feed), ..Load::gets(server.address, items) };
-    server.reset();
-    let tally = Generator::connect(load)?.run(Until::Fed(scale.growth_seconds * GROWTH_PATIENCE))?;
-    let count = server.stats("").get("curr_items").cloned().unwrap_or_default();
-    Ok(Seen { tally, note: format!(", {count} items at the end"), inside: Inside::of(&server) })
+    let fed_within = Some(scale.growth_seconds * GROWTH_PATIENCE);
+    Ok(Scene { fed_within, tell: "curr_items", ..Scene::new(server, load)? })
 }
 
-fn evicting(scale: &Scale, program: &Program, rate: f64) -> Result<Seen, String> {
+fn evicting(_scale: &Scale, program: &Program, rate: f64) -> Result<Scene, String> {
     let items = Items::plain(1_000_000, 100);
     let server = filled(program, "64", items)?;
     let new = Items { first: items.count, count: u64::MAX >> 1, ..items };
     let feed = Feed { items: new, rate: EVICTING_RATE, batch: FEED_BATCH };
     let recent = Items { first: 900_000, count: 100_000, ..items };
     let load = Load { rate: Some(rate / 2.0), feed: Some(feed), ..Load::gets(server.address, recent) };
-    let tally = observe(scale, &server, load)?;
-    let note = format!(", {} evictions", count(&server, "evictions"));
-    Ok(Seen { tally, note, inside: Inside::of(&server) })
+    Ok(Scene { tell: "evictions", ..Scene::new(server, load)? })
 }
 
-/// Of the plain statistics.
-fn count(server: &Server, name: &str) -> u64 {
-    server.stats("").get(name).and_then(|count| count.parse().ok()).unwrap_or(0)
-}
-
-fn moving(scale: &Scale, program: &Program, rate: f64) -> Result<Seen, String> {
+fn moving(_scale: &Scale, program: &Program, rate: f64) -> Result<Scene, String> {
     let small = Items::plain(400_000, 100);
     let large = Items { first: small.count, count: 100_000, ..Items::plain(0, 600) };
     let server = filled(program, "256", small)?;
     Generator::connect(Load::gets(server.address, large))?.fill()?;
     let (a, b) = two_classes(&server)?;
-    let commands = vec![format!("slabs reassign {a} {b}"), format!("slabs reassign {b} {a}")];
+    let nudges = vec![format!("slabs reassign {a} {b}"), format!("slabs reassign {b} {a}")];
     server.ask("slabs automove 0")?;
-    let nudger = Nudger::start(server.address, commands)?;
-    let tally = observe(scale, &server, Load { rate: Some(rate), ..Load::gets(server.address, small) })?;
-    let accepted = nudger.stop();
-    let note = format!(", {} pages moved of {accepted} asked", count(&server, "slabs_moved"));
-    Ok(Seen { tally, note, inside: Inside::of(&server) })
+    let load = Load { rate: Some(rate), ..Load::gets(server.address, small) };
+    Ok(Scene { nudges, tell: "slabs_moved", ..Scene::new(server, load)? })
 }
 
 /// The two slab classes with the most pages.
@@ -261,19 +326,17 @@ fn two_classes(server: &Server) -> Result<(u64, u64), String> {
     }
 }
 
-fn crawling(scale: &Scale, program: &Program, rate: f64) -> Result<Seen, String> {
+fn crawling(scale: &Scale, program: &Program, rate: f64) -> Result<Scene, String> {
     let items = Items::plain(scale.keys, 100);
     let server = filled(program, "2048", items)?;
-    let nudger = Nudger::start(server.address, vec!["lru_crawler crawl all".into()])?;
-    let tally = observe(scale, &server, Load { rate: Some(rate), ..Load::gets(server.address, items) })?;
-    let note = format!(", {} crawls", nudger.stop());
-    Ok(Seen { tally, note, inside: Inside::of(&server) })
+    let load = Load { rate: Some(rate), ..Load::gets(server.address, items) };
+    let nudges = vec!["lru_crawler crawl all".into()];
+    Ok(Scene { nudges, tell: "crawler_items_checked", ..Scene::new(server, load)? })
 }
 
 /// A thread that gives a server commands again and again.
 struct Nudger {
     over: Arc<AtomicBool>,
-    accepted: Arc<AtomicU64>,
     thread: JoinHandle<()>,
 }
 
@@ -281,28 +344,24 @@ impl Nudger {
     fn start(address: SocketAddr, commands: Vec<String>) -> Result<Nudger, String> {
         let mut session = Session::open(address)?;
         let over = Arc::new(AtomicBool::new(false));
-        let accepted = Arc::new(AtomicU64::new(0));
-        let (is_over, count) = (over.clone(), accepted.clone());
+        let is_over = over.clone();
         let thread = std::thread::spawn(move || {
             for command in commands.iter().cycle() {
                 if is_over.load(Ordering::Relaxed) {
                     break;
                 }
-                if session.ask(command).is_ok_and(|lines| lines[0] == "OK") {
-                    count.fetch_add(1, Ordering::Relaxed);
-                }
+                // Refused while the one before is not done.
+                let _ = session.ask(command);
                 std::thread::sleep(NUDGE);
             }
         });
-        Ok(Nudger { over, accepted, thread })
+        Ok(Nudger { over, thread })
     }
 
-    /// How many commands were accepted.
-    fn stop(self) -> u64 {
+    fn stop(self) {
         self.over.store(true, Ordering::Relaxed);
-        // A panic over there has been printed, and cost only the count.
+        // A panic over there has been printed.
         let _ = self.thread.join();
-        self.accepted.load(Ordering::Relaxed)
     }
 }
 
