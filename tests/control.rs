@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 /// A path for a socket, and no file there when it is dropped.
 struct Place(PathBuf);
@@ -316,10 +317,12 @@ fn nobody_is_woken_who_can_send_nothing() {
         let big = "v".repeat(10_000);
         (0..300).for_each(|n| assert_eq!(client.line(&format!("set big{n} 0 0 10000\r\n{big}")), "STORED"));
         std::thread::sleep(std::time::Duration::from_millis(100));
-        let before = sleeps(&server);
+        let (before, began) = (sleeps(&server), Instant::now());
         (0..CHANGES).for_each(|_| assert_eq!(client.line("set key 0 0 1\r\nx"), "STORED"));
         let woken = sleeps(&server) - before;
-        assert!(woken < CHANGES / 3, "away: {is_away}; woken {woken} times");
+        // It winds the journal's clockwork now and then, however long this takes.
+        let wound = began.elapsed().as_millis() as u64 / 20;
+        assert!(woken < CHANGES / 3 + wound, "away: {is_away}; woken {woken} times");
         drop(consumer);
     }
 }

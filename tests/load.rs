@@ -17,7 +17,7 @@ mod common;
 #[path = "load/wire.rs"]
 mod wire;
 
-use common::{Conn, DEADLINE, Rng, Server, Waited, from_env, seed, show};
+use common::{Conn, DEADLINE, Rng, Server, Waited, from_env, seed, show, until};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -212,12 +212,13 @@ impl Client {
                 batch.push(sent);
             }
         }
+        let asked = Instant::now();
         self.conn.send(&request);
         for sent in batch {
             let reply = receive(&mut self.conn, self.wire, &sent);
             count(&mut self.tally, self.wire, &sent.op, &reply);
             match sent.own {
-                Some(own) => self.check_own(own, sent, reply),
+                Some(own) => self.check_own(own, sent, reply, asked),
                 None => check_reply_in_common(&sent, &reply),
             }
         }
@@ -281,10 +282,10 @@ impl Client {
     }
 
     /// Compares a reply with what the model allows, then brings the model up to date.
-    fn check_own(&mut self, own: usize, sent: Sent, reply: Reply) {
+    fn check_own(&mut self, own: usize, sent: Sent, reply: Reply, asked: Instant) {
         let Sent { key, op, piece, .. } = sent;
         let model = &mut self.models[own];
-        let overdue = model.dead_at.is_some_and(|at| Instant::now() > at);
+        let overdue = model.dead_at.is_some_and(|at| asked > at);
         match (&op, &reply) {
             (Op::Get | Op::Cas { .. } | Op::Delete | Op::Incr { .. } | Op::Touch { .. }, Reply::NotFound) => {
                 *model = Model::default();
@@ -501,6 +502,9 @@ fn operate(addr: SocketAddr, mut rng: Rng, mut goes_on: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(20));
     }
     conn.line(&format!("cache_memlimit {MEMORY_MB}"));
+    // A page that moves would take items along between two looks at them.
+    conn.line("slabs automove 0");
+    until("no page moves", || stat(&conn.stats(""), "slab_reassign_running") == 0);
     // `stats items` names the TEMP list only while it is in use.
     conn.line("lru temp_ttl 3");
 }
