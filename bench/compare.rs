@@ -53,7 +53,7 @@ pub struct Scale {
     pub growth_seconds: f64,
     /// Numbers of items whose cost is compared.
     pub sizes: &'static [u64],
-    /// Of the third and the fourth table, only the rows that have this in their title; all if it is empty.
+    /// Of all but the second table, only the rows that have this in their title; all if it is empty.
     pub only: String,
 }
 
@@ -108,7 +108,7 @@ fn options() -> Options {
     let mut options = Options::new();
     options.optflag("", "quick", "fewer keys, one round: about three minutes");
     options.optopt("", "rounds", "rounds of the first, the third and the fourth table", "N");
-    options.optopt("", "only", "of the third and the fourth table, only rows with this in their title (all)", "TEXT");
+    options.optopt("", "only", "of all but the second table, only rows with this in their title (all)", "TEXT");
     options.optopt("", "twincached", "the binary (the one built with this)", "PATH");
     options.optopt("", "memcached", "what to compare with (memcached)", "PATH");
     options.optopt("", "out", "folder of results.json and the plots (target/bench)", "DIR");

@@ -110,9 +110,10 @@ pub fn run(scale: &Scale, twincached: &Program, memcached: &Program) -> Result<T
     let programs = [twincached.clone(), memcached.clone(), floor?, cold?];
     let names: Vec<String> = programs.iter().map(|program| program.name.clone()).collect();
     let mut table = Table::new("speed", "Server CPU, nanoseconds per request", &names);
-    for equal in WORKLOADS.chunk_by(|one, other| one.value == other.value) {
+    let wanted: Vec<&Workload> = WORKLOADS.iter().filter(|workload| workload.title.contains(&scale.only)).collect();
+    for equal in wanted.chunk_by(|one, other| one.value == other.value) {
         progress(&format!("speed: values of {} bytes, filling", equal[0].value));
-        let servers = programs.iter().map(|program| filled(scale, program, &equal[0]));
+        let servers = programs.iter().map(|program| filled(scale, program, equal[0]));
         let servers: Vec<Server> = servers.collect::<Result<_, _>>()?;
         for workload in equal {
             progress(&format!("speed: {}", workload.title));

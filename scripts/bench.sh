@@ -7,8 +7,8 @@
 #   scripts/bench.sh load --help      the load generator alone
 #
 # --memcached PATH compares with another binary than the memcached in PATH, --twincached PATH measures another than
-# the one built here, --only TEXT takes only rows of time with this in their title. Writes results.json and plots to
-# target/bench, or --out DIR.
+# the one built here, --only TEXT takes only rows with this in their title (not of memory). Writes results.json and
+# plots to target/bench, or --out DIR.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
