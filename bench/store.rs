@@ -6,13 +6,13 @@
 use std::hint::black_box;
 use std::sync::Arc;
 use twincache::clock::Clock;
-use twincache::store::{ClassCounter, Hash, ItemSpec, Part, Store, StoreConfig};
+use twincache::store::{AHEAD_MAX, ClassCounter, Hash, ItemSpec, Part, Store, StoreConfig};
 
 const SMALL: u64 = 10_000;
 const LARGE: u64 = 4_000_000;
 const CALLS: u64 = 1_000_000;
 const RUNS: usize = 5;
-const BATCH: usize = 16;
+const BATCH: usize = AHEAD_MAX;
 
 fn main() {
     let only = std::env::args().skip(1).find(|word| !word.starts_with('-'));
@@ -131,7 +131,7 @@ fn get_batches(store: &Arc<Store>, items: u64, items_too: bool) {
         let hashes = keys.map(|(key, len)| store.hash(&key[..len]));
         hashes.iter().for_each(|&hash| store.prefetch(hash));
         if items_too {
-            hashes.iter().for_each(|&hash| store.prefetch_item(hash));
+            store.prefetch_items(&hashes.map(|hash| (hash, false)));
         }
         for ((key, len), hash) in keys.iter().zip(hashes) {
             look_up(store, &key[..*len], hash, &mut out);

@@ -45,9 +45,9 @@ impl Wanted {
 
 /// Fetches the items of up to [`AHEAD_MAX`] of these.
 pub fn fetch_items(wanted: &[Option<Wanted>], store: &Store) {
-    let (mut hashes, mut len) = ([Hash(0); BATCH], 0);
+    let (mut hashes, mut len) = ([(Hash(0), false); BATCH], 0);
     for (slot, wanted) in hashes.iter_mut().zip(wanted.iter().flatten()) {
-        *slot = wanted.0;
+        slot.0 = wanted.0;
         len += 1;
     }
     store.prefetch_items(&hashes[..len]);
@@ -89,22 +89,9 @@ pub(super) fn fetch(protocol: Protocol, input: &[u8], store: &Store) -> usize {
         len += 1;
         at = input.len().min(at + glance.len);
     }
-    fetch_all(&hashes[..len], store);
+    store.prefetch_items(&hashes[..len]);
+    store.prefetch_around(&hashes[..len]);
     at
-}
-
-/// Fetches the items of these, and around those that are stored.
-pub(super) fn fetch_all(keys: &[(Hash, bool)], store: &Store) {
-    let (mut hashes, mut stores, mut len) = ([Hash(0); BATCH], [Hash(0); BATCH], 0);
-    for (slot, &(hash, is_stored)) in hashes.iter_mut().zip(keys) {
-        *slot = hash;
-        if is_stored {
-            stores[len] = hash;
-            len += 1;
-        }
-    }
-    store.prefetch_items(&hashes[..keys.len().min(BATCH)]);
-    store.prefetch_around(&stores[..len]);
 }
 
 #[inline]

@@ -13,7 +13,7 @@
 //!
 //! Invariant: what a request does and answers is the same as on the general way.
 
-use super::ahead::{BATCH, fetch_all};
+use super::ahead::BATCH;
 use super::{Context, Output, Wanted, read, write};
 use crate::protocol::text;
 use crate::store::{Hash, Store};
@@ -117,7 +117,8 @@ fn prepare<'a>(
         *slot = request;
         len += 1;
     }
-    fetch_all(&hashes[..len], store);
+    store.prefetch_items(&hashes[..len]);
+    store.prefetch_around(&hashes[..len]);
     len
 }
 

@@ -30,16 +30,16 @@ pub(super) fn get(get: &text::Get<'_>, context: &mut Context<'_>, out: &mut Outp
     let mut words = token::words(&get.keys[start..]);
     let mut produced = 0;
     loop {
-        let mut batch = [(&b""[..], Hash(0)); BATCH];
+        let (mut keys, mut hashes) = ([&b""[..]; BATCH], [(Hash(0), false); BATCH]);
         let mut len = 0;
         for key in words.by_ref().take(BATCH) {
             let hash = context.shared.store.hash(key);
             context.shared.store.prefetch(hash);
-            batch[len] = (key, hash);
+            (keys[len], hashes[len].0) = (key, hash);
             len += 1;
         }
-        batch[..len].iter().for_each(|&(_, hash)| context.shared.store.prefetch_item(hash));
-        for &(key, hash) in &batch[..len] {
+        context.shared.store.prefetch_items(&hashes[..len]);
+        for (key, &(hash, _)) in keys[..len].iter().zip(&hashes) {
             produced += KEY_COST + answer(key, hash, get.with_cas, expires_at, b"\r\n", context, out);
         }
         if len < BATCH {

@@ -372,42 +372,36 @@ impl Store {
         slot.prefetcher.line(table::address(hash, slot.buckets.load(Ordering::Relaxed)));
     }
 
-    /// Hints the CPU to fetch the item of `hash`, a little after [`Store::prefetch`] has fetched the way to it. Does
-    /// nothing when the shard is locked just now.
+    /// Hints the CPU to fetch the items of up to [`AHEAD_MAX`] keys, a little after [`Store::prefetch`] has fetched the
+    /// ways to them.
+    pub fn prefetch_items(&self, keys: &[(Hash, bool)]) {
+        self.candidates(keys, (1 << keys.len()) - 1, |shard, id| shard.prefetch(id));
+    }
+
+    /// Hints the CPU to fetch what else sets may touch, a little after [`Store::prefetch_items`]: of those keys that are
+    /// marked.
+    pub fn prefetch_around(&self, keys: &[(Hash, bool)]) {
+        let marked = keys.iter().rev().fold(0, |bits, &(_, marked)| bits << 1 | u32::from(marked));
+        self.candidates(keys, marked, |shard, id| shard.prefetch_around(id));
+    }
+
+    /// Calls `each` with what [`Table::find`] would look at for these keys, as far as their bits are in `left`. Leaves
+    /// out what is locked just now. Each shard is locked once.
     #[inline]
-    pub fn prefetch_item(&self, hash: Hash) {
-        if let Ok(shard) = self.slots[self.shard_of(hash)].shard.try_lock() {
-            shard.table.candidates(hash, |id| shard.prefetch(id));
-        }
-    }
-
-    /// Hints the CPU to fetch the items of up to [`AHEAD_MAX`] hashes, as [`Store::prefetch_item`] does.
-    pub fn prefetch_items(&self, hashes: &[Hash]) {
-        self.candidates(hashes, |shard, id| shard.prefetch(id));
-    }
-
-    /// Hints the CPU to fetch what else sets of these hashes may touch, a little after [`Store::prefetch_items`].
-    pub fn prefetch_around(&self, hashes: &[Hash]) {
-        self.candidates(hashes, |shard, id| shard.prefetch_around(id));
-    }
-
-    /// Calls `each` with what [`Table::find`] would look at for these hashes. Leaves out what is locked just now. Each
-    /// shard is locked once.
-    #[inline]
-    fn candidates(&self, hashes: &[Hash], each: impl Fn(&Shard, u32)) {
-        let hashes = &hashes[..hashes.len().min(AHEAD_MAX)];
-        let mut left = (1_u32 << hashes.len()) - 1;
+    fn candidates(&self, keys: &[(Hash, bool)], mut left: u32, each: impl Fn(&Shard, u32)) {
+        assert!(keys.len() <= AHEAD_MAX, "too many keys at once");
         while left != 0 {
-            let index = self.shard_of(hashes[left.trailing_zeros() as usize]);
+            let index = self.shard_of(keys[left.trailing_zeros() as usize].0);
             let shard = self.slots[index].shard.try_lock();
             let mut looked_at = left;
             while looked_at != 0 {
                 let i = looked_at.trailing_zeros() as usize;
                 looked_at &= looked_at - 1;
-                if self.shard_of(hashes[i]) == index {
+                let hash = keys[i].0;
+                if self.shard_of(hash) == index {
                     left &= !(1 << i);
                     if let Ok(shard) = &shard {
-                        shard.table.candidates(hashes[i], |id| each(shard, id));
+                        shard.table.candidates(hash, |id| each(shard, id));
                     }
                 }
             }

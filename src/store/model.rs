@@ -519,7 +519,8 @@ fn hammer(store: &Arc<Store>, seed: u64) {
         let len = if random.one_in(8) { random.below(11_000) } else { random.below(300) } as usize;
         let value = telling(&key, random.next(), len);
         store.prefetch(store.hash(&key));
-        store.prefetch_item(store.hash(&key));
+        store.prefetch_items(&[(store.hash(&key), true)]);
+        store.prefetch_around(&[(store.hash(&key), true)]);
         match random.below(20) {
             0..6 => hammer_create(store, &key, &value),
             6..9 => hammer_upload(store, &key, &value),
