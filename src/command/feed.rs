@@ -141,6 +141,11 @@ impl Feed {
         self.stream.as_ref().is_some_and(|stream| stream.is_behind)
     }
 
+    /// Whether the peer has not confirmed all that was sent.
+    pub fn awaits(&self) -> bool {
+        self.stream.as_ref().is_some_and(|stream| stream.acked < stream.said)
+    }
+
     /// Whether the stream has ended: another consumer has taken this one's place.
     pub fn is_gone(&self) -> bool {
         self.stream.as_ref().is_some_and(|stream| stream.is_gone)

@@ -9,9 +9,10 @@
 //!
 //! What is said on it is in the head of [`crate::command::feed`].
 //!
-//! How soon a change is sent: at once while replies wait for acknowledgements (`replicas_ack`). Else, while there are
-//! changes, every [`NAP`] or [`LONG_NAP`]: one wake-up then serves all changes of that time, and no worker pays for
-//! one. After [`NAPS_MAX`] naps without a change the thread is idle, and the next change wakes it.
+//! How soon a change is sent: while replies wait for acknowledgements (`replicas_ack`), as soon as those before it are
+//! acknowledged. Else, while there are changes, every [`NAP`] or [`LONG_NAP`]: one wake-up then serves all changes of
+//! that time, and no worker pays for one. After [`NAPS_MAX`] naps without a change the thread is idle, and the next
+//! change wakes it.
 //!
 //! Invariants: a client's output holds at most one batch beside replies; while it is not with the kernel nothing is
 //! read from the journal for this client; nobody but this client waits for it. Without `-o control_socket` nothing
@@ -184,7 +185,8 @@ impl Loop {
     /// Waits, serves whom there is something for, and says how to wait next.
     fn turn(&mut self, events: &mut Events, rest: Rest) -> Rest {
         // To sleep through what the clients send: woken by each acknowledgement, a change cost 850 ns and not 670.
-        if rest == Rest::Nap && !self.clients.iter().any(|(_, client)| client.is_stuck) {
+        let is_prompt = self.shared.store.safety().required() > 0;
+        if rest == Rest::Nap && !is_prompt && !self.clients.iter().any(|(_, client)| client.is_stuck) {
             std::thread::sleep(self.due.saturating_duration_since(Instant::now()));
         }
         if let Err(error) = self.poll.poll(events, self.timeout(rest)) {
@@ -265,20 +267,23 @@ impl Loop {
         }
     }
 
-    /// Sends what there is. Changes are left to gather for a while, unless somebody waits for their acknowledgement.
+    /// Sends what there is. Changes are left to gather for a while; if somebody waits for their acknowledgement, while
+    /// those before them are not acknowledged, and for a [`NAP`] at most: each batch costs some 40 us here, and as much
+    /// in the sidecar and at the peer. With 50 connections 25 sets share one so, and 18 without; p99 of the sets was
+    /// 1.5 ms, and 2.3 ms without.
     fn send(&mut self, now: Now, nudged: bool) -> Rest {
-        let at_once = self.shared.store.safety().required() > 0;
-        let is_due = at_once || nudged || now.at >= self.due;
-        let sent = self.send_to_all(now, is_due);
+        let is_prompt = self.shared.store.safety().required() > 0;
+        let is_due = nudged || now.at >= self.due;
+        let sent = self.send_to_all(now, is_due, is_prompt);
         if sent.more {
             return Rest::None;
         }
-        if !is_due {
-            return Rest::Nap;
+        if is_due || sent.something {
+            self.due = now.at + if is_prompt { NAP } else { self.nap(now.at) };
+            self.naps = if sent.something { 0 } else { self.naps.saturating_add(1) };
         }
-        self.due = now.at + self.nap(now.at);
-        self.naps = if sent.something { 0 } else { self.naps.saturating_add(1) };
-        if !at_once && self.naps < NAPS_MAX {
+        let gathers = !is_prompt || self.clients.iter().any(|(_, client)| client.feed.awaits());
+        if gathers && self.naps < NAPS_MAX {
             return Rest::Nap;
         }
         // Where nothing can be sent, because nobody is there or nobody reads, no change has to wake it.
@@ -287,7 +292,7 @@ impl Loop {
         }
         // From here on a change wakes the thread; one that came before that was said is seen now.
         self.shared.store.journal().set_idle();
-        if self.send_to_all(now, true).something { Rest::None } else { Rest::Idle }
+        if self.send_to_all(now, true, is_prompt).something { Rest::None } else { Rest::Idle }
     }
 
     /// For how long to let changes gather, after as many as there were since this was last asked.
@@ -299,9 +304,10 @@ impl Loop {
         if changes >= u128::from(MANY) * passed { LONG_NAP } else { NAP }
     }
 
-    fn send_to_all(&mut self, now: Now, is_due: bool) -> Progress {
+    fn send_to_all(&mut self, now: Now, is_due: bool, is_prompt: bool) -> Progress {
         let mut sent = Progress::default();
         for (key, client) in &mut self.clients {
+            let is_due = is_due || is_prompt && !client.feed.awaits();
             sent = sent.and(client.send(&self.shared, now, is_due));
             if client.wants_room() {
                 client.ask_for_room(&self.poll, key);
