@@ -311,7 +311,7 @@ impl Worker {
         self.look_at(members, &mut lones, &mut wanted);
         let (lones, wanted) = (&lones[..members.len()], &wanted[..members.len()]);
         let (mut at, mut fetched) = (0, 0);
-        while at < members.len() {
+        while at < members.len() && self.meter.elapsed() <= WAVE {
             let soon = members.len().min(at + 2 * TOGETHER);
             command::fetch_items(&wanted[fetched..soon], &self.shared.store);
             fetched = soon;
@@ -329,6 +329,10 @@ impl Worker {
             replies.bytes.clear();
             at = end;
             self.meter.tick();
+        }
+        for i in at..members.len() {
+            let (key, ahead) = members.get(i);
+            self.turn_in_wave(key, ahead);
         }
         wave.clear();
         self.wave = wave;
@@ -372,7 +376,7 @@ impl Worker {
                 self.run_lone(members.get(i), lone, replies);
             }
             *end = replies.bytes.len();
-            if replies.bytes.len() >= SEND_AT {
+            if replies.bytes.len() >= SEND_AT || self.meter.elapsed() > WAVE {
                 return (i + 1, ends);
             }
         }
@@ -395,6 +399,7 @@ impl Worker {
             // Not to be copied: it leaves by itself.
             replies.move_to(&mut self.out, start);
             self.turn(key, None);
+            self.meter.tick();
         }
     }
 
