@@ -26,6 +26,10 @@ pub const MEMBERS: usize = 32;
 /// A wave that holds this much input takes no more, so that who comes last has room for a batch.
 const BYTES: usize = READ_BUFFER / 4;
 
+/// Memory kept for their replies: what a group of plain requests has, unless a large value had to be copied because too
+/// many clients were about to be sent it.
+const REPLIES_KEEP: usize = 64 << 10;
+
 /// Members that are run before the first of them is written to.
 pub const TOGETHER: usize = 8;
 
@@ -88,6 +92,9 @@ impl Wave {
     pub fn clear(&mut self) {
         self.used = 0;
         self.members.clear();
+        if self.replies.bytes.capacity() > REPLIES_KEEP {
+            self.replies = Output::default();
+        }
     }
 }
 
@@ -109,5 +116,22 @@ impl<'a> Members<'a> {
     pub fn get(self, i: usize) -> (usize, Ahead<'a>) {
         let Member { key, read } = &self.members[i];
         (*key, read.as_ref().map(|range| &self.buffer[range.clone()]).map_err(|&reason| reason))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_reply_leaves_no_memory_behind() {
+        let mut wave = Wave::new();
+        for (len, kept) in [(10_000, 10_000), (2 << 20, 0)] {
+            let (_, replies) = wave.members();
+            replies.push(&vec![b'v'; len]);
+            replies.bytes.clear();
+            wave.clear();
+            assert_eq!(wave.replies.bytes.capacity(), kept);
+        }
     }
 }
