@@ -157,6 +157,12 @@ impl Feeder {
     pub fn is_over(&self) -> bool {
         self.is_over.load(Ordering::Relaxed)
     }
+
+    /// Whether it has said anything: then another connection may take over between any two requests.
+    #[inline]
+    pub fn has_spoken(&self) -> bool {
+        self.run_id.load(Ordering::Relaxed) != 0
+    }
 }
 
 /// Names of connection states, as memcached prints them.

@@ -419,6 +419,28 @@ fn has_arrived(client: SocketAddr) -> bool {
 }
 
 #[test]
+fn what_a_feeder_has_left_behind_is_not_run_after_the_next_ones_word() {
+    let server = Server::start(&["-t", "1"]);
+    let (mut old, mut new) = (server.connect(), server.connect());
+    assert!(old.line("replica from 1234").starts_with("OK ") && new.line("mn") == "MN");
+    let mut others: Vec<Conn> = (0..20).map(|_| server.connect()).collect();
+    others.iter_mut().for_each(|conn| assert_eq!(conn.line("mn"), "MN"));
+    // All are there when the server looks, in this order.
+    freeze(server.pid());
+    new.send(b"replica from 1234\r\n");
+    until("it is there", || has_arrived(new.local_addr()));
+    others.iter_mut().for_each(|conn| conn.send(b"get k\r\n"));
+    until("they are there", || others.iter().all(|conn| has_arrived(conn.local_addr())));
+    old.send(b"set k 0 0 1\r\nv\r\n");
+    until("it is there", || has_arrived(old.local_addr()));
+    signal(server.pid(), "CONT");
+    assert!(new.ask(b"", b"\r\n").starts_with(b"OK "));
+    assert_eq!(old.read_until(DEADLINE, |got| !got.is_empty()), Waited::Closed);
+    others.iter_mut().for_each(|conn| assert_eq!(conn.ask(b"", b"END\r\n"), b"END\r\n"));
+    assert_eq!(new.ask(b"get k\r\n", b"END\r\n"), b"END\r\n");
+}
+
+#[test]
 fn requests_that_are_there_at_once_get_each_its_own_answer() {
     let server = Server::start(&["-t", "1"]);
     let mut rng = Rng(common::seed("WAVE_SEED"));

@@ -217,10 +217,11 @@ impl Session {
         command::wanted(self.protocol?, input, shared)
     }
 
-    /// The plain request that `input` is, if it can be run without a turn.
+    /// The plain request that `input` is, if it can be run without a turn. Not of a feeder: whether it still is one is
+    /// seen when its turn begins.
     #[inline]
     pub fn lone<'a>(&self, input: &'a [u8], shared: &Shared) -> Option<Lone<'a>> {
-        if self.takes_plain() && !self.info.feeder.is_over() { Lone::of(input, &shared.store) } else { None }
+        if self.takes_plain() && !self.info.feeder.has_spoken() { Lone::of(input, &shared.store) } else { None }
     }
 
     /// Runs it.
