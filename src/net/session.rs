@@ -45,9 +45,6 @@ const PLAIN_REQUEST: usize = 32 * LINE_BYTE;
 /// What a part of a long get counts for, a whole turn: it takes 0.25 ms and more.
 const PART: usize = 4 * OUTPUT_HIGH;
 
-/// What a piece of a dump costs of a turn's bytes even when it printed nothing.
-const DUMP_PIECE_MIN: usize = 64 << 10;
-
 /// Less input than this is taken for a single request, for which there is nothing to fetch ahead.
 const AHEAD_MIN: usize = 64;
 
@@ -263,12 +260,13 @@ impl Session {
         matches!(self.state, State::Dump(_))
     }
 
-    /// Queues a piece of a dump. The output must be empty.
+    /// Queues a piece of a dump, which is all of a turn. The output must be empty.
     pub fn dump(&mut self, lent: &mut Lent<'_>, quota: &mut Quota) {
         let mut context = self.context(lent, 0);
         let State::Dump(dump) = &mut self.state else { return };
         let more = dump.fill(&mut context, lent.out);
-        quota.take_bytes(lent.out.len().max(DUMP_PIECE_MIN));
+        // Of which it took most, also when there was nothing to print.
+        quota.bytes = 0;
         if !more {
             self.state = State::Command;
         }

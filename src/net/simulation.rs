@@ -601,6 +601,29 @@ fn a_line_of_many_keys_gives_way_to_others() {
 }
 
 #[test]
+fn a_dump_gives_way_to_others_after_each_piece() {
+    let mut bench = Bench::new(|_| {});
+    let sets: Vec<u8> = (0..5000).flat_map(|i| format!("set key{i} 0 0 1 noreply\r\nv\r\n").into_bytes()).collect();
+    assert_eq!(bench.ask(&sets), "");
+    // Flushed, they take time and print nothing.
+    for (command, lines) in [("", 5000), ("flush_all\r\n", 0)] {
+        bench.ask(command.as_bytes());
+        bench.send(b"lru_crawler metadump all\r\n");
+        let (mut dump, mut turns) = (Vec::new(), 0);
+        while !dump.ends_with(b"END\r\n") {
+            bench.turn();
+            turns += 1;
+            let piece = bench.replies();
+            assert!(piece.len() < 100_000, "{} in one turn", piece.len());
+            dump.extend(piece);
+        }
+        // 8192 buckets.
+        assert!(turns >= 16, "{turns}");
+        assert_eq!(dump.iter().filter(|&&byte| byte == b'\n').count(), lines + 2);
+    }
+}
+
+#[test]
 fn a_get_line_has_a_bound() {
     let mut bench = Bench::new(|_| {});
     bench.pipe().room = usize::MAX / 2;

@@ -1,24 +1,35 @@
 //! Dumps: walks of all items for a client, beside everything else.
 //!
 //! ```text
-//! shard 0: bucket 0, 1, 2 …   a few under one lock   ─> shard 1 … ─> end
+//! shard 0: bucket 0, 8, 4, 12, 2 …   a few under one lock   ─> shard 1 … ─> end
 //! ```
+//!
+//! Buckets come in the order of their numbers' bits reversed. What has been seen is then everything whose hash, read
+//! from its lowest bit on, is below some number, whatever the table's size was meanwhile: a client that stops reading
+//! until the table is a thousand times as large goes on in buckets of that table.
 //!
 //! A dump walks the hash table also where a client asked for LRU classes: items move between the lists of a class, in
 //! both directions, so that a walk of lists would miss some and see others twice. The table has one place for each.
 //!
 //! Invariants: an item of the asked classes that stays from the dump's beginning to its end is seen exactly once; one
-//! call holds a lock for [`BUCKETS`] buckets at most, whatever it finds there.
+//! call holds a lock for [`BUCKETS`] buckets at most, and takes no further one after [`ITEMS`] items.
 //!
 //! Not here: how items are printed (`command::dump`).
 
 use super::hold::By;
+use super::table::MAX_BUCKETS;
 use super::{ClassSet, Item, Store};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Buckets looked at under one lock: about a hundred items in a full table.
 const BUCKETS: usize = 16;
+
+/// After so many items there is no further bucket: one of a table that may not grow can have any number.
+const ITEMS: usize = 128;
+
+/// Bits of the number of a bucket.
+const BITS: u32 = MAX_BUCKETS.ilog2();
 
 /// Dumps at a time. Each is work without end for a client that takes it; memcached has one.
 pub const DUMPS_MAX: u64 = 4;
@@ -29,9 +40,8 @@ pub struct Dump {
     store: Arc<Store>,
     classes: ClassSet,
     shard: usize,
-    bucket: usize,
-    /// The table's size when its walk began, rounded down to a power of two; 0 before that.
-    size: usize,
+    /// What is below this, of [`BITS`] bits, has been seen of the shard. See the module's head.
+    at: usize,
 }
 
 impl Store {
@@ -39,7 +49,7 @@ impl Store {
     pub fn dump(self: &Arc<Store>, classes: ClassSet) -> Option<Dump> {
         let more = |dumps| (dumps < DUMPS_MAX).then_some(dumps + 1);
         self.core.dumps.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Dump { store: self.clone(), classes, shard: 0, bucket: 0, size: 0 })
+        Some(Dump { store: self.clone(), classes, shard: 0, at: 0 })
     }
 }
 
@@ -51,24 +61,30 @@ impl Dump {
             return false;
         }
         let shard = self.store.hold(self.shard, By::Walk);
-        if self.size == 0 {
-            self.size = 1 << shard.table.buckets().ilog2();
-        }
-        let end = self.size.min(self.bucket + BUCKETS);
-        for bucket in self.bucket..end {
-            shard.table.visit(bucket, self.size, |id| {
+        // Every size that a table has is kept by all later ones.
+        let size_bits = shard.table.buckets().ilog2();
+        let (mut buckets, mut items) = (0, 0);
+        while buckets < BUCKETS && items < ITEMS && self.at >> BITS == 0 {
+            shard.table.visit(reversed(self.at), 1 << size_bits, |id| {
+                items += 1;
                 let class = shard.listed_class(id, shard.window.chunk(id));
                 if self.classes.0 >> class & 1 != 0 && shard.death(id).is_none() {
                     each(shard.item(id));
                 }
             });
+            self.at += 1 << (BITS - size_bits);
+            buckets += 1;
         }
-        self.bucket = end;
-        if end == self.size {
-            (self.shard, self.bucket, self.size) = (self.shard + 1, 0, 0);
+        if self.at >> BITS != 0 {
+            (self.shard, self.at) = (self.shard + 1, 0);
         }
         true
     }
+}
+
+/// A number of [`BITS`] bits, read from the other end.
+fn reversed(at: usize) -> usize {
+    at.reverse_bits() >> (usize::BITS - BITS)
 }
 
 impl Drop for Dump {
@@ -112,6 +128,46 @@ mod tests {
             assert_eq!(seen.get(key(n).as_bytes()), Some(&1), "{n}");
         }
         stand.store.check().unwrap();
+    }
+
+    #[test]
+    fn a_table_that_has_grown_meanwhile_is_seen_in_small_pieces() {
+        let stand = Stand::new(StoreConfig { memory_limit: 64 << 20, hash_power: Some(7), ..tiny() });
+        let set = |n: usize| assert!(stand.set(&format!("key{n}"), b"v", 0));
+        (0..1000).for_each(set);
+        let mut dump = stand.store.dump(ClassSet::ALL).unwrap();
+        let mut seen = BTreeMap::new();
+        assert!(step(&mut dump, &mut seen));
+        let buckets = stand.store.shard(0).table.buckets();
+        (1000..50_000).for_each(set);
+        let grown = stand.store.shard(0).table.buckets() / buckets;
+        assert!(grown >= 8, "{grown}");
+        let mut most = 0;
+        loop {
+            let before = seen.len();
+            if !step(&mut dump, &mut seen) {
+                break;
+            }
+            most = most.max(seen.len() - before);
+        }
+        assert!(most < 2 * ITEMS, "{most} under one lock");
+        assert!((0..1000).all(|n| seen.get(format!("key{n}").as_bytes()) == Some(&1)));
+        assert!(seen.values().all(|&times| times == 1));
+        stand.store.check().unwrap();
+    }
+
+    #[test]
+    fn what_finds_no_room_in_its_bucket_is_seen_in_small_pieces() {
+        let config = StoreConfig { memory_limit: 64 << 20, hash_power: Some(7), hash_expand: false, ..tiny() };
+        let stand = Stand::new(config);
+        (0..5000).for_each(|n| assert!(stand.set(&format!("key{n}"), b"v", 0)));
+        assert_eq!(stand.store.shard(0).table.buckets(), 16);
+        let (mut dump, mut seen) = (stand.store.dump(ClassSet::ALL).unwrap(), BTreeMap::new());
+        let mut steps = 0;
+        while step(&mut dump, &mut seen) {
+            steps += 1;
+        }
+        assert_eq!((steps, seen.len()), (16, 5000));
     }
 
     #[test]

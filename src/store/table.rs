@@ -26,7 +26,7 @@ const SLOTS: usize = 12;
 pub const LOAD: usize = 7;
 
 /// Buckets a table can have: 7 times 2^27 items of the smallest size fill a window.
-const MAX_BUCKETS: usize = 1 << 27;
+pub const MAX_BUCKETS: usize = 1 << 27;
 
 /// One cache line.
 #[derive(Clone, Copy, Debug, Default)]
