@@ -201,11 +201,14 @@ pub fn thread_cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Sets the calling thread's niceness: the higher, the more others go first. Only what is below the present one is
-/// refused.
-pub fn set_nice(nice: i32) {
-    // SAFETY: takes numbers; 0 is the calling thread.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
+/// Adds so much to the calling thread's niceness, up to the highest there is, and returns what it is then: the higher,
+/// the more others go first.
+pub fn add_nice(more: i32) -> i32 {
+    // SAFETY: both take numbers; 0 is the calling thread.
+    unsafe {
+        libc::setpriority(libc::PRIO_PROCESS, 0, libc::getpriority(libc::PRIO_PROCESS, 0) + more);
+        libc::getpriority(libc::PRIO_PROCESS, 0)
+    }
 }
 
 fn duration(time: libc::timeval) -> Duration {
@@ -335,6 +338,15 @@ fn equal_in_wide(bytes: u128, byte: u8) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn niceness_is_a_threads_own_and_only_grows() {
+        let before = add_nice(0);
+        let thread = std::thread::spawn(|| [0, 3, 2, 100].map(add_nice));
+        let expected = [0, 3, 5, 100].map(|more| (before + more).min(19));
+        assert_eq!(thread.join().expect("no panic"), expected);
+        assert_eq!(add_nice(0), before);
+    }
 
     #[test]
     fn which_bytes_are_equal() {
