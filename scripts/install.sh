@@ -56,7 +56,7 @@ put_options() {
 
 # The sidecar goes on until the server has gone, to bring its last changes away.
 stop() {
-    if [ -z "$DESTDIR" ] && [ -e "$units/twincached.service" ] && command -v systemctl >/dev/null; then
+    if [ -e "$units/twincached.service" ] && systemd_runs; then
         systemctl disable --now twincached.service twincache-sidecar.service 2>/dev/null ||
             echo "systemctl could not stop the services: if they run, they go on"
     fi
@@ -73,12 +73,18 @@ take_out() {
             echo "kept $options: it was changed"
         fi
     done
-    if [ -z "$DESTDIR" ] && command -v systemctl >/dev/null; then systemctl daemon-reload || true; fi
+    if systemd_runs; then systemctl daemon-reload || true; fi
+}
+
+# Not in a container, say, nor where files are put into a package.
+systemd_runs() {
+    [ -z "$DESTDIR" ] && [ -d /run/systemd/system ] && command -v systemctl >/dev/null
 }
 
 case ${1:-install} in
 install) put_in ;;
 uninstall) take_out ;;
+-h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" ;;
 *)
     echo "usage: install.sh [install|uninstall]" >&2
     exit 64

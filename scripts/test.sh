@@ -31,9 +31,12 @@ main() {
 }
 
 usage() {
+    if [[ $1 == -h || $1 == --help ]]; then
+        sed -n '2,/^[^#]/s/^# \{0,1\}//p' scripts/test.sh
+        exit
+    fi
     echo "usage: scripts/test.sh [STAGE…], by default all of: ${all[*]}" >&2
-    [[ $1 == -h || $1 == --help ]]
-    exit $(($? * 64))
+    exit 64
 }
 
 install_packages() {
