@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! conn ── run_plain(input, limits, context, output) > how far    all that is plain at the start of the input, else:
+//!      ── Lone::of(input), Lone::run ──────────────>            one that is plain and the whole input, in a wave
 //!      ── run(request, context, output) ────────────> Next       requests without a data block
 //!      ── store(header, value, context, output) ────> Next       the value is in the read buffer
 //!      ── begin(header, len, context) ──────────────> Upload | Bad

@@ -11,10 +11,10 @@
 //! slab.rs   classes, pages, chunks       table.rs  hash table
 //! item.rs   layout and sizes             arena.rs  address ranges; all unsafe code
 //! flush.rs  what flush_all has taken     check.rs  everything against everything
-//! hold.rs   how long locks are held      safety.rs  which changes replicas have
-//! ahead.rs  memory before it is needed dump.rs  all items, for a client
+//! hold.rs   how long locks are held      safety.rs which changes replicas have
+//! ahead.rs  memory before it is needed   dump.rs   all items, for a client
 //! journal.rs  every change, in order     walk.rs  what its readers are sent
-//! background.rs  the thread behind it    maintainer.rs, crawler.rs, mover.rs  what it does
+//! background.rs  the threads behind it   maintainer.rs, crawler.rs, mover.rs  what it does
 //! ```
 //!
 //! Invariants: no code holds two shard locks; an [`ItemId`] is valid only while the lock is held under
