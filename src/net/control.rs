@@ -282,7 +282,9 @@ impl Loop {
             self.due = now.at + if is_prompt { NAP } else { self.nap(now.at) };
             self.naps = if sent.something { 0 } else { self.naps.saturating_add(1) };
         }
-        let gathers = !is_prompt || self.clients.iter().any(|(_, client)| client.feed.awaits());
+        // Who has acknowledged all is sent the next change at once, although others, which may walk or stand, have not.
+        let gathers =
+            !(is_prompt && self.clients.iter().any(|(_, client)| client.takes_changes() && client.is_ready()));
         if gathers && self.naps < NAPS_MAX {
             return Rest::Nap;
         }
@@ -307,7 +309,7 @@ impl Loop {
     fn send_to_all(&mut self, now: Now, is_due: bool, is_prompt: bool) -> Progress {
         let mut sent = Progress::default();
         for (key, client) in &mut self.clients {
-            let is_due = is_due || is_prompt && !client.feed.awaits();
+            let is_due = is_due || is_prompt && client.is_ready();
             sent = sent.and(client.send(&self.shared, now, is_due));
             if client.wants_room() {
                 client.ask_for_room(&self.poll, key);
@@ -453,6 +455,11 @@ impl Client {
         self.feed.is_attached() && !self.is_stuck
     }
 
+    /// Whether it has acknowledged all that it was sent.
+    fn is_ready(&self) -> bool {
+        !self.feed.awaits()
+    }
+
     fn wants_room(&self) -> bool {
         self.is_stuck != self.reports_room && !self.is_broken
     }
@@ -463,6 +470,50 @@ impl Client {
         if let Err(error) = poll.registry().reregister(&mut self.stream, Token(key), interest) {
             log::error!("cannot watch a connection of the control socket: {error}");
             self.give_up();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::config::Config;
+    use crate::store::Store;
+
+    #[test]
+    fn who_has_acknowledged_all_does_not_wait_for_others() {
+        let (config, clock) = (Config::default(), Arc::new(Clock::new()));
+        let store = Store::new(config.store.clone(), clock.clone()).unwrap();
+        let shared = Arc::new(Shared::new(config, clock, store));
+        let path = std::env::temp_dir().join(format!("twincache-control-{}", std::process::id()));
+        let listener = UnixListener::bind(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let mut body = Loop::new(shared.clone(), Poll::new().unwrap(), listener, Arc::default());
+        let now = Now { at: Instant::now(), unix_ms: 0 };
+        shared.store.set_replicas_ack(1, now.at);
+        let _ends = [0, 1].map(|_| {
+            let (near, far) = UnixStream::pair().unwrap();
+            body.admit(near);
+            far
+        });
+        let say = |body: &mut Loop, key: usize, line: String| {
+            let client = &mut body.clients[key];
+            assert!(client.feed.input(line.as_bytes(), &shared, now, &mut client.out));
+        };
+        (0..2).for_each(|key| say(&mut body, key, format!("attach {key} {key} - - cas\r\n")));
+        for _ in 0..2 {
+            // Until all is sent, the notes of ends of walks that this makes included.
+            let mut before = None;
+            while body.send(now, true) == Rest::None || before != Some(shared.store.journal().lsn()) {
+                before = Some(shared.store.journal().lsn());
+            }
+            // The other one, which is still told of a walk, say, confirms nothing.
+            say(&mut body, 0, format!("ack {}\r\n", shared.store.journal().lsn()));
+            assert!(body.clients[0].is_ready() && !body.clients[1].is_ready());
+            assert_eq!(body.send(now, false), Rest::Idle, "the next change wakes it");
+            shared.store.flush_all(0);
+            assert_eq!(body.send(now, true), Rest::Nap, "until it is acknowledged");
         }
     }
 }
