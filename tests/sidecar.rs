@@ -321,7 +321,7 @@ fn errors_of_the_peer_are_counted_and_do_not_stop_the_stream() {
     assert_eq!(server.hear(), "ack 2");
     assert_eq!(peer.connect().line("mg a s"), "HD s1");
     let health = get(sidecar.http(), "/health");
-    assert!(health.starts_with("HTTP/1.1 503 ") && health.contains("1 changes refused, the last "), "{health}");
+    assert!(health.starts_with("HTTP/1.1 503 ") && health.contains("1 change refused, the last "), "{health}");
     assert!(get(sidecar.http(), "/metrics").contains(&format!("peer_errors_total{{peer=\"{}\"}} 1\n", peer.addr)));
     sidecar.says("the peer does not take a change: SERVER_ERROR object too large for cache");
 }

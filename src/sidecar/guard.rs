@@ -62,7 +62,8 @@ impl Guard {
         let Met { items, uptime, .. } = met;
         Some(format!(
             "left as it is: the peer holds {peer_items} items that this server did not send; it has {items} itself, \
-             {uptime} s after its start. Copy the other way round; or restart the peer, or {}, to lose them",
+             {uptime} s after its start. Copy the other way round, if it is a twincached; or restart the peer, \
+             or {}, to lose them",
             self.permission()
         ))
     }

@@ -39,7 +39,8 @@ pub fn health(peers: &[PeerFigures], max_lag: Duration) -> (bool, String) {
         }
         if let Some(ago) = figures.error_ago {
             let (count, error) = (figures.errors, &figures.error);
-            let _ = write!(text, ", {count} changes refused, the last {} s ago: {error}", ago.as_secs());
+            let changes = if count == 1 { "change" } else { "changes" };
+            let _ = write!(text, ", {count} {changes} refused, the last {} s ago: {error}", ago.as_secs());
         }
         text.push('\n');
     }

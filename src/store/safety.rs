@@ -166,7 +166,10 @@ impl Safety {
             return;
         }
         self.enter(&mut state, Some(head), EVERYTHING);
-        log::warn!("replicas did not confirm in time: replies do not wait until {} have caught up", self.required());
+        log::warn!(
+            "replicas did not confirm in time: no reply waits for them until {} of them have caught up",
+            self.required()
+        );
         tell(state, self.safe_lsn());
     }
 
