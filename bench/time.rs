@@ -45,8 +45,9 @@ const FEED_BATCH: usize = 16;
 /// Sets a second into a full cache.
 const EVICTING_RATE: f64 = 100_000.0;
 
-/// Items that are fetched meanwhile.
-const RECENT: u64 = 2_000;
+/// Items that are fetched meanwhile, about once a second each: while all else goes within some seconds, an LRU that works
+/// keeps them. The share of hits is noted.
+const RECENT: u64 = 10_000;
 
 /// Windows in a round, and how long they are at least.
 const WINDOWS: usize = 3;
@@ -297,7 +298,6 @@ fn evicting(_scale: &Scale, program: &Program, rate: f64) -> Result<Scene, Strin
     let server = filled(program, "64", items)?;
     let new = Items { first: items.count, count: u64::MAX >> 1, ..items };
     let feed = Feed { items: new, rate: EVICTING_RATE, batch: FEED_BATCH };
-    // Each is fetched some times a second: often enough to stay while all else goes within some seconds.
     let recent = Items { first: items.count - RECENT, count: RECENT, ..items };
     let load = Load { rate: Some(rate / 2.0), feed: Some(feed), ..Load::gets(server.address, recent) };
     Ok(Scene { tell: "evictions", ..Scene::new(server, load)? })
