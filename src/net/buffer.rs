@@ -106,9 +106,15 @@ pub enum Sent {
 /// One write; how it ended and how many bytes went.
 #[inline]
 pub fn write_bytes(stream: &mut impl Write, bytes: &[u8]) -> (Sent, usize) {
+    write_once(bytes.len(), || stream.write(bytes))
+}
+
+/// One that took less than it was offered has filled the socket: there is no second try that would only learn that.
+#[inline]
+fn write_once(offered: usize, mut write: impl FnMut() -> io::Result<usize>) -> (Sent, usize) {
     loop {
-        match stream.write(bytes) {
-            Ok(n) if n == bytes.len() => return (Sent::All, n),
+        match write() {
+            Ok(n) if n == offered => return (Sent::All, n),
             Ok(0) => return (Sent::Broken, 0),
             Ok(n) => return (Sent::Blocked, n),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -130,23 +136,15 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// Writes `out` from here on, and returns how it ended and how many bytes went. A write that took less than
-    /// it was offered has filled the socket: there is no second try that would only learn that.
+    /// Writes `out` from here on, and returns how it ended and how many bytes went.
     pub fn write(&mut self, stream: &mut impl Write, out: &Output) -> (Sent, usize) {
         let mut total = 0;
         while !self.is_end(out) {
-            match self.write_once(stream, out) {
-                Ok((0, _)) => return (Sent::Broken, total),
-                Ok((n, offered)) => {
-                    self.advance(out, n);
-                    total += n;
-                    if n < offered {
-                        return (Sent::Blocked, total);
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return (Sent::Blocked, total),
-                Err(_) => return (Sent::Broken, total),
+            let (sent, n) = self.write_some(stream, out);
+            self.advance(out, n);
+            total += n;
+            if sent != Sent::All {
+                return (sent, total);
             }
         }
         (Sent::All, total)
@@ -156,15 +154,13 @@ impl Cursor {
         self.bytes == out.bytes.len() && self.value == out.values.len()
     }
 
-    /// Bytes taken, and bytes offered.
-    fn write_once(&self, stream: &mut impl Write, out: &Output) -> io::Result<(usize, usize)> {
+    fn write_some(&self, stream: &mut impl Write, out: &Output) -> (Sent, usize) {
         if self.value == out.values.len() {
-            let rest = &out.bytes[self.bytes..];
-            return Ok((stream.write(rest)?, rest.len()));
+            return write_bytes(stream, &out.bytes[self.bytes..]);
         }
         let slices = self.slices(out);
         let offered = slices.iter().map(|s| s.len()).sum();
-        Ok((stream.write_vectored(&slices)?, offered))
+        write_once(offered, || stream.write_vectored(&slices))
     }
 
     fn slices<'a>(&self, out: &'a Output) -> Vec<IoSlice<'a>> {
