@@ -26,16 +26,19 @@
 //! # Who may import whom
 //!
 //! ```text
-//! main     -> config, process, net, sys, command, store          (to put the parts together)
-//! process  -> config, sys
-//! net      -> command, protocol, store, config, watch, sys        (of the store only handles)
-//! command  -> protocol, store, config, watch
-//! config   -> store                                               (what a store is built with)
-//! store    -> sys
-//! stats    -> sys                                                 (CPU time)
-//! protocol -> nothing
-//! sidecar  -> sys                                                 (a client, in a process of its own)
-//! bin      -> sidecar
+//! main        -> config, process, net, sys, command, store              (to put the parts together)
+//! process     -> config, sys
+//! net         -> command, replication, io, protocol, store, journal, config, watch, sys
+//! replication -> command, store, journal, protocol, config
+//! command     -> protocol, store, journal, config, watch
+//! io          -> sys
+//! config      -> store                                                  (what a store is built with)
+//! store       -> journal, sys
+//! journal     -> nothing
+//! stats       -> sys                                                    (CPU time)
+//! protocol    -> nothing
+//! sidecar     -> protocol, io, sys                                      (a client, in a process of its own)
+//! bin         -> sidecar
 //! ```
 //!
 //! Everyone but `protocol` may import `clock` and `stats`, and `main` the crate's root.
@@ -45,9 +48,12 @@
 pub mod clock;
 pub mod command;
 pub mod config;
+pub mod io;
+pub mod journal;
 pub mod net;
 pub mod process;
 pub mod protocol;
+pub mod replication;
 pub mod sidecar;
 pub mod stats;
 pub mod store;

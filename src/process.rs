@@ -16,7 +16,8 @@
 //! Not here: options ([`crate::config`]), system calls ([`crate::sys`]).
 
 use crate::config::{Config, Exit};
-use crate::sys::{self, Limit};
+use crate::sys;
+use crate::sys::Limit;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::net::SocketAddr;

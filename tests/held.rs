@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use twincache::clock::Clock;
 use twincache::command::Shared;
 use twincache::config::{Config, ListenAddr};
+use twincache::journal::acks::Safety;
 use twincache::net::Server;
-use twincache::store::{Safety, Store};
+use twincache::store::Store;
 
 /// Longer than any test.
 const NEVER: Duration = Duration::from_secs(3600);

@@ -16,14 +16,14 @@ use crate::store::{AHEAD_MAX, Hash, Store};
 
 /// Requests that are hashed and prefetched together: enough to overlap their cache misses, few enough that the first
 /// is still in the cache when its turn comes.
-pub(super) const BATCH: usize = AHEAD_MAX;
+pub(crate) const BATCH: usize = AHEAD_MAX;
 
 /// Letters of the longest command whose key is looked for alone: `prepend`.
 const WORD_MAX: usize = 7;
 
 /// What the only request of a connection will need: a bucket, and the item that it leads to.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted(pub(super) Hash);
+pub struct Wanted(pub(crate) Hash);
 
 impl Wanted {
     /// What the request at the start of `input` looks like it needs.
@@ -74,7 +74,7 @@ struct Glance<'a> {
 
 /// Looks at the requests at the start of `input`, up to [`BATCH`] of them, and starts fetching what their keys
 /// will need. Returns how many bytes that covers. A request without another behind it is left alone.
-pub(super) fn fetch(protocol: Protocol, input: &[u8], store: &Store) -> usize {
+pub(crate) fn fetch(protocol: Protocol, input: &[u8], store: &Store) -> usize {
     let mut hashes = [(Hash(0), false); BATCH];
     let (mut len, mut at) = (0, 0);
     while len < BATCH

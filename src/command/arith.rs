@@ -7,12 +7,13 @@ use super::read::{push_flag_number, push_key_and_opaque, push_key_flag, push_opa
 use super::{Context, Output, lookup, push_ttl, respond, respond_text, response};
 use crate::protocol::binary::{Packet, Status};
 use crate::protocol::meta::Command;
-use crate::protocol::token::{self, DIGITS_MAX, decimal};
+use crate::protocol::token;
+use crate::protocol::token::{DIGITS_MAX, decimal};
 use crate::store::{AllocError, ClassCounter, Hash, ItemId, ItemSpec, Locked, Part};
 use crate::watch::{ItemStore, Streams};
 
 /// The exptime of a binary request that must not create a missing item.
-pub(super) const NEVER_CREATE: u32 = u32::MAX;
+pub(crate) const NEVER_CREATE: u32 = u32::MAX;
 
 /// What to add.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +55,7 @@ struct Sum {
 }
 
 /// incr and decr.
-pub(super) fn text(key: &[u8], incr: bool, by: u64, quiet: bool, context: &Context<'_>, out: &mut Output) {
+pub(crate) fn text(key: &[u8], incr: bool, by: u64, quiet: bool, context: &Context<'_>, out: &mut Output) {
     let hash = context.shared.store.hash(key);
     let mut shard = context.shared.store.lock(hash);
     let delta = Delta { incr, by, compare: None, cas: None };
@@ -83,7 +84,7 @@ fn text_refusal(refusal: Refusal) -> &'static [u8] {
 }
 
 /// ma.
-pub(super) fn meta(command: &Command<'_>, context: &Context<'_>, out: &mut Output) {
+pub(crate) fn meta(command: &Command<'_>, context: &Context<'_>, out: &mut Output) {
     let (mut buffer, flags) = (None, &command.flags);
     let key = command.key(&mut buffer);
     let hash = context.shared.store.hash(key);
@@ -150,7 +151,7 @@ fn push_meta_flags(shard: &mut Locked<'_>, sum: &Sum, command: &Command<'_>, con
 }
 
 /// Increment and Decrement; `create` is (initial value, exptime) where a missing item is to be created.
-pub(super) fn binary(
+pub(crate) fn binary(
     packet: &Packet<'_>,
     incr: bool,
     by: u64,

@@ -16,14 +16,9 @@
 pub mod admin;
 pub mod ahead;
 pub mod arith;
-pub mod dump;
-pub mod events;
-pub mod feed;
 pub mod output;
 pub mod plain;
 pub mod read;
-mod replica;
-pub mod stats;
 pub mod write;
 
 #[cfg(test)]
@@ -215,7 +210,7 @@ fn binary_flush(packet: &Packet<'_>, exptime: u32, context: &mut Context<'_>, ou
 fn binary_stat(packet: &Packet<'_>, context: &mut Context<'_>, out: &mut Output) {
     let known = match packet.key.strip_prefix(b"detail") {
         Some(argument) => binary_stat_detail(packet, argument, context, out),
-        None => stats::each((!packet.key.is_empty()).then_some(packet.key), context, &mut |name, value| {
+        None => admin::stats::each((!packet.key.is_empty()).then_some(packet.key), context, &mut |name, value| {
             push_stat(packet, name.as_bytes(), value.as_bytes(), out);
         }),
     };

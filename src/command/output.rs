@@ -58,7 +58,7 @@ impl Output {
     /// Queues ` <client flags> <length>\r\n`, the end of nearly every value's line, if that is up to 16 bytes: put together
     /// in a register from the last one on, and copied without a call. 60 instructions less than [`Decimals`].
     #[inline]
-    pub(super) fn push_line_end(&mut self, client_flags: u64, len: u64) -> bool {
+    pub(crate) fn push_line_end(&mut self, client_flags: u64, len: u64) -> bool {
         if client_flags > LINE_END_FLAGS_MAX || len > LINE_END_LEN_MAX {
             return false;
         }
@@ -81,7 +81,7 @@ impl Output {
 
     /// Queues an item's value: a small one copied, a large one by reference. Returns its length.
     #[inline]
-    pub(super) fn push_item_value(&mut self, shard: &mut Locked<'_>, id: ItemId) -> usize {
+    pub(crate) fn push_item_value(&mut self, shard: &mut Locked<'_>, id: ItemId) -> usize {
         let item = shard.item(id);
         let len = item.value_len();
         if len < BY_REFERENCE_MIN {
@@ -122,7 +122,7 @@ const DECIMALS_MAX: usize = 3 * (DIGITS_MAX + 1) + 2;
 /// Up to three numbers, each after a blank, and a line end: written from the end, so that no digit is moved
 /// and the output grows once.
 #[derive(Debug)]
-pub(super) struct Decimals {
+pub(crate) struct Decimals {
     buffer: [u8; DECIMALS_MAX],
     start: usize,
 }
@@ -130,7 +130,7 @@ pub(super) struct Decimals {
 impl Decimals {
     /// Just the line end.
     #[inline]
-    pub(super) fn new(end: &[u8; 2]) -> Decimals {
+    pub(crate) fn new(end: &[u8; 2]) -> Decimals {
         let mut buffer = [0; DECIMALS_MAX];
         let start = DECIMALS_MAX - end.len();
         buffer[start..].copy_from_slice(end);
@@ -139,7 +139,7 @@ impl Decimals {
 
     /// Puts a blank and a number in front.
     #[inline]
-    pub(super) fn put(&mut self, mut number: u64) {
+    pub(crate) fn put(&mut self, mut number: u64) {
         while number >= 10 {
             self.start -= 1;
             self.buffer[self.start] = b'0' + (number % 10) as u8;
@@ -151,7 +151,7 @@ impl Decimals {
     }
 
     #[inline]
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.buffer[self.start..]
     }
 }

@@ -17,7 +17,7 @@ const PART: usize = 256 * 1024;
 const KEY_COST: usize = 256;
 
 /// get, gets, gat, gats.
-pub(super) fn get(get: &text::Get<'_>, context: &mut Context<'_>, out: &mut Output) -> Next {
+pub(crate) fn get(get: &text::Get<'_>, context: &mut Context<'_>, out: &mut Output) -> Next {
     let expires_at = get.exptime.map(|exptime| context.shared.clock.expires_at(exptime.into()));
     if get.single {
         let hash = context.shared.store.hash(get.keys);
@@ -54,7 +54,7 @@ pub(super) fn get(get: &text::Get<'_>, context: &mut Context<'_>, out: &mut Outp
 
 /// `get <key>`.
 #[inline]
-pub(super) fn plain_get(key: &[u8], hash: Hash, context: &Context<'_>, out: &mut Output) {
+pub(crate) fn plain_get(key: &[u8], hash: Hash, context: &Context<'_>, out: &mut Output) {
     if answer(key, hash, false, None, b"\r\nEND\r\n", context, out) == 0 {
         out.push(b"END\r\n");
     }
@@ -137,7 +137,7 @@ fn count_get(key: &[u8], hit: bool, touch: bool, context: &Context<'_>) {
 }
 
 /// touch.
-pub(super) fn touch(key: &[u8], exptime: i32, quiet: bool, context: &mut Context<'_>, out: &mut Output) {
+pub(crate) fn touch(key: &[u8], exptime: i32, quiet: bool, context: &mut Context<'_>, out: &mut Output) {
     let reply = match touch_key(key, exptime.into(), context) {
         Some(_) => b"TOUCHED\r\n".as_slice(),
         None => b"NOT_FOUND\r\n",
@@ -166,7 +166,7 @@ fn touch_key(key: &[u8], exptime: i64, context: &Context<'_>) -> Option<(u32, u6
 }
 
 /// mg.
-pub(super) fn meta_get(command: &Command<'_>, context: &mut Context<'_>, out: &mut Output) {
+pub(crate) fn meta_get(command: &Command<'_>, context: &mut Context<'_>, out: &mut Output) {
     let mut buffer = None;
     let key = command.key(&mut buffer);
     let hash = context.shared.store.hash(key);
@@ -292,18 +292,18 @@ fn push_win(shard: &mut Locked<'_>, id: ItemId, mut won: bool, out: &mut Output)
     }
 }
 
-pub(super) fn push_flag_number(flag: &[u8; 2], number: u64, out: &mut Output) {
+pub(crate) fn push_flag_number(flag: &[u8; 2], number: u64, out: &mut Output) {
     out.push(flag);
     out.push_number(number);
 }
 
-pub(super) fn push_opaque(flag: &[u8], out: &mut Output) {
+pub(crate) fn push_opaque(flag: &[u8], out: &mut Output) {
     out.push(b" ");
     out.push(flag);
 }
 
 /// The `k` of a reply, with the `b` that a base64 key carries along.
-pub(super) fn push_key_flag(key: &[u8], is_binary: bool, out: &mut Output) {
+pub(crate) fn push_key_flag(key: &[u8], is_binary: bool, out: &mut Output) {
     out.push(b" k");
     match is_binary {
         false => out.push(key),
@@ -324,7 +324,7 @@ fn push_meta_miss(command: &Command<'_>, key: &[u8], out: &mut Output) {
 }
 
 /// `k` and `O` in the order of the request, the key as the request has it.
-pub(super) fn push_key_and_opaque(command: &Command<'_>, key: &[u8], out: &mut Output) {
+pub(crate) fn push_key_and_opaque(command: &Command<'_>, key: &[u8], out: &mut Output) {
     for flag in command.flags.iter() {
         match flag[0] {
             b'k' => push_key_flag(key, command.flags.has(b'b'), out),
@@ -357,7 +357,7 @@ fn count_get_meta(hit: bool, touch: bool, context: &Context<'_>) {
 }
 
 /// me.
-pub(super) fn meta_debug(command: &Command<'_>, context: &mut Context<'_>, out: &mut Output) {
+pub(crate) fn meta_debug(command: &Command<'_>, context: &mut Context<'_>, out: &mut Output) {
     let mut buffer = None;
     let key = command.key(&mut buffer);
     let hash = context.shared.store.hash(key);
@@ -387,7 +387,7 @@ pub(super) fn meta_debug(command: &Command<'_>, context: &mut Context<'_>, out: 
 }
 
 /// Get, GetK, GAT, GATK and their quiet twins.
-pub(super) fn binary_get(packet: &Packet<'_>, exptime: Option<u32>, context: &mut Context<'_>, out: &mut Output) {
+pub(crate) fn binary_get(packet: &Packet<'_>, exptime: Option<u32>, context: &mut Context<'_>, out: &mut Output) {
     let hash = context.shared.store.hash(packet.key);
     let expires_at = exptime.map(|exptime| context.shared.clock.expires_at(exptime.into()));
     let mut shard = context.shared.store.lock(hash);
@@ -411,7 +411,7 @@ pub(super) fn binary_get(packet: &Packet<'_>, exptime: Option<u32>, context: &mu
 }
 
 /// Touch.
-pub(super) fn binary_touch(packet: &Packet<'_>, exptime: u32, context: &mut Context<'_>, out: &mut Output) {
+pub(crate) fn binary_touch(packet: &Packet<'_>, exptime: u32, context: &mut Context<'_>, out: &mut Output) {
     match touch_key(packet.key, exptime.into(), context) {
         Some((client_flags, cas)) => {
             let extras = client_flags.to_be_bytes();

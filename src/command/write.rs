@@ -29,7 +29,7 @@ const NO_MEMORY_READING: &[u8] = b"SERVER_ERROR Out of memory during read\r\n";
 
 /// A value on its way into the store.
 #[derive(Debug)]
-pub(super) enum Value<'a> {
+pub(crate) enum Value<'a> {
     /// In the connection's buffer.
     Bytes(&'a [u8]),
     /// In its chunks already.
@@ -76,7 +76,7 @@ struct Done {
 
 /// Runs a store request whose value has arrived.
 #[inline]
-pub(super) fn run(header: &StoreHeader<'_>, value: Value<'_>, tail: &[u8], context: &Context<'_>, out: &mut Output) {
+pub(crate) fn run(header: &StoreHeader<'_>, value: Value<'_>, tail: &[u8], context: &Context<'_>, out: &mut Output) {
     let mut buffer = None;
     let order = order(header, &mut buffer, context);
     count_prefix_of(header, order.key, context);
@@ -93,7 +93,7 @@ pub(super) fn run(header: &StoreHeader<'_>, value: Value<'_>, tail: &[u8], conte
 
 /// `set` of a value that has come, with its tail.
 #[inline]
-pub(super) fn plain_set(set: &PlainSet, key: &[u8], hash: Hash, value: &[u8], context: &Context<'_>, out: &mut Output) {
+pub(crate) fn plain_set(set: &PlainSet, key: &[u8], hash: Hash, value: &[u8], context: &Context<'_>, out: &mut Output) {
     let expires_at = context.shared.clock.expires_at(set.exptime.into());
     let order = Order { client_flags: set.client_flags, expires_at, hash, ..plain_order(Mode::Set, key) };
     count_prefix(key, PrefixEvent::Set, context);
@@ -121,7 +121,7 @@ fn answer_refusal(
 }
 
 /// See [`super::begin`].
-pub(super) fn begin(header: &StoreHeader<'_>, len: usize, context: &Context<'_>) -> Result<Upload, Bad> {
+pub(crate) fn begin(header: &StoreHeader<'_>, len: usize, context: &Context<'_>) -> Result<Upload, Bad> {
     let mut buffer = None;
     let order = order(header, &mut buffer, context);
     let upload = context.shared.store.upload(order.hash, &spec(&order), len);
@@ -135,7 +135,7 @@ pub(super) fn begin(header: &StoreHeader<'_>, len: usize, context: &Context<'_>)
 }
 
 /// See [`super::out_of_memory`].
-pub(super) fn out_of_memory(header: &StoreHeader<'_>, left: u64, context: &Context<'_>) -> Bad {
+pub(crate) fn out_of_memory(header: &StoreHeader<'_>, left: u64, context: &Context<'_>) -> Bad {
     let mut buffer = None;
     let order = order(header, &mut buffer, context);
     refuse_memory(header, &order, Outcome::NoMemory, context);
@@ -549,7 +549,7 @@ fn publish(order: &Order<'_>, outcome: Outcome, expires_at: u32, class: u8, size
 }
 
 /// delete.
-pub(super) fn delete(key: &[u8], quiet: bool, context: &Context<'_>, out: &mut Output) {
+pub(crate) fn delete(key: &[u8], quiet: bool, context: &Context<'_>, out: &mut Output) {
     count_prefix(key, PrefixEvent::Delete, context);
     let hash = context.shared.store.hash(key);
     let mut shard = context.shared.store.lock(hash);
@@ -581,7 +581,7 @@ fn count_delete(hit: bool, context: &Context<'_>) {
 }
 
 /// md.
-pub(super) fn meta_delete(command: &Command<'_>, context: &Context<'_>, out: &mut Output) {
+pub(crate) fn meta_delete(command: &Command<'_>, context: &Context<'_>, out: &mut Output) {
     let mut buffer = None;
     let key = command.key(&mut buffer);
     let hash = context.shared.store.hash(key);
@@ -666,7 +666,7 @@ fn invalidate(shard: &mut Locked<'_>, id: ItemId, command: &Command<'_>, next_ca
 }
 
 /// Delete.
-pub(super) fn binary_delete(packet: &Packet<'_>, context: &Context<'_>, out: &mut Output) {
+pub(crate) fn binary_delete(packet: &Packet<'_>, context: &Context<'_>, out: &mut Output) {
     count_prefix(packet.key, PrefixEvent::Delete, context);
     let hash = context.shared.store.hash(packet.key);
     let mut shard = context.shared.store.lock(hash);

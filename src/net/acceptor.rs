@@ -14,11 +14,11 @@
 
 use super::conn::Reason;
 use super::listen::{ListenSocket, Listener};
-use super::stream::Stream;
 use super::worker::{Arrival, Inbox};
 use super::{Stop, StopMode};
 use crate::command::Shared;
 use crate::config::Binding;
+use crate::io::stream::Stream;
 use crate::stats::{ConnInfo, Feeder};
 use crate::watch::Streams;
 use mio::event::Source;

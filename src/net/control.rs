@@ -7,7 +7,7 @@
 //!  worker: append … nudge ── waker, if this thread is idle ───────┘ journal, walk
 //! ```
 //!
-//! What is said on it is in the head of [`crate::command::feed`].
+//! What is said on it is in the head of [`crate::replication::session`].
 //!
 //! How soon a change is sent: while replies wait for acknowledgements (`replicas_ack`), as soon as those before it are
 //! acknowledged. Else, while there are changes, every [`NAP`] or [`LONG_NAP`]: one wake-up then serves all changes of
@@ -20,10 +20,10 @@
 //!
 //! Not here: what lines mean and what is sent (`command::feed`), the order of changes (`store::journal`).
 
-use super::buffer::{Cursor, Sent};
+use super::conn::buffer::{Cursor, Sent};
 use super::{StartError, listen};
-use crate::command::feed::{Feed, Now};
 use crate::command::{Output, Shared};
+use crate::replication::session::{Feed, Now};
 use mio::event::Event;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};

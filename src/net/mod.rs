@@ -12,14 +12,11 @@
 //! Not here: what bytes mean (`protocol`), what requests do (`command`), signals (`main`).
 
 mod acceptor;
-mod buffer;
 mod conn;
 mod control;
-mod held;
 mod listen;
-mod session;
-mod stream;
-mod wave;
+#[cfg(test)]
+pub(crate) mod tests;
 mod worker;
 
 pub use control::Control;
@@ -163,6 +160,3 @@ impl Stop {
         self.0.store(mode as u8, Ordering::Relaxed);
     }
 }
-
-#[cfg(test)]
-mod simulation;

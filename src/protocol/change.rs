@@ -316,8 +316,8 @@ const PAIRS: [[u8; 2]; 100] = {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Parsed, Request, StoreHeader, meta, text};
     use super::*;
+    use crate::protocol::{Parsed, Request, StoreHeader, meta, text};
 
     const STATE: State = State { expiry: Expiry(0), cas: Some(7), stale: false, win: false };
 

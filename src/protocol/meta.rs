@@ -317,8 +317,8 @@ fn bit(letter: u8) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::text;
     use super::*;
+    use crate::protocol::text;
 
     fn reply(line: &str) -> (String, u64) {
         match text::parse(line.as_bytes(), 0) {

@@ -9,7 +9,8 @@
 //! here; their arguments are read by `command::admin`.
 
 use super::meta;
-use super::token::{self, Tokens};
+use super::token;
+use super::token::Tokens;
 use super::{Bad, KEY_MAX, Parsed, Request, StoreHeader};
 use std::borrow::Cow;
 

@@ -12,25 +12,19 @@
 //!
 //! Not here: the order of changes, which is the server's, and what a peer makes of them.
 
-mod answers;
-mod control;
-mod figures;
-mod guard;
-mod http;
 mod link;
-mod metrics;
+mod observe;
 pub mod options;
 mod pace;
-mod passage;
-mod pump;
+mod server_socket;
 #[cfg(test)]
-mod simulation;
-mod skew;
+mod tests;
 mod wire;
 
 use crate::sys;
-use http::Page;
 use link::{Link, Shown};
+use observe::http::{self, Page};
+use observe::metrics;
 use options::{Exit, Options};
 use std::io::Write;
 use std::sync::Arc;
@@ -124,7 +118,7 @@ fn pages(peers: Vec<Arc<Shown>>, options: &Options) -> Arc<http::Pages> {
                 Some(Page { status, media: "text/plain", text })
             }
             "/metrics" => {
-                let text = metrics::metrics(&figures, &control::status(&server));
+                let text = metrics::metrics(&figures, &server_socket::status(&server));
                 Some(Page { status: "200 OK", media: metrics::MEDIA, text })
             }
             _ => None,

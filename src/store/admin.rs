@@ -3,11 +3,11 @@
 //! Each call locks one shard after the other, so a sum over shards is not one moment's, as elsewhere in `stats`.
 
 use super::background::{Background, Counts, Slice, rest};
-use super::hold::{By, Holds};
-use super::item::state;
-use super::lru::{COLD, HOT, List, TEMP, WARM};
+use super::lock_time::{By, Holds};
+use super::memory::slab::CLASSES;
 use super::shard::Shard;
-use super::slab::CLASSES;
+use super::shard::item::state;
+use super::shard::lru::{COLD, HOT, List, TEMP, WARM};
 use super::{
     BUCKET_POWER, ClassSet, ClassStats, Crawl, Event, EventMask, Item, Reassign, Store, StoreConfig, StoreStats, Tuning,
 };
@@ -50,7 +50,7 @@ impl Store {
     }
 
     /// Unlinks what is flushed, where that is soon done.
-    pub(super) fn unlink_dead(&self) {
+    pub(crate) fn unlink_dead(&self) {
         self.hold_each(By::Walk).for_each(|mut shard| shard.unlink_dead(FLUSH_AT_ONCE));
     }
 

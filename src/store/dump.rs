@@ -16,8 +16,8 @@
 //!
 //! Not here: how items are printed (`command::dump`).
 
-use super::hold::By;
-use super::table::MAX_BUCKETS;
+use super::lock_time::By;
+use super::shard::table::MAX_BUCKETS;
 use super::{ClassSet, Item, Store};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -95,9 +95,9 @@ impl Drop for Dump {
 
 #[cfg(test)]
 mod tests {
-    use super::super::stand::{Stand, tiny};
-    use super::super::{ClassSet, StoreConfig};
     use super::*;
+    use crate::store::tests::stand::{Stand, tiny};
+    use crate::store::{ClassSet, StoreConfig};
     use std::collections::BTreeMap;
 
     fn step(dump: &mut Dump, seen: &mut BTreeMap<Vec<u8>, u32>) -> bool {

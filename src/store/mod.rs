@@ -23,57 +23,39 @@
 //! Not here: sockets, protocol text, options. What a verb means is in `command`.
 
 mod admin;
-mod ahead;
-mod arena;
-mod automove;
 mod background;
-mod check;
-mod crawler;
 mod dump;
-mod entry;
 mod events;
-mod flush;
-mod hold;
-mod item;
-pub mod journal;
-mod lend;
-mod lru;
-mod maintainer;
-#[cfg(test)]
-mod model;
-mod mover;
-#[cfg(test)]
-mod replica;
-pub mod safety;
+mod lock_time;
+mod memory;
+mod pin;
+mod resync;
 mod shard;
-mod slab;
 #[cfg(test)]
-mod stand;
-mod table;
-mod walk;
+pub(crate) mod tests;
 
 pub use background::Background;
 pub use dump::Dump;
-pub use entry::Locked;
 pub use events::{Event, EventMask};
-pub use hold::{By, Holds};
-pub use item::Item;
-pub use journal::Journal;
-pub use lend::{Pinned, Upload};
-pub use safety::Safety;
-pub use walk::{Feed, Step};
+pub use lock_time::{By, Holds};
+pub use pin::{Pinned, Upload};
+pub use resync::{Feed, Step};
+pub use shard::item::Item;
+pub use shard::locked::Locked;
 
 use crate::clock::Clock;
-use arena::Prefetcher;
+use crate::journal::Journal;
+use crate::journal::acks::Safety;
+use crate::journal::flush::Flush;
 use events::Events;
-use flush::Flush;
-use item::Sizing;
+use memory::arena::{self, Prefetcher};
+use memory::slab::{Classes, PagePool};
+use shard::item::Sizing;
+use shard::table::{self, Table};
 use shard::{Core, Shard};
-use slab::{Classes, PagePool};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use table::Table;
 
 /// Most shards there may be: a window of address range each.
 const SHARDS_MAX: usize = 1024;
@@ -636,23 +618,4 @@ pub struct ClassStats {
     pub cas_hits: u64,
     pub cas_badval: u64,
     pub touch_hits: u64,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn how_many_shards() {
-        let count = |mib: u64, threads| {
-            shard_count(&StoreConfig { memory_limit: mib << 20, threads, ..StoreConfig::default() })
-        };
-        assert_eq!(count(64, 4), 1);
-        assert_eq!(count(511, 4), 1);
-        assert_eq!(count(1024, 4), 4);
-        assert_eq!(count(16 << 10, 4), 16);
-        assert_eq!(count(1 << 20, 4), 64);
-        let given = StoreConfig { shards: Some(1_000_000), ..StoreConfig::default() };
-        assert_eq!(shard_count(&given), SHARDS_MAX);
-    }
 }

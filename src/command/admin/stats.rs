@@ -1,0 +1,578 @@
+//! `stats` and its sub-commands, for text and binary: names, order and meaning are memcached's, letter for
+//! letter, because scripts and dashboards read them.
+//!
+//! A bracket in the comments of a list is the condition under which memcached prints the names after it.
+//!
+//! Not here: how an argument is recognised and how a statistic is framed (`admin.rs` and `binary.rs`).
+
+use crate::VERSION;
+use crate::command::{Context, Shared};
+use crate::config::{Binding, Config};
+use crate::journal::{ConsumerStatus, State};
+use crate::stats::{CONN_STATES, ConnInfo, Totals, process_times};
+use crate::store::{By, ClassStats, StoreStats, Tuning};
+use std::fmt::{self, Display, Write};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// What memcached keeps in reserve of file descriptors for each worker. Only reported.
+const RESERVED_FDS_PER_THREAD: usize = 5;
+
+/// `temporary_ttl` as memcached prints it while it is off and was never set.
+const TEMPORARY_TTL: u32 = 61;
+
+/// Hands every statistic of `stats <argument>` to `emit`; false when there is no such argument. `None` is plain
+/// `stats`. For the arguments that both protocols know: none, `settings`, `items`, `slabs`, `sizes`, `reset`,
+/// and `twincache`, which memcached does not have.
+pub fn each(argument: Option<&[u8]>, context: &mut Context<'_>, emit: &mut dyn FnMut(&str, &str)) -> bool {
+    let mut sheet = Sheet { emit, name: String::new(), value: String::new() };
+    match argument {
+        None => general(context, &mut sheet),
+        Some(b"settings") => settings(context, &mut sheet),
+        Some(b"items") => items(context, &mut sheet),
+        Some(b"slabs") => slabs(context, &mut sheet),
+        Some(b"sizes") => sizes(context, &mut sheet),
+        Some(b"twincache") => durations(context, &mut sheet),
+        Some(b"reset") => reset(context),
+        Some(b"replication") => replication_rows(context.shared, Instant::now(), &mut sheet),
+        Some(_) => return false,
+    }
+    true
+}
+
+/// `stats conns`, which only the text protocol knows.
+pub fn conns(context: &Context<'_>, emit: &mut dyn FnMut(&str, &str)) {
+    let mut sheet = Sheet { emit, name: String::new(), value: String::new() };
+    for (fd, conn) in context.shared.stats.conns.lock().unwrap().iter() {
+        sheet.row(format_args!("{fd}:addr"), &conn.addr);
+        if let Some(listen_addr) = &conn.listen_addr {
+            sheet.row(format_args!("{fd}:listen_addr"), listen_addr);
+        }
+        sheet.row(format_args!("{fd}:state"), conn_state(*fd, conn, context));
+        let last = conn.last_cmd.load(Ordering::Relaxed);
+        sheet.row(format_args!("{fd}:secs_since_last_cmd"), context.shared.clock.now().saturating_sub(last));
+    }
+}
+
+/// Formats names and values without an allocation for each.
+struct Sheet<'a> {
+    emit: &'a mut dyn FnMut(&str, &str),
+    name: String,
+    value: String,
+}
+
+impl Sheet<'_> {
+    fn put(&mut self, name: &str, value: impl Display) {
+        self.value.clear();
+        let written = write!(self.value, "{value}");
+        debug_assert!(written.is_ok(), "a String takes everything");
+        (self.emit)(name, &self.value);
+    }
+
+    fn all<const N: usize>(&mut self, rows: [(&str, u64); N]) {
+        for (name, value) in rows {
+            self.put(name, value);
+        }
+    }
+
+    /// As [`Sheet::put`], for a name that is made up of parts.
+    fn row(&mut self, name: fmt::Arguments<'_>, value: impl Display) {
+        let mut text = std::mem::take(&mut self.name);
+        text.clear();
+        let written = text.write_fmt(name);
+        debug_assert!(written.is_ok(), "a String takes everything");
+        self.put(&text, value);
+        self.name = text;
+    }
+
+    /// Rows under one class: `<prefix><class>:<name>`.
+    fn class<const N: usize>(&mut self, prefix: &str, class: u8, rows: [(&str, u64); N]) {
+        for (name, value) in rows {
+            self.row(format_args!("{prefix}{class}:{name}"), value);
+        }
+    }
+}
+
+/// `stats replication`, which the control socket tells as well.
+pub fn replication(shared: &Shared, now: Instant, emit: &mut dyn FnMut(&str, &str)) {
+    replication_rows(shared, now, &mut Sheet { emit, name: String::new(), value: String::new() });
+}
+
+fn replication_rows(shared: &Shared, now: Instant, sheet: &mut Sheet<'_>) {
+    let status = shared.store.journal().status(now);
+    let totals = shared.stats.totals();
+    sheet.put("run_id", format_args!("{:016x}", status.run_id));
+    match status.upstream {
+        None => sheet.put("upstream", "none"),
+        Some(run_id) => sheet.put("upstream", format_args!("{run_id:016x}")),
+    }
+    sheet.all([
+        ("journal_on", status.is_on.into()),
+        ("lsn", status.lsn),
+        ("journal_first_lsn", status.first),
+        ("journal_bytes", status.bytes),
+        ("journal_limit", status.capacity),
+        ("walks_started", status.walks_started),
+        ("walks_finished", status.walks_finished),
+        ("replicas_ack", status.required.into()),
+        ("degraded", shared.store.safety().is_degraded().into()),
+        ("replies_waiting", shared.stats.replies_waiting.load(Ordering::Relaxed)),
+        ("replies_held", totals.replies_held),
+        ("replies_timed_out", totals.replies_timed_out),
+        ("replies_refused", totals.replies_refused),
+        ("consumers", status.consumers.len() as u64),
+    ]);
+    for (number, consumer) in status.consumers.iter().enumerate() {
+        consumer_rows(number, consumer, sheet);
+    }
+}
+
+fn consumer_rows(number: usize, consumer: &ConsumerStatus, sheet: &mut Sheet<'_>) {
+    let state = match consumer.state {
+        State::Walking => "walking",
+        State::Streaming => "streaming",
+        State::Overtaken => "overtaken",
+    };
+    sheet.row(format_args!("{number}:name"), &consumer.name);
+    sheet.row(format_args!("{number}:identity"), &consumer.identity);
+    sheet.row(format_args!("{number}:state"), state);
+    let rows = [
+        ("read_lsn", consumer.read),
+        ("acked_lsn", consumer.acked),
+        ("complete_lsn", consumer.complete),
+        ("lag_lsn", consumer.lag),
+        ("lag_bytes", consumer.lag_bytes),
+        ("lag_ms", consumer.lag_ms),
+        ("ranges_to_walk", consumer.dirty),
+        ("walks_started", consumer.counts.walks_started),
+        ("walks_finished", consumer.counts.walks_finished),
+        ("overtaken", consumer.counts.overtaken),
+        ("changes_lost", consumer.counts.lost),
+        ("refusals", consumer.counts.refusals),
+    ];
+    for (name, value) in rows {
+        sheet.row(format_args!("{number}:{name}"), value);
+    }
+}
+
+fn general(context: &Context<'_>, sheet: &mut Sheet<'_>) {
+    let config = &context.shared.config;
+    let totals = context.shared.stats.totals();
+    let store = context.shared.store.stats();
+    process(context, sheet);
+    connections(context, sheet);
+    buffers(context, sheet);
+    commands(&totals, sheet);
+    if config.idle_timeout > 0 {
+        sheet.put("idle_kicks", totals.idle_kicks);
+    }
+    traffic(context, &totals, &store, sheet);
+    background(context, &store, sheet);
+    watching(context, &store, sheet);
+    contents(context, &store, sheet);
+}
+
+fn process(context: &Context<'_>, sheet: &mut Sheet<'_>) {
+    let clock = &context.shared.clock;
+    let (user, system) = process_times();
+    sheet.put("pid", std::process::id());
+    sheet.put("uptime", clock.now());
+    sheet.put("time", clock.unix(clock.now()));
+    sheet.put("version", VERSION);
+    // The event library: scripts read the name, so it says which one there is.
+    sheet.put("libevent", "mio-1");
+    sheet.put("pointer_size", usize::BITS);
+    sheet.put("rusage_user", Seconds(user));
+    sheet.put("rusage_system", Seconds(system));
+}
+
+fn connections(context: &Context<'_>, sheet: &mut Sheet<'_>) {
+    let config = &context.shared.config;
+    let stats = &context.shared.stats;
+    sheet.put("max_connections", config.max_conns);
+    sheet.put("curr_connections", stats.curr_conns.load(Ordering::Relaxed).saturating_sub(1));
+    sheet.put("total_connections", stats.total_conns.load(Ordering::Relaxed));
+    if config.maxconns_fast {
+        sheet.put("rejected_connections", stats.rejected_conns.load(Ordering::Relaxed));
+    }
+    sheet.put("connection_structures", stats.conn_structs.load(Ordering::Relaxed));
+}
+
+/// Response objects do not exist here: a reply is written straight into its connection's output buffer. The
+/// names stay, and say 0. Read buffers are one per worker, shared by all its connections.
+fn buffers(context: &Context<'_>, sheet: &mut Sheet<'_>) {
+    let threads = context.shared.config.threads;
+    sheet.all([
+        ("response_obj_oom", 0),
+        ("response_obj_count", 0),
+        ("response_obj_bytes", 0),
+        ("read_buf_count", threads as u64),
+        ("read_buf_bytes", context.shared.stats.read_buf_bytes.load(Ordering::Relaxed)),
+        ("read_buf_bytes_free", 0),
+        ("read_buf_oom", 0),
+        ("reserved_fds", (RESERVED_FDS_PER_THREAD * threads) as u64),
+    ]);
+}
+
+fn commands(totals: &Totals, sheet: &mut Sheet<'_>) {
+    sheet.all([
+        ("cmd_get", totals.get_cmds),
+        ("cmd_set", totals.set_cmds),
+        ("cmd_flush", totals.flush_cmds),
+        ("cmd_touch", totals.touch_cmds),
+        ("cmd_meta", totals.meta_cmds),
+        ("get_hits", totals.get_hits),
+        ("get_misses", totals.get_misses),
+        ("get_expired", totals.get_expired),
+        ("get_flushed", totals.get_flushed),
+        ("delete_misses", totals.delete_misses),
+        ("delete_hits", totals.delete_hits),
+        ("incr_misses", totals.incr_misses),
+        ("incr_hits", totals.incr_hits),
+        ("decr_misses", totals.decr_misses),
+        ("decr_hits", totals.decr_hits),
+        ("cas_misses", totals.cas_misses),
+        ("cas_hits", totals.cas_hits),
+        ("cas_badval", totals.cas_badval),
+        ("touch_hits", totals.touch_hits),
+        ("touch_misses", totals.touch_misses),
+        ("store_too_large", totals.store_too_large),
+        ("store_no_memory", totals.store_no_memory),
+        // No authentication yet: nobody tried.
+        ("auth_cmds", 0),
+        ("auth_errors", 0),
+    ]);
+}
+
+fn traffic(context: &Context<'_>, totals: &Totals, store: &StoreStats, sheet: &mut Sheet<'_>) {
+    let stats = &context.shared.stats;
+    sheet.all([
+        ("bytes_read", totals.bytes_read),
+        ("bytes_written", totals.bytes_written),
+        ("limit_maxbytes", store.memory_limit),
+        ("accepting_conns", u64::from(!stats.not_accepting.load(Ordering::Relaxed))),
+        ("listen_disabled_num", stats.listen_disabled.load(Ordering::Relaxed)),
+        ("time_in_listen_disabled_us", stats.listen_disabled_us.load(Ordering::Relaxed)),
+        ("threads", context.shared.config.threads as u64),
+        ("conn_yields", totals.conn_yields),
+        ("hash_power_level", store.hash_power_level.into()),
+        ("hash_bytes", store.hash_bytes),
+        ("hash_is_expanding", store.hash_is_expanding.into()),
+    ]);
+}
+
+fn background(context: &Context<'_>, store: &StoreStats, sheet: &mut Sheet<'_>) {
+    let config = &context.shared.config.store;
+    if config.slab_reassign {
+        sheet.all([
+            ("slab_reassign_rescues", store.slab_reassign_rescues),
+            ("slab_reassign_chunk_rescues", store.slab_reassign_chunk_rescues),
+            ("slab_reassign_inline_reclaim", store.slab_reassign_inline_reclaim),
+            ("slab_reassign_busy_items", store.slab_reassign_busy_items),
+            ("slab_reassign_busy_deletes", store.slab_reassign_busy_deletes),
+            ("slab_reassign_busy_nomem", store.slab_reassign_busy_nomem),
+        ]);
+        sheet.put("slab_reassign_last_busy_status", store.slab_reassign_last_busy_status);
+        sheet.put("slab_reassign_running", u64::from(store.slab_reassign_running));
+        sheet.put("slabs_moved", store.slabs_moved);
+    }
+    if context.shared.store.crawler_enabled() {
+        sheet.put("lru_crawler_running", u64::from(store.lru_crawler_running));
+        sheet.put("lru_crawler_starts", store.lru_crawler_starts);
+    }
+    if config.maintainer {
+        sheet.put("lru_maintainer_juggles", store.lru_maintainer_juggles);
+    }
+}
+
+fn watching(context: &Context<'_>, store: &StoreStats, sheet: &mut Sheet<'_>) {
+    let watch = context.shared.watch.counts();
+    sheet.all([
+        ("malloc_fails", store.malloc_fails),
+        ("log_worker_dropped", watch.worker_dropped),
+        ("log_worker_written", watch.worker_written),
+        ("log_watcher_skipped", watch.watcher_skipped),
+        ("log_watcher_sent", watch.watcher_sent),
+        ("log_watchers", watch.watchers),
+        // Which thread serves a connection is not chosen by its network queue here.
+        ("unexpected_napi_ids", 0),
+        ("round_robin_fallback", 0),
+    ]);
+}
+
+fn contents(context: &Context<'_>, store: &StoreStats, sheet: &mut Sheet<'_>) {
+    let maintainer = context.shared.config.store.maintainer;
+    let classes = context.shared.store.class_stats();
+    let sum = |of: fn(&ClassStats) -> u64| classes.iter().map(of).sum::<u64>();
+    sheet.all([
+        ("bytes", store.bytes),
+        ("curr_items", store.curr_items),
+        ("total_items", store.total_items),
+        ("slab_global_page_pool", store.slab_global_page_pool),
+        ("expired_unfetched", sum(|c| c.expired_unfetched)),
+        ("evicted_unfetched", sum(|c| c.evicted_unfetched)),
+    ]);
+    if maintainer {
+        sheet.put("evicted_active", sum(|c| c.evicted_active));
+    }
+    sheet.all([
+        ("evictions", sum(|c| c.evicted)),
+        ("reclaimed", sum(|c| c.reclaimed)),
+        ("crawler_reclaimed", sum(|c| c.crawler_reclaimed)),
+        ("crawler_items_checked", sum(|c| c.crawler_items_checked)),
+        ("lrutail_reflocked", sum(|c| c.lrutail_reflocked)),
+    ]);
+    if maintainer {
+        sheet.all([
+            ("moves_to_cold", sum(|c| c.moves_to_cold)),
+            ("moves_to_warm", sum(|c| c.moves_to_warm)),
+            ("moves_within_lru", sum(|c| c.moves_within_lru)),
+            ("direct_reclaims", sum(|c| c.direct_reclaims)),
+            ("lru_bumps_dropped", sum(|c| c.lru_bumps_dropped)),
+        ]);
+    }
+}
+
+fn settings(context: &Context<'_>, sheet: &mut Sheet<'_>) {
+    let config = &context.shared.config;
+    let tuning = context.shared.store.tuning();
+    listening_settings(context, sheet);
+    memory_settings(context, &tuning, sheet);
+    lru_settings(config, &tuning, sheet);
+    sheet.put("idle_timeout", config.idle_timeout);
+    sheet.put("watcher_logbuf_size", config.watcher_logbuf_size);
+    sheet.put("worker_logbuf_size", config.worker_logbuf_size);
+    sheet.put("read_buf_mem_limit", config.read_buf_mem_limit);
+    sheet.put("track_sizes", yes(config.store.track_sizes));
+    sheet.put("inline_ascii_response", yes(false));
+    // [extstore, TLS and proxy builds: their names.] This one stands among those of extstore, but is a setting
+    // of the page mover, which is here.
+    sheet.put("slab_automove_freeratio", format_args!("{:.3}", tuning.automove_freeratio));
+    sheet.put("num_napi_ids", 0);
+    sheet.put("memory_file", "(null)");
+    sheet.put("client_flags_size", size_of::<u32>());
+}
+
+fn listening_settings(context: &Context<'_>, sheet: &mut Sheet<'_>) {
+    let config = &context.shared.config;
+    let store = context.shared.store.stats();
+    sheet.put("maxbytes", store.memory_limit);
+    sheet.put("maxconns", config.max_conns);
+    sheet.put("tcpport", config.tcp_port.map_or(-1, i32::from));
+    sheet.put("udpport", 0);
+    sheet.put("inter", config.listen_text.as_deref().unwrap_or("NULL"));
+    sheet.put("verbosity", verbosity());
+    sheet.put("oldest", store.oldest_live);
+    sheet.put("evictions", if config.store.evict { "on" } else { "off" });
+    sheet.put("domain_socket", config.unix_socket.as_deref().unwrap_or("NULL"));
+    sheet.put("umask", format_args!("{:o}", config.unix_mask));
+    sheet.put("shutdown_command", yes(config.shutdown_command));
+    sheet.put("growth_factor", format_args!("{:.2}", config.growth_factor()));
+    sheet.put("chunk_size", config.store.chunk_size);
+    sheet.put("num_threads", config.threads);
+    sheet.put("num_threads_per_udp", config.threads_per_udp());
+    sheet.put("stat_key_prefix", char::from(config.prefix_delimiter));
+    sheet.put("detail_enabled", yes(context.shared.stats.prefixes.enabled()));
+    sheet.put("reqs_per_event", config.reqs_per_event);
+    sheet.put("cas_enabled", yes(config.store.cas_enabled));
+    sheet.put("tcp_backlog", config.backlog);
+    sheet.put("binding_protocol", binding(config.binding));
+    sheet.put("auth_enabled_sasl", yes(false));
+    sheet.put("auth_enabled_ascii", "no");
+}
+
+fn memory_settings(context: &Context<'_>, tuning: &Tuning, sheet: &mut Sheet<'_>) {
+    let config = &context.shared.config;
+    sheet.put("item_size_max", config.store.item_size_max);
+    sheet.put("maxconns_fast", yes(config.maxconns_fast));
+    sheet.put("hashpower_init", config.store.hash_power.unwrap_or(0));
+    sheet.put("slab_reassign", yes(config.store.slab_reassign));
+    sheet.put("slab_automove", tuning.automove);
+    sheet.put("slab_automove_ratio", format_args!("{:.2}", tuning.automove_ratio));
+    sheet.put("slab_automove_window", tuning.automove_window);
+    sheet.put("slab_chunk_max", config.store.slab_chunk_max);
+    sheet.put("lru_crawler", yes(context.shared.store.crawler_enabled()));
+    sheet.put("lru_crawler_sleep", tuning.crawler_sleep_us);
+    sheet.put("lru_crawler_tocrawl", tuning.crawler_tocrawl);
+    sheet.put("tail_repair_time", config.store.tail_repair_time);
+    sheet.put("flush_enabled", yes(config.flush_enabled));
+    sheet.put("dump_enabled", yes(config.dump_enabled));
+    sheet.put("hash_algorithm", config.hash_algorithm.name());
+}
+
+fn lru_settings(config: &Config, tuning: &Tuning, sheet: &mut Sheet<'_>) {
+    sheet.put("lru_maintainer_thread", yes(config.store.maintainer));
+    sheet.put("lru_segmented", yes(tuning.segmented));
+    sheet.put("hot_lru_pct", tuning.hot_pct);
+    sheet.put("warm_lru_pct", tuning.warm_pct);
+    sheet.put("hot_max_factor", format_args!("{:.2}", tuning.hot_max_factor));
+    sheet.put("warm_max_factor", format_args!("{:.2}", tuning.warm_max_factor));
+    sheet.put("temp_lru", yes(tuning.temporary_ttl.is_some()));
+    sheet.put("temporary_ttl", tuning.temporary_ttl.unwrap_or(TEMPORARY_TTL));
+}
+
+fn items(context: &Context<'_>, sheet: &mut Sheet<'_>) {
+    let maintainer = context.shared.config.store.maintainer;
+    let temp = context.shared.store.tuning().temporary_ttl.is_some();
+    for c in context.shared.store.class_stats().iter().filter(|c| c.number > 0) {
+        let mut put = |rows: &[(&str, u64)]| {
+            for (name, value) in rows {
+                sheet.class("items:", c.class, [(*name, *value)]);
+            }
+        };
+        put(&[("number", c.number)]);
+        if maintainer {
+            put(&[("number_hot", c.number_hot), ("number_warm", c.number_warm), ("number_cold", c.number_cold)]);
+            if temp {
+                put(&[("number_temp", c.number_temp)]);
+            }
+            put(&[("age_hot", c.age_hot), ("age_warm", c.age_warm)]);
+        }
+        put(&fates(c));
+        if maintainer {
+            put(&[("evicted_active", c.evicted_active)]);
+        }
+        put(&[
+            ("crawler_reclaimed", c.crawler_reclaimed),
+            ("crawler_items_checked", c.crawler_items_checked),
+            ("lrutail_reflocked", c.lrutail_reflocked),
+        ]);
+        if maintainer {
+            put(&movements(c));
+        }
+    }
+}
+
+/// The middle of a class's `stats items`, which needs no maintainer.
+fn fates(c: &ClassStats) -> [(&'static str, u64); 10] {
+    [
+        ("age", c.age),
+        ("mem_requested", c.mem_requested),
+        ("evicted", c.evicted),
+        ("evicted_nonzero", c.evicted_nonzero),
+        ("evicted_time", c.evicted_time),
+        ("outofmemory", c.outofmemory),
+        ("tailrepairs", c.tailrepairs),
+        ("reclaimed", c.reclaimed),
+        ("expired_unfetched", c.expired_unfetched),
+        ("evicted_unfetched", c.evicted_unfetched),
+    ]
+}
+
+/// The end of a class's `stats items`, with the maintainer.
+fn movements(c: &ClassStats) -> [(&'static str, u64); 8] {
+    [
+        ("moves_to_cold", c.moves_to_cold),
+        ("moves_to_warm", c.moves_to_warm),
+        ("moves_within_lru", c.moves_within_lru),
+        ("direct_reclaims", c.direct_reclaims),
+        ("hits_to_hot", c.hits_to_hot),
+        ("hits_to_warm", c.hits_to_warm),
+        ("hits_to_cold", c.hits_to_cold),
+        ("hits_to_temp", c.hits_to_temp),
+    ]
+}
+
+fn slabs(context: &Context<'_>, sheet: &mut Sheet<'_>) {
+    let classes = context.shared.store.class_stats();
+    let active = || classes.iter().filter(|c| c.total_pages > 0);
+    for c in active() {
+        let rows = [
+            ("chunk_size", c.chunk_size),
+            ("chunks_per_page", c.chunks_per_page),
+            ("total_pages", c.total_pages),
+            ("total_chunks", c.total_pages * c.chunks_per_page),
+            ("used_chunks", c.used_chunks),
+            ("free_chunks", c.free_chunks),
+            ("free_chunks_end", 0),
+            ("get_hits", c.get_hits),
+            ("cmd_set", c.cmd_set),
+            ("delete_hits", c.delete_hits),
+            ("incr_hits", c.incr_hits),
+            ("decr_hits", c.decr_hits),
+            ("cas_hits", c.cas_hits),
+            ("cas_badval", c.cas_badval),
+            ("touch_hits", c.touch_hits),
+        ];
+        sheet.class("", c.class, rows);
+    }
+    sheet.put("active_slabs", active().count());
+    sheet.put("total_malloced", context.shared.store.stats().total_malloced);
+}
+
+fn sizes(context: &Context<'_>, sheet: &mut Sheet<'_>) {
+    let Some(sizes) = context.shared.store.sizes() else {
+        return sheet.put("sizes_status", "disabled");
+    };
+    for (size, count) in sizes {
+        sheet.row(format_args!("{size}"), count);
+    }
+}
+
+/// How long anything has kept clients waiting here, in microseconds. See `stats::turns` and `store::hold`.
+fn durations(context: &Context<'_>, sheet: &mut Sheet<'_>) {
+    let turns = context.shared.stats.turns.stats();
+    let holds = context.shared.store.holds();
+    // Read first because it is noted last, so that it is never above the other.
+    let longest_cpu = holds.longest_cpu();
+    let by = [By::Maintainer, By::Crawler, By::Mover, By::Ahead, By::Walk].map(|by| holds.longest(by));
+    let us = |duration: Duration| duration.as_micros() as u64;
+    sheet.all([
+        ("loop_turns_served", turns.served),
+        ("loop_turn_p50_us", us(turns.turns.p50)),
+        ("loop_turn_p99_us", us(turns.turns.p99)),
+        ("loop_turn_p999_us", us(turns.turns.p999)),
+        ("inside_p50_us", us(turns.inside.p50)),
+        ("inside_p99_us", us(turns.inside.p99)),
+        ("inside_p999_us", us(turns.inside.p999)),
+        ("longest_loop_turn_us", us(turns.longest)),
+        ("longest_loop_turn_cpu_us", us(turns.longest_cpu)),
+        ("longest_lock_hold_us", us(by.into_iter().max().unwrap_or_default())),
+        ("longest_lock_hold_cpu_us", us(longest_cpu)),
+        ("longest_lock_hold_maintainer_us", us(by[0])),
+        ("longest_lock_hold_crawler_us", us(by[1])),
+        ("longest_lock_hold_mover_us", us(by[2])),
+        ("longest_lock_hold_ahead_us", us(by[3])),
+        ("longest_lock_hold_walk_us", us(by[4])),
+    ]);
+}
+
+fn reset(context: &Context<'_>) {
+    context.shared.stats.reset();
+    context.shared.store.reset_stats();
+    context.shared.watch.reset();
+}
+
+/// The connection that asks is always in the middle of a command.
+fn conn_state(fd: i32, conn: &ConnInfo, context: &Context<'_>) -> &'static str {
+    if fd == context.fd {
+        return "conn_parse_cmd";
+    }
+    CONN_STATES.get(usize::from(conn.state.load(Ordering::Relaxed))).unwrap_or(&"conn_closing")
+}
+
+/// The count of `-v` that goes with the log level of now.
+fn verbosity() -> u8 {
+    (0..3).find(|&v| crate::config::log_level(v) >= log::max_level()).unwrap_or(3)
+}
+
+fn binding(binding: Binding) -> &'static str {
+    match binding {
+        Binding::Auto => "auto-negotiate",
+        Binding::Ascii => "ascii",
+        Binding::Binary => "binary",
+    }
+}
+
+fn yes(on: bool) -> &'static str {
+    if on { "yes" } else { "no" }
+}
+
+/// Seconds with six decimals.
+struct Seconds(Duration);
+
+impl Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:06}", self.0.as_secs(), self.0.subsec_micros())
+    }
+}

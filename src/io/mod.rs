@@ -1,0 +1,3 @@
+//! Bytes in and out of a socket.
+
+pub mod stream;

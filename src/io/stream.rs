@@ -1,0 +1,107 @@
+//! A client's socket: TCP or Unix behind one `Read + Write`.
+//!
+//! Both are non-blocking. Not here: when to read or write (`conn`), how sockets are made (`acceptor`).
+
+use crate::sys;
+use mio::event::Source;
+use mio::net::{TcpStream, UnixStream};
+use mio::{Interest, Registry, Token};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
+
+/// A socket.
+pub trait Socket: Read + Write {
+    /// Asks for a report of input only when there are so many bytes.
+    fn set_low_water(&mut self, bytes: u32);
+}
+
+/// A connected socket.
+#[derive(Debug)]
+pub enum Stream {
+    /// IPv4 or IPv6.
+    Tcp(TcpStream),
+    /// `-s`.
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// Whether it is a TCP socket. The idle timeout is for those only.
+    pub fn is_tcp(&self) -> bool {
+        matches!(self, Stream::Tcp(_))
+    }
+
+    fn source(&mut self) -> &mut dyn Source {
+        match self {
+            Stream::Tcp(socket) => socket,
+            Stream::Unix(socket) => socket,
+        }
+    }
+}
+
+impl AsRawFd for Stream {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Stream::Tcp(socket) => socket.as_raw_fd(),
+            Stream::Unix(socket) => socket.as_raw_fd(),
+        }
+    }
+}
+
+impl Socket for Stream {
+    fn set_low_water(&mut self, bytes: u32) {
+        // A kernel that does not do it reports earlier, which does no harm.
+        if self.is_tcp() {
+            let _ = sys::set_receive_low_water(self.as_raw_fd(), bytes);
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(socket) => socket.read(buf),
+            Stream::Unix(socket) => socket.read(buf),
+        }
+    }
+
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(socket) => socket.read_vectored(bufs),
+            Stream::Unix(socket) => socket.read_vectored(bufs),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(socket) => socket.write(buf),
+            Stream::Unix(socket) => socket.write(buf),
+        }
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(socket) => socket.write_vectored(bufs),
+            Stream::Unix(socket) => socket.write_vectored(bufs),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Source for Stream {
+    fn register(&mut self, registry: &Registry, token: Token, interest: Interest) -> io::Result<()> {
+        self.source().register(registry, token, interest)
+    }
+
+    fn reregister(&mut self, registry: &Registry, token: Token, interest: Interest) -> io::Result<()> {
+        self.source().reregister(registry, token, interest)
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        self.source().deregister(registry)
+    }
+}

@@ -1,0 +1,288 @@
+//! What the journal holds of one change, as bytes.
+//!
+//! ```text
+//! record   | Head 32 | key | client flags 4, unless 0 | value | up to 8 bytes of nothing, to a multiple of 8 |
+//! Head     value length 4, kind 1, bits 1, key length 1, 0, range 4, 0 0 0 0, expires_at 8, cas 8
+//! pad      value length 4 (of the whole pad), kind 0, …           fills the ring up to its end
+//! ```
+//!
+//! Key, client flags and value lie as they do in an item: they are copied at once. The same bytes lie in the ring, in
+//! the slices of a walk, and in what a consumer is handed; whoever sends them turns them into a protocol.
+//! `expires_at` is a Unix time, 0 never.
+
+/// Bytes before the key.
+pub const HEAD: usize = 32;
+
+/// Values from this size on are not copied into the ring: a record names the key, and what is there then is sent.
+/// It is where values leave by reference, and bounds how long an append holds the journal's lock to some 2 us.
+pub const BIG: usize = 16 << 10;
+
+/// What happened to a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Kind {
+    /// An item with its value.
+    Set = 1,
+    /// An item whose value is large: look it up, and send what is there now, or a delete.
+    SetBig,
+    /// Only `expires_at` is new.
+    Touch,
+    /// cas, `expires_at`, stale and win are as given; the value is the old one.
+    State,
+    /// A client took it away.
+    Delete,
+    /// flush_all: all keys, at the Unix time `expires_at`, 0 now.
+    Flush,
+    /// A client read it.
+    Hit,
+}
+
+/// Kind of a pad.
+pub const PAD: u8 = 0;
+/// Evicted, or found expired. Consumers never see it: it comes out as [`Kind::Delete`] or not at all.
+pub const GONE: u8 = 8;
+/// Nothing but a number, that can be acknowledged. Consumers never see it.
+pub const NOTE: u8 = 9;
+
+/// Bits of a record: the item is stale.
+pub const STALE: u8 = 1;
+/// Bits of a record: a client was told to recache.
+pub const WIN: u8 = 2;
+/// Bits of a record: the key came base64-encoded.
+pub const BINARY_KEY: u8 = 4;
+/// Bits of a record: client flags stand between key and value.
+pub const CLIENT_FLAGS: u8 = 8;
+
+const KINDS: [Kind; 7] = [Kind::Set, Kind::SetBig, Kind::Touch, Kind::State, Kind::Delete, Kind::Flush, Kind::Hit];
+
+/// One change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// What happened.
+    pub kind: Kind,
+    /// Raw; empty for [`Kind::Flush`].
+    pub key: &'a [u8],
+    /// The key came base64-encoded.
+    pub key_is_binary: bool,
+    /// Of [`Kind::Set`] only.
+    pub value: &'a [u8],
+    /// Of [`Kind::Set`] only.
+    pub client_flags: u32,
+    /// Unix time, 0 never.
+    pub expires_at: i64,
+    /// 0 without cas.
+    pub cas: u64,
+    /// The meta stale mark.
+    pub stale: bool,
+    /// The win token was handed out.
+    pub win: bool,
+}
+
+/// What is written of a change.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    pub kind: u8,
+    pub bits: u8,
+    pub key_len: u8,
+    pub value_len: u32,
+    pub range: u32,
+    pub expires_at: i64,
+    pub cas: u64,
+    /// Key, client flags if the bits say so, value.
+    pub body: &'a [u8],
+}
+
+impl Entry<'_> {
+    /// An entry with nothing but a kind, a range and a key.
+    pub fn of(kind: u8, range: u32, key: &[u8], key_is_binary: bool) -> Entry<'_> {
+        let bits = if key_is_binary { BINARY_KEY } else { 0 };
+        Entry { kind, bits, key_len: key.len() as u8, value_len: 0, range, expires_at: 0, cas: 0, body: key }
+    }
+
+    /// Bytes it takes.
+    #[inline]
+    pub fn size(&self) -> usize {
+        (HEAD + self.body.len()).next_multiple_of(8)
+    }
+
+    /// Writes it to `to`, which is as long as it is.
+    #[inline]
+    pub fn write(&self, to: &mut [u8]) {
+        let (head, rest) = to.split_first_chunk_mut::<HEAD>().expect("room for a head");
+        let first = u64::from(self.value_len)
+            | u64::from(self.kind) << 32
+            | u64::from(self.bits) << 40
+            | u64::from(self.key_len) << 48;
+        head[..8].copy_from_slice(&first.to_le_bytes());
+        head[8..16].copy_from_slice(&u64::from(self.range).to_le_bytes());
+        head[16..24].copy_from_slice(&self.expires_at.to_le_bytes());
+        head[24..].copy_from_slice(&self.cas.to_le_bytes());
+        rest[..self.body.len()].copy_from_slice(self.body);
+    }
+
+    /// Appends it to `out`.
+    pub fn push(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.resize(start + self.size(), 0);
+        self.write(&mut out[start..]);
+    }
+}
+
+/// What is asked about a record before it is copied.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    pub kind: u8,
+    bits: u8,
+    key_len: u8,
+    value_len: u32,
+}
+
+impl Head {
+    /// The head of the record or pad at the start of `bytes`.
+    #[inline]
+    pub fn read(bytes: &[u8]) -> Head {
+        let (first, _) = bytes.split_first_chunk::<8>().expect("a head");
+        let first = u64::from_le_bytes(*first);
+        Head {
+            kind: (first >> 32) as u8,
+            bits: (first >> 40) as u8,
+            key_len: (first >> 48) as u8,
+            value_len: first as u32,
+        }
+    }
+
+    /// Bytes it takes.
+    #[inline]
+    pub fn size(&self) -> usize {
+        if self.kind == PAD {
+            return self.value_len as usize;
+        }
+        (HEAD + usize::from(self.key_len) + self.flags_len() + self.value_len as usize).next_multiple_of(8)
+    }
+
+    #[inline]
+    fn flags_len(&self) -> usize {
+        usize::from(self.bits & CLIENT_FLAGS) / 2
+    }
+
+    /// Whether it is an item, or of one, and nothing but a dirty range keeps it from being sent.
+    #[inline]
+    pub fn is_change(&self) -> bool {
+        (Kind::Set as u8..=Kind::Hit as u8).contains(&self.kind)
+    }
+
+    /// Its key; `bytes` is where it begins.
+    pub fn key<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        &bytes[HEAD..][..usize::from(self.key_len)]
+    }
+
+    /// Whether the key came base64-encoded.
+    pub fn key_is_binary(&self) -> bool {
+        self.bits & BINARY_KEY != 0
+    }
+}
+
+/// The range of the record at the start of `bytes`.
+#[inline]
+pub fn range_of(bytes: &[u8]) -> u32 {
+    u32::from_le_bytes(bytes[8..12].try_into().expect("four bytes"))
+}
+
+/// Makes a pad of `bytes`, whose length is a multiple of 8.
+pub fn write_pad(bytes: &mut [u8]) {
+    let first = bytes.len() as u64 | u64::from(PAD) << 32;
+    bytes[..8].copy_from_slice(&first.to_le_bytes());
+}
+
+/// Makes a Delete of the record at the start of `bytes`.
+pub fn make_delete(bytes: &mut [u8]) {
+    bytes[4] = Kind::Delete as u8;
+}
+
+/// The changes that [`crate::store::Feed::next`] has handed out, in order.
+pub fn records(bytes: &[u8]) -> Records<'_> {
+    Records { rest: bytes }
+}
+
+/// See [`records`].
+#[derive(Clone, Debug)]
+pub struct Records<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Records<'a> {
+    /// The bytes of what was not taken yet.
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Record<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Record<'a>> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let (record, rest) = self.rest.split_at(Head::read(self.rest).size());
+        self.rest = rest;
+        Some(decode(record))
+    }
+}
+
+#[inline]
+fn decode(bytes: &[u8]) -> Record<'_> {
+    let head = Head::read(bytes);
+    let (fixed, body) = bytes.split_first_chunk::<HEAD>().expect("a head");
+    let number = |at: usize| u64::from_le_bytes(fixed[at..at + 8].try_into().expect("eight bytes"));
+    let (key, rest) = body.split_at(usize::from(head.key_len));
+    let (flags, rest) = rest.split_at(head.flags_len());
+    Record {
+        kind: *KINDS.get(usize::from(head.kind).wrapping_sub(1)).expect("a kind that consumers see"),
+        key,
+        key_is_binary: head.key_is_binary(),
+        value: &rest[..head.value_len as usize],
+        client_flags: flags.try_into().map_or(0, u32::from_le_bytes),
+        expires_at: number(16) as i64,
+        cas: number(24),
+        stale: head.bits & STALE != 0,
+        win: head.bits & WIN != 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let mut bytes = Vec::new();
+        for (i, &kind) in KINDS.iter().enumerate() {
+            assert_eq!(kind as usize, i + 1);
+            let (key, flags) = (vec![b'k'; i * 40], if i % 2 == 0 { &[1, 2, 3, 4][..] } else { b"" });
+            let value = vec![7; if kind == Kind::Set { 1000 + i } else { 0 }];
+            let entry = Entry {
+                bits: i as u8 & 7 | if flags.is_empty() { 0 } else { CLIENT_FLAGS },
+                value_len: value.len() as u32,
+                expires_at: -1 - i as i64,
+                cas: u64::MAX - i as u64,
+                body: &[&key, flags, &value].concat(),
+                ..Entry::of(kind as u8, 12345, &key, false)
+            };
+            let start = bytes.len();
+            entry.push(&mut bytes);
+            assert_eq!(bytes.len() - start, entry.size());
+            assert_eq!(
+                (range_of(&bytes[start..]), Head::read(&bytes[start..]).key(&bytes[start..])),
+                (12345, &key[..])
+            );
+            let record = records(&bytes).last().unwrap();
+            assert_eq!((record.kind, record.key, record.value), (kind, &key[..], &value[..]));
+            assert_eq!(record.client_flags, if i % 2 == 0 { 0x0403_0201 } else { 0 });
+            assert_eq!((record.expires_at, record.cas), (-1 - i as i64, entry.cas));
+            assert_eq!((record.stale, record.win, record.key_is_binary), (i & 1 != 0, i & 2 != 0, i & 4 != 0));
+        }
+        assert_eq!(records(&bytes).count(), KINDS.len());
+    }
+}

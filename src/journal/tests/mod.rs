@@ -1,0 +1,384 @@
+//! The journal's rules that a model of a copy does not show: who may attach, what is confirmed, when it is off, and
+//! what several threads make of it.
+
+use super::*;
+use crate::journal::readers::{CONSUMERS_MAX, HIT_FLOOR, SAMPLES, UPSTREAM};
+use crate::store::tests::copy::{Copy, known};
+use crate::store::tests::stand::{Stand, clock_of, tiny};
+use crate::store::{Feed, Hash, ItemSpec, Part, Step, Store, StoreConfig};
+use std::collections::BTreeMap;
+
+fn attach_as<'a>(name: &'a str, identity: &'a str) -> Attach<'a> {
+    Attach { name, identity, run_id: None, lsn: None }
+}
+
+/// Reads and acknowledges all there is.
+fn drain(feed: &mut Feed) -> Vec<(Kind, Vec<u8>)> {
+    let (mut all, mut bytes) = (Vec::new(), Vec::new());
+    while feed.next(1000, &mut bytes) != Step::Idle {
+        all.extend(records(&bytes).map(|record| (record.kind, record.key.to_vec())));
+    }
+    feed.acknowledge(feed.lsn());
+    all
+}
+
+fn stand() -> (Stand, Instant) {
+    (Stand::new(tiny()), Instant::now())
+}
+
+#[test]
+fn off_until_somebody_attaches_and_off_again_a_while_after() {
+    let (stand, now) = stand();
+    let journal = stand.store.journal();
+    stand.set("key", b"value", 0);
+    assert!(!journal.enabled() && journal.lsn() == 0 && journal.status(now).bytes == 0);
+    let mut feed = stand.store.attach(&attach_as("a", "peer"), now).unwrap();
+    drain(&mut feed);
+    drop(feed);
+    let gone = Instant::now();
+    journal.tick(gone + GRACE / 2);
+    assert!(journal.enabled());
+    journal.tick(gone + GRACE);
+    assert!(!journal.enabled() && stand.set("key", b"value", 0));
+    // What was complete then is not now.
+    assert!(stand.store.attach(&attach_as("a", "peer"), now).unwrap().began_with_walk());
+}
+
+/// Also when the journal has been off since.
+#[test]
+fn who_was_attached_before_is_met_again() {
+    let (stand, now) = stand();
+    let journal = stand.store.journal();
+    let meet =
+        |name: &str, identity: &str| journal.meet(name, identity, now).map(|(relation, _)| relation == Relation::Copy);
+    assert_eq!(meet("a", "0000000000000abc"), Ok(false));
+    let feeds = [("a", "0000000000000abc"), ("b", "mc-1-17000000000")];
+    let feeds = feeds.map(|(name, identity)| stand.store.attach(&attach_as(name, identity), now).unwrap());
+    assert_eq!(meet("other", "0000000000000abc"), Err(AttachError::Twice));
+    drop(feeds);
+    for _ in 0..2 {
+        assert_eq!((meet("a", "0000000000000abc"), meet("other", "0000000000000abc")), (Ok(true), Ok(true)));
+        assert_eq!((meet("b", "mc-1-17000000000"), meet("other", "mc-1-17000000000")), (Ok(true), Ok(false)));
+        journal.tick(Instant::now() + GRACE);
+        assert!(!journal.enabled());
+    }
+}
+
+/// Who was fed by a server may be older than that: it does not feed it back when it hears of it no more.
+#[test]
+fn what_came_from_a_peer_is_told_until_it_goes_the_other_way() {
+    let (stand, now) = stand();
+    let relation = |now| stand.store.journal().meet("a", "0000000000000abc", now).map(|(relation, _)| relation);
+    stand.store.set_upstream(&[0xabc, 0xdef], now).unwrap();
+    let later = now + 100 * UPSTREAM;
+    assert_eq!((relation(now), relation(later)), (Err(AttachError::Upstream), Ok(Relation::Source)));
+    drop(stand.store.attach(&attach_as("a", "0000000000000abc"), later).unwrap());
+    assert_eq!(relation(later), Ok(Relation::Copy));
+}
+
+#[test]
+fn a_circle_of_several_is_found_from_either_side() {
+    let (stand, now) = stand();
+    let (store, own) = (&stand.store, stand.store.journal().run_id());
+    assert_eq!(store.set_upstream(&[0xabc, own], now), Err(UpstreamError::Circle));
+    store.set_upstream(&[0xabc, 0xdef], now).unwrap();
+    assert_eq!(store.journal().meet("a", "0000000000000123", now), Ok((Relation::Stranger, vec![0xabc, 0xdef])));
+    assert_eq!(store.journal().meet("a", "0000000000000def", now), Err(AttachError::Upstream));
+    let _feed = store.attach(&attach_as("a", "0000000000000123"), now).unwrap();
+    assert_eq!(store.set_upstream(&[0xabc, 0x123], now), Err(UpstreamError::Circle));
+}
+
+#[test]
+fn who_may_attach() {
+    let (stand, now) = stand();
+    let (store, own) = (&stand.store, format!("{:016x}", stand.store.journal().run_id()));
+    assert_eq!(store.attach(&attach_as("a", &own), now).unwrap_err(), AttachError::Itself);
+    assert_eq!(store.set_upstream(&[store.journal().run_id()], now), Err(UpstreamError::Itself));
+    store.set_upstream(&[0xabc], now).unwrap();
+    assert_eq!(store.attach(&attach_as("a", "0000000000000abc"), now).unwrap_err(), AttachError::Upstream);
+    let later = now + UPSTREAM;
+    let feed = store.attach(&attach_as("a", "0000000000000abc"), later).unwrap();
+    assert_eq!(store.set_upstream(&[0xabc], later), Err(UpstreamError::Circle));
+    drop(feed);
+    store.set_upstream(&[0xabc], later).unwrap();
+    let names: Vec<String> = (0..CONSUMERS_MAX).map(|i| format!("name{i}")).collect();
+    let _feeds: Vec<Feed> = names.iter().map(|name| store.attach(&attach_as(name, "peer"), now).unwrap()).collect();
+    assert_eq!(store.attach(&attach_as("more", "peer"), now).unwrap_err(), AttachError::TooMany);
+    assert!(store.attach(&attach_as("name3", "peer"), now).is_ok());
+}
+
+#[test]
+fn the_newer_of_two_with_one_name_goes_on() {
+    let (stand, now) = stand();
+    let mut old = stand.store.attach(&attach_as("a", "peer"), now).unwrap();
+    drain(&mut old);
+    stand.set("key", b"value", 0);
+    let mut new = stand.store.attach(&attach_as("a", "peer"), now).unwrap();
+    assert!(!new.began_with_walk());
+    assert_eq!(old.next(1000, &mut Vec::new()), Step::Gone);
+    drop(old);
+    assert_eq!(drain(&mut new), [(Kind::Set, b"key".to_vec())]);
+    assert!(stand.store.attach(&attach_as("a", "another peer"), now).unwrap().began_with_walk());
+}
+
+#[test]
+fn goes_on_from_what_is_known_here_and_there() {
+    let (stand, now) = stand();
+    let run_id = Some(stand.store.journal().run_id());
+    drain(&mut stand.store.attach(&attach_as("a", "peer"), now).unwrap());
+    let lsn = stand.store.journal().lsn();
+    (0..5).for_each(|i| assert!(stand.set(&format!("key{i}"), b"value", 0)));
+    for (name, given, begins) in [
+        ("a", Some(lsn - 1), Some(lsn - 1)),
+        ("b", Some(lsn + 2), Some(lsn + 2)),
+        ("c", Some(lsn + 6), None),
+        ("d", None, None),
+    ] {
+        let feed = stand.store.attach(&Attach { run_id, lsn: given, ..attach_as(name, "peer") }, now).unwrap();
+        assert_eq!((!feed.began_with_walk()).then_some(feed.lsn()), begins, "{name}");
+    }
+    let other = Attach { run_id: Some(1), lsn: Some(lsn), ..attach_as("e", "peer") };
+    assert!(stand.store.attach(&other, now).unwrap().began_with_walk());
+    // It has not acknowledged the walk that began: whatever it believes, it begins again.
+    let wrong = Attach { run_id, lsn: Some(lsn), ..attach_as("d", "peer") };
+    assert!(stand.store.attach(&wrong, now).unwrap().began_with_walk());
+}
+
+/// Of 100 bytes, so that a segment has a thousand.
+fn set_many(stand: &Stand, count: usize) {
+    (0..count).for_each(|i| assert!(stand.set(&format!("key{}", i % 50), &[7; 100], 0)));
+}
+
+#[test]
+fn what_nobody_needs_makes_room_at_once() {
+    let (stand, now) = stand();
+    let bytes = || stand.store.journal().status(now).bytes;
+    let (many, warm) = (5000, 300_000);
+    let mut feed = stand.store.attach(&attach_as("a", "peer"), now).unwrap();
+    let mut reads = |acknowledges: bool| {
+        for _ in 0..many / 100 {
+            set_many(&stand, 100);
+            while feed.next(1000, &mut Vec::new()) != Step::Idle {}
+            if acknowledges {
+                feed.acknowledge(feed.lsn());
+            }
+        }
+    };
+    reads(true);
+    assert!(bytes() < warm, "{} with one that keeps up", bytes());
+    reads(false);
+    let unconfirmed = bytes();
+    assert!(unconfirmed > many as u64 * 140, "{unconfirmed} with one that might come back");
+    drop(feed);
+    let mut feed = stand.store.attach(&attach_as("a", "peer"), now).unwrap();
+    assert!(!feed.began_with_walk());
+    assert!(drain(&mut feed).len() >= many);
+    set_many(&stand, many);
+    assert!(bytes() > many as u64 * 140, "{} with one that has not read", bytes());
+    drain(&mut feed);
+    drop(feed);
+    let gone = stand.store.journal().lsn();
+    set_many(&stand, many);
+    let mut other = stand.store.attach(&attach_as("b", "peer"), now).unwrap();
+    drain(&mut other);
+    set_many(&stand, many);
+    drain(&mut other);
+    let mut back = stand.store.attach(&attach_as("a", "peer"), now).unwrap();
+    assert!(!back.began_with_walk() && back.lsn() == gone);
+    drain(&mut back);
+    set_many(&stand, many);
+    drain(&mut other);
+    drain(&mut back);
+    set_many(&stand, 2000);
+    assert!(bytes() < warm + 2000 * 152, "{} when all have come near", bytes());
+}
+
+#[test]
+fn who_stays_away_keeps_no_more_than_there_is_room_for() {
+    let config = StoreConfig { journal_bytes: 600_000, ..tiny() };
+    let (stand, now) = (Stand::new(config), Instant::now());
+    let mut feed = stand.store.attach(&attach_as("a", "peer"), now).unwrap();
+    drain(&mut feed);
+    let mut away = stand.store.attach(&attach_as("b", "peer"), now).unwrap();
+    drain(&mut away);
+    drop(away);
+    let bytes = || stand.store.journal().status(now).bytes;
+    for round in 0..10 {
+        set_many(&stand, 1000);
+        drain(&mut feed);
+        assert!(bytes() <= 600_000);
+        assert_eq!(bytes() > 400_000, round == 2 || round == 3, "{} in round {round}", bytes());
+    }
+    assert!(stand.store.attach(&attach_as("b", "peer"), now).unwrap().began_with_walk());
+    assert_eq!(stand.store.journal().status(now).consumers[0].counts.lost, 0);
+}
+
+#[test]
+fn confirmed_is_what_as_many_as_required_have() {
+    let (stand, now) = stand();
+    let (store, safety) = (&stand.store, stand.store.safety());
+    store.set_replicas_ack(2, now);
+    assert!(store.journal().enabled() && safety.safe_lsn() == 0);
+    let mut a = store.attach(&attach_as("a", "peer"), now).unwrap();
+    let mut b = store.attach(&attach_as("b", "peer"), now).unwrap();
+    drain(&mut a);
+    stand.set("key", b"value", 0);
+    drain(&mut b);
+    assert_eq!(safety.safe_lsn(), a.lsn(), "less than b has");
+    drain(&mut a);
+    drain(&mut b);
+    assert_eq!((safety.safe_lsn(), a.lsn()), (store.journal().lsn(), b.lsn()));
+    store.set_replicas_ack(0, now);
+    assert!(!safety.holds());
+}
+
+#[test]
+fn an_acknowledgement_in_a_walk_confirms_nothing() {
+    let (stand, now) = stand();
+    stand.store.set_replicas_ack(1, now);
+    (0..200).for_each(|i| assert!(stand.set(&format!("key{i}"), b"value", 0)));
+    let mut feed = stand.store.attach(&attach_as("a", "peer"), now).unwrap();
+    let mut bytes = Vec::new();
+    while feed.next(1000, &mut bytes) != Step::Walked {
+        feed.acknowledge(feed.lsn());
+        assert_eq!(stand.store.safety().safe_lsn(), 0);
+    }
+    feed.acknowledge(feed.lsn());
+    assert_eq!(stand.store.safety().safe_lsn(), 0, "nothing came after the end of the walk");
+    assert!(drain(&mut feed).is_empty());
+    assert_eq!(stand.store.safety().safe_lsn(), stand.store.journal().lsn());
+}
+
+#[test]
+fn read_hits_take_their_share() {
+    let (stand, now) = stand();
+    let mut feed = stand.store.attach(&attach_as("a", "peer"), now).unwrap();
+    drain(&mut feed);
+    (0..300).for_each(|i| assert!(stand.set(&format!("key{i}"), &[7; 100], 0)));
+    let changes = stand.store.journal().status(now).bytes;
+    (0..100).for_each(|_| (0..300).for_each(|i| _ = stand.get(&format!("key{i}"))));
+    let bytes = stand.store.journal().status(now).bytes - changes;
+    assert!(0 < bytes && bytes * HIT_SHARE <= changes + changes / 50, "{bytes} for {changes}");
+    let hits = drain(&mut feed).iter().filter(|(kind, _)| *kind == Kind::Hit).count() as u64;
+    assert!(hits * 40 == bytes, "{hits} in {bytes}");
+    stand.store.journal().tick(now);
+    stand.store.journal().tick(now + Duration::from_secs(1));
+    (0..1000).for_each(|_| (0..300).for_each(|i| _ = stand.get(&format!("key{i}"))));
+    let hits = drain(&mut feed).len() as u64;
+    assert!(hits > 0 && hits * 40 <= HIT_FLOOR + HIT_FLOOR / 50, "{hits} without changes");
+}
+
+#[test]
+fn the_lag_is_told_in_records_bytes_and_time() {
+    let (stand, now) = stand();
+    let feed = stand.store.attach(&attach_as("a", "peer"), now).unwrap();
+    let journal = stand.store.journal();
+    journal.tick(now);
+    stand.set("key", b"value", 0);
+    for seconds in 1..4 * SAMPLES as u64 {
+        journal.tick(now + Duration::from_secs(seconds));
+    }
+    let status = journal.status(now + Duration::from_secs(4 * SAMPLES as u64));
+    let consumer = &status.consumers[0];
+    assert_eq!((consumer.state, consumer.lag_bytes), (State::Walking, status.bytes));
+    let seconds = consumer.lag_ms / 1000;
+    assert!(seconds > 4 * SAMPLES as u64 * 9 / 10 && consumer.lag > 0, "{seconds}");
+    drop(feed);
+}
+
+#[test]
+fn who_sleeps_is_woken_once_by_who_appended() {
+    let (stand, now) = stand();
+    let _feed = stand.store.attach(&attach_as("a", "peer"), now).unwrap();
+    let (journal, woken) = (stand.store.journal(), Arc::new(AtomicU64::new(0)));
+    let count = woken.clone();
+    journal.set_waker(move || _ = count.fetch_add(1, Ordering::Relaxed));
+    journal.nudge();
+    let calls = |set: bool, idle: bool| {
+        if idle {
+            journal.set_idle();
+        }
+        if set {
+            stand.set("key", b"value", 0);
+        }
+        journal.nudge();
+        woken.load(Ordering::Relaxed)
+    };
+    assert_eq!([calls(true, false), calls(false, true), calls(true, false), calls(true, false)], [0, 0, 1, 1]);
+    assert_eq!(calls(true, true), 2);
+}
+
+/// Sets, deletes and flushes from several threads while another reads: the copy is the store in the end.
+#[test]
+fn threads_and_a_reader() {
+    let config = StoreConfig { shards: Some(2), memory_limit: 4 << 20, journal_bytes: 50_000, ..tiny() };
+    let store = Store::new(config, Arc::new(Clock::new())).unwrap();
+    let writers = AtomicU64::new(4);
+    let mut copy = Copy::default();
+    std::thread::scope(|scope| {
+        for seed in 1..=4 {
+            let (store, writers) = (&store, &writers);
+            scope.spawn(move || {
+                write(store, seed);
+                writers.fetch_sub(1, Ordering::Release);
+            });
+        }
+        let mut feed = store.attach(&attach_as("a", "peer"), Instant::now()).unwrap();
+        while writers.load(Ordering::Acquire) > 0 {
+            copy_on(&store, &mut feed, &mut copy);
+        }
+        while copy_on(&store, &mut feed, &mut copy) {}
+    });
+    store.check().unwrap();
+    let mut live = BTreeMap::new();
+    let mut dump = store.dump(crate::store::ClassSet::ALL).unwrap();
+    let clock = clock_of(&store);
+    while dump.next(&mut |item| _ = live.insert(item.key().to_vec(), known(item, &clock))) {}
+    assert_eq!(store.class_stats().iter().map(|class| class.evicted).sum::<u64>(), 0);
+    assert!(copy.items == live, "{} copied, {} live", copy.items.len(), live.len());
+}
+
+fn write(store: &Arc<Store>, seed: u64) {
+    let mut random = crate::store::tests::model::Random(seed * 104_729);
+    for _ in 0..6000 {
+        let key = format!("key{}", random.below(150)).into_bytes();
+        let hash = store.hash(&key);
+        match random.below(300) {
+            0 => store.flush_all(0),
+            1..60 => delete(store, &key, hash),
+            _ => {
+                let value = random.bytes(100);
+                let spec = ItemSpec { key: &key, key_is_binary: false, client_flags: 0, expires_at: 0 };
+                let mut locked = store.lock(hash);
+                if locked.rewrite(&spec, hash, &value, None).is_none() {
+                    let new = locked.create(&spec, &[Part::Bytes(&value)]).unwrap();
+                    match locked.find(&key, hash) {
+                        Ok(old) => locked.replace(old, new, hash, None),
+                        Err(_) => locked.link(new, hash, None),
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn delete(store: &Arc<Store>, key: &[u8], hash: Hash) {
+    let mut locked = store.lock(hash);
+    if let Ok(id) = locked.find(key, hash) {
+        locked.unlink(id, hash);
+    }
+}
+
+/// Applies what comes next. False when nothing came.
+fn copy_on(store: &Arc<Store>, feed: &mut Feed, copy: &mut Copy) -> bool {
+    let mut bytes = Vec::new();
+    match feed.next(3000, &mut bytes) {
+        Step::Idle => return false,
+        Step::Walk => copy.begin_walk(),
+        Step::Walked => copy.end_walk(),
+        _ => {}
+    }
+    records(&bytes).for_each(|record| copy.apply(&record, store));
+    feed.acknowledge(feed.lsn());
+    true
+}

@@ -1,0 +1,281 @@
+//! What a connection keeps between turns: input that is not yet a whole request, output that the socket
+//! did not take.
+//!
+//! ```text
+//! Leftover   . . . . | g e t   a b       done bytes, then the start of a request; no memory when empty
+//! Pending    Output + Cursor             what is left of a batch's replies; or all of them, held (see `held`)
+//! ```
+//!
+//! Invariants: an idle connection owns neither; a [`Cursor`] never passes the end of its output.
+//!
+//! Not here: the worker's shared read buffer and shared output, which `worker` owns and lends.
+
+use crate::command::Output;
+use crate::net::worker::reply_hold;
+use crate::net::worker::reply_hold::{Ledger, Mark, Owed, Refused};
+use std::io::{self, ErrorKind, IoSlice, Write};
+
+/// Slices handed to one vectored write. The kernel takes at most 1024; a batch has rarely more than two per value.
+const SLICES_MAX: usize = 64;
+
+/// A stuck connection that keeps less than this part of its output's memory gets a smaller copy instead.
+const PENDING_WASTE: usize = 4;
+
+/// Input that waits for more.
+#[derive(Debug, Default)]
+pub struct Leftover {
+    data: Vec<u8>,
+    /// Bytes of `data` that are done with.
+    start: usize,
+}
+
+impl Leftover {
+    /// The bytes that wait.
+    pub fn bytes(&self) -> &[u8] {
+        &self.data[self.start..]
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.data.len() - self.start
+    }
+
+    /// Whether none wait.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Memory held.
+    pub fn capacity(&self) -> usize {
+        self.data.capacity()
+    }
+
+    /// Replaces everything by `rest`, with room for `want` bytes in all.
+    #[inline]
+    pub fn keep(&mut self, rest: &[u8], want: usize) {
+        // Nearly always.
+        if rest.is_empty() && self.data.capacity() == 0 {
+            self.start = 0;
+            return;
+        }
+        self.keep_some(rest, want);
+    }
+
+    fn keep_some(&mut self, rest: &[u8], want: usize) {
+        self.start = 0;
+        self.data.clear();
+        if rest.is_empty() {
+            self.data = Vec::new();
+            return;
+        }
+        self.data.reserve_exact(want.max(rest.len()));
+        self.data.extend_from_slice(rest);
+    }
+
+    /// Adds bytes that came later.
+    pub fn append(&mut self, bytes: &[u8]) {
+        if self.start > 0 {
+            self.data.drain(..self.start);
+            self.start = 0;
+        }
+        self.data.extend_from_slice(bytes);
+    }
+
+    /// Says that the first `n` bytes are done with.
+    pub fn advance(&mut self, n: usize) {
+        self.start += n;
+        assert!(self.start <= self.data.len(), "consumed more than there was");
+        if self.is_empty() {
+            *self = Leftover::default();
+        }
+    }
+}
+
+/// How a write ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// Everything is with the kernel.
+    All,
+    /// The socket takes no more until it says so.
+    Blocked,
+    /// The peer is gone.
+    Broken,
+    /// Nothing was written: it begins to wait for replicas.
+    Held,
+}
+
+/// One write; how it ended and how many bytes went.
+#[inline]
+pub fn write_bytes(stream: &mut impl Write, bytes: &[u8]) -> (Sent, usize) {
+    write_once(bytes.len(), || stream.write(bytes))
+}
+
+/// One that took less than it was offered has filled the socket: there is no second try that would only learn that.
+#[inline]
+fn write_once(offered: usize, mut write: impl FnMut() -> io::Result<usize>) -> (Sent, usize) {
+    loop {
+        match write() {
+            Ok(n) if n == offered => return (Sent::All, n),
+            Ok(0) => return (Sent::Broken, 0),
+            Ok(n) => return (Sent::Blocked, n),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return (Sent::Blocked, 0),
+            Err(_) => return (Sent::Broken, 0),
+        }
+    }
+}
+
+/// How far an [`Output`] has been written.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cursor {
+    /// Bytes of [`Output::bytes`] written.
+    bytes: usize,
+    /// Values written.
+    value: usize,
+    /// Bytes of the next value written.
+    within: usize,
+}
+
+impl Cursor {
+    /// Writes `out` from here on, and returns how it ended and how many bytes went.
+    pub fn write(&mut self, stream: &mut impl Write, out: &Output) -> (Sent, usize) {
+        let mut total = 0;
+        while !self.is_end(out) {
+            let (sent, n) = self.write_some(stream, out);
+            self.advance(out, n);
+            total += n;
+            if sent != Sent::All {
+                return (sent, total);
+            }
+        }
+        (Sent::All, total)
+    }
+
+    fn is_end(&self, out: &Output) -> bool {
+        self.bytes == out.bytes.len() && self.value == out.values.len()
+    }
+
+    fn write_some(&self, stream: &mut impl Write, out: &Output) -> (Sent, usize) {
+        if self.value == out.values.len() {
+            return write_bytes(stream, &out.bytes[self.bytes..]);
+        }
+        let slices = self.slices(out);
+        let offered = slices.iter().map(|s| s.len()).sum();
+        write_once(offered, || stream.write_vectored(&slices))
+    }
+
+    fn slices<'a>(&self, out: &'a Output) -> Vec<IoSlice<'a>> {
+        let mut slices = Vec::with_capacity(SLICES_MAX);
+        let (mut at, mut within) = (self.bytes, self.within);
+        for inserted in &out.values[self.value..] {
+            if at < inserted.at {
+                slices.push(IoSlice::new(&out.bytes[at..inserted.at]));
+                at = inserted.at;
+            }
+            inserted.value.io_slices(within, &mut slices);
+            within = 0;
+            if slices.len() >= SLICES_MAX {
+                slices.truncate(SLICES_MAX);
+                return slices;
+            }
+        }
+        if at < out.bytes.len() {
+            slices.push(IoSlice::new(&out.bytes[at..]));
+        }
+        slices
+    }
+
+    fn advance(&mut self, out: &Output, mut n: usize) {
+        loop {
+            let next = out.values.get(self.value);
+            let end = next.map_or(out.bytes.len(), |inserted| inserted.at);
+            let step = n.min(end - self.bytes);
+            self.bytes += step;
+            n -= step;
+            let Some(inserted) = next else { return };
+            let step = n.min(inserted.value.len() - self.within);
+            self.within += step;
+            n -= step;
+            if self.bytes < end || self.within < inserted.value.len() {
+                return;
+            }
+            self.value += 1;
+            self.within = 0;
+        }
+    }
+}
+
+/// Replies that the socket did not take.
+#[derive(Debug)]
+pub struct Pending {
+    out: Output,
+    cursor: Cursor,
+    /// It waits for replicas: for what, and the marks of its replies to changes.
+    held: Option<(Owed, Box<[Mark]>)>,
+}
+
+impl Pending {
+    /// Takes what is left of `out` from `cursor` on, and leaves `out` empty. Values that have gone are let go of.
+    pub fn take(out: &mut Output, cursor: Cursor) -> Pending {
+        let mut pending = Pending { out: std::mem::take(out), cursor, held: None };
+        pending.trim();
+        pending
+    }
+
+    /// Takes a copy of what is left.
+    pub fn of(rest: &[u8]) -> Pending {
+        Pending { out: Output { bytes: rest.to_vec(), values: Vec::new() }, cursor: Cursor::default(), held: None }
+    }
+
+    /// Takes all of `out` to hold it. The buffers of `out` and `ledger` stay where they are: batches that wait are
+    /// short, and the next one need not grow them again.
+    pub fn hold(out: &mut Output, ledger: &mut Ledger, owed: Owed) -> Pending {
+        let held = Output { bytes: out.bytes.as_slice().to_vec(), values: std::mem::take(&mut out.values) };
+        out.bytes.clear();
+        Pending { out: held, cursor: Cursor::default(), held: Some((owed, ledger.take_marks())) }
+    }
+
+    /// What it waits for, if it does.
+    pub fn held_for(&self) -> Option<Owed> {
+        self.held.as_ref().map(|(owed, _)| *owed)
+    }
+
+    /// How many replies to changes wait in it.
+    pub fn held_replies(&self) -> u64 {
+        self.held.as_ref().map_or(0, |(_, marks)| marks.len() as u64)
+    }
+
+    /// It waits no more: replies to changes of which `is_missing` become errors.
+    pub fn refuse(&mut self, is_missing: impl Fn(u64) -> bool) -> Refused {
+        self.held
+            .take()
+            .map_or_else(Refused::default, |(_, marks)| reply_hold::refuse(&mut self.out, &marks, is_missing))
+    }
+
+    /// Writes on.
+    pub fn write(&mut self, stream: &mut impl Write) -> (Sent, usize) {
+        let result = self.cursor.write(stream, &self.out);
+        self.out.values.drain(..self.cursor.value);
+        self.cursor.value = 0;
+        result
+    }
+
+    /// Memory held.
+    #[cfg(test)]
+    pub fn capacity(&self) -> usize {
+        self.out.bytes.capacity()
+    }
+
+    fn trim(&mut self) {
+        self.out.values.drain(..self.cursor.value);
+        self.cursor.value = 0;
+        let left = self.out.bytes.len() - self.cursor.bytes;
+        if left < self.out.bytes.capacity() / PENDING_WASTE {
+            self.out.bytes = self.out.bytes[self.cursor.bytes..].to_vec();
+            for inserted in &mut self.out.values {
+                inserted.at -= self.cursor.bytes;
+            }
+            self.cursor.bytes = 0;
+        }
+    }
+}

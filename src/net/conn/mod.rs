@@ -1,0 +1,496 @@
+//! One connection: read, run, write, in order and within bounds.
+//!
+//! ```text
+//!   socket ── read ──> worker's buffer ── Session ──> worker's output ── write ──> socket
+//!                        │        ^                      │        ^
+//!           not a whole  v        │         not taken,  v        │ room again,
+//!             request   Leftover ─┘         or held    Pending ──┘ or released (see `held`)
+//! ```
+//!
+//! A turn is: write what is queued; run requests that are here; read; and so on until the socket has no more,
+//! takes no more, or the turn's quota is spent. Input that is run lies in the worker's read buffer or, after a
+//! turn that was cut short, in the connection's [`Leftover`].
+//!
+//! Invariants:
+//! - nothing is read and no request is run while output is stuck or held (`pending`);
+//! - the worker's output is empty before and after a turn;
+//! - no memory is held by a connection that waits for a request.
+//!
+//! Not here: what the bytes of a request do to a connection (`session`), when a turn comes (`worker`).
+
+pub mod buffer;
+pub mod session;
+
+use super::worker::reply_hold::{Ledger, Owed, Refused};
+use crate::command::{Lone, Output, Shared};
+use crate::config::Binding;
+use crate::io::stream::Socket;
+use crate::stats::{ConnInfo, Counters};
+use crate::watch::Streams;
+use buffer::{Cursor, Leftover, Pending, Sent, write_bytes};
+use session::{Quota, Session};
+use std::io::{ErrorKind, IoSliceMut, Read};
+use std::sync::Arc;
+
+/// Bytes of the worker's shared read buffer. A batch of a thousand short requests fits, and it stays in a core's
+/// second-level cache beside what the requests touch.
+pub const READ_BUFFER: usize = 64 << 10;
+
+/// Least room for a read behind what is left over. With less, the new bytes are appended to the leftover.
+const READ_MIN: usize = READ_BUFFER / 4;
+
+/// A line that takes more memory than this is counted as long, see [`Lent::long_lines`].
+pub const LONG_LINE: usize = READ_BUFFER;
+
+/// Bytes read where another large value is expected: its line and little of the value, so that the rest is read to
+/// where it will be stored and not copied there: 5 % less for a set of 100 KiB.
+const READ_LINE: usize = 1 << 10;
+
+/// Bytes read or written in one turn before others get theirs: one value of the default size limit, and its line. What
+/// else costs time counts as some of them ([`Quota`]), so that a turn takes 0.4 ms at most.
+const TURN_BYTES: usize = (1 << 20) + READ_LINE;
+
+/// A large value of which at least [`LOW_WATER_MIN`] bytes are missing is read when this much of it has come, not as it
+/// trickles in. The kernel keeps it meanwhile: less than the store keeps for the value. A set of 1 MiB takes 5 reads
+/// and 3 polls instead of 9 and 6, and 0.87 of the CPU time.
+const LOW_WATER: usize = 256 << 10;
+const LOW_WATER_MIN: usize = 64 << 10;
+
+/// Unread input dropped before closing, so that the kernel ends the connection in order and does not throw away
+/// replies on their way. More than this in flight, and the client is not listening anyway.
+const FAREWELL_MAX: usize = 256 << 10;
+
+/// What a connection has read before its turn: some input, or why it is to be closed.
+pub type Ahead<'a> = Result<&'a [u8], Reason>;
+
+/// What a worker lends a connection for a turn.
+#[derive(Debug)]
+pub struct Lent<'a> {
+    /// What all workers share.
+    pub shared: &'a Shared,
+    /// The worker's counters.
+    pub counters: &'a Counters,
+    /// Where replies go. Empty between turns.
+    pub out: &'a mut Output,
+    /// The clock's second.
+    pub now: u32,
+    /// Memory that the worker's other connections hold for lines longer than [`LONG_LINE`].
+    pub long_lines: usize,
+    /// What the replies of the turn must wait for. Empty between turns.
+    pub ledger: &'a mut Ledger,
+}
+
+/// How a turn ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum After {
+    /// Until the socket has news.
+    Wait,
+    /// Until [`Connection::held_for`] is safe, or its deadline is over: then [`Connection::release_but`], and the next
+    /// turn.
+    Held,
+    /// There is more to do; others first.
+    Again,
+    /// Close the socket.
+    Close(Reason),
+    /// Hand the socket to the watch writer.
+    Watch(Streams),
+}
+
+/// Why a connection ends, as `watch connevents` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The client broke the rules, or the network did.
+    Error,
+    /// The client left or said quit.
+    Normal,
+    /// Nothing came for `idle_timeout` seconds.
+    IdleTimeout,
+    /// The shutdown command.
+    Shutdown,
+}
+
+impl Reason {
+    /// The word on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reason::Error => "error",
+            Reason::Normal => "normal",
+            Reason::IdleTimeout => "idle_timeout",
+            Reason::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// What the socket reported.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Readiness {
+    /// Bytes, or the end, may be there.
+    pub readable: bool,
+    /// Room may be there.
+    pub writable: bool,
+    /// The peer has closed or broken its side: only a read that finds the end has seen everything.
+    pub hangup: bool,
+}
+
+/// A client's connection over the socket `S`.
+#[derive(Debug)]
+pub struct Connection<S> {
+    stream: S,
+    session: Session,
+    leftover: Leftover,
+    pending: Option<Box<Pending>>,
+    /// A change that is not safe yet and had no reply, or one that has gone.
+    owed: Option<Owed>,
+    ready: Readiness,
+    /// Bytes from which on the socket reports that there is something to read.
+    low_water: u32,
+}
+
+impl<S: Socket> Connection<S> {
+    /// A connection that has just been accepted. `now` is the clock's second.
+    pub fn new(stream: S, info: Arc<ConnInfo>, binding: Binding, now: u32) -> Connection<S> {
+        Connection {
+            stream,
+            session: Session::new(info, binding, now),
+            leftover: Leftover::default(),
+            pending: None,
+            owed: None,
+            // A new socket takes output; whether it has input, the first event tells.
+            ready: Readiness { readable: false, writable: true, hangup: false },
+            low_water: 1,
+        }
+    }
+
+    /// The socket.
+    pub fn stream_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
+    /// Gives the socket away.
+    pub fn into_stream(self) -> S {
+        self.stream
+    }
+
+    /// What it is in the middle of.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Notes what the socket reported.
+    pub fn notify(&mut self, news: Readiness) {
+        self.ready.readable |= news.readable;
+        self.ready.writable |= news.writable;
+        self.ready.hangup |= news.hangup;
+    }
+
+    /// Whether there is output that cannot leave for now.
+    pub fn is_stuck(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// Whether that is because it waits for replicas.
+    pub fn is_held(&self) -> bool {
+        self.held_for().is_some()
+    }
+
+    /// What it waits for, if it does.
+    pub fn held_for(&self) -> Option<Owed> {
+        self.pending.as_ref().and_then(|pending| pending.held_for())
+    }
+
+    /// How many replies to changes wait for replicas.
+    pub fn held_replies(&self) -> u64 {
+        self.pending.as_ref().map_or(0, |pending| pending.held_replies())
+    }
+
+    /// Lets output go that was held: replies to changes of which `is_missing` become errors.
+    pub fn release_but(&mut self, is_missing: impl Fn(u64) -> bool) -> Refused {
+        let refused = self.pending.as_mut().map_or_else(Refused::default, |pending| pending.refuse(is_missing));
+        if refused.cuts_get {
+            self.session.cut_get();
+        }
+        refused
+    }
+
+    /// Memory held for a line, if that is a long one.
+    pub fn long_line(&self) -> usize {
+        if self.leftover.capacity() > LONG_LINE { self.leftover.capacity() } else { 0 }
+    }
+
+    /// Bytes of memory held for input and output.
+    #[cfg(test)]
+    pub fn held_memory(&self) -> usize {
+        self.leftover.capacity() + self.pending.as_ref().map_or(0, |pending| pending.capacity())
+    }
+
+    /// Whether its turn would begin by reading, so that [`Connection::read_ahead`] can do that beforehand.
+    #[inline]
+    pub fn can_read_ahead(&self) -> bool {
+        self.ready.readable && self.pending.is_none() && self.leftover.is_empty() && self.session.is_at_rest()
+    }
+
+    /// Reads for its next turn. 0 is: nothing there, and no turn needed.
+    pub fn read_ahead(&mut self, room: &mut [u8]) -> Result<usize, Reason> {
+        let len = if self.session.expects_upload() { room.len().min(READ_LINE) } else { room.len() };
+        read_once(&mut self.stream, &mut self.ready, &mut room[..len], &mut [])
+    }
+
+    /// Keeps what was read ahead for a later turn.
+    pub fn keep_ahead(&mut self, input: &[u8], counters: &Counters) {
+        counters.bytes_read.add(input.len() as u64);
+        self.leftover.keep(input, 0);
+    }
+
+    /// Runs a plain request that was all that was read ahead: [`Connection::send`] then takes the place of a turn.
+    #[inline]
+    pub fn run_lone(&mut self, len: usize, lone: &Lone<'_>, lent: &mut Lent<'_>) {
+        lent.counters.bytes_read.add(len as u64);
+        self.session.run_lone(lone, lent);
+    }
+
+    /// Writes replies that were made without a turn.
+    pub fn send(&mut self, replies: &[u8], counters: &Counters) -> After {
+        if !replies.is_empty() {
+            let (sent, n) = write_bytes(&mut self.stream, replies);
+            counters.bytes_written.add(n as u64);
+            match sent {
+                Sent::All => {}
+                Sent::Blocked => return self.keep_replies(&replies[n..]),
+                Sent::Broken | Sent::Held => return After::Close(Reason::Error),
+            }
+        }
+        if self.ready.readable { After::Again } else { After::Wait }
+    }
+
+    #[cold]
+    fn keep_replies(&mut self, rest: &[u8]) -> After {
+        self.ready.writable = false;
+        self.pending = Some(Box::new(Pending::of(rest)));
+        self.session.end_turn(true);
+        After::Wait
+    }
+
+    /// Does what can be done now, beginning with what was read ahead. `buffer` is the worker's, of [`READ_BUFFER`]
+    /// bytes.
+    pub fn turn(&mut self, ahead: Option<Ahead<'_>>, buffer: &mut [u8], lent: &mut Lent<'_>) -> After {
+        let input = match ahead {
+            Some(Err(reason)) => return After::Close(reason),
+            Some(Ok(input)) => input,
+            None => &[],
+        };
+        self.session.begin_turn();
+        if lent.ledger.is_on() {
+            lent.ledger.open(self.owed.take());
+        }
+        let mut quota = Quota { requests: lent.shared.config.reqs_per_event.max(1), bytes: TURN_BYTES };
+        if !input.is_empty() {
+            self.run_ahead(input, lent, &mut quota);
+        }
+        let after = loop {
+            match self.flush(lent, &mut quota) {
+                Sent::All => {}
+                Sent::Blocked => break After::Wait,
+                Sent::Broken => break After::Close(Reason::Error),
+                Sent::Held => break After::Held,
+            }
+            if let Some(end) = self.session.end() {
+                break end;
+            }
+            if !self.has_work() {
+                break After::Wait;
+            }
+            if quota.is_spent() {
+                lent.counters.conn_yields.add(u64::from(quota.requests == 0));
+                break After::Again;
+            }
+            if let Err(reason) = self.advance(buffer, lent, &mut quota) {
+                break After::Close(reason);
+            }
+        };
+        self.session.end_turn(self.is_stuck());
+        if lent.ledger.is_on() {
+            self.owed = lent.ledger.close();
+        }
+        self.set_low_water();
+        after
+    }
+
+    #[inline]
+    fn set_low_water(&mut self) {
+        let missing = self.session.upload_missing();
+        let bytes = if missing < LOW_WATER_MIN { 1 } else { missing.min(LOW_WATER) as u32 };
+        if bytes != self.low_water {
+            self.low_water = bytes;
+            self.stream.set_low_water(bytes);
+        }
+    }
+
+    /// Writes what is stuck, as far as the socket takes it.
+    pub fn flush_pending(&mut self, counters: &Counters) -> Sent {
+        let Some(pending) = &mut self.pending else { return Sent::All };
+        if pending.held_for().is_some() {
+            return Sent::Blocked;
+        }
+        let (sent, n) = pending.write(&mut self.stream);
+        counters.bytes_written.add(n as u64);
+        match sent {
+            Sent::All => self.pending = None,
+            Sent::Blocked => self.ready.writable = false,
+            Sent::Broken | Sent::Held => {}
+        }
+        sent
+    }
+
+    /// Reads and drops what has come in already, so that closing is in order. See [`FAREWELL_MAX`].
+    pub fn farewell(&mut self, buffer: &mut [u8]) {
+        let mut dropped = 0;
+        while self.ready.readable && dropped < FAREWELL_MAX {
+            match read_once(&mut self.stream, &mut self.ready, buffer, &mut []) {
+                Ok(n) => dropped += n,
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn flush(&mut self, lent: &mut Lent<'_>, quota: &mut Quota) -> Sent {
+        if self.pending.is_some() {
+            let sent = if self.ready.writable { self.flush_pending(lent.counters) } else { Sent::Blocked };
+            if sent == Sent::All {
+                // Only now has the client all replies that its next request may have waited for.
+                self.session.restart_idle(lent.now);
+            }
+            return sent;
+        }
+        if lent.ledger.owes() && self.hold(lent) {
+            return Sent::Held;
+        }
+        if lent.out.is_empty() {
+            return Sent::All;
+        }
+        let mut cursor = Cursor::default();
+        let (sent, n) = cursor.write(&mut self.stream, lent.out);
+        lent.counters.bytes_written.add(n as u64);
+        quota.take_bytes(n);
+        if sent == Sent::Blocked {
+            self.ready.writable = false;
+            self.pending = Some(Box::new(Pending::take(lent.out, cursor)));
+        } else {
+            lent.out.bytes.clear();
+            lent.out.values.clear();
+        }
+        sent
+    }
+
+    /// Holds the output if it has to wait.
+    #[cold]
+    fn hold(&mut self, lent: &mut Lent<'_>) -> bool {
+        let Some(owed) = lent.ledger.settle(lent.shared.store.safety(), lent.out) else { return false };
+        self.pending = Some(Box::new(Pending::hold(lent.out, lent.ledger, owed)));
+        true
+    }
+
+    fn has_work(&self) -> bool {
+        self.ready.readable || self.has_input() || self.session.is_dumping()
+    }
+
+    fn has_input(&self) -> bool {
+        !self.leftover.is_empty() && self.leftover.len() >= self.session.want()
+    }
+
+    /// One piece of work that is not writing. The error is: close at once.
+    fn advance(&mut self, buffer: &mut [u8], lent: &mut Lent<'_>, quota: &mut Quota) -> Result<(), Reason> {
+        if self.session.is_dumping() {
+            self.session.dump(lent, quota);
+            return Ok(());
+        }
+        if self.has_input() {
+            self.run_leftover(lent, quota);
+            return Ok(());
+        }
+        match self.session.upload_room(quota.bytes, lent) {
+            Some((room, may_be_last)) => {
+                let behind: &mut [u8] = if may_be_last { &mut *buffer } else { &mut [] };
+                let room_len = room.len();
+                let n = read_once(&mut self.stream, &mut self.ready, room, behind)?;
+                self.run_upload(&buffer[..n.saturating_sub(room_len)], n.min(room_len), lent, quota);
+                Ok(())
+            }
+            None => self.read_input(buffer, lent, quota),
+        }
+    }
+
+    fn run_leftover(&mut self, lent: &mut Lent<'_>, quota: &mut Quota) {
+        let mut input = std::mem::take(&mut self.leftover);
+        let used = self.session.consume(input.bytes(), lent, quota);
+        input.advance(used);
+        self.leftover = input;
+    }
+
+    /// Notes that a large value got `filled` bytes, and runs what followed it.
+    fn run_upload(&mut self, behind: &[u8], filled: usize, lent: &mut Lent<'_>, quota: &mut Quota) {
+        let n = filled + behind.len();
+        lent.counters.bytes_read.add(n as u64);
+        quota.take_bytes(n);
+        self.session.upload_filled(filled);
+        let used = self.session.consume(behind, lent, quota);
+        self.leftover.keep(&behind[used..], self.session.want());
+    }
+
+    /// Runs what was read ahead.
+    fn run_ahead(&mut self, input: &[u8], lent: &mut Lent<'_>, quota: &mut Quota) {
+        lent.counters.bytes_read.add(input.len() as u64);
+        quota.take_bytes(input.len());
+        let used = self.session.consume(input, lent, quota);
+        self.leftover.keep(&input[used..], self.session.want());
+    }
+
+    /// Reads behind what is left over and runs both.
+    fn read_input(&mut self, buffer: &mut [u8], lent: &mut Lent<'_>, quota: &mut Quota) -> Result<(), Reason> {
+        let kept = self.leftover.len();
+        // A leftover too long for the buffer, a get line, grows where it is.
+        let start = if kept + READ_MIN > buffer.len() { 0 } else { kept };
+        let end = if self.session.expects_upload() { start + READ_LINE } else { buffer.len() };
+        let n = read_once(&mut self.stream, &mut self.ready, &mut buffer[start..end], &mut [])?;
+        lent.counters.bytes_read.add(n as u64);
+        quota.take_bytes(n);
+        if start < kept || kept + n < self.session.want() {
+            self.leftover.append(&buffer[start..start + n]);
+        } else if n > 0 {
+            buffer[..kept].copy_from_slice(self.leftover.bytes());
+            let used = self.session.consume(&buffer[..kept + n], lent, quota);
+            self.leftover.keep(&buffer[used..kept + n], self.session.want());
+        }
+        Ok(())
+    }
+}
+
+/// One read, into `room` and then `behind`; 0 is: nothing there. One that fills less than it could has drained the
+/// socket, unless the peer has hung up: then the end is still to be read.
+fn read_once(
+    stream: &mut impl Read,
+    ready: &mut Readiness,
+    room: &mut [u8],
+    behind: &mut [u8],
+) -> Result<usize, Reason> {
+    let len = room.len() + behind.len();
+    loop {
+        let result = if behind.is_empty() {
+            stream.read(room)
+        } else {
+            stream.read_vectored(&mut [IoSliceMut::new(room), IoSliceMut::new(behind)])
+        };
+        match result {
+            Ok(0) => return Err(Reason::Normal),
+            Ok(n) => {
+                ready.readable = n == len || ready.hangup;
+                return Ok(n);
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                ready.readable = false;
+                return Ok(0);
+            }
+            Err(_) => return Err(Reason::Error),
+        }
+    }
+}

@@ -1,0 +1,693 @@
+//! A connection over a socket in memory that cuts what goes in and out at random.
+//!
+//! ```text
+//!  script ── random pieces ──> Pipe.inbound ──> Connection ──> Pipe.outbound (takes `room` bytes) ──> replies
+//! ```
+//!
+//! The pipe behaves like an edge-triggered kernel socket: a read that filled less than its buffer has drained
+//! it, a write that took less than it was offered has filled it, and both are announced anew when that changes.
+//! Replies must be equal, byte for byte, to those of the same script sent in one piece to a client that reads
+//! at once. `TWINCACHE_SEED` replays one seed; it is printed.
+
+use crate::clock::Clock;
+use crate::command::{Lone, Output, Shared};
+use crate::config::Config;
+use crate::io::stream::Socket;
+use crate::net::conn::session::{GET_LINE_MAX, SMALL_BODY_MAX};
+use crate::net::conn::{After, Connection, Lent, READ_BUFFER, Readiness, Reason};
+use crate::net::worker::reply_hold::Ledger;
+use crate::stats::{ConnInfo, Counters, Feeder};
+use crate::store::{Store, StoreConfig};
+use std::io::{self, ErrorKind, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::time::Instant;
+
+/// Seeds per protocol in an ordinary run.
+const SEEDS: u64 = 30;
+
+/// Requests per script.
+const REQUESTS: usize = 150;
+
+/// Turns without any byte moved after which a connection counts as hung.
+const STUCK_TURNS: usize = 10_000;
+
+#[derive(Default)]
+pub(crate) struct Pipe {
+    inbound: Vec<u8>,
+    /// Bytes of it that were read.
+    taken: usize,
+    pub(crate) outbound: Vec<u8>,
+    /// Bytes the peer takes before it must be asked again.
+    pub(crate) room: usize,
+    /// The client has closed its side.
+    pub(crate) is_ended: bool,
+    pub(crate) interrupts: bool,
+    low_water: usize,
+    reads: usize,
+    writes: usize,
+}
+
+impl Pipe {
+    pub(crate) fn waiting(&self) -> usize {
+        self.inbound.len() - self.taken
+    }
+
+    fn interrupt(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.interrupts) { Err(ErrorKind::Interrupted.into()) } else { Ok(()) }
+    }
+}
+
+impl Socket for Pipe {
+    fn set_low_water(&mut self, bytes: u32) {
+        self.low_water = bytes as usize;
+    }
+}
+
+impl Read for Pipe {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.read_vectored(&mut [io::IoSliceMut::new(buf)])
+    }
+
+    fn read_vectored(&mut self, bufs: &mut [io::IoSliceMut<'_>]) -> io::Result<usize> {
+        self.interrupt()?;
+        self.reads += 1;
+        let mut total = 0;
+        for buf in bufs {
+            let n = buf.len().min(self.waiting());
+            buf[..n].copy_from_slice(&self.inbound[self.taken..self.taken + n]);
+            self.taken += n;
+            total += n;
+        }
+        if total == 0 && !self.is_ended { Err(ErrorKind::WouldBlock.into()) } else { Ok(total) }
+    }
+}
+
+impl Write for Pipe {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[io::IoSlice::new(buf)])
+    }
+
+    fn write_vectored(&mut self, bufs: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        self.interrupt()?;
+        self.writes += 1;
+        let before = self.outbound.len();
+        for buf in bufs {
+            let n = buf.len().min(self.room);
+            self.room -= n;
+            self.outbound.extend_from_slice(&buf[..n]);
+        }
+        let n = self.outbound.len() - before;
+        if n == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(n) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// splitmix64: small, and every seed gives another sequence.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(crate) fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+
+    pub(crate) fn pick<'a>(&mut self, choices: &[&'a str]) -> &'a str {
+        choices[self.below(choices.len())]
+    }
+}
+
+/// A connection, its worker's belongings, and a store of its own.
+pub(crate) struct Bench {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) counters: Arc<Counters>,
+    out: Output,
+    buffer: Box<[u8]>,
+    pub(crate) connection: Connection<Pipe>,
+    /// What other connections hold for long lines.
+    long_lines: usize,
+    ledger: Ledger,
+    /// What the worker's clock says.
+    pub(crate) time: Instant,
+    reads_ahead: bool,
+}
+
+impl Bench {
+    pub(crate) fn new(change: impl FnOnce(&mut Config)) -> Bench {
+        let mut config = Config::default();
+        config.store = StoreConfig { memory_limit: 64 << 20, shards: Some(1), ..config.store };
+        change(&mut config);
+        let clock = Arc::new(Clock::new());
+        let store = Store::new(config.store.clone(), clock.clone()).expect("a store");
+        let binding = config.binding;
+        let shared = Arc::new(Shared::new(config, clock, store));
+        let info = Arc::new(ConnInfo {
+            fd: 7,
+            addr: "tcp:127.0.0.1:1".into(),
+            listen_addr: None,
+            state: AtomicU8::new(1),
+            last_cmd: AtomicU32::new(0),
+            feeder: Feeder::default(),
+        });
+        let counters = shared.stats.worker();
+        let connection = Connection::new(Pipe::default(), info, binding, shared.clock.now());
+        let buffer = vec![0; READ_BUFFER].into();
+        let ledger = Ledger::new(shared.config.ack_timeout);
+        Bench {
+            shared,
+            counters,
+            out: Output::default(),
+            buffer,
+            connection,
+            long_lines: 0,
+            ledger,
+            time: Instant::now(),
+            reads_ahead: false,
+        }
+    }
+
+    pub(crate) fn pipe(&mut self) -> &mut Pipe {
+        self.connection.stream_mut()
+    }
+
+    pub(crate) fn turn(&mut self) -> After {
+        let now = self.shared.clock.now();
+        let (out, long_lines) = (&mut self.out, self.long_lines);
+        let ledger = &mut self.ledger;
+        ledger.begin(self.shared.store.safety(), self.time);
+        let mut lent = Lent { shared: &self.shared, counters: &self.counters, out, now, long_lines, ledger };
+        // Every other turn as a worker makes it that reads for several connections before the first has its turn.
+        self.reads_ahead = !self.reads_ahead;
+        let mut room = [0; 3000];
+        let read =
+            (self.reads_ahead && self.connection.can_read_ahead()).then(|| self.connection.read_ahead(&mut room));
+        let ahead = read.filter(|&read| read != Ok(0)).map(|read| read.map(|n| &room[..n]));
+        let after = match ahead {
+            Some(Ok(input)) if !lent.ledger.is_on() => match self.connection.session().lone(input, &self.shared) {
+                Some(lone) => run_lone(&mut self.connection, input, &lone, &mut self.buffer, &mut lent),
+                None => self.connection.turn(Some(Ok(input)), &mut self.buffer, &mut lent),
+            },
+            ahead => self.connection.turn(ahead, &mut self.buffer, &mut lent),
+        };
+        assert!(self.out.is_empty(), "a turn left output with the worker");
+        after
+    }
+
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        self.pipe().inbound.extend_from_slice(bytes);
+        let readable = self.pipe().waiting() >= self.pipe().low_water;
+        self.connection.notify(Readiness { readable, ..Readiness::default() });
+    }
+
+    pub(crate) fn take(&mut self, room: usize) {
+        self.pipe().room += room;
+        self.connection.notify(Readiness { writable: true, ..Readiness::default() });
+    }
+
+    /// Turns until nothing moves any more.
+    pub(crate) fn settle(&mut self) -> After {
+        loop {
+            match self.turn() {
+                After::Again => {}
+                after => return after,
+            }
+        }
+    }
+
+    pub(crate) fn replies(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.pipe().outbound)
+    }
+
+    /// What a client with an endless appetite gets for `script` sent at once.
+    pub(crate) fn ask(&mut self, script: &[u8]) -> String {
+        self.pipe().room = usize::MAX / 2;
+        self.send(script);
+        self.settle();
+        String::from_utf8_lossy(&self.replies()).into_owned()
+    }
+}
+
+/// As the worker does with a wave of plain requests.
+fn run_lone(
+    connection: &mut Connection<Pipe>,
+    input: &[u8],
+    lone: &Lone<'_>,
+    buffer: &mut [u8],
+    lent: &mut Lent<'_>,
+) -> After {
+    connection.run_lone(input.len(), lone, lent);
+    if !lent.out.values.is_empty() {
+        return connection.turn(None, buffer, lent);
+    }
+    let replies = std::mem::take(&mut lent.out.bytes);
+    connection.send(&replies, lent.counters)
+}
+
+/// Sends `script` in random pieces to a client that reads in random pieces, and returns the replies.
+fn dribble(bench: &mut Bench, script: &[u8], random: &mut Random) -> Vec<u8> {
+    let (mut sent, mut idle) = (0, 0);
+    // Tiny pieces find the cuts, and a large one now and then gets through the large values in time.
+    let tiny = [2, 40, 3000, 30_000][random.below(4)];
+    let large = script.len() / 50 + 1;
+    let piece = |random: &mut Random| {
+        let max = if random.below(16) == 0 { large } else { tiny };
+        1 + random.below(max)
+    };
+    while idle < STUCK_TURNS {
+        let before = (sent, bench.pipe().outbound.len());
+        bench.pipe().interrupts = random.below(4) == 0;
+        if random.below(3) > 0 {
+            let end = script.len().min(sent + piece(random));
+            bench.send(&script[sent..end]);
+            sent = end;
+        }
+        if random.below(3) > 0 {
+            bench.take(piece(random));
+        }
+        let after = bench.turn();
+        assert!(!matches!(after, After::Close(_)), "closed: {after:?} after {sent} bytes");
+        let is_done = sent == script.len() && after == After::Wait && bench.pipe().waiting() == 0;
+        idle = if before == (sent, bench.pipe().outbound.len()) { idle + 1 } else { 0 };
+        if is_done && idle > 20 {
+            return bench.replies();
+        }
+    }
+    panic!("no byte moved in {STUCK_TURNS} turns");
+}
+
+fn check_seed(seed: u64, write_script: fn(&mut Random) -> Vec<u8>) {
+    println!("TWINCACHE_SEED={seed}");
+    let mut random = Random(seed);
+    let script = write_script(&mut random);
+    let mut whole = Bench::new(|_| {});
+    whole.pipe().room = usize::MAX / 2;
+    whole.send(&script);
+    assert_eq!(whole.settle(), After::Wait);
+    let expected = whole.replies();
+    let mut cut = Bench::new(|_| {});
+    let got = dribble(&mut cut, &script, &mut random);
+    if got != expected {
+        let at = got.iter().zip(&expected).take_while(|(a, b)| a == b).count();
+        let around = |bytes: &[u8]| {
+            String::from_utf8_lossy(&bytes[at.saturating_sub(80).min(bytes.len())..bytes.len().min(at + 80)])
+                .into_owned()
+        };
+        panic!("replies differ at byte {at} of {}:\n{:?}\n{:?}", expected.len(), around(&got), around(&expected));
+    }
+    assert_eq!(whole.counters.bytes_read.get(), script.len() as u64);
+    assert_eq!(cut.counters.bytes_written.get(), expected.len() as u64);
+    assert_eq!(cut.connection.held_memory(), 0, "an idle connection holds no buffer");
+}
+
+pub(crate) fn seeds() -> Vec<u64> {
+    match std::env::var("TWINCACHE_SEED") {
+        Ok(seed) => vec![seed.parse().expect("a number")],
+        Err(_) => {
+            let start = u64::from(std::process::id()) << 20;
+            (start..start + SEEDS).collect()
+        }
+    }
+}
+
+fn value(random: &mut Random) -> Vec<u8> {
+    let len = match random.below(12) {
+        0 => 0,
+        1..8 => random.below(100),
+        8 | 9 => random.below(SMALL_BODY_MAX + 100),
+        10 => SMALL_BODY_MAX - 4 + random.below(8),
+        _ => random.below(700_000),
+    };
+    let first = random.next() as u8;
+    (0..len).map(|i| first.wrapping_add((i % 251) as u8)).collect()
+}
+
+fn ascii_script(random: &mut Random) -> Vec<u8> {
+    let mut script = Vec::new();
+    for _ in 0..REQUESTS {
+        ascii_request(random, &mut script);
+    }
+    script
+}
+
+fn ascii_request(random: &mut Random, script: &mut Vec<u8>) {
+    let key = format!("key{}", random.below(8));
+    let quiet = random.pick(&["", "", " noreply"]);
+    match random.below(16) {
+        0..4 => {
+            let verb = random.pick(&["set", "set", "set", "add", "replace", "append", "prepend"]);
+            let data = value(random);
+            push(script, &format!("{verb} {key} {} 0 {}{quiet}\r\n", random.below(70_000), data.len()));
+            script.extend_from_slice(&data);
+            push(script, "\r\n");
+        }
+        4 => {
+            let data = value(random);
+            push(script, &format!("ms {key} {} {}\r\n", data.len(), random.pick(&["", "q", "k O1 c", "MA", "I C1"])));
+            script.extend_from_slice(&data);
+            push(script, "\r\n");
+        }
+        // Wrong tail: the two bytes are eaten, the rest is a command.
+        5 => push(script, &format!("set {key} 0 0 3{quiet}\r\nabcXYmn\r\n")),
+        // Refused while parsing or by size, and swallowed.
+        6 => swallowed(random, script, quiet),
+        7 => push(script, &format!("get {key}\r\n")),
+        8 | 9 => push(script, &format!("gets {key} key1 nothing key2 key3 key4\r\n")),
+        10 => push(script, &format!("mg {key} {}\r\n", random.pick(&["v", "v q k", "s t f", "", "k c v O7"]))),
+        11 => push(script, &format!("{} {key}{quiet}\r\n", random.pick(&["delete", "incr", "touch"]))),
+        12 => push(script, &format!("incr {key} 7{quiet}\r\n")),
+        13 => push(script, random.pick(&["mn\r\n", "\r\n", "bogus\r\n", "version\r\n", "get\n", "verbosity 0\r\n"])),
+        14 => push(script, &format!("md {key} q\r\nms num 2\r\n10\r\nma num v\r\n")),
+        _ => push(script, &format!("cas {key} 0 0 2 {}{quiet}\r\nzz\r\n", random.below(50))),
+    }
+}
+
+fn swallowed(random: &mut Random, script: &mut Vec<u8>, quiet: &str) {
+    let (head, len) = match random.below(4) {
+        0 => (format!("set {} 0 0 9{quiet}\r\n", "k".repeat(251)), 9),
+        1 => (format!("set big 0 0 1500000{quiet}\r\n"), 1_500_000),
+        2 => (format!("set k zz 0 40000{quiet}\r\n"), 40_000),
+        _ => ("ms k 5 !!\r\n".to_string(), 5),
+    };
+    push(script, &head);
+    script.extend(std::iter::repeat_n(b'#', len));
+    push(script, "\r\n");
+}
+
+fn binary_script(random: &mut Random) -> Vec<u8> {
+    let mut script = Vec::new();
+    for number in 0..REQUESTS {
+        binary_request(random, &mut script, number as u32);
+    }
+    script
+}
+
+fn binary_request(random: &mut Random, script: &mut Vec<u8>, opaque: u32) {
+    let key = format!("key{}", random.below(8));
+    match random.below(8) {
+        0..3 => {
+            let opcode = [0x01, 0x02, 0x03, 0x11, 0x12, 0x13][random.below(6)];
+            let data = if random.below(20) == 0 { vec![b'#'; 1_500_000] } else { value(random) };
+            packet(script, opcode, &[0, 0, 0, random.next() as u8, 0, 0, 0, 0], &key, &data, opaque);
+        }
+        3 => packet(script, [0x0e, 0x0f, 0x19, 0x1a][random.below(4)], &[], &key, &value(random), opaque),
+        4 | 5 => packet(script, [0x00, 0x09, 0x0c, 0x0d][random.below(4)], &[], &key, &[], opaque),
+        6 => packet(script, [0x04, 0x14][random.below(2)], &[], &key, &[], opaque),
+        _ => packet(script, [0x0a, 0x0b, 0x77][random.below(3)], &[], "", &[], opaque),
+    }
+}
+
+pub(crate) fn packet(script: &mut Vec<u8>, opcode: u8, extras: &[u8], key: &str, value: &[u8], opaque: u32) {
+    let body = (extras.len() + key.len() + value.len()) as u32;
+    script.extend_from_slice(&[0x80, opcode]);
+    script.extend_from_slice(&(key.len() as u16).to_be_bytes());
+    script.extend_from_slice(&[extras.len() as u8, 0, 0, 0]);
+    script.extend_from_slice(&body.to_be_bytes());
+    script.extend_from_slice(&opaque.to_be_bytes());
+    script.extend_from_slice(&[0; 8]);
+    script.extend_from_slice(extras);
+    push(script, key);
+    script.extend_from_slice(value);
+}
+
+pub(crate) fn push(script: &mut Vec<u8>, text: &str) {
+    script.extend_from_slice(text.as_bytes());
+}
+
+#[test]
+fn ascii_replies_do_not_depend_on_how_bytes_arrive() {
+    seeds().into_iter().for_each(|seed| check_seed(seed, ascii_script));
+}
+
+#[test]
+fn binary_replies_do_not_depend_on_how_bytes_arrive() {
+    seeds().into_iter().for_each(|seed| check_seed(seed, binary_script));
+}
+
+#[test]
+fn a_batch_costs_one_read_and_one_write() {
+    let mut bench = Bench::new(|_| {});
+    assert_eq!(
+        bench.ask(b"set a 0 0 1\r\nA\r\nget a\r\nmn\r\nget b\r\n"),
+        "STORED\r\nVALUE a 0 1\r\nA\r\nEND\r\nMN\r\nEND\r\n"
+    );
+    assert_eq!((bench.pipe().reads, bench.pipe().writes), (1, 1));
+    assert_eq!(bench.connection.held_memory(), 0);
+}
+
+#[test]
+fn a_body_on_its_way_costs_no_parsing_and_no_reply() {
+    let mut bench = Bench::new(|_| {});
+    assert_eq!(bench.ask(b"set a 0 0 10\r\n01234"), "");
+    assert_eq!(bench.connection.session().info_state_name(), "conn_nread");
+    assert_eq!(bench.ask(b"5678"), "");
+    assert_eq!(bench.ask(b"9\r\nget a\r\n"), "STORED\r\nVALUE a 0 10\r\n0123456789\r\nEND\r\n");
+    assert_eq!(bench.connection.session().info_state_name(), "conn_read");
+}
+
+#[test]
+fn a_stuck_client_is_not_read_from() {
+    let mut bench = Bench::new(|_| {});
+    bench.ask(&[b"set a 0 0 1000\r\n".as_slice(), &[b'x'; 1000], b"\r\n"].concat());
+    bench.pipe().room = 100;
+    bench.send(b"get a\r\n");
+    assert_eq!(bench.turn(), After::Wait);
+    let reads = bench.pipe().reads;
+    bench.send(&b"get a\r\n".repeat(50));
+    for _ in 0..10 {
+        assert_eq!(bench.turn(), After::Wait);
+    }
+    assert_eq!(bench.pipe().reads, reads, "read while output is stuck");
+    assert_eq!(bench.pipe().waiting(), 350);
+    bench.take(usize::MAX / 2);
+    assert_eq!(bench.settle(), After::Wait);
+    let replies = bench.replies();
+    assert_eq!(replies.len(), 51 * ("VALUE a 0 1000\r\n".len() + 1000 + 2 + 5));
+}
+
+#[test]
+fn output_is_written_in_the_middle_of_a_batch() {
+    let mut bench = Bench::new(|config| config.reqs_per_event = 1000);
+    bench.ask(&[b"set a 0 0 10000\r\n".as_slice(), &[b'x'; 10_000], b"\r\n"].concat());
+    let writes = bench.pipe().writes;
+    let replies = bench.ask(&b"get a\r\n".repeat(200));
+    assert_eq!(replies.len(), 200 * ("VALUE a 0 10000\r\n".len() + 10_000 + 2 + 5));
+    assert!(bench.pipe().writes - writes >= 7, "{} writes", bench.pipe().writes - writes);
+}
+
+#[test]
+fn many_requests_give_way_to_others() {
+    let mut bench = Bench::new(|config| config.reqs_per_event = 5);
+    bench.pipe().room = usize::MAX / 2;
+    bench.send(&b"mn\r\n".repeat(12));
+    for answered in [5, 10] {
+        assert_eq!(bench.turn(), After::Again);
+        assert_eq!(bench.pipe().outbound, b"MN\r\n".repeat(answered), "replies leave before others get their turn");
+    }
+    assert_eq!(bench.turn(), After::Wait);
+    assert_eq!(bench.replies(), b"MN\r\n".repeat(12));
+    assert_eq!(bench.counters.conn_yields.get(), 2);
+}
+
+#[test]
+fn swallowed_data_is_not_answered_before_it_came() {
+    let mut bench = Bench::new(|_| {});
+    assert_eq!(bench.ask(b"set big 0 0 2000000\r\n"), "");
+    assert_eq!(bench.connection.session().info_state_name(), "conn_swallow");
+    assert_eq!(bench.ask(&vec![b'x'; 2_000_001]), "");
+    assert_eq!(bench.connection.held_memory(), 0);
+    assert_eq!(bench.ask(b"\nmn\r\n"), "SERVER_ERROR object too large for cache\r\nMN\r\n");
+}
+
+#[test]
+fn quit_flushes_and_closes() {
+    let mut bench = Bench::new(|_| {});
+    bench.pipe().room = 3;
+    bench.send(b"mn\r\nquit\r\nmn\r\n");
+    assert_eq!(bench.turn(), After::Wait);
+    bench.take(1);
+    assert_eq!(bench.turn(), After::Close(Reason::Normal));
+    assert_eq!(bench.replies(), b"MN\r\n");
+}
+
+#[test]
+fn unread_input_is_drained_before_closing() {
+    let mut bench = Bench::new(|_| {});
+    bench.pipe().room = usize::MAX / 2;
+    bench.send(b"mn\r\nquit\r\n");
+    bench.send(&[b'x'; 3 * READ_BUFFER]);
+    assert_eq!(bench.turn(), After::Close(Reason::Normal));
+    assert!(bench.pipe().waiting() > 0);
+    bench.connection.farewell(&mut bench.buffer);
+    assert_eq!(bench.pipe().waiting(), 0);
+    assert_eq!(bench.replies(), b"MN\r\n");
+}
+
+#[test]
+fn the_end_of_input_closes_after_the_replies() {
+    let mut bench = Bench::new(|_| {});
+    bench.pipe().room = usize::MAX / 2;
+    bench.pipe().is_ended = true;
+    bench.connection.notify(Readiness { hangup: true, ..Readiness::default() });
+    bench.send(b"mn\r\nget unfini");
+    assert_eq!(bench.turn(), After::Close(Reason::Normal));
+    assert_eq!(bench.replies(), b"MN\r\n");
+}
+
+#[test]
+fn compat_long_line() {
+    let long = |start: &str, len: usize| [start.as_bytes(), &vec![b'k'; len - start.len()]].concat();
+    for (line, closes) in [
+        (long("get ", 2048), false),
+        (long("get ", 2049), false),
+        (long("gets ", 100_000), false),
+        (long(&(" ".repeat(100) + "get "), 3000), false),
+        (long(&(" ".repeat(101) + "get "), 3000), true),
+        (long("gat 0 ", 2048), false),
+        (long("gat 0 ", 2049), true),
+        (long("set ", 2049), true),
+        (long("get", 2049), true),
+        (vec![b' '; 2049], true),
+    ] {
+        let mut bench = Bench::new(|_| {});
+        bench.pipe().room = usize::MAX / 2;
+        bench.send(&line);
+        let wanted = if closes { After::Close(Reason::Error) } else { After::Wait };
+        assert_eq!(bench.settle(), wanted, "{:?}… of {} bytes", String::from_utf8_lossy(&line[..20]), line.len());
+        assert_eq!(bench.replies(), b"");
+    }
+}
+
+#[test]
+fn a_long_get_line_is_answered_however_it_comes() {
+    let mut bench = Bench::new(|_| {});
+    bench.ask(b"set a 0 0 1\r\nA\r\n");
+    assert_eq!(bench.ask(b"get"), "");
+    for _ in 0..400 {
+        assert_eq!(bench.ask(&b" nothing".repeat(40)), "");
+    }
+    assert_eq!(bench.ask(b" a\r\nmn\r\n"), "VALUE a 0 1\r\nA\r\nEND\r\nMN\r\n");
+    assert_eq!(bench.connection.held_memory(), 0);
+}
+
+#[test]
+fn a_line_of_many_keys_gives_way_to_others() {
+    let mut bench = Bench::new(|_| {});
+    bench.ask(b"set a 0 0 1\r\nA\r\n");
+    for (key, reply) in [("nothing ", 0), ("a ", b"VALUE a 0 1\r\nA\r\n".len())] {
+        const KEYS: usize = 200_000;
+        bench.pipe().room = usize::MAX / 2;
+        bench.send(format!("get {}\r\n", key.repeat(KEYS)).as_bytes());
+        let mut at = bench.counters.get_cmds.get();
+        let end = at + KEYS as u64;
+        let mut is_done = false;
+        while !is_done {
+            is_done = bench.turn() != After::Again;
+            let now = bench.counters.get_cmds.get();
+            assert!(now - at <= 40_000, "{} keys answered in one turn", now - at);
+            at = now;
+        }
+        assert_eq!(bench.counters.get_cmds.get(), end);
+        assert_eq!(bench.replies().len(), KEYS * reply + b"END\r\n".len());
+    }
+}
+
+#[test]
+fn a_dump_gives_way_to_others_after_each_piece() {
+    let mut bench = Bench::new(|_| {});
+    let sets: Vec<u8> = (0..5000).flat_map(|i| format!("set key{i} 0 0 1 noreply\r\nv\r\n").into_bytes()).collect();
+    assert_eq!(bench.ask(&sets), "");
+    // Flushed, they take time and print nothing.
+    for (command, lines) in [("", 5000), ("flush_all\r\n", 0)] {
+        bench.ask(command.as_bytes());
+        bench.send(b"lru_crawler metadump all\r\n");
+        let (mut dump, mut turns) = (Vec::new(), 0);
+        while !dump.ends_with(b"END\r\n") {
+            bench.turn();
+            turns += 1;
+            let piece = bench.replies();
+            assert!(piece.len() < 100_000, "{} in one turn", piece.len());
+            dump.extend(piece);
+        }
+        // 8192 buckets.
+        assert!(turns >= 16, "{turns}");
+        assert_eq!(dump.iter().filter(|&&byte| byte == b'\n').count(), lines + 2);
+    }
+}
+
+#[test]
+fn a_get_line_has_a_bound() {
+    let mut bench = Bench::new(|_| {});
+    bench.pipe().room = usize::MAX / 2;
+    bench.send(b"get ");
+    for _ in 0..=GET_LINE_MAX >> 20 {
+        bench.send(&vec![b'k'; 1 << 20]);
+        if bench.settle() == After::Close(Reason::Error) {
+            assert_eq!(bench.replies(), b"SERVER_ERROR out of memory reading request\r\n");
+            return;
+        }
+    }
+    panic!("a line of any length is kept");
+}
+
+#[test]
+fn long_get_lines_have_a_bound_together() {
+    let refusal = "SERVER_ERROR out of memory reading request\r\n";
+    for (others, reply) in [(4 * GET_LINE_MAX, ""), (4 * GET_LINE_MAX + 1, refusal)] {
+        let mut bench = Bench::new(|_| {});
+        bench.long_lines = others;
+        assert_eq!(bench.ask(&[b"get ", &b"nothing ".repeat(1000)[..]].concat()), "", "who wants little gets it");
+        assert_eq!(bench.ask(&b"nothing ".repeat(20_000)), reply);
+        assert_eq!(bench.connection.long_line() > 0, reply.is_empty());
+    }
+}
+
+#[test]
+fn idle_means_between_requests() {
+    let mut bench = Bench::new(|_| {});
+    let start = bench.shared.clock.now();
+    bench.ask(b"mn\r\n");
+    assert!(!bench.connection.session().is_idle(start + 5, 5));
+    assert!(bench.connection.session().is_idle(start + 6, 5));
+    bench.ask(b"set a 0 0 5\r\nabc");
+    assert!(!bench.connection.session().is_idle(start + 60, 5), "in the middle of a data block");
+}
+
+#[test]
+fn who_reads_a_reply_slowly_is_not_idle() {
+    let mut bench = Bench::new(|_| {});
+    bench.take(1);
+    bench.send(b"mn\r\n");
+    assert_eq!(bench.settle(), After::Wait);
+    bench.shared.clock.advance(60);
+    bench.take(10);
+    assert_eq!(bench.settle(), After::Wait);
+    assert_eq!(bench.replies(), b"MN\r\n");
+    assert!(!bench.connection.session().is_idle(bench.shared.clock.now(), 5));
+}
+
+#[test]
+fn who_sends_a_value_slowly_is_not_idle() {
+    let mut bench = Bench::new(|_| {});
+    bench.ask(format!("set a 0 0 {}\r\n", SMALL_BODY_MAX + 1).as_bytes());
+    bench.shared.clock.advance(60);
+    assert_eq!(bench.ask(&[&vec![b'x'; SMALL_BODY_MAX + 1][..], b"\r\n"].concat()), "STORED\r\n");
+    assert!(!bench.connection.session().is_idle(bench.shared.clock.now(), 5));
+}
+
+#[test]
+fn a_connection_is_small() {
+    assert!(std::mem::size_of::<Connection<crate::io::stream::Stream>>() <= 256);
+    let bench = Bench::new(|_| {});
+    assert_eq!(bench.connection.held_memory(), 0);
+    assert_eq!(bench.shared.stats.curr_conns.load(Ordering::Relaxed), 0);
+}

@@ -1,0 +1,3 @@
+//! Tests of the network.
+
+pub(crate) mod connection;

@@ -1,0 +1,450 @@
+//! Replies that wait until replicas have what they tell of (`-o replicas_ack`).
+//!
+//! ```text
+//!  request ── appended lsn 7 ──> Ledger: the turn owes 7, and a Mark: where the reply lies, how to refuse instead
+//!                                  │ the output is to be written
+//!            ┌─────────────────────┴─ 7 is safe ──> the socket
+//!            │ 7 is not safe yet
+//!            v
+//!  connection is held: its output in Pending, with the marks; it is not read. Its slot in the worker's Queue
+//!            ├── safe advances ── Alarm ──> worker ──> released: written as it is, but for what a replica refused
+//!            └── deadline ──┬─ strict ──> marked replies that are not safe become errors; written
+//!                           └─ ack_degrade ──> everything is safe, until replicas have caught up
+//! ```
+//!
+//! All output of a connection waits behind a change that it owes, so replies stay in order; a change that has no
+//! reply is still owed by those that follow. Other connections go on. Nothing of this is touched while nobody waits.
+//!
+//! Invariants: a held connection is in the queue exactly once, and is not closed before it was taken out; in the
+//! queue lsn and deadline never decrease; the ledger is empty between turns.
+//!
+//! Not here: what is safe ([`crate::journal::acks::Safety`]), the output itself (`buffer`).
+
+use crate::command::Output;
+use crate::journal::acks::Safety;
+use crate::protocol::binary::{Response, Status};
+use mio::Waker;
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// What takes the place of a reply in text and meta.
+const REFUSAL: &[u8] = b"SERVER_ERROR not replicated\r\n";
+
+/// Bytes of a binary packet that say whose answer it is.
+const BINARY_ORIGIN: usize = 16;
+
+/// The lsn that an [`Alarm`] waits for when it waits for none.
+const NOTHING: u64 = u64::MAX;
+
+/// A change that is not safe yet, and how long to wait for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owed {
+    /// Its place in the journal.
+    pub lsn: u64,
+    /// When to give up.
+    pub deadline: Instant,
+}
+
+impl Owed {
+    /// Whether it is to be given up.
+    pub fn is_late(&self, now: Instant, safe: u64) -> bool {
+        self.deadline <= now && self.lsn > safe
+    }
+}
+
+/// Who asked, as far as a refusal must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A classic text command; one without a reply wanted none.
+    Text,
+    /// A meta command.
+    Meta,
+    /// A packet.
+    Binary { opcode: u8, opaque: [u8; 4] },
+}
+
+impl Origin {
+    /// The origin of the request whose line or packet begins `head`. What is too short to be one has any.
+    pub fn of(head: &[u8], is_binary: bool) -> Origin {
+        if !is_binary {
+            // No other text command that changes anything begins with this letter.
+            let is_meta = head.iter().find(|&&b| b != b' ') == Some(&b'm');
+            return if is_meta { Origin::Meta } else { Origin::Text };
+        }
+        match head.first_chunk::<BINARY_ORIGIN>() {
+            Some(&[_, opcode, .., a, b, c, d]) => Origin::Binary { opcode, opaque: [a, b, c, d] },
+            None => Origin::Text,
+        }
+    }
+
+    fn refuse(self, out: &mut Vec<u8>) {
+        let Origin::Binary { opcode, opaque } = self else { return out.extend_from_slice(REFUSAL) };
+        let status = Status::NotReplicated;
+        let text = status.text();
+        Response { opcode, status, opaque, cas: 0, extras: b"", key: b"", value_len: text.len() }.encode(out);
+        out.extend_from_slice(text);
+    }
+}
+
+/// A place in an [`Output`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    bytes: usize,
+    values: usize,
+}
+
+impl Place {
+    /// Where the next reply would begin.
+    pub fn end_of(out: &Output) -> Place {
+        Place { bytes: out.bytes.len(), values: out.values.len() }
+    }
+}
+
+/// The reply to a change.
+#[derive(Debug)]
+pub struct Mark {
+    bytes: Range<usize>,
+    values: Range<usize>,
+    lsn: u64,
+    origin: Origin,
+    /// This is not all of the reply: the get goes on when it has been written.
+    goes_on: bool,
+}
+
+/// What a worker's turn owes. See the module's head.
+#[derive(Debug)]
+pub struct Ledger {
+    is_on: bool,
+    now: Instant,
+    timeout: Duration,
+    owed: Option<Owed>,
+    marks: Vec<Mark>,
+}
+
+impl Ledger {
+    /// A ledger of changes that have `timeout` to become safe.
+    pub fn new(timeout: Duration) -> Ledger {
+        Ledger { is_on: false, now: Instant::now(), timeout, owed: None, marks: Vec::new() }
+    }
+
+    /// Looks whether replies to changes wait just now.
+    pub fn begin(&mut self, safety: &Safety, now: Instant) {
+        self.is_on = safety.holds();
+        self.now = now;
+    }
+
+    /// Whether they do: then requests are run one by one, with their replies marked.
+    #[inline]
+    pub fn is_on(&self) -> bool {
+        self.is_on
+    }
+
+    /// A turn begins of a connection that owes this.
+    pub fn open(&mut self, owed: Option<Owed>) {
+        assert!(self.marks.is_empty() && self.owed.is_none(), "a turn left marks that belong to its connection");
+        self.owed = owed;
+    }
+
+    /// It ends: what the connection owes now.
+    pub fn close(&mut self) -> Option<Owed> {
+        self.marks.clear();
+        self.owed.take()
+    }
+
+    /// Whether something may have to wait.
+    #[inline]
+    pub fn owes(&self) -> bool {
+        self.owed.is_some()
+    }
+
+    /// Notes a change.
+    pub fn owe(&mut self, lsn: u64) {
+        self.owed = Some(Owed { lsn, deadline: self.now + self.timeout });
+    }
+
+    /// Notes that the reply to the last change noted is what `out` has from `start` on.
+    pub fn mark(&mut self, origin: Origin, start: Place, goes_on: bool, out: &Output) {
+        let Some(Owed { lsn, .. }) = self.owed else { return };
+        let end = Place::end_of(out);
+        if origin == Origin::Text && start == end {
+            return;
+        }
+        let (bytes, values) = (start.bytes..end.bytes, start.values..end.values);
+        self.marks.push(Mark { bytes, values, lsn, origin, goes_on });
+    }
+
+    /// What the output has to wait for, if anything. What was refused by now is told when it is let go.
+    pub fn settle(&mut self, safety: &Safety, out: &Output) -> Option<Owed> {
+        let owed = self.owed?;
+        let is_safe = owed.lsn <= safety.safe_lsn() && !self.marks.iter().any(|mark| safety.is_refused(mark.lsn));
+        // Without a mark it is a change of an earlier turn, whose deadline may be over.
+        if is_safe || owed.deadline <= self.now {
+            self.owed = None;
+            self.marks.clear();
+            return None;
+        }
+        if out.is_empty() && self.marks.is_empty() {
+            return None;
+        }
+        self.owed.take()
+    }
+
+    /// Takes the marks of an output that waits.
+    pub fn take_marks(&mut self) -> Box<[Mark]> {
+        self.marks.drain(..).collect()
+    }
+}
+
+/// What came of giving up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// Replies that became errors.
+    pub replies: u64,
+    /// One of them was the first part of a get that has not been answered to its end.
+    pub cuts_get: bool,
+}
+
+/// Replaces the marked replies in `out` to changes of which `is_missing` by errors.
+pub fn refuse(out: &mut Output, marks: &[Mark], is_missing: impl Fn(u64) -> bool) -> Refused {
+    let old = std::mem::take(out);
+    let mut values = old.values.into_iter().enumerate().peekable();
+    let mut refused = Refused::default();
+    let mut at = 0;
+    for mark in marks.iter().filter(|mark| is_missing(mark.lsn)) {
+        while let Some((_, mut inserted)) = values.next_if(|(number, _)| *number < mark.values.start) {
+            inserted.at = inserted.at - at + out.bytes.len();
+            out.values.push(inserted);
+        }
+        while values.next_if(|(number, _)| *number < mark.values.end).is_some() {}
+        out.bytes.extend_from_slice(&old.bytes[at..mark.bytes.start]);
+        mark.origin.refuse(&mut out.bytes);
+        at = mark.bytes.end;
+        refused = Refused { replies: refused.replies + 1, cuts_get: mark.goes_on };
+    }
+    for (_, mut inserted) in values {
+        inserted.at = inserted.at - at + out.bytes.len();
+        out.values.push(inserted);
+    }
+    out.bytes.extend_from_slice(&old.bytes[at..]);
+    refused
+}
+
+/// A worker's held connections, by what they wait for.
+#[derive(Debug, Default)]
+pub struct Queue(VecDeque<(Owed, usize)>);
+
+impl Queue {
+    /// Adds the connection in slot `key`.
+    pub fn push(&mut self, owed: Owed, key: usize) {
+        // Nearly always the last: only who owes a change of an earlier turn does not come last.
+        let at = self.0.partition_point(|(other, _)| other.lsn <= owed.lsn);
+        self.0.insert(at, (owed, key));
+    }
+
+    /// Whether nobody is held.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What is waited for first.
+    pub fn first(&self) -> Option<Owed> {
+        self.0.front().map(|(owed, _)| *owed)
+    }
+
+    /// Takes out a connection whose change is safe.
+    pub fn pop_safe(&mut self, safe: u64) -> Option<usize> {
+        self.pop_if(|owed| owed.lsn <= safe)
+    }
+
+    /// Takes out a connection whose deadline is over. Those whose change is safe by now are let go of as such, however
+    /// late.
+    pub fn pop_expired(&mut self, now: Instant, safe: u64) -> Option<usize> {
+        self.pop_if(|owed| owed.is_late(now, safe))
+    }
+
+    fn pop_if(&mut self, is_due: impl FnOnce(Owed) -> bool) -> Option<usize> {
+        let due = self.first().is_some_and(is_due);
+        due.then(|| self.0.pop_front()).flatten().map(|(_, key)| key)
+    }
+}
+
+/// Wakes a worker when the first change that it waits for is safe.
+#[derive(Debug)]
+pub struct Alarm {
+    first: AtomicU64,
+    waker: Arc<Waker>,
+}
+
+impl Alarm {
+    /// An alarm that is not set.
+    pub fn new(waker: Arc<Waker>) -> Alarm {
+        Alarm { first: AtomicU64::new(NOTHING), waker }
+    }
+
+    /// Sets it for a change. Look at what is safe after this and before sleeping.
+    pub fn set(&self, first: Option<Owed>) {
+        self.first.store(first.map_or(NOTHING, |owed| owed.lsn), Ordering::SeqCst);
+    }
+
+    /// Wakes the worker if it waits for one of the changes up to `safe`; once, until it is set again.
+    pub fn ring(&self, safe: u64) {
+        let first = self.first.load(Ordering::SeqCst);
+        if first == NOTHING || first > safe {
+            return;
+        }
+        let taken = self.first.compare_exchange(first, NOTHING, Ordering::SeqCst, Ordering::SeqCst);
+        if taken.is_ok()
+            && let Err(error) = self.waker.wake()
+        {
+            log::error!("cannot wake a worker: {error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owed(lsn: u64, start: Instant, ms: u64) -> Owed {
+        Owed { lsn, deadline: start + Duration::from_millis(ms) }
+    }
+
+    #[test]
+    fn origins() {
+        for (line, origin) in [("set a", Origin::Text), ("  ms a 2", Origin::Meta), ("md a q", Origin::Meta)] {
+            assert_eq!(Origin::of(line.as_bytes(), false), origin);
+        }
+        let packet: Vec<u8> = (0..24).collect();
+        assert_eq!(Origin::of(&packet, true), Origin::Binary { opcode: 1, opaque: [12, 13, 14, 15] });
+        assert_eq!(Origin::of(&packet[..15], true), Origin::Text);
+    }
+
+    #[test]
+    fn refusals() {
+        let mut bytes = Vec::new();
+        Origin::Meta.refuse(&mut bytes);
+        assert_eq!(bytes, REFUSAL);
+        bytes.clear();
+        Origin::Binary { opcode: 0x11, opaque: [1, 2, 3, 4] }.refuse(&mut bytes);
+        let header = b"\x81\x11\0\0\0\0\0\x86\0\0\0\x0e\x01\x02\x03\x04\0\0\0\0\0\0\0\0";
+        assert_eq!(bytes, [header, b"Not replicated".as_slice()].concat());
+    }
+
+    #[test]
+    fn only_what_is_not_safe_is_refused() {
+        let mut ledger = Ledger::new(Duration::from_secs(1));
+        let mut out = Output::default();
+        let requests = [(1, "STORED\r\n"), (0, "END\r\n"), (2, ""), (3, "HD\r\n"), (0, "MN\r\n"), (4, "HD\r\n")];
+        for (lsn, reply) in requests {
+            let start = Place::end_of(&out);
+            out.push(reply.as_bytes());
+            if lsn > 0 {
+                ledger.owe(lsn);
+                ledger.mark(Origin::Meta, start, lsn == 4, &out);
+            }
+        }
+        let marks = ledger.take_marks();
+        let refused = refuse(&mut out, &marks, |lsn| lsn > 1);
+        assert_eq!(refused, Refused { replies: 3, cuts_get: true });
+        let text = "STORED\r\nEND\r\n@@MN\r\n@".replace('@', "SERVER_ERROR not replicated\r\n");
+        assert_eq!(String::from_utf8_lossy(&out.bytes), text);
+    }
+
+    fn safe_to(lsn: u64) -> Safety {
+        let safety = Safety::default();
+        safety.set_required(1, lsn);
+        safety
+    }
+
+    /// It became safe before its turn was over, and was refused.
+    #[test]
+    fn what_is_refused_at_once_is_held_to_be_told() {
+        for (refused, holds) in [((0, 1), true), ((1, 2), true), ((2, 3), false)] {
+            let (mut ledger, safety, mut out) = (Ledger::new(Duration::from_secs(1)), safe_to(3), Output::default());
+            safety.refuse(refused.0, refused.1);
+            for lsn in [1, 2] {
+                let start = Place::end_of(&out);
+                out.push(b"HD\r\n");
+                ledger.owe(lsn);
+                ledger.mark(Origin::Meta, start, false, &out);
+            }
+            assert_eq!(ledger.settle(&safety, &out).is_some(), holds, "{refused:?}");
+            let marks = ledger.take_marks();
+            let told = refuse(&mut out, &marks, |lsn| safety.is_refused(lsn));
+            assert_eq!(told.replies, u64::from(holds));
+        }
+    }
+
+    #[test]
+    fn a_quiet_text_command_gets_no_refusal() {
+        let mut ledger = Ledger::new(Duration::from_secs(1));
+        let out = Output::default();
+        ledger.owe(1);
+        ledger.mark(Origin::Text, Place::end_of(&out), false, &out);
+        assert_eq!(ledger.settle(&safe_to(0), &out), None, "there is nothing to hold");
+        assert!(ledger.owes());
+        ledger.mark(Origin::Meta, Place::end_of(&out), false, &out);
+        assert_eq!(ledger.settle(&safe_to(0), &out).map(|owed| owed.lsn), Some(1));
+        assert_eq!(ledger.take_marks().len(), 1);
+    }
+
+    #[test]
+    fn what_is_owed_is_forgotten_when_it_is_safe_or_too_late() {
+        let start = Instant::now();
+        let reply = Output { bytes: b"MN\r\n".to_vec(), values: vec![] };
+        for (safe, later, holds) in [(6, 0, true), (7, 0, false), (6, 100, false)] {
+            let mut ledger = Ledger::new(Duration::from_secs(1));
+            ledger.now = start + Duration::from_millis(later);
+            ledger.open(Some(owed(7, start, 100)));
+            assert_eq!(ledger.settle(&safe_to(safe), &reply).is_some(), holds);
+            assert_eq!(ledger.close(), None);
+        }
+    }
+
+    #[test]
+    fn the_queue_is_in_order_of_what_is_waited_for() {
+        let start = Instant::now();
+        let mut queue = Queue::default();
+        for (lsn, key) in [(2, 20), (4, 40), (4, 41), (3, 30), (9, 90)] {
+            queue.push(owed(lsn, start, lsn), key);
+        }
+        assert_eq!(queue.pop_safe(1), None);
+        let safe: Vec<_> = std::iter::from_fn(|| queue.pop_safe(3)).collect();
+        assert_eq!(safe, [20, 30]);
+        let now = start + Duration::from_millis(4);
+        assert_eq!(queue.pop_expired(now, 4), None, "it is safe: it just has not been let go of");
+        let expired: Vec<_> = std::iter::from_fn(|| queue.pop_expired(now, 3)).collect();
+        assert_eq!(expired, [40, 41]);
+        assert_eq!(queue.first().map(|owed| owed.lsn), Some(9));
+        assert_eq!(queue.pop_safe(u64::MAX), Some(90));
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn an_alarm_rings_once() {
+        let mut poll = mio::Poll::new().expect("a poll");
+        let alarm = Alarm::new(Arc::new(Waker::new(poll.registry(), mio::Token(0)).expect("a waker")));
+        let mut rings = || {
+            let mut events = mio::Events::with_capacity(1);
+            poll.poll(&mut events, Some(Duration::ZERO)).expect("a poll");
+            !events.is_empty()
+        };
+        alarm.ring(u64::MAX);
+        assert!(!rings(), "it is not set");
+        alarm.set(Some(owed(5, Instant::now(), 0)));
+        alarm.ring(4);
+        assert!(!rings());
+        alarm.ring(5);
+        assert!(rings());
+        alarm.ring(6);
+        assert!(!rings());
+    }
+}
+
+#[cfg(test)]
+#[path = "tests/reply_hold.rs"]
+mod simulation;

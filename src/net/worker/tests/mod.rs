@@ -1,0 +1,103 @@
+//! Waves of a worker that is driven step by step.
+
+use super::*;
+use crate::clock::Clock;
+use crate::config::{Config, ListenAddr};
+use crate::net::acceptor::Acceptor;
+use crate::net::listen::listen;
+use crate::store::{Store, StoreConfig};
+use std::net::TcpStream;
+
+/// A worker that does what it is told, step by step, and its clients, in the order of their slots.
+struct Stand {
+    worker: Worker,
+    clients: Vec<TcpStream>,
+}
+
+impl Stand {
+    fn new(clients: usize) -> Stand {
+        let address = ListenAddr { host: "127.0.0.1".into(), port: Some(0), binding: Some(Binding::Ascii) };
+        let mut config = Config { tcp_port: None, listen: vec![address], ..Config::default() };
+        config.store = StoreConfig { memory_limit: 64 << 20, shards: Some(1), ..config.store };
+        let clock = Arc::new(Clock::new());
+        let store = Store::new(config.store.clone(), clock.clone()).expect("a store");
+        let shared = Arc::new(Shared::new(config, clock, store));
+        let (stop, listeners) = (Arc::new(Stop::default()), listen(&shared.config).expect("a free port"));
+        let address = crate::net::tcp_address(&listeners[0].socket).expect("an address");
+        let (worker, inbox) = Worker::new(shared.clone(), stop.clone()).expect("a worker");
+        let (acceptor, gate) = Acceptor::new(shared, stop.clone(), listeners, vec![inbox]).expect("an acceptor");
+        let acceptor = std::thread::spawn(move || acceptor.run());
+        let mut stand = Stand { worker, clients: Vec::new() };
+        for number in 1..=clients {
+            stand.clients.push(TcpStream::connect(address).expect("a connection"));
+            while stand.worker.clients.len() < number {
+                stand.poll();
+                stand.worker.welcome();
+            }
+        }
+        stop.set(StopMode::Now);
+        gate.wake();
+        acceptor.join().expect("it ends");
+        stand
+    }
+
+    /// Tells the connections what poll tells.
+    fn poll(&mut self) {
+        let mut events = Events::with_capacity(EVENTS);
+        self.worker.poll.poll(&mut events, Some(Duration::from_millis(10))).expect("a poll");
+        for event in &events {
+            if let Some(client) = self.worker.clients.get_mut(event.token().0) {
+                client.connection.notify(readiness(event));
+            }
+        }
+    }
+
+    /// Sends a request and waits until it can be read.
+    fn send(&mut self, key: usize, request: &[u8]) {
+        self.clients[key].write_all(request).expect("it is small");
+        while !self.worker.clients[key].connection.can_read_ahead() {
+            self.poll();
+        }
+    }
+
+    /// Queues connections, and gives them their turns a little later.
+    fn run(&mut self, keys: Range<usize>, later: Duration) {
+        self.worker.meter.begin(false, false);
+        keys.for_each(|key| self.worker.enqueue(key, Instant::now()));
+        std::thread::sleep(later);
+        self.worker.run_ready(true);
+    }
+
+    fn reply(&mut self, key: usize, end: &[u8]) -> usize {
+        let mut reply = Vec::new();
+        while !reply.ends_with(end) {
+            let mut buffer = [0; 4096];
+            let len = self.clients[key].read(&mut buffer).expect("a reply");
+            assert!(len > 0, "closed");
+            reply.extend_from_slice(&buffer[..len]);
+        }
+        reply.len()
+    }
+
+    fn queued(&self) -> Vec<usize> {
+        self.worker.ready.iter().map(|&(key, _)| key).collect()
+    }
+}
+
+#[test]
+fn a_wave_of_large_values_is_put_off_when_it_takes_long() {
+    let mut stand = Stand::new(4);
+    let set = [b"set large 0 0 16384\r\n".as_slice(), &[b'v'; 16384], b"\r\n"].concat();
+    stand.send(0, &set);
+    stand.run(0..1, Duration::ZERO);
+    assert_eq!(stand.reply(0, b"\r\n"), b"STORED\r\n".len());
+    (0..4).for_each(|key| stand.send(key, if key == 0 { b"get small\r\n" } else { b"get large\r\n" }));
+    // The clock is looked at for the first time when the first large value has gone.
+    stand.run(0..4, 2 * WAVE);
+    assert_eq!(stand.queued(), [2, 3]);
+    while !stand.queued().is_empty() {
+        stand.run(0..0, Duration::ZERO);
+    }
+    let whole = b"VALUE large 0 16384\r\n\r\nEND\r\n".len() + 16384;
+    assert_eq!([0, 1, 2, 3].map(|key| stand.reply(key, b"END\r\n")), [5, whole, whole, whole]);
+}

@@ -1,0 +1,3 @@
+//! Tests of replication.
+
+mod simulation;

@@ -1,0 +1,494 @@
+//! Journal, feed and a peer through schedules of cut writes, loss, cut connections and full walks, without sockets and
+//! with a clock of its own.
+//!
+//! ```text
+//!  random commands ──> primary ── journal ── Feed ──> wire, cut anywhere ──> Sidecar ──> peer
+//!                         │                                                     │ ack      │
+//!                         └──────────────── in the end, the same items ─────────┴──────────┘
+//! ```
+//!
+//! The primary and the peer are real stores behind the real commands; the sidecar is the simplest that can be right.
+//! `TWINCACHE_SEED` replays a run, `TWINCACHE_SCHEDULES` says how many.
+
+use crate::clock::Clock;
+use crate::command;
+use crate::command::{Context, Output, Shared};
+use crate::config::Config;
+use crate::protocol;
+use crate::protocol::{Parsed, Protocol};
+use crate::replication::session::{Feed, Now};
+use crate::stats::Counters;
+use crate::store::{Store, StoreConfig};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Few, so that keys are rewritten and meet each other.
+const KEYS: usize = 60;
+
+/// Of the journal: so small that a few hundred changes overtake a reader.
+const JOURNAL_BYTES: usize = 40 << 10;
+
+/// splitmix64.
+struct Rng(u64);
+
+impl Rng {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+
+    fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+}
+
+/// A server without sockets.
+struct Node {
+    shared: Shared,
+    counters: Arc<Counters>,
+}
+
+/// What a client can find out about an item; the expiry is a Unix time.
+type Seen = (Vec<u8>, u32, i64, u64, bool, bool);
+
+impl Node {
+    fn new(clock: &Arc<Clock>) -> Node {
+        let store = StoreConfig {
+            memory_limit: 16 << 20,
+            hash_power: Some(12),
+            journal_bytes: JOURNAL_BYTES,
+            threads: 1,
+            ..StoreConfig::default()
+        };
+        let config = Config { store, ..Config::default() };
+        let store = Store::new(config.store.clone(), clock.clone()).unwrap();
+        let shared = Shared::new(config, clock.clone(), store);
+        let counters = shared.stats.worker();
+        Node { shared, counters }
+    }
+
+    /// Runs every whole request at the start of `input`; how many bytes those took, and the replies.
+    fn run(&self, input: &[u8]) -> (usize, Vec<u8>) {
+        let mut out = Output::default();
+        let mut context = Context { shared: &self.shared, counters: &self.counters, fd: 1, resume: 0 };
+        let mut at = 0;
+        while at < input.len() {
+            let protocol = if input[at] == 0x80 { Protocol::Binary } else { Protocol::Ascii };
+            at += match protocol::parse(protocol, &input[at..], 0) {
+                Parsed::Request { request, consumed } => {
+                    command::run(&request, &mut context, &mut out);
+                    consumed
+                }
+                Parsed::NeedBody { header, head, body, tail } => {
+                    let Some(rest) = input[at + head..].get(..body + tail) else { break };
+                    command::store(&header, &rest[..body], &rest[body..], &mut context, &mut out);
+                    head + body + tail
+                }
+                Parsed::Partial { .. } => break,
+                Parsed::Bad(bad) => panic!("{}: {bad:?}", input[at..].escape_ascii()),
+            };
+        }
+        let mut replies = Vec::new();
+        std::mem::swap(&mut replies, &mut out.bytes);
+        (at, replies)
+    }
+
+    fn ask(&self, line: &str) -> String {
+        String::from_utf8(self.run(format!("{line}\r\n").as_bytes()).1).unwrap()
+    }
+
+    fn items(&self) -> BTreeMap<Vec<u8>, Seen> {
+        let keys = (0..KEYS).map(|i| key(i).0);
+        let items = keys.filter_map(|key| {
+            let hash = self.shared.store.hash(&key);
+            let mut shard = self.shared.store.lock(hash);
+            let id = shard.find(&key, hash).ok()?;
+            let item = shard.item(id);
+            let mut value = Vec::new();
+            item.copy_value(&mut value);
+            let expiry = if item.expires_at() == 0 { 0 } else { self.shared.clock.unix(item.expires_at()) };
+            Some((key, (value, item.client_flags(), expiry, item.cas(), item.is_stale(), item.is_win_sent())))
+        });
+        items.collect()
+    }
+}
+
+/// A key, and as the text protocol names it, with the flag that this takes.
+fn key(i: usize) -> (Vec<u8>, String, &'static str) {
+    let name = format!("key{i}");
+    match i % 5 {
+        0 => {
+            let raw = format!("bin {i}\r\n").into_bytes();
+            let mut text = Vec::new();
+            protocol::base64::encode(&raw, &mut text);
+            (raw, String::from_utf8(text).unwrap(), " b")
+        }
+        _ => (name.clone().into_bytes(), name, ""),
+    }
+}
+
+/// A random command that changes, or reads, something.
+fn command(rng: &mut Rng) -> Vec<u8> {
+    let i = rng.below(KEYS);
+    let (raw, name, b) = key(i);
+    let len = if rng.one_in(40) { 16_000 + rng.below(1_000) } else { rng.below(300) };
+    let value = (b'a' + rng.below(26) as u8) as char;
+    let value = value.to_string().repeat(len);
+    let number = rng.below(100_000);
+    let ttl = [0, 0, 0, 3, 20, 100, 5_000, -1][rng.below(8)];
+    let flags = rng.below(3);
+    let text = b.is_empty();
+    let line = match rng.below(24) {
+        0..6 => format!("ms {name} {len}{b} T{ttl} F{flags}\r\n{value}\r\n"),
+        6 if text => format!("set {name} {flags} {ttl} {len}\r\n{value}\r\n"),
+        7 => format!("ms {name} {}{b} T{ttl}\r\n{number}\r\n", number.to_string().len()),
+        8 => format!("ms {name} 3{b} M{}\r\nabc\r\n", ["A", "P", "E", "R"][rng.below(4)]),
+        9 | 10 => format!("ma {name}{b} D{number} M{}\r\n", ["+", "-"][rng.below(2)]),
+        11 => format!("ma {name}{b} N{} J5\r\n", ttl.max(0)),
+        12 | 13 => format!("md {name}{b}\r\n"),
+        14 => format!("md {name}{b} I T{}\r\n", [30, 300][rng.below(2)]),
+        15 => format!("md {name}{b} x\r\n"),
+        16 => format!("mg {name}{b} v T{}\r\n", [0, 7, 70][rng.below(3)]),
+        17 => format!("mg {name}{b} v N{}\r\n", [30, 0][rng.below(2)]),
+        18 => format!("mg {name}{b} v R{}\r\n", [30, 1000][rng.below(2)]),
+        19 if text => format!("touch {name} {ttl}\r\n"),
+        20 if text => format!("gat {} {name}\r\n", ttl.max(0)),
+        21 if text => format!("delete {name}\r\n"),
+        22 if !text => return binary_set(&raw, number.to_string().as_bytes(), flags as u32),
+        23 if rng.one_in(12) => format!("flush_all{}\r\n", [" 2", "", ""][rng.below(3)]),
+        _ => format!("mg {name}{b} v\r\n"),
+    };
+    line.into_bytes()
+}
+
+fn binary_set(key: &[u8], value: &[u8], client_flags: u32) -> Vec<u8> {
+    let mut packet = vec![0x80, 1, 0, key.len() as u8, 8, 0, 0, 0];
+    packet.extend_from_slice(&((8 + key.len() + value.len()) as u32).to_be_bytes());
+    packet.extend_from_slice(&[0; 12]);
+    packet.extend_from_slice(&client_flags.to_be_bytes());
+    packet.extend_from_slice(&[0; 4]);
+    packet.extend_from_slice(key);
+    packet.extend_from_slice(value);
+    packet
+}
+
+/// What the sidecar knows of a stream's position that the peer has in full.
+type Position = Option<(u64, u64)>;
+
+/// One connection of the sidecar, and what it remembers from one to the next.
+struct Sidecar {
+    identity: String,
+    connected: bool,
+    /// Received and not yet taken.
+    wire: Vec<u8>,
+    run_id: u64,
+    is_clean: bool,
+    position: Position,
+    /// Acknowledgements on their way back.
+    acks: Vec<u8>,
+    counts: Counts,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    walks: u64,
+    continued: u64,
+    overtaken: u64,
+    batches: u64,
+    alive: u64,
+}
+
+impl Sidecar {
+    /// Takes every whole line and batch off the wire, and lets the peer have them.
+    fn take(&mut self, peer: &Node) {
+        let wire = std::mem::take(&mut self.wire);
+        let mut at = 0;
+        while let Some(end) = wire[at..].windows(2).position(|pair| pair == b"\r\n") {
+            let line = std::str::from_utf8(&wire[at..at + end]).expect("a line");
+            let words: Vec<&str> = line.split(' ').collect();
+            let start = at + end + 2;
+            let mut next = start;
+            let lsn = || words[words.len().min(3) - 1].parse::<u64>().expect(line);
+            match words[0] {
+                "batch" => {
+                    let len: usize = words[2].parse().unwrap();
+                    let Some(body) = wire.get(start..start + len) else { break };
+                    let (taken, replies) = peer.run(body);
+                    assert_eq!(taken, len, "a batch of parts: {}", body.escape_ascii());
+                    assert!(!String::from_utf8_lossy(&replies).contains("ERROR"), "{}", replies.escape_ascii());
+                    self.counts.batches += 1;
+                    self.confirm(words[1].parse().unwrap());
+                    next = start + len;
+                }
+                "walk" => {
+                    self.counts.walks += 1;
+                    self.begin(&words, false, peer);
+                    assert_eq!(peer.ask("replica begin"), "OK\r\n");
+                }
+                "continuing" => {
+                    self.counts.continued += 1;
+                    self.begin(&words, true, peer);
+                }
+                "walked" => {
+                    assert_eq!(peer.ask("replica end"), "OK\r\n");
+                    self.is_clean = true;
+                    self.confirm(words[1].parse().unwrap());
+                }
+                "overtaken" => {
+                    self.counts.overtaken += 1;
+                    self.is_clean = false;
+                    self.position = None;
+                }
+                "caught-up" => {
+                    self.is_clean = true;
+                    self.confirm(words[1].parse().unwrap());
+                }
+                "alive" => self.counts.alive += 1,
+                "twincache" => assert_eq!((words[1], words.len()), ("1", 4)),
+                _ => panic!("{line}, {}", lsn()),
+            }
+            at = next;
+        }
+        self.wire = wire[at..].to_vec();
+    }
+
+    fn begin(&mut self, words: &[&str], is_clean: bool, peer: &Node) {
+        self.run_id = u64::from_str_radix(words[1], 16).unwrap();
+        self.follow(peer);
+        self.is_clean = is_clean;
+        self.position = is_clean.then(|| (self.run_id, words[2].parse().unwrap()));
+    }
+
+    /// Said every second.
+    fn follow(&self, peer: &Node) {
+        let reply = peer.ask(&format!("replica from {:016x}", self.run_id));
+        let own = peer.shared.store.journal().run_id();
+        assert!(reply.starts_with(&format!("OK {own:016x} ")), "{reply}");
+    }
+
+    fn confirm(&mut self, lsn: u64) {
+        if self.is_clean {
+            self.position = Some((self.run_id, lsn));
+        }
+        self.acks.extend_from_slice(format!("ack {lsn}\r\n").as_bytes());
+    }
+
+    fn attach_line(&self, given: bool) -> String {
+        let (run_id, lsn) = match self.position.filter(|_| given) {
+            Some((run_id, lsn)) => (format!("{run_id:016x}"), lsn.to_string()),
+            None => ("-".into(), "-".into()),
+        };
+        format!("attach there {} {run_id} {lsn} cas\r\n", self.identity)
+    }
+}
+
+struct Schedule {
+    rng: Rng,
+    clock: Arc<Clock>,
+    now: Instant,
+    primary: Node,
+    peer: Node,
+    feed: Feed,
+    /// What the feed has said and the wire has not taken.
+    out: Vec<u8>,
+    sidecar: Sidecar,
+    peers: u64,
+}
+
+impl Schedule {
+    fn new(seed: u64) -> Schedule {
+        let clock = Arc::new(Clock::new());
+        clock.pause(true);
+        let sidecar = Sidecar {
+            identity: "peer-0".into(),
+            connected: false,
+            wire: Vec::new(),
+            run_id: 0,
+            is_clean: false,
+            position: None,
+            acks: Vec::new(),
+            counts: Counts::default(),
+        };
+        let (primary, peer) = (Node::new(&clock), Node::new(&clock));
+        let (out, feed) = (Vec::new(), Feed::default());
+        Schedule { rng: Rng(seed), clock, now: Instant::now(), primary, peer, feed, out, sidecar, peers: 0 }
+    }
+
+    fn run(mut self) -> Counts {
+        for _ in 0..120 {
+            match self.rng.below(100) {
+                0..45 => self.write_some(),
+                45..66 => drop(self.send()),
+                66..86 => self.deliver(),
+                86..93 => self.acknowledge(),
+                93..96 => self.pass(),
+                96 => self.disconnect(),
+                97 if self.rng.one_in(4) => self.replace_peer(),
+                _ => self.connect(),
+            }
+        }
+        self.settle();
+        self.sidecar.counts
+    }
+
+    fn now(&self) -> Now {
+        Now { at: self.now, unix_ms: 1_800_000_000_000 }
+    }
+
+    fn write_some(&mut self) {
+        let most = if self.rng.one_in(20) { 200 } else { 8 };
+        for _ in 0..self.rng.below(most) {
+            let command = command(&mut self.rng);
+            self.primary.run(&command);
+        }
+    }
+
+    /// The feed is asked for more only when the wire has taken what it said, as a socket's owner does.
+    fn send(&mut self) -> bool {
+        if !self.sidecar.connected || !self.out.is_empty() {
+            return false;
+        }
+        let mut out = Output::default();
+        let filled = self.feed.fill(&self.primary.shared, self.now(), &mut out);
+        self.feed.beat(&self.primary.shared, self.now(), &mut out);
+        self.take_output(&out);
+        assert!(!self.feed.is_gone());
+        filled
+    }
+
+    fn take_output(&mut self, out: &Output) {
+        let mut at = 0;
+        for inserted in &out.values {
+            self.out.extend_from_slice(&out.bytes[at..inserted.at]);
+            let mut slices = Vec::new();
+            inserted.value.io_slices(0, &mut slices);
+            slices.iter().for_each(|slice| self.out.extend_from_slice(slice));
+            at = inserted.at;
+        }
+        self.out.extend_from_slice(&out.bytes[at..]);
+    }
+
+    fn deliver(&mut self) {
+        let n = if self.rng.one_in(3) { self.out.len() } else { self.rng.below(self.out.len() + 1) };
+        self.sidecar.wire.extend(self.out.drain(..n));
+        self.sidecar.take(&self.peer);
+    }
+
+    fn acknowledge(&mut self) {
+        let n = if self.rng.one_in(2) { self.sidecar.acks.len() } else { self.rng.below(self.sidecar.acks.len() + 1) };
+        let acks: Vec<u8> = self.sidecar.acks.drain(..n).collect();
+        self.say(&acks);
+    }
+
+    fn say(&mut self, bytes: &[u8]) {
+        let mut out = Output::default();
+        let now = self.now();
+        assert!(self.feed.input(bytes, &self.primary.shared, now, &mut out), "{}", out.bytes.escape_ascii());
+        self.take_output(&out);
+    }
+
+    /// A little time, or so much that a detached consumer is forgotten.
+    fn pass(&mut self) {
+        let seconds = if self.rng.one_in(20) { 90 } else { self.rng.below(4) as i64 };
+        if seconds > 5 {
+            self.disconnect();
+        }
+        self.now += Duration::from_secs(seconds as u64) + Duration::from_millis(30);
+        self.clock.advance(seconds);
+        self.primary.shared.store.journal().tick(self.now);
+        self.peer.shared.store.journal().tick(self.now);
+        if self.sidecar.connected && self.sidecar.run_id != 0 {
+            self.sidecar.follow(&self.peer);
+        }
+    }
+
+    fn connect(&mut self) {
+        if self.sidecar.connected {
+            return;
+        }
+        self.feed = Feed::default();
+        self.sidecar.connected = true;
+        let mut out = Output::default();
+        self.feed.greet(&self.primary.shared, &mut out);
+        self.take_output(&out);
+        let given = self.rng.one_in(2);
+        let line = self.sidecar.attach_line(given);
+        self.say(line.as_bytes());
+    }
+
+    /// In the middle of a line, a batch, or an acknowledgement, as it happens.
+    fn disconnect(&mut self) {
+        self.feed = Feed::default();
+        self.sidecar.connected = false;
+        self.out.clear();
+        self.sidecar.wire.clear();
+        self.sidecar.acks.clear();
+    }
+
+    /// The peer is killed, and comes back empty.
+    fn replace_peer(&mut self) {
+        self.disconnect();
+        self.peers += 1;
+        self.peer = Node::new(&self.clock);
+        self.sidecar.identity = format!("peer-{}", self.peers);
+        self.sidecar.position = None;
+    }
+
+    /// Nobody writes any more: in the end both have the same items.
+    fn settle(&mut self) {
+        self.connect();
+        for _ in 0..100_000 {
+            self.sidecar.wire.append(&mut self.out);
+            let sent = self.send();
+            self.sidecar.wire.append(&mut self.out);
+            self.sidecar.take(&self.peer);
+            let acks = std::mem::take(&mut self.sidecar.acks);
+            self.say(&acks);
+            if !sent && !self.feed.is_behind() {
+                break;
+            }
+        }
+        assert!(self.sidecar.is_clean, "the stream does not end");
+        let head = self.primary.shared.store.journal().status(self.now).lsn;
+        assert_eq!(self.sidecar.position, Some((self.primary.shared.store.journal().run_id(), head)));
+        assert!(!self.feed.lacks(&self.primary.shared));
+        let (primary, peer) = (self.primary.items(), self.peer.items());
+        for (key, item) in &primary {
+            assert_eq!(peer.get(key), Some(item), "{}", key.escape_ascii());
+        }
+        let left: Vec<_> = peer.keys().filter(|key| !primary.contains_key(*key)).collect();
+        assert!(left.is_empty(), "only the peer has {left:?}");
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+#[test]
+fn a_peer_has_in_the_end_what_the_primary_has() {
+    let given = number("TWINCACHE_SEED");
+    let first = given.unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().map_or(1, |since| since.as_nanos() as u64));
+    let schedules = number("TWINCACHE_SCHEDULES").unwrap_or(if given.is_some() { 1 } else { 1500 });
+    let mut sum = Counts::default();
+    for i in 0..schedules {
+        let seed = first.wrapping_add(i);
+        println!("TWINCACHE_SEED={seed}");
+        let counts = Schedule::new(seed).run();
+        sum.walks += counts.walks;
+        sum.continued += counts.continued;
+        sum.overtaken += counts.overtaken;
+        sum.batches += counts.batches;
+        sum.alive += counts.alive;
+    }
+    println!("{sum:?}");
+    assert!(given.is_some() || (sum.continued > 40 && sum.overtaken > 40 && sum.alive > 100), "{sum:?}");
+}

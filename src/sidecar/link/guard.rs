@@ -1,0 +1,124 @@
+//! Whether a peer may be made equal to the server: a full walk drops what the peer holds.
+//!
+//! ```text
+//!   with --replace-peer, for a server that was there before            goes on: somebody has said so
+//!   the peer has fed this very server (`met` … back)                  refused: what the peer holds is newer
+//!   the server has fed this very peer before (`met` … again)          goes on: what the peer holds is from it
+//!   the peer holds at most twice as many items as the server          goes on: there is a copy to be won
+//!   else                                                              refused, and looked at again every few seconds
+//! ```
+//!
+//! A server that has crashed, or was restarted, is another run and empty, while its peer holds what is left of the
+//! data: nothing may be copied then, without anybody being there to say so. Both sides die with their processes, so
+//! who has fed whom is never wrong: the server remembers it of its own run, by the peer's. An empty peer, a peer that
+//! was replaced, a sidecar that was restarted need no flag. Twice, because a peer counts what has expired and was not
+//! looked at since; and because it is right to go on when a server that came back empty was filled anew: by then the
+//! peer is old. The flag counts for a server that was there before the sidecar: a unit file in which it stands starts
+//! both after a crash, and at boot, and nobody has said then that the copy may go.
+//!
+//! Two sidecars that feed each other's servers stand by for each other: while one does, the other is refused. Were the
+//! first to die, the second would go on the wrong way, and what clients have written last be lost; hence `back`.
+//!
+//! Not here: who is asked what, and when (`pump`).
+
+use crate::sidecar::wire::Met;
+use std::time::Duration;
+
+/// A server with so many times fewer items than the peer does not replace what the peer holds.
+const FEWER: u64 = 2;
+
+/// For the permission to count, the server says that it started so many seconds before the sidecar, which is two more
+/// than it did.
+const THERE_BEFORE: u64 = 4;
+
+/// Says no to the loss of a copy. See the module's head.
+#[derive(Debug)]
+pub struct Guard {
+    may_replace: bool,
+}
+
+impl Guard {
+    /// One that is told whether a server that was there before may replace whatever there is.
+    pub fn new(may_replace: bool) -> Guard {
+        Guard { may_replace }
+    }
+
+    /// Why the server, of which `met` tells, shall not be copied to a peer with so many items by a sidecar of this age.
+    pub fn objection(&self, met: &Met, peer_items: u64, age: Duration) -> Option<String> {
+        let is_told_to = self.may_replace && met.uptime >= age.as_secs() + THERE_BEFORE;
+        if is_told_to || peer_items == 0 {
+            return None;
+        }
+        if met.back {
+            return Some(format!(
+                "left as it is: the peer was the last to feed this server, and may have newer items. Restart the \
+                 peer, or {}, when clients write to this server from now on",
+                self.permission()
+            ));
+        }
+        if met.again || met.items.saturating_mul(FEWER) >= peer_items {
+            return None;
+        }
+        let Met { items, uptime, .. } = met;
+        Some(format!(
+            "left as it is: the peer holds {peer_items} items that this server did not send; it has {items} itself, \
+             {uptime} s after its start. Copy the other way round, if it is a twincached; or restart the peer, \
+             or {}, to lose them",
+            self.permission()
+        ))
+    }
+
+    fn permission(&self) -> &'static str {
+        match self.may_replace {
+            false => "restart this sidecar with --replace-peer",
+            true => {
+                "restart this sidecar (--replace-peer does not count for a server that started with it or after it)"
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_full_peer_of_an_emptier_server_that_never_fed_it_is_left_alone() {
+        let met = |items, again| Met { items, uptime: 5, again, back: false, upstreams: String::new() };
+        let table = [
+            (met(0, false), 0, true),
+            (met(0, true), 1000, true),
+            (met(0, false), 1, false),
+            (met(499, false), 1000, false),
+            (met(500, false), 1000, true),
+            (met(1000, false), 3, true),
+            (met(u64::MAX, false), u64::MAX, true),
+        ];
+        for (met, peer_items, goes_on) in table {
+            let objection = Guard::new(false).objection(&met, peer_items, Duration::ZERO);
+            assert_eq!(objection.is_none(), goes_on, "{met:?} {peer_items}: {objection:?}");
+        }
+        let text = Guard::new(false).objection(&met(12, false), 1000, Duration::ZERO).unwrap();
+        assert!(text.contains("holds 1000 items") && text.contains("has 12 itself, 5 s after its start"), "{text}");
+    }
+
+    #[test]
+    fn who_was_fed_by_the_peer_does_not_feed_it_back() {
+        let met = Met { items: 1000, uptime: 9, again: false, back: true, upstreams: String::new() };
+        let objection = |told, items| Guard::new(told).objection(&met, items, Duration::ZERO);
+        assert!(objection(false, 10).is_some_and(|text| text.contains("the last to feed this server")));
+        assert!(objection(false, 0).is_none() && objection(true, 10).is_none());
+    }
+
+    /// A crash restarts both, as does a boot, and the flag may stand in a unit file.
+    #[test]
+    fn a_permission_counts_for_a_server_that_was_there_before() {
+        let guard = Guard::new(true);
+        for (uptime, age, goes_on) in [(2, 0, false), (3, 0, false), (4, 0, true), (500, 496, true), (500, 497, false)]
+        {
+            let met = Met { items: 0, uptime, again: false, back: false, upstreams: String::new() };
+            let objection = guard.objection(&met, 9, Duration::from_secs(age));
+            assert_eq!(objection.is_none(), goes_on, "{uptime} {age}: {objection:?}");
+        }
+    }
+}

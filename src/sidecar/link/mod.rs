@@ -1,0 +1,350 @@
+//! The thread of one peer: a [`Pump`] between two sockets.
+//!
+//! ```text
+//!   Poll ── server, peer, wake ──> turn: read the peer, acknowledge, read the server, act, write
+//!                                  … again while anything moved; only then wait, at most until the pump's deadline
+//! ```
+//!
+//! mio is edge-triggered: a socket is tried until it fills less than its buffer or takes less than it was offered.
+//! Connecting blocks this thread, which has nothing else to do meanwhile.
+//!
+//! Not here: what the bytes mean (`pump`).
+
+mod answers;
+pub mod clock_skew;
+mod guard;
+pub mod pump;
+mod relay;
+
+use super::observe::figures::Figures;
+use super::options::Options;
+use super::server_socket;
+use mio::event::Event;
+use mio::net::{TcpStream, UnixStream};
+use mio::{Events, Interest, Poll, Registry, Token};
+use pump::{Action, Now, Pump, Trouble};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, ToSocketAddrs};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+const SERVER: Token = Token(0);
+const PEER: Token = Token(1);
+/// Of the waker that stops the thread.
+pub const WAKE: Token = Token(2);
+
+/// Longest wait for one address of a peer.
+const CONNECT_MAX: Duration = Duration::from_secs(3);
+
+/// How soon the kernel notices that a peer's machine is gone: unanswered data, and probes when there is none.
+const TCP_DEAD_AFTER: Duration = Duration::from_secs(15);
+const TCP_PROBE_EVERY: Duration = Duration::from_secs(5);
+
+/// Answers read at once: a barrier answers with 4 bytes.
+const ANSWERS_SIZE: usize = 16 << 10;
+
+const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
+
+/// Longest sleep: a stop is noticed without a waker, too.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+
+/// What the threads and the HTTP server share of one peer.
+#[derive(Debug)]
+pub struct Shown {
+    /// The peer as it was given, which is also the consumer's name.
+    pub name: String,
+    figures: Mutex<Figures>,
+}
+
+impl Shown {
+    /// Of a peer that was not tried yet.
+    pub fn new(name: &str) -> Shown {
+        Shown { name: name.to_owned(), figures: Mutex::default() }
+    }
+
+    /// The figures of now.
+    pub fn figures(&self) -> Figures {
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn publish(&self, figures: &Figures) {
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner).clone_from(figures);
+    }
+}
+
+/// A socket with what is known of its readiness.
+struct Side<S> {
+    socket: S,
+    readable: bool,
+    writable: bool,
+    /// The other side has closed: announced once, maybe before the last bytes are read.
+    ended: bool,
+    /// The poll reports when there is room for output again.
+    reports_room: bool,
+}
+
+impl<S: mio::event::Source + Read + Write> Side<S> {
+    fn new(mut socket: S, registry: &Registry, token: Token, interest: Interest) -> io::Result<Side<S>> {
+        registry.register(&mut socket, token, interest)?;
+        let reports_room = interest.is_writable();
+        Ok(Side { socket, readable: true, writable: true, ended: false, reports_room })
+    }
+
+    /// Asks to be told of room if there was none. What there is by now is told, too.
+    fn ask_for_room(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        if !self.writable && !self.reports_room {
+            registry.reregister(&mut self.socket, token, BOTH)?;
+            self.reports_room = true;
+        }
+        Ok(())
+    }
+
+    /// Reads once; None when there is nothing. An end is an error.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        match self.socket.read(buffer) {
+            Ok(0) => Err(io::Error::new(ErrorKind::UnexpectedEof, "closed by the other side")),
+            Ok(n) => {
+                self.readable = n == buffer.len() || self.ended;
+                Ok(Some(n))
+            }
+            Err(error) => nothing(error, &mut self.readable),
+        }
+    }
+
+    fn note(&mut self, event: &Event) {
+        self.ended |= event.is_read_closed() || event.is_error();
+        self.readable |= event.is_readable() || self.ended;
+        self.writable |= event.is_writable() || event.is_error();
+    }
+
+    /// Takes the result of a write of `offered` bytes.
+    fn wrote(&mut self, result: io::Result<usize>, offered: usize) -> io::Result<Option<usize>> {
+        match result {
+            Ok(n) => {
+                self.writable = n == offered;
+                Ok(Some(n))
+            }
+            Err(error) => nothing(error, &mut self.writable),
+        }
+    }
+}
+
+fn nothing(error: io::Error, ready: &mut bool) -> io::Result<Option<usize>> {
+    match error.kind() {
+        ErrorKind::WouldBlock => {
+            *ready = false;
+            Ok(None)
+        }
+        ErrorKind::Interrupted => Ok(Some(0)),
+        _ => Err(error),
+    }
+}
+
+/// See the module's head.
+pub struct Link {
+    pump: Pump,
+    poll: Poll,
+    server: Option<Side<UnixStream>>,
+    peer: Option<Side<TcpStream>>,
+    path: PathBuf,
+    shown: Arc<Shown>,
+    started: Instant,
+    answers: Box<[u8]>,
+}
+
+impl Link {
+    /// A link from the server's control socket to this peer.
+    pub fn new(options: &Options, shown: Arc<Shown>) -> io::Result<Link> {
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
+        let seed = time ^ u64::from(std::process::id());
+        Ok(Link {
+            pump: Pump::new(&shown.name, options.limit_megabits, options.may_replace, seed),
+            poll: Poll::new()?,
+            server: None,
+            peer: None,
+            path: options.server.clone(),
+            shown,
+            started: Instant::now(),
+            answers: vec![0; ANSWERS_SIZE].into(),
+        })
+    }
+
+    /// Where a waker can be registered.
+    pub fn registry(&self) -> &Registry {
+        self.poll.registry()
+    }
+
+    /// Runs until `stop` is set.
+    pub fn run(&mut self, stop: &AtomicBool) {
+        let mut events = Events::with_capacity(8);
+        while !stop.load(Ordering::Relaxed) {
+            while self.turn() {}
+            let now = self.now();
+            self.shown.publish(self.pump.figures(now));
+            if let Err(error) = self.poll.poll(&mut events, Some(self.sleep(now))) {
+                assert!(error.kind() == ErrorKind::Interrupted, "epoll: {error}");
+            }
+            for event in &events {
+                match event.token() {
+                    SERVER => self.server.iter_mut().for_each(|side| side.note(event)),
+                    PEER => self.peer.iter_mut().for_each(|side| side.note(event)),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn sleep(&self, now: Now) -> Duration {
+        let can_write = self.peer.as_ref().is_some_and(|side| side.writable);
+        let write_at = self.pump.bandwidth_at().filter(|_| can_write).unwrap_or(Duration::MAX);
+        let until = self.pump.deadline().min(write_at).saturating_sub(now.at);
+        // epoll counts in milliseconds, and mio rounds up.
+        until.min(SLEEP_MAX)
+    }
+
+    fn now(&self) -> Now {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as i64);
+        Now { at: self.started.elapsed(), unix_ms: unix }
+    }
+
+    /// Does each thing once; true when anything moved.
+    fn turn(&mut self) -> bool {
+        let now = self.now();
+        let mut moved = self.read_peer(now);
+        // Before the next read: an acknowledgement is what somebody may be waiting for.
+        moved |= self.write_server(now);
+        moved |= self.read_server(now);
+        // Before the writes: what time brings may have to be written.
+        while let Some(action) = self.pump.action(now) {
+            self.act(action);
+            moved = true;
+        }
+        moved |= self.write_peer(now);
+        moved | self.write_server(now)
+    }
+
+    fn read_peer(&mut self, now: Now) -> bool {
+        let Some(side) = self.peer.as_mut().filter(|side| side.readable) else { return false };
+        match side.read(&mut self.answers) {
+            Ok(Some(n)) => self.pump.peer_read(&self.answers[..n], now),
+            Ok(None) => return false,
+            Err(error) => {
+                side.readable = false;
+                self.pump.peer_gone(&error.to_string(), now);
+            }
+        }
+        true
+    }
+
+    fn read_server(&mut self, now: Now) -> bool {
+        let Some(side) = self.server.as_mut().filter(|side| side.readable) else { return false };
+        let room = self.pump.server_room();
+        if room.is_empty() {
+            return false;
+        }
+        match side.read(room) {
+            Ok(Some(n)) => self.pump.server_read(n, now),
+            Ok(None) => return false,
+            Err(error) => {
+                side.readable = false;
+                self.pump.server_gone(Trouble::Broken(format!("the server: {error}")), now);
+            }
+        }
+        true
+    }
+
+    fn write_peer(&mut self, now: Now) -> bool {
+        let Some(side) = self.peer.as_mut().filter(|side| side.writable) else { return false };
+        let slices = self.pump.peer_output(now);
+        if slices.is_empty() {
+            return false;
+        }
+        let offered = slices.iter().map(|slice| slice.len()).sum();
+        let result = side.socket.write_vectored(&slices);
+        match side.wrote(result, offered) {
+            Ok(Some(n)) => self.pump.peer_wrote(n, now),
+            Ok(None) => return false,
+            Err(error) => {
+                side.writable = false;
+                self.pump.peer_gone(&error.to_string(), now);
+            }
+        }
+        true
+    }
+
+    fn write_server(&mut self, now: Now) -> bool {
+        let Some(side) = self.server.as_mut().filter(|side| side.writable) else { return false };
+        let bytes = self.pump.server_output();
+        if bytes.is_empty() {
+            return false;
+        }
+        let result = side.socket.write(bytes);
+        let wrote = side.wrote(result, bytes.len());
+        match side.ask_for_room(self.poll.registry(), SERVER).and(wrote) {
+            Ok(Some(n)) => self.pump.server_wrote(n),
+            Ok(None) => return false,
+            Err(error) => {
+                side.writable = false;
+                self.pump.server_gone(Trouble::Broken(format!("the server: {error}")), now);
+            }
+        }
+        true
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::OpenServer => {
+                let opened = server_socket::connect(&self.path).and_then(|socket| self.register_server(socket));
+                match opened {
+                    Ok(()) => self.pump.server_opened(self.now()),
+                    Err(trouble) => self.pump.server_gone(trouble, self.now()),
+                }
+            }
+            Action::OpenPeer => match connect(&self.shown.name).and_then(|socket| self.register_peer(socket)) {
+                Ok(()) => self.pump.peer_opened(self.now()),
+                Err(error) => self.pump.peer_gone(&error.to_string(), self.now()),
+            },
+            Action::CloseServer => self.server = None,
+            Action::ShutPeer => {
+                // One that is broken already will say so when it is read.
+                let _ = self.peer.as_ref().map(|side| side.socket.shutdown(Shutdown::Write));
+            }
+            Action::ClosePeer => self.peer = None,
+        }
+    }
+
+    /// A Unix socket tells of room whenever the server has read something, and waking this thread for that costs the
+    /// server: 520 ns of its control socket's thread for a change, and not 450. So it is asked where there was none.
+    fn register_server(&mut self, socket: std::os::unix::net::UnixStream) -> Result<(), Trouble> {
+        let made = socket
+            .set_nonblocking(true)
+            .and_then(|()| Side::new(UnixStream::from_std(socket), self.poll.registry(), SERVER, Interest::READABLE));
+        self.server = Some(made.map_err(|error| Trouble::Broken(format!("the control socket: {error}")))?);
+        Ok(())
+    }
+
+    fn register_peer(&mut self, socket: std::net::TcpStream) -> io::Result<()> {
+        socket.set_nodelay(true)?;
+        let options = socket2::SockRef::from(&socket);
+        options.set_tcp_user_timeout(Some(TCP_DEAD_AFTER))?;
+        let keepalive = socket2::TcpKeepalive::new().with_time(TCP_PROBE_EVERY).with_interval(TCP_PROBE_EVERY);
+        options.set_tcp_keepalive(&keepalive.with_retries(2))?;
+        socket.set_nonblocking(true)?;
+        self.peer = Some(Side::new(TcpStream::from_std(socket), self.poll.registry(), PEER, BOTH)?);
+        Ok(())
+    }
+}
+
+/// Connects to the first address of a peer that takes it.
+fn connect(peer: &str) -> io::Result<std::net::TcpStream> {
+    let mut last = io::Error::new(ErrorKind::NotFound, "has no address");
+    for address in peer.to_socket_addrs()? {
+        match std::net::TcpStream::connect_timeout(&address, CONNECT_MAX) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}

@@ -1,0 +1,263 @@
+//! The one buffer that a peer's stream passes through: read from the control socket, written to the peer in place.
+//!
+//! ```text
+//!   buffer   ....|header|body body body|header|body bo|..free..|
+//!                ^start                        parsed^  ^end
+//!   segments      Skip   Body           Skip   Body          and between them what is added: Own("mn\r\n")
+//! ```
+//!
+//! Bodies are neither copied nor looked at. Headers are skipped when the bytes before them have been written. The
+//! rest moves to the front only when half of the buffer has been written, so that a byte moves at most once; with a
+//! peer that keeps up the buffer is always emptied first and nothing moves.
+//!
+//! Not here: what the lines mean, and when something is added.
+
+use crate::sidecar::wire;
+use crate::sidecar::wire::{LINE_MAX, Said};
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+/// Bytes that may be on their way between the two sockets: two of the server's batches, so that one can be read
+/// while the other is written.
+const CAPACITY: usize = 512 << 10;
+
+/// Slices offered to one vectored write: a batch takes two, and 32 small batches a write are enough.
+const SLICES_MAX: usize = 64;
+
+#[derive(Debug)]
+enum Segment {
+    /// Bytes of the buffer that go to the peer.
+    Body(usize),
+    /// Bytes of the buffer that do not.
+    Skip(usize),
+    /// Bytes of our own that go to the peer.
+    Own(Cow<'static, [u8]>),
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct Passage {
+    buffer: Box<[u8]>,
+    start: usize,
+    parsed: usize,
+    end: usize,
+    segments: VecDeque<Segment>,
+    /// Bytes of the first segment, if it is our own, that are written.
+    own_taken: usize,
+    /// Bytes for the peer that are not written yet.
+    pending: usize,
+    /// Bytes of the present body that have not been read yet; None between batches.
+    body_left: Option<u64>,
+}
+
+impl Default for Passage {
+    fn default() -> Passage {
+        Passage {
+            buffer: vec![0; CAPACITY].into(),
+            start: 0,
+            parsed: 0,
+            end: 0,
+            segments: VecDeque::new(),
+            own_taken: 0,
+            pending: 0,
+            body_left: None,
+        }
+    }
+}
+
+impl Passage {
+    /// Forgets everything: both connections are new.
+    pub fn clear(&mut self) {
+        (self.start, self.parsed, self.end) = (0, 0, 0);
+        self.segments.clear();
+        (self.own_taken, self.pending, self.body_left) = (0, 0, None);
+    }
+
+    /// Where to read the control socket into; empty while the peer is slower than the server.
+    pub fn room(&mut self) -> &mut [u8] {
+        if self.start >= CAPACITY / 2 || self.start == self.end {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.parsed -= self.start;
+            self.end -= self.start;
+            self.start = 0;
+        }
+        &mut self.buffer[self.end..]
+    }
+
+    /// `n` bytes were read into [`Passage::room`].
+    pub fn filled(&mut self, n: usize) {
+        self.end += n;
+    }
+
+    /// The next thing the server said; None when more has to be read first.
+    pub fn next(&mut self) -> Result<Option<Said>, String> {
+        if let Some(left) = self.body_left {
+            let here = (self.end - self.parsed).min(usize::try_from(left).unwrap_or(usize::MAX));
+            self.pass(here);
+            let left = left - here as u64;
+            self.body_left = (left > 0).then_some(left);
+            return Ok((left == 0).then_some(Said::BodyEnd));
+        }
+        let ahead = &self.buffer[self.parsed..self.end];
+        let Some(end) = memchr::memchr(b'\n', &ahead[..ahead.len().min(LINE_MAX)]) else {
+            return if ahead.len() < LINE_MAX { Ok(None) } else { Err("a line without end".to_owned()) };
+        };
+        let line = ahead[..end].strip_suffix(b"\r").unwrap_or(&ahead[..end]);
+        let said = wire::parse(line).ok_or_else(|| format!("`{}`", line[..line.len().min(80)].escape_ascii()))?;
+        if let Said::Batch { bytes, .. } = said {
+            self.body_left = Some(bytes);
+        }
+        self.skip(end + 1);
+        Ok(Some(said))
+    }
+
+    fn pass(&mut self, n: usize) {
+        self.parsed += n;
+        self.pending += n;
+        match self.segments.back_mut() {
+            Some(Segment::Body(before)) => *before += n,
+            _ if n > 0 => self.segments.push_back(Segment::Body(n)),
+            _ => {}
+        }
+    }
+
+    fn skip(&mut self, n: usize) {
+        self.parsed += n;
+        match self.segments.back_mut() {
+            None => self.start += n,
+            Some(Segment::Skip(before)) => *before += n,
+            Some(_) => self.segments.push_back(Segment::Skip(n)),
+        }
+    }
+
+    /// Whether a command of our own can be added here: not in the midst of a body.
+    pub fn is_between_batches(&self) -> bool {
+        self.body_left.is_none()
+    }
+
+    /// Adds a command of our own after what was passed so far.
+    pub fn add(&mut self, own: impl Into<Cow<'static, [u8]>>) {
+        debug_assert!(self.is_between_batches());
+        let own = own.into();
+        self.pending += own.len();
+        self.segments.push_back(Segment::Own(own));
+    }
+
+    /// Bytes that wait to be written to the peer.
+    pub fn pending(&self) -> usize {
+        self.pending
+    }
+
+    /// What to write to the peer next, `limit` bytes at most.
+    pub fn slices(&self, limit: usize) -> Vec<IoSlice<'_>> {
+        let mut slices = Vec::with_capacity(self.segments.len().min(SLICES_MAX));
+        let (mut at, mut left) = (self.start, limit);
+        for (number, segment) in self.segments.iter().enumerate() {
+            let bytes: &[u8] = match segment {
+                Segment::Skip(n) => {
+                    at += n;
+                    continue;
+                }
+                Segment::Body(n) => {
+                    at += n;
+                    &self.buffer[at - n..at]
+                }
+                Segment::Own(own) => &own[if number == 0 { self.own_taken } else { 0 }..],
+            };
+            if left == 0 || slices.len() == SLICES_MAX {
+                break;
+            }
+            let bytes = &bytes[..bytes.len().min(left)];
+            left -= bytes.len();
+            slices.push(IoSlice::new(bytes));
+        }
+        slices
+    }
+
+    /// The first `n` bytes of [`Passage::slices`] were written.
+    pub fn written(&mut self, mut n: usize) {
+        self.pending -= n;
+        while let Some(segment) = self.segments.front_mut() {
+            match segment {
+                Segment::Skip(skipped) => self.start += *skipped,
+                Segment::Body(len) if *len <= n => {
+                    self.start += *len;
+                    n -= *len;
+                }
+                Segment::Own(own) if own.len() - self.own_taken <= n => {
+                    n -= own.len() - self.own_taken;
+                    self.own_taken = 0;
+                }
+                Segment::Body(len) => {
+                    self.start += n;
+                    *len -= n;
+                    return;
+                }
+                Segment::Own(_) => {
+                    self.own_taken += n;
+                    return;
+                }
+            }
+            self.segments.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sidecar::pace::Rng;
+
+    /// Reads a stream of batches in random pieces and writes it in random pieces; returns what was written.
+    fn through(stream: &[u8], rng: &mut Rng) -> Vec<u8> {
+        let (mut passage, mut read, mut out) = (Passage::default(), 0, Vec::new());
+        while read < stream.len() || passage.pending() > 0 {
+            let room = passage.room();
+            let n = room.len().min(stream.len() - read).min(1 + rng.below(300_000) as usize);
+            room[..n].copy_from_slice(&stream[read..read + n]);
+            passage.filled(n);
+            read += n;
+            while let Some(said) = passage.next().unwrap() {
+                if said == Said::BodyEnd {
+                    passage.add(b"mn\r\n".as_slice());
+                }
+            }
+            let mut bytes = Vec::new();
+            passage.slices(rng.below(400_000) as usize).iter().for_each(|slice| bytes.extend_from_slice(slice));
+            let n = rng.below(bytes.len() as u64 + 1) as usize;
+            out.extend_from_slice(&bytes[..n]);
+            passage.written(n);
+        }
+        out
+    }
+
+    #[test]
+    fn bodies_pass_whole_however_they_are_cut() {
+        for seed in 0..20 {
+            let mut rng = Rng::new(seed);
+            let (mut stream, mut expected) = (Vec::new(), Vec::new());
+            for lsn in 0..30 {
+                let len: usize = [0, 1, 100, 20_000, 262_144, 1_000_000][rng.below(6) as usize];
+                let body = lsn.to_string().repeat(len);
+                let body = &body.as_bytes()[..len];
+                stream.extend_from_slice(format!("batch {lsn} {len}\r\n").as_bytes());
+                stream.extend_from_slice(body);
+                stream.extend_from_slice(b"alive 5 5\r\n");
+                expected.extend_from_slice(body);
+                expected.extend_from_slice(b"mn\r\n");
+            }
+            assert!(through(&stream, &mut rng) == expected, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for bytes in [b"ERROR\r\n".to_vec(), vec![b'x'; 2000], vec![b'\n'; 2]] {
+            let mut passage = Passage::default();
+            passage.room()[..bytes.len()].copy_from_slice(&bytes);
+            passage.filled(bytes.len());
+            assert!(passage.next().is_err());
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What a peer's thread tells the world of itself: the numbers behind `/health` and `/metrics`.
+
+use crate::sidecar::link::clock_skew::Bounds;
+use std::time::Duration;
+
+/// Where a peer is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing is open; the next attempt comes soon.
+    #[default]
+    Waiting,
+    /// The server or the peer said no; asked again every few seconds.
+    Refused,
+    /// The old connection has to end before a new one begins.
+    Draining,
+    /// On the way to a stream.
+    Connecting,
+    /// Everything is being copied.
+    Walking,
+    /// The peer has everything, up to the lag.
+    Streaming,
+    /// The journal went past the peer: what changed is being copied again.
+    Overtaken,
+}
+
+impl Phase {
+    /// All of them, for a metric that has one line each.
+    pub const ALL: [Phase; 7] = [
+        Phase::Waiting,
+        Phase::Refused,
+        Phase::Draining,
+        Phase::Connecting,
+        Phase::Walking,
+        Phase::Streaming,
+        Phase::Overtaken,
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Waiting => "waiting",
+            Phase::Refused => "refused",
+            Phase::Draining => "draining",
+            Phase::Connecting => "connecting",
+            Phase::Walking => "walking",
+            Phase::Streaming => "streaming",
+            Phase::Overtaken => "overtaken",
+        }
+    }
+}
+
+/// The figures of one peer.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    /// Where it is.
+    pub phase: Phase,
+    /// Why it is not further; empty when nothing went wrong since it last streamed.
+    pub trouble: String,
+    /// `twincached`, `memcached <version>`, or empty while it is not known.
+    pub kind: String,
+    /// The server's last lsn that is known.
+    pub head: u64,
+    /// The last lsn that the peer confirmed.
+    pub confirmed: u64,
+    /// There is a stream: the two before, and the bytes in flight, are of now.
+    pub is_attached: bool,
+    /// For how long the peer has not had everything, or has not answered; None when it never had everything.
+    pub lag: Option<Duration>,
+    /// Bytes of bodies read from the server and not confirmed.
+    pub bytes_in_flight: u64,
+    /// Streams begun, by a walk or by going on.
+    pub attached: u64,
+    /// Of these, those that went on without a walk.
+    pub continued: u64,
+    /// Full walks begun and finished.
+    pub walks_started: u64,
+    /// See `walks_started`.
+    pub walks_finished: u64,
+    /// Times that the journal went past this peer.
+    pub overtaken: u64,
+    /// Batches read.
+    pub batches: u64,
+    /// Bytes of bodies read.
+    pub body_bytes: u64,
+    /// Bytes written to the peer.
+    pub sent_bytes: u64,
+    /// Barriers that the peer answered.
+    pub barriers: u64,
+    /// Changes that the peer answered with an error.
+    pub errors: u64,
+    /// The last of these errors, and how long ago it was.
+    pub error: String,
+    /// See `error`.
+    pub error_ago: Option<Duration>,
+    /// Times that a connection broke.
+    pub breaks: u64,
+    /// The peer holds what would be lost, and is left alone.
+    pub is_guarded: bool,
+    /// Times that the server or the peer refused.
+    pub refusals: u64,
+    /// Bounds of the peer's clock against ours.
+    pub clock: Option<Bounds>,
+    /// It is off by more than is allowed.
+    pub clock_is_off: bool,
+}

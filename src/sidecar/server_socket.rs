@@ -1,0 +1,64 @@
+//! The server's control socket, before anything is said on it: who may be behind it, and one question of its own.
+//!
+//! What is behind the socket fills the peers. So it has to be a socket that only its owner can use: anybody else
+//! could read every item, or put a socket of his own there.
+
+use super::link::pump::Trouble;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+/// Longest wait for an answer to `status`.
+const STATUS_MAX: Duration = Duration::from_secs(1);
+
+/// Most bytes of an answer to `status`: some hundred lines.
+const STATUS_BYTES: u64 = 256 << 10;
+
+/// Connects, if that is safe.
+pub fn connect(path: &Path) -> Result<UnixStream, Trouble> {
+    let shown = path.display();
+    let meta = std::fs::metadata(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => Trouble::Broken(format!("there is no {shown}: is twincached up, with control_socket?")),
+        _ => Trouble::Refused(format!("{shown}: {error}")),
+    })?;
+    if !meta.file_type().is_socket() {
+        return Err(Trouble::Refused(format!("{shown} is not a socket")));
+    }
+    let mode = meta.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(Trouble::Refused(format!("{shown} is open to others (mode {mode:03o}): chmod 600 it")));
+    }
+    UnixStream::connect(path).map_err(|error| match error.kind() {
+        ErrorKind::PermissionDenied => {
+            Trouble::Refused(format!("no permission for {shown}: run as the user of twincached (uid {})", meta.uid()))
+        }
+        ErrorKind::ConnectionRefused => Trouble::Broken(format!("nobody serves {shown}: is twincached up?")),
+        _ => Trouble::Broken(format!("{shown}: {error}")),
+    })
+}
+
+/// The lines of `stats replication`, as (name, value).
+pub fn status(path: &Path) -> Result<Vec<(String, String)>, String> {
+    let said = |trouble| match trouble {
+        Trouble::Broken(text) | Trouble::Refused(text) | Trouble::Guarded(text) => text,
+    };
+    let mut socket = connect(path).map_err(said)?;
+    let asked = socket
+        .set_read_timeout(Some(STATUS_MAX))
+        .and_then(|()| socket.set_write_timeout(Some(STATUS_MAX)))
+        .and_then(|()| socket.write_all(b"status\r\n"));
+    asked.map_err(|error| error.to_string())?;
+    let mut stats = Vec::new();
+    for line in BufReader::new(socket.take(STATUS_BYTES)).lines() {
+        let line = line.map_err(|error| format!("the server does not answer: {error}"))?;
+        match line.strip_prefix("STAT ") {
+            Some(stat) => stats.extend(stat.split_once(' ').map(|(name, value)| (name.to_owned(), value.to_owned()))),
+            None if line == "END" => return Ok(stats),
+            None if line.starts_with("twincache ") => {}
+            None => return Err(format!("the server answers `{line}`")),
+        }
+    }
+    Err("the server ends the connection".to_owned())
+}

@@ -1,0 +1,358 @@
+//! Which class gives a page, and who gets it.
+//!
+//! ```text
+//! each second, per shard and class:  | evictions, COLD's age, new pages | … a window of these
+//! much is free and nothing moved    ─> a page to the pool
+//! evicts, and what it evicts is young ─> a page from the class whose items are oldest
+//! ```
+//!
+//! Mode 0 is off, mode 2 also gives a page to a class whenever it evicts. The rules are memcached's, decided for each
+//! shard on its own.
+//!
+//! Not here: how a page is moved (`mover`).
+
+use super::NAP_MAX;
+use super::mover::{Move, Source, sources};
+use crate::store::Store;
+use crate::store::lock_time::By;
+use crate::store::memory::slab::CLASSES;
+use crate::store::shard::Shard;
+use crate::store::shard::lru::COLD;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Halves of a page that must be free in a class, so that it gives one to the pool.
+const FREE_HALVES: u64 = 5;
+
+/// Pages that a class must have more than, so that it gives one to another class.
+const PAGES_KEPT: u64 = 2;
+
+/// Mode 2 looks for evictions so often.
+const NAP_EAGER: Duration = Duration::from_millis(50);
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct Automove {
+    /// By shard and class.
+    windows: Vec<Window>,
+    /// The second of the last look.
+    looked: u32,
+    /// The shard to be asked first: each has its turn.
+    turn: usize,
+}
+
+/// What happened in the last seconds.
+#[derive(Clone, Debug, Default)]
+struct Window {
+    seconds: VecDeque<Second>,
+    sum: Sum,
+    before: Before,
+    /// Evictions up to mode 2's last look.
+    evictions: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Second {
+    age: u32,
+    evictions: u32,
+    dirty: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
+    age: u64,
+    evictions: u64,
+    /// Seconds with evictions.
+    evicting: u64,
+    /// Seconds with evictions or new pages.
+    dirty: u64,
+}
+
+/// What was there a second ago.
+#[derive(Clone, Copy, Debug, Default)]
+struct Before {
+    evictions: u64,
+    pages: u64,
+}
+
+impl Automove {
+    /// Nothing seen yet.
+    pub fn new(store: &Store) -> Automove {
+        let windows = vec![Window::default(); store.slots.len() * CLASSES];
+        Automove { windows, looked: store.core.clock.now(), turn: 0 }
+    }
+
+    /// How long until there may be something to decide.
+    pub fn nap(&self, store: &Store) -> Duration {
+        if store.tuning().automove == 2 { NAP_EAGER } else { NAP_MAX }
+    }
+
+    /// A move that is worth it.
+    pub fn decide(&mut self, store: &Store) -> Option<Move> {
+        let mode = store.tuning().automove;
+        if mode == 0 {
+            return None;
+        }
+        let eager = if mode == 2 { self.eager(store) } else { None };
+        let now = store.core.clock.now();
+        if eager.is_some() || now == self.looked {
+            return eager;
+        }
+        self.looked = now;
+        self.turn += 1;
+        let shards = store.slots.len();
+        let mut decided = None;
+        // All are looked at each second, so that no window has gaps.
+        for index in (0..shards).map(|index| (index + self.turn) % shards) {
+            let windows = &mut self.windows[index * CLASSES..][..CLASSES];
+            let move_here = store.hold(index, By::Mover).decide(windows);
+            decided = decided.or(move_here.map(|(src, dst)| Move { shard: index, src, dst }));
+        }
+        decided
+    }
+
+    /// Forgets the evictions that a move itself has made, or mode 2 would move the page back.
+    pub fn excuse(&mut self, store: &Store, done: Move) {
+        let evicted = store.hold(done.shard, By::Mover).lrus[usize::from(done.src)].counters.evicted;
+        self.windows[done.shard * CLASSES + usize::from(done.src)].evictions = evicted;
+    }
+
+    /// A page for a class that has evicted since the last look.
+    fn eager(&mut self, store: &Store) -> Option<Move> {
+        let mut needs = None;
+        for (index, shard) in store.hold_each(By::Mover).enumerate() {
+            for (class, lru) in shard.lrus.iter().enumerate() {
+                let before = &mut self.windows[index * CLASSES + class].evictions;
+                if lru.counters.evicted > *before {
+                    needs = Some((index, class as u8));
+                }
+                *before = lru.counters.evicted;
+            }
+        }
+        let (shard, dst) = needs?;
+        let gives = |source: &Source| source.shard == shard && source.class != dst && source.has_spare();
+        sources(store).into_iter().filter(gives).max_by_key(Source::rank).map(|source| source.to(dst))
+    }
+}
+
+impl Window {
+    /// Adds what happened since a second ago.
+    fn add(&mut self, now: Before, age: u32, size: usize) {
+        // The counter may have been reset.
+        let evictions = now.evictions.checked_sub(self.before.evictions).unwrap_or(now.evictions);
+        let dirty = evictions > 0 || now.pages > self.before.pages;
+        self.before = now;
+        while self.seconds.len() >= size {
+            self.forget();
+        }
+        let second = Second { age, evictions: u32::try_from(evictions).unwrap_or(u32::MAX), dirty };
+        self.seconds.push_back(second);
+        self.sum.age += u64::from(second.age);
+        self.sum.evictions += u64::from(second.evictions);
+        self.sum.evicting += u64::from(second.evictions > 0);
+        self.sum.dirty += u64::from(second.dirty);
+    }
+
+    fn forget(&mut self) {
+        let Some(second) = self.seconds.pop_front() else { return };
+        self.sum.age -= u64::from(second.age);
+        self.sum.evictions -= u64::from(second.evictions);
+        self.sum.evicting -= u64::from(second.evictions > 0);
+        self.sum.dirty -= u64::from(second.dirty);
+    }
+
+    /// Whether it evicts most of the time, or most of what is evicted; and just now.
+    fn is_evicting(&self, of_all: u64) -> bool {
+        let often = self.sum.evicting > self.seconds.len() as u64 / 2;
+        let much = self.sum.evictions * 4 > of_all;
+        (often || much) && self.seconds.back().is_some_and(|second| second.evictions > 0)
+    }
+}
+
+impl Shard {
+    /// Source and destination of a move that is worth it, once a second.
+    fn decide(&self, windows: &mut [Window]) -> Option<(u8, u8)> {
+        let size = self.tuning.automove_window.max(1) as usize;
+        let used = 1..=usize::from(self.core.classes.largest());
+        for class in used.clone() {
+            self.look(class, &mut windows[class], size);
+        }
+        let ready = used.filter(|&class| windows[class].seconds.len() == size);
+        let evictions: u64 = windows.iter().map(|window| window.sum.evictions).sum();
+        let (mut oldest, mut youngest) = ((0, 0), (u64::MAX, 0));
+        for class in ready {
+            let window = &windows[class];
+            if self.has_plenty(class) && window.sum.dirty == 0 {
+                return Some((class as u8, 0));
+            }
+            let age = window.sum.age;
+            if age > oldest.0 && self.slab.classes[class].pages > PAGES_KEPT {
+                oldest = (age, class as u8);
+            }
+            if age < youngest.0 && window.is_evicting(evictions) {
+                youngest = (age, class as u8);
+            }
+        }
+        let (src, dst) = (oldest.1, youngest.1);
+        let worth = src != 0 && dst != 0 && src != dst;
+        (worth && (youngest.0 as f64) < oldest.0 as f64 * self.tuning.automove_ratio).then_some((src, dst))
+    }
+
+    fn look(&self, class: usize, window: &mut Window, size: usize) {
+        let pages = self.slab.classes[class].pages;
+        let counters = &self.lrus[class].counters;
+        if pages == 0 && window.seconds.is_empty() {
+            return;
+        }
+        let now = Before { evictions: counters.evicted + counters.outofmemory, pages };
+        window.add(now, self.idle_seconds(self.lrus[class].lists[COLD].tail), size);
+    }
+
+    /// Whether more is free in a class than it will need soon, while memory is full.
+    fn has_plenty(&self, class: usize) -> bool {
+        let per_page = u64::from(self.core.classes.per_page(class as u8));
+        let free = self.slab.available(class, &self.core.classes);
+        self.core.pool.limit_reached() && free * 2 > per_page * FREE_HALVES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::store::StoreConfig;
+    use crate::store::tests::stand::{Stand, tiny};
+
+    fn full_of(stand: &Stand, len: usize, items: usize) {
+        (0..items).for_each(|i| assert!(stand.set(&format!("len{len}-{i:03}"), &vec![1; len], 0)));
+    }
+
+    fn pages(stand: &Stand, len: usize) -> u64 {
+        let sizing = stand.store.core.sizing;
+        let class = stand.store.core.classes.of(sizing.total(10, true, len));
+        stand.store.class_stats().iter().find(|stats| stats.class == class).map_or(0, |stats| stats.total_pages)
+    }
+
+    fn automatic(mode: u8) -> Stand {
+        let stand = Stand::new(tiny());
+        stand.store.tune(|tuning| (tuning.automove, tuning.automove_window) = (mode, 4));
+        stand
+    }
+
+    #[test]
+    fn what_is_free_goes_to_the_pool() {
+        let mut stand = automatic(1);
+        full_of(&stand, 500, 700);
+        // More free chunks than it needs, but the class has evicted within the window.
+        let keys: Vec<_> = (0..700).map(|i| format!("len500-{i:03}")).filter(|key| stand.get(key).is_some()).collect();
+        keys.iter().skip(10).for_each(|key| stand.unlink(key));
+        let before = pages(&stand, 500);
+        (0..4).for_each(|_| stand.second());
+        assert_eq!((pages(&stand, 500), stand.store.stats().slabs_moved), (before, 0));
+        (0..70).for_each(|_| stand.second());
+        let (left, pool) = (pages(&stand, 500), stand.store.stats().slab_global_page_pool);
+        assert_eq!(left + pool, before);
+        // 10 items are one to two pages, and 2.5 may be free.
+        assert!((3..=5).contains(&left), "{left} of {before}");
+        assert!(keys.iter().take(10).all(|key| stand.get(key).is_some()));
+    }
+
+    #[test]
+    fn while_memory_is_not_full_nothing_moves() {
+        let mut stand = automatic(1);
+        full_of(&stand, 500, 100);
+        (0..100).for_each(|i| stand.unlink(&format!("len500-{i:03}")));
+        (0..20).for_each(|_| stand.second());
+        assert_eq!(stand.store.stats().slabs_moved, 0);
+    }
+
+    /// One class is full of old items; another one evicts what is young, second for second.
+    fn old_against_young(mode: u8) -> (Stand, u64) {
+        let mut stand = automatic(mode);
+        full_of(&stand, 500, 600);
+        let before = pages(&stand, 500);
+        (0..30).for_each(|_| stand.second());
+        for _ in 0..10 {
+            full_of(&stand, 1000, 30);
+            stand.second();
+        }
+        (stand, before)
+    }
+
+    #[test]
+    fn old_items_make_way_for_young_ones() {
+        let (stand, before) = old_against_young(1);
+        let moved = before - pages(&stand, 500);
+        // The window must have filled once with the new state.
+        assert!((2..8).contains(&moved) && pages(&stand, 1000) == 1 + moved, "{moved} moved");
+        assert_eq!(stand.store.stats().slabs_moved, moved);
+    }
+
+    #[test]
+    fn off_is_off() {
+        let (stand, before) = old_against_young(0);
+        assert_eq!((pages(&stand, 500), stand.store.stats().slabs_moved), (before, 0));
+    }
+
+    #[test]
+    fn the_ratio_decides() {
+        let mut stand = automatic(1);
+        // Nothing is young enough.
+        stand.store.tune(|tuning| tuning.automove_ratio = 0.0);
+        full_of(&stand, 500, 600);
+        (0..30).for_each(|_| stand.second());
+        for _ in 0..10 {
+            full_of(&stand, 1000, 30);
+            stand.second();
+        }
+        assert_eq!(stand.store.stats().slabs_moved, 0);
+    }
+
+    #[test]
+    fn eagerly_at_every_eviction() {
+        let mut stand = automatic(2);
+        full_of(&stand, 500, 600);
+        let before = pages(&stand, 500);
+        full_of(&stand, 1000, 20);
+        stand.steps(30);
+        // The last to evict was this class, once since the last look.
+        assert_eq!((pages(&stand, 500), pages(&stand, 1000)), (before - 1, 2));
+        stand.steps(30);
+        assert_eq!(stand.store.stats().slabs_moved, 1);
+    }
+
+    #[test]
+    fn each_shard_for_itself() {
+        let config = StoreConfig { shards: Some(4), memory_limit: 1 << 20, ..tiny() };
+        let mut stand = Stand::new(config);
+        stand.store.tune(|tuning| tuning.automove_window = 4);
+        full_of(&stand, 500, 3000);
+        (0..30).for_each(|_| stand.second());
+        for _ in 0..20 {
+            full_of(&stand, 1000, 300);
+            stand.second();
+        }
+        assert!(stand.store.stats().slabs_moved > 4);
+        let in_each =
+            stand.store.shards().filter(|shard| shard.slab.classes.iter().any(|class| class.pages > 20)).count();
+        assert_eq!(in_each, 4);
+    }
+
+    #[test]
+    fn a_shorter_window() {
+        let mut stand = automatic(1);
+        stand.store.tune(|tuning| tuning.automove_window = 1800);
+        full_of(&stand, 500, 600);
+        (0..30).for_each(|_| stand.second());
+        stand.store.reset_stats();
+        for _ in 0..10 {
+            full_of(&stand, 1000, 30);
+            stand.second();
+        }
+        assert_eq!(stand.store.stats().slabs_moved, 0);
+        stand.store.tune(|tuning| tuning.automove_window = 3);
+        for _ in 0..3 {
+            full_of(&stand, 1000, 30);
+            stand.second();
+        }
+        assert!(stand.store.stats().slabs_moved > 0);
+    }
+}

@@ -1,0 +1,355 @@
+//! The maintainer: moves items between the LRUs of each class, looking at the tails only.
+//!
+//! ```text
+//! HOT tail    active ─> WARM      too many bytes, or idle too long ─> COLD
+//! WARM tail   active ─> its head  too many bytes, or idle too long ─> COLD
+//! COLD tail   active ─> WARM
+//! any tail    dead ─> reclaimed   renewed ─> head of HOT
+//! ```
+//!
+//! "Too many" is a share of the class's bytes, "too long" a factor of the idle time of COLD's tail, as memcached
+//! has it. In the flat LRU both are 0, so that everything goes to COLD.
+//!
+//! Each class of each shard has a nap of its own, that grows while there is little to do and shrinks while there is
+//! much.
+//!
+//! Not here: moves that a fetch or an allocation makes (`lru`).
+
+use super::{Slice, rest};
+use crate::store::Store;
+use crate::store::lock_time::By;
+use crate::store::memory::slab::CLASSES;
+use crate::store::shard::Shard;
+use crate::store::shard::item::state;
+use crate::store::shard::lru::{COLD, HOT, List, TEMP, WARM};
+use std::time::Duration;
+
+/// Naps are from 1 ms to 1 s, as memcached's.
+const NAP_MIN: Duration = Duration::from_millis(1);
+const NAP_MAX: Duration = super::NAP_MAX;
+
+/// Moves in one class before the others' turn, as memcached does.
+const PASS: usize = 500;
+
+/// A nap shrinks after at least [`MANY`] moves in one class and grows after less than [`FEW`]: to wake up takes as long
+/// as some twenty moves.
+const MANY: usize = PASS / 2;
+const FEW: usize = PASS / 8;
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct Maintainer {
+    /// By shard and class.
+    naps: Vec<Nap>,
+}
+
+impl Maintainer {
+    /// A maintainer that has not looked at anything yet.
+    pub fn new(store: &Store) -> Maintainer {
+        Maintainer { naps: vec![Nap::default(); store.slots.len() * CLASSES] }
+    }
+
+    /// Makes the moves that are due now that `passed` has passed. When to be called again.
+    pub fn step(&mut self, store: &Store, passed: Duration) -> Duration {
+        if !store.core.config.maintainer {
+            return NAP_MAX;
+        }
+        store.background.counts().juggles += 1;
+        let mut next = NAP_MAX;
+        for (shard, naps) in self.naps.chunks_mut(CLASSES).enumerate() {
+            for (class, nap) in naps.iter_mut().enumerate().take(usize::from(store.largest_class()) + 1).skip(1) {
+                if nap.is_over(passed) {
+                    nap.again(juggle(store, shard, class as u8));
+                }
+                next = next.min(nap.left);
+            }
+        }
+        next.max(NAP_MIN)
+    }
+}
+
+/// Makes up to [`PASS`] moves in slices. How many it were.
+fn juggle(store: &Store, shard: usize, class: u8) -> usize {
+    let mut moves = 0;
+    loop {
+        let (made, more) = store.hold(shard, By::Maintainer).juggle(class, PASS - moves);
+        moves += made;
+        if !more || moves == PASS {
+            return moves;
+        }
+        rest();
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Nap {
+    left: Duration,
+    length: Duration,
+}
+
+impl Nap {
+    fn is_over(&mut self, passed: Duration) -> bool {
+        self.left = self.left.saturating_sub(passed);
+        // Naps of about the same length end together, or an idle server would wake for each.
+        self.left <= self.length / 8
+    }
+
+    fn again(&mut self, moves: usize) {
+        self.length = match moves {
+            MANY.. if self.length / 2 < NAP_MIN => Duration::ZERO,
+            MANY.. => self.length / 2,
+            FEW.. => self.length,
+            _ => (self.length + self.length / 8).clamp(NAP_MIN, NAP_MAX),
+        };
+        self.left = self.length;
+    }
+}
+
+/// When an item of a list goes to COLD.
+#[derive(Clone, Copy, Debug)]
+struct Limit {
+    bytes: u64,
+    idle_seconds: u32,
+}
+
+impl Shard {
+    /// Makes up to `most` moves in one class, as many as a slice allows. How many it were, and whether there may be
+    /// more.
+    fn juggle(&mut self, class: u8, most: usize) -> (usize, bool) {
+        let mut slice = Slice::new();
+        let mut moves = 0;
+        // First, as the limits go by the age of its tail. The flat LRU's is looked at before each allocation.
+        while moves < most / 2 && !slice.is_over() && self.tuning.segmented && self.tidy_cold(class) {
+            moves += 1;
+        }
+        let (hot, warm) = self.limits(class);
+        while moves < most && !slice.is_over() {
+            if !(self.reclaim_at(class, TEMP) || self.pull(class, HOT, hot) || self.pull(class, WARM, warm)) {
+                return (moves, false);
+            }
+            moves += 1;
+        }
+        (moves, true)
+    }
+
+    /// Reclaims the tail of COLD if it is dead, or moves it if it does not belong there any more.
+    fn tidy_cold(&mut self, class: u8) -> bool {
+        let tail = self.lrus[usize::from(class)].lists[COLD].tail;
+        tail != 0 && (self.reclaim(tail) || self.move_up(tail, class))
+    }
+
+    /// Of HOT and WARM.
+    fn limits(&self, class: u8) -> (Limit, Limit) {
+        let lists = &self.lrus[usize::from(class)].lists;
+        let tuning = &self.tuning;
+        if !tuning.segmented {
+            let all = Limit { bytes: 0, idle_seconds: 0 };
+            return (all, all);
+        }
+        let bytes: u64 = [HOT, WARM, COLD].iter().map(|&lru| lists[lru].bytes).sum();
+        let oldest = f64::from(self.idle_seconds(lists[COLD].tail));
+        let limit = |percent: u32, factor: f64| Limit {
+            bytes: bytes * u64::from(percent) / 100,
+            idle_seconds: (oldest * factor) as u32,
+        };
+        (limit(tuning.hot_pct, tuning.hot_max_factor), limit(tuning.warm_pct, tuning.warm_max_factor))
+    }
+
+    /// Moves the tail of HOT or WARM if it is time.
+    fn pull(&mut self, class: u8, lru: usize, limit: Limit) -> bool {
+        if self.reclaim_at(class, lru) {
+            return true;
+        }
+        let Shard { lrus, window, .. } = self;
+        let List { tail, bytes, .. } = lrus[usize::from(class)].lists[lru];
+        if tail == 0 {
+            return false;
+        }
+        // The next tail: each is waited for otherwise.
+        window.prefetch(window.chunk(tail).prev);
+        let counters = &mut lrus[usize::from(class)].counters;
+        let chunk = window.chunk_mut(tail);
+        if chunk.is(state::ACTIVE) {
+            if lru == WARM {
+                chunk.state &= !state::ACTIVE;
+                counters.moves_within_lru += 1;
+                self.relist(tail, WARM);
+                return true;
+            }
+            return self.move_up(tail, class);
+        }
+        if bytes <= limit.bytes && self.idle_seconds(tail) <= limit.idle_seconds {
+            return false;
+        }
+        if self.tuning.segmented && self.move_up(tail, class) {
+            return true;
+        }
+        self.lrus[usize::from(class)].counters.moves_to_cold += 1;
+        self.relist(tail, COLD);
+        true
+    }
+
+    /// Reclaims the tail of a list if it is dead.
+    fn reclaim_at(&mut self, class: u8, lru: usize) -> bool {
+        let tail = self.lrus[usize::from(class)].lists[lru].tail;
+        tail != 0 && self.reclaim(tail)
+    }
+
+    /// Seconds since the last access of an item, 0 for none.
+    pub fn idle_seconds(&self, id: u32) -> u32 {
+        if id == 0 {
+            return 0;
+        }
+        self.core.clock.now().saturating_sub(self.window.header(id).last_access)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::stand::{Stand, tiny};
+    use crate::store::{StoreConfig, Tuning};
+
+    #[test]
+    fn a_quiet_class_goes_to_cold() {
+        let mut stand = Stand::new(tiny());
+        (10..60).for_each(|i| assert!(stand.set(&format!("key{i}"), b"v", 0)));
+        stand.steps(3);
+        // 20 % of the bytes may stay in HOT, until the age limit of 0 has passed.
+        assert_eq!((stand.sum(|class| class.number_hot), stand.sum(|class| class.number_cold)), (10, 40));
+        stand.second();
+        assert_eq!((stand.sum(|class| class.number_hot), stand.sum(|class| class.number_cold)), (0, 50));
+        assert_eq!(stand.sum(|class| class.moves_to_cold), 50);
+    }
+
+    #[test]
+    fn a_share_stays_hot_as_long_as_it_is_young() {
+        let mut stand = Stand::new(tiny());
+        assert!(stand.set("old", b"v", 0));
+        stand.second();
+        (0..19).for_each(|_| stand.second());
+        assert!(stand.set("new", b"v", 0) && stand.set("oth", b"v", 0));
+        stand.steps(3);
+        // 3 items: one is more than 20 % of them.
+        assert_eq!(stand.lru("new"), COLD);
+        stand.store.tune(|tuning| tuning.hot_pct = 40);
+        assert!(stand.set("new", b"v", 0));
+        // COLD's tail is idle for 20 seconds, so HOT's may be for 4.
+        for _ in 0..4 {
+            stand.second();
+            assert_eq!(stand.lru("new"), HOT);
+        }
+        (0..2).for_each(|_| stand.second());
+        assert_eq!(stand.lru("new"), COLD);
+    }
+
+    #[test]
+    fn active_items_stay_warm() {
+        let mut stand = Stand::new(tiny());
+        (10..60).for_each(|i| assert!(stand.set(&format!("key{i}"), b"v", 0)));
+        (0..2).for_each(|_| assert!(stand.get("key10").is_some()));
+        stand.steps(3);
+        assert_eq!((stand.lru("key10"), stand.sum(|class| class.moves_to_warm)), (WARM, 1));
+        // Its mark was cleared on the way, so two more fetches do not count as four.
+        assert!(stand.get("key10").is_some());
+        stand.second();
+        assert_eq!((stand.lru("key10"), stand.sum(|class| class.moves_within_lru)), (WARM, 1));
+        stand.store.tune(|tuning| tuning.warm_max_factor = 0.5);
+        (0..2).for_each(|_| stand.second());
+        assert_eq!(stand.lru("key10"), COLD);
+    }
+
+    #[test]
+    fn active_items_of_cold_come_back() {
+        let mut stand = Stand::new(tiny());
+        (10..60).for_each(|i| assert!(stand.set(&format!("key{i}"), b"v", 0)));
+        stand.second();
+        assert_eq!(stand.lru("key10"), COLD);
+        (0..2).for_each(|_| assert!(stand.get("key10").is_some()));
+        stand.steps(3);
+        assert_eq!((stand.lru("key10"), stand.lru("key11"), stand.sum(|class| class.moves_to_warm)), (WARM, COLD, 1));
+    }
+
+    #[test]
+    fn renewed_items_of_cold_are_hot_again() {
+        let mut stand = Stand::new(tiny());
+        (10..60).for_each(|i| assert!(stand.set(&format!("key{i}"), b"v", 0)));
+        stand.second();
+        (10..15).for_each(|i| assert!(stand.reset(&format!("key{i}"), b"w", 0)));
+        assert_eq!((stand.lru("key10"), stand.sum(|class| class.number_hot)), (COLD, 0));
+        let moves_to_cold = stand.sum(|class| class.moves_to_cold);
+        stand.steps(1);
+        assert_eq!((stand.lru("key10"), stand.sum(|class| class.number_hot)), (HOT, 5));
+        assert_eq!(stand.sum(|class| class.moves_to_cold), moves_to_cold);
+        // The age is that of what was not set again.
+        assert_eq!(stand.sum(|class| class.age), 1);
+    }
+
+    #[test]
+    fn dead_tails_are_reclaimed() {
+        let mut stand = Stand::new(tiny());
+        stand.store.enable_crawler(false);
+        (10..60).for_each(|i| assert!(stand.set(&format!("key{i}"), b"v", 1)));
+        assert!(stand.get("key10").is_some());
+        stand.second();
+        assert_eq!(stand.store.stats().curr_items, 0);
+        assert_eq!(stand.store.shard(0).lrus.iter().map(|lru| lru.counters.reclaimed).sum::<u64>(), 50);
+        assert_eq!(stand.sum(|class| class.expired_unfetched), 49);
+    }
+
+    #[test]
+    fn temp_is_never_evicted() {
+        let tuning = Tuning { temporary_ttl: Some(10), ..Tuning::default() };
+        let mut stand = Stand::new(StoreConfig { tuning, ..tiny() });
+        (0..100).for_each(|i| assert!(stand.set(&format!("temp{i}"), &[1; 100], 5)));
+        for i in 0..3000 {
+            assert!(stand.set(&format!("key{i}"), &[1; 100], 0));
+            if i % 100 == 0 {
+                stand.steps(1);
+            }
+        }
+        assert!(stand.sum(|class| class.evicted) > 0);
+        assert_eq!(stand.sum(|class| class.number_temp), 100);
+        (0..100).for_each(|i| assert!(stand.get(&format!("temp{i}")).is_some()));
+        (0..5).for_each(|_| stand.second());
+        assert_eq!(stand.sum(|class| class.number_temp), 0);
+    }
+
+    #[test]
+    fn flat_drains_the_lists() {
+        let mut stand = Stand::new(tiny());
+        (10..60).for_each(|i| assert!(stand.set(&format!("key{i}"), b"v", 0)));
+        (0..2).for_each(|_| assert!(stand.get("key10").is_some()));
+        stand.store.tune(|tuning| tuning.segmented = false);
+        stand.steps(3);
+        assert_eq!((stand.sum(|class| class.number_cold), stand.sum(|class| class.number)), (50, 50));
+    }
+
+    #[test]
+    fn naps_adapt() {
+        let mut nap = Nap::default();
+        (0..200).for_each(|_| nap.again(0));
+        assert_eq!(nap.length, NAP_MAX);
+        (0..20).for_each(|_| nap.again(PASS));
+        assert_eq!(nap.length, Duration::ZERO);
+        nap.again(0);
+        assert_eq!(nap.length, NAP_MIN);
+        nap.again(FEW);
+        assert_eq!(nap.length, NAP_MIN);
+        assert!(!nap.is_over(NAP_MIN / 2) && nap.is_over(NAP_MIN / 2));
+    }
+
+    #[test]
+    fn an_idle_store_is_left_alone() {
+        let mut stand = Stand::new(tiny());
+        let mut passed = Duration::ZERO;
+        let mut steps = 0;
+        let mut nap = Duration::ZERO;
+        while passed < Duration::from_secs(1000) {
+            nap = stand.worker.step(&stand.store, nap);
+            (passed, steps) = (passed + nap, steps + 1);
+        }
+        // One a second of each of the alarms.
+        assert!(steps < 2200, "{steps} steps in 1000 seconds");
+    }
+}

@@ -1,0 +1,514 @@
+//! The mover: empties a page of one class, so that another class or the page pool can have it.
+//!
+//! ```text
+//! withdraw   free chunks of the page leave the free list
+//! empty      item or piece ─> another chunk of its class, if need be after an eviction; dead ─> reclaimed
+//!            pinned or being uploaded ─> next round, up to a bound
+//! end        the page ─> dst | the pool (its memory ─> the system)
+//! or else    its chunks ─> the free list again
+//! ```
+//!
+//! One page of all shards is on its way at a time, in slices. What is asked for comes first, then what is above the
+//! memory limit (it was lowered; or many shards had to have first pages), then what `automove` decides.
+//!
+//! Invariants: a page that is being emptied is `slab.moving` of its shard, and nothing is put into it.
+//!
+//! Not here: which class needs a page (`automove`).
+
+use super::balance::Automove;
+use super::{Counts, NAP_MAX, Slice};
+use crate::store::lock_time::By;
+use crate::store::memory::arena::offset;
+use crate::store::memory::slab::{CLASSES, step};
+use crate::store::shard::Shard;
+use crate::store::shard::item::{Chunk, state};
+use crate::store::shard::lru::{COLD, HOT, TEMP, WARM};
+use crate::store::{Event, Store};
+use std::time::Duration;
+
+/// Chunks withdrawn under one lock.
+const WITHDRAWN_PER_SLICE: usize = 1000;
+
+/// A chunk whose copying takes a slice of its own: half a MiB may take 100 us.
+const LARGE: usize = 64 << 10;
+
+/// Evictions for one chunk, as [`Shard::alloc`] does.
+const EVICTIONS: usize = 10;
+
+/// Time for the clients between two slices.
+const NAP: Duration = Duration::from_micros(50);
+
+/// Time for those who hold items in the page to finish.
+const NAP_BUSY: Duration = Duration::from_millis(1);
+
+/// After so many rounds over a page, large items that are stuck in it are unlinked, as memcached does.
+const ROUNDS_PATIENT: u32 = 5000;
+
+/// After so many it stays where it is: somebody reads or writes very slowly.
+const ROUNDS_MAX: u32 = 20_000;
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct Mover {
+    automove: Automove,
+    job: Option<Job>,
+}
+
+/// A page to go from a class, 0 the pool, to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Move {
+    pub shard: usize,
+    pub src: u8,
+    pub dst: u8,
+}
+
+impl Mover {
+    /// A mover that has nothing to do.
+    pub fn new(store: &Store) -> Mover {
+        Mover { automove: Automove::new(store), job: None }
+    }
+
+    /// Moves on, or begins to if there is reason. When to be called again.
+    pub fn step(&mut self, store: &Store) -> Duration {
+        if !store.core.config.slab_reassign {
+            return NAP_MAX;
+        }
+        if self.job.is_none() {
+            match self.next_move(store) {
+                Next::Nothing => return self.automove.nap(store),
+                Next::Impossible(src, dst) => return end(store, src, dst, false),
+                Next::Move(next) if next.src == 0 => {
+                    let Move { shard, src, dst } = next;
+                    return end(store, src, dst, store.hold(shard, By::Mover).take_unused(dst));
+                }
+                Next::Move(next) => self.job = Job::begin(store, next),
+            }
+        }
+        let Some(job) = &mut self.job else { return NAP };
+        match job.go_on(store) {
+            Part::More => NAP,
+            Part::Busy => NAP_BUSY,
+            Part::Moved(ok) => {
+                let done = job.it;
+                self.job = None;
+                self.automove.excuse(store, done);
+                end(store, done.src, done.dst, ok)
+            }
+        }
+    }
+
+    fn next_move(&mut self, store: &Store) -> Next {
+        if let Some((src, dst)) = store.background.take_reassign() {
+            return asked(store, src, dst).map_or(Next::Impossible(src.unwrap_or(0), dst), Next::Move);
+        }
+        let found = above_limit(store).or_else(|| self.automove.decide(store));
+        match found {
+            Some(found) if store.background.begin_move() => Next::Move(found),
+            _ => Next::Nothing,
+        }
+    }
+}
+
+enum Next {
+    Nothing,
+    /// It was possible when it was asked for.
+    Impossible(u8, u8),
+    Move(Move),
+}
+
+/// Tells and counts how a move ended.
+fn end(store: &Store, src: u8, dst: u8, ok: bool) -> Duration {
+    store.background.end_move();
+    store.background.counts().slabs_moved += u64::from(ok);
+    if store.core.events.wants_system() {
+        store.core.events.keep(Event::SlabMove { src, dst, ok });
+    }
+    NAP
+}
+
+/// Where to do what a command asks for; no source is any class.
+fn asked(store: &Store, src: Option<u8>, dst: u8) -> Option<Move> {
+    if src == Some(0) {
+        let pages = |&shard: &usize| store.hold(shard, By::Mover).slab.classes[usize::from(dst)].pages;
+        let shard = (0..store.slots.len()).min_by_key(pages)?;
+        return Some(Move { shard, src: 0, dst });
+    }
+    let sources = sources(store).into_iter();
+    let fits = |source: &Source| src.map_or(source.class != dst, |src| source.class == src);
+    sources.filter(fits).max_by_key(Source::rank).map(|source| source.to(dst))
+}
+
+/// The next page to give up while too much is taken. The first page of each class may be beyond the limit, as in
+/// memcached; but not that of each shard. Only when the limit was lowered, a shard's class may lose its last page: it
+/// would take another with its next item.
+fn above_limit(store: &Store) -> Option<Move> {
+    let pool = &store.core.pool;
+    let lowered = store.background.is_shrinking();
+    let gives = |source: &Source| lowered || source.has_spare() && !store.core.config.preallocate;
+    let page = store.core.config.page_size as u64;
+    let beyond = if lowered { 0 } else { page * u64::from(store.largest_class()) };
+    let above = pool.taken() > pool.limit() + beyond;
+    let next = if above { sources(store).into_iter().filter(gives).max_by_key(Source::rank) } else { None };
+    if next.is_none() {
+        store.background.end_shrinking();
+    }
+    next.map(|source| source.to(0))
+}
+
+/// A class of a shard that a page can be taken from.
+#[derive(Clone, Copy, Debug)]
+pub struct Source {
+    pub shard: usize,
+    pub class: u8,
+    pages: u64,
+    free_pages: u64,
+    /// Seconds that the next to be evicted was idle.
+    idle: u32,
+}
+
+impl Source {
+    /// The higher, the less the page will be missed.
+    pub fn rank(&self) -> (bool, u64, u32, u64) {
+        (self.pages > 1, self.free_pages, self.idle, self.pages)
+    }
+
+    /// Whether it keeps a page.
+    pub fn has_spare(&self) -> bool {
+        self.pages > 1
+    }
+
+    /// The move of a page of it.
+    pub fn to(self, dst: u8) -> Move {
+        Move { shard: self.shard, src: self.class, dst }
+    }
+}
+
+/// Classes with pages, of which there are more than one in all shards together.
+pub fn sources(store: &Store) -> Vec<Source> {
+    let mut sources = Vec::new();
+    let mut pages = [0; CLASSES];
+    for (index, shard) in store.hold_each(By::Mover).enumerate() {
+        for class in 1..=store.largest_class() {
+            if let Some(source) = shard.source(index, class) {
+                pages[usize::from(class)] += source.pages;
+                sources.push(source);
+            }
+        }
+    }
+    sources.retain(|source| pages[usize::from(source.class)] > 1);
+    sources
+}
+
+/// A page on its way.
+#[derive(Debug)]
+struct Job {
+    it: Move,
+    phase: Phase,
+    /// The next chunk to look at.
+    at: u32,
+    rounds: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Withdraw,
+    Empty,
+    GiveUp,
+}
+
+/// What a part of a move came to.
+enum Part {
+    More,
+    /// Somebody holds what is left.
+    Busy,
+    /// Or not, when false.
+    Moved(bool),
+}
+
+impl Job {
+    /// None when the class has no page any more.
+    fn begin(store: &Store, it: Move) -> Option<Job> {
+        let mut shard = store.hold(it.shard, By::Mover);
+        if it.dst != 0 && shard.source(it.shard, it.src).is_some_and(|source| source.free_pages == 0) {
+            // While memory is not full nobody has to go.
+            shard.take_unused(it.src);
+        }
+        let begun = shard.begin_move(it.src);
+        drop(shard);
+        if begun.is_none() {
+            end(store, it.src, it.dst, false);
+        }
+        begun.map(|at| Job { it, phase: Phase::Withdraw, at, rounds: 0 })
+    }
+
+    fn go_on(&mut self, store: &Store) -> Part {
+        let mut shard = store.hold(self.it.shard, By::Mover);
+        match self.phase {
+            Phase::Withdraw => {
+                if shard.withdraw(&mut self.at) {
+                    self.again(&shard, Phase::Empty);
+                }
+                Part::More
+            }
+            Phase::Empty => self.empty(store, &mut shard),
+            Phase::GiveUp if shard.take_back(&mut self.at) => Part::Moved(false),
+            Phase::GiveUp => Part::More,
+        }
+    }
+
+    fn empty(&mut self, store: &Store, shard: &mut Shard) -> Part {
+        let mut counts = store.background.counts();
+        let patient = self.rounds < ROUNDS_PATIENT;
+        let mut slice = Slice::new();
+        while self.at < shard.slab.moving.end {
+            let copied = shard.vacate(self.at, patient, &mut counts);
+            self.at += step(self.it.src, &shard.core.classes);
+            if copied > LARGE || slice.is_over() {
+                return Part::More;
+            }
+        }
+        drop(counts);
+        self.end_round(shard)
+    }
+
+    /// The whole page was looked at.
+    fn end_round(&mut self, shard: &mut Shard) -> Part {
+        self.rounds += 1;
+        if shard.slab.pages[shard.slab.moving.page as usize].used == 0 {
+            shard.hand_over(self.it.dst);
+            return Part::Moved(true);
+        }
+        if self.rounds < ROUNDS_MAX {
+            self.again(shard, Phase::Empty);
+            return Part::Busy;
+        }
+        shard.slab.moving.given_up = true;
+        self.again(shard, Phase::GiveUp);
+        Part::More
+    }
+
+    fn again(&mut self, shard: &Shard, phase: Phase) {
+        self.phase = phase;
+        self.at = shard.slab.first_chunk(shard.slab.moving.page);
+    }
+}
+
+impl Shard {
+    fn source(&self, shard: usize, class: u8) -> Option<Source> {
+        let chunks = &self.slab.classes[usize::from(class)];
+        let per_page = u64::from(self.core.classes.per_page(class));
+        let free_pages = self.slab.available(class.into(), &self.core.classes) / per_page;
+        let idle = self.idle_seconds(self.lrus[usize::from(class)].lists[COLD].tail);
+        (chunks.pages > 0).then_some(Source { shard, class, pages: chunks.pages, free_pages, idle })
+    }
+
+    /// Takes an unused page for a class.
+    fn take_unused(&mut self, class: u8) -> bool {
+        let Shard { slab, window, core, .. } = self;
+        let first = slab.classes[usize::from(class)].pages == 0;
+        slab.take_page(class, window, &core.classes, &core.pool, || core.pool.take(first))
+    }
+
+    /// Begins to empty the page of a class that holds least. Its first chunk.
+    fn begin_move(&mut self, class: u8) -> Option<u32> {
+        let pages = self.slab.pages.iter().enumerate().filter(|(_, page)| page.class == class);
+        let (page, _) = pages.min_by_key(|(_, page)| page.used)?;
+        self.slab.begin_move(page as u32, &self.core.classes);
+        Some(self.slab.first_chunk(page as u32))
+    }
+
+    /// Withdraws free chunks of the page. True when it was looked at to the end.
+    fn withdraw(&mut self, at: &mut u32) -> bool {
+        let moving = self.slab.moving;
+        let step = step(self.slab.pages[moving.page as usize].class, &self.core.classes);
+        for _ in 0..WITHDRAWN_PER_SLICE {
+            if *at >= moving.end {
+                return true;
+            }
+            if self.window.chunk(*at).is(state::FREE) {
+                self.slab.withdraw(*at, &mut self.window);
+            }
+            *at += step;
+        }
+        false
+    }
+
+    /// Empties a chunk if possible. How many bytes were copied for it.
+    fn vacate(&mut self, id: u32, patient: bool, counts: &mut Counts) -> usize {
+        let chunk = *self.window.chunk(id);
+        if chunk.is_gone() {
+            return 0;
+        }
+        let item = if chunk.is_piece() { chunk.len } else { id };
+        if let Some(busy) = self.busy(item) {
+            counts.busy_items += 1;
+            counts.last_busy = Some(busy);
+            let head = *self.window.chunk(item);
+            if !patient && head.is(state::LINKED) && head.is(state::CHUNKED) {
+                counts.busy_deletes += 1;
+                self.evict(item, self.listed_class(item, &head));
+            }
+            return 0;
+        }
+        if self.reclaim(item) { 0 } else { self.rescue(id, item, counts) }
+    }
+
+    /// Why an item cannot be moved now.
+    fn busy(&self, item: u32) -> Option<&'static str> {
+        let header = self.window.header(item);
+        match header.chunk {
+            chunk if chunk.is(state::LINKED) => (chunk.pins > 0).then_some("busy"),
+            // It was never linked.
+            _ if header.last_access == 0 => Some("busy_uploading"),
+            _ => Some("busy_floating"),
+        }
+    }
+
+    /// Moves an item, or a piece of it, into another chunk. When there is none, the item goes.
+    fn rescue(&mut self, id: u32, item: u32, counts: &mut Counts) -> usize {
+        let class = self.slab.class_of(id);
+        if let Some(new) = self.chunk_elsewhere(class, item, counts) {
+            return if id == item {
+                counts.rescues += 1;
+                self.move_item(id, new)
+            } else {
+                counts.chunk_rescues += 1;
+                self.move_piece(id, new)
+            };
+        }
+        counts.busy_nomem += 1;
+        if self.core.config.evict {
+            let listed = self.listed_class(item, self.window.chunk(item));
+            self.evict(item, listed);
+        }
+        0
+    }
+
+    /// A chunk of a page that stays, if need be by evicting another item than this.
+    fn chunk_elsewhere(&mut self, class: u8, item: u32, counts: &mut Counts) -> Option<u32> {
+        self.window.chunk_mut(item).pins += 1;
+        let mut found = self.take_ready(class);
+        for _ in 0..EVICTIONS {
+            if found.is_some() || !self.make_any_room(class) {
+                break;
+            }
+            counts.inline_reclaim += 1;
+            found = self.take_ready(class);
+        }
+        self.window.chunk_mut(item).pins -= 1;
+        found
+    }
+
+    /// Reclaims or evicts something. False when there is nothing.
+    fn make_any_room(&mut self, class: u8) -> bool {
+        [COLD, HOT, WARM, TEMP].iter().any(|&lru| self.reclaim_tail(class, lru) > 0) || self.make_room(class)
+    }
+
+    fn take_ready(&mut self, class: u8) -> Option<u32> {
+        self.slab.take_ready(class, &mut self.window, &self.core.classes)
+    }
+
+    /// Copies a linked item to `new`, which is the item from then on. Bytes that were copied.
+    fn move_item(&mut self, old: u32, new: u32) -> usize {
+        let hash = self.core.hash(self.key(old));
+        let chunk = *self.window.chunk(old);
+        let value = if chunk.is(state::CHUNKED) { 0 } else { chunk.len as usize };
+        let bytes = chunk.value_at() + value;
+        self.window.copy(offset(old), offset(new), bytes);
+        self.table.replace(hash, old, new);
+        let class = self.listed_class(old, &chunk);
+        let list = &mut self.lrus[usize::from(class)].lists[chunk.lru()];
+        match chunk.prev {
+            0 => list.head = new,
+            prev => self.window.chunk_mut(prev).next = new,
+        }
+        match chunk.next {
+            0 => list.tail = new,
+            next => self.window.chunk_mut(next).prev = new,
+        }
+        if self.cursor == old {
+            self.cursor = new;
+        }
+        if chunk.is(state::CHUNKED) {
+            self.tell_pieces(new);
+        }
+        self.drop_chunk(old);
+        bytes
+    }
+
+    /// Tells the pieces of an item where it is.
+    fn tell_pieces(&mut self, item: u32) {
+        let mut piece = self.chain(item).0;
+        while piece != 0 {
+            let chunk = self.window.chunk_mut(piece);
+            chunk.len = item;
+            piece = chunk.next;
+        }
+    }
+
+    /// Copies a piece of a linked item to `new`. Bytes that were copied.
+    fn move_piece(&mut self, old: u32, new: u32) -> usize {
+        let Chunk { prev, next, len: item, .. } = *self.window.chunk(old);
+        let bytes = self.core.classes.size(self.slab.class_of(old));
+        self.window.copy(offset(old), offset(new), bytes);
+        let (mut first, mut last) = self.chain(item);
+        match prev {
+            0 => first = new,
+            prev => self.window.chunk_mut(prev).next = new,
+        }
+        match next {
+            0 => last = new,
+            next => self.window.chunk_mut(next).prev = new,
+        }
+        self.set_chain(item, first, last);
+        self.drop_chunk(old);
+        bytes
+    }
+
+    /// Forgets a chunk whose contents are elsewhere now.
+    fn drop_chunk(&mut self, id: u32) {
+        *self.window.chunk_mut(id) = Chunk::default();
+        self.slab.put(id, &mut self.window);
+    }
+
+    /// Gives the page, which is empty now, to a class or to the pool.
+    fn hand_over(&mut self, dst: u8) {
+        let page = self.slab.end_move();
+        if dst != 0 {
+            return self.slab.give_page(page, dst, &self.core.classes);
+        }
+        if !self.core.config.preallocate {
+            self.window.discard(offset(self.slab.first_chunk(page)), self.core.config.page_size);
+        }
+        self.slab.empty.push(page);
+        self.core.pool.put_unused();
+    }
+
+    /// Makes chunks of a page that stays free again. True when all are.
+    fn take_back(&mut self, at: &mut u32) -> bool {
+        let page = self.slab.moving.page;
+        let class = self.slab.pages[page as usize].class;
+        let step = step(class, &self.core.classes);
+        let end = self.slab.first_chunk(page) + self.core.classes.per_page(class) * step;
+        for _ in 0..WITHDRAWN_PER_SLICE {
+            let uncarved = self.slab.moving.end;
+            if uncarved < end {
+                self.slab.moving.end += step;
+                self.slab.put_free(uncarved, &mut self.window);
+            } else if *at < end {
+                if self.window.chunk(*at).is_gone() {
+                    self.slab.put_free(*at, &mut self.window);
+                }
+                *at += step;
+            } else {
+                self.slab.moving = Default::default();
+                return true;
+            }
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+#[path = "tests/mover.rs"]
+mod tests;

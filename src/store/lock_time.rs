@@ -1,0 +1,116 @@
+//! How long a shard's lock is held by those who may hold it long.
+//!
+//! ```text
+//! Store::hold(shard, By) ──> Held: the locked shard and since when ── drop ──> Holds[By], if it is the longest
+//! ```
+//!
+//! The background and the commands that walk whole shards are always measured: two looks at the clock and at the
+//! thread's CPU time for each of their slices of about 100 us, 0.5 us in all. The longest by CPU time is what the
+//! server itself can help: whoever is not let run by the machine meanwhile holds the lock longer. Commands on one item are not, because it would cost each of them about 50 ns; as one of them runs
+//! within a turn of its event loop, that turn's time is a bound (`stats::turns`).
+//!
+//! Not here: how long they may hold it (`background`).
+
+use super::shard::Shard;
+use super::{Slot, Store};
+use crate::stats::event_loop::Longest;
+use crate::sys;
+use std::ops::{Deref, DerefMut};
+use std::sync::MutexGuard;
+use std::time::{Duration, Instant};
+
+/// Who holds a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The background thread's parts.
+    Maintainer,
+    Crawler,
+    Mover,
+    /// Getting memory ahead of need.
+    Ahead,
+    /// A command that walks shards: statistics, dumps, flush_all.
+    Walk,
+}
+
+/// How many there are.
+const HOLDERS: usize = By::Walk as usize + 1;
+
+/// The longest times, by who.
+#[derive(Debug, Default)]
+pub struct Holds {
+    by: [Longest; HOLDERS],
+    cpu: Longest,
+}
+
+impl Holds {
+    /// The longest time that one of them held a lock.
+    pub fn longest(&self, by: By) -> Duration {
+        self.by[by as usize].get()
+    }
+
+    /// The most CPU time that one of them took while it held a lock.
+    pub fn longest_cpu(&self) -> Duration {
+        self.cpu.get()
+    }
+
+    /// Forgets all.
+    pub fn reset(&self) {
+        self.by.iter().for_each(Longest::reset);
+        self.cpu.reset();
+    }
+}
+
+/// A locked shard.
+#[derive(Debug)]
+pub struct Held<'a> {
+    since: Instant,
+    cpu: Duration,
+    holds: &'a Holds,
+    by: By,
+    shard: MutexGuard<'a, Shard>,
+}
+
+impl Store {
+    /// Locks a shard, and notes for how long.
+    pub(crate) fn hold(&self, index: usize, by: By) -> Held<'_> {
+        Held::new(&self.slots[index], &self.holds, by)
+    }
+
+    /// Does so with every shard, one after the other.
+    pub(crate) fn hold_each(&self, by: By) -> impl Iterator<Item = Held<'_>> {
+        (0..self.slots.len()).map(move |index| self.hold(index, by))
+    }
+}
+
+impl<'a> Held<'a> {
+    fn new(slot: &'a Slot, holds: &'a Holds, by: By) -> Held<'a> {
+        let cpu = sys::thread_cpu_time();
+        let shard = slot.shard.lock().expect("a shard that panicked is not used any more");
+        Held { since: Instant::now(), cpu, holds, by, shard }
+    }
+}
+
+impl Deref for Held<'_> {
+    type Target = Shard;
+
+    fn deref(&self) -> &Shard {
+        &self.shard
+    }
+}
+
+impl DerefMut for Held<'_> {
+    fn deref_mut(&mut self) -> &mut Shard {
+        &mut self.shard
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let held = self.since.elapsed();
+        self.holds.by[self.by as usize].note(held);
+        // Read before the lock was had, so a little of what that cost may be in it.
+        if held > self.holds.cpu.get() {
+            self.holds.cpu.note((sys::thread_cpu_time().saturating_sub(self.cpu)).min(held));
+        }
+    }
+}

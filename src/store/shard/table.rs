@@ -1,0 +1,450 @@
+//! The hash table of one shard: from a key's hash to an item.
+//!
+//! ```text
+//! Bucket, one cache line:  | 12 tags of 8 bits | overflow 4 | 12 item ids of 32 bits |
+//! buckets  | 0 | 1 | … | n-1 | not used yet …           overflow  | 0 unused | 1 | 2 | …
+//!
+//! hash, 64 bits:  | shard … | … | tag 8 at 32 | … bucket 32 |
+//! ```
+//!
+//! Linear hashing: with `m` the smallest power of two that is at least `n`, a hash belongs to bucket
+//! `hash % m`, or to `hash % (m/2)` when there is no such bucket yet. Growing adds bucket `n`, which takes its
+//! items from bucket `n - m/2`, so the table grows by one bucket at a time and is never copied.
+//!
+//! Invariants: tag 0 is an empty slot. A chain of overflow buckets has no empty bucket. The table never shrinks,
+//! so bucket `b` of a table of size 2^k holds, at any later size, what is in the buckets `b, b + 2^k, b + 2·2^k, …`.
+
+use crate::store::Hash;
+use crate::store::memory::arena::{Prefetcher, Region, Stretch};
+use crate::sys;
+
+/// Slots of a bucket.
+const SLOTS: usize = 12;
+
+/// Items per bucket, on the average, that a growing table keeps. Of 12 slots 7 are used: about 9 bytes an item,
+/// and one lookup in ten goes on to an overflow bucket.
+pub const LOAD: usize = 7;
+
+/// Buckets a table can have: 7 times 2^27 items of the smallest size fill a window.
+pub const MAX_BUCKETS: usize = 1 << 27;
+
+/// One cache line.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(64))]
+pub struct Bucket {
+    tags: [u8; SLOTS],
+    overflow: u32,
+    ids: [u32; SLOTS],
+}
+
+const _: () = assert!(size_of::<Bucket>() == 64);
+
+impl Bucket {
+    /// Slots with this tag.
+    #[inline]
+    fn matches(&self, tag: u8) -> Matches {
+        let (eight, four) = self.tags.split_at(8);
+        let eight = u64::from_le_bytes(eight.try_into().expect("eight tags"));
+        let four = u32::from_le_bytes(four.try_into().expect("four tags"));
+        Matches(sys::equal_bytes(u128::from(four) << 64 | u128::from(eight), tag) & ((1 << SLOTS) - 1))
+    }
+
+    fn put(&mut self, tag: u8, id: u32) -> bool {
+        let Some(empty) = self.matches(0).next() else { return false };
+        self.tags[empty] = tag;
+        self.ids[empty] = id;
+        true
+    }
+
+    fn is_empty(&self) -> bool {
+        self.tags == [0; SLOTS]
+    }
+}
+
+/// Slots, lowest first: a bit for each.
+#[derive(Clone, Copy, Debug)]
+struct Matches(u32);
+
+impl Iterator for Matches {
+    type Item = usize;
+
+    #[inline]
+    fn next(&mut self) -> Option<usize> {
+        let slot = self.0.trailing_zeros() as usize;
+        self.0 &= self.0.wrapping_sub(1);
+        (slot < SLOTS).then_some(slot)
+    }
+}
+
+/// The tag of a hash, never 0.
+#[inline]
+fn tag(hash: Hash) -> u8 {
+    ((hash.0 >> 32) as u8).max(1)
+}
+
+/// The bucket of a hash among `buckets`.
+#[inline]
+pub fn address(hash: Hash, buckets: usize) -> usize {
+    // As `next_power_of_two() - 1`, in half of the instructions.
+    let mask = usize::MAX >> ((buckets - 1) | 1).leading_zeros();
+    let at = hash.0 as usize & mask;
+    if at < buckets { at } else { at & (mask >> 1) }
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct Table {
+    buckets: Region<Bucket>,
+    overflow: Region<Bucket>,
+    free_overflow: u32,
+    items: usize,
+    grows: bool,
+    moving: Vec<(u8, u32)>,
+}
+
+impl Table {
+    /// A table of `buckets` buckets. With `grows` false it stays so.
+    pub fn new(buckets: usize, grows: bool, max_buckets: usize) -> std::io::Result<Table> {
+        let buckets = buckets.min(MAX_BUCKETS);
+        let max = max_buckets.clamp(buckets, MAX_BUCKETS);
+        let mut table = Table {
+            buckets: Region::new(max)?,
+            overflow: Region::new(max)?,
+            free_overflow: 0,
+            items: 0,
+            grows,
+            moving: Vec::new(),
+        };
+        if !table.buckets.extend(buckets) || !table.overflow.extend(1) {
+            return Err(std::io::ErrorKind::OutOfMemory.into());
+        }
+        Ok(table)
+    }
+
+    /// Asks for huge pages.
+    pub fn prefer_huge_pages(&mut self) {
+        self.buckets.prefer_huge_pages();
+    }
+
+    /// As [`crate::store::memory::arena::Window::asks`], and the same of the next three.
+    #[inline]
+    pub fn asks(&self) -> bool {
+        self.buckets.asks()
+    }
+
+    pub fn asked(&mut self) {
+        self.buckets.asked();
+    }
+
+    pub fn next_stretch(&self) -> Option<Stretch> {
+        self.buckets.next_stretch()
+    }
+
+    pub fn adopt(&mut self, stretch: &Stretch, done: bool) -> bool {
+        self.buckets.adopt(stretch, done)
+    }
+
+    /// Buckets, without those of overflow.
+    #[inline]
+    pub fn buckets(&self) -> usize {
+        self.buckets.len()
+    }
+
+    /// Items in it.
+    pub fn items(&self) -> usize {
+        self.items
+    }
+
+    /// For prefetching without the shard's lock.
+    pub fn prefetcher(&self) -> Prefetcher {
+        self.buckets.prefetcher()
+    }
+
+    /// The item of this hash for which `is_it` holds. A call of its own would take 25 instructions of each lookup.
+    #[inline(always)]
+    pub fn find(&self, hash: Hash, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+        let tag = tag(hash);
+        let mut bucket = self.buckets.get(address(hash, self.buckets.len()));
+        loop {
+            for slot in bucket.matches(tag) {
+                if is_it(bucket.ids[slot]) {
+                    return Some(bucket.ids[slot]);
+                }
+            }
+            if bucket.overflow == 0 {
+                return None;
+            }
+            bucket = self.overflow.get(bucket.overflow as usize);
+        }
+    }
+
+    /// Hints the CPU to fetch the bucket of a hash.
+    pub fn prefetch(&self, hash: Hash) {
+        self.buckets.prefetch(address(hash, self.buckets.len()));
+    }
+
+    /// Calls `each` with the items that [`Table::find`] would ask about first.
+    #[inline]
+    pub fn candidates(&self, hash: Hash, mut each: impl FnMut(u32)) {
+        let bucket = self.buckets.get(address(hash, self.buckets.len()));
+        for slot in bucket.matches(tag(hash)) {
+            each(bucket.ids[slot]);
+        }
+    }
+
+    /// Adds an item, and a bucket when it is time for one. `rehash` gives the hash of an item, and `soon` is told
+    /// of items that the next calls of `rehash` will be for.
+    pub fn insert(&mut self, hash: Hash, id: u32, rehash: impl Fn(u32) -> Hash, soon: impl Fn(u32)) {
+        self.put(address(hash, self.buckets.len()), tag(hash), id);
+        self.items += 1;
+        if self.wants_growth() {
+            self.split(rehash);
+            // About LOAD inserts from now these are read: without this, each waits for memory in its turn.
+            let next = self.splits_next();
+            self.buckets.get(next).ids.iter().filter(|&&id| id != 0).for_each(|&id| soon(id));
+        }
+    }
+
+    /// Whether it is time for another bucket.
+    #[inline]
+    pub fn wants_growth(&self) -> bool {
+        self.grows && self.items > self.buckets.len() * LOAD
+    }
+
+    /// Puts `new` in the slot of `old`, which has the same hash.
+    pub fn replace(&mut self, hash: Hash, old: u32, new: u32) {
+        let (place, slot) = self.locate(hash, old);
+        self.at_mut(place).ids[slot] = new;
+    }
+
+    /// Takes an item out.
+    pub fn remove(&mut self, hash: Hash, id: u32) {
+        let (place, slot) = self.locate(hash, id);
+        let bucket = self.at_mut(place);
+        bucket.tags[slot] = 0;
+        bucket.ids[slot] = 0;
+        self.items -= 1;
+        let first = Place::Bucket(address(hash, self.buckets.len()));
+        if self.at(first).overflow != 0 {
+            self.close_gap(first, place);
+        }
+    }
+
+    /// Calls `each` with every item that was or would have been in bucket `at` of a table of `size` buckets, a
+    /// power of two that this table has reached.
+    pub fn visit(&self, at: usize, size: usize, mut each: impl FnMut(u32)) {
+        for index in (at..self.buckets.len()).step_by(size) {
+            let mut bucket = self.buckets.get(index);
+            loop {
+                bucket.ids.iter().filter(|&&id| id != 0).for_each(|&id| each(id));
+                if bucket.overflow == 0 {
+                    break;
+                }
+                bucket = self.overflow.get(bucket.overflow as usize);
+            }
+        }
+    }
+
+    /// Bytes of all buckets.
+    pub fn bytes(&self) -> usize {
+        (self.buckets.len() + self.overflow.len() - 1) * size_of::<Bucket>()
+    }
+
+    fn put(&mut self, index: usize, tag: u8, id: u32) {
+        let mut place = Place::Bucket(index);
+        while !self.at_mut(place).put(tag, id) {
+            if self.at(place).overflow == 0 {
+                let overflow = self.take_overflow();
+                self.at_mut(place).overflow = overflow;
+            }
+            place = Place::Overflow(self.at(place).overflow as usize);
+        }
+    }
+
+    fn at(&self, place: Place) -> &Bucket {
+        match place {
+            Place::Bucket(index) => self.buckets.get(index),
+            Place::Overflow(index) => self.overflow.get(index),
+        }
+    }
+
+    fn at_mut(&mut self, place: Place) -> &mut Bucket {
+        match place {
+            Place::Bucket(index) => self.buckets.get_mut(index),
+            Place::Overflow(index) => self.overflow.get_mut(index),
+        }
+    }
+
+    #[inline]
+    fn locate(&self, hash: Hash, id: u32) -> (Place, usize) {
+        let mut place = Place::Bucket(address(hash, self.buckets.len()));
+        loop {
+            let bucket = self.at(place);
+            if let Some(slot) = bucket.ids.iter().position(|&other| other == id) {
+                return (place, slot);
+            }
+            assert!(bucket.overflow != 0, "an item is missing in the table");
+            place = Place::Overflow(bucket.overflow as usize);
+        }
+    }
+
+    /// Fills the slot that became empty in `gap` from the end of the chain, and frees what is empty then.
+    fn close_gap(&mut self, first: Place, gap: Place) {
+        let (mut before, mut last) = (first, first);
+        while self.at(last).overflow != 0 {
+            before = last;
+            last = Place::Overflow(self.at(last).overflow as usize);
+        }
+        if last != gap {
+            let bucket = self.at_mut(last);
+            let slot = bucket.ids.iter().position(|&id| id != 0).expect("a chain has no empty bucket");
+            let (tag, id) = (bucket.tags[slot], bucket.ids[slot]);
+            bucket.tags[slot] = 0;
+            bucket.ids[slot] = 0;
+            assert!(self.at_mut(gap).put(tag, id));
+        }
+        if self.at(last).is_empty() {
+            let index = std::mem::take(&mut self.at_mut(before).overflow);
+            self.free_overflow(index);
+        }
+    }
+
+    fn take_overflow(&mut self) -> u32 {
+        if self.free_overflow != 0 {
+            let index = self.free_overflow;
+            let bucket = self.overflow.get_mut(index as usize);
+            self.free_overflow = std::mem::take(&mut bucket.overflow);
+            return index;
+        }
+        let index = self.overflow.len();
+        assert!(self.overflow.extend(index + 1), "out of memory for the hash table");
+        index as u32
+    }
+
+    fn free_overflow(&mut self, index: u32) {
+        *self.overflow.get_mut(index as usize) = Bucket { overflow: self.free_overflow, ..Bucket::default() };
+        self.free_overflow = index;
+    }
+
+    /// Adds one bucket. Does nothing when there is no memory for it.
+    pub fn split(&mut self, rehash: impl Fn(u32) -> Hash) {
+        let (old, new) = (self.splits_next(), self.buckets.len());
+        if !self.buckets.extend(new + 1) {
+            self.grows = false;
+            return;
+        }
+        let mut moving = std::mem::take(&mut self.moving);
+        self.drain(old, &mut moving);
+        for (tag, id) in moving.drain(..) {
+            let to = address(rehash(id), new + 1);
+            debug_assert!(to == old || to == new);
+            self.put(to, tag, id);
+        }
+        self.moving = moving;
+    }
+
+    fn splits_next(&self) -> usize {
+        let new = self.buckets.len();
+        new - (new + 1).next_power_of_two() / 2
+    }
+
+    fn drain(&mut self, index: usize, into: &mut Vec<(u8, u32)>) {
+        let mut bucket = std::mem::take(self.buckets.get_mut(index));
+        loop {
+            into.extend(std::iter::zip(bucket.tags, bucket.ids).filter(|&(_, id)| id != 0));
+            let next = bucket.overflow;
+            if next == 0 {
+                return;
+            }
+            bucket = *self.overflow.get(next as usize);
+            self.free_overflow(next);
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Bucket(usize),
+    Overflow(usize),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn hash_of(id: u32) -> Hash {
+        Hash(xxhash_rust::xxh3::xxh3_64(&id.to_le_bytes()))
+    }
+
+    #[test]
+    fn all_slots_with_a_tag() {
+        let mut random = 1_u64;
+        for round in 0..10_000 {
+            let mut bucket = Bucket::default();
+            for slot in &mut bucket.tags {
+                random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                *slot = (random >> 60) as u8 * if round % 2 == 0 { 1 } else { 0x11 };
+            }
+            let tag = bucket.tags[round % SLOTS];
+            let expected: Vec<usize> = (0..SLOTS).filter(|&slot| bucket.tags[slot] == tag).collect();
+            assert_eq!(bucket.matches(tag).collect::<Vec<_>>(), expected);
+        }
+    }
+
+    #[test]
+    fn addresses_split_in_order() {
+        for n in 1..200_usize {
+            for h in 0..500_u64 {
+                let (before, after) = (address(Hash(h), n), address(Hash(h), n + 1));
+                assert!(before < n && (after == before || after == n), "{n} {h}");
+            }
+        }
+    }
+
+    #[test]
+    fn grows_and_forgets_nothing() {
+        let mut table = Table::new(1, true, 1 << 16).unwrap();
+        for id in 1..=20_000 {
+            table.insert(hash_of(id), id, hash_of, |_| ());
+        }
+        assert_eq!(table.buckets(), 20_000_usize.div_ceil(LOAD));
+        for id in 1..=20_000 {
+            assert_eq!(table.find(hash_of(id), |other| other == id), Some(id));
+        }
+        for id in (1..=20_000).filter(|id| id % 3 != 0) {
+            table.remove(hash_of(id), id);
+            assert_eq!(table.find(hash_of(id), |other| other == id), None);
+        }
+        for id in (3..=20_000).step_by(3) {
+            table.replace(hash_of(id), id, id + 100_000);
+            assert_eq!(table.find(hash_of(id), |other| other == id + 100_000), Some(id + 100_000));
+        }
+        assert_eq!(table.items(), 20_000 / 3);
+    }
+
+    #[test]
+    fn one_bucket_takes_all_when_it_may_not_grow() {
+        let mut table = Table::new(1, false, 1).unwrap();
+        // One bucket, one tag: the longest chain there can be.
+        (1..=100).for_each(|id| table.insert(Hash(0), id, |_| Hash(0), |_| ()));
+        (1..=100).rev().for_each(|id| table.remove(Hash(0), id));
+        assert_eq!((table.items(), table.at(Place::Bucket(0)).overflow), (0, 0));
+        assert!(table.at(Place::Bucket(0)).is_empty());
+    }
+
+    #[test]
+    fn a_walk_sees_each_item_once_while_the_table_grows() {
+        let mut table = Table::new(5, true, 1 << 16).unwrap();
+        (1..=40).for_each(|id| table.insert(hash_of(id), id, hash_of, |_| ()));
+        let size = table.buckets().next_power_of_two() / 2;
+        let mut seen = BTreeMap::new();
+        for at in 0..size {
+            table.visit(at, size, |id| *seen.entry(id).or_insert(0) += 1);
+            let from = 1000 * (at as u32 + 1);
+            (from..from + 100).for_each(|id| table.insert(hash_of(id), id, hash_of, |_| ()));
+        }
+        assert!((1..=40).all(|id| seen.get(&id) == Some(&1)));
+        assert!(seen.values().all(|&times| times == 1));
+    }
+}

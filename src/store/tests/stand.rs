@@ -1,0 +1,128 @@
+//! A store for tests of the background: its clock stands still until told otherwise, and the work is done step by
+//! step.
+
+use crate::clock::Clock;
+use crate::store::background::Worker;
+use crate::store::background::prefault;
+use crate::store::shard::item::state;
+use crate::store::{ClassStats, EventMask, ItemSpec, Part, Pinned, Store, StoreConfig};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub struct Stand {
+    pub store: Arc<Store>,
+    pub clock: Arc<Clock>,
+    pub worker: Worker,
+    begun: bool,
+}
+
+/// One shard of tiny pages.
+pub fn tiny() -> StoreConfig {
+    StoreConfig {
+        memory_limit: 256 << 10,
+        page_size: 4096,
+        slab_chunk_max: 2048,
+        item_size_max: 64 << 10,
+        growth_factor: Some(1.5),
+        shards: Some(1),
+        ..StoreConfig::default()
+    }
+}
+
+impl Stand {
+    pub fn new(config: StoreConfig) -> Stand {
+        let clock = Arc::new(Clock::new());
+        clock.pause(true);
+        let store = Store::new(config, clock.clone()).unwrap();
+        store.keep_events(EventMask { evictions: true, system: true });
+        let worker = Worker::new(&store);
+        Stand { store, clock, worker, begun: false }
+    }
+
+    pub fn set(&self, key: &str, value: &[u8], exptime: i64) -> bool {
+        let hash = self.store.hash(key.as_bytes());
+        let expires_at = self.clock.expires_at(exptime);
+        let spec = ItemSpec { key: key.as_bytes(), key_is_binary: false, client_flags: 7, expires_at };
+        let mut locked = self.store.lock(hash);
+        let Ok(new) = locked.create(&spec, &[Part::Bytes(value)]) else { return false };
+        match locked.find(key.as_bytes(), hash) {
+            Ok(old) => locked.replace(old, new, hash, None),
+            Err(_) => locked.link(new, hash, None),
+        }
+        true
+    }
+
+    /// Sets an item in the chunk that it has. False when that cannot be.
+    pub fn reset(&self, key: &str, value: &[u8], exptime: i64) -> bool {
+        let hash = self.store.hash(key.as_bytes());
+        let expires_at = self.clock.expires_at(exptime);
+        let spec = ItemSpec { key: key.as_bytes(), key_is_binary: false, client_flags: 7, expires_at };
+        self.store.lock(hash).rewrite(&spec, hash, value, None).is_some()
+    }
+
+    /// The value; a fetch as a client's.
+    pub fn get(&self, key: &str) -> Option<Vec<u8>> {
+        let hash = self.store.hash(key.as_bytes());
+        let mut locked = self.store.lock(hash);
+        let id = locked.find(key.as_bytes(), hash).ok()?;
+        let mut value = Vec::new();
+        locked.item(id).copy_value(&mut value);
+        locked.bump(id);
+        Some(value)
+    }
+
+    pub fn unlink(&self, key: &str) {
+        let hash = self.store.hash(key.as_bytes());
+        let mut locked = self.store.lock(hash);
+        let id = locked.find(key.as_bytes(), hash).unwrap();
+        locked.unlink(id, hash);
+    }
+
+    pub fn pin(&self, key: &str) -> Pinned {
+        let hash = self.store.hash(key.as_bytes());
+        let mut locked = self.store.lock(hash);
+        let id = locked.find(key.as_bytes(), hash).unwrap();
+        locked.pin(id).unwrap()
+    }
+
+    /// The list an item is in.
+    pub fn lru(&self, key: &str) -> usize {
+        let hash = self.store.hash(key.as_bytes());
+        let mut locked = self.store.lock(hash);
+        let id = locked.find(key.as_bytes(), hash).unwrap();
+        usize::from(locked.item(id).header().chunk.state & state::LRU)
+    }
+
+    /// Lets a second pass, and the background work meanwhile.
+    pub fn second(&mut self) {
+        self.clock.advance(1);
+        self.steps(20);
+    }
+
+    /// Steps of the background, without time for the clients.
+    pub fn steps(&mut self, steps: usize) {
+        for _ in 0..steps {
+            if self.store.background.take_wanted() || !std::mem::replace(&mut self.begun, true) {
+                prefault::prepare(&self.store);
+            }
+            self.worker.step(&self.store, Duration::from_secs(1));
+        }
+        self.store.check().unwrap();
+    }
+
+    /// Steps of the mover alone: of many slices each is one.
+    pub fn mover_steps(&mut self, steps: usize) {
+        (0..steps).for_each(|_| self.worker.step_mover(&self.store));
+        self.store.check().unwrap();
+    }
+
+    /// Numbers of all classes together, by `of`.
+    pub fn sum(&self, of: impl Fn(&ClassStats) -> u64) -> u64 {
+        self.store.class_stats().iter().map(of).sum()
+    }
+}
+
+/// The clock of a store.
+pub fn clock_of(store: &Store) -> Arc<Clock> {
+    store.core.clock.clone()
+}
