@@ -57,7 +57,7 @@ struct Sum {
 /// incr and decr.
 pub(crate) fn text(key: &[u8], incr: bool, by: u64, quiet: bool, context: &Context<'_>, out: &mut Output) {
     let hash = context.shared.store.hash(key);
-    let mut shard = context.shared.store.lock(hash);
+    let mut shard = context.lock(hash);
     let delta = Delta { incr, by, compare: None, cas: None };
     let result = run(&mut shard, (key, hash), delta, None, context);
     drop(shard);
@@ -95,7 +95,7 @@ pub(crate) fn meta(command: &Command<'_>, context: &Context<'_>, out: &mut Outpu
         expires_at: 0,
         key_is_binary: flags.has(b'b'),
     });
-    let mut shard = context.shared.store.lock(hash);
+    let mut shard = context.lock(hash);
     match run(&mut shard, (key, hash), delta, initial, context) {
         Ok(sum) => answer_meta(&mut shard, sum, command, context, out),
         Err(refusal @ (Refusal::NotFound | Refusal::Exists)) => {
@@ -166,7 +166,7 @@ pub(crate) fn binary(
         expires_at: context.shared.clock.expires_at(exptime.into()),
         key_is_binary: false,
     });
-    let mut shard = context.shared.store.lock(hash);
+    let mut shard = context.lock(hash);
     let result = run(&mut shard, (packet.key, hash), delta, initial, context);
     match result {
         Ok(_) if packet.quiet => {}

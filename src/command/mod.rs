@@ -77,6 +77,14 @@ pub struct Context<'a> {
     pub resume: usize,
 }
 
+impl<'a> Context<'a> {
+    /// Locks the shard of a key: the one way of a command to the items.
+    #[inline]
+    pub fn lock(&self, hash: Hash) -> Locked<'a> {
+        self.shared.store.lock(hash)
+    }
+}
+
 /// What the connection does after a request.
 #[derive(Debug)]
 pub enum Next {

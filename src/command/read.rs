@@ -72,7 +72,7 @@ fn answer(
     context: &Context<'_>,
     out: &mut Output,
 ) -> usize {
-    let mut shard = context.shared.store.lock(hash);
+    let mut shard = context.lock(hash);
     let Ok(id) = lookup(&mut shard, key, hash, context) else {
         drop(shard);
         count_get(key, false, expires_at.is_some(), context);
@@ -150,7 +150,7 @@ pub(crate) fn touch(key: &[u8], exptime: i32, quiet: bool, context: &mut Context
 /// Sets an item's TTL; its client flags and cas, if it is there.
 fn touch_key(key: &[u8], exptime: i64, context: &Context<'_>) -> Option<(u32, u64)> {
     let hash = context.shared.store.hash(key);
-    let mut shard = context.shared.store.lock(hash);
+    let mut shard = context.lock(hash);
     let found = lookup(&mut shard, key, hash, context).ok().map(|id| {
         fetched(&mut shard, id, Some(context.shared.clock.expires_at(exptime)));
         let item = shard.item(id);
@@ -170,7 +170,7 @@ pub(crate) fn meta_get(command: &Command<'_>, context: &mut Context<'_>, out: &m
     let mut buffer = None;
     let key = command.key(&mut buffer);
     let hash = context.shared.store.hash(key);
-    let mut shard = context.shared.store.lock(hash);
+    let mut shard = context.lock(hash);
     let found = lookup(&mut shard, key, hash, context).ok();
     let vivified = match (found, command.flags.vivify()) {
         (None, Some(_)) => vivify(&mut shard, command, key, hash),
@@ -361,7 +361,7 @@ pub(crate) fn meta_debug(command: &Command<'_>, context: &mut Context<'_>, out: 
     let mut buffer = None;
     let key = command.key(&mut buffer);
     let hash = context.shared.store.hash(key);
-    let mut shard = context.shared.store.lock(hash);
+    let mut shard = context.lock(hash);
     context.counters.meta_cmds.add(1);
     let Ok(id) = lookup(&mut shard, key, hash, context) else {
         out.push(b"EN\r\n");
@@ -390,7 +390,7 @@ pub(crate) fn meta_debug(command: &Command<'_>, context: &mut Context<'_>, out: 
 pub(crate) fn binary_get(packet: &Packet<'_>, exptime: Option<u32>, context: &mut Context<'_>, out: &mut Output) {
     let hash = context.shared.store.hash(packet.key);
     let expires_at = exptime.map(|exptime| context.shared.clock.expires_at(exptime.into()));
-    let mut shard = context.shared.store.lock(hash);
+    let mut shard = context.lock(hash);
     let key = if packet.with_key { packet.key } else { b"" };
     let found = lookup(&mut shard, packet.key, hash, context);
     if let Ok(id) = found {

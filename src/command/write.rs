@@ -219,7 +219,7 @@ fn spec<'a>(order: &Order<'a>) -> ItemSpec<'a> {
 /// Carries out an order.
 #[inline]
 fn apply(order: &Order<'_>, value: Value<'_>, context: &Context<'_>) -> Done {
-    let mut shard = context.shared.store.lock(order.hash);
+    let mut shard = context.lock(order.hash);
     if let Value::Bytes(bytes) = value
         && let Some(done) = rewrite(&mut shard, order, bytes, context)
     {
@@ -424,7 +424,7 @@ fn refuse_memory(header: &StoreHeader<'_>, order: &Order<'_>, outcome: Outcome, 
         publish(order, outcome, 0, 0, 0, context);
     }
     if deletes {
-        let mut shard = context.shared.store.lock(order.hash);
+        let mut shard = context.lock(order.hash);
         if let Ok(old) = lookup(&mut shard, order.key, order.hash, context) {
             shard.unlink(old, order.hash);
         }
@@ -552,7 +552,7 @@ fn publish(order: &Order<'_>, outcome: Outcome, expires_at: u32, class: u8, size
 pub(crate) fn delete(key: &[u8], quiet: bool, context: &Context<'_>, out: &mut Output) {
     count_prefix(key, PrefixEvent::Delete, context);
     let hash = context.shared.store.hash(key);
-    let mut shard = context.shared.store.lock(hash);
+    let mut shard = context.lock(hash);
     let found = lookup(&mut shard, key, hash, context).ok();
     if let Some(id) = found {
         remove(&mut shard, id, key, hash, "delete", context);
@@ -585,7 +585,7 @@ pub(crate) fn meta_delete(command: &Command<'_>, context: &Context<'_>, out: &mu
     let mut buffer = None;
     let key = command.key(&mut buffer);
     let hash = context.shared.store.hash(key);
-    let mut shard = context.shared.store.lock(hash);
+    let mut shard = context.lock(hash);
     let Ok(empty) = empty(&mut shard, key, command, context) else {
         out.push(b"SERVER_ERROR out of memory\r\n");
         return;
@@ -669,7 +669,7 @@ fn invalidate(shard: &mut Locked<'_>, id: ItemId, command: &Command<'_>, next_ca
 pub(crate) fn binary_delete(packet: &Packet<'_>, context: &Context<'_>, out: &mut Output) {
     count_prefix(packet.key, PrefixEvent::Delete, context);
     let hash = context.shared.store.hash(packet.key);
-    let mut shard = context.shared.store.lock(hash);
+    let mut shard = context.lock(hash);
     let Ok(id) = lookup(&mut shard, packet.key, hash, context) else {
         drop(shard);
         count_delete(false, context);

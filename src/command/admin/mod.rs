@@ -430,7 +430,7 @@ fn debugitem(args: &[&[u8]], context: &Context<'_>) -> Reply {
     match *word {
         b"lock" | b"ref" => {
             let hash = context.shared.store.hash(key);
-            let mut shard = context.shared.store.lock(hash);
+            let mut shard = context.lock(hash);
             let Ok(id) = shard.find(key, hash) else { return MISS };
             let Some(pinned) = shard.pin(id) else { return MISS };
             held.push((key.to_vec(), pinned));
