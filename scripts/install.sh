@@ -5,21 +5,29 @@
 #   cargo build --release && sudo scripts/install.sh
 #   sudo scripts/install.sh uninstall
 #
-# PREFIX   where to, /usr/local by default
-# DESTDIR  put in front of every path, for packages
-# BINARY   the server to install, target/release/twincached by default; the sidecar lies beside it
+# PREFIX      where to, /usr/local by default; one that you may write to needs no root
+# SYSCONFDIR  where the folder "default" with the options files lies: /etc for /usr and /usr/local, else PREFIX/etc
+# DESTDIR     put in front of every path, for packages
+# BINARY      the server to install, target/release/twincached by default; the sidecar lies beside it
 #
-# Creates no user: the units have one of their own while they run. Starts nothing, but stops what it takes away. An
-# options file that is there stays, and is only taken away when nobody has changed it.
+# Creates no user: the units have one of their own while they run. Starts nothing. "uninstall" takes away what this
+# PREFIX has, and stops the services only where their units are those of this PREFIX. An options file that is there
+# stays, and is only taken away when nobody has changed it.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 PREFIX=${PREFIX:-/usr/local}
+case $PREFIX in /*) ;; *) PREFIX=$(pwd)/$PREFIX ;; esac
 DESTDIR=${DESTDIR:-}
 BINARY=${BINARY:-$here/../target/release/twincached}
+case $PREFIX in
+/usr | /usr/local) SYSCONFDIR=${SYSCONFDIR:-/etc} ;;
+*) SYSCONFDIR=${SYSCONFDIR:-$PREFIX/etc} ;;
+esac
 
 units=$DESTDIR$PREFIX/lib/systemd/system
 pages=$DESTDIR$PREFIX/share/man/man1
+defaults=$DESTDIR$SYSCONFDIR/default
 programs="twincached twincache-sidecar"
 
 binary_of() {
@@ -34,19 +42,49 @@ put_in() {
             exit 1
         fi
     done
+    # All folders first: where one cannot be made, nothing has been put in.
+    for folder in "$DESTDIR$PREFIX/bin" "$units" "$pages" "$defaults"; do
+        if ! mkdir -p "$folder" || [ ! -w "$folder" ]; then
+            echo "install.sh: cannot write to $folder: run it as root, or give a PREFIX of your own" >&2
+            exit 1
+        fi
+    done
     for name in $programs; do
         install -D -m 755 "$(binary_of "$name")" "$DESTDIR$PREFIX/bin/$name"
         install -D -m 644 "$here/../man/$name.1" "$pages/$name.1"
         install -D -m 644 "$here/$name.service" "$units/$name.service"
-        sed -i "s|^ExecStart=/usr/local/|ExecStart=$PREFIX/|" "$units/$name.service"
+        sed -i -e "s|^ExecStart=/usr/local/|ExecStart=$PREFIX/|" \
+            -e "s|^EnvironmentFile=-/etc/|EnvironmentFile=-$SYSCONFDIR/|" "$units/$name.service"
         put_options "$name"
     done
-    echo "installed. To start it: systemctl daemon-reload && systemctl enable --now twincached"
-    echo "For a second copy: edit /etc/default/twincache-sidecar, then systemctl enable --now twincache-sidecar"
+    say_how_to_start
+}
+
+say_how_to_start() {
+    if is_running twincached; then
+        echo "installed. The server that runs is still the old one; with an empty cache the new one takes its place by:"
+        echo "  systemctl daemon-reload && systemctl restart twincached"
+        return
+    fi
+    case $PREFIX in
+    /usr | /usr/local) echo "installed. To start it: systemctl daemon-reload && systemctl enable --now twincached" ;;
+    *) echo "installed. To start it: $PREFIX/bin/twincached, or as root: systemctl enable --now $PREFIX/lib/systemd/system/twincached.service" ;;
+    esac
+    echo "For a second copy: edit $SYSCONFDIR/default/twincache-sidecar, then enable twincache-sidecar in the same way"
+}
+
+# Whether systemd runs this service from the unit of this PREFIX.
+is_running() {
+    is_ours "$1" && systemctl is-active --quiet "$1.service"
+}
+
+# Whether the unit that systemd knows by this name is that of this PREFIX.
+is_ours() {
+    systemd_runs && [ "$(systemctl show -p FragmentPath --value "$1.service")" -ef "$units/$1.service" ]
 }
 
 put_options() {
-    options=$DESTDIR/etc/default/$1
+    options=$defaults/$1
     if [ -e "$options" ]; then
         echo "kept $options"
     else
@@ -56,24 +94,37 @@ put_options() {
 
 # The sidecar goes on until the server has gone, to bring its last changes away.
 stop() {
-    if [ -e "$units/twincached.service" ] && systemd_runs; then
-        systemctl disable --now twincached.service twincache-sidecar.service 2>/dev/null ||
-            echo "systemctl could not stop the services: if they run, they go on"
-    fi
+    for name in $programs; do
+        if is_ours "$name"; then
+            systemctl disable --now "$name.service" 2>/dev/null ||
+                echo "systemctl could not stop $name: if it runs, it goes on"
+        fi
+    done
 }
 
 take_out() {
     stop
     for name in $programs; do
         rm -f "$DESTDIR$PREFIX/bin/$name" "$pages/$name.1" "$units/$name.service"
-        options=$DESTDIR/etc/default/$name
-        if cmp -s "$here/$name.default" "$options"; then
+        options=$defaults/$name
+        if is_shared "$name"; then
+            echo "kept $options: another installation uses it"
+        elif cmp -s "$here/$name.default" "$options"; then
             rm -f "$options"
         elif [ -e "$options" ]; then
             echo "kept $options: it was changed"
         fi
     done
     if systemd_runs; then systemctl daemon-reload || true; fi
+}
+
+# Whether the other of /usr and /usr/local, which have their options in common, has this program as well.
+is_shared() {
+    case $PREFIX in
+    /usr) [ -e "$DESTDIR/usr/local/lib/systemd/system/$1.service" ] ;;
+    /usr/local) [ -e "$DESTDIR/usr/lib/systemd/system/$1.service" ] ;;
+    *) false ;;
+    esac
 }
 
 # Not in a container, say, nor where files are put into a package.

@@ -69,10 +69,10 @@ fn installs_and_uninstalls() {
     let target = Target::new("all");
     target.installed(&[]);
     let expected = [
-        ("etc/default/twincache-sidecar", 0o644),
-        ("etc/default/twincached", 0o644),
         ("opt/t/bin/twincache-sidecar", 0o755),
         ("opt/t/bin/twincached", 0o755),
+        ("opt/t/etc/default/twincache-sidecar", 0o644),
+        ("opt/t/etc/default/twincached", 0o644),
         ("opt/t/lib/systemd/system/twincache-sidecar.service", 0o644),
         ("opt/t/lib/systemd/system/twincached.service", 0o644),
         ("opt/t/share/man/man1/twincache-sidecar.1", 0o644),
@@ -82,6 +82,7 @@ fn installs_and_uninstalls() {
     for (name, version) in [("twincached", "memcached 1.6.45\n"), ("twincache-sidecar", "twincache-sidecar 0.1.0\n")] {
         let unit = fs::read_to_string(target.path(&format!("opt/t/lib/systemd/system/{name}.service"))).unwrap();
         assert!(unit.contains(&format!("\nExecStart=/opt/t/bin/{name} $OPTIONS\n")), "{unit}");
+        assert!(unit.contains(&format!("\nEnvironmentFile=-/opt/t/etc/default/{name}\n")), "{unit}");
         let told = Command::new(target.path(&format!("opt/t/bin/{name}"))).arg("-V").output().unwrap();
         assert_eq!(String::from_utf8_lossy(&told.stdout), version);
     }
@@ -94,11 +95,43 @@ fn installs_and_uninstalls() {
 fn changed_options_are_kept() {
     let target = Target::new("kept");
     target.installed(&["install"]);
-    let options = target.path("etc/default/twincached");
+    let options = target.path("opt/t/etc/default/twincached");
     fs::write(&options, "OPTIONS=\"-m 1024\"\n").unwrap();
     assert!(target.installed(&["install"]).contains("kept "));
     assert!(target.installed(&["uninstall"]).contains("kept "));
     assert_eq!(fs::read_to_string(&options).unwrap(), "OPTIONS=\"-m 1024\"\n");
+    assert_eq!(target.files().len(), 1);
+}
+
+/// /usr and /usr/local have their options files in common.
+#[test]
+fn one_of_two_installations_is_taken_away() {
+    let target = Target::new("two");
+    let with_prefix = |prefix: &str, word: &str| {
+        let mut command = Command::new(format!("{SCRIPTS}/install.sh"));
+        command.arg(word).env("DESTDIR", &target.0).env("PREFIX", prefix).env("BINARY", under_test());
+        let output = command.output().expect("install.sh");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    with_prefix("/usr", "install");
+    let alone = target.files();
+    assert!(alone.iter().any(|(name, _)| name == "etc/default/twincached"));
+    with_prefix("/usr/local", "install");
+    with_prefix("/usr/local", "uninstall");
+    assert_eq!(target.files(), alone);
+    with_prefix("/usr", "uninstall");
+    assert_eq!(target.files(), []);
+}
+
+#[test]
+fn a_prefix_that_cannot_be_written_to_gets_nothing() {
+    let target = Target::new("closed");
+    // Root may write everywhere, but not make a folder of a file.
+    fs::write(target.path("share"), "in the way").unwrap();
+    let mut command = Command::new(format!("{SCRIPTS}/install.sh"));
+    let output = command.env("PREFIX", &target.0).env("BINARY", under_test()).output().expect("install.sh");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot write to"));
     assert_eq!(target.files().len(), 1);
 }
 
@@ -168,6 +201,16 @@ fn the_sidecar_is_as_confined_as_the_server() {
 fn the_sidecar_starts_and_stops_with_the_server() {
     let unit = fs::read_to_string(format!("{SCRIPTS}/twincache-sidecar.service")).unwrap();
     assert!(unit.contains("BindsTo=twincached.service") && unit.contains("WantedBy=twincached.service"));
+}
+
+#[test]
+fn units_are_started_again_for_as_long_as_it_takes() {
+    for name in ["twincached", "twincache-sidecar"] {
+        let unit = fs::read_to_string(format!("{SCRIPTS}/{name}.service")).unwrap();
+        for line in ["After=network-online.target", "Restart=on-failure", "RestartSec=1", "StartLimitIntervalSec=0"] {
+            assert!(unit.lines().any(|found| found == line), "{name}: no {line}");
+        }
+    }
 }
 
 #[test]
