@@ -30,6 +30,7 @@ pub use plain::{Limits, Lone, run as run_plain};
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::journal::acks::LastLsn;
 use crate::protocol::binary::{Op, Packet, Response, Status};
 use crate::protocol::token::Tokens;
 use crate::protocol::{Bad, Protocol, Request, StoreHeader, meta, text};
@@ -73,6 +74,8 @@ pub struct Context<'a> {
     pub counters: &'a Counters,
     /// The connection's file descriptor, as `watch` prints it.
     pub fd: i32,
+    /// The last change that the worker's requests have journalled.
+    pub last_lsn: &'a LastLsn,
     /// Where to go on in a request that returned [`Next::More`]: bytes of keys left; 0 for a fresh one.
     pub resume: usize,
 }
@@ -81,7 +84,7 @@ impl<'a> Context<'a> {
     /// Locks the shard of a key: the one way of a command to the items.
     #[inline]
     pub fn lock(&self, hash: Hash) -> Locked<'a> {
-        self.shared.store.lock(hash)
+        self.shared.store.lock_for(hash, self.last_lsn)
     }
 }
 
@@ -210,7 +213,7 @@ fn binary_flush(packet: &Packet<'_>, exptime: u32, context: &mut Context<'_>, ou
     if !context.shared.config.flush_enabled {
         return respond(packet, Status::AuthError, out);
     }
-    context.shared.store.flush_all(context.shared.clock.expires_at(i64::from(exptime)));
+    context.last_lsn.note(context.shared.store.flush_all(context.shared.clock.expires_at(i64::from(exptime))));
     context.counters.flush_cmds.add(1);
     respond_unless_quiet(packet, out);
 }

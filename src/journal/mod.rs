@@ -44,12 +44,10 @@ pub use record::Entry;
 
 use crate::clock::Clock;
 use acks::Safety;
-use acks::{appended, note_appended};
 use flush::Flush;
 use reader::Consumer;
 use readers::{HIT_SHARE, Inner, is_named, is_run_id};
-use record::{GONE, NOTE};
-use std::cell::Cell;
+use record::NOTE;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -67,11 +65,6 @@ pub const UPSTREAMS_MAX: usize = 8;
 /// Ranges of all shards together: one of ten million items is 600 items, walked in one slice or two; a set of them
 /// takes 2 KiB.
 const RANGES: usize = 1 << 14;
-
-thread_local! {
-    /// What was the last lsn when this thread last called [`Journal::nudge`].
-    static NUDGED: Cell<u64> = const { Cell::new(0) };
-}
 
 /// See the module's head.
 #[derive(Debug)]
@@ -382,11 +375,9 @@ impl Journal {
         self.idle.store(true, Ordering::SeqCst);
     }
 
-    /// Wakes the control thread if it sleeps and this thread has appended a change since it last called this.
-    #[inline]
+    /// Wakes the control thread if it sleeps: a change was appended.
     pub fn nudge(&self) {
-        let last = appended();
-        if last != NUDGED.replace(last) && self.idle.load(Ordering::SeqCst) && self.idle.swap(false, Ordering::SeqCst) {
+        if self.idle.load(Ordering::SeqCst) && self.idle.swap(false, Ordering::SeqCst) {
             self.waker.0.get().inspect(|wake| wake());
         }
     }
@@ -428,22 +419,19 @@ impl Journal {
 
     /// Appends a change of an item with this stamp, under its shard's lock, unless a flush_all has taken the item.
     #[inline]
-    pub(crate) fn append(&self, flush: &Flush, entry: &Entry<'_>, stamp: u64) {
+    pub(crate) fn append(&self, flush: &Flush, entry: &Entry<'_>, stamp: u64) -> Option<u64> {
         let mut inner = self.lock();
         let now = self.clock.now();
         if !inner.on {
-            return;
+            return None;
         }
         inner.append_early_flush(now);
         if flush.cut(now).takes(stamp) {
-            return;
+            return None;
         }
         let lsn = inner.append(entry);
         self.lsn.store(lsn, Ordering::Relaxed);
-        drop(inner);
-        if entry.kind != GONE {
-            note_appended(lsn);
-        }
+        Some(lsn)
     }
 
     /// Appends a sample of what is read, if that is not too much.
@@ -457,21 +445,22 @@ impl Journal {
         }
     }
 
-    /// Flushes by `act`, which is told the second of now, and appends that. `at` is as for [`crate::store::Store::flush_all`].
-    pub(crate) fn flush<R>(&self, at: u32, act: impl FnOnce(u32) -> R) -> R {
+    /// Flushes by `act`, which is told the second of now, and appends that: what `act` returns, and the record's number.
+    /// `at` is as for [`crate::store::Store::flush_all`].
+    pub(crate) fn flush<R>(&self, at: u32, act: impl FnOnce(u32) -> R) -> (R, Option<u64>) {
         let mut inner = self.lock();
         let now = self.clock.now();
         inner.append_early_flush(now);
         let done = act(now);
         inner.pending_flush = if at > now { at } else { 0 };
-        if inner.on {
-            inner.append_flush(if at > now { self.clock.unix(at) } else { 0 });
-            inner.append_early_flush(now);
-            let lsn = inner.ring.lsn();
-            self.lsn.store(lsn, Ordering::Relaxed);
-            note_appended(lsn);
+        if !inner.on {
+            return (done, None);
         }
-        done
+        inner.append_flush(if at > now { self.clock.unix(at) } else { 0 });
+        inner.append_early_flush(now);
+        let lsn = inner.ring.lsn();
+        self.lsn.store(lsn, Ordering::Relaxed);
+        (done, Some(lsn))
     }
 
     /// Forgets by `act`, which is told the second of now, the flush_all that has not taken effect.

@@ -32,9 +32,10 @@ enum Flushed {
 impl Store {
     /// flush_all. `at` is a second as [`crate::clock::Clock::expires_at`] gives it; 0 or one that has passed is: now,
     /// and everything stored so far. A later one replaces a pending one and leaves what was flushed flushed.
-    pub fn flush_all(&self, at: u32) {
+    /// Returns its place in the journal.
+    pub fn flush_all(&self, at: u32) -> Option<u64> {
         let flush = &self.core.flush;
-        let done = self.core.journal.flush(at, |now| match at > now {
+        let (done, lsn) = self.core.journal.flush(at, |now| match at > now {
             true => {
                 flush.later(now, at);
                 Flushed::Later
@@ -47,6 +48,7 @@ impl Store {
             Flushed::Now => self.unlink_dead(),
             Flushed::ByUnlinking => (0..self.slots.len()).for_each(|index| self.unlink_all(index)),
         }
+        lsn
     }
 
     /// Unlinks what is flushed, where that is soon done.

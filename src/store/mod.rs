@@ -45,7 +45,7 @@ pub use shard::locked::Locked;
 
 use crate::clock::Clock;
 use crate::journal::Journal;
-use crate::journal::acks::Safety;
+use crate::journal::acks::{LastLsn, Safety};
 use crate::journal::flush::Flush;
 use events::Events;
 use memory::arena::{self, Prefetcher};
@@ -393,7 +393,13 @@ impl Store {
     /// Locks the shard of `hash`.
     #[inline]
     pub fn lock(self: &Arc<Store>, hash: Hash) -> Locked<'_> {
-        Locked::new(self, self.shard_of(hash))
+        Locked::new(self, self.shard_of(hash), None)
+    }
+
+    /// As [`Store::lock`], for who wants to know the last change that is journalled meanwhile.
+    #[inline]
+    pub fn lock_for<'a>(self: &'a Arc<Store>, hash: Hash, last_lsn: &'a LastLsn) -> Locked<'a> {
+        Locked::new(self, self.shard_of(hash), Some(last_lsn))
     }
 
     /// Makes room for a value that arrives in pieces. `TooLarge` and a first `NoMemory` show here.

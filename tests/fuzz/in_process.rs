@@ -12,6 +12,7 @@ use std::sync::Arc;
 use twincache::clock::Clock;
 use twincache::command::{self, Context, Next, Output, Shared};
 use twincache::config::Config;
+use twincache::journal::acks::LastLsn;
 use twincache::protocol::{Bad, Parsed, Protocol, StoreHeader, parse};
 use twincache::store::{Store, StoreConfig};
 
@@ -101,6 +102,7 @@ fn claimed(parsed: &Parsed<'_>) -> usize {
 pub struct Machine {
     shared: Shared,
     counters: Arc<twincache::stats::Counters>,
+    last_lsn: LastLsn,
 }
 
 impl Machine {
@@ -112,7 +114,7 @@ impl Machine {
         let store = Store::new(store, Arc::clone(&clock)).expect("a store of 4 MiB");
         let shared = Shared::new(config, clock, store);
         let counters = shared.stats.worker();
-        Machine { shared, counters }
+        Machine { shared, counters, last_lsn: LastLsn::default() }
     }
 
     /// Feeds one connection's input; its replies must be well-formed.
@@ -164,7 +166,8 @@ impl Machine {
     }
 
     fn run(&mut self, request: &twincache::protocol::Request<'_>, out: &mut Output) -> bool {
-        let mut context = Context { shared: &self.shared, counters: &self.counters, fd: 7, resume: 0 };
+        let mut context =
+            Context { shared: &self.shared, counters: &self.counters, fd: 7, last_lsn: &self.last_lsn, resume: 0 };
         loop {
             match command::run(request, &mut context, out) {
                 Next::Continue => return true,
@@ -188,7 +191,8 @@ impl Machine {
         tail: usize,
         out: &mut Output,
     ) -> Option<u64> {
-        let mut context = Context { shared: &self.shared, counters: &self.counters, fd: 7, resume: 0 };
+        let mut context =
+            Context { shared: &self.shared, counters: &self.counters, fd: 7, last_lsn: &self.last_lsn, resume: 0 };
         let whole = rest.get(..body.checked_add(tail)?);
         if let (Some(whole), 0) = (whole, body % 2) {
             command::store(header, &whole[..body], &whole[body..], &mut context, out);

@@ -115,7 +115,7 @@ fn flush_all(args: &[&[u8]], context: &Context<'_>) -> Reply {
             Some(exptime) => exptime.max(0),
         },
     };
-    context.shared.store.flush_all(context.shared.clock.expires_at(exptime.into()));
+    context.last_lsn.note(context.shared.store.flush_all(context.shared.clock.expires_at(exptime.into())));
     OK
 }
 
@@ -453,6 +453,7 @@ mod tests {
     use crate::clock::Clock;
     use crate::command::Shared;
     use crate::config::Config;
+    use crate::journal::acks::LastLsn;
     use crate::protocol;
     use crate::protocol::{Parsed, Protocol, Request, text};
     use crate::stats::Counters;
@@ -483,7 +484,9 @@ mod tests {
             else {
                 panic!("{line} is not administrative");
             };
-            let mut context = Context { shared: &self.shared, counters: &self.counters, fd: 5, resume: 0 };
+            let last_lsn = LastLsn::default();
+            let mut context =
+                Context { shared: &self.shared, counters: &self.counters, fd: 5, last_lsn: &last_lsn, resume: 0 };
             run(verb, &Tokens::new(line), noreply, &mut context, out)
         }
 

@@ -3,6 +3,7 @@
 use super::{Context, Limits, Next, Output, Shared, run, run_plain, store};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::journal::acks::LastLsn;
 use crate::protocol;
 use crate::protocol::{Parsed, Protocol};
 use crate::stats::Counters;
@@ -34,7 +35,9 @@ impl Server {
     fn send(&self, protocol: Protocol, mut input: &[u8]) -> Vec<u8> {
         let mut out = Output::default();
         while !input.is_empty() {
-            let mut context = Context { shared: &self.shared, counters: &self.counters, fd: 5, resume: 0 };
+            let last_lsn = LastLsn::default();
+            let mut context =
+                Context { shared: &self.shared, counters: &self.counters, fd: 5, last_lsn: &last_lsn, resume: 0 };
             let (next, used) = match protocol::parse(protocol, input, 0) {
                 Parsed::Request { request, consumed } => (run(&request, &mut context, &mut out), consumed),
                 Parsed::NeedBody { header, head, body, tail } => {
@@ -398,7 +401,9 @@ fn a_long_multiget_pauses_and_goes_on() {
     let Parsed::Request { request, .. } = protocol::parse(Protocol::Ascii, line.as_bytes(), 0) else { panic!() };
     let (mut out, mut resume, mut parts) = (Output::default(), 0, 0);
     loop {
-        let mut context = Context { shared: &server.shared, counters: &server.counters, fd: 5, resume };
+        let last_lsn = LastLsn::default();
+        let mut context =
+            Context { shared: &server.shared, counters: &server.counters, fd: 5, last_lsn: &last_lsn, resume };
         match run(&request, &mut context, &mut out) {
             Next::More(at) => (resume, parts) = (at, parts + 1),
             _ => break,
@@ -455,7 +460,9 @@ fn plain_requests_are_answered_as_any() {
         let (plain, count): (String, usize) = plain.fold((String::new(), 0), |(all, n), one| (all + one, n + 1));
         for (requests, output) in [(u32::MAX, usize::MAX), (first as u32 / 3, usize::MAX), (u32::MAX, 60)] {
             let (server, twin) = (Server::new(), Server::new());
-            let mut context = Context { shared: &server.shared, counters: &server.counters, fd: 5, resume: 0 };
+            let last_lsn = LastLsn::default();
+            let mut context =
+                Context { shared: &server.shared, counters: &server.counters, fd: 5, last_lsn: &last_lsn, resume: 0 };
             let (input, mut out) = (format!("{plain}{behind}"), Output::default());
             let limits = Limits { requests, output };
             let (used, ran) = run_plain(input.as_bytes(), limits, &mut context, &mut out);

@@ -300,8 +300,8 @@ fn who_sleeps_is_woken_once_by_who_appended() {
         }
         if set {
             stand.set("key", b"value", 0);
+            journal.nudge();
         }
-        journal.nudge();
         woken.load(Ordering::Relaxed)
     };
     assert_eq!([calls(true, false), calls(false, true), calls(true, false), calls(true, false)], [0, 0, 1, 1]);
@@ -344,7 +344,7 @@ fn write(store: &Arc<Store>, seed: u64) {
         let key = format!("key{}", random.below(150)).into_bytes();
         let hash = store.hash(&key);
         match random.below(300) {
-            0 => store.flush_all(0),
+            0 => _ = store.flush_all(0),
             1..60 => delete(store, &key, hash),
             _ => {
                 let value = random.bytes(100);

@@ -25,6 +25,7 @@ use super::worker::reply_hold::{Ledger, Owed, Refused};
 use crate::command::{Lone, Output, Shared};
 use crate::config::Binding;
 use crate::io::stream::Socket;
+use crate::journal::acks::LastLsn;
 use crate::stats::{ConnInfo, Counters};
 use crate::watch::Streams;
 use buffer::{Cursor, Leftover, Pending, Sent, write_bytes};
@@ -78,6 +79,8 @@ pub struct Lent<'a> {
     pub long_lines: usize,
     /// What the replies of the turn must wait for. Empty between turns.
     pub ledger: &'a mut Ledger,
+    /// The last change that the worker's requests have journalled.
+    pub last_lsn: &'a LastLsn,
 }
 
 /// How a turn ended.

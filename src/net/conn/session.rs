@@ -20,7 +20,6 @@ use super::{After, LONG_LINE, Lent, Reason};
 use crate::command;
 use crate::command::{Context, Limits, Lone, Next, Output, Shared, Wanted};
 use crate::config::Binding;
-use crate::journal::acks;
 use crate::net::worker::reply_hold::{Origin, Place};
 use crate::protocol;
 use crate::protocol::{Bad, Parsed, Protocol, Request, StoreHeader};
@@ -400,9 +399,9 @@ impl Session {
             if used >= ahead && rest.len() >= AHEAD_MIN {
                 ahead = used + self.fetch_ahead(rest, lent.shared);
             }
-            let (origin, start, before) = (self.origin(rest), Place::end_of(lent.out), acks::appended());
+            let (origin, start, before) = (self.origin(rest), Place::end_of(lent.out), lent.last_lsn.get());
             let n = self.consume_any(0, rest, 0, lent, quota);
-            if acks::appended() != before {
+            if lent.last_lsn.get() != before {
                 self.mark(origin, start, lent);
             }
             used += n;
@@ -423,7 +422,7 @@ impl Session {
     }
 
     fn mark(&self, origin: Origin, start: Place, lent: &mut Lent<'_>) {
-        lent.ledger.owe(acks::appended());
+        lent.ledger.owe(lent.last_lsn.get());
         // A value that is refused may have deleted the old one already; its reply comes when it has been swallowed.
         if !matches!(self.state, State::Swallow(_) | State::Upload(_)) {
             lent.ledger.mark(origin, start, matches!(self.state, State::Resume(_)), lent.out);
@@ -522,7 +521,8 @@ impl Session {
     }
 
     fn context<'a>(&self, lent: &Lent<'a>, resume: usize) -> Context<'a> {
-        Context { shared: lent.shared, counters: lent.counters, fd: self.info.fd, resume }
+        let Lent { shared, counters, last_lsn, .. } = *lent;
+        Context { shared, counters, fd: self.info.fd, last_lsn, resume }
     }
 
     fn follow(&mut self, next: Next, consumed: usize) -> Step {

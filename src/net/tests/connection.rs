@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::command::{Lone, Output, Shared};
 use crate::config::Config;
 use crate::io::stream::Socket;
+use crate::journal::acks::LastLsn;
 use crate::net::conn::session::{GET_LINE_MAX, SMALL_BODY_MAX};
 use crate::net::conn::{After, Connection, Lent, READ_BUFFER, Readiness, Reason};
 use crate::net::worker::reply_hold::Ledger;
@@ -137,6 +138,7 @@ pub(crate) struct Bench {
     /// What other connections hold for long lines.
     long_lines: usize,
     ledger: Ledger,
+    pub(crate) last_lsn: LastLsn,
     /// What the worker's clock says.
     pub(crate) time: Instant,
     reads_ahead: bool,
@@ -171,6 +173,7 @@ impl Bench {
             connection,
             long_lines: 0,
             ledger,
+            last_lsn: LastLsn::default(),
             time: Instant::now(),
             reads_ahead: false,
         }
@@ -185,7 +188,8 @@ impl Bench {
         let (out, long_lines) = (&mut self.out, self.long_lines);
         let ledger = &mut self.ledger;
         ledger.begin(self.shared.store.safety(), self.time);
-        let mut lent = Lent { shared: &self.shared, counters: &self.counters, out, now, long_lines, ledger };
+        let last_lsn = &self.last_lsn;
+        let mut lent = Lent { shared: &self.shared, counters: &self.counters, out, now, long_lines, ledger, last_lsn };
         // Every other turn as a worker makes it that reads for several connections before the first has its turn.
         self.reads_ahead = !self.reads_ahead;
         let mut room = [0; 3000];

@@ -35,6 +35,7 @@ use crate::command;
 use crate::command::{Lone, Output, Shared, Wanted};
 use crate::config::Binding;
 use crate::io::stream::Stream;
+use crate::journal::acks::LastLsn;
 use crate::stats::Counters;
 use crate::stats::event_loop::Meter;
 use crate::watch::Streams;
@@ -152,6 +153,10 @@ pub struct Worker {
     long_lines: usize,
     sweep: Sweep,
     ledger: Ledger,
+    /// The last change that this worker's requests have journalled, and what it was when the journal's readers were
+    /// last woken.
+    last_lsn: LastLsn,
+    told_lsn: u64,
     held: Queue,
     alarm: Arc<Alarm>,
 }
@@ -200,6 +205,8 @@ impl Worker {
             long_lines: 0,
             sweep: Sweep { due: Instant::now() + SWEEP_EVERY, at: None },
             ledger,
+            last_lsn: LastLsn::default(),
+            told_lsn: 0,
             held: Queue::default(),
             alarm: alarm.clone(),
         };
@@ -229,11 +236,20 @@ impl Worker {
             self.answer_wave();
             self.release_held();
             self.sweep();
-            self.shared.store.journal().nudge();
+            self.wake_readers();
             self.meter.end();
             if self.stop.mode() == StopMode::Graceful {
                 return self.finish();
             }
+        }
+    }
+
+    /// Wakes whoever reads the journal, if a change was appended.
+    #[inline]
+    fn wake_readers(&mut self) {
+        let last = self.last_lsn.get();
+        if last != std::mem::replace(&mut self.told_lsn, last) {
+            self.shared.store.journal().nudge();
         }
     }
 
@@ -399,6 +415,7 @@ impl Worker {
             now: self.shared.clock.now(),
             long_lines: self.long_lines,
             ledger: &mut self.ledger,
+            last_lsn: &self.last_lsn,
         };
         self.clients[key].connection.run_lone(ahead.map_or(0, <[u8]>::len), lone, &mut lent);
         if !replies.values.is_empty() {
@@ -576,6 +593,7 @@ impl Worker {
             now: self.shared.clock.now(),
             long_lines: self.long_lines,
             ledger: &mut self.ledger,
+            last_lsn: &self.last_lsn,
         };
         let after = client.connection.turn(ahead, &mut self.buffer, &mut lent);
         self.long_lines += client.connection.long_line();

@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::command;
 use crate::command::{Context, Output, Shared};
 use crate::config::Config;
+use crate::journal::acks::LastLsn;
 use crate::protocol;
 use crate::protocol::{Parsed, Protocol};
 use crate::replication::session::{Feed, Now};
@@ -78,7 +79,9 @@ impl Node {
     /// Runs every whole request at the start of `input`; how many bytes those took, and the replies.
     fn run(&self, input: &[u8]) -> (usize, Vec<u8>) {
         let mut out = Output::default();
-        let mut context = Context { shared: &self.shared, counters: &self.counters, fd: 1, resume: 0 };
+        let last_lsn = LastLsn::default();
+        let mut context =
+            Context { shared: &self.shared, counters: &self.counters, fd: 1, last_lsn: &last_lsn, resume: 0 };
         let mut at = 0;
         while at < input.len() {
             let protocol = if input[at] == 0x80 { Protocol::Binary } else { Protocol::Ascii };

@@ -93,17 +93,17 @@ impl Change {
 }
 
 impl Shard {
-    /// Journals a change of a linked item, as the item is now.
-    pub fn journal_change(&self, change: Change) {
+    /// Journals a change of a linked item, as the item is now. Its number, if it was appended.
+    pub fn journal_change(&self, change: Change) -> Option<u64> {
         debug_assert!(self.window.chunk(change.id).is(state::LINKED), "a change of what has gone");
         let hash = change.hash.unwrap_or_else(|| self.core.hash(self.key(change.id)));
         let entry = self.entry(change.id, self.core.journal.range(hash.0), change.kind());
-        self.core.journal.append(&self.core.flush, &entry, self.window.header(change.id).stamp());
+        self.core.journal.append(&self.core.flush, &entry, self.window.header(change.id).stamp())
     }
 
-    /// Journals that a client deletes a linked item.
-    pub fn journal_delete(&self, id: u32) {
-        self.journal_end(id, Kind::Delete as u8, u64::MAX);
+    /// Journals that a client deletes a linked item. Its number, if it was appended.
+    pub fn journal_delete(&self, id: u32) -> Option<u64> {
+        self.journal_end(id, Kind::Delete as u8, u64::MAX)
     }
 
     /// Journals that a linked item is evicted, or has expired.
@@ -133,11 +133,11 @@ impl Shard {
     }
 
     #[cold]
-    fn journal_end(&self, id: u32, kind: u8, stamp: u64) {
+    fn journal_end(&self, id: u32, kind: u8, stamp: u64) -> Option<u64> {
         let item = self.item(id);
         let range = self.core.journal.range(self.core.hash(item.key()).0);
         let entry = Entry::of(kind, range, item.key(), item.key_is_binary());
-        self.core.journal.append(&self.core.flush, &entry, stamp);
+        self.core.journal.append(&self.core.flush, &entry, stamp)
     }
 
     /// What is journalled of an item, and handed out by a walk.

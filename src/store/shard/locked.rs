@@ -6,6 +6,7 @@
 use super::Shard;
 use super::item::state;
 use super::journaling::Change;
+use crate::journal::acks::LastLsn;
 use crate::store::{AllocError, ClassCounter, Hash, Item, ItemId, ItemSpec, Miss, Part, Pinned, Store, Upload};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
@@ -21,12 +22,14 @@ pub struct Locked<'a> {
     index: usize,
     shard: MutexGuard<'a, Shard>,
     changed: Change,
+    /// Who locked it wants to know what was journalled.
+    last_lsn: Option<&'a LastLsn>,
 }
 
 impl<'a> Locked<'a> {
     #[inline]
-    pub(crate) fn new(store: &'a Arc<Store>, index: usize) -> Locked<'a> {
-        Locked { store, index, shard: store.shard(index), changed: Change::default() }
+    pub(crate) fn new(store: &'a Arc<Store>, index: usize, last_lsn: Option<&'a LastLsn>) -> Locked<'a> {
+        Locked { store, index, shard: store.shard(index), changed: Change::default(), last_lsn }
     }
 
     /// Finds a live item. An expired or flushed one is reclaimed on the way. Changes nothing else.
@@ -96,7 +99,8 @@ impl<'a> Locked<'a> {
     pub fn unlink(&mut self, id: ItemId, hash: Hash) {
         self.changed.forget(id.0);
         if self.is_journalled() {
-            self.shard.journal_delete(id.0);
+            let appended = self.shard.journal_delete(id.0);
+            self.note_appended(appended);
         }
         self.shard.unlink(id.0, hash);
     }
@@ -214,7 +218,14 @@ impl<'a> Locked<'a> {
     #[inline]
     fn settle(&mut self) {
         if let Some(change) = self.changed.take() {
-            self.shard.journal_change(change);
+            let appended = self.shard.journal_change(change);
+            self.note_appended(appended);
+        }
+    }
+
+    fn note_appended(&self, appended: Option<u64>) {
+        if let Some(last_lsn) = self.last_lsn {
+            last_lsn.note(appended);
         }
     }
 }

@@ -366,7 +366,7 @@ impl Pair {
         let delay = self.random.below(7) as i64 - 3;
         let times = if self.random.one_in(5) { 20 } else { 1 };
         let at = if delay > 0 { self.clock.expires_at(delay) } else { 0 };
-        (0..times).for_each(|_| self.store.flush_all(at));
+        (0..times).for_each(|_| _ = self.store.flush_all(at));
         if at == 0 {
             self.last.clear();
             self.pending_flush = 0;

@@ -529,7 +529,7 @@ fn hammer(store: &Arc<Store>, seed: u64) {
                 let value = telling(&key, random.next(), locked.item(id).value_len() - 8);
                 locked.overwrite(id, &value);
             }),
-            11 if random.one_in(200) => store.flush_all(0),
+            11 if random.one_in(200) => _ = store.flush_all(0),
             _ => held.extend(hammer_read(store, &key).map(|pinned| (key, pinned))),
         }
         if held.len() > 5 {

@@ -10,7 +10,6 @@
 //! in order, as in the run in which nothing waited, but for the errors in the places of those given up.
 //! `TWINCACHE_SEED` replays one seed; it is printed.
 
-use crate::journal::acks;
 use crate::journal::acks::{EVERYTHING, Safety};
 use crate::net::conn::session::OUTPUT_HIGH;
 use crate::net::conn::{After, Readiness, Reason};
@@ -57,8 +56,6 @@ fn bench() -> Bench {
         config.store.journal_bytes = 8 << 20;
         config.store.item_size_max = ITEM_MAX;
     });
-    // A thread knows of one journal; this test's has just begun.
-    acks::note_appended(0);
     bench.shared.store.set_replicas_ack(1, bench.time);
     bench
 }
@@ -69,10 +66,10 @@ fn ask_all(script: Vec<Request>) -> Vec<Asked> {
     bench.shared.store.safety().set_required(1, EVERYTHING - 1);
     bench.pipe().room = usize::MAX / 2;
     let ask = |request: Request| {
-        let before = acks::appended();
+        let before = bench.last_lsn.get();
         bench.send(&request.bytes);
         assert_eq!(bench.settle(), After::Wait);
-        let behind = acks::appended();
+        let behind = bench.last_lsn.get();
         Asked { request, reply: bench.replies(), lsn: if behind > before { behind } else { 0 }, behind }
     };
     script.into_iter().map(ask).collect()
@@ -112,14 +109,20 @@ impl Run {
         Run { bench, queue, mood, appended, passed, excused: 0, held_after: 0, refused: Vec::new() }
     }
 
+    /// The last change so far.
+    fn last_lsn(&self) -> u64 {
+        self.bench.last_lsn.get()
+    }
+
     fn safety(&self) -> &Safety {
         self.bench.shared.store.safety()
     }
 
     fn turn(&mut self) -> After {
-        let before = acks::appended();
+        let before = self.last_lsn();
         let after = self.bench.turn();
-        self.appended.resize(acks::appended() as usize + 1, self.passed);
+        let appended = self.last_lsn() as usize + 1;
+        self.appended.resize(appended, self.passed);
         match after {
             After::Held => {
                 assert!(self.queue.is_empty(), "held twice");
@@ -136,7 +139,7 @@ impl Run {
 
     /// Notes what may leave from now on, even if more is asked of replicas later.
     fn note(&mut self) {
-        let free = if self.safety().holds() { self.safety().safe_lsn() } else { acks::appended() };
+        let free = if self.safety().holds() { self.safety().safe_lsn() } else { self.last_lsn() };
         self.excused = self.excused.max(free);
     }
 
@@ -148,7 +151,7 @@ impl Run {
     /// Replicas confirm some of what they lack, or somebody changes what is asked of them.
     fn replicas(&mut self, random: &mut Random) {
         let safe = if self.safety().holds() { self.safety().safe_lsn() } else { 0 };
-        let confirmed = safe + random.below((acks::appended() - safe) as usize + 1) as u64;
+        let confirmed = safe + random.below((self.last_lsn() - safe) as usize + 1) as u64;
         match random.below(40) {
             0 => self.safety().set_required(0, 0),
             1 => self.safety().set_required(2, confirmed),
@@ -168,7 +171,7 @@ impl Run {
             return;
         }
         if self.mood == Mood::Degrading {
-            self.safety().degrade(acks::appended());
+            self.safety().degrade(self.last_lsn());
             self.note();
             return;
         }
@@ -207,7 +210,7 @@ impl Run {
 fn check_seed(seed: u64, mood: Mood, make: fn(&mut Random) -> Request) {
     let mut random = Random(seed);
     let requests = (0..REQUESTS).map(|_| make(&mut random)).collect();
-    // In a thread of its own, as the other run, so that both begin with the same numbers.
+    // In a thread of its own, as the other run, so that both sample the same hits for the journal.
     let asked = std::thread::spawn(|| ask_all(requests)).join().expect("no panic");
     let script: Vec<u8> = asked.iter().flat_map(|asked| asked.request.bytes.iter().copied()).collect();
     let mut run = Run::new(mood);
@@ -249,7 +252,7 @@ fn check_seed(seed: u64, mood: Mood, make: fn(&mut Random) -> Request) {
 }
 
 fn finish(run: &mut Run, asked: &[Asked]) {
-    assert_eq!(acks::appended(), asked.last().map_or(0, |asked| asked.behind), "the same changes");
+    assert_eq!(run.last_lsn(), asked.last().map_or(0, |asked| asked.behind), "the same changes");
     let got = run.bench.replies();
     let mut at = 0;
     for (number, asked) in asked.iter().enumerate() {
@@ -398,7 +401,7 @@ impl Run {
 
     /// All there is becomes safe.
     fn confirm(&mut self) {
-        self.safety().advance(acks::appended());
+        self.safety().advance(self.last_lsn());
         self.release();
     }
 
@@ -411,7 +414,7 @@ impl Run {
 #[test]
 fn a_reply_goes_when_its_change_is_safe_and_no_sooner() {
     let mut run = held(b"set a 0 0 1\r\nA\r\nset b 0 0 1\r\nB\r\nget a\r\n");
-    run.safety().advance(acks::appended() - 1);
+    run.safety().advance(run.last_lsn() - 1);
     run.release();
     assert_eq!(run.sent(), "", "they leave together");
     run.confirm();
@@ -423,7 +426,7 @@ fn a_reply_goes_when_its_change_is_safe_and_no_sooner() {
 #[test]
 fn a_reply_that_waits_for_too_long_is_an_error() {
     let mut run = held(b"set a 0 0 1\r\nA\r\nset b 0 0 1\r\nB\r\nget a\r\nmd b q\r\nincr a 1\r\n");
-    run.safety().advance(acks::appended() - 2);
+    run.safety().advance(run.last_lsn() - 2);
     run.expire();
     let refusal = "SERVER_ERROR not replicated\r\n";
     let non_numeric = "CLIENT_ERROR cannot increment or decrement non-numeric value\r\n";
@@ -466,7 +469,7 @@ fn quit_waits_as_well() {
     for (confirmed, reply) in [(true, "STORED\r\n"), (false, "SERVER_ERROR not replicated\r\n")] {
         let mut run = held(b"set a 0 0 1\r\nA\r\nquit\r\nmn\r\n");
         if confirmed {
-            assert_eq!(run.queue.pop_safe(acks::appended()), Some(0));
+            assert_eq!(run.queue.pop_safe(run.last_lsn()), Some(0));
             run.bench.connection.release_but(|_| false);
         } else {
             run.bench.connection.release_but(|_| true);
@@ -483,7 +486,7 @@ fn who_hangs_up_is_kept_until_it_is_safe() {
     run.bench.pipe().is_ended = true;
     run.bench.connection.notify(Readiness { readable: true, writable: true, hangup: true });
     assert_eq!(run.turn(), After::Wait);
-    assert_eq!(run.queue.pop_safe(acks::appended()), Some(0));
+    assert_eq!(run.queue.pop_safe(run.last_lsn()), Some(0));
     run.bench.connection.release_but(|_| false);
     assert_eq!(run.turn(), After::Close(Reason::Normal));
     assert_eq!(run.sent(), "STORED\r\n");
