@@ -29,6 +29,17 @@ pub enum Binding {
     Binary,
 }
 
+impl Binding {
+    /// As `stats settings` prints it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Binding::Auto => "auto-negotiate",
+            Binding::Ascii => "ascii",
+            Binding::Binary => "binary",
+        }
+    }
+}
+
 /// Everything the command line decides, validated. What can change at run time is copied out of here at
 /// start: verbosity, the store's tuning and its memory limit.
 #[derive(Clone, Debug)]

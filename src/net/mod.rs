@@ -12,6 +12,7 @@
 //! Not here: what bytes mean (`protocol`), what requests do (`command`), signals (`main`).
 
 mod acceptor;
+mod admission;
 mod conn;
 mod control;
 mod listen;
@@ -22,14 +23,15 @@ mod worker;
 pub use control::Control;
 
 use crate::command::Shared;
-use acceptor::{Acceptor, Gate};
+use acceptor::Acceptor;
+use admission::Gate;
 use listen::{ListenSocket, Listener};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::JoinHandle;
-use worker::{Inbox, Worker};
+use worker::Worker;
 
 /// EX_OSERR: the system refused something we cannot do without.
 const EXIT_OSERR: i32 = 71;
@@ -87,8 +89,8 @@ impl Server {
             workers.push(worker);
             inboxes.push(inbox);
         }
-        let wakers = inboxes.iter().map(Inbox::waker).collect();
-        let alarms: Vec<_> = inboxes.iter().map(Inbox::alarm).collect();
+        let wakers = workers.iter().map(Worker::waker).collect();
+        let alarms: Vec<_> = workers.iter().map(Worker::alarm).collect();
         shared.store.safety().listen(move |safe| alarms.iter().for_each(|alarm| alarm.ring(safe)));
         let (acceptor, gate) = Acceptor::new(shared.clone(), stop.clone(), listeners, inboxes)?;
         // From here on a failure stops, by drop, the threads that run already.

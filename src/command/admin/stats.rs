@@ -7,7 +7,7 @@
 
 use crate::VERSION;
 use crate::command::{Context, Shared};
-use crate::config::{Binding, Config};
+use crate::config::Config;
 use crate::journal::{ConsumerStatus, State};
 use crate::stats::{CONN_STATES, ConnInfo, Totals, process_times};
 use crate::store::{By, ClassStats, StoreStats, Tuning};
@@ -376,7 +376,7 @@ fn listening_settings(context: &Context<'_>, sheet: &mut Sheet<'_>) {
     sheet.put("reqs_per_event", config.reqs_per_event);
     sheet.put("cas_enabled", yes(config.store.cas_enabled));
     sheet.put("tcp_backlog", config.backlog);
-    sheet.put("binding_protocol", binding(config.binding));
+    sheet.put("binding_protocol", config.binding.name());
     sheet.put("auth_enabled_sasl", yes(false));
     sheet.put("auth_enabled_ascii", "no");
 }
@@ -554,14 +554,6 @@ fn conn_state(fd: i32, conn: &ConnInfo, context: &Context<'_>) -> &'static str {
 /// The count of `-v` that goes with the log level of now.
 fn verbosity() -> u8 {
     (0..3).find(|&v| crate::config::log_level(v) >= log::max_level()).unwrap_or(3)
-}
-
-fn binding(binding: Binding) -> &'static str {
-    match binding {
-        Binding::Auto => "auto-negotiate",
-        Binding::Ascii => "ascii",
-        Binding::Binary => "binary",
-    }
 }
 
 fn yes(on: bool) -> &'static str {

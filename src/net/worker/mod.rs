@@ -19,27 +19,26 @@
 //! Invariants: a connection is in the ready queue at most once; the output is empty between turns, so that
 //! nobody ever gets what was meant for another.
 //!
-//! Not here: what a turn does (`conn`), who may connect (`acceptor`).
+//! Not here: what a turn does (`conn`), who may connect (`acceptor`), what comes with a connection (`admission`).
 
 pub mod reply_hold;
 #[cfg(test)]
 mod tests;
 mod wave;
 
-use super::acceptor::{Entry, Slot};
+use super::admission::{Arrival, ConnRecord, Inbox, Permit};
 use super::conn::buffer::Sent;
 use super::conn::session::OUTPUT_HIGH;
 use super::conn::{After, Ahead, Connection, Lent, READ_BUFFER, Readiness, Reason};
 use super::{Stop, StopMode};
 use crate::command;
 use crate::command::{Lone, Output, Shared, Wanted};
-use crate::config::Binding;
 use crate::io::stream::Stream;
 use crate::journal::acks::LastLsn;
 use crate::stats::Counters;
 use crate::stats::event_loop::Meter;
 use crate::watch::Streams;
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 use mio::event::Event;
 use mio::{Events, Interest, Poll, Token, Waker};
 use reply_hold::{Alarm, Ledger, Owed, Queue};
@@ -86,53 +85,6 @@ const WAKER: Token = Token(usize::MAX - 1);
 
 const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
-/// A connection on its way to a worker.
-#[derive(Debug)]
-pub struct Arrival {
-    /// The socket.
-    pub stream: Stream,
-    /// Its entry in the registry.
-    pub entry: Entry,
-    /// Its share of `-c`.
-    pub slot: Slot,
-    /// What it may speak.
-    pub binding: Binding,
-}
-
-/// Where the acceptor leaves connections for one worker.
-#[derive(Debug)]
-pub struct Inbox {
-    sender: Sender<Arrival>,
-    waker: Arc<Waker>,
-    alarm: Arc<Alarm>,
-}
-
-impl Inbox {
-    /// Hands over a connection. The channel needs no bound of its own: what is in it holds slots.
-    pub fn send(&self, arrival: Arrival) {
-        // A worker that is gone has been stopped; the connection is closed with it.
-        if self.sender.send(arrival).is_ok() {
-            self.wake();
-        }
-    }
-
-    /// What makes the worker look at its inbox and its stop flag.
-    pub fn waker(&self) -> Arc<Waker> {
-        self.waker.clone()
-    }
-
-    /// What wakes the worker when a change is safe that its connections wait for.
-    pub fn alarm(&self) -> Arc<Alarm> {
-        self.alarm.clone()
-    }
-
-    fn wake(&self) {
-        if let Err(error) = self.waker.wake() {
-            log::error!("cannot wake a worker: {error}");
-        }
-    }
-}
-
 /// One worker's state.
 #[derive(Debug)]
 pub struct Worker {
@@ -141,7 +93,7 @@ pub struct Worker {
     meter: Meter,
     stop: Arc<Stop>,
     poll: Poll,
-    inbox: Receiver<Arrival>,
+    arrivals: Receiver<Arrival>,
     waker: Arc<Waker>,
     clients: Slab<Client>,
     /// Slots, and since when they may have waited.
@@ -161,13 +113,13 @@ pub struct Worker {
     alarm: Arc<Alarm>,
 }
 
-/// The fields are dropped in this order: the entry names the descriptor that the connection closes, and the
-/// acceptor is told of a free slot when the descriptor is free as well.
+/// The fields are dropped in this order: the record names the descriptor that the connection closes, and the
+/// permit goes back to the acceptor when the descriptor is free as well.
 #[derive(Debug)]
 struct Client {
-    entry: Entry,
+    record: ConnRecord,
     connection: Connection<Stream>,
-    slot: Slot,
+    permit: Permit,
     queued: bool,
     /// The poll reports when the socket takes output again.
     reports_room: bool,
@@ -186,7 +138,7 @@ impl Worker {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let alarm = Arc::new(Alarm::new(waker.clone()));
-        let (sender, inbox) = crossbeam_channel::unbounded();
+        let (inbox, arrivals) = Inbox::new(waker.clone());
         shared.stats.read_buf_bytes.fetch_add(2 * READ_BUFFER as u64, Ordering::Relaxed);
         let ledger = Ledger::new(shared.config.ack_timeout);
         let worker = Worker {
@@ -195,8 +147,8 @@ impl Worker {
             shared,
             stop,
             poll,
-            inbox,
-            waker: waker.clone(),
+            arrivals,
+            waker,
             clients: Slab::new(),
             ready: VecDeque::new(),
             buffer: vec![0; READ_BUFFER].into(),
@@ -208,9 +160,19 @@ impl Worker {
             last_lsn: LastLsn::default(),
             told_lsn: 0,
             held: Queue::default(),
-            alarm: alarm.clone(),
+            alarm,
         };
-        Ok((worker, Inbox { sender, waker, alarm }))
+        Ok((worker, inbox))
+    }
+
+    /// What makes the worker look at its inbox and its stop flag.
+    pub fn waker(&self) -> Arc<Waker> {
+        self.waker.clone()
+    }
+
+    /// What wakes the worker when a change is safe that its connections wait for.
+    pub fn alarm(&self) -> Arc<Alarm> {
+        self.alarm.clone()
     }
 
     /// Serves until told to stop.
@@ -462,8 +424,8 @@ impl Worker {
 
     fn welcome(&mut self) {
         for _ in 0..ARRIVALS {
-            let Ok(arrival) = self.inbox.try_recv() else { return };
-            let Arrival { mut stream, entry, slot, binding } = arrival;
+            let Ok(arrival) = self.arrivals.try_recv() else { return };
+            let Arrival { mut stream, record, permit, binding } = arrival;
             let vacant = self.clients.vacant_entry();
             let reports_room = stream.is_tcp();
             let interest = if reports_room { BOTH } else { Interest::READABLE };
@@ -471,8 +433,8 @@ impl Worker {
                 log::error!("cannot watch a connection: {error}");
                 continue;
             }
-            let connection = Connection::new(stream, entry.info(), binding, self.shared.clock.now());
-            vacant.insert(Client { entry, connection, slot, queued: false, reports_room });
+            let connection = Connection::new(stream, record.info(), binding, self.shared.clock.now());
+            vacant.insert(Client { record, connection, permit, queued: false, reports_room });
         }
         // There may be more of them.
         if let Err(error) = self.waker.wake() {
@@ -625,18 +587,18 @@ impl Worker {
     fn close(&mut self, key: usize, reason: Reason) {
         let client = self.clients.remove(key);
         self.long_lines -= client.connection.long_line();
-        client.entry.log_close(&self.shared, reason);
+        client.record.log_close(&self.shared, reason);
     }
 
     fn hand_over(&mut self, key: usize, streams: Streams) {
-        let Client { entry, connection, slot, .. } = self.clients.remove(key);
+        let Client { record, connection, permit, .. } = self.clients.remove(key);
         self.long_lines -= connection.long_line();
         let mut stream = connection.into_stream();
         if let Err(error) = self.poll.registry().deregister(&mut stream) {
             log::error!("cannot let go of a connection: {error}");
             return;
         }
-        self.shared.watch.adopt(Box::new(Watched { _entry: entry, stream, _slot: slot }), streams);
+        self.shared.watch.adopt(Box::new(Watched { _record: record, stream, _permit: permit }), streams);
     }
 
     /// Closes what has been idle for too long, a slice at a time.
@@ -707,9 +669,9 @@ impl Client {
 
 /// A connection that only receives log lines now. Dropped in this order, as [`Client`] is.
 struct Watched {
-    _entry: Entry,
+    _record: ConnRecord,
     stream: Stream,
-    _slot: Slot,
+    _permit: Permit,
 }
 
 impl Read for Watched {

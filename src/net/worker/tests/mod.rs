@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::clock::Clock;
-use crate::config::{Config, ListenAddr};
+use crate::config::{Binding, Config, ListenAddr};
 use crate::net::acceptor::Acceptor;
 use crate::net::listen::listen;
 use crate::store::{Store, StoreConfig};

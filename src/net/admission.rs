@@ -1,0 +1,221 @@
+//! The admission of a connection: its permit, its record, and its way from the acceptor to a worker.
+//!
+//! ```text
+//!  acceptor ── Gate: fewer open than `-c`? ── yes ──> ConnRecord + Permit ──> Arrival ── Inbox ──> worker
+//!                 ^                                                  │
+//!                 └────── a Permit is dropped: one fewer, and the waiting acceptor is woken
+//! ```
+//!
+//! A connection's [`ConnRecord`] is its line in `stats conns`; its [`Permit`] is its share of `-c`. Both end in `Drop`.
+//!
+//! Invariant: only the acceptor takes permits, so it can test the count and then add to it without a lock.
+//!
+//! Not here: when to accept, pause or refuse (`acceptor`), what a worker does with an arrival (`worker`).
+
+use super::conn::Reason;
+use crate::command::Shared;
+use crate::config::Binding;
+use crate::io::stream::Stream;
+use crate::stats::{ConnInfo, Feeder};
+use crate::watch::Streams;
+use crossbeam_channel::{Receiver, Sender};
+use mio::Waker;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+/// Index of `conn_listening` in `stats::CONN_STATES`.
+const STATE_LISTENING: u8 = 0;
+
+/// Index of `conn_read`.
+const STATE_READ: u8 = 1;
+
+/// Counts the open connections against `-c`, and wakes the acceptor.
+#[derive(Debug)]
+pub struct Gate {
+    limit: u64,
+    /// Permits that are out.
+    open: AtomicU64,
+    /// The acceptor waits for a permit to come back.
+    is_full: AtomicBool,
+    waker: Waker,
+    /// For the statistics. Weak, because watchers hold a [`Permit`] and are themselves held by what is shared.
+    shared: Weak<Shared>,
+}
+
+impl Gate {
+    /// A gate without connections, for the acceptor that `waker` wakes.
+    pub fn new(shared: &Arc<Shared>, waker: Waker) -> Gate {
+        Gate {
+            limit: shared.config.max_conns.into(),
+            open: AtomicU64::new(0),
+            is_full: AtomicBool::new(false),
+            waker,
+            shared: Arc::downgrade(shared),
+        }
+    }
+
+    /// Whether all of `-c` is taken.
+    pub fn is_full(&self) -> bool {
+        self.open.load(Ordering::SeqCst) >= self.limit
+    }
+
+    /// Whether the acceptor is to be woken by the next permit that comes back.
+    pub fn wake_on_return(&self, on: bool) {
+        self.is_full.store(on, Ordering::SeqCst);
+    }
+
+    /// Makes the acceptor look around.
+    pub fn wake(&self) {
+        if let Err(error) = self.waker.wake() {
+            log::error!("cannot wake the acceptor: {error}");
+        }
+    }
+}
+
+/// A connection's share of `-c`.
+#[derive(Debug)]
+pub struct Permit {
+    gate: Arc<Gate>,
+}
+
+impl Permit {
+    /// Takes a share. The caller has asked [`Gate::is_full`]; listeners are counted without asking.
+    pub fn take(gate: &Arc<Gate>) -> Permit {
+        let open = gate.open.fetch_add(1, Ordering::SeqCst) + 1;
+        if let Some(shared) = gate.shared.upgrade() {
+            let stats = &shared.stats;
+            stats.curr_conns.fetch_add(1, Ordering::Relaxed);
+            stats.total_conns.fetch_add(1, Ordering::Relaxed);
+            stats.conn_structs.fetch_max(open, Ordering::Relaxed);
+        }
+        Permit { gate: gate.clone() }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(shared) = self.gate.shared.upgrade() {
+            shared.stats.curr_conns.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.gate.open.fetch_sub(1, Ordering::SeqCst);
+        if self.gate.is_full.load(Ordering::SeqCst) {
+            self.gate.wake();
+        }
+    }
+}
+
+/// A connection's line in `stats conns`. Drop it before its descriptor is closed: afterwards the number may be
+/// somebody else's.
+#[derive(Debug)]
+pub struct ConnRecord {
+    shared: Weak<Shared>,
+    info: Arc<ConnInfo>,
+    /// None for a listener.
+    peer: Option<Peer>,
+}
+
+/// The other side; None for a Unix socket.
+#[derive(Clone, Copy, Debug)]
+struct Peer(Option<SocketAddr>);
+
+impl ConnRecord {
+    /// The line of a listening socket.
+    pub fn listener(shared: &Arc<Shared>, fd: i32, addr: String) -> ConnRecord {
+        ConnRecord::new(shared, fd, addr, None, None)
+    }
+
+    /// The line of a client that came from `peer` by way of the listener at `listen_addr`.
+    pub fn client(shared: &Arc<Shared>, fd: i32, peer: Option<SocketAddr>, listen_addr: String) -> ConnRecord {
+        let addr = peer.map_or_else(|| "?:<AF 0>".into(), tcp_name);
+        let record = ConnRecord::new(shared, fd, addr, Some(listen_addr), Some(Peer(peer)));
+        if let Some((rip, rport, transport)) = record.watched_peer(shared) {
+            shared.watch.conn_new(&rip, rport, transport, fd);
+        }
+        record
+    }
+
+    fn new(shared: &Arc<Shared>, fd: i32, addr: String, listen_addr: Option<String>, peer: Option<Peer>) -> ConnRecord {
+        let state = AtomicU8::new(if peer.is_some() { STATE_READ } else { STATE_LISTENING });
+        let last_cmd = AtomicU32::new(shared.clock.now());
+        let info = Arc::new(ConnInfo { fd, addr, listen_addr, state, last_cmd, feeder: Feeder::default() });
+        shared.stats.conns.lock().unwrap().insert(fd, info.clone());
+        ConnRecord { shared: Arc::downgrade(shared), info, peer }
+    }
+
+    /// What `stats conns` prints.
+    pub fn info(&self) -> Arc<ConnInfo> {
+        self.info.clone()
+    }
+
+    /// Tells those who watch that the connection ends.
+    pub fn log_close(&self, shared: &Shared, reason: Reason) {
+        log::debug!("<{} connection closed.", self.info.fd);
+        if let Some((rip, rport, transport)) = self.watched_peer(shared) {
+            shared.watch.conn_close(&rip, rport, transport, reason.name(), self.info.fd);
+        }
+    }
+
+    /// Address, port and transport of the client as `watch connevents` prints them, if somebody watches.
+    fn watched_peer(&self, shared: &Shared) -> Option<(String, u16, &'static str)> {
+        let peer = self.peer.filter(|_| shared.watch.wants(Streams::CONNEVENTS))?;
+        Some(match peer.0 {
+            Some(address) => (address.ip().to_string(), address.port(), "tcp"),
+            None => ("unix".into(), 0, "local"),
+        })
+    }
+}
+
+impl Drop for ConnRecord {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.stats.conns.lock().unwrap().remove(&self.info.fd);
+        }
+    }
+}
+
+/// An address as `stats conns` prints it.
+pub fn tcp_name(address: SocketAddr) -> String {
+    match address {
+        SocketAddr::V4(v4) => format!("tcp:{}:{}", v4.ip(), v4.port()),
+        SocketAddr::V6(v6) => format!("tcp6:[{}]:{}", v6.ip(), v6.port()),
+    }
+}
+
+/// A connection on its way to a worker.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The socket.
+    pub stream: Stream,
+    /// Its line in `stats conns`.
+    pub record: ConnRecord,
+    /// Its share of `-c`.
+    pub permit: Permit,
+    /// What it may speak.
+    pub binding: Binding,
+}
+
+/// Where the acceptor leaves connections for one worker.
+#[derive(Debug)]
+pub struct Inbox {
+    sender: Sender<Arrival>,
+    waker: Arc<Waker>,
+}
+
+impl Inbox {
+    /// An inbox for the worker that `waker` wakes, and the end where it takes its arrivals out.
+    pub fn new(waker: Arc<Waker>) -> (Inbox, Receiver<Arrival>) {
+        let (sender, arrivals) = crossbeam_channel::unbounded();
+        (Inbox { sender, waker }, arrivals)
+    }
+
+    /// Hands over a connection. The channel needs no bound of its own: what is in it holds permits.
+    pub fn send(&self, arrival: Arrival) {
+        // A worker that is gone has been stopped; the connection is closed with it.
+        if self.sender.send(arrival).is_ok()
+            && let Err(error) = self.waker.wake()
+        {
+            log::error!("cannot wake a worker: {error}");
+        }
+    }
+}
