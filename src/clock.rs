@@ -6,20 +6,33 @@
 //! expires_at (inside) 0 = never  1 = expired  now + exptime      absolute Unix time - start, at least 1
 //! ```
 //!
-//! The clock is advanced once a second by `tick`, from the monotonic clock, so that a stepped wall clock
-//! neither expires nor revives anything. Readers pay one relaxed load. It starts at 2: an item stored in
-//! the first second has an age, and 1 is free to mean "already expired".
+//! Two clocks of the machine are read, each for what it is good for:
+//!
+//! ```text
+//! time since boot   how long something lives: it never steps, and goes on while the machine sleeps
+//! wall clock        what second an absolute exptime means: followed when it steps by more than half a second
+//! ```
+//!
+//! The clock is advanced several times a second by `tick`. A stepped wall clock neither expires nor revives anything
+//! that is stored already. memcached takes the wall clock's word of its start for ever: a server that was started
+//! before the time was set is wrong about absolute exptimes until it ends. Readers pay one relaxed load. The clock
+//! starts at 2: an item stored in the first second has an age, and 1 is free to mean "already expired".
 //!
 //! Not here: who calls `tick`.
 
+use crate::sys;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// exptimes up to this many seconds (30 days) are relative, larger ones are absolute Unix times.
 pub const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
 
 /// `uptime` of a server that has just started.
 const FIRST_SECOND: u32 = 2;
+
+/// How far the wall clock may go astray from what it was taken for, in milliseconds, before it is followed: the two
+/// clocks are read one after the other, and time services slew by less.
+const WALL_SLACK_MS: i64 = 500;
 
 /// Seconds since start. See the module's head.
 #[derive(Debug)]
@@ -29,24 +42,21 @@ pub struct Clock {
     offset: AtomicI64,
     /// `debugtime p`: `tick` changes nothing.
     paused: AtomicBool,
-    started: Instant,
-    /// Unix time of the start, in milliseconds.
-    started_unix_ms: i64,
-    /// Unix time of second 0 of this clock.
-    epoch: i64,
+    /// Since boot.
+    started: Duration,
+    /// Unix time of the start in milliseconds, as the wall clock tells it now.
+    started_unix_ms: AtomicI64,
 }
 
 impl Clock {
     /// A clock that starts now.
     pub fn new() -> Clock {
-        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
         Clock {
             now: AtomicU32::new(FIRST_SECOND),
             offset: AtomicI64::new(0),
             paused: AtomicBool::new(false),
-            started: Instant::now(),
-            started_unix_ms: unix_ms,
-            epoch: unix_ms / 1000 - i64::from(FIRST_SECOND),
+            started: sys::time_since_boot(),
+            started_unix_ms: AtomicI64::new(wall_clock_ms()),
         }
     }
 
@@ -56,12 +66,13 @@ impl Clock {
         self.now.load(Ordering::Relaxed)
     }
 
-    /// Brings `now` up to date with the monotonic clock. Called about ten times a second.
+    /// Brings `now` up to date, and follows the wall clock. Called about ten times a second.
     pub fn tick(&self) {
+        self.follow_wall_clock(wall_clock_ms(), self.elapsed());
         if self.paused.load(Ordering::Relaxed) {
             return;
         }
-        let elapsed = self.started.elapsed().as_secs() as i64 + i64::from(FIRST_SECOND);
+        let elapsed = self.elapsed().as_secs() as i64 + i64::from(FIRST_SECOND);
         let now = elapsed.saturating_add(self.offset.load(Ordering::Relaxed)).clamp(1, i64::from(u32::MAX));
         self.now.store(now as u32, Ordering::Relaxed);
     }
@@ -80,16 +91,33 @@ impl Clock {
         self.tick();
     }
 
-    /// The Unix time of a second of this clock.
-    pub fn unix(&self, second: u32) -> i64 {
-        self.epoch + i64::from(second)
+    fn elapsed(&self) -> Duration {
+        sys::time_since_boot().saturating_sub(self.started)
     }
 
-    /// The Unix time in milliseconds as this clock goes: from the start on it takes no notice of a stepped wall clock,
-    /// so that another server can tell whether the two agree about when something expires.
+    fn follow_wall_clock(&self, wall_ms: i64, elapsed: Duration) {
+        let started = wall_ms - elapsed.as_millis() as i64;
+        if started.abs_diff(self.started_unix_ms.load(Ordering::Relaxed)) > WALL_SLACK_MS as u64 {
+            self.started_unix_ms.store(started, Ordering::Relaxed);
+        }
+    }
+
+    /// Unix time of second 0 of this clock.
+    fn epoch(&self) -> i64 {
+        self.started_unix_ms.load(Ordering::Relaxed).div_euclid(1000) - i64::from(FIRST_SECOND)
+    }
+
+    /// The Unix time of a second of this clock.
+    pub fn unix(&self, second: u32) -> i64 {
+        self.epoch() + i64::from(second)
+    }
+
+    /// The Unix time in milliseconds by which this clock judges absolute exptimes, so that another server can tell
+    /// whether the two agree about when something expires.
     pub fn unix_ms(&self) -> i64 {
         let offset_ms = self.offset.load(Ordering::Relaxed).saturating_mul(1000);
-        (self.started_unix_ms + self.started.elapsed().as_millis() as i64).saturating_add(offset_ms)
+        let started = self.started_unix_ms.load(Ordering::Relaxed);
+        (started + self.elapsed().as_millis() as i64).saturating_add(offset_ms)
     }
 
     /// Turns the exptime of a request into `expires_at`; 0 is never.
@@ -98,9 +126,13 @@ impl Clock {
             0 => 0,
             i64::MIN..0 => 1,
             1..=RELATIVE_MAX => self.now().saturating_add(exptime as u32),
-            _ => (exptime - self.epoch).clamp(1, i64::from(u32::MAX)) as u32,
+            _ => exptime.saturating_sub(self.epoch()).clamp(1, i64::from(u32::MAX)) as u32,
         }
     }
+}
+
+fn wall_clock_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
 }
 
 impl Default for Clock {
@@ -137,6 +169,28 @@ mod tests {
         let (seconds, after) = (clock.unix(clock.now()), clock.unix_ms());
         assert!(after >= before + 1_000_000);
         assert!((after / 1000 - seconds).abs() <= 1);
+    }
+
+    #[test]
+    fn a_wall_clock_that_steps_is_followed() {
+        let (clock, second) = (Clock::new(), Duration::from_secs(1));
+        let (now, start) = (clock.now(), clock.started_unix_ms.load(Ordering::Relaxed));
+        let expires_at = clock.expires_at(100);
+        for step_ms in [7_200_000, -7_200_000, 1_000_000_000_000, -start] {
+            clock.follow_wall_clock(start + step_ms + 1000, second);
+            let unix = (start + step_ms).div_euclid(1000) + 2;
+            assert_eq!(clock.unix(now + 2), unix, "the second is {step_ms} ms off");
+            if unix + 5 > RELATIVE_MAX {
+                assert_eq!(clock.expires_at(unix + 5), now + 7);
+            }
+            assert_eq!((clock.now(), clock.expires_at(100)), (now, expires_at), "what is relative stays");
+        }
+        clock.follow_wall_clock(start + 1000, second);
+        let before = clock.unix(0);
+        for slack_ms in [-499, 499, 250] {
+            clock.follow_wall_clock(start + slack_ms + 1000, second);
+            assert_eq!(clock.unix(0), before, "{slack_ms} ms are no step");
+        }
     }
 
     #[test]

@@ -35,6 +35,7 @@
 //! config      -> store                                                  (what a store is built with)
 //! store       -> journal, sys
 //! journal     -> nothing
+//! clock       -> sys                                                    (time since boot)
 //! stats       -> sys                                                    (CPU time)
 //! protocol    -> nothing
 //! sidecar     -> protocol, io, sys                                      (a client, in a process of its own)

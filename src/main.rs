@@ -89,8 +89,11 @@ fn check_conn_limit(config: &Config, listeners: usize) -> Result<(), Exit> {
 /// Returns when the server shall stop, and whether gracefully.
 fn wait(clock: &Clock) -> bool {
     loop {
-        match sys::wait_signal(TICK) {
-            None => clock.tick(),
+        let signal = sys::wait_signal(TICK);
+        // Also when there was one: whoever sends many must not stop the clock.
+        clock.tick();
+        match signal {
+            None => {}
             Some(Signal::Reload) => log::info!("SIGHUP: there is nothing to read again"),
             Some(Signal::Stop) => {
                 log::info!("Exiting normally");

@@ -304,6 +304,20 @@ fn other_signals_do_not() {
     assert_eq!(server.stop("TERM").0, Some(0));
 }
 
+/// A process that sends signals all the time does not stop the clock.
+#[test]
+fn signals_do_not_stop_the_clock() {
+    let server = Server::start(&[]);
+    server.answers("set a 0 1 1\r\nx\r\n", "STORED\r\n");
+    wait_for("the item expires", || {
+        for _ in 0..10 {
+            send_signal(server.child.id(), "HUP");
+        }
+        let reply = Conn::to(server.addr).ask(b"mg a\r\nmn\r\n", b"MN\r\n");
+        (reply == b"EN\r\nMN\r\n").then_some(())
+    });
+}
+
 #[test]
 fn the_shutdown_command_is_a_signal() {
     for (command, expected) in
