@@ -9,6 +9,13 @@
 //!
 //! Not here: requests and connections (`load`).
 
+#[path = "../tests/common/rng.rs"]
+mod rng;
+
+pub use rng::Rng;
+
+use rng::{mix, to_unit};
+
 /// Most bytes of a key, as memcached has it.
 const KEY_MAX: usize = 250;
 
@@ -20,37 +27,6 @@ const SPREAD_MEAN: f64 = 212.0;
 /// Items with a time to live, one in so many, and the bounds of that time in seconds.
 const MORTAL_ONE_IN: u64 = 10;
 const MORTAL_SECONDS: (u64, u64) = (5, 60);
-
-/// splitmix64: small, and good enough to draw keys.
-#[derive(Clone, Debug)]
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        mix(self.0)
-    }
-
-    /// A number below `bound`.
-    pub fn below(&mut self, bound: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
-    }
-
-    /// A number from 0 to 1, without 1.
-    pub fn unit(&mut self) -> f64 {
-        to_unit(self.next())
-    }
-}
-
-fn to_unit(word: u64) -> f64 {
-    (word >> 11) as f64 / (1u64 << 53) as f64
-}
-
-fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
 
 /// Lengths of values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,9 +140,9 @@ impl Zipf {
     }
 
     /// A rank from 0 on, the most popular first.
-    pub fn draw(&self, random: &mut Random) -> u64 {
+    pub fn draw(&self, rng: &mut Rng) -> u64 {
         loop {
-            let u = self.h_last + random.unit() * (self.h_first - self.h_last);
+            let u = self.h_last + rng.unit() * (self.h_first - self.h_last);
             let x = self.inverse(u);
             let rank = x.round().clamp(1.0, self.count);
             if rank - x <= self.s || u >= self.integral(rank + 0.5) - rank.powf(-self.exponent) {

@@ -12,7 +12,7 @@
 //!
 //! Not here: anything a client could rely on.
 
-use crate::draw::Random;
+use crate::draw::Rng;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use std::io::{IoSlice, Read, Write};
@@ -41,14 +41,14 @@ struct Canned {
     single: Vec<u8>,
     /// Where values are sent from, if not from there.
     cold: Vec<u8>,
-    random: Random,
+    rng: Rng,
 }
 
 impl Canned {
     fn new(len: usize, cold: usize) -> Canned {
         let value = format!("VALUE {} 0 {len}\r\n{}\r\n", "0".repeat(20), "x".repeat(len)).into_bytes();
         let cold = (0..cold).map(|at| b'a' + (at % 26) as u8).collect();
-        Canned { len, single: [&value[..], b"END\r\n"].concat(), value, cold, random: Random(1) }
+        Canned { len, single: [&value[..], b"END\r\n"].concat(), value, cold, rng: Rng(1) }
     }
 
     /// Sends the answer to a get of one key as far as it goes at once, and returns how much that was.
@@ -56,7 +56,7 @@ impl Canned {
         if self.cold.len() <= self.len {
             return stream.write(&self.single);
         }
-        let at = self.random.below((self.cold.len() - self.len) as u64) as usize;
+        let at = self.rng.below((self.cold.len() - self.len) as u64) as usize;
         let (line, tail) = (self.value.len() - self.len - 2, self.value.len() - 2);
         let parts = [&self.single[..line], &self.cold[at..at + self.len], &self.single[tail..]];
         stream.write_vectored(&parts.map(IoSlice::new))

@@ -15,7 +15,7 @@
 //!
 //! Not here: what belongs to a key (`draw`), servers and what they consume (`server`).
 
-use crate::draw::{Items, Random, Zipf};
+use crate::draw::{Items, Rng, Zipf};
 use hdrhistogram::Histogram;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
@@ -177,7 +177,7 @@ pub struct Generator {
     events: Events,
     connections: Vec<Connection>,
     buffer: Vec<u8>,
-    random: Random,
+    rng: Rng,
     value: Vec<u8>,
     missed: Vec<u64>,
     tally: Tally,
@@ -200,7 +200,7 @@ impl Generator {
             events: Events::with_capacity(1024),
             connections,
             buffer: vec![0; READ_BUFFER],
-            random: Random(load.seed),
+            rng: Rng(load.seed),
             value: vec![b'x'; longest],
             missed: Vec::new(),
             tally: Tally::new(),
@@ -296,7 +296,7 @@ impl Generator {
         let gap = self.load.pipeline as f64 / rate;
         while self.next_due <= now {
             let due = self.next_due;
-            self.next_due += Duration::from_secs_f64(-(1.0 - self.random.unit()).ln() * gap);
+            self.next_due += Duration::from_secs_f64(-(1.0 - self.rng.unit()).ln() * gap);
             let i = self.next_connection;
             self.next_connection = (i + 1) % self.load.connections;
             let late = Instant::now().saturating_duration_since(due).as_nanos() as u64;
@@ -336,7 +336,7 @@ impl Generator {
     /// Sends a batch on connection `i`.
     fn issue(&mut self, i: usize, due: Instant) -> Result<(), String> {
         for _ in 0..self.load.pipeline {
-            if self.random.below(100) < self.load.get_percent {
+            if self.rng.below(100) < self.load.get_percent {
                 self.push_get(i, due);
             } else {
                 let key = self.draw_key();
@@ -348,8 +348,8 @@ impl Generator {
 
     fn draw_key(&mut self) -> u64 {
         let rank = match &self.zipf {
-            None => self.random.below(self.load.items.count),
-            Some(zipf) => zipf.draw(&mut self.random),
+            None => self.rng.below(self.load.items.count),
+            Some(zipf) => zipf.draw(&mut self.rng),
         };
         self.load.items.first + rank
     }

@@ -59,6 +59,8 @@ pub mod sidecar;
 pub mod stats;
 pub mod store;
 pub mod sys;
+#[cfg(test)]
+mod testing;
 pub mod watch;
 
 /// What clients see as the server's version. Clients compare it with memcached's numbers to decide

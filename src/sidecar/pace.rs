@@ -28,50 +28,40 @@ const BUCKET_MIN: u64 = 16 << 10;
 /// No write is smaller than this for want of bandwidth.
 const WRITE_MIN: u64 = 4 << 10;
 
-/// splitmix64: small, and good enough for jitter.
-#[derive(Clone, Debug)]
-pub struct Rng(u64);
-
-impl Rng {
-    /// Numbers that are the same for the same seed.
-    pub fn new(seed: u64) -> Rng {
-        Rng(seed)
-    }
-
-    /// A number below `n`.
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n.max(1)
-    }
-}
-
 /// The pauses between attempts.
 #[derive(Debug)]
 pub struct BackOff {
     next: Duration,
-    rng: Rng,
+    /// The state of splitmix64, which is good enough for jitter.
+    random: u64,
 }
 
 impl BackOff {
     /// Starts with the shortest pause.
     pub fn new(seed: u64) -> BackOff {
-        BackOff { next: PAUSE_MIN, rng: Rng::new(seed) }
+        BackOff { next: PAUSE_MIN, random: seed }
     }
 
     /// The pause before the next attempt. Random, so that many sidecars do not come back at the same moment.
     pub fn pause(&mut self) -> Duration {
         let whole = self.next.as_micros() as u64;
         self.next = (self.next * 2).min(PAUSE_MAX);
-        Duration::from_micros(whole / 2 + self.rng.below(whole / 2)).max(PAUSE_MIN)
+        Duration::from_micros(whole / 2 + self.below(whole / 2)).max(PAUSE_MIN)
     }
 
     /// The pause after a refusal: nothing gets better by asking soon.
     pub fn long_pause(&mut self) -> Duration {
         self.next = PAUSE_MAX;
-        REFUSED_MIN + Duration::from_micros(self.rng.below(REFUSED_MIN.as_micros() as u64))
+        REFUSED_MIN + Duration::from_micros(self.below(REFUSED_MIN.as_micros() as u64))
+    }
+
+    /// A random number below `n`.
+    fn below(&mut self, n: u64) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % n
     }
 
     /// It went well.

@@ -9,7 +9,11 @@
 //!
 //! Invariants: everything runs on 127.0.0.1 with a port that was free; nothing waits without a deadline, and no test
 //! fails because the machine is slow: a deadline only ends what hangs.
-#![allow(dead_code, reason = "each test binary uses its own part of this file")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses its own part of this file")]
+
+mod rng;
+
+pub use rng::Rng;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -391,36 +395,6 @@ impl Packet {
             value: body[extras + key..].to_vec(),
         };
         Some((packet, end))
-    }
-}
-
-/// splitmix64: small, and the same everywhere.
-#[derive(Clone, Debug)]
-pub struct Rng(pub u64);
-
-impl Rng {
-    /// The next number.
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `n`.
-    pub fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-
-    /// True once in `n` times.
-    pub fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-
-    /// One of these.
-    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len())]
     }
 }
 

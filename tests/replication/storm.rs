@@ -18,7 +18,7 @@ const HUGE: usize = 20_000;
 const LARGE: usize = 1000;
 
 /// One command in so many is a flush_all.
-const FLUSH: usize = 2_000_000;
+const FLUSH: u64 = 2_000_000;
 
 /// Commands after the last flush_all at least, however slow the machine: so many that there is something to compare.
 const COMMANDS_MIN: u64 = 10_000;
@@ -274,8 +274,8 @@ fn exptime(rng: &mut Rng) -> i32 {
     match rng.below(10) {
         0..5 => 0,
         5 if rng.one_in(4) => -1,
-        5..8 => 4000 + rng.below(100_000) as i32,
-        _ => (unix() + LATER) as i32 + rng.below(1000) as i32,
+        5..8 => 4000 + rng.below(100_000),
+        _ => (unix() + LATER) as i32 + rng.below(1000),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::store::Accounting;
+use crate::testing::{Rng, seeds};
 
 /// Parses words separated by blanks.
 fn parse(line: &str) -> Result<Config, Exit> {
@@ -332,19 +333,8 @@ fn version_is_one_line_that_scripts_can_cut() {
     assert!(parse("-i").expect_err("exits").stdout.contains("MIT License"));
 }
 
-/// xorshift64*.
-fn next(state: &mut u64, below: usize) -> usize {
-    *state ^= *state >> 12;
-    *state ^= *state << 25;
-    *state ^= *state >> 27;
-    (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % below
-}
-
 #[test]
 fn no_words_make_it_panic() {
-    let given = std::env::var("TWINCACHE_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = given.unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().map_or(1, |since| since.as_nanos() as u64));
-    println!("TWINCACHE_SEED={seed}");
     let names = options::FLAGS.iter().map(|opt| format!("--{}", opt.name));
     let letters = options::FLAGS.iter().filter_map(|opt| opt.letter).map(|letter| format!("-{letter}"));
     let extended = options::SUBOPTIONS.iter().map(|opt| format!("{}=", opt.name));
@@ -376,11 +366,11 @@ fn no_words_make_it_panic() {
     ];
     let words: Vec<String> =
         names.chain(letters).chain(extended).chain(values.map(str::to_owned)).chain(["-o".to_owned()]).collect();
-    let mut state = seed | 1;
+    let mut rng = Rng(seeds(1).next().expect("a seed"));
     let mut good = 0;
     for _ in 0..20_000 {
-        let args: Vec<OsString> = (0..next(&mut state, 5))
-            .map(|_| (0..1 + next(&mut state, 3)).map(|_| words[next(&mut state, words.len())].as_str()).collect())
+        let args: Vec<OsString> = (0..rng.below(5))
+            .map(|_| (0..1 + rng.below(3)).map(|_| words[rng.below(words.len())].as_str()).collect())
             .map(|word: String| word.into())
             .collect();
         match Config::parse(args) {

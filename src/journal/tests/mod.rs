@@ -339,15 +339,15 @@ fn threads_and_a_reader() {
 }
 
 fn write(store: &Arc<Store>, seed: u64) {
-    let mut random = crate::store::tests::model::Random(seed * 104_729);
+    let mut rng = crate::testing::Rng(seed * 104_729);
     for _ in 0..6000 {
-        let key = format!("key{}", random.below(150)).into_bytes();
+        let key = format!("key{}", rng.below(150)).into_bytes();
         let hash = store.hash(&key);
-        match random.below(300) {
+        match rng.below(300) {
             0 => _ = store.flush_all(0),
             1..60 => delete(store, &key, hash),
             _ => {
-                let value = random.bytes(100);
+                let value = rng.bytes(100);
                 let spec = ItemSpec { key: &key, key_is_binary: false, client_flags: 0, expires_at: 0 };
                 let mut locked = store.lock(hash);
                 if locked.rewrite(&spec, hash, &value, None).is_none() {

@@ -19,6 +19,7 @@ use crate::net::conn::{After, Connection, Lent, READ_BUFFER, Readiness, Reason};
 use crate::net::worker::reply_hold::Ledger;
 use crate::stats::{ConnInfo, Counters, Feeder};
 use crate::store::{Store, StoreConfig};
+use crate::testing::{Rng, seeds};
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
@@ -104,27 +105,6 @@ impl Write for Pipe {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-/// splitmix64: small, and every seed gives another sequence.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-
-    pub(crate) fn pick<'a>(&mut self, choices: &[&'a str]) -> &'a str {
-        choices[self.below(choices.len())]
     }
 }
 
@@ -258,25 +238,25 @@ fn run_lone(
 }
 
 /// Sends `script` in random pieces to a client that reads in random pieces, and returns the replies.
-fn dribble(bench: &mut Bench, script: &[u8], random: &mut Random) -> Vec<u8> {
+fn dribble(bench: &mut Bench, script: &[u8], rng: &mut Rng) -> Vec<u8> {
     let (mut sent, mut idle) = (0, 0);
     // Tiny pieces find the cuts, and a large one now and then gets through the large values in time.
-    let tiny = [2, 40, 3000, 30_000][random.below(4)];
+    let tiny = [2, 40, 3000, 30_000][rng.below(4)];
     let large = script.len() / 50 + 1;
-    let piece = |random: &mut Random| {
-        let max = if random.below(16) == 0 { large } else { tiny };
-        1 + random.below(max)
+    let piece = |rng: &mut Rng| {
+        let max = if rng.below(16) == 0 { large } else { tiny };
+        1 + rng.below(max)
     };
     while idle < STUCK_TURNS {
         let before = (sent, bench.pipe().outbound.len());
-        bench.pipe().interrupts = random.below(4) == 0;
-        if random.below(3) > 0 {
-            let end = script.len().min(sent + piece(random));
+        bench.pipe().interrupts = rng.below(4) == 0;
+        if rng.below(3) > 0 {
+            let end = script.len().min(sent + piece(rng));
             bench.send(&script[sent..end]);
             sent = end;
         }
-        if random.below(3) > 0 {
-            bench.take(piece(random));
+        if rng.below(3) > 0 {
+            bench.take(piece(rng));
         }
         let after = bench.turn();
         assert!(!matches!(after, After::Close(_)), "closed: {after:?} after {sent} bytes");
@@ -289,17 +269,16 @@ fn dribble(bench: &mut Bench, script: &[u8], random: &mut Random) -> Vec<u8> {
     panic!("no byte moved in {STUCK_TURNS} turns");
 }
 
-fn check_seed(seed: u64, write_script: fn(&mut Random) -> Vec<u8>) {
-    println!("TWINCACHE_SEED={seed}");
-    let mut random = Random(seed);
-    let script = write_script(&mut random);
+fn check_seed(seed: u64, write_script: fn(&mut Rng) -> Vec<u8>) {
+    let mut rng = Rng(seed);
+    let script = write_script(&mut rng);
     let mut whole = Bench::new(|_| {});
     whole.pipe().room = usize::MAX / 2;
     whole.send(&script);
     assert_eq!(whole.settle(), After::Wait);
     let expected = whole.replies();
     let mut cut = Bench::new(|_| {});
-    let got = dribble(&mut cut, &script, &mut random);
+    let got = dribble(&mut cut, &script, &mut rng);
     if got != expected {
         let at = got.iter().zip(&expected).take_while(|(a, b)| a == b).count();
         let around = |bytes: &[u8]| {
@@ -313,70 +292,59 @@ fn check_seed(seed: u64, write_script: fn(&mut Random) -> Vec<u8>) {
     assert_eq!(cut.connection.held_memory(), 0, "an idle connection holds no buffer");
 }
 
-pub(crate) fn seeds() -> Vec<u64> {
-    match std::env::var("TWINCACHE_SEED") {
-        Ok(seed) => vec![seed.parse().expect("a number")],
-        Err(_) => {
-            let start = u64::from(std::process::id()) << 20;
-            (start..start + SEEDS).collect()
-        }
-    }
-}
-
-fn value(random: &mut Random) -> Vec<u8> {
-    let len = match random.below(12) {
+fn value(rng: &mut Rng) -> Vec<u8> {
+    let len = match rng.below(12) {
         0 => 0,
-        1..8 => random.below(100),
-        8 | 9 => random.below(SMALL_BODY_MAX + 100),
-        10 => SMALL_BODY_MAX - 4 + random.below(8),
-        _ => random.below(700_000),
+        1..8 => rng.below(100),
+        8 | 9 => rng.below(SMALL_BODY_MAX + 100),
+        10 => SMALL_BODY_MAX - 4 + rng.below(8),
+        _ => rng.below(700_000),
     };
-    let first = random.next() as u8;
-    (0..len).map(|i| first.wrapping_add((i % 251) as u8)).collect()
+    rng.bytes(len)
 }
 
-fn ascii_script(random: &mut Random) -> Vec<u8> {
+fn ascii_script(rng: &mut Rng) -> Vec<u8> {
     let mut script = Vec::new();
     for _ in 0..REQUESTS {
-        ascii_request(random, &mut script);
+        ascii_request(rng, &mut script);
     }
     script
 }
 
-fn ascii_request(random: &mut Random, script: &mut Vec<u8>) {
-    let key = format!("key{}", random.below(8));
-    let quiet = random.pick(&["", "", " noreply"]);
-    match random.below(16) {
+fn ascii_request(rng: &mut Rng, script: &mut Vec<u8>) {
+    let key = format!("key{}", rng.below(8));
+    let quiet = rng.pick(&["", "", " noreply"]);
+    match rng.below(16) {
         0..4 => {
-            let verb = random.pick(&["set", "set", "set", "add", "replace", "append", "prepend"]);
-            let data = value(random);
-            push(script, &format!("{verb} {key} {} 0 {}{quiet}\r\n", random.below(70_000), data.len()));
+            let verb = rng.pick(&["set", "set", "set", "add", "replace", "append", "prepend"]);
+            let data = value(rng);
+            push(script, &format!("{verb} {key} {} 0 {}{quiet}\r\n", rng.below(70_000), data.len()));
             script.extend_from_slice(&data);
             push(script, "\r\n");
         }
         4 => {
-            let data = value(random);
-            push(script, &format!("ms {key} {} {}\r\n", data.len(), random.pick(&["", "q", "k O1 c", "MA", "I C1"])));
+            let data = value(rng);
+            push(script, &format!("ms {key} {} {}\r\n", data.len(), rng.pick(&["", "q", "k O1 c", "MA", "I C1"])));
             script.extend_from_slice(&data);
             push(script, "\r\n");
         }
         // Wrong tail: the two bytes are eaten, the rest is a command.
         5 => push(script, &format!("set {key} 0 0 3{quiet}\r\nabcXYmn\r\n")),
         // Refused while parsing or by size, and swallowed.
-        6 => swallowed(random, script, quiet),
+        6 => swallowed(rng, script, quiet),
         7 => push(script, &format!("get {key}\r\n")),
         8 | 9 => push(script, &format!("gets {key} key1 nothing key2 key3 key4\r\n")),
-        10 => push(script, &format!("mg {key} {}\r\n", random.pick(&["v", "v q k", "s t f", "", "k c v O7"]))),
-        11 => push(script, &format!("{} {key}{quiet}\r\n", random.pick(&["delete", "incr", "touch"]))),
+        10 => push(script, &format!("mg {key} {}\r\n", rng.pick(&["v", "v q k", "s t f", "", "k c v O7"]))),
+        11 => push(script, &format!("{} {key}{quiet}\r\n", rng.pick(&["delete", "incr", "touch"]))),
         12 => push(script, &format!("incr {key} 7{quiet}\r\n")),
-        13 => push(script, random.pick(&["mn\r\n", "\r\n", "bogus\r\n", "version\r\n", "get\n", "verbosity 0\r\n"])),
+        13 => push(script, rng.pick(&["mn\r\n", "\r\n", "bogus\r\n", "version\r\n", "get\n", "verbosity 0\r\n"])),
         14 => push(script, &format!("md {key} q\r\nms num 2\r\n10\r\nma num v\r\n")),
-        _ => push(script, &format!("cas {key} 0 0 2 {}{quiet}\r\nzz\r\n", random.below(50))),
+        _ => push(script, &format!("cas {key} 0 0 2 {}{quiet}\r\nzz\r\n", rng.below(50))),
     }
 }
 
-fn swallowed(random: &mut Random, script: &mut Vec<u8>, quiet: &str) {
-    let (head, len) = match random.below(4) {
+fn swallowed(rng: &mut Rng, script: &mut Vec<u8>, quiet: &str) {
+    let (head, len) = match rng.below(4) {
         0 => (format!("set {} 0 0 9{quiet}\r\n", "k".repeat(251)), 9),
         1 => (format!("set big 0 0 1500000{quiet}\r\n"), 1_500_000),
         2 => (format!("set k zz 0 40000{quiet}\r\n"), 40_000),
@@ -387,26 +355,26 @@ fn swallowed(random: &mut Random, script: &mut Vec<u8>, quiet: &str) {
     push(script, "\r\n");
 }
 
-fn binary_script(random: &mut Random) -> Vec<u8> {
+fn binary_script(rng: &mut Rng) -> Vec<u8> {
     let mut script = Vec::new();
     for number in 0..REQUESTS {
-        binary_request(random, &mut script, number as u32);
+        binary_request(rng, &mut script, number as u32);
     }
     script
 }
 
-fn binary_request(random: &mut Random, script: &mut Vec<u8>, opaque: u32) {
-    let key = format!("key{}", random.below(8));
-    match random.below(8) {
+fn binary_request(rng: &mut Rng, script: &mut Vec<u8>, opaque: u32) {
+    let key = format!("key{}", rng.below(8));
+    match rng.below(8) {
         0..3 => {
-            let opcode = [0x01, 0x02, 0x03, 0x11, 0x12, 0x13][random.below(6)];
-            let data = if random.below(20) == 0 { vec![b'#'; 1_500_000] } else { value(random) };
-            packet(script, opcode, &[0, 0, 0, random.next() as u8, 0, 0, 0, 0], &key, &data, opaque);
+            let opcode = [0x01, 0x02, 0x03, 0x11, 0x12, 0x13][rng.below(6)];
+            let data = if rng.below(20) == 0 { vec![b'#'; 1_500_000] } else { value(rng) };
+            packet(script, opcode, &[0, 0, 0, rng.next() as u8, 0, 0, 0, 0], &key, &data, opaque);
         }
-        3 => packet(script, [0x0e, 0x0f, 0x19, 0x1a][random.below(4)], &[], &key, &value(random), opaque),
-        4 | 5 => packet(script, [0x00, 0x09, 0x0c, 0x0d][random.below(4)], &[], &key, &[], opaque),
-        6 => packet(script, [0x04, 0x14][random.below(2)], &[], &key, &[], opaque),
-        _ => packet(script, [0x0a, 0x0b, 0x77][random.below(3)], &[], "", &[], opaque),
+        3 => packet(script, [0x0e, 0x0f, 0x19, 0x1a][rng.below(4)], &[], &key, &value(rng), opaque),
+        4 | 5 => packet(script, [0x00, 0x09, 0x0c, 0x0d][rng.below(4)], &[], &key, &[], opaque),
+        6 => packet(script, [0x04, 0x14][rng.below(2)], &[], &key, &[], opaque),
+        _ => packet(script, [0x0a, 0x0b, 0x77][rng.below(3)], &[], "", &[], opaque),
     }
 }
 
@@ -429,12 +397,12 @@ pub(crate) fn push(script: &mut Vec<u8>, text: &str) {
 
 #[test]
 fn ascii_replies_do_not_depend_on_how_bytes_arrive() {
-    seeds().into_iter().for_each(|seed| check_seed(seed, ascii_script));
+    seeds(SEEDS).for_each(|seed| check_seed(seed, ascii_script));
 }
 
 #[test]
 fn binary_replies_do_not_depend_on_how_bytes_arrive() {
-    seeds().into_iter().for_each(|seed| check_seed(seed, binary_script));
+    seeds(SEEDS).for_each(|seed| check_seed(seed, binary_script));
 }
 
 #[test]

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The primary and the peer are real stores behind the real commands; the sidecar is the simplest that can be right.
-//! `TWINCACHE_SEED` replays a run, `TWINCACHE_SCHEDULES` says how many.
+//! `TWINCACHE_SEED` replays a run, `TWINCACHE_SEEDS` says how many.
 
 use crate::clock::Clock;
 use crate::command;
@@ -20,6 +20,7 @@ use crate::protocol::{Parsed, Protocol};
 use crate::replication::session::{Feed, Now};
 use crate::stats::Counters;
 use crate::store::{Store, StoreConfig};
+use crate::testing::{Rng, is_replay, seeds};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,29 +28,11 @@ use std::time::{Duration, Instant};
 /// Few, so that keys are rewritten and meet each other.
 const KEYS: usize = 60;
 
+/// In an ordinary run.
+const SCHEDULES: u64 = 1500;
+
 /// Of the journal: so small that a few hundred changes overtake a reader.
 const JOURNAL_BYTES: usize = 40 << 10;
-
-/// splitmix64.
-struct Rng(u64);
-
-impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-
-    fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-}
 
 /// A server without sockets.
 struct Node {
@@ -472,19 +455,10 @@ impl Schedule {
     }
 }
 
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().and_then(|text| text.parse().ok())
-}
-
 #[test]
 fn a_peer_has_in_the_end_what_the_primary_has() {
-    let given = number("TWINCACHE_SEED");
-    let first = given.unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().map_or(1, |since| since.as_nanos() as u64));
-    let schedules = number("TWINCACHE_SCHEDULES").unwrap_or(if given.is_some() { 1 } else { 1500 });
     let mut sum = Counts::default();
-    for i in 0..schedules {
-        let seed = first.wrapping_add(i);
-        println!("TWINCACHE_SEED={seed}");
+    for seed in seeds(SCHEDULES) {
         let counts = Schedule::new(seed).run();
         sum.walks += counts.walks;
         sum.continued += counts.continued;
@@ -493,5 +467,5 @@ fn a_peer_has_in_the_end_what_the_primary_has() {
         sum.alive += counts.alive;
     }
     println!("{sum:?}");
-    assert!(given.is_some() || (sum.continued > 40 && sum.overtaken > 40 && sum.alive > 100), "{sum:?}");
+    assert!(is_replay() || (sum.continued > 40 && sum.overtaken > 40 && sum.alive > 100), "{sum:?}");
 }

@@ -155,7 +155,7 @@ fn without_end(line: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sidecar::pace::Rng;
+    use crate::testing::Rng;
 
     const ANSWERS: &[u8] = b"HD\r\nSERVER_ERROR out of memory storing object\r\nMN\r\nOK abc 5\r\nNF\r\nMN\r\n\
         STAT pid 12\r\nSTAT version 1.6.18 x\r\nEND\r\nEN\r\nERROR\r\n";
@@ -170,7 +170,7 @@ mod tests {
 
     /// What was answered, with the pieces cut at random.
     fn cut(seed: u64) -> Vec<String> {
-        let (mut answers, mut rng) = (expecting(), Rng::new(seed));
+        let (mut answers, mut rng) = (expecting(), Rng(seed));
         let (mut rest, mut found, mut joined) = (ANSWERS, Vec::new(), Vec::new());
         while !rest.is_empty() {
             let (piece, after) = rest.split_at((1 + rng.below(40) as usize).min(rest.len()));

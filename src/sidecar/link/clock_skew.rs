@@ -127,7 +127,7 @@ impl Skew {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sidecar::pace::Rng;
+    use crate::testing::Rng;
 
     /// A minute of samples of a peer whose clock is `offset` off, over a net with delays of up to `delay`.
     fn watched(grain: Grain, offset: i64, delay: u64, rng: &mut Rng) -> Skew {
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn a_good_clock_raises_no_alarm_and_a_bad_one_does() {
         for seed in 0..2000 {
-            let mut rng = Rng::new(seed);
+            let mut rng = Rng(seed);
             for grain in [Grain::Millisecond, Grain::Second] {
                 let good = watched(grain, 0, 200, &mut rng);
                 assert!(!good.is_off() && good.bounds().is_some(), "seed {seed}, {grain:?}: {good:?}");

@@ -207,7 +207,7 @@ impl Passage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sidecar::pace::Rng;
+    use crate::testing::Rng;
 
     /// Reads a stream of batches in random pieces and writes it in random pieces; returns what was written.
     fn through(stream: &[u8], rng: &mut Rng) -> Vec<u8> {
@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn bodies_pass_whole_however_they_are_cut() {
         for seed in 0..20 {
-            let mut rng = Rng::new(seed);
+            let mut rng = Rng(seed);
             let (mut stream, mut expected) = (Vec::new(), Vec::new());
             for lsn in 0..30 {
                 let len: usize = [0, 1, 100, 20_000, 262_144, 1_000_000][rng.below(6) as usize];

@@ -10,10 +10,10 @@
 //! the copy, but only as it was last: an older value, or a deleted one, is the failure that this looks for. Replay
 //! one with `TWINCACHE_SEED=<the printed seed> cargo test replica_model`.
 
-use super::model::Random;
 use super::*;
 use crate::journal::{Attach, Kind, Record, State, records};
 use crate::store::background::Worker;
+use crate::testing::{Rng, is_replay, seeds};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -116,7 +116,7 @@ struct Pair {
     store: Arc<Store>,
     clock: Arc<Clock>,
     worker: Worker,
-    random: Random,
+    rng: Rng,
     keys: u64,
     last: BTreeMap<Vec<u8>, Known>,
     pending_flush: u32,
@@ -129,52 +129,38 @@ struct Pair {
 
 impl Pair {
     fn new(seed: u64) -> Pair {
-        let mut random = Random(seed | 1);
-        (0..4).for_each(|_| _ = random.next());
+        let mut rng = Rng(seed);
         let config = StoreConfig {
-            memory_limit: (64 << 10) << random.below(3),
+            memory_limit: (64 << 10) << rng.below(3),
             page_size: 4096,
             slab_chunk_max: 2048,
             item_size_max: 12_000,
             growth_factor: Some(1.5),
-            shards: Some(1 << random.below(2)),
-            hash_power: Some(4 + random.below(8) as u8),
-            journal_bytes: 5000 << random.below(3),
+            shards: Some(1 << rng.below(2)),
+            hash_power: Some(4 + rng.below(8) as u8),
+            journal_bytes: 5000 << rng.below(3),
             ..StoreConfig::default()
         };
         let clock = Arc::new(Clock::new());
         clock.pause(true);
         let store = Store::new(config, clock.clone()).unwrap();
-        let keys = [20, 100, 600][random.below(3) as usize];
+        let keys = [20, 100, 600][rng.below(3) as usize];
         let worker = Worker::new(&store);
         let (last, copy, seen) = (BTreeMap::new(), Copy::default(), BTreeMap::new());
         let now = Instant::now();
-        Pair {
-            store,
-            clock,
-            worker,
-            random,
-            keys,
-            last,
-            pending_flush: 0,
-            now,
-            feed: None,
-            copy,
-            bytes: Vec::new(),
-            seen,
-        }
+        Pair { store, clock, worker, rng, keys, last, pending_flush: 0, now, feed: None, copy, bytes: Vec::new(), seen }
     }
 
     fn run(&mut self) {
         // The reader is slower than the writer in phases.
         let mut lazy = 0;
-        for step in 0..50 + self.random.below(STEPS_MAX) {
+        for step in 0..50 + self.rng.below(STEPS_MAX) {
             if step % 100 == 0 {
-                lazy = [0, 2, 30, 100][self.random.below(4) as usize];
+                lazy = [0, 2, 30, 100][self.rng.below(4) as usize];
             }
             self.command();
-            if self.random.below(100) >= lazy {
-                (0..self.random.below(4)).for_each(|_| self.read());
+            if self.rng.below(100) >= lazy {
+                (0..self.rng.below(4)).for_each(|_| self.read());
             }
         }
         self.catch_up();
@@ -189,7 +175,7 @@ impl Pair {
     // ---- the store's side
 
     fn command(&mut self) {
-        match self.random.below(100) {
+        match self.rng.below(100) {
             0..40 => self.set(),
             40..50 => self.change("deleted", |locked, id, hash, _| {
                 locked.unlink(id, hash);
@@ -205,23 +191,23 @@ impl Pair {
             }),
             74..78 => self.empty(),
             78..88 => self.get(),
-            88..94 => _ = self.worker.step(&self.store, Duration::from_millis(self.random.below(500))),
+            88..94 => _ = self.worker.step(&self.store, Duration::from_millis(self.rng.below(500))),
             94..96 => self.pass(),
             96 => _ = self.store.crawl(ClassSet(u64::MAX)),
             97 => self.store.journal().tick(self.now),
-            _ if self.random.one_in(8) => self.flush(),
+            _ if self.rng.one_in(8) => self.flush(),
             _ => {}
         }
     }
 
     fn key(&mut self) -> Vec<u8> {
-        format!("key{}", self.random.below(self.keys)).into_bytes()
+        format!("key{}", self.rng.below(self.keys)).into_bytes()
     }
 
     fn spec_of<'a>(&mut self, key: &'a [u8]) -> ItemSpec<'a> {
-        let client_flags = if self.random.one_in(2) { self.random.next() as u32 } else { 0 };
-        let exptime = if self.random.one_in(3) { self.random.below(9) as i64 - 1 } else { 0 };
-        ItemSpec { key, key_is_binary: self.random.one_in(9), client_flags, expires_at: self.clock.expires_at(exptime) }
+        let client_flags = if self.rng.one_in(2) { self.rng.next() as u32 } else { 0 };
+        let exptime = if self.rng.one_in(3) { self.rng.below(9) as i64 - 1 } else { 0 };
+        ItemSpec { key, key_is_binary: self.rng.one_in(9), client_flags, expires_at: self.clock.expires_at(exptime) }
     }
 
     /// Notes what a key is now, after a change of it.
@@ -236,12 +222,12 @@ impl Pair {
 
     fn set(&mut self) {
         let key = self.key();
-        let len = if self.random.one_in(12) { self.random.below(9000) } else { self.random.below(200) };
-        let (value, spec) = (self.random.bytes(len as usize), self.spec_of(&key));
-        let cas = self.random.one_in(5).then(|| self.random.next());
+        let len = if self.rng.one_in(12) { self.rng.below(9000) } else { self.rng.below(200) };
+        let (value, spec) = (self.rng.bytes(len as usize), self.spec_of(&key));
+        let cas = self.rng.one_in(5).then(|| self.rng.next());
         let (store, hash) = (self.store.clone(), self.store.hash(&key));
         let mut locked = store.lock(hash);
-        let rewritten = self.random.one_in(2).then(|| locked.rewrite(&spec, hash, &value, cas)).flatten();
+        let rewritten = self.rng.one_in(2).then(|| locked.rewrite(&spec, hash, &value, cas)).flatten();
         let new = match rewritten.map_or_else(|| locked.create(&spec, &[Part::Bytes(&value)]), Ok) {
             Ok(new) if rewritten.is_some() => new,
             Ok(new) => {
@@ -262,13 +248,13 @@ impl Pair {
     fn change(
         &mut self,
         what: &'static str,
-        act: impl FnOnce(&mut Locked<'_>, ItemId, Hash, &mut Random) -> Option<ItemId>,
+        act: impl FnOnce(&mut Locked<'_>, ItemId, Hash, &mut Rng) -> Option<ItemId>,
     ) {
         let key = self.key();
         let (store, hash) = (self.store.clone(), self.store.hash(&key));
         let mut locked = store.lock(hash);
         let Ok(id) = locked.find(&key, hash) else { return };
-        let id = act(&mut locked, id, hash, &mut self.random);
+        let id = act(&mut locked, id, hash, &mut self.rng);
         let now = id.map(|id| known(locked.item(id), &self.clock));
         drop(locked);
         self.note(what);
@@ -276,8 +262,8 @@ impl Pair {
     }
 
     fn append(&mut self) {
-        self.change("appended", |locked, id, hash, random| {
-            let (item, more) = (locked.item(id), random.bytes(7));
+        self.change("appended", |locked, id, hash, rng| {
+            let (item, more) = (locked.item(id), rng.bytes(7));
             let key = item.key().to_vec();
             let (client_flags, expires_at) = (item.client_flags(), item.expires_at());
             let spec = ItemSpec { key: &key, key_is_binary: item.key_is_binary(), client_flags, expires_at };
@@ -288,7 +274,7 @@ impl Pair {
     }
 
     fn touch(&mut self) {
-        let exptime = self.random.below(12) as i64;
+        let exptime = self.rng.below(12) as i64;
         let expires_at = self.clock.expires_at(exptime);
         self.change("touched", |locked, id, _, _| {
             locked.set_expires_at(id, expires_at);
@@ -298,8 +284,8 @@ impl Pair {
     }
 
     fn overwrite(&mut self) {
-        self.change("overwritten", |locked, id, _, random| {
-            let value = random.bytes(locked.item(id).value_len());
+        self.change("overwritten", |locked, id, _, rng| {
+            let value = rng.bytes(locked.item(id).value_len());
             if locked.overwrite(id, &value) {
                 let cas = locked.next_cas();
                 locked.set_cas(id, cas);
@@ -311,8 +297,8 @@ impl Pair {
 
     /// md `I`.
     fn invalidate(&mut self) {
-        let exptime = self.random.below(20) as i64;
-        let expires_at = self.random.one_in(2).then(|| self.clock.expires_at(exptime));
+        let exptime = self.rng.below(20) as i64;
+        let expires_at = self.rng.one_in(2).then(|| self.clock.expires_at(exptime));
         self.change("invalidated", |locked, id, _, _| {
             expires_at.inspect(|&expires_at| locked.set_expires_at(id, expires_at));
             let cas = locked.next_cas();
@@ -325,7 +311,7 @@ impl Pair {
 
     /// md `x`, with and without `I`.
     fn empty(&mut self) {
-        self.change("emptied", |locked, id, hash, random| {
+        self.change("emptied", |locked, id, hash, rng| {
             let item = locked.item(id);
             let (key, cas) = (item.key().to_vec(), item.cas());
             let spec = ItemSpec { key: &key, key_is_binary: item.key_is_binary(), client_flags: 0, expires_at: 0 };
@@ -335,7 +321,7 @@ impl Pair {
                 Ok(old) => locked.replace(old, new, hash, Some(cas)),
                 Err(_) => locked.link(new, hash, Some(cas)),
             }
-            if random.one_in(2) {
+            if rng.one_in(2) {
                 locked.set_stale(new, true);
             }
             Some(new)
@@ -363,8 +349,8 @@ impl Pair {
     }
 
     fn flush(&mut self) {
-        let delay = self.random.below(7) as i64 - 3;
-        let times = if self.random.one_in(5) { 20 } else { 1 };
+        let delay = self.rng.below(7) as i64 - 3;
+        let times = if self.rng.one_in(5) { 20 } else { 1 };
         let at = if delay > 0 { self.clock.expires_at(delay) } else { 0 };
         (0..times).for_each(|_| _ = self.store.flush_all(at));
         if at == 0 {
@@ -397,19 +383,19 @@ impl Pair {
     /// One piece of what the reader does.
     fn read(&mut self) {
         let Some(mut feed) = self.feed.take() else { return self.attach() };
-        if self.random.one_in(400) {
+        if self.rng.one_in(400) {
             // What was read and not applied is lost with the connection.
             return self.note("cut");
         }
-        let max = 1 + self.random.below(3000) as usize;
+        let max = 1 + self.rng.below(3000) as usize;
         let step = feed.advance(max, &mut self.bytes);
-        if step.is_some() || self.bytes.len() > 2000 || self.random.one_in(5) {
+        if step.is_some() || self.bytes.len() > 2000 || self.rng.one_in(5) {
             self.apply();
         }
         if let Some(step) = step {
             self.tell(step);
         }
-        if self.bytes.is_empty() && self.random.one_in(3) {
+        if self.bytes.is_empty() && self.rng.one_in(3) {
             feed.acknowledge(feed.lsn());
         }
         self.feed = Some(feed);
@@ -441,7 +427,7 @@ impl Pair {
         self.store.journal().tick(self.now);
         let status = self.store.journal().status(self.now);
         let consumer = &status.consumers[0];
-        if consumer.complete == status.lsn && self.bytes.is_empty() && self.random.one_in(8) {
+        if consumer.complete == status.lsn && self.bytes.is_empty() && self.rng.one_in(8) {
             self.compare();
         }
     }
@@ -487,11 +473,8 @@ impl Pair {
 
 #[test]
 fn replica_model() {
-    let seed = std::env::var("TWINCACHE_SEED").ok().and_then(|seed| seed.parse().ok());
-    let first = seed.unwrap_or_else(|| RandomState::new().hash_one("replica"));
     let mut seen = BTreeMap::new();
-    for seed in (first..).take(if seed.is_some() { 1 } else { SCHEDULES as usize }) {
-        println!("replica_model: TWINCACHE_SEED={seed}");
+    for seed in seeds(SCHEDULES) {
         let mut pair = Pair::new(seed);
         pair.run();
         pair.seen.iter().for_each(|(what, times)| *seen.entry(*what).or_insert(0) += times);
@@ -500,5 +483,5 @@ fn replica_model() {
     }
     println!("{seen:?}");
     let all = ["attached to walk", "attached to go on", "walked again", "overtaken", "caught up", "cut", "evicted"];
-    assert!(seed.is_some() || all.iter().all(|what| seen.contains_key(what)), "never happened: {seen:?}");
+    assert!(is_replay() || all.iter().all(|what| seen.contains_key(what)), "never happened: {seen:?}");
 }

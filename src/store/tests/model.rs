@@ -1,10 +1,11 @@
-//! Random commands on a small store with tiny pages and a clock of its own, against a plain map.
+//! Rng commands on a small store with tiny pages and a clock of its own, against a plain map.
 //!
 //! Evictions are told by events, so the map knows exactly what must be there: every lookup has one right answer.
 //! Replay a failure with `TWINCACHE_SEED=<the printed seed> cargo test store_model`.
 
 use super::*;
 use crate::store::background::Worker;
+use crate::testing::{Rng, seeds};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -14,30 +15,6 @@ const STEPS: usize = 30_000;
 const CHECK_EVERY: usize = 500;
 
 const KEYS: u64 = 300;
-
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
-    }
-
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    pub fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
-        let first = self.next() as u8;
-        (0..len).map(|i| first.wrapping_add((i / 3) as u8)).collect()
-    }
-}
 
 #[derive(Clone)]
 struct Expected {
@@ -52,7 +29,7 @@ struct Model {
     store: Arc<Store>,
     clock: Arc<Clock>,
     worker: Worker,
-    random: Random,
+    rng: Rng,
     items: BTreeMap<Vec<u8>, Expected>,
     pending_flush: u32,
     pinned: Vec<(Pinned, Vec<u8>)>,
@@ -71,7 +48,7 @@ impl Model {
             worker: Worker::new(&store),
             store,
             clock,
-            random: Random(seed | 1),
+            rng: Rng(seed),
             items: BTreeMap::new(),
             pending_flush: 0,
             pinned: Vec::new(),
@@ -104,7 +81,7 @@ impl Model {
     }
 
     fn step(&mut self) {
-        match self.random.below(100) {
+        match self.rng.below(100) {
             0..35 => self.set(),
             35..60 => self.get(),
             60..66 => self.delete(),
@@ -116,44 +93,44 @@ impl Model {
             88..92 => self.begin_upload(),
             92..98 => self.go_on_uploading(),
             98 => {
-                let seconds = self.random.below(3) as i64;
+                let seconds = self.rng.below(3) as i64;
                 self.clock.advance(seconds);
             }
-            _ if self.random.one_in(5) => self.flush(),
+            _ if self.rng.one_in(5) => self.flush(),
             _ => {}
         }
     }
 
     /// What the background thread does meanwhile, and what it is asked to.
     fn background(&mut self) {
-        if self.random.one_in(200) {
-            self.store.crawl(ClassSet(self.random.next()));
+        if self.rng.one_in(200) {
+            self.store.crawl(ClassSet(self.rng.next()));
         }
-        if self.random.one_in(200) {
-            let segmented = self.store.core.config.maintainer && self.random.one_in(2);
+        if self.rng.one_in(200) {
+            let segmented = self.store.core.config.maintainer && self.rng.one_in(2);
             self.store.tune(|tuning| tuning.segmented = segmented);
         }
-        if self.random.one_in(50) {
+        if self.rng.one_in(50) {
             let classes = u64::from(self.store.largest_class()) + 1;
-            let (src, dst) = (self.random.below(classes + 1) as i64 - 1, self.random.below(classes) as i64);
+            let (src, dst) = (self.rng.below(classes + 1) as i64 - 1, self.rng.below(classes) as i64);
             self.store.reassign(src, dst);
         }
-        if self.random.one_in(500) {
+        if self.rng.one_in(500) {
             self.change_limit();
         }
-        if self.random.one_in(2) {
-            self.worker.step(&self.store, Duration::from_millis(self.random.below(300)));
+        if self.rng.one_in(2) {
+            self.worker.step(&self.store, Duration::from_millis(self.rng.below(300)));
         }
     }
 
     /// As cache_memlimit does, without its lower bound; and the automatic page moves.
     fn change_limit(&mut self) {
         let limit = self.store.core.config.memory_limit;
-        let limit = limit / 4 + self.random.below(limit);
+        let limit = limit / 4 + self.rng.below(limit);
         self.store.core.pool.set_limit(limit);
         self.store.core.pool.shrink();
         self.store.background.shrink();
-        let (automove, automove_window) = (self.random.below(3) as u8, 3 + self.random.below(4) as u32);
+        let (automove, automove_window) = (self.rng.below(3) as u8, 3 + self.rng.below(4) as u32);
         self.store.tune(|tuning| *tuning = Tuning { automove, automove_window, ..tuning.clone() });
     }
 
@@ -186,7 +163,7 @@ impl Model {
     }
 
     fn key(&mut self) -> Vec<u8> {
-        let n = self.random.below(KEYS);
+        let n = self.rng.below(KEYS);
         let mut key = format!("key{n}").into_bytes();
         key.resize(key.len() + (n * 7 % 40) as usize, b'-');
         key
@@ -194,34 +171,34 @@ impl Model {
 
     fn value(&mut self) -> Vec<u8> {
         let max = self.store.core.config.item_size_max as u64;
-        let len = match self.random.below(20) {
-            0..12 => self.random.below(100),
-            12..18 => self.random.below(1000),
-            18 => self.random.below(max),
-            _ => max - 60 + self.random.below(80),
+        let len = match self.rng.below(20) {
+            0..12 => self.rng.below(100),
+            12..18 => self.rng.below(1000),
+            18 => self.rng.below(max),
+            _ => max - 60 + self.rng.below(80),
         };
-        self.random.bytes(len as usize)
+        self.rng.bytes(len as usize)
     }
 
     fn expected(&mut self) -> Expected {
         let value = self.value();
-        let client_flags = if self.random.one_in(2) { self.random.next() as u32 } else { 0 };
-        let exptime = if self.random.one_in(3) { self.random.below(12) as i64 - 1 } else { 0 };
+        let client_flags = if self.rng.one_in(2) { self.rng.next() as u32 } else { 0 };
+        let exptime = if self.rng.one_in(3) { self.rng.below(12) as i64 - 1 } else { 0 };
         Expected { value, client_flags, expires_at: self.clock.expires_at(exptime), accessed: 0, cas: 0 }
     }
 
     fn set(&mut self) {
         let (key, mut item) = (self.key(), self.expected());
         if let Some(old) = self.items.get(&key)
-            && self.random.one_in(2)
+            && self.rng.one_in(2)
         {
-            item.value = self.random.bytes(old.value.len());
+            item.value = self.rng.bytes(old.value.len());
         }
-        let cas = self.random.one_in(4).then(|| self.random.next());
+        let cas = self.rng.one_in(4).then(|| self.rng.next());
         let (store, hash) = (self.store.clone(), self.store.hash(&key));
         let spec = spec(&key, &item);
         let mut locked = store.lock(hash);
-        let rewritten = self.random.one_in(2).then(|| locked.rewrite(&spec, hash, &item.value, cas)).flatten();
+        let rewritten = self.rng.one_in(2).then(|| locked.rewrite(&spec, hash, &item.value, cas)).flatten();
         let new = match rewritten {
             Some(id) => Ok(id),
             None => locked.create(&spec, &[Part::Bytes(&item.value)]),
@@ -258,7 +235,7 @@ impl Model {
         same(locked.item(id), expected);
         locked.count(id, ClassCounter::GetHits);
         locked.bump(id);
-        if self.random.one_in(10) {
+        if self.rng.one_in(10) {
             locked.set_accessed(id);
         }
         expected.accessed = locked.item(id).last_access();
@@ -276,7 +253,7 @@ impl Model {
     }
 
     fn append(&mut self) {
-        let (key, more, before) = (self.key(), self.value(), self.random.one_in(2));
+        let (key, more, before) = (self.key(), self.value(), self.rng.one_in(2));
         let (store, hash) = (self.store.clone(), self.store.hash(&key));
         let mut locked = store.lock(hash);
         let Ok(old) = locked.find(&key, hash) else { return };
@@ -300,7 +277,7 @@ impl Model {
         let (store, hash) = (self.store.clone(), self.store.hash(&key));
         let mut locked = store.lock(hash);
         let Ok(id) = locked.find(&key, hash) else { return };
-        let expires_at = self.clock.expires_at(self.random.below(20) as i64);
+        let expires_at = self.clock.expires_at(self.rng.below(20) as i64);
         locked.set_expires_at(id, expires_at);
         self.items.get_mut(&key).unwrap().expires_at = expires_at;
     }
@@ -310,7 +287,7 @@ impl Model {
         let (store, hash) = (self.store.clone(), self.store.hash(&key));
         let mut locked = store.lock(hash);
         let Ok(id) = locked.find(&key, hash) else { return };
-        let value = self.random.bytes(self.items[&key].value.len());
+        let value = self.rng.bytes(self.items[&key].value.len());
         if locked.overwrite(id, &value) {
             let cas = locked.next_cas();
             locked.set_cas(id, cas);
@@ -333,9 +310,9 @@ impl Model {
         if self.pinned.is_empty() {
             return;
         }
-        let at = self.random.below(self.pinned.len() as u64) as usize;
+        let at = self.rng.below(self.pinned.len() as u64) as usize;
         let (pinned, value) = self.pinned.swap_remove(at);
-        let skip = self.random.below(value.len() as u64 + 1) as usize;
+        let skip = self.rng.below(value.len() as u64 + 1) as usize;
         let mut slices = Vec::new();
         pinned.io_slices(skip, &mut slices);
         assert!(slices.iter().flat_map(|slice| slice.iter()).eq(&value[skip..]), "a wrong pinned value");
@@ -360,15 +337,15 @@ impl Model {
         if self.uploads.is_empty() {
             return;
         }
-        let at = self.random.below(self.uploads.len() as u64) as usize;
+        let at = self.rng.below(self.uploads.len() as u64) as usize;
         let (mut upload, item, mut filled) = self.uploads.swap_remove(at);
-        if self.random.one_in(6) {
+        if self.rng.one_in(6) {
             return;
         }
-        for _ in 0..self.random.below(5) {
+        for _ in 0..self.rng.below(5) {
             let Ok(room) = upload.room() else { return };
             assert_eq!(room.is_empty(), filled == item.value.len());
-            let n = (self.random.below(3000) as usize).min(room.len());
+            let n = (self.rng.below(3000) as usize).min(room.len());
             room[..n].copy_from_slice(&item.value[filled..filled + n]);
             filled += n;
             upload.filled(n);
@@ -385,7 +362,7 @@ impl Model {
         let (store, hash) = (self.store.clone(), self.store.hash(&key));
         let mut locked = store.lock(hash);
         let new = locked.finish(upload);
-        if self.random.one_in(5) {
+        if self.rng.one_in(5) {
             return locked.abandon(new);
         }
         link(&mut locked, &key, hash, new, None);
@@ -397,7 +374,7 @@ impl Model {
     }
 
     fn flush(&mut self) {
-        let delay = self.random.below(6) as i64 - 1;
+        let delay = self.rng.below(6) as i64 - 1;
         let at = self.clock.expires_at(delay);
         self.store.flush_all(at);
         if delay <= 0 {
@@ -443,10 +420,8 @@ fn tiny() -> StoreConfig {
 }
 
 fn model(name: &str, config: StoreConfig) {
-    let seed = std::env::var("TWINCACHE_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| RandomState::new().hash_one(name));
-    println!("store_model {name}: TWINCACHE_SEED={seed}");
-    Model::new(config, seed).run();
+    println!("store_model {name}");
+    seeds(1).for_each(|seed| Model::new(config.clone(), seed).run());
 }
 
 #[test]
@@ -493,9 +468,9 @@ fn store_model_whole_pages() {
 
 /// The value that a key has in [`store_threads`]: any mixture of two is none.
 fn telling(key: &[u8], salt: u64, len: usize) -> Vec<u8> {
-    let mut random = Random(xxhash_rust::xxh3::xxh3_64_with_seed(key, salt) | 1);
+    let mut rng = Rng(xxhash_rust::xxh3::xxh3_64_with_seed(key, salt) | 1);
     let mut value = salt.to_le_bytes().to_vec();
-    value.extend(std::iter::repeat_with(|| random.next() as u8).take(len));
+    value.extend(std::iter::repeat_with(|| rng.next() as u8).take(len));
     value
 }
 
@@ -512,28 +487,28 @@ fn collect(pinned: &Pinned) -> Vec<u8> {
 
 /// One of several threads that store, read in and out of the lock, upload, delete and flush.
 fn hammer(store: &Arc<Store>, seed: u64) {
-    let mut random = Random(seed | 1);
+    let mut rng = Rng(seed);
     let mut held = Vec::new();
     for _ in 0..STEPS / 3 {
-        let key = format!("key{}", random.below(KEYS)).into_bytes();
-        let len = if random.one_in(8) { random.below(11_000) } else { random.below(300) } as usize;
-        let value = telling(&key, random.next(), len);
+        let key = format!("key{}", rng.below(KEYS)).into_bytes();
+        let len = if rng.one_in(8) { rng.below(11_000) } else { rng.below(300) } as usize;
+        let value = telling(&key, rng.next(), len);
         store.prefetch(store.hash(&key));
         store.prefetch_items(&[(store.hash(&key), true)]);
         store.prefetch_around(&[(store.hash(&key), true)]);
-        match random.below(20) {
+        match rng.below(20) {
             0..6 => hammer_create(store, &key, &value),
             6..9 => hammer_upload(store, &key, &value),
             9 => hammer_change(store, &key, |locked, id, hash| locked.unlink(id, hash)),
             10 => hammer_change(store, &key, |locked, id, _| {
-                let value = telling(&key, random.next(), locked.item(id).value_len() - 8);
+                let value = telling(&key, rng.next(), locked.item(id).value_len() - 8);
                 locked.overwrite(id, &value);
             }),
-            11 if random.one_in(200) => _ = store.flush_all(0),
+            11 if rng.one_in(200) => _ = store.flush_all(0),
             _ => held.extend(hammer_read(store, &key).map(|pinned| (key, pinned))),
         }
         if held.len() > 5 {
-            let (key, pinned) = held.swap_remove(random.below(5) as usize);
+            let (key, pinned) = held.swap_remove(rng.below(5) as usize);
             assert!(is_telling(&key, &collect(&pinned)), "a torn value outside the lock");
         }
     }
@@ -588,14 +563,14 @@ fn hammer_read(store: &Arc<Store>, key: &[u8]) -> Option<Pinned> {
 
 /// Asks for all there is to be done in the background, and lets time pass, until told to stop.
 fn drive_background(store: &Arc<Store>, clock: &Clock, stop: &AtomicBool) {
-    let mut random = Random(4711);
+    let mut rng = Rng(4711);
     while !stop.load(Ordering::Relaxed) {
         let classes = u64::from(store.largest_class()) + 1;
-        store.reassign(random.below(classes + 1) as i64 - 1, random.below(classes) as i64);
-        store.crawl(ClassSet(random.next()));
-        let automove = random.below(3) as u8;
+        store.reassign(rng.below(classes + 1) as i64 - 1, rng.below(classes) as i64);
+        store.crawl(ClassSet(rng.next()));
+        let automove = rng.below(3) as u8;
         store.tune(|tuning| (tuning.automove, tuning.automove_window) = (automove, 3));
-        clock.advance(i64::from(random.one_in(10)));
+        clock.advance(i64::from(rng.one_in(10)));
         std::thread::sleep(Duration::from_millis(2));
     }
 }

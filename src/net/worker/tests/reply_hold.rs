@@ -13,12 +13,13 @@
 use crate::journal::acks::{EVERYTHING, Safety};
 use crate::net::conn::session::OUTPUT_HIGH;
 use crate::net::conn::{After, Readiness, Reason};
-use crate::net::tests::connection::{Bench, Random, packet, push, seeds};
+use crate::net::tests::connection::{Bench, packet, push};
 use crate::net::worker::reply_hold::{Origin, Owed, Queue, REFUSAL};
+use crate::testing::{Rng, seeds};
 use std::time::Duration;
 
 /// Seeds per protocol in an ordinary run.
-const SEEDS: usize = 12;
+const SEEDS: u64 = 12;
 
 /// Requests per script.
 const REQUESTS: usize = 120;
@@ -149,10 +150,10 @@ impl Run {
     }
 
     /// Replicas confirm some of what they lack, or somebody changes what is asked of them.
-    fn replicas(&mut self, random: &mut Random) {
+    fn replicas(&mut self, rng: &mut Rng) {
         let safe = if self.safety().holds() { self.safety().safe_lsn() } else { 0 };
-        let confirmed = safe + random.below((self.last_lsn() - safe) as usize + 1) as u64;
-        match random.below(40) {
+        let confirmed = safe + rng.below((self.last_lsn() - safe) as usize + 1) as u64;
+        match rng.below(40) {
             0 => self.safety().set_required(0, 0),
             1 => self.safety().set_required(2, confirmed),
             _ => self.safety().advance(confirmed),
@@ -207,36 +208,36 @@ impl Run {
     }
 }
 
-fn check_seed(seed: u64, mood: Mood, make: fn(&mut Random) -> Request) {
-    let mut random = Random(seed);
-    let requests = (0..REQUESTS).map(|_| make(&mut random)).collect();
+fn check_seed(seed: u64, mood: Mood, make: fn(&mut Rng) -> Request) {
+    let mut rng = Rng(seed);
+    let requests = (0..REQUESTS).map(|_| make(&mut rng)).collect();
     // In a thread of its own, as the other run, so that both sample the same hits for the journal.
     let asked = std::thread::spawn(|| ask_all(requests)).join().expect("no panic");
     let script: Vec<u8> = asked.iter().flat_map(|asked| asked.request.bytes.iter().copied()).collect();
     let mut run = Run::new(mood);
-    let pieces = [2, 60, 3000, 30_000][random.below(4)];
+    let pieces = [2, 60, 3000, 30_000][rng.below(4)];
     let large = script.len() / 50 + 1;
-    let piece = |random: &mut Random| {
-        let max = if random.below(16) == 0 { large } else { pieces };
-        1 + random.below(max)
+    let piece = |rng: &mut Rng| {
+        let max = if rng.below(16) == 0 { large } else { pieces };
+        1 + rng.below(max)
     };
     let (mut at, mut idle) = (0, 0);
     loop {
         let before = (at, run.bench.pipe().outbound.len());
-        run.bench.pipe().interrupts = random.below(8) == 0;
-        if random.below(3) > 0 {
-            let end = script.len().min(at + piece(&mut random));
+        run.bench.pipe().interrupts = rng.below(8) == 0;
+        if rng.below(3) > 0 {
+            let end = script.len().min(at + piece(&mut rng));
             run.bench.send(&script[at..end]);
             at = end;
         }
-        if random.below(3) > 0 {
-            run.bench.take(piece(&mut random));
+        if rng.below(3) > 0 {
+            run.bench.take(piece(&mut rng));
         }
-        if random.below(if mood == Mood::InTime { 3 } else { 12 }) == 0 {
-            run.replicas(&mut random);
+        if rng.below(if mood == Mood::InTime { 3 } else { 12 }) == 0 {
+            run.replicas(&mut rng);
         }
-        if mood != Mood::InTime && random.below(4) == 0 {
-            run.pass(TIMEOUT / [1, 4, 20][random.below(3)]);
+        if mood != Mood::InTime && rng.below(4) == 0 {
+            run.pass(TIMEOUT / [1, 4, 20][rng.below(3)]);
         }
         run.release();
         let after = run.turn();
@@ -271,15 +272,15 @@ fn finish(run: &mut Run, asked: &[Asked]) {
 }
 
 /// Small ones, ones that are uploaded and leave by reference, and ones that are too large.
-fn value(random: &mut Random) -> Vec<u8> {
-    let len = match random.below(24) {
-        0..16 => random.below(100),
-        16..20 => random.below(3000),
-        20..22 => 15_000 + random.below(20_000),
-        22 => random.below(ITEM_MAX - 1000),
+fn value(rng: &mut Rng) -> Vec<u8> {
+    let len = match rng.below(24) {
+        0..16 => rng.below(100),
+        16..20 => rng.below(3000),
+        20..22 => 15_000 + rng.below(20_000),
+        22 => rng.below(ITEM_MAX - 1000),
         _ => TOO_LARGE,
     };
-    let first = random.next() as u8;
+    let first = rng.next() as u8;
     (0..len).map(|i| first.wrapping_add((i % 251) as u8)).collect()
 }
 
@@ -294,64 +295,60 @@ fn text(bytes: String, data: Option<&[u8]>, quiet: bool) -> Request {
     Request { bytes, refusal: (!quiet && !is_too_large).then(|| REFUSAL.to_vec()) }
 }
 
-fn text_request(random: &mut Random) -> Request {
-    let key = format!("key{}", random.below(6));
-    let is_quiet = random.below(3) == 0;
+fn text_request(rng: &mut Rng) -> Request {
+    let key = format!("key{}", rng.below(6));
+    let is_quiet = rng.below(3) == 0;
     let quiet = if is_quiet { " noreply" } else { "" };
-    match random.below(12) {
+    match rng.below(12) {
         0..4 => {
-            let verb = random.pick(&["set", "set", "set", "add", "replace", "append", "prepend"]);
-            let data = value(random);
+            let verb = rng.pick(&["set", "set", "set", "add", "replace", "append", "prepend"]);
+            let data = value(rng);
             text(format!("{verb} {key} 0 0 {}{quiet}\r\n", data.len()), Some(&data), is_quiet)
         }
-        4 => text(format!("cas {key} 0 0 2 {}{quiet}\r\n", random.below(50)), Some(b"zz"), is_quiet),
+        4 => text(format!("cas {key} 0 0 2 {}{quiet}\r\n", rng.below(50)), Some(b"zz"), is_quiet),
         5 => text(format!("delete {key}{quiet}\r\n"), None, is_quiet),
         6 => text(format!("touch {key} 100{quiet}\r\n"), None, is_quiet),
         7 => text(format!("incr {key} 7{quiet}\r\n"), None, is_quiet),
         8 => text(format!("gats 100 {key} key1 nothing\r\n"), None, false),
-        9 if random.below(8) == 0 => text(format!("flush_all{quiet}\r\n"), None, is_quiet),
+        9 if rng.below(8) == 0 => text(format!("flush_all{quiet}\r\n"), None, is_quiet),
         9 | 10 => text(format!("gets {key} key1 nothing key2 key3\r\n"), None, false),
-        _ => text(random.pick(&["mn\r\n", "version\r\n", "bogus\r\n", "get key1\r\n"]).into(), None, false),
+        _ => text(rng.pick(&["mn\r\n", "version\r\n", "bogus\r\n", "get key1\r\n"]).into(), None, false),
     }
 }
 
-fn meta_request(random: &mut Random) -> Request {
-    let key = format!("key{}", random.below(6));
-    let quiet = random.pick(&["", " q"]);
-    match random.below(9) {
+fn meta_request(rng: &mut Rng) -> Request {
+    let key = format!("key{}", rng.below(6));
+    let quiet = rng.pick(&["", " q"]);
+    match rng.below(9) {
         0..4 => {
-            let data = value(random);
-            let flags = random.pick(&["", "k O1 c", "MA", "I C1", "T30", "ME"]);
+            let data = value(rng);
+            let flags = rng.pick(&["", "k O1 c", "MA", "I C1", "T30", "ME"]);
             text(format!("ms {key} {} {flags}{quiet}\r\n", data.len()), Some(&data), false)
         }
-        4 => text(format!("md {key} {}{quiet}\r\n", random.pick(&["", "I T30", "k O2", "x"])), None, false),
-        5 => text(format!("ma {key} {}{quiet}\r\n", random.pick(&["", "N30 J5 v", "MD D2 c"])), None, false),
-        6 => text(
-            format!("mg {key} {}{quiet}\r\n", random.pick(&["v T90", "s v T30 N30", "k R30 t", "T0"])),
-            None,
-            false,
-        ),
-        7 => text(format!("mg {key} {}\r\n", random.pick(&["v", "v q k", "s t f", "", "k c v O7"])), None, false),
+        4 => text(format!("md {key} {}{quiet}\r\n", rng.pick(&["", "I T30", "k O2", "x"])), None, false),
+        5 => text(format!("ma {key} {}{quiet}\r\n", rng.pick(&["", "N30 J5 v", "MD D2 c"])), None, false),
+        6 => text(format!("mg {key} {}{quiet}\r\n", rng.pick(&["v T90", "s v T30 N30", "k R30 t", "T0"])), None, false),
+        7 => text(format!("mg {key} {}\r\n", rng.pick(&["v", "v q k", "s t f", "", "k c v O7"])), None, false),
         _ => text("mn\r\n".into(), None, false),
     }
 }
 
-fn binary_request(random: &mut Random) -> Request {
-    let key = format!("key{}", random.below(6));
-    let opaque = random.next() as u32;
+fn binary_request(rng: &mut Rng) -> Request {
+    let key = format!("key{}", rng.below(6));
+    let opaque = rng.next() as u32;
     let mut bytes = Vec::new();
     let flags_and_expiry = [0, 0, 0, 5, 0, 0, 0, 0];
     let mut make = |opcode, extras: &[u8], key: &str, value: &[u8]| {
         packet(&mut bytes, opcode, extras, key, value, opaque);
     };
-    match random.below(10) {
-        0..4 => make([0x01, 0x02, 0x03, 0x11, 0x12, 0x13][random.below(6)], &flags_and_expiry, &key, &value(random)),
-        4 => make([0x0e, 0x0f, 0x19, 0x1a][random.below(4)], &[], &key, &value(random)),
-        5 => make([0x04, 0x14][random.below(2)], &[], &key, &[]),
-        6 => make([0x05, 0x15][random.below(2)], &[[0; 7].as_slice(), &[1], &[0; 12]].concat(), &key, &[]),
-        7 => make([0x1c, 0x1d, 0x1e, 0x23][random.below(4)], &[0, 0, 0, 90], &key, &[]),
-        8 => make([0x00, 0x09, 0x0c, 0x0d][random.below(4)], &[], &key, &[]),
-        _ => make([0x0a, 0x0b, 0x08, 0x18][random.below(4)], &[], "", &[]),
+    match rng.below(10) {
+        0..4 => make([0x01, 0x02, 0x03, 0x11, 0x12, 0x13][rng.below(6)], &flags_and_expiry, &key, &value(rng)),
+        4 => make([0x0e, 0x0f, 0x19, 0x1a][rng.below(4)], &[], &key, &value(rng)),
+        5 => make([0x04, 0x14][rng.below(2)], &[], &key, &[]),
+        6 => make([0x05, 0x15][rng.below(2)], &[[0; 7].as_slice(), &[1], &[0; 12]].concat(), &key, &[]),
+        7 => make([0x1c, 0x1d, 0x1e, 0x23][rng.below(4)], &[0, 0, 0, 90], &key, &[]),
+        8 => make([0x00, 0x09, 0x0c, 0x0d][rng.below(4)], &[], &key, &[]),
+        _ => make([0x0a, 0x0b, 0x08, 0x18][rng.below(4)], &[], "", &[]),
     }
     let mut refusal = Vec::new();
     Origin::of(&bytes, true).refuse(&mut refusal);
@@ -359,8 +356,8 @@ fn binary_request(random: &mut Random) -> Request {
     Request { bytes, refusal: (!is_too_large).then_some(refusal) }
 }
 
-fn check_all(make: fn(&mut Random) -> Request) {
-    for seed in seeds().into_iter().take(SEEDS) {
+fn check_all(make: fn(&mut Rng) -> Request) {
+    for seed in seeds(SEEDS) {
         let mood = [Mood::InTime, Mood::Late, Mood::Degrading][seed as usize % 3];
         let run = std::thread::Builder::new().name("run".into());
         let run = run.spawn(move || check_seed(seed, mood, make)).expect("a thread");
