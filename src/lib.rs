@@ -44,7 +44,7 @@
 //!
 //! Everyone but `protocol` may import `clock` and `stats`, and `main` the crate's root.
 //!
-//! `protocol` and `store` never meet except in `command`. `tests/tidy.rs` holds the sources to this table.
+//! `protocol` and `store` never meet except in `command`. `tests/tidy` holds the sources to this table.
 
 pub mod clock;
 pub mod command;
