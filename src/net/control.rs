@@ -477,15 +477,11 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
-    use crate::config::Config;
-    use crate::store::Store;
+    use crate::testing::TestServer;
 
     #[test]
     fn who_has_acknowledged_all_does_not_wait_for_others() {
-        let (config, clock) = (Config::default(), Arc::new(Clock::new()));
-        let store = Store::new(config.store.clone(), clock.clone()).unwrap();
-        let shared = Arc::new(Shared::new(config, clock, store));
+        let shared = TestServer::new(|_| {}).shared;
         let path = std::env::temp_dir().join(format!("twincache-control-{}", std::process::id()));
         let listener = UnixListener::bind(&path).unwrap();
         std::fs::remove_file(&path).unwrap();

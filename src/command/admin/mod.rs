@@ -450,77 +450,30 @@ fn debugitem(args: &[&[u8]], context: &Context<'_>) -> Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
-    use crate::command::Shared;
-    use crate::config::Config;
-    use crate::journal::acks::LastLsn;
-    use crate::protocol;
-    use crate::protocol::{Parsed, Protocol, Request, text};
-    use crate::stats::Counters;
-    use crate::store::Store;
-    use std::sync::Arc;
+    use crate::testing::TestServer;
 
-    /// A server without sockets.
-    struct Bench {
-        shared: Shared,
-        counters: Arc<Counters>,
-    }
-
-    impl Bench {
-        fn new(change: impl FnOnce(&mut Config)) -> Bench {
-            let mut config = Config::default();
-            change(&mut config);
-            let clock = Arc::new(Clock::new());
-            let store = Store::new(config.store.clone(), clock.clone()).unwrap();
-            let shared = Shared::new(config, clock, store);
-            let counters = shared.stats.worker();
-            Bench { shared, counters }
-        }
-
-        fn run(&self, line: &str, out: &mut Output) -> Next {
-            let input = format!("{line}\r\n");
-            let Parsed::Request { request: Request::Text(text::Command::Admin { verb, line, noreply }), .. } =
-                protocol::parse(Protocol::Ascii, input.as_bytes(), 0)
-            else {
-                panic!("{line} is not administrative");
-            };
-            let last_lsn = LastLsn::default();
-            let mut context =
-                Context { shared: &self.shared, counters: &self.counters, fd: 5, last_lsn: &last_lsn, resume: 0 };
-            run(verb, &Tokens::new(line), noreply, &mut context, out)
-        }
-
-        fn ask(&self, line: &str) -> String {
-            let mut out = Output::default();
-            self.run(line, &mut out);
-            String::from_utf8(out.bytes).unwrap()
-        }
-
-        fn check(&self, cases: &[(&str, &str)]) {
-            for (line, reply) in cases {
-                let expected = if reply.is_empty() { String::new() } else { format!("{reply}\r\n") };
-                assert_eq!(self.ask(line), expected, "{line}");
-            }
-        }
+    /// What becomes of the connection.
+    fn run(server: &TestServer, line: &str, out: &mut Output) -> Next {
+        server.run_one(format!("{line}\r\n").as_bytes(), out).0
     }
 
     const BAD: &str = "CLIENT_ERROR bad command line format";
 
     #[test]
     fn dumps_at_a_time_are_few() {
-        let bench = Bench::new(|_| {});
-        let dump = || bench.run("lru_crawler metadump all", &mut Output::default());
+        let server = TestServer::new(|_| {});
+        let dump = || run(&server, "lru_crawler metadump all", &mut Output::default());
         let mut dumps: Vec<Next> = (0..4).map(|_| dump()).collect();
         assert!(dumps.iter().all(|next| matches!(next, Next::Dump(_))));
-        bench.check(&[("lru_crawler mgdump all", "BUSY currently processing crawler request")]);
+        server.check(&[("lru_crawler mgdump all", "BUSY currently processing crawler request")]);
         dumps.pop();
         assert!(matches!(dump(), Next::Dump(_)));
     }
 
     #[test]
     fn flush_version_and_memlimit() {
-        let bench = Bench::new(|_| {});
-        bench.check(&[
+        let server = TestServer::new(|_| {});
+        server.check(&[
             ("flush_all", "OK"),
             ("flush_all noreply", ""),
             ("flush_all abc", "CLIENT_ERROR invalid exptime argument"),
@@ -541,13 +494,13 @@ mod tests {
             ("refresh_certs", "Error TLS not enabled"),
             ("misbehave", "ERROR"),
         ]);
-        assert_eq!(bench.shared.stats.totals().flush_cmds, 9);
+        assert_eq!(server.shared.stats.totals().flush_cmds, 9);
     }
 
     #[test]
     fn verbosity_is_a_log_level() {
-        let bench = Bench::new(|_| {});
-        bench.check(&[
+        let server = TestServer::new(|_| {});
+        server.check(&[
             ("verbosity", BAD),
             ("verbosity abc", BAD),
             ("verbosity -1", BAD),
@@ -556,15 +509,15 @@ mod tests {
             ("verbosity 100 0", "OK"),
         ]);
         assert_eq!(log::max_level(), log_level(2));
-        assert!(bench.ask("stats settings").contains("STAT verbosity 2\r\n"));
-        bench.check(&[("verbosity 0 noreply", "")]);
+        assert!(server.ask("stats settings|").contains("STAT verbosity 2|"));
+        server.check(&[("verbosity 0 noreply", "")]);
         assert_eq!(log::max_level(), log_level(0));
     }
 
     #[test]
     fn slabs_replies() {
-        let bench = Bench::new(|_| {});
-        bench.check(&[
+        let server = TestServer::new(|_| {});
+        server.check(&[
             ("slabs", "ERROR"),
             ("slabs foo", "ERROR"),
             ("slabs foo noreply", ""),
@@ -589,17 +542,17 @@ mod tests {
             ("slabs automove window 2000", "CLIENT_ERROR automove window too low or too high"),
             ("slabs a 2", "OK"),
         ]);
-        let tuning = bench.shared.store.tuning();
+        let tuning = server.shared.store.tuning();
         assert_eq!((tuning.automove, tuning.automove_window), (2, 20));
         assert_eq!((tuning.automove_ratio, tuning.automove_freeratio), (0.5, 0.02));
-        Bench::new(|config| config.store.slab_reassign = false)
+        TestServer::new(|config| config.store.slab_reassign = false)
             .check(&[("slabs reassign a b", "CLIENT_ERROR slab reassignment disabled")]);
     }
 
     #[test]
     fn lru_replies() {
-        let bench = Bench::new(|_| {});
-        bench.check(&[
+        let server = TestServer::new(|_| {});
+        server.check(&[
             ("lru", "ERROR"),
             ("lru foo", "ERROR"),
             ("lru tune", "ERROR"),
@@ -614,14 +567,14 @@ mod tests {
             ("lru temp_ttl a", "ERROR"),
             ("lru temp_ttl 60", "OK"),
         ]);
-        let tuning = bench.shared.store.tuning();
+        let tuning = server.shared.store.tuning();
         assert_eq!((tuning.hot_pct, tuning.warm_pct, tuning.segmented), (10, 25, false));
         assert_eq!((tuning.hot_max_factor, tuning.warm_max_factor), (0.1, 2.5));
         assert_eq!(tuning.temporary_ttl, Some(60));
-        bench.check(&[("lru temp_ttl -1", "OK"), ("lru mode segmented", "OK")]);
-        assert_eq!(bench.shared.store.tuning().temporary_ttl, None);
-        assert!(bench.shared.store.tuning().segmented);
-        Bench::new(|config| config.store.maintainer = false).check(&[
+        server.check(&[("lru temp_ttl -1", "OK"), ("lru mode segmented", "OK")]);
+        assert_eq!(server.shared.store.tuning().temporary_ttl, None);
+        assert!(server.shared.store.tuning().segmented);
+        TestServer::new(|config| config.store.maintainer = false).check(&[
             ("lru mode flat", "ERROR"),
             ("lru temp_ttl 5", "ERROR"),
             ("lru tune 10 25 0.1 2.0", "OK"),
@@ -630,8 +583,8 @@ mod tests {
 
     #[test]
     fn lru_crawler_replies() {
-        let bench = Bench::new(|_| {});
-        bench.check(&[
+        let server = TestServer::new(|_| {});
+        server.check(&[
             ("lru_crawler", "ERROR"),
             ("lru_crawler foo", "ERROR"),
             ("lru_crawler s 5", "OK"),
@@ -652,16 +605,16 @@ mod tests {
             ("lru_crawler metadump 99", "CLIENT_ERROR lru crawler disabled"),
             ("lru_crawler enable", "OK"),
         ]);
-        let tuning = bench.shared.store.tuning();
+        let tuning = server.shared.store.tuning();
         assert_eq!((tuning.crawler_sleep_us, tuning.crawler_tocrawl), (7, 9));
     }
 
     #[test]
     fn what_may_be_forbidden() {
-        let bench = Bench::new(|config| {
+        let server = TestServer::new(|config| {
             (config.flush_enabled, config.dump_enabled, config.watch_enabled) = (false, false, false);
         });
-        bench.check(&[
+        server.check(&[
             ("flush_all", "CLIENT_ERROR flush_all not allowed"),
             ("stats cachedump", "CLIENT_ERROR stats cachedump not allowed"),
             ("stats detail", "CLIENT_ERROR stats detail not allowed"),
@@ -669,25 +622,25 @@ mod tests {
             ("lru_crawler mgdump all", "ERROR key dump not allowed"),
             ("watch fetchers", "CLIENT_ERROR watch commands not allowed"),
         ]);
-        assert_eq!(bench.shared.stats.totals().flush_cmds, 1);
+        assert_eq!(server.shared.stats.totals().flush_cmds, 1);
     }
 
     #[test]
     fn shutdown_noreply() {
-        let off = Bench::new(|_| {});
+        let off = TestServer::new(|_| {});
         off.check(&[("shutdown", "SERVER_ERROR: shutdown not enabled"), ("shutdown noreply", "")]);
-        let on = Bench::new(|config| config.shutdown_command = true);
+        let on = TestServer::new(|config| config.shutdown_command = true);
         on.check(&[("shutdown foo", "CLIENT_ERROR invalid shutdown mode")]);
         let mut out = Output::default();
-        assert!(matches!(on.run("shutdown noreply", &mut out), Next::Continue));
-        assert!(matches!(on.run("shutdown", &mut out), Next::Shutdown { graceful: false }));
-        assert!(matches!(on.run("shutdown graceful", &mut out), Next::Shutdown { graceful: true }));
+        assert!(matches!(run(&on, "shutdown noreply", &mut out), Next::Continue));
+        assert!(matches!(run(&on, "shutdown", &mut out), Next::Shutdown { graceful: false }));
+        assert!(matches!(run(&on, "shutdown graceful", &mut out), Next::Shutdown { graceful: true }));
         assert!(out.is_empty());
     }
 
     #[test]
     fn watch_takes_streams() {
-        let bench = Bench::new(|_| {});
+        let server = TestServer::new(|_| {});
         let cases = [
             ("watch", Streams::FETCHERS),
             ("watch f m", Streams::FETCHERS.with(Streams::MUTATIONS)),
@@ -697,21 +650,21 @@ mod tests {
         ];
         for (line, streams) in cases {
             let mut out = Output::default();
-            assert!(matches!(bench.run(line, &mut out), Next::Watch(s) if s == streams), "{line}");
+            assert!(matches!(run(&server, line, &mut out), Next::Watch(s) if s == streams), "{line}");
             assert!(out.is_empty());
         }
-        bench.check(&[("watch foo", "ERROR"), ("watch fetchers foo", "ERROR"), ("watch fetchers noreply", "ERROR")]);
+        server.check(&[("watch foo", "ERROR"), ("watch fetchers foo", "ERROR"), ("watch fetchers noreply", "ERROR")]);
     }
 
     #[test]
     fn nothing_may_stand_before_a_stream() {
-        let bench = Bench::new(|_| {});
+        let server = TestServer::new(|_| {});
         for (line, word) in
             [("watch foo", "watch"), ("lru_crawler metadump 99", "metadump"), ("lru_crawler mgdump all", "mgdump")]
         {
             let mut out = Output::default();
             out.push(b"MN\r\n");
-            assert!(matches!(bench.run(line, &mut out), Next::Continue));
+            assert!(matches!(run(&server, line, &mut out), Next::Continue));
             let expected = format!("MN\r\nERROR cannot pipeline other commands before {word}\r\n");
             assert_eq!(String::from_utf8(out.bytes).unwrap(), expected);
         }
@@ -719,7 +672,7 @@ mod tests {
 
     #[test]
     fn extstore_is_only_checked() {
-        Bench::new(|_| {}).check(&[
+        TestServer::new(|_| {}).check(&[
             ("extstore item_size 100", "OK"),
             ("extstore item_size x", "ERROR"),
             ("extstore max_frag 0.5", "OK"),
@@ -733,8 +686,8 @@ mod tests {
 
     #[test]
     fn stats_arguments() {
-        let bench = Bench::new(|_| {});
-        bench.check(&[
+        let server = TestServer::new(|_| {});
+        server.check(&[
             ("stats foo", "ERROR"),
             ("stats item", "ERROR"),
             ("stats proxy", "ERROR"),
@@ -743,7 +696,7 @@ mod tests {
             ("stats reset", "RESET"),
             ("stats res", "RESET"),
             ("stats reset noreply", "RESET"),
-            ("stats sizes", "STAT sizes_status disabled\r\nEND"),
+            ("stats sizes", "STAT sizes_status disabled|END"),
             ("stats items", "END"),
             ("stats e", "END"),
             ("stats detail", "CLIENT_ERROR usage: stats detail on|off|dump"),
@@ -755,35 +708,35 @@ mod tests {
             ("stats c 64 0", "CLIENT_ERROR Illegal slab id"),
             ("stats cachedump abc 0", BAD),
         ]);
-        assert!(bench.ask("stats s").starts_with("STAT maxbytes 67108864\r\nSTAT maxconns 1024\r\n"));
-        assert!(bench.shared.stats.prefixes.enabled());
-        bench.shared.stats.prefixes.count(b"a:b", crate::stats::PrefixEvent::Set);
-        bench.check(&[("stats d dump", "PREFIX a get 0 hit 0 set 1 del 0\r\nEND"), ("stats detail off", "OK")]);
-        assert!(!bench.shared.stats.prefixes.enabled());
+        assert!(server.ask("stats s|").starts_with("STAT maxbytes 67108864|STAT maxconns 1024|"));
+        assert!(server.shared.stats.prefixes.enabled());
+        server.shared.stats.prefixes.count(b"a:b", crate::stats::PrefixEvent::Set);
+        server.check(&[("stats d dump", "PREFIX a get 0 hit 0 set 1 del 0|END"), ("stats detail off", "OK")]);
+        assert!(!server.shared.stats.prefixes.enabled());
     }
 
     #[test]
     fn durations_are_told_and_reset() {
-        let bench = Bench::new(|_| {});
-        let mut meter = bench.shared.stats.turns.meter();
+        let server = TestServer::new(|_| {});
+        let mut meter = server.shared.stats.turns.meter();
         meter.begin(true, false);
         meter.count(3);
         meter.end();
-        let told = bench.ask("stats twincache");
-        assert!(told.starts_with("STAT loop_turns_served 3\r\nSTAT loop_turn_p50_us "), "{told}");
-        assert!(told.contains("\r\nSTAT longest_lock_hold_cpu_us "), "{told}");
-        bench.check(&[("stats reset", "RESET")]);
-        let told = bench.ask("stats twincache");
-        assert!(told.starts_with("STAT loop_turns_served 0\r\n"), "{told}");
-        assert!(told.contains("STAT longest_loop_turn_us 0\r\n"), "{told}");
+        let told = server.ask("stats twincache|");
+        assert!(told.starts_with("STAT loop_turns_served 3|STAT loop_turn_p50_us "), "{told}");
+        assert!(told.contains("|STAT longest_lock_hold_cpu_us "), "{told}");
+        server.check(&[("stats reset", "RESET")]);
+        let told = server.ask("stats twincache|");
+        assert!(told.starts_with("STAT loop_turns_served 0|"), "{told}");
+        assert!(told.contains("STAT longest_loop_turn_us 0|"), "{told}");
     }
 
     #[cfg(feature = "debug-commands")]
     #[test]
     fn debug_commands() {
-        let bench = Bench::new(|_| {});
-        let now = bench.shared.clock.now();
-        bench.check(&[
+        let server = TestServer::new(|_| {});
+        let now = server.shared.clock.now();
+        server.check(&[
             ("debugtime p", "OK"),
             ("debugtime 100", "OK"),
             ("debugtime", "ERROR"),
@@ -793,13 +746,13 @@ mod tests {
             ("debugitem ref k", "MISS"),
             ("debugitem unref k", "MISS"),
         ]);
-        assert_eq!(bench.shared.clock.now(), now + 100);
-        bench.check(&[("debugtime r", "OK")]);
+        assert_eq!(server.shared.clock.now(), now + 100);
+        server.check(&[("debugtime r", "OK")]);
     }
 
     #[cfg(not(feature = "debug-commands"))]
     #[test]
     fn debug_commands_are_unknown() {
-        Bench::new(|_| {}).check(&[("debugtime p", "ERROR"), ("debugitem lock k", "ERROR")]);
+        TestServer::new(|_| {}).check(&[("debugtime p", "ERROR"), ("debugitem lock k", "ERROR")]);
     }
 }

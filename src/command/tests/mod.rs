@@ -1,78 +1,26 @@
 //! Data commands of all protocols, from bytes to bytes, on a store without sockets.
 
-use super::{Context, Limits, Next, Output, Shared, run, run_plain, store};
-use crate::clock::Clock;
+use super::{Context, Limits, Next, Output, run, run_plain};
 use crate::config::Config;
-use crate::journal::acks::LastLsn;
-use crate::protocol;
-use crate::protocol::{Parsed, Protocol};
-use crate::stats::Counters;
-use crate::store::{Accounting, Store};
-use std::sync::Arc;
+use crate::protocol::{self, Parsed, Protocol};
+use crate::store::Accounting;
+use crate::testing::{self, TestServer};
 
-/// A server without sockets.
-struct Server {
-    shared: Shared,
-    counters: Arc<Counters>,
+fn server() -> TestServer {
+    server_with(|_| {})
 }
 
-impl Server {
-    fn new() -> Server {
-        Server::with(|_| {})
-    }
-
-    fn with(change: impl FnOnce(&mut Config)) -> Server {
-        let mut config = Config::default();
+fn server_with(change: impl FnOnce(&mut Config)) -> TestServer {
+    TestServer::new(|config| {
         config.store.accounting = Accounting::Memcached;
-        change(&mut config);
-        let clock = Arc::new(Clock::new());
-        let store = Store::new(config.store.clone(), clock.clone()).unwrap();
-        let shared = Shared::new(config, clock, store);
-        let counters = shared.stats.worker();
-        Server { shared, counters }
-    }
+        change(config);
+    })
+}
 
-    fn send(&self, protocol: Protocol, mut input: &[u8]) -> Vec<u8> {
-        let mut out = Output::default();
-        while !input.is_empty() {
-            let last_lsn = LastLsn::default();
-            let mut context =
-                Context { shared: &self.shared, counters: &self.counters, fd: 5, last_lsn: &last_lsn, resume: 0 };
-            let (next, used) = match protocol::parse(protocol, input, 0) {
-                Parsed::Request { request, consumed } => (run(&request, &mut context, &mut out), consumed),
-                Parsed::NeedBody { header, head, body, tail } => {
-                    let (value, rest) = input[head..].split_at(body);
-                    (store(&header, value, &rest[..tail], &mut context, &mut out), head + body + tail)
-                }
-                Parsed::Bad(bad) => {
-                    out.push(&bad.reply);
-                    (Next::Continue, bad.consumed + bad.swallow as usize)
-                }
-                Parsed::Partial { .. } => panic!("half a request: {}", input.escape_ascii()),
-            };
-            assert!(matches!(next, Next::Continue), "{next:?}");
-            input = &input[used..];
-        }
-        out.bytes
-    }
-
-    /// Sends text, line ends written as `|`; the reply in the same notation.
-    fn ask(&self, script: &str) -> String {
-        let reply = self.send(Protocol::Ascii, script.replace('|', "\r\n").as_bytes());
-        String::from_utf8(reply).unwrap().replace("\r\n", "|")
-    }
-
-    fn table(&self, rows: &[(&str, &str)]) {
-        for (script, reply) in rows {
-            assert_eq!(self.ask(script), *reply, "{script}");
-        }
-    }
-
-    fn ask_binary(&self, packet: &[u8]) -> Reply {
-        let bytes = self.send(Protocol::Binary, packet);
-        let number = |from: usize, to: usize| bytes[from..to].iter().fold(0, |n, &b| n << 8 | u64::from(b));
-        Reply { status: number(6, 8), cas: number(16, 24), body: bytes[24..].to_vec() }
-    }
+fn ask_binary(server: &TestServer, packet: &[u8]) -> Reply {
+    let bytes = server.send(packet);
+    let number = |from: usize, to: usize| bytes[from..to].iter().fold(0, |n, &b| n << 8 | u64::from(b));
+    Reply { status: number(6, 8), cas: number(16, 24), body: bytes[24..].to_vec() }
 }
 
 #[derive(Debug)]
@@ -83,20 +31,12 @@ struct Reply {
 }
 
 fn packet(opcode: u8, extras: &[u8], key: &str, value: &str, cas: u64) -> Vec<u8> {
-    let body = extras.len() + key.len() + value.len();
-    let mut packet = vec![0x80, opcode, 0, key.len() as u8, extras.len() as u8, 0, 0, 0];
-    packet.extend_from_slice(&(body as u32).to_be_bytes());
-    packet.extend_from_slice(b"abcd");
-    packet.extend_from_slice(&cas.to_be_bytes());
-    packet.extend_from_slice(extras);
-    packet.extend_from_slice(key.as_bytes());
-    packet.extend_from_slice(value.as_bytes());
-    packet
+    testing::packet(opcode, extras, key.as_bytes(), value.as_bytes(), 0x6162_6364, cas)
 }
 
 #[test]
 fn classic_stores() {
-    Server::new().table(&[
+    server().check(&[
         ("set a 7 0 3|abc|", "STORED|"),
         ("get a b|", "VALUE a 7 3|abc|END|"),
         ("gets a|", "VALUE a 7 3 2|abc|END|"),
@@ -116,16 +56,16 @@ fn classic_stores() {
 
 #[test]
 fn a_cas_that_fits() {
-    let server = Server::new();
-    server.table(&[("set a 0 0 1|x|cas a 0 0 1 2|y|get a|", "STORED|STORED|VALUE a 0 1|y|END|")]);
+    let server = server();
+    server.check(&[("set a 0 0 1|x|cas a 0 0 1 2|y|get a|", "STORED|STORED|VALUE a 0 1|y|END|")]);
     let totals = server.shared.stats.totals();
     assert_eq!((totals.cas_hits, totals.cas_badval, totals.cas_misses, totals.set_cmds), (1, 0, 0, 2));
 }
 
 #[test]
 fn compat_cas_per_try() {
-    let server = Server::new();
-    server.table(&[
+    let server = server();
+    server.check(&[
         ("set a 0 0 1|x|", "STORED|"),
         (
             "add a 0 0 1|x|replace b 0 0 1|x|append b 0 0 1|x|cas b 0 0 1 9|x|",
@@ -137,9 +77,9 @@ fn compat_cas_per_try() {
 
 #[test]
 fn refusals_for_size() {
-    let server = Server::with(|config| config.store.item_size_max = 1024 * 1024);
+    let server = server_with(|config| config.store.item_size_max = 1024 * 1024);
     let large = "x".repeat(1024 * 1024);
-    server.table(&[
+    server.check(&[
         (
             &format!("set a 0 0 1|x|set a 0 0 1048576|{large}|get a|"),
             "STORED|SERVER_ERROR object too large for cache|END|",
@@ -152,13 +92,13 @@ fn refusals_for_size() {
         (&format!("set a 0 0 1|x|set a 0 0 1048576 noreply|{large}|get a|"), "STORED|END|"),
     ]);
     assert_eq!(server.shared.stats.totals().store_too_large, 4);
-    assert_eq!(server.ask_binary(&packet(1, &[0; 8], "a", &large, 0)).status, 3);
+    assert_eq!(ask_binary(&server, &packet(1, &[0; 8], "a", &large, 0)).status, 3);
     assert_eq!(server.shared.stats.totals().store_too_large, 4);
 }
 
 #[test]
 fn numbers() {
-    Server::new().table(&[
+    server().check(&[
         ("incr n 1|decr n 1|", "NOT_FOUND|NOT_FOUND|"),
         ("set n 5 0 2|99|incr n 1|get n|", "STORED|100|VALUE n 5 3|100|END|"),
         ("decr n 1|get n|", "99|VALUE n 5 3|99 |END|"),
@@ -174,17 +114,17 @@ fn numbers() {
 
 #[test]
 fn a_number_that_changes_is_accessed() {
-    let server = Server::new();
+    let server = server();
     server.ask("set n 0 0 2|10|");
     server.shared.clock.advance(100);
-    server.table(&[("mg n l u|incr n 1|mg n l u|", "HD l100|11|HD l0|")]);
+    server.check(&[("mg n l u|incr n 1|mg n l u|", "HD l100|11|HD l0|")]);
 }
 
 #[test]
 fn compat_no_number_in_chunks() {
-    let server = Server::new();
+    let server = server();
     let number = format!("5{}", " ".repeat(599_999));
-    server.table(&[(
+    server.check(&[(
         &format!("set n 0 0 600000|{number}|incr n 1|"),
         "STORED|CLIENT_ERROR cannot increment or decrement non-numeric value|",
     )]);
@@ -192,8 +132,8 @@ fn compat_no_number_in_chunks() {
 
 #[test]
 fn touches() {
-    let server = Server::new();
-    server.table(&[
+    let server = server();
+    server.check(&[
         ("set t 0 0 1|x|touch t 100|mg t t|touch u 1|", "STORED|TOUCHED|HD t100|NOT_FOUND|"),
         ("gat 50 t u|mg t t|", "VALUE t 0 1|x|END|HD t50|"),
         ("gats -1 t|get t|", "VALUE t 0 1 2|x|END|END|"),
@@ -205,7 +145,7 @@ fn touches() {
 
 #[test]
 fn meta_gets() {
-    Server::new().table(&[
+    server().check(&[
         ("mg a|mg a k Oabc|mg a q k|", "EN|EN ka Oabc|"),
         ("set a 3 0 5|hello|mg a|mg a v|", "STORED|HD|VA 5|hello|"),
         ("mg a s v t f c k O1 h|", "VA 5 s5 t-1 f3 c2 ka O1 h1|hello|"),
@@ -217,7 +157,7 @@ fn meta_gets() {
 
 #[test]
 fn who_renews() {
-    Server::new().table(&[
+    server().check(&[
         ("mg v N30 v t|mg v N30 v t|mg v v|", "VA 0 t30 W||VA 0 t30 Z||VA 0 Z||"),
         ("ms v 2 T0|hi|mg v v t|", "HD|VA 2 t-1|hi|"),
         ("set r 0 50 1|x|mg r R30 t|mg r R60 t|mg r R60|mg r|", "STORED|HD t50|HD t50 W|HD Z|HD Z|"),
@@ -229,14 +169,14 @@ fn who_renews() {
 
 #[test]
 fn compat_ttl_wraps() {
-    let server = Server::new();
+    let server = server();
     server.shared.clock.advance(58);
-    server.table(&[("mg v N-1 t|mg v t|", "HD t4294967237 W|EN|")]);
+    server.check(&[("mg v N-1 t|mg v t|", "HD t4294967237 W|EN|")]);
 }
 
 #[test]
 fn compat_cas_beside_e() {
-    Server::new().table(&[
+    server().check(&[
         ("ms n 1 E900 c|1|ms a 1 c|x|", "HD c900|HD c2|"),
         ("ma n E901 c|ms a 1 c|x|ma n D10 E902 c|ms a 1 c|x|", "HD c901|HD c4|HD c902|HD c6|"),
         ("md a I E903|ms a 1 c|x|md a x E904|ms a 1 c|x|", "HD|HD c8|HD|HD c10|"),
@@ -245,7 +185,7 @@ fn compat_cas_beside_e() {
 
 #[test]
 fn compat_vivify_in_turn() {
-    Server::new().table(&[
+    server().check(&[
         ("mg a t N30|mg a t|mg b T90 N30 t|mg c N30 T90 t|", "HD t-1 W|HD t30 Z|HD t30 W|HD t90 W|"),
         ("ma n t N30|ma n t|ma m T90 N30 t|ma o N30 T90 t|", "HD t-1|HD t30|HD t30|HD t90|"),
         ("mg d N30|mg d h|mg e N30 u|mg e h|", "HD W|HD h1 Z|HD W|HD h0 Z|"),
@@ -254,7 +194,7 @@ fn compat_vivify_in_turn() {
 
 #[test]
 fn compat_no_number_before_cas() {
-    Server::new().table(&[
+    server().check(&[
         ("ms n 0||ma n C9|", "HD|CLIENT_ERROR cannot increment or decrement non-numeric value|"),
         ("ms n 3|abc|ma n C9|", "HD|EX|"),
     ]);
@@ -262,18 +202,18 @@ fn compat_no_number_before_cas() {
 
 #[test]
 fn compat_binary_add_with_cas() {
-    let server = Server::new();
-    let add = |cas| server.ask_binary(&packet(2, &[0; 8], "a", "x", cas)).status;
+    let server = server();
+    let add = |cas| ask_binary(&server, &packet(2, &[0; 8], "a", "x", cas)).status;
     assert_eq!(add(9), 1);
-    let stored = server.ask_binary(&packet(1, &[0; 8], "a", "x", 0));
+    let stored = ask_binary(&server, &packet(1, &[0; 8], "a", "x", 0));
     assert_eq!((add(stored.cas + 1), add(stored.cas)), (2, 0));
-    assert_eq!(server.ask_binary(&packet(3, &[0; 8], "b", "x", 9)).status, 1);
+    assert_eq!(ask_binary(&server, &packet(3, &[0; 8], "b", "x", 9)).status, 1);
 }
 
 #[test]
 fn a_cas_and_i() {
-    let server = Server::new();
-    server.table(&[
+    let server = server();
+    server.check(&[
         ("ms a 1 E10|x|ms a 1 MA C9 I|y|ms a 1 C0 I|y|ms a 1 C9 I E11|z|", "HD|EX|EX|HD|"),
         ("mg a v c|", "VA 1 c11 X W|z|"),
     ]);
@@ -283,7 +223,7 @@ fn a_cas_and_i() {
 
 #[test]
 fn compat_mg_counts() {
-    let server = Server::new();
+    let server = server();
     server.ask("mg v N30|mg v T50|mg u T50|mg v|me v|");
     let totals = server.shared.stats.totals();
     assert_eq!((totals.get_cmds, totals.get_hits, totals.get_misses), (3, 2, 1));
@@ -292,7 +232,7 @@ fn compat_mg_counts() {
 
 #[test]
 fn meta_stores() {
-    Server::new().table(&[
+    server().check(&[
         ("ms a 2 c k O9 s|hi|ms a 2 ME c|hi|ms a 2 MA s c|++|", "HD c2 ka O9 s2|NS c0|HD s4 c4|"),
         ("ms a 2 MP q|--|mg a v|", "VA 6|--hi++|"),
         ("ms b 2 MR|hi|ms b 2 MA|hi|ms b 2 MA N100 s|hi|mg b v t|", "NS|NS|HD s2|VA 2 t100|hi|"),
@@ -307,15 +247,15 @@ fn meta_stores() {
 
 #[test]
 fn compat_ms_q_bad_chunk() {
-    let server = Server::new();
+    let server = server();
     let reply = "CLIENT_ERROR bad data chunk|CLIENT_ERROR bad command line format|";
     server
-        .table(&[("ms a 3 q|hello|", reply), ("set a 0 0 3 noreply|hello|", "CLIENT_ERROR bad command line format|")]);
+        .check(&[("ms a 3 q|hello|", reply), ("set a 0 0 3 noreply|hello|", "CLIENT_ERROR bad command line format|")]);
 }
 
 #[test]
 fn meta_deletes() {
-    Server::new().table(&[
+    server().check(&[
         ("md d|md d q|md d k Oz|", "NF|NF|NF kd Oz|"),
         ("ms d 2 E10|hi|md d C9|md d C9 q|md d C10 k O5|get d|", "HD|EX|EX|HD kd O5|END|"),
         ("ms x 2 F9 E10 T100|hi|md x x|mg x v c f t|", "HD|HD|VA 0 c10 f0 t-1||"),
@@ -325,7 +265,7 @@ fn meta_deletes() {
 
 #[test]
 fn meta_arithmetic() {
-    Server::new().table(&[
+    server().check(&[
         ("ma n|ma n N0|ma n v|ma n N0 J13 v|", "NF|HD|VA 1|1|VA 1|2|"),
         ("ma n D5 v t k O7|ma n MD v|ma n M- D100 v|", "VA 1 t-1 kn O7|7|VA 1|6|VA 1|0|"),
         ("ma m N90 J5 v t|ma m T100 t|ma m q|ma l q k O1|", "VA 1 t90|5|HD t100|NF kl O1|"),
@@ -336,7 +276,7 @@ fn meta_arithmetic() {
 
 #[test]
 fn meta_debug() {
-    Server::new().table(&[
+    server().check(&[
         ("me a|set a 0 100 2|xx|me a|", "EN|STORED|ME a exp=100 la=0 cas=2 fetch=no cls=1 size=62|"),
         ("get a|me a|", "VALUE a 0 2|xx|END|ME a exp=100 la=0 cas=2 fetch=yes cls=1 size=62|"),
     ]);
@@ -344,33 +284,33 @@ fn meta_debug() {
 
 #[test]
 fn binary_values() {
-    let server = Server::new();
-    let set = server.ask_binary(&packet(1, &[0, 0, 0, 5, 0, 0, 0, 0], "k", "val", 0));
+    let server = server();
+    let set = ask_binary(&server, &packet(1, &[0, 0, 0, 5, 0, 0, 0, 0], "k", "val", 0));
     assert_eq!((set.status, set.cas, set.body), (0, 2, vec![]));
-    let get = server.ask_binary(&packet(0x0c, b"", "k", "", 0));
+    let get = ask_binary(&server, &packet(0x0c, b"", "k", "", 0));
     assert_eq!((get.status, get.cas, get.body), (0, 2, b"\0\0\0\x05kval".to_vec()));
-    assert_eq!(server.ask_binary(&packet(0, b"", "no", "", 0)).body, b"Not found");
-    assert_eq!(server.ask_binary(&packet(0x0c, b"", "no", "", 0)).body, b"no");
-    assert_eq!(server.send(Protocol::Binary, &packet(0x0d, b"", "no", "", 0)), b"");
-    assert_eq!(server.ask_binary(&packet(1, &[0; 8], "k", "x", 1)).status, 2);
-    assert_eq!(server.ask_binary(&packet(1, &[0; 8], "no", "x", 1)).status, 1);
-    assert_eq!(server.ask_binary(&packet(2, &[0; 8], "k", "x", 0)).status, 2);
-    assert_eq!(server.ask_binary(&packet(3, &[0; 8], "no", "x", 0)).status, 1);
-    assert_eq!(server.ask_binary(&packet(0x0e, b"", "no", "x", 0)).status, 5);
-    assert_eq!(server.ask_binary(&packet(0x0e, b"", "k", "x", 1)).status, 2);
-    assert_eq!(server.ask_binary(&packet(0x0e, b"", "k", "x", 0)).status, 0);
-    let gat = server.ask_binary(&packet(0x1d, &[0, 0, 0, 9], "k", "", 0));
+    assert_eq!(ask_binary(&server, &packet(0, b"", "no", "", 0)).body, b"Not found");
+    assert_eq!(ask_binary(&server, &packet(0x0c, b"", "no", "", 0)).body, b"no");
+    assert_eq!(server.send(&packet(0x0d, b"", "no", "", 0)), b"");
+    assert_eq!(ask_binary(&server, &packet(1, &[0; 8], "k", "x", 1)).status, 2);
+    assert_eq!(ask_binary(&server, &packet(1, &[0; 8], "no", "x", 1)).status, 1);
+    assert_eq!(ask_binary(&server, &packet(2, &[0; 8], "k", "x", 0)).status, 2);
+    assert_eq!(ask_binary(&server, &packet(3, &[0; 8], "no", "x", 0)).status, 1);
+    assert_eq!(ask_binary(&server, &packet(0x0e, b"", "no", "x", 0)).status, 5);
+    assert_eq!(ask_binary(&server, &packet(0x0e, b"", "k", "x", 1)).status, 2);
+    assert_eq!(ask_binary(&server, &packet(0x0e, b"", "k", "x", 0)).status, 0);
+    let gat = ask_binary(&server, &packet(0x1d, &[0, 0, 0, 9], "k", "", 0));
     assert_eq!((gat.status, gat.body), (0, b"\0\0\0\x05valx".to_vec()));
     assert_eq!(server.ask("mg k t|"), "HD t9|");
-    assert_eq!(server.ask_binary(&packet(0x1c, &[0; 4], "k", "", 0)).body, b"\0\0\0\x05");
-    assert_eq!(server.ask_binary(&packet(4, b"", "k", "", 1)).status, 2);
-    assert_eq!(server.ask_binary(&packet(4, b"", "k", "", 0)).status, 0);
-    assert_eq!(server.ask_binary(&packet(0x14, b"", "k", "", 0)).status, 1);
+    assert_eq!(ask_binary(&server, &packet(0x1c, &[0; 4], "k", "", 0)).body, b"\0\0\0\x05");
+    assert_eq!(ask_binary(&server, &packet(4, b"", "k", "", 1)).status, 2);
+    assert_eq!(ask_binary(&server, &packet(4, b"", "k", "", 0)).status, 0);
+    assert_eq!(ask_binary(&server, &packet(0x14, b"", "k", "", 0)).status, 1);
 }
 
 #[test]
 fn binary_arithmetic() {
-    let server = Server::new();
+    let server = server();
     let extras = |delta: u8, initial: u8, exptime: u32| {
         let mut extras = [0; 20];
         extras[7] = delta;
@@ -378,20 +318,20 @@ fn binary_arithmetic() {
         extras[16..].copy_from_slice(&exptime.to_be_bytes());
         extras
     };
-    assert_eq!(server.ask_binary(&packet(5, &extras(1, 10, u32::MAX), "n", "", 0)).status, 1);
-    assert_eq!(server.ask_binary(&packet(5, &extras(1, 10, 0), "n", "", 0)).body, 10u64.to_be_bytes());
-    let incr = server.ask_binary(&packet(5, &extras(1, 10, 0), "n", "", 0));
+    assert_eq!(ask_binary(&server, &packet(5, &extras(1, 10, u32::MAX), "n", "", 0)).status, 1);
+    assert_eq!(ask_binary(&server, &packet(5, &extras(1, 10, 0), "n", "", 0)).body, 10u64.to_be_bytes());
+    let incr = ask_binary(&server, &packet(5, &extras(1, 10, 0), "n", "", 0));
     assert_eq!(incr.body, 11u64.to_be_bytes());
-    assert_eq!(server.ask_binary(&packet(6, &extras(1, 0, 0), "n", "", incr.cas - 1)).status, 2);
-    assert_eq!(server.ask_binary(&packet(6, &extras(100, 0, 0), "n", "", incr.cas)).body, 0u64.to_be_bytes());
-    assert_eq!(server.send(Protocol::Binary, &packet(0x15, &extras(1, 0, 0), "n", "", 0)), b"");
+    assert_eq!(ask_binary(&server, &packet(6, &extras(1, 0, 0), "n", "", incr.cas - 1)).status, 2);
+    assert_eq!(ask_binary(&server, &packet(6, &extras(100, 0, 0), "n", "", incr.cas)).body, 0u64.to_be_bytes());
+    assert_eq!(server.send(&packet(0x15, &extras(1, 0, 0), "n", "", 0)), b"");
     server.ask("set s 0 0 1|x|");
-    assert_eq!(server.ask_binary(&packet(5, &extras(1, 0, 0), "s", "", 0)).status, 6);
+    assert_eq!(ask_binary(&server, &packet(5, &extras(1, 0, 0), "s", "", 0)).status, 6);
 }
 
 #[test]
 fn a_long_multiget_pauses_and_goes_on() {
-    let server = Server::new();
+    let server = server();
     let value = "x".repeat(10_000);
     let keys: Vec<String> = (0..100).map(|i| format!("key{i}")).collect();
     for key in &keys {
@@ -401,9 +341,7 @@ fn a_long_multiget_pauses_and_goes_on() {
     let Parsed::Request { request, .. } = protocol::parse(Protocol::Ascii, line.as_bytes(), 0) else { panic!() };
     let (mut out, mut resume, mut parts) = (Output::default(), 0, 0);
     loop {
-        let last_lsn = LastLsn::default();
-        let mut context =
-            Context { shared: &server.shared, counters: &server.counters, fd: 5, last_lsn: &last_lsn, resume };
+        let mut context = Context { resume, ..server.context() };
         match run(&request, &mut context, &mut out) {
             Next::More(at) => (resume, parts) = (at, parts + 1),
             _ => break,
@@ -416,7 +354,7 @@ fn a_long_multiget_pauses_and_goes_on() {
 
 #[test]
 fn what_is_fetched_ahead() {
-    let server = Server::new();
+    let server = server();
     let covered = |protocol, input: &[u8]| super::fetch_ahead(protocol, input, &server.shared);
     assert_eq!(covered(Protocol::Ascii, b"get a\r\nmg b v\r\nget \nincr c 1\r\nget d\r\n"), 20);
     let sets = b"set a 0 0 1\r\nx\r\nset b 0 0 0 noreply\n\r\nms c 2 T0\r\nxy\r\nms d 3\r\nxyz\r\nset e 0 0 -1\r\n";
@@ -436,7 +374,7 @@ fn what_is_fetched_ahead() {
 
 #[test]
 fn without_cas() {
-    Server::with(|config| config.store.cas_enabled = false).table(&[
+    server_with(|config| config.store.cas_enabled = false).check(&[
         ("set a 0 0 1|x|gets a|cas a 0 0 1 0|x|", "STORED|VALUE a 0 1 0|x|END|EXISTS|"),
         ("mg a c|ms a 1 C5 c|x|ms a 1 c E7|x|", "HD c0|EX c0|HD c0|"),
     ]);
@@ -459,14 +397,12 @@ fn plain_requests_are_answered_as_any() {
         let plain = requests[first..].iter().take_while(|request| !request.contains("-0"));
         let (plain, count): (String, usize) = plain.fold((String::new(), 0), |(all, n), one| (all + one, n + 1));
         for (requests, output) in [(u32::MAX, usize::MAX), (first as u32 / 3, usize::MAX), (u32::MAX, 60)] {
-            let (server, twin) = (Server::new(), Server::new());
-            let last_lsn = LastLsn::default();
-            let mut context =
-                Context { shared: &server.shared, counters: &server.counters, fd: 5, last_lsn: &last_lsn, resume: 0 };
+            let (server, twin) = (server(), server());
+            let mut context = server.context();
             let (input, mut out) = (format!("{plain}{behind}"), Output::default());
             let limits = Limits { requests, output };
             let (used, ran) = run_plain(input.as_bytes(), limits, &mut context, &mut out);
-            assert_eq!(out.bytes, twin.send(Protocol::Ascii, &input.as_bytes()[..used]), "{input}");
+            assert_eq!(out.bytes, twin.send(&input.as_bytes()[..used]), "{input}");
             assert_eq!(server.shared.stats.totals(), twin.shared.stats.totals(), "{input}");
             match (requests, output) {
                 (u32::MAX, usize::MAX) => assert_eq!((used, ran as usize), (plain.len(), count), "{input}"),

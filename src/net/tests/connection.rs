@@ -9,7 +9,6 @@
 //! Replies must be equal, byte for byte, to those of the same script sent in one piece to a client that reads
 //! at once. `TWINCACHE_SEED` replays one seed; it is printed.
 
-use crate::clock::Clock;
 use crate::command::{Lone, Output, Shared};
 use crate::config::Config;
 use crate::io::stream::Socket;
@@ -18,8 +17,7 @@ use crate::net::conn::session::{GET_LINE_MAX, SMALL_BODY_MAX};
 use crate::net::conn::{After, Connection, Lent, READ_BUFFER, Readiness, Reason};
 use crate::net::worker::reply_hold::Ledger;
 use crate::stats::{ConnInfo, Counters, Feeder};
-use crate::store::{Store, StoreConfig};
-use crate::testing::{Rng, seeds};
+use crate::testing::{Rng, TestServer, packet, seeds};
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
@@ -109,7 +107,7 @@ impl Write for Pipe {
 }
 
 /// A connection, its worker's belongings, and a store of its own.
-pub(crate) struct Bench {
+pub(crate) struct TestConnection {
     pub(crate) shared: Arc<Shared>,
     pub(crate) counters: Arc<Counters>,
     out: Output,
@@ -124,15 +122,9 @@ pub(crate) struct Bench {
     reads_ahead: bool,
 }
 
-impl Bench {
-    pub(crate) fn new(change: impl FnOnce(&mut Config)) -> Bench {
-        let mut config = Config::default();
-        config.store = StoreConfig { memory_limit: 64 << 20, shards: Some(1), ..config.store };
-        change(&mut config);
-        let clock = Arc::new(Clock::new());
-        let store = Store::new(config.store.clone(), clock.clone()).expect("a store");
-        let binding = config.binding;
-        let shared = Arc::new(Shared::new(config, clock, store));
+impl TestConnection {
+    pub(crate) fn new(change: impl FnOnce(&mut Config)) -> TestConnection {
+        let TestServer { shared, counters, last_lsn } = TestServer::new(change);
         let info = Arc::new(ConnInfo {
             fd: 7,
             addr: "tcp:127.0.0.1:1".into(),
@@ -141,11 +133,10 @@ impl Bench {
             last_cmd: AtomicU32::new(0),
             feeder: Feeder::default(),
         });
-        let counters = shared.stats.worker();
-        let connection = Connection::new(Pipe::default(), info, binding, shared.clock.now());
+        let connection = Connection::new(Pipe::default(), info, shared.config.binding, shared.clock.now());
         let buffer = vec![0; READ_BUFFER].into();
         let ledger = Ledger::new(shared.config.ack_timeout);
-        Bench {
+        TestConnection {
             shared,
             counters,
             out: Output::default(),
@@ -153,7 +144,7 @@ impl Bench {
             connection,
             long_lines: 0,
             ledger,
-            last_lsn: LastLsn::default(),
+            last_lsn,
             time: Instant::now(),
             reads_ahead: false,
         }
@@ -238,7 +229,7 @@ fn run_lone(
 }
 
 /// Sends `script` in random pieces to a client that reads in random pieces, and returns the replies.
-fn dribble(bench: &mut Bench, script: &[u8], rng: &mut Rng) -> Vec<u8> {
+fn dribble(bench: &mut TestConnection, script: &[u8], rng: &mut Rng) -> Vec<u8> {
     let (mut sent, mut idle) = (0, 0);
     // Tiny pieces find the cuts, and a large one now and then gets through the large values in time.
     let tiny = [2, 40, 3000, 30_000][rng.below(4)];
@@ -272,12 +263,12 @@ fn dribble(bench: &mut Bench, script: &[u8], rng: &mut Rng) -> Vec<u8> {
 fn check_seed(seed: u64, write_script: fn(&mut Rng) -> Vec<u8>) {
     let mut rng = Rng(seed);
     let script = write_script(&mut rng);
-    let mut whole = Bench::new(|_| {});
+    let mut whole = TestConnection::new(|_| {});
     whole.pipe().room = usize::MAX / 2;
     whole.send(&script);
     assert_eq!(whole.settle(), After::Wait);
     let expected = whole.replies();
-    let mut cut = Bench::new(|_| {});
+    let mut cut = TestConnection::new(|_| {});
     let got = dribble(&mut cut, &script, &mut rng);
     if got != expected {
         let at = got.iter().zip(&expected).take_while(|(a, b)| a == b).count();
@@ -369,26 +360,13 @@ fn binary_request(rng: &mut Rng, script: &mut Vec<u8>, opaque: u32) {
         0..3 => {
             let opcode = [0x01, 0x02, 0x03, 0x11, 0x12, 0x13][rng.below(6)];
             let data = if rng.below(20) == 0 { vec![b'#'; 1_500_000] } else { value(rng) };
-            packet(script, opcode, &[0, 0, 0, rng.next() as u8, 0, 0, 0, 0], &key, &data, opaque);
+            script.extend(packet(opcode, &[0, 0, 0, rng.next() as u8, 0, 0, 0, 0], key.as_bytes(), &data, opaque, 0));
         }
-        3 => packet(script, [0x0e, 0x0f, 0x19, 0x1a][rng.below(4)], &[], &key, &value(rng), opaque),
-        4 | 5 => packet(script, [0x00, 0x09, 0x0c, 0x0d][rng.below(4)], &[], &key, &[], opaque),
-        6 => packet(script, [0x04, 0x14][rng.below(2)], &[], &key, &[], opaque),
-        _ => packet(script, [0x0a, 0x0b, 0x77][rng.below(3)], &[], "", &[], opaque),
+        3 => script.extend(packet([0x0e, 0x0f, 0x19, 0x1a][rng.below(4)], &[], key.as_bytes(), &value(rng), opaque, 0)),
+        4 | 5 => script.extend(packet([0x00, 0x09, 0x0c, 0x0d][rng.below(4)], &[], key.as_bytes(), &[], opaque, 0)),
+        6 => script.extend(packet([0x04, 0x14][rng.below(2)], &[], key.as_bytes(), &[], opaque, 0)),
+        _ => script.extend(packet([0x0a, 0x0b, 0x77][rng.below(3)], &[], &[], &[], opaque, 0)),
     }
-}
-
-pub(crate) fn packet(script: &mut Vec<u8>, opcode: u8, extras: &[u8], key: &str, value: &[u8], opaque: u32) {
-    let body = (extras.len() + key.len() + value.len()) as u32;
-    script.extend_from_slice(&[0x80, opcode]);
-    script.extend_from_slice(&(key.len() as u16).to_be_bytes());
-    script.extend_from_slice(&[extras.len() as u8, 0, 0, 0]);
-    script.extend_from_slice(&body.to_be_bytes());
-    script.extend_from_slice(&opaque.to_be_bytes());
-    script.extend_from_slice(&[0; 8]);
-    script.extend_from_slice(extras);
-    push(script, key);
-    script.extend_from_slice(value);
 }
 
 pub(crate) fn push(script: &mut Vec<u8>, text: &str) {
@@ -407,7 +385,7 @@ fn binary_replies_do_not_depend_on_how_bytes_arrive() {
 
 #[test]
 fn a_batch_costs_one_read_and_one_write() {
-    let mut bench = Bench::new(|_| {});
+    let mut bench = TestConnection::new(|_| {});
     assert_eq!(
         bench.ask(b"set a 0 0 1\r\nA\r\nget a\r\nmn\r\nget b\r\n"),
         "STORED\r\nVALUE a 0 1\r\nA\r\nEND\r\nMN\r\nEND\r\n"
@@ -418,7 +396,7 @@ fn a_batch_costs_one_read_and_one_write() {
 
 #[test]
 fn a_body_on_its_way_costs_no_parsing_and_no_reply() {
-    let mut bench = Bench::new(|_| {});
+    let mut bench = TestConnection::new(|_| {});
     assert_eq!(bench.ask(b"set a 0 0 10\r\n01234"), "");
     assert_eq!(bench.connection.session().info_state_name(), "conn_nread");
     assert_eq!(bench.ask(b"5678"), "");
@@ -428,7 +406,7 @@ fn a_body_on_its_way_costs_no_parsing_and_no_reply() {
 
 #[test]
 fn a_stuck_client_is_not_read_from() {
-    let mut bench = Bench::new(|_| {});
+    let mut bench = TestConnection::new(|_| {});
     bench.ask(&[b"set a 0 0 1000\r\n".as_slice(), &[b'x'; 1000], b"\r\n"].concat());
     bench.pipe().room = 100;
     bench.send(b"get a\r\n");
@@ -448,7 +426,7 @@ fn a_stuck_client_is_not_read_from() {
 
 #[test]
 fn output_is_written_in_the_middle_of_a_batch() {
-    let mut bench = Bench::new(|config| config.reqs_per_event = 1000);
+    let mut bench = TestConnection::new(|config| config.reqs_per_event = 1000);
     bench.ask(&[b"set a 0 0 10000\r\n".as_slice(), &[b'x'; 10_000], b"\r\n"].concat());
     let writes = bench.pipe().writes;
     let replies = bench.ask(&b"get a\r\n".repeat(200));
@@ -458,7 +436,7 @@ fn output_is_written_in_the_middle_of_a_batch() {
 
 #[test]
 fn many_requests_give_way_to_others() {
-    let mut bench = Bench::new(|config| config.reqs_per_event = 5);
+    let mut bench = TestConnection::new(|config| config.reqs_per_event = 5);
     bench.pipe().room = usize::MAX / 2;
     bench.send(&b"mn\r\n".repeat(12));
     for answered in [5, 10] {
@@ -472,7 +450,7 @@ fn many_requests_give_way_to_others() {
 
 #[test]
 fn swallowed_data_is_not_answered_before_it_came() {
-    let mut bench = Bench::new(|_| {});
+    let mut bench = TestConnection::new(|_| {});
     assert_eq!(bench.ask(b"set big 0 0 2000000\r\n"), "");
     assert_eq!(bench.connection.session().info_state_name(), "conn_swallow");
     assert_eq!(bench.ask(&vec![b'x'; 2_000_001]), "");
@@ -482,7 +460,7 @@ fn swallowed_data_is_not_answered_before_it_came() {
 
 #[test]
 fn quit_flushes_and_closes() {
-    let mut bench = Bench::new(|_| {});
+    let mut bench = TestConnection::new(|_| {});
     bench.pipe().room = 3;
     bench.send(b"mn\r\nquit\r\nmn\r\n");
     assert_eq!(bench.turn(), After::Wait);
@@ -493,7 +471,7 @@ fn quit_flushes_and_closes() {
 
 #[test]
 fn unread_input_is_drained_before_closing() {
-    let mut bench = Bench::new(|_| {});
+    let mut bench = TestConnection::new(|_| {});
     bench.pipe().room = usize::MAX / 2;
     bench.send(b"mn\r\nquit\r\n");
     bench.send(&[b'x'; 3 * READ_BUFFER]);
@@ -506,7 +484,7 @@ fn unread_input_is_drained_before_closing() {
 
 #[test]
 fn the_end_of_input_closes_after_the_replies() {
-    let mut bench = Bench::new(|_| {});
+    let mut bench = TestConnection::new(|_| {});
     bench.pipe().room = usize::MAX / 2;
     bench.pipe().is_ended = true;
     bench.connection.notify(Readiness { hangup: true, ..Readiness::default() });
@@ -530,7 +508,7 @@ fn compat_long_line() {
         (long("get", 2049), true),
         (vec![b' '; 2049], true),
     ] {
-        let mut bench = Bench::new(|_| {});
+        let mut bench = TestConnection::new(|_| {});
         bench.pipe().room = usize::MAX / 2;
         bench.send(&line);
         let wanted = if closes { After::Close(Reason::Error) } else { After::Wait };
@@ -541,7 +519,7 @@ fn compat_long_line() {
 
 #[test]
 fn a_long_get_line_is_answered_however_it_comes() {
-    let mut bench = Bench::new(|_| {});
+    let mut bench = TestConnection::new(|_| {});
     bench.ask(b"set a 0 0 1\r\nA\r\n");
     assert_eq!(bench.ask(b"get"), "");
     for _ in 0..400 {
@@ -553,7 +531,7 @@ fn a_long_get_line_is_answered_however_it_comes() {
 
 #[test]
 fn a_line_of_many_keys_gives_way_to_others() {
-    let mut bench = Bench::new(|_| {});
+    let mut bench = TestConnection::new(|_| {});
     bench.ask(b"set a 0 0 1\r\nA\r\n");
     for (key, reply) in [("nothing ", 0), ("a ", b"VALUE a 0 1\r\nA\r\n".len())] {
         const KEYS: usize = 200_000;
@@ -575,7 +553,7 @@ fn a_line_of_many_keys_gives_way_to_others() {
 
 #[test]
 fn a_dump_gives_way_to_others_after_each_piece() {
-    let mut bench = Bench::new(|_| {});
+    let mut bench = TestConnection::new(|_| {});
     let sets: Vec<u8> = (0..5000).flat_map(|i| format!("set key{i} 0 0 1 noreply\r\nv\r\n").into_bytes()).collect();
     assert_eq!(bench.ask(&sets), "");
     // Flushed, they take time and print nothing.
@@ -598,7 +576,7 @@ fn a_dump_gives_way_to_others_after_each_piece() {
 
 #[test]
 fn a_get_line_has_a_bound() {
-    let mut bench = Bench::new(|_| {});
+    let mut bench = TestConnection::new(|_| {});
     bench.pipe().room = usize::MAX / 2;
     bench.send(b"get ");
     for _ in 0..=GET_LINE_MAX >> 20 {
@@ -615,7 +593,7 @@ fn a_get_line_has_a_bound() {
 fn long_get_lines_have_a_bound_together() {
     let refusal = "SERVER_ERROR out of memory reading request\r\n";
     for (others, reply) in [(4 * GET_LINE_MAX, ""), (4 * GET_LINE_MAX + 1, refusal)] {
-        let mut bench = Bench::new(|_| {});
+        let mut bench = TestConnection::new(|_| {});
         bench.long_lines = others;
         assert_eq!(bench.ask(&[b"get ", &b"nothing ".repeat(1000)[..]].concat()), "", "who wants little gets it");
         assert_eq!(bench.ask(&b"nothing ".repeat(20_000)), reply);
@@ -625,7 +603,7 @@ fn long_get_lines_have_a_bound_together() {
 
 #[test]
 fn idle_means_between_requests() {
-    let mut bench = Bench::new(|_| {});
+    let mut bench = TestConnection::new(|_| {});
     let start = bench.shared.clock.now();
     bench.ask(b"mn\r\n");
     assert!(!bench.connection.session().is_idle(start + 5, 5));
@@ -636,7 +614,7 @@ fn idle_means_between_requests() {
 
 #[test]
 fn who_reads_a_reply_slowly_is_not_idle() {
-    let mut bench = Bench::new(|_| {});
+    let mut bench = TestConnection::new(|_| {});
     bench.take(1);
     bench.send(b"mn\r\n");
     assert_eq!(bench.settle(), After::Wait);
@@ -649,7 +627,7 @@ fn who_reads_a_reply_slowly_is_not_idle() {
 
 #[test]
 fn who_sends_a_value_slowly_is_not_idle() {
-    let mut bench = Bench::new(|_| {});
+    let mut bench = TestConnection::new(|_| {});
     bench.ask(format!("set a 0 0 {}\r\n", SMALL_BODY_MAX + 1).as_bytes());
     bench.shared.clock.advance(60);
     assert_eq!(bench.ask(&[&vec![b'x'; SMALL_BODY_MAX + 1][..], b"\r\n"].concat()), "STORED\r\n");
@@ -659,7 +637,7 @@ fn who_sends_a_value_slowly_is_not_idle() {
 #[test]
 fn a_connection_is_small() {
     assert!(std::mem::size_of::<Connection<crate::io::stream::Stream>>() <= 256);
-    let bench = Bench::new(|_| {});
+    let bench = TestConnection::new(|_| {});
     assert_eq!(bench.connection.held_memory(), 0);
     assert_eq!(bench.shared.stats.curr_conns.load(Ordering::Relaxed), 0);
 }

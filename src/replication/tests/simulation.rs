@@ -11,16 +11,11 @@
 //! `TWINCACHE_SEED` replays a run, `TWINCACHE_SEEDS` says how many.
 
 use crate::clock::Clock;
-use crate::command;
-use crate::command::{Context, Output, Shared};
+use crate::command::Output;
 use crate::config::Config;
-use crate::journal::acks::LastLsn;
 use crate::protocol;
-use crate::protocol::{Parsed, Protocol};
 use crate::replication::session::{Feed, Now};
-use crate::stats::Counters;
-use crate::store::{Store, StoreConfig};
-use crate::testing::{Rng, is_replay, seeds};
+use crate::testing::{Rng, TestServer, flatten, is_replay, packet, seeds};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,79 +29,34 @@ const SCHEDULES: u64 = 1500;
 /// Of the journal: so small that a few hundred changes overtake a reader.
 const JOURNAL_BYTES: usize = 40 << 10;
 
-/// A server without sockets.
-struct Node {
-    shared: Shared,
-    counters: Arc<Counters>,
+/// A server with a small journal.
+fn server(clock: &Arc<Clock>) -> TestServer {
+    let change = |config: &mut Config| {
+        config.store.memory_limit = 16 << 20;
+        config.store.hash_power = Some(12);
+        config.store.journal_bytes = JOURNAL_BYTES;
+        config.store.threads = 1;
+    };
+    TestServer::with_clock(clock, change)
 }
 
 /// What a client can find out about an item; the expiry is a Unix time.
 type Seen = (Vec<u8>, u32, i64, u64, bool, bool);
 
-impl Node {
-    fn new(clock: &Arc<Clock>) -> Node {
-        let store = StoreConfig {
-            memory_limit: 16 << 20,
-            hash_power: Some(12),
-            journal_bytes: JOURNAL_BYTES,
-            threads: 1,
-            ..StoreConfig::default()
-        };
-        let config = Config { store, ..Config::default() };
-        let store = Store::new(config.store.clone(), clock.clone()).unwrap();
-        let shared = Shared::new(config, clock.clone(), store);
-        let counters = shared.stats.worker();
-        Node { shared, counters }
-    }
-
-    /// Runs every whole request at the start of `input`; how many bytes those took, and the replies.
-    fn run(&self, input: &[u8]) -> (usize, Vec<u8>) {
-        let mut out = Output::default();
-        let last_lsn = LastLsn::default();
-        let mut context =
-            Context { shared: &self.shared, counters: &self.counters, fd: 1, last_lsn: &last_lsn, resume: 0 };
-        let mut at = 0;
-        while at < input.len() {
-            let protocol = if input[at] == 0x80 { Protocol::Binary } else { Protocol::Ascii };
-            at += match protocol::parse(protocol, &input[at..], 0) {
-                Parsed::Request { request, consumed } => {
-                    command::run(&request, &mut context, &mut out);
-                    consumed
-                }
-                Parsed::NeedBody { header, head, body, tail } => {
-                    let Some(rest) = input[at + head..].get(..body + tail) else { break };
-                    command::store(&header, &rest[..body], &rest[body..], &mut context, &mut out);
-                    head + body + tail
-                }
-                Parsed::Partial { .. } => break,
-                Parsed::Bad(bad) => panic!("{}: {bad:?}", input[at..].escape_ascii()),
-            };
-        }
-        let mut replies = Vec::new();
-        std::mem::swap(&mut replies, &mut out.bytes);
-        (at, replies)
-    }
-
-    fn ask(&self, line: &str) -> String {
-        String::from_utf8(self.run(format!("{line}\r\n").as_bytes()).1).unwrap()
-    }
-
-    fn items(&self) -> BTreeMap<Vec<u8>, Seen> {
-        let keys = (0..KEYS).map(|i| key(i).0);
-        let items = keys.filter_map(|key| {
-            let hash = self.shared.store.hash(&key);
-            let mut shard = self.shared.store.lock(hash);
-            let id = shard.find(&key, hash).ok()?;
-            let item = shard.item(id);
-            let mut value = Vec::new();
-            item.copy_value(&mut value);
-            let expiry = if item.expires_at() == 0 { 0 } else { self.shared.clock.unix(item.expires_at()) };
-            Some((key, (value, item.client_flags(), expiry, item.cas(), item.is_stale(), item.is_win_sent())))
-        });
-        items.collect()
-    }
+fn items(server: &TestServer) -> BTreeMap<Vec<u8>, Seen> {
+    let keys = (0..KEYS).map(|i| key(i).0);
+    let items = keys.filter_map(|key| {
+        let hash = server.shared.store.hash(&key);
+        let mut shard = server.shared.store.lock(hash);
+        let id = shard.find(&key, hash).ok()?;
+        let item = shard.item(id);
+        let mut value = Vec::new();
+        item.copy_value(&mut value);
+        let expiry = if item.expires_at() == 0 { 0 } else { server.shared.clock.unix(item.expires_at()) };
+        Some((key, (value, item.client_flags(), expiry, item.cas(), item.is_stale(), item.is_win_sent())))
+    });
+    items.collect()
 }
-
 /// A key, and as the text protocol names it, with the flag that this takes.
 fn key(i: usize) -> (Vec<u8>, String, &'static str) {
     let name = format!("key{i}");
@@ -148,22 +98,13 @@ fn command(rng: &mut Rng) -> Vec<u8> {
         19 if text => format!("touch {name} {ttl}\r\n"),
         20 if text => format!("gat {} {name}\r\n", ttl.max(0)),
         21 if text => format!("delete {name}\r\n"),
-        22 if !text => return binary_set(&raw, number.to_string().as_bytes(), flags as u32),
+        22 if !text => {
+            return packet(1, &[0, 0, 0, flags as u8, 0, 0, 0, 0], &raw, number.to_string().as_bytes(), 0, 0);
+        }
         23 if rng.one_in(12) => format!("flush_all{}\r\n", [" 2", "", ""][rng.below(3)]),
         _ => format!("mg {name}{b} v\r\n"),
     };
     line.into_bytes()
-}
-
-fn binary_set(key: &[u8], value: &[u8], client_flags: u32) -> Vec<u8> {
-    let mut packet = vec![0x80, 1, 0, key.len() as u8, 8, 0, 0, 0];
-    packet.extend_from_slice(&((8 + key.len() + value.len()) as u32).to_be_bytes());
-    packet.extend_from_slice(&[0; 12]);
-    packet.extend_from_slice(&client_flags.to_be_bytes());
-    packet.extend_from_slice(&[0; 4]);
-    packet.extend_from_slice(key);
-    packet.extend_from_slice(value);
-    packet
 }
 
 /// What the sidecar knows of a stream's position that the peer has in full.
@@ -194,7 +135,7 @@ struct Counts {
 
 impl Sidecar {
     /// Takes every whole line and batch off the wire, and lets the peer have them.
-    fn take(&mut self, peer: &Node) {
+    fn take(&mut self, peer: &TestServer) {
         let wire = std::mem::take(&mut self.wire);
         let mut at = 0;
         while let Some(end) = wire[at..].windows(2).position(|pair| pair == b"\r\n") {
@@ -217,14 +158,14 @@ impl Sidecar {
                 "walk" => {
                     self.counts.walks += 1;
                     self.begin(&words, false, peer);
-                    assert_eq!(peer.ask("replica begin"), "OK\r\n");
+                    assert_eq!(peer.ask("replica begin|"), "OK|");
                 }
                 "continuing" => {
                     self.counts.continued += 1;
                     self.begin(&words, true, peer);
                 }
                 "walked" => {
-                    assert_eq!(peer.ask("replica end"), "OK\r\n");
+                    assert_eq!(peer.ask("replica end|"), "OK|");
                     self.is_clean = true;
                     self.confirm(words[1].parse().unwrap());
                 }
@@ -246,7 +187,7 @@ impl Sidecar {
         self.wire = wire[at..].to_vec();
     }
 
-    fn begin(&mut self, words: &[&str], is_clean: bool, peer: &Node) {
+    fn begin(&mut self, words: &[&str], is_clean: bool, peer: &TestServer) {
         self.run_id = u64::from_str_radix(words[1], 16).unwrap();
         self.follow(peer);
         self.is_clean = is_clean;
@@ -254,8 +195,8 @@ impl Sidecar {
     }
 
     /// Said every second.
-    fn follow(&self, peer: &Node) {
-        let reply = peer.ask(&format!("replica from {:016x}", self.run_id));
+    fn follow(&self, peer: &TestServer) {
+        let reply = peer.ask(&format!("replica from {:016x}|", self.run_id));
         let own = peer.shared.store.journal().run_id();
         assert!(reply.starts_with(&format!("OK {own:016x} ")), "{reply}");
     }
@@ -280,8 +221,8 @@ struct Schedule {
     rng: Rng,
     clock: Arc<Clock>,
     now: Instant,
-    primary: Node,
-    peer: Node,
+    primary: TestServer,
+    peer: TestServer,
     feed: Feed,
     /// What the feed has said and the wire has not taken.
     out: Vec<u8>,
@@ -303,7 +244,7 @@ impl Schedule {
             acks: Vec::new(),
             counts: Counts::default(),
         };
-        let (primary, peer) = (Node::new(&clock), Node::new(&clock));
+        let (primary, peer) = (server(&clock), server(&clock));
         let (out, feed) = (Vec::new(), Feed::default());
         Schedule { rng: Rng(seed), clock, now: Instant::now(), primary, peer, feed, out, sidecar, peers: 0 }
     }
@@ -333,7 +274,8 @@ impl Schedule {
         let most = if self.rng.one_in(20) { 200 } else { 8 };
         for _ in 0..self.rng.below(most) {
             let command = command(&mut self.rng);
-            self.primary.run(&command);
+            let replies = self.primary.send(&command);
+            assert!(!replies.starts_with(b"ERROR"), "{}", command.escape_ascii());
         }
     }
 
@@ -345,21 +287,9 @@ impl Schedule {
         let mut out = Output::default();
         let filled = self.feed.fill(&self.primary.shared, self.now(), &mut out);
         self.feed.beat(&self.primary.shared, self.now(), &mut out);
-        self.take_output(&out);
+        self.out.append(&mut flatten(&out));
         assert!(!self.feed.is_gone());
         filled
-    }
-
-    fn take_output(&mut self, out: &Output) {
-        let mut at = 0;
-        for inserted in &out.values {
-            self.out.extend_from_slice(&out.bytes[at..inserted.at]);
-            let mut slices = Vec::new();
-            inserted.value.io_slices(0, &mut slices);
-            slices.iter().for_each(|slice| self.out.extend_from_slice(slice));
-            at = inserted.at;
-        }
-        self.out.extend_from_slice(&out.bytes[at..]);
     }
 
     fn deliver(&mut self) {
@@ -378,7 +308,7 @@ impl Schedule {
         let mut out = Output::default();
         let now = self.now();
         assert!(self.feed.input(bytes, &self.primary.shared, now, &mut out), "{}", out.bytes.escape_ascii());
-        self.take_output(&out);
+        self.out.append(&mut flatten(&out));
     }
 
     /// A little time, or so much that a detached consumer is forgotten.
@@ -404,7 +334,7 @@ impl Schedule {
         self.sidecar.connected = true;
         let mut out = Output::default();
         self.feed.greet(&self.primary.shared, &mut out);
-        self.take_output(&out);
+        self.out.append(&mut flatten(&out));
         let given = self.rng.one_in(2);
         let line = self.sidecar.attach_line(given);
         self.say(line.as_bytes());
@@ -423,7 +353,7 @@ impl Schedule {
     fn replace_peer(&mut self) {
         self.disconnect();
         self.peers += 1;
-        self.peer = Node::new(&self.clock);
+        self.peer = server(&self.clock);
         self.sidecar.identity = format!("peer-{}", self.peers);
         self.sidecar.position = None;
     }
@@ -446,7 +376,7 @@ impl Schedule {
         let head = self.primary.shared.store.journal().status(self.now).lsn;
         assert_eq!(self.sidecar.position, Some((self.primary.shared.store.journal().run_id(), head)));
         assert!(!self.feed.lacks(&self.primary.shared));
-        let (primary, peer) = (self.primary.items(), self.peer.items());
+        let (primary, peer) = (items(&self.primary), items(&self.peer));
         for (key, item) in &primary {
             assert_eq!(peer.get(key), Some(item), "{}", key.escape_ascii());
         }

@@ -1,44 +1,40 @@
 //! Waves of a worker that is driven step by step.
 
 use super::*;
-use crate::clock::Clock;
 use crate::config::{Binding, Config, ListenAddr};
 use crate::net::acceptor::Acceptor;
 use crate::net::listen::listen;
-use crate::store::{Store, StoreConfig};
+use crate::testing::TestServer;
 use std::net::TcpStream;
 
 /// A worker that does what it is told, step by step, and its clients, in the order of their slots.
-struct Stand {
+struct TestWorker {
     worker: Worker,
     clients: Vec<TcpStream>,
 }
 
-impl Stand {
-    fn new(clients: usize) -> Stand {
+impl TestWorker {
+    fn new(clients: usize) -> TestWorker {
         let address = ListenAddr { host: "127.0.0.1".into(), port: Some(0), binding: Some(Binding::Ascii) };
-        let mut config = Config { tcp_port: None, listen: vec![address], ..Config::default() };
-        config.store = StoreConfig { memory_limit: 64 << 20, shards: Some(1), ..config.store };
-        let clock = Arc::new(Clock::new());
-        let store = Store::new(config.store.clone(), clock.clone()).expect("a store");
-        let shared = Arc::new(Shared::new(config, clock, store));
+        let listen_there = |config: &mut Config| (config.tcp_port, config.listen) = (None, vec![address]);
+        let shared = TestServer::new(listen_there).shared;
         let (stop, listeners) = (Arc::new(Stop::default()), listen(&shared.config).expect("a free port"));
         let address = crate::net::tcp_address(&listeners[0].socket).expect("an address");
         let (worker, inbox) = Worker::new(shared.clone(), stop.clone()).expect("a worker");
         let (acceptor, gate) = Acceptor::new(shared, stop.clone(), listeners, vec![inbox]).expect("an acceptor");
         let acceptor = std::thread::spawn(move || acceptor.run());
-        let mut stand = Stand { worker, clients: Vec::new() };
+        let mut rig = TestWorker { worker, clients: Vec::new() };
         for number in 1..=clients {
-            stand.clients.push(TcpStream::connect(address).expect("a connection"));
-            while stand.worker.clients.len() < number {
-                stand.poll();
-                stand.worker.welcome();
+            rig.clients.push(TcpStream::connect(address).expect("a connection"));
+            while rig.worker.clients.len() < number {
+                rig.poll();
+                rig.worker.welcome();
             }
         }
         stop.set(StopMode::Now);
         gate.wake();
         acceptor.join().expect("it ends");
-        stand
+        rig
     }
 
     /// Tells the connections what poll tells.
@@ -86,18 +82,18 @@ impl Stand {
 
 #[test]
 fn a_wave_of_large_values_is_put_off_when_it_takes_long() {
-    let mut stand = Stand::new(4);
+    let mut rig = TestWorker::new(4);
     let set = [b"set large 0 0 16384\r\n".as_slice(), &[b'v'; 16384], b"\r\n"].concat();
-    stand.send(0, &set);
-    stand.run(0..1, Duration::ZERO);
-    assert_eq!(stand.reply(0, b"\r\n"), b"STORED\r\n".len());
-    (0..4).for_each(|key| stand.send(key, if key == 0 { b"get small\r\n" } else { b"get large\r\n" }));
+    rig.send(0, &set);
+    rig.run(0..1, Duration::ZERO);
+    assert_eq!(rig.reply(0, b"\r\n"), b"STORED\r\n".len());
+    (0..4).for_each(|key| rig.send(key, if key == 0 { b"get small\r\n" } else { b"get large\r\n" }));
     // The clock is looked at for the first time when the first large value has gone.
-    stand.run(0..4, 2 * WAVE);
-    assert_eq!(stand.queued(), [2, 3]);
-    while !stand.queued().is_empty() {
-        stand.run(0..0, Duration::ZERO);
+    rig.run(0..4, 2 * WAVE);
+    assert_eq!(rig.queued(), [2, 3]);
+    while !rig.queued().is_empty() {
+        rig.run(0..0, Duration::ZERO);
     }
     let whole = b"VALUE large 0 16384\r\n\r\nEND\r\n".len() + 16384;
-    assert_eq!([0, 1, 2, 3].map(|key| stand.reply(key, b"END\r\n")), [5, whole, whole, whole]);
+    assert_eq!([0, 1, 2, 3].map(|key| rig.reply(key, b"END\r\n")), [5, whole, whole, whole]);
 }

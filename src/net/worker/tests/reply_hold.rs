@@ -13,9 +13,9 @@
 use crate::journal::acks::{EVERYTHING, Safety};
 use crate::net::conn::session::OUTPUT_HIGH;
 use crate::net::conn::{After, Readiness, Reason};
-use crate::net::tests::connection::{Bench, packet, push};
+use crate::net::tests::connection::{TestConnection, push};
 use crate::net::worker::reply_hold::{Origin, Owed, Queue, REFUSAL};
-use crate::testing::{Rng, seeds};
+use crate::testing::{Rng, packet, seeds};
 use std::time::Duration;
 
 /// Seeds per protocol in an ordinary run.
@@ -51,8 +51,8 @@ struct Asked {
     behind: u64,
 }
 
-fn bench() -> Bench {
-    let bench = Bench::new(|config| {
+fn bench() -> TestConnection {
+    let bench = TestConnection::new(|config| {
         config.ack_timeout = TIMEOUT;
         config.store.journal_bytes = 8 << 20;
         config.store.item_size_max = ITEM_MAX;
@@ -89,7 +89,7 @@ enum Mood {
 
 /// A connection with what its worker does for it.
 struct Run {
-    bench: Bench,
+    bench: TestConnection,
     queue: Queue,
     mood: Mood,
     /// When each lsn was appended, as time since the start.
@@ -280,8 +280,7 @@ fn value(rng: &mut Rng) -> Vec<u8> {
         22 => rng.below(ITEM_MAX - 1000),
         _ => TOO_LARGE,
     };
-    let first = rng.next() as u8;
-    (0..len).map(|i| first.wrapping_add((i % 251) as u8)).collect()
+    rng.bytes(len)
 }
 
 fn text(bytes: String, data: Option<&[u8]>, quiet: bool) -> Request {
@@ -339,7 +338,7 @@ fn binary_request(rng: &mut Rng) -> Request {
     let mut bytes = Vec::new();
     let flags_and_expiry = [0, 0, 0, 5, 0, 0, 0, 0];
     let mut make = |opcode, extras: &[u8], key: &str, value: &[u8]| {
-        packet(&mut bytes, opcode, extras, key, value, opaque);
+        bytes = packet(opcode, extras, key.as_bytes(), value, opaque, 0);
     };
     match rng.below(10) {
         0..4 => make([0x01, 0x02, 0x03, 0x11, 0x12, 0x13][rng.below(6)], &flags_and_expiry, &key, &value(rng)),
