@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::process::Command;
-use twincache::config::options::{Argument, FLAGS, Opt, SUBOPTIONS};
+use twincache::config::options::{Argument, OptionRow};
+use twincache::config::settings::{FLAGS, SUBOPTIONS};
 use twincache::sidecar;
 
 const PAGE: &str = include_str!("../man/twincached.1");
@@ -29,7 +30,7 @@ fn typed(tag: &str) -> String {
     text.replace("\\fR", "")
 }
 
-fn flag(opt: &Opt) -> String {
+fn flag<T>(opt: &OptionRow<T>) -> String {
     let letter = opt.letter.expect("a flag has a letter");
     let name = if opt.name.is_empty() { String::new() } else { format!(", --{}", opt.name) };
     match opt.argument {
@@ -39,7 +40,7 @@ fn flag(opt: &Opt) -> String {
     }
 }
 
-fn suboption(opt: &Opt) -> String {
+fn suboption<T>(opt: &OptionRow<T>) -> String {
     match opt.argument {
         Argument::Needed(argument) => format!("{}={argument}", opt.name),
         Argument::Optional(argument) => format!("{}[={argument}]", opt.name),

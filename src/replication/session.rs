@@ -223,7 +223,7 @@ fn meet(name: &[u8], identity: &[u8], shared: &Shared, now: Now, out: &mut Outpu
 
 fn replicas_ack(n: &[u8], shared: &Shared, now: Now) -> &'static [u8] {
     match strict_u32(n) {
-        Some(n) if n <= crate::config::options::REPLICAS_MAX => {
+        Some(n) if n <= crate::config::REPLICAS_MAX => {
             shared.store.set_replicas_ack(n, now.at);
             b"OK\r\n"
         }

@@ -7,7 +7,6 @@
 
 use crate::VERSION;
 use crate::command::{Context, Shared};
-use crate::config::Config;
 use crate::journal::{ConsumerStatus, State};
 use crate::stats::{CONN_STATES, ConnInfo, Totals, process_times};
 use crate::store::{By, ClassStats, StoreStats, Tuning};
@@ -17,9 +16,6 @@ use std::time::{Duration, Instant};
 
 /// What memcached keeps in reserve of file descriptors for each worker. Only reported.
 const RESERVED_FDS_PER_THREAD: usize = 5;
-
-/// `temporary_ttl` as memcached prints it while it is off and was never set.
-const TEMPORARY_TTL: u32 = 61;
 
 /// Hands every statistic of `stats <argument>` to `emit`; false when there is no such argument. `None` is plain
 /// `stats`. For the arguments that both protocols know: none, `settings`, `items`, `slabs`, `sizes`, `reset`,
@@ -333,82 +329,23 @@ fn contents(context: &Context<'_>, store: &StoreStats, sheet: &mut Sheet<'_>) {
     }
 }
 
+/// The settings as they are now: some may have changed since the start.
 fn settings(context: &Context<'_>, sheet: &mut Sheet<'_>) {
-    let config = &context.shared.config;
-    let tuning = context.shared.store.tuning();
-    listening_settings(context, sheet);
-    memory_settings(context, &tuning, sheet);
-    lru_settings(config, &tuning, sheet);
-    sheet.put("idle_timeout", config.idle_timeout);
-    sheet.put("watcher_logbuf_size", config.watcher_logbuf_size);
-    sheet.put("worker_logbuf_size", config.worker_logbuf_size);
-    sheet.put("read_buf_mem_limit", config.read_buf_mem_limit);
-    sheet.put("track_sizes", yes(config.store.track_sizes));
-    sheet.put("inline_ascii_response", yes(false));
-    // [extstore, TLS and proxy builds: their names.] This one stands among those of extstore, but is a setting
-    // of the page mover, which is here.
-    sheet.put("slab_automove_freeratio", format_args!("{:.3}", tuning.automove_freeratio));
-    sheet.put("num_napi_ids", 0);
-    sheet.put("memory_file", "(null)");
-    sheet.put("client_flags_size", size_of::<u32>());
-}
-
-fn listening_settings(context: &Context<'_>, sheet: &mut Sheet<'_>) {
-    let config = &context.shared.config;
-    let store = context.shared.store.stats();
-    sheet.put("maxbytes", store.memory_limit);
-    sheet.put("maxconns", config.max_conns);
-    sheet.put("tcpport", config.tcp_port.map_or(-1, i32::from));
-    sheet.put("udpport", 0);
-    sheet.put("inter", config.listen_text.as_deref().unwrap_or("NULL"));
-    sheet.put("verbosity", verbosity());
-    sheet.put("oldest", store.oldest_live);
-    sheet.put("evictions", if config.store.evict { "on" } else { "off" });
-    sheet.put("domain_socket", config.unix_socket.as_deref().unwrap_or("NULL"));
-    sheet.put("umask", format_args!("{:o}", config.unix_mask));
-    sheet.put("shutdown_command", yes(config.shutdown_command));
-    sheet.put("growth_factor", format_args!("{:.2}", config.growth_factor()));
-    sheet.put("chunk_size", config.store.chunk_size);
-    sheet.put("num_threads", config.threads);
-    sheet.put("num_threads_per_udp", config.threads_per_udp());
-    sheet.put("stat_key_prefix", char::from(config.prefix_delimiter));
-    sheet.put("detail_enabled", yes(context.shared.stats.prefixes.enabled()));
-    sheet.put("reqs_per_event", config.reqs_per_event);
-    sheet.put("cas_enabled", yes(config.store.cas_enabled));
-    sheet.put("tcp_backlog", config.backlog);
-    sheet.put("binding_protocol", config.binding.name());
-    sheet.put("auth_enabled_sasl", yes(false));
-    sheet.put("auth_enabled_ascii", "no");
-}
-
-fn memory_settings(context: &Context<'_>, tuning: &Tuning, sheet: &mut Sheet<'_>) {
-    let config = &context.shared.config;
-    sheet.put("item_size_max", config.store.item_size_max);
-    sheet.put("maxconns_fast", yes(config.maxconns_fast));
-    sheet.put("hashpower_init", config.store.hash_power.unwrap_or(0));
-    sheet.put("slab_reassign", yes(config.store.slab_reassign));
-    sheet.put("slab_automove", tuning.automove);
-    sheet.put("slab_automove_ratio", format_args!("{:.2}", tuning.automove_ratio));
-    sheet.put("slab_automove_window", tuning.automove_window);
-    sheet.put("slab_chunk_max", config.store.slab_chunk_max);
-    sheet.put("lru_crawler", yes(context.shared.store.crawler_enabled()));
-    sheet.put("lru_crawler_sleep", tuning.crawler_sleep_us);
-    sheet.put("lru_crawler_tocrawl", tuning.crawler_tocrawl);
-    sheet.put("tail_repair_time", config.store.tail_repair_time);
-    sheet.put("flush_enabled", yes(config.flush_enabled));
-    sheet.put("dump_enabled", yes(config.dump_enabled));
-    sheet.put("hash_algorithm", config.hash_algorithm.name());
-}
-
-fn lru_settings(config: &Config, tuning: &Tuning, sheet: &mut Sheet<'_>) {
-    sheet.put("lru_maintainer_thread", yes(config.store.maintainer));
-    sheet.put("lru_segmented", yes(tuning.segmented));
-    sheet.put("hot_lru_pct", tuning.hot_pct);
-    sheet.put("warm_lru_pct", tuning.warm_pct);
-    sheet.put("hot_max_factor", format_args!("{:.2}", tuning.hot_max_factor));
-    sheet.put("warm_max_factor", format_args!("{:.2}", tuning.warm_max_factor));
-    sheet.put("temp_lru", yes(tuning.temporary_ttl.is_some()));
-    sheet.put("temporary_ttl", tuning.temporary_ttl.unwrap_or(TEMPORARY_TTL));
+    let store = &context.shared.store;
+    let stats = store.stats();
+    let mut now = context.shared.config.clone();
+    now.verbosity = verbosity();
+    now.detail_enabled = context.shared.stats.prefixes.enabled();
+    now.store.memory_limit = stats.memory_limit;
+    now.store.crawler = store.crawler_enabled();
+    now.store.tuning = Tuning::clone(&store.tuning());
+    for (name, value) in now.stats() {
+        sheet.put(name, value);
+        if name == "verbosity" {
+            // No setting, but memcached prints it here.
+            sheet.put("oldest", stats.oldest_live);
+        }
+    }
 }
 
 fn items(context: &Context<'_>, sheet: &mut Sheet<'_>) {
@@ -554,10 +491,6 @@ fn conn_state(fd: i32, conn: &ConnInfo, context: &Context<'_>) -> &'static str {
 /// The count of `-v` that goes with the log level of now.
 fn verbosity() -> u8 {
     (0..3).find(|&v| crate::config::log_level(v) >= log::max_level()).unwrap_or(3)
-}
-
-fn yes(on: bool) -> &'static str {
-    if on { "yes" } else { "no" }
 }
 
 /// Seconds with six decimals.

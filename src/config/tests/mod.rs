@@ -1,6 +1,7 @@
 //! What the options come to, and what is refused with which words and exit code.
 
 use super::*;
+use crate::config::settings::{FLAGS, SUBOPTIONS};
 use crate::store::Accounting;
 use crate::testing::{Rng, seeds};
 
@@ -317,6 +318,19 @@ fn bad_addresses() {
 }
 
 #[test]
+fn lines_of_stats_settings_are_in_memcacheds_order() {
+    let lines = Config::default().stats();
+    let names: Vec<&str> = lines.iter().map(|(name, _)| *name).collect();
+    // Some of each part of memcached's list; tests compare the whole list with memcached's.
+    let places = ["maxbytes", "verbosity", "evictions", "hashpower_init", "temporary_ttl", "client_flags_size"];
+    assert_eq!(places.map(|name| names.iter().position(|known| *known == name)), [0, 5, 6, 24, 44, 54].map(Some));
+    assert_eq!(lines.len(), 55);
+    let mut numbers: Vec<u8> = settings::STATS.iter().map(|row| row.number).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (1..=56).filter(|number| *number != 7).collect::<Vec<u8>>());
+}
+
+#[test]
 fn help_claims_only_what_is_built_in() {
     let help = parse("-h").expect_err("exits").stdout.to_lowercase();
     for word in ["sasl", "ext_path", "enable-ssl", "proxy_config", "drop_privileges", "auth-file"] {
@@ -335,9 +349,9 @@ fn version_is_one_line_that_scripts_can_cut() {
 
 #[test]
 fn no_words_make_it_panic() {
-    let names = options::FLAGS.iter().map(|opt| format!("--{}", opt.name));
-    let letters = options::FLAGS.iter().filter_map(|opt| opt.letter).map(|letter| format!("-{letter}"));
-    let extended = options::SUBOPTIONS.iter().map(|opt| format!("{}=", opt.name));
+    let names = FLAGS.iter().map(|opt| format!("--{}", opt.name));
+    let letters = FLAGS.iter().filter_map(|opt| opt.letter).map(|letter| format!("-{letter}"));
+    let extended = SUBOPTIONS.iter().map(|opt| format!("{}=", opt.name));
     let values = [
         "",
         "0",
