@@ -459,15 +459,15 @@ fn parser_keeps_its_promises() {
 
 #[test]
 fn commands_and_store_stand_any_input() {
-    let mut machine = in_process::Machine::new();
+    let mut server = in_process::FuzzServer::new();
     in_process(&mut |rng, data| {
-        machine.feed(data);
+        server.feed(data);
         if rng.one_in(50) {
-            machine.advance(rng.below(100) as i64);
+            server.advance(rng.below(100) as i64);
         }
         if rng.one_in(200) {
-            machine.check();
+            server.check();
         }
     });
-    machine.check();
+    server.check();
 }

@@ -101,7 +101,7 @@ struct Piece {
 
 /// What a key of one client's own may hold.
 #[derive(Clone, Debug, Default)]
-struct Model {
+struct KeyState {
     /// The pieces of its value, in order; none: it must be missing.
     pieces: VecDeque<Piece>,
     /// Its value is this number instead.
@@ -113,7 +113,7 @@ struct Model {
     cas: Option<u64>,
 }
 
-impl Model {
+impl KeyState {
     fn is_missing(&self) -> bool {
         self.pieces.is_empty() && self.number.is_none()
     }
@@ -178,7 +178,7 @@ struct Client {
     rng: Rng,
     number: usize,
     version: u32,
-    models: Vec<Model>,
+    models: Vec<KeyState>,
     tally: Tally,
 }
 
@@ -196,7 +196,7 @@ impl Client {
     fn new(addr: SocketAddr, number: usize, seed: u64) -> Client {
         let wire = [Wire::Text, Wire::Meta, Wire::Binary][number % 3];
         let rng = Rng(seed ^ (number as u64) << 40);
-        let models = vec![Model::default(); OWN_KEYS];
+        let models = vec![KeyState::default(); OWN_KEYS];
         Client { wire, conn: Conn::to(addr), rng, number, version: 0, models, tally: Tally::default() }
     }
 
@@ -288,14 +288,14 @@ impl Client {
         let overdue = model.dead_at.is_some_and(|at| asked > at);
         match (&op, &reply) {
             (Op::Get | Op::Cas { .. } | Op::Delete | Op::Incr { .. } | Op::Touch { .. }, Reply::NotFound) => {
-                *model = Model::default();
+                *model = KeyState::default();
             }
             // Missing, or no memory for the joined value: then the old one stays.
             (Op::Append { .. } | Op::Prepend { .. }, Reply::NotStored) => {}
             (Op::Set { ttl, client_flags, value }, Reply::Done) => {
                 let number = piece.is_none().then(|| std::str::from_utf8(value).unwrap().parse().unwrap());
                 let dead_at = (*ttl > 0).then(|| gone_at(*ttl));
-                *model = Model {
+                *model = KeyState {
                     pieces: piece.into_iter().collect(),
                     number,
                     client_flags: *client_flags,
@@ -303,19 +303,21 @@ impl Client {
                     cas: None,
                 };
             }
-            (Op::Set { value, .. }, Reply::TooLarge) if value.len() > LARGEST => *model = Model::default(),
+            (Op::Set { value, .. }, Reply::TooLarge) if value.len() > LARGEST => *model = KeyState::default(),
             // A refused set, and any refused ms, has removed the old item.
-            (Op::Set { .. }, Reply::NoMemory) => *model = Model::default(),
-            (_, Reply::NoMemory) if self.wire == Wire::Meta => *model = Model::default(),
+            (Op::Set { .. }, Reply::NoMemory) => *model = KeyState::default(),
+            (_, Reply::NoMemory) if self.wire == Wire::Meta => *model = KeyState::default(),
             (_, Reply::NoMemory) => {}
-            (Op::Add { .. }, Reply::Done) => *model = Model { pieces: piece.into_iter().collect(), ..Model::default() },
+            (Op::Add { .. }, Reply::Done) => {
+                *model = KeyState { pieces: piece.into_iter().collect(), ..KeyState::default() }
+            }
             // It may have been found missing by nobody yet; it must be there, else add would have stored.
             (Op::Add { .. }, Reply::NotStored) => {
                 assert!(!model.is_missing() && !overdue, "{key}: add finds what is gone")
             }
             (Op::Cas { cas, .. }, Reply::Done) => {
                 assert_eq!(model.cas, Some(*cas));
-                *model = Model { pieces: piece.into_iter().collect(), ..Model::default() };
+                *model = KeyState { pieces: piece.into_iter().collect(), ..KeyState::default() };
             }
             _ => check_present(&key, model, overdue, &op, piece, &reply),
         }
@@ -345,7 +347,7 @@ fn gone_at(ttl: u32) -> Instant {
 }
 
 /// Replies that say that the key is there.
-fn check_present(key: &str, model: &mut Model, overdue: bool, op: &Op, piece: Option<Piece>, reply: &Reply) {
+fn check_present(key: &str, model: &mut KeyState, overdue: bool, op: &Op, piece: Option<Piece>, reply: &Reply) {
     if matches!((op, reply), (Op::Delete, Reply::Done)) && model.is_missing() {
         panic!("{key}: deleted, though it was gone");
     }
@@ -357,7 +359,7 @@ fn check_present(key: &str, model: &mut Model, overdue: bool, op: &Op, piece: Op
             assert_eq!(*client_flags, model.client_flags, "{key}");
             model.cas = Some(*cas);
         }
-        (Op::Delete, Reply::Done) => *model = Model::default(),
+        (Op::Delete, Reply::Done) => *model = KeyState::default(),
         (Op::Touch { ttl }, Reply::Done) => model.dead_at = (*ttl > 0).then(|| gone_at(*ttl)),
         (Op::Append { .. }, Reply::Done) => {
             model.pieces.extend(piece);
@@ -376,7 +378,7 @@ fn check_present(key: &str, model: &mut Model, overdue: bool, op: &Op, piece: Op
     }
 }
 
-fn check_value(key: &str, model: &Model, value: &[u8]) {
+fn check_value(key: &str, model: &KeyState, value: &[u8]) {
     if let Some(number) = model.number {
         assert_eq!(String::from_utf8_lossy(value).trim_end(), number.to_string(), "{key}");
         return;

@@ -96,7 +96,7 @@ impl Drop for Dump {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::tests::stand::{Stand, tiny};
+    use crate::store::tests::rig::{TestStore, tiny};
     use crate::store::{ClassSet, StoreConfig};
     use std::collections::BTreeMap;
 
@@ -107,40 +107,40 @@ mod tests {
     #[test]
     fn items_that_move_between_lists_are_seen_once() {
         const KEYS: usize = 2000;
-        let mut stand = Stand::new(StoreConfig { memory_limit: 4 << 20, shards: Some(2), ..tiny() });
+        let mut rig = TestStore::new(StoreConfig { memory_limit: 4 << 20, shards: Some(2), ..tiny() });
         let key = |n: usize| format!("key{n}");
-        (0..KEYS).for_each(|n| assert!(stand.set(&key(n), b"value", 0)));
-        stand.steps(20);
-        let mut dump = stand.store.dump(ClassSet::ALL).unwrap();
+        (0..KEYS).for_each(|n| assert!(rig.set(&key(n), b"value", 0)));
+        rig.steps(20);
+        let mut dump = rig.store.dump(ClassSet::ALL).unwrap();
         let (mut seen, mut n) = (BTreeMap::new(), 0);
         while step(&mut dump, &mut seen) {
             for _ in 0..50 {
                 n = (n + 7) % KEYS;
-                assert!(stand.reset(&key(n), b"other", 0));
-                stand.get(&key(n / 2));
+                assert!(rig.reset(&key(n), b"other", 0));
+                rig.get(&key(n / 2));
             }
             // The table grows meanwhile.
-            assert!(stand.set(&format!("new{}", seen.len()), b"v", 0));
-            stand.steps(1);
+            assert!(rig.set(&format!("new{}", seen.len()), b"v", 0));
+            rig.steps(1);
         }
-        assert!(stand.sum(|class| class.moves_to_warm) > 0);
+        assert!(rig.sum(|class| class.moves_to_warm) > 0);
         for n in 0..KEYS {
             assert_eq!(seen.get(key(n).as_bytes()), Some(&1), "{n}");
         }
-        stand.store.check().unwrap();
+        rig.store.check().unwrap();
     }
 
     #[test]
     fn a_table_that_has_grown_meanwhile_is_seen_in_small_pieces() {
-        let stand = Stand::new(StoreConfig { memory_limit: 64 << 20, hash_power: Some(7), ..tiny() });
-        let set = |n: usize| assert!(stand.set(&format!("key{n}"), b"v", 0));
+        let rig = TestStore::new(StoreConfig { memory_limit: 64 << 20, hash_power: Some(7), ..tiny() });
+        let set = |n: usize| assert!(rig.set(&format!("key{n}"), b"v", 0));
         (0..1000).for_each(set);
-        let mut dump = stand.store.dump(ClassSet::ALL).unwrap();
+        let mut dump = rig.store.dump(ClassSet::ALL).unwrap();
         let mut seen = BTreeMap::new();
         assert!(step(&mut dump, &mut seen));
-        let buckets = stand.store.shard(0).table.buckets();
+        let buckets = rig.store.shard(0).table.buckets();
         (1000..50_000).for_each(set);
-        let grown = stand.store.shard(0).table.buckets() / buckets;
+        let grown = rig.store.shard(0).table.buckets() / buckets;
         assert!(grown >= 8, "{grown}");
         let mut most = 0;
         loop {
@@ -153,16 +153,16 @@ mod tests {
         assert!(most < 2 * ITEMS, "{most} under one lock");
         assert!((0..1000).all(|n| seen.get(format!("key{n}").as_bytes()) == Some(&1)));
         assert!(seen.values().all(|&times| times == 1));
-        stand.store.check().unwrap();
+        rig.store.check().unwrap();
     }
 
     #[test]
     fn what_finds_no_room_in_its_bucket_is_seen_in_small_pieces() {
         let config = StoreConfig { memory_limit: 64 << 20, hash_power: Some(7), hash_expand: false, ..tiny() };
-        let stand = Stand::new(config);
-        (0..5000).for_each(|n| assert!(stand.set(&format!("key{n}"), b"v", 0)));
-        assert_eq!(stand.store.shard(0).table.buckets(), 16);
-        let (mut dump, mut seen) = (stand.store.dump(ClassSet::ALL).unwrap(), BTreeMap::new());
+        let rig = TestStore::new(config);
+        (0..5000).for_each(|n| assert!(rig.set(&format!("key{n}"), b"v", 0)));
+        assert_eq!(rig.store.shard(0).table.buckets(), 16);
+        let (mut dump, mut seen) = (rig.store.dump(ClassSet::ALL).unwrap(), BTreeMap::new());
         let mut steps = 0;
         while step(&mut dump, &mut seen) {
             steps += 1;
@@ -172,14 +172,12 @@ mod tests {
 
     #[test]
     fn only_the_classes_asked_for() {
-        let stand = Stand::new(tiny());
-        assert!(
-            stand.set("small", b"v", 0) && stand.set("large", &[b'v'; 700], 0) && stand.set("pieces", &[b'v'; 9000], 0)
-        );
-        let largest = stand.store.largest_class();
+        let rig = TestStore::new(tiny());
+        assert!(rig.set("small", b"v", 0) && rig.set("large", &[b'v'; 700], 0) && rig.set("pieces", &[b'v'; 9000], 0));
+        let largest = rig.store.largest_class();
         let dumped = |classes| {
             let mut seen = BTreeMap::new();
-            let mut dump = stand.store.dump(classes).unwrap();
+            let mut dump = rig.store.dump(classes).unwrap();
             while step(&mut dump, &mut seen) {}
             seen.into_keys().map(|key| String::from_utf8(key).unwrap()).collect::<Vec<_>>()
         };

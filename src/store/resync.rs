@@ -272,7 +272,7 @@ mod tests {
     use super::*;
     use crate::journal::{Kind, records};
     use crate::store::StoreConfig;
-    use crate::store::tests::stand::{Stand, tiny};
+    use crate::store::tests::rig::{TestStore, tiny};
 
     const ATTACH: Attach<'_> = Attach { name: "name", identity: "peer", run_id: None, lsn: None };
 
@@ -293,35 +293,35 @@ mod tests {
 
     #[test]
     fn a_walk_and_what_follows() {
-        let stand = Stand::new(tiny());
-        assert!((0..300).all(|i| stand.set(&format!("key{i}"), b"value", 0)));
-        let mut feed = stand.store.attach(&ATTACH, Instant::now()).unwrap();
+        let rig = TestStore::new(tiny());
+        assert!((0..300).all(|i| rig.set(&format!("key{i}"), b"value", 0)));
+        let mut feed = rig.store.attach(&ATTACH, Instant::now()).unwrap();
         assert!(feed.began_with_walk());
         let (steps, all) = drain(&mut feed);
         assert_eq!((steps, all.len()), (vec![Step::Walked], 300));
-        stand.set("key7", b"new", 0);
-        stand.unlink("key8");
-        stand.store.flush_all(0);
+        rig.set("key7", b"new", 0);
+        rig.unlink("key8");
+        rig.store.flush_all(0);
         let (steps, all) = drain(&mut feed);
         let expected = [(Kind::Set, &b"key7"[..]), (Kind::Delete, b"key8"), (Kind::Flush, b"")];
         assert_eq!(steps, []);
         assert!(all.iter().map(|(kind, key)| (*kind, &key[..])).eq(expected));
         feed.acknowledge(feed.lsn());
         drop(feed);
-        stand.set("key9", b"new", 0);
-        let mut feed = stand.store.attach(&ATTACH, Instant::now()).unwrap();
+        rig.set("key9", b"new", 0);
+        let mut feed = rig.store.attach(&ATTACH, Instant::now()).unwrap();
         assert!(!feed.began_with_walk());
         assert_eq!(drain(&mut feed).1, [(Kind::Set, b"key9".to_vec())]);
-        stand.store.check().unwrap();
+        rig.store.check().unwrap();
     }
 
     #[test]
     fn a_walk_that_finds_nothing_does_not_look_on_for_long() {
         let items = if cfg!(miri) { 2_000 } else { 100_000 };
-        let stand = Stand::new(StoreConfig { memory_limit: 64 << 20, ..tiny() });
-        assert!((0..items).all(|i| stand.set(&i.to_string(), b"", 0)));
-        assert!(stand.store.core.flush.now(stand.clock.now()), "without unlinking them");
-        let mut feed = stand.store.attach(&ATTACH, Instant::now()).unwrap();
+        let rig = TestStore::new(StoreConfig { memory_limit: 64 << 20, ..tiny() });
+        assert!((0..items).all(|i| rig.set(&i.to_string(), b"", 0)));
+        assert!(rig.store.core.flush.now(rig.clock.now()), "without unlinking them");
+        let mut feed = rig.store.attach(&ATTACH, Instant::now()).unwrap();
         let (mut looks, mut bytes) = (0, Vec::new());
         while feed.next(1000, &mut bytes) == Step::Records {
             assert!(bytes.is_empty());

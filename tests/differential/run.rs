@@ -156,7 +156,7 @@ pub fn run(kind: Kind, commands: u64) {
 }
 
 /// A connection to each side.
-struct Pair {
+struct ConnPair {
     ours: Conn,
     theirs: Conn,
     half: Option<Sent>,
@@ -176,7 +176,7 @@ struct Lab {
     theirs: Server,
     /// The server under test is the reference's version: it gets the reference's commands.
     same_version: bool,
-    pairs: HashMap<(usize, bool), Pair>,
+    pairs: HashMap<(usize, bool), ConnPair>,
     cas: CasTable,
     last_cas: [Option<CasPair>; keys::KEYS],
     keys: HashMap<Vec<u8>, usize>,
@@ -256,8 +256,8 @@ impl Lab {
         Ok(())
     }
 
-    fn connect(&self) -> Pair {
-        Pair { ours: self.ours.connect(), theirs: self.theirs.connect(), half: None }
+    fn connect(&self) -> ConnPair {
+        ConnPair { ours: self.ours.connect(), theirs: self.theirs.connect(), half: None }
     }
 
     /// Fills in cas and opaque.
@@ -470,7 +470,7 @@ impl Cuts<'_> {
     }
 
     /// Sends the first part of a command that is the same on both sides; what is left.
-    fn send_half(&mut self, pair: &mut Pair, command: Sent) -> Option<Sent> {
+    fn send_half(&mut self, pair: &mut ConnPair, command: Sent) -> Option<Sent> {
         let Cuts::Random(rng) = self else { return None };
         let shorter = command.ours.len().min(command.theirs.len());
         let at = 1 + rng.below(shorter.min(HALF_MAX) - 1);

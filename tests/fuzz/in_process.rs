@@ -99,22 +99,22 @@ fn claimed(parsed: &Parsed<'_>) -> usize {
 }
 
 /// A small server without sockets.
-pub struct Machine {
+pub struct FuzzServer {
     shared: Shared,
     counters: Arc<twincache::stats::Counters>,
     last_lsn: LastLsn,
 }
 
-impl Machine {
+impl FuzzServer {
     /// An empty one of 4 MiB.
-    pub fn new() -> Machine {
+    pub fn new() -> FuzzServer {
         let clock = Arc::new(Clock::new());
         let store = StoreConfig { memory_limit: 4 << 20, shards: Some(2), ..StoreConfig::default() };
         let config = Config { store: store.clone(), ..Config::default() };
         let store = Store::new(store, Arc::clone(&clock)).expect("a store of 4 MiB");
         let shared = Shared::new(config, clock, store);
         let counters = shared.stats.worker();
-        Machine { shared, counters, last_lsn: LastLsn::default() }
+        FuzzServer { shared, counters, last_lsn: LastLsn::default() }
     }
 
     /// Feeds one connection's input; its replies must be well-formed.

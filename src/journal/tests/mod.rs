@@ -4,7 +4,7 @@
 use super::*;
 use crate::journal::readers::{CONSUMERS_MAX, HIT_FLOOR, SAMPLES, UPSTREAM};
 use crate::store::tests::copy::{Copy, known};
-use crate::store::tests::stand::{Stand, clock_of, tiny};
+use crate::store::tests::rig::{TestStore, clock_of, tiny};
 use crate::store::{Feed, Hash, ItemSpec, Part, Step, Store, StoreConfig};
 use std::collections::BTreeMap;
 
@@ -22,38 +22,38 @@ fn drain(feed: &mut Feed) -> Vec<(Kind, Vec<u8>)> {
     all
 }
 
-fn stand() -> (Stand, Instant) {
-    (Stand::new(tiny()), Instant::now())
+fn rig() -> (TestStore, Instant) {
+    (TestStore::new(tiny()), Instant::now())
 }
 
 #[test]
 fn off_until_somebody_attaches_and_off_again_a_while_after() {
-    let (stand, now) = stand();
-    let journal = stand.store.journal();
-    stand.set("key", b"value", 0);
+    let (rig, now) = rig();
+    let journal = rig.store.journal();
+    rig.set("key", b"value", 0);
     assert!(!journal.enabled() && journal.lsn() == 0 && journal.status(now).bytes == 0);
-    let mut feed = stand.store.attach(&attach_as("a", "peer"), now).unwrap();
+    let mut feed = rig.store.attach(&attach_as("a", "peer"), now).unwrap();
     drain(&mut feed);
     drop(feed);
     let gone = Instant::now();
     journal.tick(gone + GRACE / 2);
     assert!(journal.enabled());
     journal.tick(gone + GRACE);
-    assert!(!journal.enabled() && stand.set("key", b"value", 0));
+    assert!(!journal.enabled() && rig.set("key", b"value", 0));
     // What was complete then is not now.
-    assert!(stand.store.attach(&attach_as("a", "peer"), now).unwrap().began_with_walk());
+    assert!(rig.store.attach(&attach_as("a", "peer"), now).unwrap().began_with_walk());
 }
 
 /// Also when the journal has been off since.
 #[test]
 fn who_was_attached_before_is_met_again() {
-    let (stand, now) = stand();
-    let journal = stand.store.journal();
+    let (rig, now) = rig();
+    let journal = rig.store.journal();
     let meet =
         |name: &str, identity: &str| journal.meet(name, identity, now).map(|(relation, _)| relation == Relation::Copy);
     assert_eq!(meet("a", "0000000000000abc"), Ok(false));
     let feeds = [("a", "0000000000000abc"), ("b", "mc-1-17000000000")];
-    let feeds = feeds.map(|(name, identity)| stand.store.attach(&attach_as(name, identity), now).unwrap());
+    let feeds = feeds.map(|(name, identity)| rig.store.attach(&attach_as(name, identity), now).unwrap());
     assert_eq!(meet("other", "0000000000000abc"), Err(AttachError::Twice));
     drop(feeds);
     for _ in 0..2 {
@@ -67,19 +67,19 @@ fn who_was_attached_before_is_met_again() {
 /// Who was fed by a server may be older than that: it does not feed it back when it hears of it no more.
 #[test]
 fn what_came_from_a_peer_is_told_until_it_goes_the_other_way() {
-    let (stand, now) = stand();
-    let relation = |now| stand.store.journal().meet("a", "0000000000000abc", now).map(|(relation, _)| relation);
-    stand.store.set_upstream(&[0xabc, 0xdef], now).unwrap();
+    let (rig, now) = rig();
+    let relation = |now| rig.store.journal().meet("a", "0000000000000abc", now).map(|(relation, _)| relation);
+    rig.store.set_upstream(&[0xabc, 0xdef], now).unwrap();
     let later = now + 100 * UPSTREAM;
     assert_eq!((relation(now), relation(later)), (Err(AttachError::Upstream), Ok(Relation::Source)));
-    drop(stand.store.attach(&attach_as("a", "0000000000000abc"), later).unwrap());
+    drop(rig.store.attach(&attach_as("a", "0000000000000abc"), later).unwrap());
     assert_eq!(relation(later), Ok(Relation::Copy));
 }
 
 #[test]
 fn a_circle_of_several_is_found_from_either_side() {
-    let (stand, now) = stand();
-    let (store, own) = (&stand.store, stand.store.journal().run_id());
+    let (rig, now) = rig();
+    let (store, own) = (&rig.store, rig.store.journal().run_id());
     assert_eq!(store.set_upstream(&[0xabc, own], now), Err(UpstreamError::Circle));
     store.set_upstream(&[0xabc, 0xdef], now).unwrap();
     assert_eq!(store.journal().meet("a", "0000000000000123", now), Ok((Relation::Stranger, vec![0xabc, 0xdef])));
@@ -90,8 +90,8 @@ fn a_circle_of_several_is_found_from_either_side() {
 
 #[test]
 fn who_may_attach() {
-    let (stand, now) = stand();
-    let (store, own) = (&stand.store, format!("{:016x}", stand.store.journal().run_id()));
+    let (rig, now) = rig();
+    let (store, own) = (&rig.store, format!("{:016x}", rig.store.journal().run_id()));
     assert_eq!(store.attach(&attach_as("a", &own), now).unwrap_err(), AttachError::Itself);
     assert_eq!(store.set_upstream(&[store.journal().run_id()], now), Err(UpstreamError::Itself));
     store.set_upstream(&[0xabc], now).unwrap();
@@ -109,55 +109,55 @@ fn who_may_attach() {
 
 #[test]
 fn the_newer_of_two_with_one_name_goes_on() {
-    let (stand, now) = stand();
-    let mut old = stand.store.attach(&attach_as("a", "peer"), now).unwrap();
+    let (rig, now) = rig();
+    let mut old = rig.store.attach(&attach_as("a", "peer"), now).unwrap();
     drain(&mut old);
-    stand.set("key", b"value", 0);
-    let mut new = stand.store.attach(&attach_as("a", "peer"), now).unwrap();
+    rig.set("key", b"value", 0);
+    let mut new = rig.store.attach(&attach_as("a", "peer"), now).unwrap();
     assert!(!new.began_with_walk());
     assert_eq!(old.next(1000, &mut Vec::new()), Step::Gone);
     drop(old);
     assert_eq!(drain(&mut new), [(Kind::Set, b"key".to_vec())]);
-    assert!(stand.store.attach(&attach_as("a", "another peer"), now).unwrap().began_with_walk());
+    assert!(rig.store.attach(&attach_as("a", "another peer"), now).unwrap().began_with_walk());
 }
 
 #[test]
 fn goes_on_from_what_is_known_here_and_there() {
-    let (stand, now) = stand();
-    let run_id = Some(stand.store.journal().run_id());
-    drain(&mut stand.store.attach(&attach_as("a", "peer"), now).unwrap());
-    let lsn = stand.store.journal().lsn();
-    (0..5).for_each(|i| assert!(stand.set(&format!("key{i}"), b"value", 0)));
+    let (rig, now) = rig();
+    let run_id = Some(rig.store.journal().run_id());
+    drain(&mut rig.store.attach(&attach_as("a", "peer"), now).unwrap());
+    let lsn = rig.store.journal().lsn();
+    (0..5).for_each(|i| assert!(rig.set(&format!("key{i}"), b"value", 0)));
     for (name, given, begins) in [
         ("a", Some(lsn - 1), Some(lsn - 1)),
         ("b", Some(lsn + 2), Some(lsn + 2)),
         ("c", Some(lsn + 6), None),
         ("d", None, None),
     ] {
-        let feed = stand.store.attach(&Attach { run_id, lsn: given, ..attach_as(name, "peer") }, now).unwrap();
+        let feed = rig.store.attach(&Attach { run_id, lsn: given, ..attach_as(name, "peer") }, now).unwrap();
         assert_eq!((!feed.began_with_walk()).then_some(feed.lsn()), begins, "{name}");
     }
     let other = Attach { run_id: Some(1), lsn: Some(lsn), ..attach_as("e", "peer") };
-    assert!(stand.store.attach(&other, now).unwrap().began_with_walk());
+    assert!(rig.store.attach(&other, now).unwrap().began_with_walk());
     // It has not acknowledged the walk that began: whatever it believes, it begins again.
     let wrong = Attach { run_id, lsn: Some(lsn), ..attach_as("d", "peer") };
-    assert!(stand.store.attach(&wrong, now).unwrap().began_with_walk());
+    assert!(rig.store.attach(&wrong, now).unwrap().began_with_walk());
 }
 
 /// Of 100 bytes, so that a segment has a thousand.
-fn set_many(stand: &Stand, count: usize) {
-    (0..count).for_each(|i| assert!(stand.set(&format!("key{}", i % 50), &[7; 100], 0)));
+fn set_many(rig: &TestStore, count: usize) {
+    (0..count).for_each(|i| assert!(rig.set(&format!("key{}", i % 50), &[7; 100], 0)));
 }
 
 #[test]
 fn what_nobody_needs_makes_room_at_once() {
-    let (stand, now) = stand();
-    let bytes = || stand.store.journal().status(now).bytes;
+    let (rig, now) = rig();
+    let bytes = || rig.store.journal().status(now).bytes;
     let (many, warm) = (5000, 300_000);
-    let mut feed = stand.store.attach(&attach_as("a", "peer"), now).unwrap();
+    let mut feed = rig.store.attach(&attach_as("a", "peer"), now).unwrap();
     let mut reads = |acknowledges: bool| {
         for _ in 0..many / 100 {
-            set_many(&stand, 100);
+            set_many(&rig, 100);
             while feed.next(1000, &mut Vec::new()) != Step::Idle {}
             if acknowledges {
                 feed.acknowledge(feed.lsn());
@@ -170,59 +170,59 @@ fn what_nobody_needs_makes_room_at_once() {
     let unconfirmed = bytes();
     assert!(unconfirmed > many as u64 * 140, "{unconfirmed} with one that might come back");
     drop(feed);
-    let mut feed = stand.store.attach(&attach_as("a", "peer"), now).unwrap();
+    let mut feed = rig.store.attach(&attach_as("a", "peer"), now).unwrap();
     assert!(!feed.began_with_walk());
     assert!(drain(&mut feed).len() >= many);
-    set_many(&stand, many);
+    set_many(&rig, many);
     assert!(bytes() > many as u64 * 140, "{} with one that has not read", bytes());
     drain(&mut feed);
     drop(feed);
-    let gone = stand.store.journal().lsn();
-    set_many(&stand, many);
-    let mut other = stand.store.attach(&attach_as("b", "peer"), now).unwrap();
+    let gone = rig.store.journal().lsn();
+    set_many(&rig, many);
+    let mut other = rig.store.attach(&attach_as("b", "peer"), now).unwrap();
     drain(&mut other);
-    set_many(&stand, many);
+    set_many(&rig, many);
     drain(&mut other);
-    let mut back = stand.store.attach(&attach_as("a", "peer"), now).unwrap();
+    let mut back = rig.store.attach(&attach_as("a", "peer"), now).unwrap();
     assert!(!back.began_with_walk() && back.lsn() == gone);
     drain(&mut back);
-    set_many(&stand, many);
+    set_many(&rig, many);
     drain(&mut other);
     drain(&mut back);
-    set_many(&stand, 2000);
+    set_many(&rig, 2000);
     assert!(bytes() < warm + 2000 * 152, "{} when all have come near", bytes());
 }
 
 #[test]
 fn who_stays_away_keeps_no_more_than_there_is_room_for() {
     let config = StoreConfig { journal_bytes: 600_000, ..tiny() };
-    let (stand, now) = (Stand::new(config), Instant::now());
-    let mut feed = stand.store.attach(&attach_as("a", "peer"), now).unwrap();
+    let (rig, now) = (TestStore::new(config), Instant::now());
+    let mut feed = rig.store.attach(&attach_as("a", "peer"), now).unwrap();
     drain(&mut feed);
-    let mut away = stand.store.attach(&attach_as("b", "peer"), now).unwrap();
+    let mut away = rig.store.attach(&attach_as("b", "peer"), now).unwrap();
     drain(&mut away);
     drop(away);
-    let bytes = || stand.store.journal().status(now).bytes;
+    let bytes = || rig.store.journal().status(now).bytes;
     for round in 0..10 {
-        set_many(&stand, 1000);
+        set_many(&rig, 1000);
         drain(&mut feed);
         assert!(bytes() <= 600_000);
         assert_eq!(bytes() > 400_000, round == 2 || round == 3, "{} in round {round}", bytes());
     }
-    assert!(stand.store.attach(&attach_as("b", "peer"), now).unwrap().began_with_walk());
-    assert_eq!(stand.store.journal().status(now).consumers[0].counts.lost, 0);
+    assert!(rig.store.attach(&attach_as("b", "peer"), now).unwrap().began_with_walk());
+    assert_eq!(rig.store.journal().status(now).consumers[0].counts.lost, 0);
 }
 
 #[test]
 fn confirmed_is_what_as_many_as_required_have() {
-    let (stand, now) = stand();
-    let (store, safety) = (&stand.store, stand.store.safety());
+    let (rig, now) = rig();
+    let (store, safety) = (&rig.store, rig.store.safety());
     store.set_replicas_ack(2, now);
     assert!(store.journal().enabled() && safety.safe_lsn() == 0);
     let mut a = store.attach(&attach_as("a", "peer"), now).unwrap();
     let mut b = store.attach(&attach_as("b", "peer"), now).unwrap();
     drain(&mut a);
-    stand.set("key", b"value", 0);
+    rig.set("key", b"value", 0);
     drain(&mut b);
     assert_eq!(safety.safe_lsn(), a.lsn(), "less than b has");
     drain(&mut a);
@@ -234,47 +234,47 @@ fn confirmed_is_what_as_many_as_required_have() {
 
 #[test]
 fn an_acknowledgement_in_a_walk_confirms_nothing() {
-    let (stand, now) = stand();
-    stand.store.set_replicas_ack(1, now);
-    (0..200).for_each(|i| assert!(stand.set(&format!("key{i}"), b"value", 0)));
-    let mut feed = stand.store.attach(&attach_as("a", "peer"), now).unwrap();
+    let (rig, now) = rig();
+    rig.store.set_replicas_ack(1, now);
+    (0..200).for_each(|i| assert!(rig.set(&format!("key{i}"), b"value", 0)));
+    let mut feed = rig.store.attach(&attach_as("a", "peer"), now).unwrap();
     let mut bytes = Vec::new();
     while feed.next(1000, &mut bytes) != Step::Walked {
         feed.acknowledge(feed.lsn());
-        assert_eq!(stand.store.safety().safe_lsn(), 0);
+        assert_eq!(rig.store.safety().safe_lsn(), 0);
     }
     feed.acknowledge(feed.lsn());
-    assert_eq!(stand.store.safety().safe_lsn(), 0, "nothing came after the end of the walk");
+    assert_eq!(rig.store.safety().safe_lsn(), 0, "nothing came after the end of the walk");
     assert!(drain(&mut feed).is_empty());
-    assert_eq!(stand.store.safety().safe_lsn(), stand.store.journal().lsn());
+    assert_eq!(rig.store.safety().safe_lsn(), rig.store.journal().lsn());
 }
 
 #[test]
 fn read_hits_take_their_share() {
-    let (stand, now) = stand();
-    let mut feed = stand.store.attach(&attach_as("a", "peer"), now).unwrap();
+    let (rig, now) = rig();
+    let mut feed = rig.store.attach(&attach_as("a", "peer"), now).unwrap();
     drain(&mut feed);
-    (0..300).for_each(|i| assert!(stand.set(&format!("key{i}"), &[7; 100], 0)));
-    let changes = stand.store.journal().status(now).bytes;
-    (0..100).for_each(|_| (0..300).for_each(|i| _ = stand.get(&format!("key{i}"))));
-    let bytes = stand.store.journal().status(now).bytes - changes;
+    (0..300).for_each(|i| assert!(rig.set(&format!("key{i}"), &[7; 100], 0)));
+    let changes = rig.store.journal().status(now).bytes;
+    (0..100).for_each(|_| (0..300).for_each(|i| _ = rig.get(&format!("key{i}"))));
+    let bytes = rig.store.journal().status(now).bytes - changes;
     assert!(0 < bytes && bytes * HIT_SHARE <= changes + changes / 50, "{bytes} for {changes}");
     let hits = drain(&mut feed).iter().filter(|(kind, _)| *kind == Kind::Hit).count() as u64;
     assert!(hits * 40 == bytes, "{hits} in {bytes}");
-    stand.store.journal().tick(now);
-    stand.store.journal().tick(now + Duration::from_secs(1));
-    (0..1000).for_each(|_| (0..300).for_each(|i| _ = stand.get(&format!("key{i}"))));
+    rig.store.journal().tick(now);
+    rig.store.journal().tick(now + Duration::from_secs(1));
+    (0..1000).for_each(|_| (0..300).for_each(|i| _ = rig.get(&format!("key{i}"))));
     let hits = drain(&mut feed).len() as u64;
     assert!(hits > 0 && hits * 40 <= HIT_FLOOR + HIT_FLOOR / 50, "{hits} without changes");
 }
 
 #[test]
 fn the_lag_is_told_in_records_bytes_and_time() {
-    let (stand, now) = stand();
-    let feed = stand.store.attach(&attach_as("a", "peer"), now).unwrap();
-    let journal = stand.store.journal();
+    let (rig, now) = rig();
+    let feed = rig.store.attach(&attach_as("a", "peer"), now).unwrap();
+    let journal = rig.store.journal();
     journal.tick(now);
-    stand.set("key", b"value", 0);
+    rig.set("key", b"value", 0);
     for seconds in 1..4 * SAMPLES as u64 {
         journal.tick(now + Duration::from_secs(seconds));
     }
@@ -288,9 +288,9 @@ fn the_lag_is_told_in_records_bytes_and_time() {
 
 #[test]
 fn who_sleeps_is_woken_once_by_who_appended() {
-    let (stand, now) = stand();
-    let _feed = stand.store.attach(&attach_as("a", "peer"), now).unwrap();
-    let (journal, woken) = (stand.store.journal(), Arc::new(AtomicU64::new(0)));
+    let (rig, now) = rig();
+    let _feed = rig.store.attach(&attach_as("a", "peer"), now).unwrap();
+    let (journal, woken) = (rig.store.journal(), Arc::new(AtomicU64::new(0)));
     let count = woken.clone();
     journal.set_waker(move || _ = count.fetch_add(1, Ordering::Relaxed));
     journal.nudge();
@@ -299,7 +299,7 @@ fn who_sleeps_is_woken_once_by_who_appended() {
             journal.set_idle();
         }
         if set {
-            stand.set("key", b"value", 0);
+            rig.set("key", b"value", 0);
             journal.nudge();
         }
         woken.load(Ordering::Relaxed)

@@ -229,7 +229,7 @@ fn run_lone(
 }
 
 /// Sends `script` in random pieces to a client that reads in random pieces, and returns the replies.
-fn dribble(bench: &mut TestConnection, script: &[u8], rng: &mut Rng) -> Vec<u8> {
+fn dribble(rig: &mut TestConnection, script: &[u8], rng: &mut Rng) -> Vec<u8> {
     let (mut sent, mut idle) = (0, 0);
     // Tiny pieces find the cuts, and a large one now and then gets through the large values in time.
     let tiny = [2, 40, 3000, 30_000][rng.below(4)];
@@ -239,22 +239,22 @@ fn dribble(bench: &mut TestConnection, script: &[u8], rng: &mut Rng) -> Vec<u8> 
         1 + rng.below(max)
     };
     while idle < STUCK_TURNS {
-        let before = (sent, bench.pipe().outbound.len());
-        bench.pipe().interrupts = rng.below(4) == 0;
+        let before = (sent, rig.pipe().outbound.len());
+        rig.pipe().interrupts = rng.below(4) == 0;
         if rng.below(3) > 0 {
             let end = script.len().min(sent + piece(rng));
-            bench.send(&script[sent..end]);
+            rig.send(&script[sent..end]);
             sent = end;
         }
         if rng.below(3) > 0 {
-            bench.take(piece(rng));
+            rig.take(piece(rng));
         }
-        let after = bench.turn();
+        let after = rig.turn();
         assert!(!matches!(after, After::Close(_)), "closed: {after:?} after {sent} bytes");
-        let is_done = sent == script.len() && after == After::Wait && bench.pipe().waiting() == 0;
-        idle = if before == (sent, bench.pipe().outbound.len()) { idle + 1 } else { 0 };
+        let is_done = sent == script.len() && after == After::Wait && rig.pipe().waiting() == 0;
+        idle = if before == (sent, rig.pipe().outbound.len()) { idle + 1 } else { 0 };
         if is_done && idle > 20 {
-            return bench.replies();
+            return rig.replies();
         }
     }
     panic!("no byte moved in {STUCK_TURNS} turns");
@@ -385,112 +385,112 @@ fn binary_replies_do_not_depend_on_how_bytes_arrive() {
 
 #[test]
 fn a_batch_costs_one_read_and_one_write() {
-    let mut bench = TestConnection::new(|_| {});
+    let mut rig = TestConnection::new(|_| {});
     assert_eq!(
-        bench.ask(b"set a 0 0 1\r\nA\r\nget a\r\nmn\r\nget b\r\n"),
+        rig.ask(b"set a 0 0 1\r\nA\r\nget a\r\nmn\r\nget b\r\n"),
         "STORED\r\nVALUE a 0 1\r\nA\r\nEND\r\nMN\r\nEND\r\n"
     );
-    assert_eq!((bench.pipe().reads, bench.pipe().writes), (1, 1));
-    assert_eq!(bench.connection.held_memory(), 0);
+    assert_eq!((rig.pipe().reads, rig.pipe().writes), (1, 1));
+    assert_eq!(rig.connection.held_memory(), 0);
 }
 
 #[test]
 fn a_body_on_its_way_costs_no_parsing_and_no_reply() {
-    let mut bench = TestConnection::new(|_| {});
-    assert_eq!(bench.ask(b"set a 0 0 10\r\n01234"), "");
-    assert_eq!(bench.connection.session().info_state_name(), "conn_nread");
-    assert_eq!(bench.ask(b"5678"), "");
-    assert_eq!(bench.ask(b"9\r\nget a\r\n"), "STORED\r\nVALUE a 0 10\r\n0123456789\r\nEND\r\n");
-    assert_eq!(bench.connection.session().info_state_name(), "conn_read");
+    let mut rig = TestConnection::new(|_| {});
+    assert_eq!(rig.ask(b"set a 0 0 10\r\n01234"), "");
+    assert_eq!(rig.connection.session().info_state_name(), "conn_nread");
+    assert_eq!(rig.ask(b"5678"), "");
+    assert_eq!(rig.ask(b"9\r\nget a\r\n"), "STORED\r\nVALUE a 0 10\r\n0123456789\r\nEND\r\n");
+    assert_eq!(rig.connection.session().info_state_name(), "conn_read");
 }
 
 #[test]
 fn a_stuck_client_is_not_read_from() {
-    let mut bench = TestConnection::new(|_| {});
-    bench.ask(&[b"set a 0 0 1000\r\n".as_slice(), &[b'x'; 1000], b"\r\n"].concat());
-    bench.pipe().room = 100;
-    bench.send(b"get a\r\n");
-    assert_eq!(bench.turn(), After::Wait);
-    let reads = bench.pipe().reads;
-    bench.send(&b"get a\r\n".repeat(50));
+    let mut rig = TestConnection::new(|_| {});
+    rig.ask(&[b"set a 0 0 1000\r\n".as_slice(), &[b'x'; 1000], b"\r\n"].concat());
+    rig.pipe().room = 100;
+    rig.send(b"get a\r\n");
+    assert_eq!(rig.turn(), After::Wait);
+    let reads = rig.pipe().reads;
+    rig.send(&b"get a\r\n".repeat(50));
     for _ in 0..10 {
-        assert_eq!(bench.turn(), After::Wait);
+        assert_eq!(rig.turn(), After::Wait);
     }
-    assert_eq!(bench.pipe().reads, reads, "read while output is stuck");
-    assert_eq!(bench.pipe().waiting(), 350);
-    bench.take(usize::MAX / 2);
-    assert_eq!(bench.settle(), After::Wait);
-    let replies = bench.replies();
+    assert_eq!(rig.pipe().reads, reads, "read while output is stuck");
+    assert_eq!(rig.pipe().waiting(), 350);
+    rig.take(usize::MAX / 2);
+    assert_eq!(rig.settle(), After::Wait);
+    let replies = rig.replies();
     assert_eq!(replies.len(), 51 * ("VALUE a 0 1000\r\n".len() + 1000 + 2 + 5));
 }
 
 #[test]
 fn output_is_written_in_the_middle_of_a_batch() {
-    let mut bench = TestConnection::new(|config| config.reqs_per_event = 1000);
-    bench.ask(&[b"set a 0 0 10000\r\n".as_slice(), &[b'x'; 10_000], b"\r\n"].concat());
-    let writes = bench.pipe().writes;
-    let replies = bench.ask(&b"get a\r\n".repeat(200));
+    let mut rig = TestConnection::new(|config| config.reqs_per_event = 1000);
+    rig.ask(&[b"set a 0 0 10000\r\n".as_slice(), &[b'x'; 10_000], b"\r\n"].concat());
+    let writes = rig.pipe().writes;
+    let replies = rig.ask(&b"get a\r\n".repeat(200));
     assert_eq!(replies.len(), 200 * ("VALUE a 0 10000\r\n".len() + 10_000 + 2 + 5));
-    assert!(bench.pipe().writes - writes >= 7, "{} writes", bench.pipe().writes - writes);
+    assert!(rig.pipe().writes - writes >= 7, "{} writes", rig.pipe().writes - writes);
 }
 
 #[test]
 fn many_requests_give_way_to_others() {
-    let mut bench = TestConnection::new(|config| config.reqs_per_event = 5);
-    bench.pipe().room = usize::MAX / 2;
-    bench.send(&b"mn\r\n".repeat(12));
+    let mut rig = TestConnection::new(|config| config.reqs_per_event = 5);
+    rig.pipe().room = usize::MAX / 2;
+    rig.send(&b"mn\r\n".repeat(12));
     for answered in [5, 10] {
-        assert_eq!(bench.turn(), After::Again);
-        assert_eq!(bench.pipe().outbound, b"MN\r\n".repeat(answered), "replies leave before others get their turn");
+        assert_eq!(rig.turn(), After::Again);
+        assert_eq!(rig.pipe().outbound, b"MN\r\n".repeat(answered), "replies leave before others get their turn");
     }
-    assert_eq!(bench.turn(), After::Wait);
-    assert_eq!(bench.replies(), b"MN\r\n".repeat(12));
-    assert_eq!(bench.counters.conn_yields.get(), 2);
+    assert_eq!(rig.turn(), After::Wait);
+    assert_eq!(rig.replies(), b"MN\r\n".repeat(12));
+    assert_eq!(rig.counters.conn_yields.get(), 2);
 }
 
 #[test]
 fn swallowed_data_is_not_answered_before_it_came() {
-    let mut bench = TestConnection::new(|_| {});
-    assert_eq!(bench.ask(b"set big 0 0 2000000\r\n"), "");
-    assert_eq!(bench.connection.session().info_state_name(), "conn_swallow");
-    assert_eq!(bench.ask(&vec![b'x'; 2_000_001]), "");
-    assert_eq!(bench.connection.held_memory(), 0);
-    assert_eq!(bench.ask(b"\nmn\r\n"), "SERVER_ERROR object too large for cache\r\nMN\r\n");
+    let mut rig = TestConnection::new(|_| {});
+    assert_eq!(rig.ask(b"set big 0 0 2000000\r\n"), "");
+    assert_eq!(rig.connection.session().info_state_name(), "conn_swallow");
+    assert_eq!(rig.ask(&vec![b'x'; 2_000_001]), "");
+    assert_eq!(rig.connection.held_memory(), 0);
+    assert_eq!(rig.ask(b"\nmn\r\n"), "SERVER_ERROR object too large for cache\r\nMN\r\n");
 }
 
 #[test]
 fn quit_flushes_and_closes() {
-    let mut bench = TestConnection::new(|_| {});
-    bench.pipe().room = 3;
-    bench.send(b"mn\r\nquit\r\nmn\r\n");
-    assert_eq!(bench.turn(), After::Wait);
-    bench.take(1);
-    assert_eq!(bench.turn(), After::Close(Reason::Normal));
-    assert_eq!(bench.replies(), b"MN\r\n");
+    let mut rig = TestConnection::new(|_| {});
+    rig.pipe().room = 3;
+    rig.send(b"mn\r\nquit\r\nmn\r\n");
+    assert_eq!(rig.turn(), After::Wait);
+    rig.take(1);
+    assert_eq!(rig.turn(), After::Close(Reason::Normal));
+    assert_eq!(rig.replies(), b"MN\r\n");
 }
 
 #[test]
 fn unread_input_is_drained_before_closing() {
-    let mut bench = TestConnection::new(|_| {});
-    bench.pipe().room = usize::MAX / 2;
-    bench.send(b"mn\r\nquit\r\n");
-    bench.send(&[b'x'; 3 * READ_BUFFER]);
-    assert_eq!(bench.turn(), After::Close(Reason::Normal));
-    assert!(bench.pipe().waiting() > 0);
-    bench.connection.farewell(&mut bench.buffer);
-    assert_eq!(bench.pipe().waiting(), 0);
-    assert_eq!(bench.replies(), b"MN\r\n");
+    let mut rig = TestConnection::new(|_| {});
+    rig.pipe().room = usize::MAX / 2;
+    rig.send(b"mn\r\nquit\r\n");
+    rig.send(&[b'x'; 3 * READ_BUFFER]);
+    assert_eq!(rig.turn(), After::Close(Reason::Normal));
+    assert!(rig.pipe().waiting() > 0);
+    rig.connection.farewell(&mut rig.buffer);
+    assert_eq!(rig.pipe().waiting(), 0);
+    assert_eq!(rig.replies(), b"MN\r\n");
 }
 
 #[test]
 fn the_end_of_input_closes_after_the_replies() {
-    let mut bench = TestConnection::new(|_| {});
-    bench.pipe().room = usize::MAX / 2;
-    bench.pipe().is_ended = true;
-    bench.connection.notify(Readiness { hangup: true, ..Readiness::default() });
-    bench.send(b"mn\r\nget unfini");
-    assert_eq!(bench.turn(), After::Close(Reason::Normal));
-    assert_eq!(bench.replies(), b"MN\r\n");
+    let mut rig = TestConnection::new(|_| {});
+    rig.pipe().room = usize::MAX / 2;
+    rig.pipe().is_ended = true;
+    rig.connection.notify(Readiness { hangup: true, ..Readiness::default() });
+    rig.send(b"mn\r\nget unfini");
+    assert_eq!(rig.turn(), After::Close(Reason::Normal));
+    assert_eq!(rig.replies(), b"MN\r\n");
 }
 
 #[test]
@@ -508,63 +508,63 @@ fn compat_long_line() {
         (long("get", 2049), true),
         (vec![b' '; 2049], true),
     ] {
-        let mut bench = TestConnection::new(|_| {});
-        bench.pipe().room = usize::MAX / 2;
-        bench.send(&line);
+        let mut rig = TestConnection::new(|_| {});
+        rig.pipe().room = usize::MAX / 2;
+        rig.send(&line);
         let wanted = if closes { After::Close(Reason::Error) } else { After::Wait };
-        assert_eq!(bench.settle(), wanted, "{:?}… of {} bytes", String::from_utf8_lossy(&line[..20]), line.len());
-        assert_eq!(bench.replies(), b"");
+        assert_eq!(rig.settle(), wanted, "{:?}… of {} bytes", String::from_utf8_lossy(&line[..20]), line.len());
+        assert_eq!(rig.replies(), b"");
     }
 }
 
 #[test]
 fn a_long_get_line_is_answered_however_it_comes() {
-    let mut bench = TestConnection::new(|_| {});
-    bench.ask(b"set a 0 0 1\r\nA\r\n");
-    assert_eq!(bench.ask(b"get"), "");
+    let mut rig = TestConnection::new(|_| {});
+    rig.ask(b"set a 0 0 1\r\nA\r\n");
+    assert_eq!(rig.ask(b"get"), "");
     for _ in 0..400 {
-        assert_eq!(bench.ask(&b" nothing".repeat(40)), "");
+        assert_eq!(rig.ask(&b" nothing".repeat(40)), "");
     }
-    assert_eq!(bench.ask(b" a\r\nmn\r\n"), "VALUE a 0 1\r\nA\r\nEND\r\nMN\r\n");
-    assert_eq!(bench.connection.held_memory(), 0);
+    assert_eq!(rig.ask(b" a\r\nmn\r\n"), "VALUE a 0 1\r\nA\r\nEND\r\nMN\r\n");
+    assert_eq!(rig.connection.held_memory(), 0);
 }
 
 #[test]
 fn a_line_of_many_keys_gives_way_to_others() {
-    let mut bench = TestConnection::new(|_| {});
-    bench.ask(b"set a 0 0 1\r\nA\r\n");
+    let mut rig = TestConnection::new(|_| {});
+    rig.ask(b"set a 0 0 1\r\nA\r\n");
     for (key, reply) in [("nothing ", 0), ("a ", b"VALUE a 0 1\r\nA\r\n".len())] {
         const KEYS: usize = 200_000;
-        bench.pipe().room = usize::MAX / 2;
-        bench.send(format!("get {}\r\n", key.repeat(KEYS)).as_bytes());
-        let mut at = bench.counters.get_cmds.get();
+        rig.pipe().room = usize::MAX / 2;
+        rig.send(format!("get {}\r\n", key.repeat(KEYS)).as_bytes());
+        let mut at = rig.counters.get_cmds.get();
         let end = at + KEYS as u64;
         let mut is_done = false;
         while !is_done {
-            is_done = bench.turn() != After::Again;
-            let now = bench.counters.get_cmds.get();
+            is_done = rig.turn() != After::Again;
+            let now = rig.counters.get_cmds.get();
             assert!(now - at <= 40_000, "{} keys answered in one turn", now - at);
             at = now;
         }
-        assert_eq!(bench.counters.get_cmds.get(), end);
-        assert_eq!(bench.replies().len(), KEYS * reply + b"END\r\n".len());
+        assert_eq!(rig.counters.get_cmds.get(), end);
+        assert_eq!(rig.replies().len(), KEYS * reply + b"END\r\n".len());
     }
 }
 
 #[test]
 fn a_dump_gives_way_to_others_after_each_piece() {
-    let mut bench = TestConnection::new(|_| {});
+    let mut rig = TestConnection::new(|_| {});
     let sets: Vec<u8> = (0..5000).flat_map(|i| format!("set key{i} 0 0 1 noreply\r\nv\r\n").into_bytes()).collect();
-    assert_eq!(bench.ask(&sets), "");
+    assert_eq!(rig.ask(&sets), "");
     // Flushed, they take time and print nothing.
     for (command, lines) in [("", 5000), ("flush_all\r\n", 0)] {
-        bench.ask(command.as_bytes());
-        bench.send(b"lru_crawler metadump all\r\n");
+        rig.ask(command.as_bytes());
+        rig.send(b"lru_crawler metadump all\r\n");
         let (mut dump, mut turns) = (Vec::new(), 0);
         while !dump.ends_with(b"END\r\n") {
-            bench.turn();
+            rig.turn();
             turns += 1;
-            let piece = bench.replies();
+            let piece = rig.replies();
             assert!(piece.len() < 100_000, "{} in one turn", piece.len());
             dump.extend(piece);
         }
@@ -576,13 +576,13 @@ fn a_dump_gives_way_to_others_after_each_piece() {
 
 #[test]
 fn a_get_line_has_a_bound() {
-    let mut bench = TestConnection::new(|_| {});
-    bench.pipe().room = usize::MAX / 2;
-    bench.send(b"get ");
+    let mut rig = TestConnection::new(|_| {});
+    rig.pipe().room = usize::MAX / 2;
+    rig.send(b"get ");
     for _ in 0..=GET_LINE_MAX >> 20 {
-        bench.send(&vec![b'k'; 1 << 20]);
-        if bench.settle() == After::Close(Reason::Error) {
-            assert_eq!(bench.replies(), b"SERVER_ERROR out of memory reading request\r\n");
+        rig.send(&vec![b'k'; 1 << 20]);
+        if rig.settle() == After::Close(Reason::Error) {
+            assert_eq!(rig.replies(), b"SERVER_ERROR out of memory reading request\r\n");
             return;
         }
     }
@@ -593,51 +593,51 @@ fn a_get_line_has_a_bound() {
 fn long_get_lines_have_a_bound_together() {
     let refusal = "SERVER_ERROR out of memory reading request\r\n";
     for (others, reply) in [(4 * GET_LINE_MAX, ""), (4 * GET_LINE_MAX + 1, refusal)] {
-        let mut bench = TestConnection::new(|_| {});
-        bench.long_lines = others;
-        assert_eq!(bench.ask(&[b"get ", &b"nothing ".repeat(1000)[..]].concat()), "", "who wants little gets it");
-        assert_eq!(bench.ask(&b"nothing ".repeat(20_000)), reply);
-        assert_eq!(bench.connection.long_line() > 0, reply.is_empty());
+        let mut rig = TestConnection::new(|_| {});
+        rig.long_lines = others;
+        assert_eq!(rig.ask(&[b"get ", &b"nothing ".repeat(1000)[..]].concat()), "", "who wants little gets it");
+        assert_eq!(rig.ask(&b"nothing ".repeat(20_000)), reply);
+        assert_eq!(rig.connection.long_line() > 0, reply.is_empty());
     }
 }
 
 #[test]
 fn idle_means_between_requests() {
-    let mut bench = TestConnection::new(|_| {});
-    let start = bench.shared.clock.now();
-    bench.ask(b"mn\r\n");
-    assert!(!bench.connection.session().is_idle(start + 5, 5));
-    assert!(bench.connection.session().is_idle(start + 6, 5));
-    bench.ask(b"set a 0 0 5\r\nabc");
-    assert!(!bench.connection.session().is_idle(start + 60, 5), "in the middle of a data block");
+    let mut rig = TestConnection::new(|_| {});
+    let start = rig.shared.clock.now();
+    rig.ask(b"mn\r\n");
+    assert!(!rig.connection.session().is_idle(start + 5, 5));
+    assert!(rig.connection.session().is_idle(start + 6, 5));
+    rig.ask(b"set a 0 0 5\r\nabc");
+    assert!(!rig.connection.session().is_idle(start + 60, 5), "in the middle of a data block");
 }
 
 #[test]
 fn who_reads_a_reply_slowly_is_not_idle() {
-    let mut bench = TestConnection::new(|_| {});
-    bench.take(1);
-    bench.send(b"mn\r\n");
-    assert_eq!(bench.settle(), After::Wait);
-    bench.shared.clock.advance(60);
-    bench.take(10);
-    assert_eq!(bench.settle(), After::Wait);
-    assert_eq!(bench.replies(), b"MN\r\n");
-    assert!(!bench.connection.session().is_idle(bench.shared.clock.now(), 5));
+    let mut rig = TestConnection::new(|_| {});
+    rig.take(1);
+    rig.send(b"mn\r\n");
+    assert_eq!(rig.settle(), After::Wait);
+    rig.shared.clock.advance(60);
+    rig.take(10);
+    assert_eq!(rig.settle(), After::Wait);
+    assert_eq!(rig.replies(), b"MN\r\n");
+    assert!(!rig.connection.session().is_idle(rig.shared.clock.now(), 5));
 }
 
 #[test]
 fn who_sends_a_value_slowly_is_not_idle() {
-    let mut bench = TestConnection::new(|_| {});
-    bench.ask(format!("set a 0 0 {}\r\n", SMALL_BODY_MAX + 1).as_bytes());
-    bench.shared.clock.advance(60);
-    assert_eq!(bench.ask(&[&vec![b'x'; SMALL_BODY_MAX + 1][..], b"\r\n"].concat()), "STORED\r\n");
-    assert!(!bench.connection.session().is_idle(bench.shared.clock.now(), 5));
+    let mut rig = TestConnection::new(|_| {});
+    rig.ask(format!("set a 0 0 {}\r\n", SMALL_BODY_MAX + 1).as_bytes());
+    rig.shared.clock.advance(60);
+    assert_eq!(rig.ask(&[&vec![b'x'; SMALL_BODY_MAX + 1][..], b"\r\n"].concat()), "STORED\r\n");
+    assert!(!rig.connection.session().is_idle(rig.shared.clock.now(), 5));
 }
 
 #[test]
 fn a_connection_is_small() {
     assert!(std::mem::size_of::<Connection<crate::io::stream::Stream>>() <= 256);
-    let bench = TestConnection::new(|_| {});
-    assert_eq!(bench.connection.held_memory(), 0);
-    assert_eq!(bench.shared.stats.curr_conns.load(Ordering::Relaxed), 0);
+    let rig = TestConnection::new(|_| {});
+    assert_eq!(rig.connection.held_memory(), 0);
+    assert_eq!(rig.shared.stats.curr_conns.load(Ordering::Relaxed), 0);
 }

@@ -452,7 +452,7 @@ fn has_command(bytes: &VecDeque<u8>) -> bool {
 }
 
 /// One schedule.
-struct World {
+struct Simulation {
     rng: Rng,
     now: Now,
     pump: Pump,
@@ -469,12 +469,12 @@ struct World {
     guarded: u64,
 }
 
-impl World {
-    fn new(seed: u64) -> World {
+impl Simulation {
+    fn new(seed: u64) -> Simulation {
         let limit = (seed % 5 == 4).then_some(2);
         let may_replace = seed % 7 == 6;
         let server = Server { may_replace, older: 10, ..Server::new(1, [30, 1000][seed as usize / 3 % 2]) };
-        World {
+        Simulation {
             rng: Rng(seed),
             now: Now { at: Duration::ZERO, unix_ms: 1_700_000_000_000 },
             pump: Pump::new("peer:1", limit, may_replace, seed),
@@ -675,10 +675,10 @@ fn every_schedule_ends_with_two_equal_servers() {
     let (mut streams, mut continued, mut overtaken, mut guarded) = (0, 0, 0, 0);
     for seed in seeds_from(0, SCHEDULES) {
         let outcome = std::panic::catch_unwind(|| {
-            let mut world = World::new(seed);
-            let result = world.run();
-            let figures = world.pump.figures(world.now).clone();
-            (result, figures, world.guarded)
+            let mut simulation = Simulation::new(seed);
+            let result = simulation.run();
+            let figures = simulation.pump.figures(simulation.now).clone();
+            (result, figures, simulation.guarded)
         });
         let (result, figures, steps_guarded) = outcome.unwrap_or_else(|_| panic!("TWINCACHE_SEED={seed}"));
         result.unwrap_or_else(|text| panic!("TWINCACHE_SEED={seed}: never equal\n{text}"));

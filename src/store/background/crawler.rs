@@ -315,49 +315,49 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::tests::stand::{Stand, tiny};
+    use crate::store::tests::rig::{TestStore, tiny};
     use crate::store::{ClassSet, Crawl, EventMask, StoreConfig};
 
     const ALL: ClassSet = ClassSet(!1);
 
-    fn crawled(stand: &Stand) -> Vec<Event> {
-        stand.store.take_events().into_iter().filter(|event| matches!(event, Event::Crawled { .. })).collect()
+    fn crawled(rig: &TestStore) -> Vec<Event> {
+        rig.store.take_events().into_iter().filter(|event| matches!(event, Event::Crawled { .. })).collect()
     }
 
     /// Live ones below and above dead ones, so that no tail shows them.
-    fn fill(stand: &Stand) {
-        assert!(stand.set("below", b"v", 0));
-        (0..500).for_each(|i| assert!(stand.set(&format!("key{i}"), b"v", 2)));
-        assert!(stand.set("above", b"v", 0));
+    fn fill(rig: &TestStore) {
+        assert!(rig.set("below", b"v", 0));
+        (0..500).for_each(|i| assert!(rig.set(&format!("key{i}"), b"v", 2)));
+        assert!(rig.set("above", b"v", 0));
     }
 
     #[test]
     fn automatic_after_a_second() {
-        let mut stand = Stand::new(tiny());
+        let mut rig = TestStore::new(tiny());
         let config = StoreConfig { maintainer: false, ..tiny() };
-        let mut never = Stand::new(config);
-        for stand in [&mut stand, &mut never] {
-            fill(stand);
-            stand.steps(3);
-            assert_eq!(stand.store.stats().lru_crawler_starts, 0);
-            stand.second();
+        let mut never = TestStore::new(config);
+        for rig in [&mut rig, &mut never] {
+            fill(rig);
+            rig.steps(3);
+            assert_eq!(rig.store.stats().lru_crawler_starts, 0);
+            rig.second();
         }
-        assert_eq!(stand.sum(|class| class.crawler_items_checked), 502);
-        let stats = stand.store.stats();
+        assert_eq!(rig.sum(|class| class.crawler_items_checked), 502);
+        let stats = rig.store.stats();
         assert_eq!((stats.lru_crawler_starts, stats.lru_crawler_running), (1, false));
         assert_eq!(never.sum(|class| class.crawler_items_checked), 0);
     }
 
     #[test]
     fn the_next_run_depends_on_what_was_found() {
-        let mut stand = Stand::new(tiny());
-        stand.store.tune(|tuning| tuning.segmented = false);
-        fill(&stand);
-        stand.second();
-        assert_eq!(crawled(&stand), []);
-        stand.second();
-        let largest = usize::from(stand.store.largest_class());
-        let events = crawled(&stand);
+        let mut rig = TestStore::new(tiny());
+        rig.store.tune(|tuning| tuning.segmented = false);
+        fill(&rig);
+        rig.second();
+        assert_eq!(crawled(&rig), []);
+        rig.second();
+        let largest = usize::from(rig.store.largest_class());
+        let events = crawled(&rig);
         assert_eq!(events.len(), 4 * largest);
         let empty = |class, lru| Event::Crawled {
             class,
@@ -387,114 +387,114 @@ mod tests {
             reclaimed: 0,
         };
         assert_eq!(seen, [&expected]);
-        assert_eq!(stand.store.stats().curr_items, 502);
-        (0..6).for_each(|_| stand.second());
-        assert_eq!(stand.sum(|class| class.crawler_reclaimed), 500);
-        assert_eq!(stand.sum(|class| class.expired_unfetched), 500);
-        assert_eq!(stand.store.stats().curr_items, 2);
+        assert_eq!(rig.store.stats().curr_items, 502);
+        (0..6).for_each(|_| rig.second());
+        assert_eq!(rig.sum(|class| class.crawler_reclaimed), 500);
+        assert_eq!(rig.sum(|class| class.expired_unfetched), 500);
+        assert_eq!(rig.store.stats().curr_items, 2);
     }
 
     #[test]
     fn a_run_that_finds_nothing_doubts_the_next() {
-        let mut stand = Stand::new(tiny());
-        assert!(stand.set("key", b"v", 0));
-        (0..3).for_each(|_| stand.second());
-        let starts = |stand: &Stand| stand.store.stats().lru_crawler_starts;
-        assert_eq!(starts(&stand), 1);
+        let mut rig = TestStore::new(tiny());
+        assert!(rig.set("key", b"v", 0));
+        (0..3).for_each(|_| rig.second());
+        let starts = |rig: &TestStore| rig.store.stats().lru_crawler_starts;
+        assert_eq!(starts(&rig), 1);
         (0..10_000).for_each(|_| {
-            stand.clock.advance(1);
-            stand.worker.step(&stand.store, Duration::from_secs(1));
-            stand.worker.step(&stand.store, Duration::from_secs(1));
+            rig.clock.advance(1);
+            rig.worker.step(&rig.store, Duration::from_secs(1));
+            rig.worker.step(&rig.store, Duration::from_secs(1));
         });
         // The pause is 67, 127, 187 … seconds.
-        assert_eq!(starts(&stand), 18);
+        assert_eq!(starts(&rig), 18);
     }
 
     #[test]
     fn manual_on_some_classes() {
-        let mut stand = Stand::new(StoreConfig { shards: Some(4), memory_limit: 1 << 20, ..tiny() });
-        stand.store.tune(|tuning| tuning.segmented = false);
-        (0..2).for_each(|_| stand.second());
-        stand.store.take_events();
+        let mut rig = TestStore::new(StoreConfig { shards: Some(4), memory_limit: 1 << 20, ..tiny() });
+        rig.store.tune(|tuning| tuning.segmented = false);
+        (0..2).for_each(|_| rig.second());
+        rig.store.take_events();
         for i in 0..100 {
-            assert!(stand.set(&format!("small{i}"), b"v", 1) && stand.set(&format!("large{i}"), &[1; 1000], 1));
+            assert!(rig.set(&format!("small{i}"), b"v", 1) && rig.set(&format!("large{i}"), &[1; 1000], 1));
         }
-        let large = stand.store.core.classes.of(1050);
-        stand.clock.advance(1);
-        assert_eq!(stand.store.crawl(ClassSet(1 << large)), Crawl::Ok);
-        assert!(stand.store.stats().lru_crawler_running);
-        stand.steps(20);
-        assert!(!stand.store.stats().lru_crawler_running);
-        assert_eq!(stand.store.stats().curr_items, 100);
-        assert_eq!(stand.store.crawl(ALL), Crawl::Ok);
-        stand.steps(20);
-        assert_eq!(stand.store.stats().curr_items, 0);
-        assert_eq!(crawled(&stand), []);
+        let large = rig.store.core.classes.of(1050);
+        rig.clock.advance(1);
+        assert_eq!(rig.store.crawl(ClassSet(1 << large)), Crawl::Ok);
+        assert!(rig.store.stats().lru_crawler_running);
+        rig.steps(20);
+        assert!(!rig.store.stats().lru_crawler_running);
+        assert_eq!(rig.store.stats().curr_items, 100);
+        assert_eq!(rig.store.crawl(ALL), Crawl::Ok);
+        rig.steps(20);
+        assert_eq!(rig.store.stats().curr_items, 0);
+        assert_eq!(crawled(&rig), []);
     }
 
     #[test]
     fn a_refused_one_holds_automatic_ones_off() {
-        let mut stand = Stand::new(tiny());
-        assert_eq!((stand.store.crawl(ALL), stand.store.crawl(ALL)), (Crawl::Ok, Crawl::Busy));
-        (0..58).for_each(|_| stand.second());
-        assert_eq!(stand.store.stats().lru_crawler_starts, 1);
-        (0..3).for_each(|_| stand.second());
-        assert_eq!(stand.store.stats().lru_crawler_starts, 2);
+        let mut rig = TestStore::new(tiny());
+        assert_eq!((rig.store.crawl(ALL), rig.store.crawl(ALL)), (Crawl::Ok, Crawl::Busy));
+        (0..58).for_each(|_| rig.second());
+        assert_eq!(rig.store.stats().lru_crawler_starts, 1);
+        (0..3).for_each(|_| rig.second());
+        assert_eq!(rig.store.stats().lru_crawler_starts, 2);
     }
 
     #[test]
     fn only_so_many_items_of_a_list() {
-        let mut stand = Stand::new(StoreConfig { shards: Some(4), memory_limit: 1 << 20, ..tiny() });
-        stand.store.tune(|tuning| tuning.crawler_tocrawl = 150);
-        fill(&stand);
-        stand.second();
-        assert_eq!(stand.sum(|class| class.crawler_items_checked), 150);
+        let mut rig = TestStore::new(StoreConfig { shards: Some(4), memory_limit: 1 << 20, ..tiny() });
+        rig.store.tune(|tuning| tuning.crawler_tocrawl = 150);
+        fill(&rig);
+        rig.second();
+        assert_eq!(rig.sum(|class| class.crawler_items_checked), 150);
     }
 
     #[test]
     fn it_can_be_turned_off_and_on() {
-        let mut stand = Stand::new(tiny());
-        (0..2500).for_each(|i| assert!(stand.set(&format!("key{i}"), b"v", 0)));
-        assert_eq!(stand.store.crawl(ALL), Crawl::Ok);
-        stand.worker.step(&stand.store, Duration::from_secs(1));
-        assert!(stand.store.stats().lru_crawler_running);
-        assert!(stand.store.enable_crawler(false) && !stand.store.enable_crawler(false));
-        stand.steps(1);
-        assert!(!stand.store.stats().lru_crawler_running);
-        assert_eq!(stand.store.shard(0).cursor, 0);
-        (0..3).for_each(|_| stand.second());
-        assert_eq!(stand.store.stats().lru_crawler_starts, 1);
-        assert!(stand.store.enable_crawler(true));
-        stand.second();
-        assert_eq!(stand.store.stats().lru_crawler_starts, 2);
+        let mut rig = TestStore::new(tiny());
+        (0..2500).for_each(|i| assert!(rig.set(&format!("key{i}"), b"v", 0)));
+        assert_eq!(rig.store.crawl(ALL), Crawl::Ok);
+        rig.worker.step(&rig.store, Duration::from_secs(1));
+        assert!(rig.store.stats().lru_crawler_running);
+        assert!(rig.store.enable_crawler(false) && !rig.store.enable_crawler(false));
+        rig.steps(1);
+        assert!(!rig.store.stats().lru_crawler_running);
+        assert_eq!(rig.store.shard(0).cursor, 0);
+        (0..3).for_each(|_| rig.second());
+        assert_eq!(rig.store.stats().lru_crawler_starts, 1);
+        assert!(rig.store.enable_crawler(true));
+        rig.second();
+        assert_eq!(rig.store.stats().lru_crawler_starts, 2);
     }
 
     #[test]
     fn dead_ones_make_room_before_live_ones() {
-        let mut stand = Stand::new(tiny());
-        stand.store.tune(|tuning| tuning.automove = 0);
+        let mut rig = TestStore::new(tiny());
+        rig.store.tune(|tuning| tuning.automove = 0);
         // Among live ones, so that hardly a tail shows them.
-        (0..1500).for_each(|i| assert!(stand.set(&format!("key{i:04}"), &[1; 40], (i % 3) as i64 * 3)));
-        (0..8).for_each(|_| stand.second());
-        let free = stand.sum(|class| class.free_chunks) as usize;
-        assert!(stand.store.stats().curr_items == 500 && free > 900, "{free}");
-        (0..free).for_each(|i| assert!(stand.set(&format!("new{i:04}"), &[1; 40], 0)));
-        assert_eq!(stand.sum(|class| class.evicted), 0);
+        (0..1500).for_each(|i| assert!(rig.set(&format!("key{i:04}"), &[1; 40], (i % 3) as i64 * 3)));
+        (0..8).for_each(|_| rig.second());
+        let free = rig.sum(|class| class.free_chunks) as usize;
+        assert!(rig.store.stats().curr_items == 500 && free > 900, "{free}");
+        (0..free).for_each(|i| assert!(rig.set(&format!("new{i:04}"), &[1; 40], 0)));
+        assert_eq!(rig.sum(|class| class.evicted), 0);
     }
 
     #[test]
     fn flushed_ones_too() {
-        let mut stand = Stand::new(StoreConfig { memory_limit: 4 << 20, ..tiny() });
-        stand.store.keep_events(EventMask::default());
-        (0..5000).for_each(|i| assert!(stand.set(&format!("key{i}"), b"v", 0)));
-        stand.store.flush_all(0);
+        let mut rig = TestStore::new(StoreConfig { memory_limit: 4 << 20, ..tiny() });
+        rig.store.keep_events(EventMask::default());
+        (0..5000).for_each(|i| assert!(rig.set(&format!("key{i}"), b"v", 0)));
+        rig.store.flush_all(0);
         // So many are not unlinked by the command itself.
-        assert_eq!(stand.store.stats().curr_items, 5000);
-        stand.second();
-        assert_eq!(stand.store.stats().curr_items, 0);
-        let (crawled, by_tail) = (stand.sum(|class| class.crawler_reclaimed), stand.sum(|class| class.reclaimed));
+        assert_eq!(rig.store.stats().curr_items, 5000);
+        rig.second();
+        assert_eq!(rig.store.stats().curr_items, 0);
+        let (crawled, by_tail) = (rig.sum(|class| class.crawler_reclaimed), rig.sum(|class| class.reclaimed));
         assert!(crawled >= 1000 && crawled + by_tail == 5000, "{crawled} and {by_tail}");
         // As in memcached, what the crawler meets has not expired.
-        assert_eq!(stand.sum(|class| class.expired_unfetched), by_tail);
+        assert_eq!(rig.sum(|class| class.expired_unfetched), by_tail);
     }
 }

@@ -207,122 +207,122 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::tests::stand::{Stand, tiny};
+    use crate::store::tests::rig::{TestStore, tiny};
     use crate::store::{StoreConfig, Tuning};
 
     #[test]
     fn a_quiet_class_goes_to_cold() {
-        let mut stand = Stand::new(tiny());
-        (10..60).for_each(|i| assert!(stand.set(&format!("key{i}"), b"v", 0)));
-        stand.steps(3);
+        let mut rig = TestStore::new(tiny());
+        (10..60).for_each(|i| assert!(rig.set(&format!("key{i}"), b"v", 0)));
+        rig.steps(3);
         // 20 % of the bytes may stay in HOT, until the age limit of 0 has passed.
-        assert_eq!((stand.sum(|class| class.number_hot), stand.sum(|class| class.number_cold)), (10, 40));
-        stand.second();
-        assert_eq!((stand.sum(|class| class.number_hot), stand.sum(|class| class.number_cold)), (0, 50));
-        assert_eq!(stand.sum(|class| class.moves_to_cold), 50);
+        assert_eq!((rig.sum(|class| class.number_hot), rig.sum(|class| class.number_cold)), (10, 40));
+        rig.second();
+        assert_eq!((rig.sum(|class| class.number_hot), rig.sum(|class| class.number_cold)), (0, 50));
+        assert_eq!(rig.sum(|class| class.moves_to_cold), 50);
     }
 
     #[test]
     fn a_share_stays_hot_as_long_as_it_is_young() {
-        let mut stand = Stand::new(tiny());
-        assert!(stand.set("old", b"v", 0));
-        stand.second();
-        (0..19).for_each(|_| stand.second());
-        assert!(stand.set("new", b"v", 0) && stand.set("oth", b"v", 0));
-        stand.steps(3);
+        let mut rig = TestStore::new(tiny());
+        assert!(rig.set("old", b"v", 0));
+        rig.second();
+        (0..19).for_each(|_| rig.second());
+        assert!(rig.set("new", b"v", 0) && rig.set("oth", b"v", 0));
+        rig.steps(3);
         // 3 items: one is more than 20 % of them.
-        assert_eq!(stand.lru("new"), COLD);
-        stand.store.tune(|tuning| tuning.hot_pct = 40);
-        assert!(stand.set("new", b"v", 0));
+        assert_eq!(rig.lru("new"), COLD);
+        rig.store.tune(|tuning| tuning.hot_pct = 40);
+        assert!(rig.set("new", b"v", 0));
         // COLD's tail is idle for 20 seconds, so HOT's may be for 4.
         for _ in 0..4 {
-            stand.second();
-            assert_eq!(stand.lru("new"), HOT);
+            rig.second();
+            assert_eq!(rig.lru("new"), HOT);
         }
-        (0..2).for_each(|_| stand.second());
-        assert_eq!(stand.lru("new"), COLD);
+        (0..2).for_each(|_| rig.second());
+        assert_eq!(rig.lru("new"), COLD);
     }
 
     #[test]
     fn active_items_stay_warm() {
-        let mut stand = Stand::new(tiny());
-        (10..60).for_each(|i| assert!(stand.set(&format!("key{i}"), b"v", 0)));
-        (0..2).for_each(|_| assert!(stand.get("key10").is_some()));
-        stand.steps(3);
-        assert_eq!((stand.lru("key10"), stand.sum(|class| class.moves_to_warm)), (WARM, 1));
+        let mut rig = TestStore::new(tiny());
+        (10..60).for_each(|i| assert!(rig.set(&format!("key{i}"), b"v", 0)));
+        (0..2).for_each(|_| assert!(rig.get("key10").is_some()));
+        rig.steps(3);
+        assert_eq!((rig.lru("key10"), rig.sum(|class| class.moves_to_warm)), (WARM, 1));
         // Its mark was cleared on the way, so two more fetches do not count as four.
-        assert!(stand.get("key10").is_some());
-        stand.second();
-        assert_eq!((stand.lru("key10"), stand.sum(|class| class.moves_within_lru)), (WARM, 1));
-        stand.store.tune(|tuning| tuning.warm_max_factor = 0.5);
-        (0..2).for_each(|_| stand.second());
-        assert_eq!(stand.lru("key10"), COLD);
+        assert!(rig.get("key10").is_some());
+        rig.second();
+        assert_eq!((rig.lru("key10"), rig.sum(|class| class.moves_within_lru)), (WARM, 1));
+        rig.store.tune(|tuning| tuning.warm_max_factor = 0.5);
+        (0..2).for_each(|_| rig.second());
+        assert_eq!(rig.lru("key10"), COLD);
     }
 
     #[test]
     fn active_items_of_cold_come_back() {
-        let mut stand = Stand::new(tiny());
-        (10..60).for_each(|i| assert!(stand.set(&format!("key{i}"), b"v", 0)));
-        stand.second();
-        assert_eq!(stand.lru("key10"), COLD);
-        (0..2).for_each(|_| assert!(stand.get("key10").is_some()));
-        stand.steps(3);
-        assert_eq!((stand.lru("key10"), stand.lru("key11"), stand.sum(|class| class.moves_to_warm)), (WARM, COLD, 1));
+        let mut rig = TestStore::new(tiny());
+        (10..60).for_each(|i| assert!(rig.set(&format!("key{i}"), b"v", 0)));
+        rig.second();
+        assert_eq!(rig.lru("key10"), COLD);
+        (0..2).for_each(|_| assert!(rig.get("key10").is_some()));
+        rig.steps(3);
+        assert_eq!((rig.lru("key10"), rig.lru("key11"), rig.sum(|class| class.moves_to_warm)), (WARM, COLD, 1));
     }
 
     #[test]
     fn renewed_items_of_cold_are_hot_again() {
-        let mut stand = Stand::new(tiny());
-        (10..60).for_each(|i| assert!(stand.set(&format!("key{i}"), b"v", 0)));
-        stand.second();
-        (10..15).for_each(|i| assert!(stand.reset(&format!("key{i}"), b"w", 0)));
-        assert_eq!((stand.lru("key10"), stand.sum(|class| class.number_hot)), (COLD, 0));
-        let moves_to_cold = stand.sum(|class| class.moves_to_cold);
-        stand.steps(1);
-        assert_eq!((stand.lru("key10"), stand.sum(|class| class.number_hot)), (HOT, 5));
-        assert_eq!(stand.sum(|class| class.moves_to_cold), moves_to_cold);
+        let mut rig = TestStore::new(tiny());
+        (10..60).for_each(|i| assert!(rig.set(&format!("key{i}"), b"v", 0)));
+        rig.second();
+        (10..15).for_each(|i| assert!(rig.reset(&format!("key{i}"), b"w", 0)));
+        assert_eq!((rig.lru("key10"), rig.sum(|class| class.number_hot)), (COLD, 0));
+        let moves_to_cold = rig.sum(|class| class.moves_to_cold);
+        rig.steps(1);
+        assert_eq!((rig.lru("key10"), rig.sum(|class| class.number_hot)), (HOT, 5));
+        assert_eq!(rig.sum(|class| class.moves_to_cold), moves_to_cold);
         // The age is that of what was not set again.
-        assert_eq!(stand.sum(|class| class.age), 1);
+        assert_eq!(rig.sum(|class| class.age), 1);
     }
 
     #[test]
     fn dead_tails_are_reclaimed() {
-        let mut stand = Stand::new(tiny());
-        stand.store.enable_crawler(false);
-        (10..60).for_each(|i| assert!(stand.set(&format!("key{i}"), b"v", 1)));
-        assert!(stand.get("key10").is_some());
-        stand.second();
-        assert_eq!(stand.store.stats().curr_items, 0);
-        assert_eq!(stand.store.shard(0).lrus.iter().map(|lru| lru.counters.reclaimed).sum::<u64>(), 50);
-        assert_eq!(stand.sum(|class| class.expired_unfetched), 49);
+        let mut rig = TestStore::new(tiny());
+        rig.store.enable_crawler(false);
+        (10..60).for_each(|i| assert!(rig.set(&format!("key{i}"), b"v", 1)));
+        assert!(rig.get("key10").is_some());
+        rig.second();
+        assert_eq!(rig.store.stats().curr_items, 0);
+        assert_eq!(rig.store.shard(0).lrus.iter().map(|lru| lru.counters.reclaimed).sum::<u64>(), 50);
+        assert_eq!(rig.sum(|class| class.expired_unfetched), 49);
     }
 
     #[test]
     fn temp_is_never_evicted() {
         let tuning = Tuning { temporary_ttl: Some(10), ..Tuning::default() };
-        let mut stand = Stand::new(StoreConfig { tuning, ..tiny() });
-        (0..100).for_each(|i| assert!(stand.set(&format!("temp{i}"), &[1; 100], 5)));
+        let mut rig = TestStore::new(StoreConfig { tuning, ..tiny() });
+        (0..100).for_each(|i| assert!(rig.set(&format!("temp{i}"), &[1; 100], 5)));
         for i in 0..3000 {
-            assert!(stand.set(&format!("key{i}"), &[1; 100], 0));
+            assert!(rig.set(&format!("key{i}"), &[1; 100], 0));
             if i % 100 == 0 {
-                stand.steps(1);
+                rig.steps(1);
             }
         }
-        assert!(stand.sum(|class| class.evicted) > 0);
-        assert_eq!(stand.sum(|class| class.number_temp), 100);
-        (0..100).for_each(|i| assert!(stand.get(&format!("temp{i}")).is_some()));
-        (0..5).for_each(|_| stand.second());
-        assert_eq!(stand.sum(|class| class.number_temp), 0);
+        assert!(rig.sum(|class| class.evicted) > 0);
+        assert_eq!(rig.sum(|class| class.number_temp), 100);
+        (0..100).for_each(|i| assert!(rig.get(&format!("temp{i}")).is_some()));
+        (0..5).for_each(|_| rig.second());
+        assert_eq!(rig.sum(|class| class.number_temp), 0);
     }
 
     #[test]
     fn flat_drains_the_lists() {
-        let mut stand = Stand::new(tiny());
-        (10..60).for_each(|i| assert!(stand.set(&format!("key{i}"), b"v", 0)));
-        (0..2).for_each(|_| assert!(stand.get("key10").is_some()));
-        stand.store.tune(|tuning| tuning.segmented = false);
-        stand.steps(3);
-        assert_eq!((stand.sum(|class| class.number_cold), stand.sum(|class| class.number)), (50, 50));
+        let mut rig = TestStore::new(tiny());
+        (10..60).for_each(|i| assert!(rig.set(&format!("key{i}"), b"v", 0)));
+        (0..2).for_each(|_| assert!(rig.get("key10").is_some()));
+        rig.store.tune(|tuning| tuning.segmented = false);
+        rig.steps(3);
+        assert_eq!((rig.sum(|class| class.number_cold), rig.sum(|class| class.number)), (50, 50));
     }
 
     #[test]
@@ -341,12 +341,12 @@ mod tests {
 
     #[test]
     fn an_idle_store_is_left_alone() {
-        let mut stand = Stand::new(tiny());
+        let mut rig = TestStore::new(tiny());
         let mut passed = Duration::ZERO;
         let mut steps = 0;
         let mut nap = Duration::ZERO;
         while passed < Duration::from_secs(1000) {
-            nap = stand.worker.step(&stand.store, nap);
+            nap = rig.worker.step(&rig.store, nap);
             (passed, steps) = (passed + nap, steps + 1);
         }
         // One a second of each of the alarms.

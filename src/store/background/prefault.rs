@@ -87,41 +87,41 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use crate::store::memory::arena;
-    use crate::store::tests::stand::Stand;
+    use crate::store::tests::rig::TestStore;
     use crate::store::{SHARD_MIN_BYTES, StoreConfig};
 
     #[test]
     fn a_page_is_ready_before_it_is_taken() {
         let config = StoreConfig { memory_limit: SHARD_MIN_BYTES, shards: Some(1), ..StoreConfig::default() };
-        let mut stand = Stand::new(config);
-        let ready = |stand: &Stand| stand.store.shard(0).window.ready();
-        stand.steps(1);
-        assert_eq!(ready(&stand), arena::ALIGN, "an unused cache takes nothing");
-        assert!(stand.set("key", b"value", 0));
-        stand.steps(1);
+        let mut rig = TestStore::new(config);
+        let ready = |rig: &TestStore| rig.store.shard(0).window.ready();
+        rig.steps(1);
+        assert_eq!(ready(&rig), arena::ALIGN, "an unused cache takes nothing");
+        assert!(rig.set("key", b"value", 0));
+        rig.steps(1);
         // The first pages are in the first stretch, which has small ones.
-        let after_one = ready(&stand);
+        let after_one = ready(&rig);
         assert!(after_one >= 3 * arena::ALIGN, "{after_one}");
-        (0..8).for_each(|i| assert!(stand.set(&format!("key{i}"), &vec![b'v'; 500_000], 0)));
-        stand.steps(1);
-        assert!(ready(&stand) >= after_one + 2 * arena::ALIGN);
-        stand.store.check().unwrap();
+        (0..8).for_each(|i| assert!(rig.set(&format!("key{i}"), &vec![b'v'; 500_000], 0)));
+        rig.steps(1);
+        assert!(ready(&rig) >= after_one + 2 * arena::ALIGN);
+        rig.store.check().unwrap();
     }
 
     #[test]
     fn a_full_cache_has_nothing_ready_that_it_cannot_take() {
         let config = StoreConfig { memory_limit: SHARD_MIN_BYTES, shards: Some(1), ..StoreConfig::default() };
         let page = config.page_size;
-        let mut stand = Stand::new(config);
+        let mut rig = TestStore::new(config);
         let limit = 16 << 20;
-        assert!(stand.store.set_memory_limit(limit));
+        assert!(rig.store.set_memory_limit(limit));
         for i in 0..48 {
-            assert!(stand.set(&format!("key{i}"), &vec![b'v'; 500_000], 0));
-            stand.steps(1);
+            assert!(rig.set(&format!("key{i}"), &vec![b'v'; 500_000], 0));
+            rig.steps(1);
         }
-        assert_eq!(stand.store.stats().total_malloced, limit);
+        assert_eq!(rig.store.stats().total_malloced, limit);
         // The first page of the window is not used.
-        let ready = stand.store.shard(0).window.ready();
+        let ready = rig.store.shard(0).window.ready();
         assert!(ready >= limit as usize / 2 && ready <= limit as usize + page, "{ready}");
     }
 }

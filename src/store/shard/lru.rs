@@ -469,99 +469,99 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::tests::stand::{Stand, tiny};
+    use crate::store::tests::rig::{TestStore, tiny};
     use crate::store::{StoreConfig, Tuning};
 
     #[test]
     fn pinned_tails_do_not_block() {
-        let stand = Stand::new(StoreConfig { memory_limit: 4 * 4096, ..tiny() });
+        let rig = TestStore::new(StoreConfig { memory_limit: 4 * 4096, ..tiny() });
         let mut stored = Vec::new();
-        while stand.sum(|class| class.evicted) == 0 {
+        while rig.sum(|class| class.evicted) == 0 {
             stored.push(format!("key{:04}", stored.len()));
-            assert!(stand.set(&stored[stored.len() - 1], b"value", 0));
+            assert!(rig.set(&stored[stored.len() - 1], b"value", 0));
         }
         // The first one is gone. Slow clients read the next ones.
-        let pinned: Vec<_> = stored[1..=40].iter().map(|key| stand.pin(key)).collect();
+        let pinned: Vec<_> = stored[1..=40].iter().map(|key| rig.pin(key)).collect();
         for i in 0..100 {
-            assert!(stand.set(&format!("new{i:04}"), b"value", 0), "{i} was refused");
+            assert!(rig.set(&format!("new{i:04}"), b"value", 0), "{i} was refused");
         }
-        assert!(stored[1..=40].iter().all(|key| stand.get(key).is_some()));
-        assert!(stand.sum(|class| class.lrutail_reflocked) >= 40);
+        assert!(stored[1..=40].iter().all(|key| rig.get(key).is_some()));
+        assert!(rig.sum(|class| class.lrutail_reflocked) >= 40);
         drop(pinned);
-        stand.store.check().unwrap();
+        rig.store.check().unwrap();
     }
 
     #[test]
     fn neighbours_that_are_fetched_are_kept() {
-        let stand = Stand::new(StoreConfig { memory_limit: 8 * 4096, ..tiny() });
+        let rig = TestStore::new(StoreConfig { memory_limit: 8 * 4096, ..tiny() });
         let mut stored = Vec::new();
-        while stand.sum(|class| class.evicted) == 0 {
+        while rig.sum(|class| class.evicted) == 0 {
             stored.push(format!("key{:04}", stored.len()));
-            assert!(stand.set(&stored[stored.len() - 1], b"value", 0));
+            assert!(rig.set(&stored[stored.len() - 1], b"value", 0));
         }
         let fetched = &stored[1..61];
-        (0..2).for_each(|_| assert!(fetched.iter().all(|key| stand.get(key).is_some())));
+        (0..2).for_each(|_| assert!(fetched.iter().all(|key| rig.get(key).is_some())));
         for i in 0..stored.len() / 2 {
-            assert!(stand.set(&format!("new{i:04}"), b"value", 0), "{i} was refused");
+            assert!(rig.set(&format!("new{i:04}"), b"value", 0), "{i} was refused");
         }
-        assert!(fetched.iter().all(|key| stand.get(key).is_some()));
-        assert_eq!(stand.sum(|class| class.evicted_active), 0);
-        stand.store.check().unwrap();
+        assert!(fetched.iter().all(|key| rig.get(key).is_some()));
+        assert_eq!(rig.sum(|class| class.evicted_active), 0);
+        rig.store.check().unwrap();
     }
 
     #[test]
     fn what_was_set_in_place_goes_last() {
-        let stand = Stand::new(StoreConfig { memory_limit: 8 * 4096, ..tiny() });
+        let rig = TestStore::new(StoreConfig { memory_limit: 8 * 4096, ..tiny() });
         let mut stored = Vec::new();
-        while stand.sum(|class| class.evicted) == 0 {
+        while rig.sum(|class| class.evicted) == 0 {
             stored.push(format!("key{:04}", stored.len()));
-            assert!(stand.set(&stored[stored.len() - 1], b"value", 0));
+            assert!(rig.set(&stored[stored.len() - 1], b"value", 0));
         }
         let oldest = &stored[1..4];
         for key in oldest {
-            assert!(stand.get(key).is_some() && stand.reset(key, b"other", 0));
+            assert!(rig.get(key).is_some() && rig.reset(key, b"other", 0));
         }
         for i in 0..stored.len() / 2 {
-            assert!(stand.set(&format!("new{i:04}"), b"value", 0), "{i} was refused");
+            assert!(rig.set(&format!("new{i:04}"), b"value", 0), "{i} was refused");
         }
-        assert!(oldest.iter().all(|key| stand.get(key) == Some(b"other".into())));
-        assert!(stored[4..20].iter().all(|key| stand.get(key).is_none()));
-        assert_eq!(stand.sum(|class| class.evicted_active + class.moves_to_warm), 0);
-        stand.store.check().unwrap();
+        assert!(oldest.iter().all(|key| rig.get(key) == Some(b"other".into())));
+        assert!(stored[4..20].iter().all(|key| rig.get(key).is_none()));
+        assert_eq!(rig.sum(|class| class.evicted_active + class.moves_to_warm), 0);
+        rig.store.check().unwrap();
     }
 
     #[test]
     fn what_is_set_in_place_goes_to_temp_and_back_at_once() {
         let tuning = Tuning { temporary_ttl: Some(10), ..Tuning::default() };
-        let stand = Stand::new(StoreConfig { tuning, ..tiny() });
-        assert!(stand.set("key", b"value", 0));
+        let rig = TestStore::new(StoreConfig { tuning, ..tiny() });
+        assert!(rig.set("key", b"value", 0));
         for (value, exptime, lru) in [(&b"v"[..], 20, HOT), (b"value", 10, TEMP), (b"val", 5, TEMP), (b"va", 0, HOT)] {
-            assert!(stand.reset("key", value, exptime));
-            assert_eq!((stand.lru("key"), stand.get("key")), (lru, Some(value.into())));
-            stand.store.check().unwrap();
+            assert!(rig.reset("key", value, exptime));
+            assert_eq!((rig.lru("key"), rig.get("key")), (lru, Some(value.into())));
+            rig.store.check().unwrap();
         }
     }
 
     #[test]
     fn a_large_item_finds_room_among_small_ones() {
-        let stand = Stand::new(tiny());
-        (0..10_000).for_each(|i| assert!(stand.set(&format!("key{i:05}"), b"value", 0)));
-        let (limit, taken) = (stand.store.stats().memory_limit, stand.store.stats().total_malloced);
+        let rig = TestStore::new(tiny());
+        (0..10_000).for_each(|i| assert!(rig.set(&format!("key{i:05}"), b"value", 0)));
+        let (limit, taken) = (rig.store.stats().memory_limit, rig.store.stats().total_malloced);
         assert!(taken >= limit);
         // Two chunks of the largest class are a page: this is more.
-        assert!(stand.set("large", &[1; 9000], 0));
-        assert!(stand.store.stats().total_malloced > taken);
-        assert_eq!(stand.get("large"), Some(vec![1; 9000]));
+        assert!(rig.set("large", &[1; 9000], 0));
+        assert!(rig.store.stats().total_malloced > taken);
+        assert_eq!(rig.get("large"), Some(vec![1; 9000]));
         // Not without bound.
-        assert!(!stand.set("huge", &[1; 60_000], 0));
-        assert!(stand.store.stats().total_malloced <= limit + limit / 8);
-        stand.store.check().unwrap();
+        assert!(!rig.set("huge", &[1; 60_000], 0));
+        assert!(rig.store.stats().total_malloced <= limit + limit / 8);
+        rig.store.check().unwrap();
     }
 
     #[test]
     fn what_may_not_evict_may_not_go_beyond_the_limit() {
-        let stand = Stand::new(StoreConfig { evict: false, ..tiny() });
-        while stand.set(&format!("key{}", stand.store.stats().curr_items), &[1; 1500], 0) {}
-        assert_eq!(stand.store.stats().total_malloced, stand.store.stats().memory_limit);
+        let rig = TestStore::new(StoreConfig { evict: false, ..tiny() });
+        while rig.set(&format!("key{}", rig.store.stats().curr_items), &[1; 1500], 0) {}
+        assert_eq!(rig.store.stats().total_malloced, rig.store.stats().memory_limit);
     }
 }

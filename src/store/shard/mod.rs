@@ -657,28 +657,28 @@ impl Extents {
 
 #[cfg(test)]
 mod tests {
-    use crate::store::tests::stand::{Stand, tiny};
+    use crate::store::tests::rig::{TestStore, tiny};
     use crate::store::{ItemSpec, Part};
 
     #[test]
     fn flush_alls_of_one_second_take_all() {
-        let stand = Stand::new(tiny());
+        let rig = TestStore::new(tiny());
         for round in 0..20 {
-            (0..1000).for_each(|i| assert!(stand.set(&format!("key{i}"), b"value", 0)));
-            stand.store.flush_all(0);
-            assert!((0..1000).all(|i| stand.get(&format!("key{i}")).is_none()), "in round {round}");
-            stand.store.check().unwrap();
+            (0..1000).for_each(|i| assert!(rig.set(&format!("key{i}"), b"value", 0)));
+            rig.store.flush_all(0);
+            assert!((0..1000).all(|i| rig.get(&format!("key{i}")).is_none()), "in round {round}");
+            rig.store.check().unwrap();
         }
-        assert!(stand.set("after", b"value", 0) && stand.get("after").is_some());
+        assert!(rig.set("after", b"value", 0) && rig.get("after").is_some());
     }
 
     #[test]
     fn a_cas_that_cannot_be_counted_up_to_is_not_followed() {
-        let stand = Stand::new(tiny());
-        stand.store.core.follow();
+        let rig = TestStore::new(tiny());
+        rig.store.core.follow();
         for (key, cas) in [("a", Some(1000)), ("b", Some(u64::MAX)), ("c", None)] {
-            let hash = stand.store.hash(key.as_bytes());
-            let mut locked = stand.store.lock(hash);
+            let hash = rig.store.hash(key.as_bytes());
+            let mut locked = rig.store.lock(hash);
             let spec = ItemSpec { key: key.as_bytes(), key_is_binary: false, client_flags: 0, expires_at: 0 };
             let id = locked.create(&spec, &[]).unwrap();
             locked.link(id, hash, cas);
@@ -688,15 +688,15 @@ mod tests {
 
     #[test]
     fn what_meets_a_flush_all_halfway_does_not_escape_it() {
-        let stand = Stand::new(tiny());
+        let rig = TestStore::new(tiny());
         let keys: [&[u8]; 2] = [b"fetched", b"appended"];
-        keys.iter().for_each(|key| assert!(stand.set(std::str::from_utf8(key).unwrap(), b"value", 0)));
+        keys.iter().for_each(|key| assert!(rig.set(std::str::from_utf8(key).unwrap(), b"value", 0)));
         for key in keys {
-            let hash = stand.store.hash(key);
-            let mut locked = stand.store.lock(hash);
+            let hash = rig.store.hash(key);
+            let mut locked = rig.store.lock(hash);
             let id = locked.find(key, hash).unwrap();
             // Another thread's flush_all, which has not locked this shard yet.
-            assert!(stand.store.core.flush.now(stand.clock.now()));
+            assert!(rig.store.core.flush.now(rig.clock.now()));
             if key == b"fetched" {
                 locked.set_accessed(id);
             } else {
@@ -705,9 +705,9 @@ mod tests {
                 locked.replace(id, new, hash, None);
             }
             drop(locked);
-            assert_eq!(stand.get(std::str::from_utf8(key).unwrap()), None);
-            assert!(stand.set("appended", b"value", 0));
+            assert_eq!(rig.get(std::str::from_utf8(key).unwrap()), None);
+            assert!(rig.set("appended", b"value", 0));
         }
-        assert!(stand.get("appended").is_some());
+        assert!(rig.get("appended").is_some());
     }
 }

@@ -112,7 +112,7 @@ fn look_up(store: &Arc<Store>, key: &[u8]) -> Option<Known> {
     Some(known(locked.item(id), &store.core.clock))
 }
 
-struct Pair {
+struct CopyRun {
     store: Arc<Store>,
     clock: Arc<Clock>,
     worker: Worker,
@@ -127,8 +127,8 @@ struct Pair {
     seen: BTreeMap<&'static str, u64>,
 }
 
-impl Pair {
-    fn new(seed: u64) -> Pair {
+impl CopyRun {
+    fn new(seed: u64) -> CopyRun {
         let mut rng = Rng(seed);
         let config = StoreConfig {
             memory_limit: (64 << 10) << rng.below(3),
@@ -148,7 +148,20 @@ impl Pair {
         let worker = Worker::new(&store);
         let (last, copy, seen) = (BTreeMap::new(), Copy::default(), BTreeMap::new());
         let now = Instant::now();
-        Pair { store, clock, worker, rng, keys, last, pending_flush: 0, now, feed: None, copy, bytes: Vec::new(), seen }
+        CopyRun {
+            store,
+            clock,
+            worker,
+            rng,
+            keys,
+            last,
+            pending_flush: 0,
+            now,
+            feed: None,
+            copy,
+            bytes: Vec::new(),
+            seen,
+        }
     }
 
     fn run(&mut self) {
@@ -475,10 +488,10 @@ impl Pair {
 fn replica_model() {
     let mut seen = BTreeMap::new();
     for seed in seeds(SCHEDULES) {
-        let mut pair = Pair::new(seed);
-        pair.run();
-        pair.seen.iter().for_each(|(what, times)| *seen.entry(*what).or_insert(0) += times);
-        let evicted = pair.store.class_stats().iter().map(|class| class.evicted).sum::<u64>();
+        let mut run = CopyRun::new(seed);
+        run.run();
+        run.seen.iter().for_each(|(what, times)| *seen.entry(*what).or_insert(0) += times);
+        let evicted = run.store.class_stats().iter().map(|class| class.evicted).sum::<u64>();
         *seen.entry("evicted").or_insert(0) += evicted;
     }
     println!("{seen:?}");

@@ -2,7 +2,7 @@
 
 pub(crate) mod copy;
 pub(crate) mod model;
+pub(crate) mod rig;
 mod sizing;
-pub(crate) mod stand;
 
 use super::*;

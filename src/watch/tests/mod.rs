@@ -81,14 +81,14 @@ impl Client {
 }
 
 /// A hub without its thread: the test takes the turns.
-struct Bench {
+struct TestHub {
     hub: Hub,
     writer: Writer,
 }
 
-impl Bench {
-    fn new(watcher: usize, worker: usize) -> Bench {
-        Bench { hub: Hub::new(watcher, worker), writer: Writer::default() }
+impl TestHub {
+    fn new(watcher: usize, worker: usize) -> TestHub {
+        TestHub { hub: Hub::new(watcher, worker), writer: Writer::default() }
     }
 
     fn watch(&mut self, client: &Client, streams: Streams) {
@@ -109,70 +109,70 @@ impl Bench {
 
 #[test]
 fn only_the_streams_asked_for() {
-    let mut bench = Bench::new(1 << 16, 1 << 16);
+    let mut rig = TestHub::new(1 << 16, 1 << 16);
     let (a, b) = (Client::with_room(1 << 16), Client::with_room(1 << 16));
-    assert!(!bench.hub.wants(Streams::FETCHERS));
-    bench.watch(&a, Streams::FETCHERS);
-    bench.watch(&b, Streams::FETCHERS.with(Streams::MUTATIONS));
-    assert!(bench.hub.wants(Streams::FETCHERS) && bench.hub.wants(Streams::MUTATIONS));
-    assert!(!bench.hub.wants(Streams::DELETIONS));
-    bench.line(Streams::FETCHERS, "one");
-    bench.line(Streams::MUTATIONS, "two");
-    bench.turn();
+    assert!(!rig.hub.wants(Streams::FETCHERS));
+    rig.watch(&a, Streams::FETCHERS);
+    rig.watch(&b, Streams::FETCHERS.with(Streams::MUTATIONS));
+    assert!(rig.hub.wants(Streams::FETCHERS) && rig.hub.wants(Streams::MUTATIONS));
+    assert!(!rig.hub.wants(Streams::DELETIONS));
+    rig.line(Streams::FETCHERS, "one");
+    rig.line(Streams::MUTATIONS, "two");
+    rig.turn();
     assert_eq!(a.take(), ["OK", "1 one"]);
     assert_eq!(b.take(), ["OK", "1 one", "2 two"]);
-    assert_eq!(bench.hub.counts().watcher_sent, 3);
-    assert_eq!(bench.hub.counts().worker_written, 2);
+    assert_eq!(rig.hub.counts().watcher_sent, 3);
+    assert_eq!(rig.hub.counts().worker_written, 2);
 }
 
 #[test]
 fn older_lines_are_not_shown() {
-    let mut bench = Bench::new(1 << 16, 1 << 16);
+    let mut rig = TestHub::new(1 << 16, 1 << 16);
     let (a, b) = (Client::with_room(1 << 16), Client::with_room(1 << 16));
-    bench.watch(&a, Streams::FETCHERS);
-    bench.line(Streams::FETCHERS, "before");
-    bench.watch(&b, Streams::FETCHERS);
-    bench.line(Streams::FETCHERS, "after");
-    bench.turn();
+    rig.watch(&a, Streams::FETCHERS);
+    rig.line(Streams::FETCHERS, "before");
+    rig.watch(&b, Streams::FETCHERS);
+    rig.line(Streams::FETCHERS, "after");
+    rig.turn();
     assert_eq!(a.take(), ["OK", "1 before", "2 after"]);
     assert_eq!(b.take(), ["OK", "2 after"]);
 }
 
 #[test]
 fn a_full_ring_drops() {
-    let mut bench = Bench::new(1 << 16, 200);
+    let mut rig = TestHub::new(1 << 16, 200);
     let client = Client::with_room(1 << 16);
-    bench.watch(&client, Streams::FETCHERS);
+    rig.watch(&client, Streams::FETCHERS);
     for _ in 0..10 {
-        bench.line(Streams::FETCHERS, "x");
+        rig.line(Streams::FETCHERS, "x");
     }
-    let counts = bench.hub.counts();
+    let counts = rig.hub.counts();
     assert_eq!(counts.worker_written + counts.worker_dropped, 10);
     assert!(counts.worker_dropped > 0 && counts.worker_written > 0, "{counts:?}");
-    bench.turn();
+    rig.turn();
     assert_eq!(client.take().len() as u64, 1 + counts.worker_written);
-    bench.line(Streams::FETCHERS, "room again");
-    bench.turn();
+    rig.line(Streams::FETCHERS, "room again");
+    rig.turn();
     assert_eq!(client.take().len(), 1);
-    bench.hub.reset();
-    assert_eq!(bench.hub.counts(), Counts { watchers: 1, ..Counts::default() });
+    rig.hub.reset();
+    assert_eq!(rig.hub.counts(), Counts { watchers: 1, ..Counts::default() });
 }
 
 #[test]
 fn a_slow_watcher_skips() {
-    let mut bench = Bench::new(100, 1 << 16);
+    let mut rig = TestHub::new(100, 1 << 16);
     let client = Client::with_room(4);
-    bench.watch(&client, Streams::FETCHERS);
+    rig.watch(&client, Streams::FETCHERS);
     for _ in 0..10 {
-        bench.line(Streams::FETCHERS, "x");
-        bench.turn();
+        rig.line(Streams::FETCHERS, "x");
+        rig.turn();
     }
-    let sent = bench.hub.counts().watcher_sent;
+    let sent = rig.hub.counts().watcher_sent;
     assert!((1..10).contains(&sent), "{sent}");
-    assert_eq!(bench.hub.counts().watcher_skipped, 10 - sent);
+    assert_eq!(rig.hub.counts().watcher_skipped, 10 - sent);
     client.0.lock().unwrap().room = 1 << 16;
-    bench.line(Streams::FETCHERS, "last");
-    bench.turn();
+    rig.line(Streams::FETCHERS, "last");
+    rig.turn();
     let lines = client.take();
     assert_eq!(lines.len() as u64, 1 + sent + 2);
     assert_eq!(lines[lines.len() - 2..], [format!("skipped={}", 10 - sent), "11 last".to_string()]);
@@ -180,35 +180,35 @@ fn a_slow_watcher_skips() {
 
 #[test]
 fn a_closed_watcher_is_let_go() {
-    let mut bench = Bench::new(100, 1 << 16);
+    let mut rig = TestHub::new(100, 1 << 16);
     let client = Client::with_room(100);
-    bench.watch(&client, Streams::DELETIONS);
-    assert_eq!(bench.hub.counts().watchers, 1);
+    rig.watch(&client, Streams::DELETIONS);
+    assert_eq!(rig.hub.counts().watchers, 1);
     client.close();
-    bench.turn();
+    rig.turn();
     assert!(client.is_dropped());
-    assert!(!bench.hub.wants(Streams::DELETIONS));
-    assert_eq!(bench.hub.counts().watchers, 0);
+    assert!(!rig.hub.wants(Streams::DELETIONS));
+    assert_eq!(rig.hub.counts().watchers, 0);
 }
 
 #[test]
 fn the_end_of_a_watcher_is_found_behind_what_it_said() {
-    let mut bench = Bench::new(100, 100);
+    let mut rig = TestHub::new(100, 100);
     let client = Client::with_room(100);
-    bench.watch(&client, Streams::DELETIONS);
+    rig.watch(&client, Streams::DELETIONS);
     client.0.lock().unwrap().said = 100_000;
     client.close();
-    bench.turn();
+    rig.turn();
     assert!(client.is_dropped());
 }
 
 #[test]
 fn twenty_and_no_more() {
-    let mut bench = Bench::new(100, 100);
+    let mut rig = TestHub::new(100, 100);
     let clients: Vec<Client> = (0..21).map(|_| Client::with_room(100)).collect();
     for client in &clients {
-        assert_eq!(bench.hub.has_room(), bench.hub.counts().watchers < 20);
-        bench.watch(client, Streams::FETCHERS);
+        assert_eq!(rig.hub.has_room(), rig.hub.counts().watchers < 20);
+        rig.watch(client, Streams::FETCHERS);
     }
     assert_eq!(clients[19].take(), ["OK"]);
     assert_eq!(clients[20].take(), ["WATCHER_TOO_MANY log watcher limit reached"]);
@@ -217,37 +217,37 @@ fn twenty_and_no_more() {
 
 #[test]
 fn the_source_hears_what_is_wanted() {
-    let mut bench = Bench::new(1 << 16, 1 << 16);
+    let mut rig = TestHub::new(1 << 16, 1 << 16);
     let asked = Arc::new(Mutex::new(Vec::new()));
     let log = asked.clone();
-    bench.hub.set_source(move || {
+    rig.hub.set_source(move || {
         Box::new(move |streams| {
             log.lock().unwrap().push(streams);
             vec![(Streams::EVICTIONS, "gone".to_string())]
         })
     });
     let client = Client::with_room(1 << 16);
-    bench.watch(&client, Streams::EVICTIONS);
-    bench.turn();
+    rig.watch(&client, Streams::EVICTIONS);
+    rig.turn();
     assert_eq!(client.take(), ["OK", "2 gone"]);
     client.close();
-    bench.turn();
+    rig.turn();
     assert_eq!(asked.lock().unwrap().last(), Some(&Streams::default()));
 }
 
 #[test]
 fn lines_of_each_kind() {
-    let mut bench = Bench::new(1 << 16, 1 << 16);
+    let mut rig = TestHub::new(1 << 16, 1 << 16);
     let client = Client::with_room(1 << 16);
-    bench.watch(&client, Streams(0xff));
-    let hub = &bench.hub;
+    rig.watch(&client, Streams(0xff));
+    let hub = &rig.hub;
     hub.item_get(b"a,b", "not_found", 0, 36, 0);
     let store = ItemStore { key: b"foo", status: "stored", cmd: "set", ttl: 100, class: 1, fd: 36, size: 3 };
     hub.item_store(&store);
     hub.deleted(b"n", "delete", 1, 1);
     hub.conn_new("127.0.0.1", 48002, "tcp", 38);
     hub.conn_close("127.0.0.1", 48002, "tcp", "normal", 38);
-    bench.turn();
+    rig.turn();
     let expected = [
         "OK",
         "1 type=item_get key=a%2Cb status=not_found clsid=0 cfd=36 size=0",

@@ -10,10 +10,10 @@ mod replies;
 use std::cell::RefCell;
 
 thread_local! {
-    static MACHINE: RefCell<in_process::Machine> = RefCell::new(in_process::Machine::new());
+    static SERVER: RefCell<in_process::FuzzServer> = RefCell::new(in_process::FuzzServer::new());
 }
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| MACHINE.with_borrow_mut(|machine| {
-    machine.feed(data);
-    machine.check();
+libfuzzer_sys::fuzz_target!(|data: &[u8]| SERVER.with_borrow_mut(|server| {
+    server.feed(data);
+    server.check();
 }));

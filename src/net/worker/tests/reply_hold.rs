@@ -51,27 +51,27 @@ struct Asked {
     behind: u64,
 }
 
-fn bench() -> TestConnection {
-    let bench = TestConnection::new(|config| {
+fn rig() -> TestConnection {
+    let rig = TestConnection::new(|config| {
         config.ack_timeout = TIMEOUT;
         config.store.journal_bytes = 8 << 20;
         config.store.item_size_max = ITEM_MAX;
     });
-    bench.shared.store.set_replicas_ack(1, bench.time);
-    bench
+    rig.shared.store.set_replicas_ack(1, rig.time);
+    rig
 }
 
 fn ask_all(script: Vec<Request>) -> Vec<Asked> {
-    let mut bench = bench();
+    let mut rig = rig();
     // Replies are marked, and nothing waits.
-    bench.shared.store.safety().set_required(1, EVERYTHING - 1);
-    bench.pipe().room = usize::MAX / 2;
+    rig.shared.store.safety().set_required(1, EVERYTHING - 1);
+    rig.pipe().room = usize::MAX / 2;
     let ask = |request: Request| {
-        let before = bench.last_lsn.get();
-        bench.send(&request.bytes);
-        assert_eq!(bench.settle(), After::Wait);
-        let behind = bench.last_lsn.get();
-        Asked { request, reply: bench.replies(), lsn: if behind > before { behind } else { 0 }, behind }
+        let before = rig.last_lsn.get();
+        rig.send(&request.bytes);
+        assert_eq!(rig.settle(), After::Wait);
+        let behind = rig.last_lsn.get();
+        Asked { request, reply: rig.replies(), lsn: if behind > before { behind } else { 0 }, behind }
     };
     script.into_iter().map(ask).collect()
 }
@@ -89,7 +89,7 @@ enum Mood {
 
 /// A connection with what its worker does for it.
 struct Run {
-    bench: TestConnection,
+    rig: TestConnection,
     queue: Queue,
     mood: Mood,
     /// When each lsn was appended, as time since the start.
@@ -105,30 +105,30 @@ struct Run {
 
 impl Run {
     fn new(mood: Mood) -> Run {
-        let bench = bench();
+        let rig = rig();
         let (queue, appended, passed) = (Queue::default(), vec![Duration::ZERO], Duration::ZERO);
-        Run { bench, queue, mood, appended, passed, excused: 0, held_after: 0, refused: Vec::new() }
+        Run { rig, queue, mood, appended, passed, excused: 0, held_after: 0, refused: Vec::new() }
     }
 
     /// The last change so far.
     fn last_lsn(&self) -> u64 {
-        self.bench.last_lsn.get()
+        self.rig.last_lsn.get()
     }
 
     fn safety(&self) -> &Safety {
-        self.bench.shared.store.safety()
+        self.rig.shared.store.safety()
     }
 
     fn turn(&mut self) -> After {
         let before = self.last_lsn();
-        let after = self.bench.turn();
+        let after = self.rig.turn();
         let appended = self.last_lsn() as usize + 1;
         self.appended.resize(appended, self.passed);
         match after {
             After::Held => {
                 assert!(self.queue.is_empty(), "held twice");
-                let owed = self.bench.connection.held_for().expect("it is held");
-                assert!(owed.lsn > self.safety().safe_lsn() && owed.deadline > self.bench.time);
+                let owed = self.rig.connection.held_for().expect("it is held");
+                assert!(owed.lsn > self.safety().safe_lsn() && owed.deadline > self.rig.time);
                 self.queue.push(owed, 0);
                 self.held_after = before;
             }
@@ -146,7 +146,7 @@ impl Run {
 
     fn pass(&mut self, time: Duration) {
         self.passed += time;
-        self.bench.time += time;
+        self.rig.time += time;
     }
 
     /// Replicas confirm some of what they lack, or somebody changes what is asked of them.
@@ -164,11 +164,11 @@ impl Run {
     /// What the worker does between two polls.
     fn release(&mut self) {
         while self.queue.pop_safe(self.safety().safe_lsn()).is_some() {
-            self.bench.connection.release_but(|_| false);
+            self.rig.connection.release_but(|_| false);
             self.turn();
         }
         let Some(Owed { lsn, deadline }) = self.queue.first() else { return };
-        if deadline > self.bench.time {
+        if deadline > self.rig.time {
             return;
         }
         if self.mood == Mood::Degrading {
@@ -177,8 +177,8 @@ impl Run {
             return;
         }
         let safe = self.safety().safe_lsn();
-        assert_eq!(self.queue.pop_expired(self.bench.time, safe), Some(0));
-        self.bench.connection.release_but(|lsn| lsn > safe);
+        assert_eq!(self.queue.pop_expired(self.rig.time, safe), Some(0));
+        self.rig.connection.release_but(|lsn| lsn > safe);
         self.refused.push((safe.max(self.held_after), lsn));
         self.excused = self.excused.max(lsn);
         self.turn();
@@ -203,7 +203,7 @@ impl Run {
     fn check(&mut self, asked: &[Asked]) {
         let may = |asked: &&Asked| self.may_leave(asked.behind);
         let allowed: usize = asked.iter().take_while(may).map(|asked| self.reply(asked).len()).sum();
-        let sent = self.bench.pipe().outbound.len();
+        let sent = self.rig.pipe().outbound.len();
         assert!(sent <= allowed, "{sent} bytes have left, and {allowed} may");
     }
 }
@@ -223,15 +223,15 @@ fn check_seed(seed: u64, mood: Mood, make: fn(&mut Rng) -> Request) {
     };
     let (mut at, mut idle) = (0, 0);
     loop {
-        let before = (at, run.bench.pipe().outbound.len());
-        run.bench.pipe().interrupts = rng.below(8) == 0;
+        let before = (at, run.rig.pipe().outbound.len());
+        run.rig.pipe().interrupts = rng.below(8) == 0;
         if rng.below(3) > 0 {
             let end = script.len().min(at + piece(&mut rng));
-            run.bench.send(&script[at..end]);
+            run.rig.send(&script[at..end]);
             at = end;
         }
         if rng.below(3) > 0 {
-            run.bench.take(piece(&mut rng));
+            run.rig.take(piece(&mut rng));
         }
         if rng.below(if mood == Mood::InTime { 3 } else { 12 }) == 0 {
             run.replicas(&mut rng);
@@ -242,9 +242,9 @@ fn check_seed(seed: u64, mood: Mood, make: fn(&mut Rng) -> Request) {
         run.release();
         let after = run.turn();
         run.check(&asked);
-        let is_done = at == script.len() && after == After::Wait && run.bench.pipe().waiting() == 0;
-        idle = if before == (at, run.bench.pipe().outbound.len()) { idle + 1 } else { 0 };
-        if is_done && idle > 30 && run.queue.is_empty() && !run.bench.connection.is_stuck() {
+        let is_done = at == script.len() && after == After::Wait && run.rig.pipe().waiting() == 0;
+        idle = if before == (at, run.rig.pipe().outbound.len()) { idle + 1 } else { 0 };
+        if is_done && idle > 30 && run.queue.is_empty() && !run.rig.connection.is_stuck() {
             break;
         }
         assert!(idle < STUCK_STEPS, "no byte moved in {STUCK_STEPS} steps");
@@ -254,7 +254,7 @@ fn check_seed(seed: u64, mood: Mood, make: fn(&mut Rng) -> Request) {
 
 fn finish(run: &mut Run, asked: &[Asked]) {
     assert_eq!(run.last_lsn(), asked.last().map_or(0, |asked| asked.behind), "the same changes");
-    let got = run.bench.replies();
+    let got = run.rig.replies();
     let mut at = 0;
     for (number, asked) in asked.iter().enumerate() {
         let reply = run.reply(asked);
@@ -265,7 +265,7 @@ fn finish(run: &mut Run, asked: &[Asked]) {
         at = end;
     }
     assert_eq!(at, got.len(), "more than all replies");
-    assert_eq!(run.bench.connection.held_memory(), 0, "an idle connection holds no buffer");
+    assert_eq!(run.rig.connection.held_memory(), 0, "an idle connection holds no buffer");
     if run.mood == Mood::InTime {
         assert!(run.refused.is_empty());
     }
@@ -382,17 +382,17 @@ fn binary_replies_wait_for_replicas() {
 /// A connection whose replies wait; what was sent has been run.
 fn held(script: &[u8]) -> Run {
     let mut run = Run::new(Mood::Late);
-    run.bench.pipe().room = usize::MAX / 2;
-    run.bench.send(script);
+    run.rig.pipe().room = usize::MAX / 2;
+    run.rig.send(script);
     while run.turn() == After::Again {}
-    assert!(run.bench.connection.is_held());
-    assert_eq!(run.bench.replies(), b"");
+    assert!(run.rig.connection.is_held());
+    assert_eq!(run.rig.replies(), b"");
     run
 }
 
 impl Run {
     fn sent(&mut self) -> String {
-        String::from_utf8_lossy(&self.bench.replies()).into_owned()
+        String::from_utf8_lossy(&self.rig.replies()).into_owned()
     }
 
     /// All there is becomes safe.
@@ -415,8 +415,8 @@ fn a_reply_goes_when_its_change_is_safe_and_no_sooner() {
     assert_eq!(run.sent(), "", "they leave together");
     run.confirm();
     assert_eq!(run.sent(), "STORED\r\nSTORED\r\nVALUE a 0 1\r\nA\r\nEND\r\n");
-    run.bench.ask(b"get b\r\n");
-    assert!(!run.bench.connection.is_stuck(), "nothing is owed");
+    run.rig.ask(b"get b\r\n");
+    assert!(!run.rig.connection.is_stuck(), "nothing is owed");
 }
 
 #[test]
@@ -427,18 +427,18 @@ fn a_reply_that_waits_for_too_long_is_an_error() {
     let refusal = "SERVER_ERROR not replicated\r\n";
     let non_numeric = "CLIENT_ERROR cannot increment or decrement non-numeric value\r\n";
     assert_eq!(run.sent(), format!("STORED\r\n{refusal}VALUE a 0 1\r\nA\r\nEND\r\n{refusal}{non_numeric}"));
-    assert_eq!(run.bench.ask(b"get b\r\n"), "END\r\n", "the change itself is done");
+    assert_eq!(run.rig.ask(b"get b\r\n"), "END\r\n", "the change itself is done");
 }
 
 #[test]
 fn who_read_nothing_meanwhile_is_not_read_from() {
     let mut run = held(b"set a 0 0 1\r\nA\r\n");
-    run.bench.send(b"get a\r\n");
+    run.rig.send(b"get a\r\n");
     for _ in 0..3 {
         assert_eq!(run.turn(), After::Wait);
     }
-    assert_eq!(run.bench.pipe().waiting(), 7);
-    assert_eq!(run.bench.connection.session().info_state_name(), "conn_mwrite");
+    assert_eq!(run.rig.pipe().waiting(), 7);
+    assert_eq!(run.rig.connection.session().info_state_name(), "conn_mwrite");
     run.confirm();
     assert_eq!(run.sent(), "STORED\r\nVALUE a 0 1\r\nA\r\nEND\r\n");
 }
@@ -447,12 +447,12 @@ fn who_read_nothing_meanwhile_is_not_read_from() {
 fn a_read_waits_for_the_quiet_change_before_it() {
     for (waits, reply) in [(false, "MN\r\n"), (true, "")] {
         let mut run = Run::new(Mood::Late);
-        assert_eq!(run.bench.ask(b"set a 0 0 1 noreply\r\nA\r\n"), "");
-        assert!(!run.bench.connection.is_stuck(), "there is nothing to hold");
+        assert_eq!(run.rig.ask(b"set a 0 0 1 noreply\r\nA\r\n"), "");
+        assert!(!run.rig.connection.is_stuck(), "there is nothing to hold");
         if !waits {
             run.pass(TIMEOUT);
         }
-        run.bench.send(b"mn\r\n");
+        run.rig.send(b"mn\r\n");
         run.turn();
         assert_eq!(run.sent(), reply);
         run.expire();
@@ -466,9 +466,9 @@ fn quit_waits_as_well() {
         let mut run = held(b"set a 0 0 1\r\nA\r\nquit\r\nmn\r\n");
         if confirmed {
             assert_eq!(run.queue.pop_safe(run.last_lsn()), Some(0));
-            run.bench.connection.release_but(|_| false);
+            run.rig.connection.release_but(|_| false);
         } else {
-            run.bench.connection.release_but(|_| true);
+            run.rig.connection.release_but(|_| true);
             run.queue = Queue::default();
         }
         assert_eq!(run.turn(), After::Close(Reason::Normal));
@@ -479,11 +479,11 @@ fn quit_waits_as_well() {
 #[test]
 fn who_hangs_up_is_kept_until_it_is_safe() {
     let mut run = held(b"set a 0 0 1\r\nA\r\n");
-    run.bench.pipe().is_ended = true;
-    run.bench.connection.notify(Readiness { readable: true, writable: true, hangup: true });
+    run.rig.pipe().is_ended = true;
+    run.rig.connection.notify(Readiness { readable: true, writable: true, hangup: true });
     assert_eq!(run.turn(), After::Wait);
     assert_eq!(run.queue.pop_safe(run.last_lsn()), Some(0));
-    run.bench.connection.release_but(|_| false);
+    run.rig.connection.release_but(|_| false);
     assert_eq!(run.turn(), After::Close(Reason::Normal));
     assert_eq!(run.sent(), "STORED\r\n");
 }
@@ -491,10 +491,10 @@ fn who_hangs_up_is_kept_until_it_is_safe() {
 #[test]
 fn who_is_held_is_not_idle() {
     let mut run = held(b"set a 0 0 1\r\nA\r\n");
-    run.bench.shared.clock.advance(60);
+    run.rig.shared.clock.advance(60);
     run.confirm();
     assert_eq!(run.sent(), "STORED\r\n");
-    assert!(!run.bench.connection.session().is_idle(run.bench.shared.clock.now(), 5));
+    assert!(!run.rig.connection.session().is_idle(run.rig.shared.clock.now(), 5));
 }
 
 #[test]
@@ -503,7 +503,7 @@ fn a_value_by_reference_is_dropped_with_its_reply() {
     let mut run = held(&[b"set a 0 0 100000\r\n".as_slice(), &value, b"\r\n"].concat());
     run.confirm();
     run.sent();
-    run.bench.send(b"get a\r\ngat 100 a\r\nmn\r\nget a\r\n");
+    run.rig.send(b"get a\r\ngat 100 a\r\nmn\r\nget a\r\n");
     run.turn();
     run.expire();
     let head = "VALUE a 0 100000\r\n".len() + 100_000 + "\r\nEND\r\n".len();
@@ -517,42 +517,42 @@ fn a_get_that_is_refused_half_way_ends_there() {
     let mut run = Run::new(Mood::Late);
     let value = vec![b'x'; 10_000];
     let set = [b"set a 0 0 10000 noreply\r\n".as_slice(), &value, b"\r\n"].concat();
-    run.bench.ask(&set);
+    run.rig.ask(&set);
     let keys = "a ".repeat(200);
-    run.bench.send(format!("gat 100 {keys}\r\nmn\r\n").as_bytes());
+    run.rig.send(format!("gat 100 {keys}\r\nmn\r\n").as_bytes());
     run.turn();
-    assert!(run.bench.connection.held_memory() < 2 * OUTPUT_HIGH, "held: {}", run.bench.connection.held_memory());
+    assert!(run.rig.connection.held_memory() < 2 * OUTPUT_HIGH, "held: {}", run.rig.connection.held_memory());
     run.confirm();
-    let first = run.bench.replies().len();
-    assert!(first > OUTPUT_HIGH / 2 && run.bench.connection.is_held(), "{first} bytes, then the next part is held");
+    let first = run.rig.replies().len();
+    assert!(first > OUTPUT_HIGH / 2 && run.rig.connection.is_held(), "{first} bytes, then the next part is held");
     run.expire();
     while run.turn() == After::Again {}
     assert_eq!(run.sent(), "SERVER_ERROR not replicated\r\nMN\r\n");
-    assert_eq!(run.bench.connection.held_memory(), 0);
+    assert_eq!(run.rig.connection.held_memory(), 0);
 }
 
 #[test]
 fn what_is_held_is_bounded() {
     let mut run = Run::new(Mood::Late);
-    run.bench.pipe().room = usize::MAX / 2;
+    run.rig.pipe().room = usize::MAX / 2;
     let value = vec![b'x'; 10_000];
-    run.bench.ask(&[b"set a 0 0 10000 noreply\r\n".as_slice(), &value, b"\r\n"].concat());
-    run.bench.send(&b"get a\r\n".repeat(1000));
+    run.rig.ask(&[b"set a 0 0 10000 noreply\r\n".as_slice(), &value, b"\r\n"].concat());
+    run.rig.send(&b"get a\r\n".repeat(1000));
     while run.turn() == After::Again {}
-    assert!(run.bench.connection.is_held());
-    assert!(run.bench.connection.held_memory() < 2 * OUTPUT_HIGH);
+    assert!(run.rig.connection.is_held());
+    assert!(run.rig.connection.held_memory() < 2 * OUTPUT_HIGH);
     run.confirm();
     while run.turn() == After::Again {}
-    assert_eq!(run.bench.replies().len(), 1000 * ("VALUE a 0 10000\r\n".len() + 10_000 + "\r\nEND\r\n".len()));
+    assert_eq!(run.rig.replies().len(), 1000 * ("VALUE a 0 10000\r\n".len() + 10_000 + "\r\nEND\r\n".len()));
 }
 
 #[test]
 fn a_dump_waits_for_what_is_before_it() {
     let mut run = Run::new(Mood::Late);
-    run.bench.ask(b"set a 0 0 1 noreply\r\nA\r\n");
-    run.bench.send(b"lru_crawler metadump all\r\n");
+    run.rig.ask(b"set a 0 0 1 noreply\r\nA\r\n");
+    run.rig.send(b"lru_crawler metadump all\r\n");
     while run.turn() == After::Again {}
-    assert!(run.bench.connection.is_held());
+    assert!(run.rig.connection.is_held());
     assert_eq!(run.sent(), "");
     run.confirm();
     while run.turn() == After::Again {}
@@ -566,9 +566,9 @@ fn nothing_waits_while_it_is_switched_off() {
     run.safety().set_required(0, 0);
     run.release();
     assert_eq!(run.sent(), "STORED\r\n");
-    assert_eq!(run.bench.ask(b"delete a\r\n"), "DELETED\r\n");
+    assert_eq!(run.rig.ask(b"delete a\r\n"), "DELETED\r\n");
     run.safety().set_required(1, 0);
-    assert_eq!(run.bench.ask(b"get a\r\n"), "END\r\n");
-    assert_eq!(run.bench.ask(b"md a\r\n"), "NF\r\n", "nothing was changed");
-    assert_eq!(run.bench.ask(b"ms a 1\r\nA\r\n"), "");
+    assert_eq!(run.rig.ask(b"get a\r\n"), "END\r\n");
+    assert_eq!(run.rig.ask(b"md a\r\n"), "NF\r\n", "nothing was changed");
+    assert_eq!(run.rig.ask(b"ms a 1\r\nA\r\n"), "");
 }

@@ -1,16 +1,16 @@
 //! Pages that are emptied, and what becomes of the items in them.
 
 use super::*;
-use crate::store::tests::stand::{Stand, tiny};
+use crate::store::tests::rig::{TestStore, tiny};
 use crate::store::{Accounting, ItemSpec, Reassign, StoreConfig};
 
 /// Of a 1000-byte value with a short key.
-fn class_of(stand: &Stand, size: usize) -> u8 {
-    stand.store.core.classes.of(stand.store.core.sizing.total(6, true, size))
+fn class_of(rig: &TestStore, size: usize) -> u8 {
+    rig.store.core.classes.of(rig.store.core.sizing.total(6, true, size))
 }
 
-fn pages(stand: &Stand, class: u8) -> u64 {
-    stand.store.class_stats().iter().find(|stats| stats.class == class).map_or(0, |stats| stats.total_pages)
+fn pages(rig: &TestStore, class: u8) -> u64 {
+    rig.store.class_stats().iter().find(|stats| stats.class == class).map_or(0, |stats| stats.total_pages)
 }
 
 fn value(i: usize, len: usize) -> Vec<u8> {
@@ -18,17 +18,17 @@ fn value(i: usize, len: usize) -> Vec<u8> {
 }
 
 /// Stores items `from..to`, some of which expire.
-fn fill(stand: &Stand, from: usize, to: usize, len: usize) {
-    (from..to).for_each(|i| assert!(stand.set(&format!("key{i:03}"), &value(i, len), (i % 2 * 1000) as i64)));
+fn fill(rig: &TestStore, from: usize, to: usize, len: usize) {
+    (from..to).for_each(|i| assert!(rig.set(&format!("key{i:03}"), &value(i, len), (i % 2 * 1000) as i64)));
 }
 
 type Seen = (u64, u32, u32, u32, usize);
 
 /// What must not change when an item moves, and where it is.
-fn seen(stand: &Stand, i: usize, len: usize) -> Option<(Seen, u32)> {
+fn seen(rig: &TestStore, i: usize, len: usize) -> Option<(Seen, u32)> {
     let key = format!("key{i:03}");
-    let hash = stand.store.hash(key.as_bytes());
-    let mut locked = stand.store.lock(hash);
+    let hash = rig.store.hash(key.as_bytes());
+    let mut locked = rig.store.lock(hash);
     let id = locked.find(key.as_bytes(), hash).ok()?;
     let item = locked.item(id);
     let mut found = Vec::new();
@@ -38,8 +38,8 @@ fn seen(stand: &Stand, i: usize, len: usize) -> Option<(Seen, u32)> {
     Some(((item.cas(), item.client_flags(), item.expires_at(), item.last_access(), state), id.0))
 }
 
-fn moves(stand: &Stand) -> Vec<Event> {
-    stand.store.take_events().into_iter().filter(|event| matches!(event, Event::SlabMove { .. })).collect()
+fn moves(rig: &TestStore) -> Vec<Event> {
+    rig.store.take_events().into_iter().filter(|event| matches!(event, Event::SlabMove { .. })).collect()
 }
 
 fn told(src: u8, dst: u8, ok: bool) -> Vec<Event> {
@@ -48,98 +48,98 @@ fn told(src: u8, dst: u8, ok: bool) -> Vec<Event> {
 
 #[test]
 fn first_pages_of_many_shards_are_made_up_for() {
-    let mut stand = Stand::new(StoreConfig { shards: Some(16), memory_limit: 1 << 20, ..tiny() });
-    stand.store.tune(|tuning| tuning.automove = 0);
-    (0..60_000).for_each(|i| assert!(stand.set(&format!("small{i}"), b"value", 0)));
+    let mut rig = TestStore::new(StoreConfig { shards: Some(16), memory_limit: 1 << 20, ..tiny() });
+    rig.store.tune(|tuning| tuning.automove = 0);
+    (0..60_000).for_each(|i| assert!(rig.set(&format!("small{i}"), b"value", 0)));
     for size in (1..2000).step_by(10) {
-        (0..10).for_each(|i| assert!(stand.set(&format!("size{size}-{i}"), &vec![1; size], 0)));
+        (0..10).for_each(|i| assert!(rig.set(&format!("size{size}-{i}"), &vec![1; size], 0)));
     }
-    let stats = stand.store.stats();
-    let allowed = stats.memory_limit + 4096 * u64::from(stand.store.largest_class());
+    let stats = rig.store.stats();
+    let allowed = stats.memory_limit + 4096 * u64::from(rig.store.largest_class());
     assert!(stats.total_malloced > allowed + (100 << 10), "{} of {allowed}", stats.total_malloced);
-    stand.mover_steps(5000);
-    assert_eq!(stand.store.stats().total_malloced, allowed);
+    rig.mover_steps(5000);
+    assert_eq!(rig.store.stats().total_malloced, allowed);
 }
 
 #[test]
 fn stores_go_on_while_their_page_is_moved() {
-    let mut stand = Stand::new(StoreConfig { memory_limit: 2 * 4096, ..tiny() });
-    stand.store.tune(|tuning| tuning.automove = 0);
-    let class = class_of(&stand, 20);
-    let items = 2 * stand.store.core.classes.per_page(class) as usize;
-    fill(&stand, 0, items, 20);
-    assert_eq!(pages(&stand, class), 2);
-    assert_eq!(stand.store.reassign(class.into(), 0), Reassign::Ok);
-    stand.mover_steps(1);
+    let mut rig = TestStore::new(StoreConfig { memory_limit: 2 * 4096, ..tiny() });
+    rig.store.tune(|tuning| tuning.automove = 0);
+    let class = class_of(&rig, 20);
+    let items = 2 * rig.store.core.classes.per_page(class) as usize;
+    fill(&rig, 0, items, 20);
+    assert_eq!(pages(&rig, class), 2);
+    assert_eq!(rig.store.reassign(class.into(), 0), Reassign::Ok);
+    rig.mover_steps(1);
     // The next to be evicted all lie in the page that is being emptied.
     for i in items..2 * items {
-        assert!(stand.set(&format!("new{i:03}"), &value(i, 20), 0), "{i} was refused");
+        assert!(rig.set(&format!("new{i:03}"), &value(i, 20), 0), "{i} was refused");
     }
-    stand.store.check().unwrap();
-    stand.mover_steps(100);
-    assert_eq!((moves(&stand), pages(&stand, class)), (told(class, 0, true), 1));
-    assert!(stand.get(&format!("new{:03}", 2 * items - 1)).is_some());
+    rig.store.check().unwrap();
+    rig.mover_steps(100);
+    assert_eq!((moves(&rig), pages(&rig, class)), (told(class, 0, true), 1));
+    assert!(rig.get(&format!("new{:03}", 2 * items - 1)).is_some());
 }
 
 #[test]
 fn every_item_survives() {
     for accounting in [Accounting::Native, Accounting::Memcached] {
-        let mut stand = Stand::new(StoreConfig { accounting, ..tiny() });
-        stand.store.tune(|tuning| tuning.automove = 0);
-        fill(&stand, 0, 40, 500);
-        let (src, before) = (class_of(&stand, 500), pages(&stand, class_of(&stand, 500)));
+        let mut rig = TestStore::new(StoreConfig { accounting, ..tiny() });
+        rig.store.tune(|tuning| tuning.automove = 0);
+        fill(&rig, 0, 40, 500);
+        let (src, before) = (class_of(&rig, 500), pages(&rig, class_of(&rig, 500)));
         // Two pages' worth of free chunks, so that nobody has to go; marks that must move along.
         for i in (0..40).step_by(3) {
-            stand.unlink(&format!("key{i:03}"));
+            rig.unlink(&format!("key{i:03}"));
         }
-        (0..2).for_each(|_| assert!(stand.get("key001").is_some()));
-        let expected: Vec<_> = (0..40).map(|i| seen(&stand, i, 500)).collect();
-        assert_eq!(stand.store.reassign(src.into(), 1), Reassign::Ok);
-        assert!(stand.store.stats().slab_reassign_running);
-        assert_eq!(stand.store.reassign(src.into(), 1), Reassign::Busy);
-        stand.mover_steps(10);
-        let found: Vec<_> = (0..40).map(|i| seen(&stand, i, 500)).collect();
+        (0..2).for_each(|_| assert!(rig.get("key001").is_some()));
+        let expected: Vec<_> = (0..40).map(|i| seen(&rig, i, 500)).collect();
+        assert_eq!(rig.store.reassign(src.into(), 1), Reassign::Ok);
+        assert!(rig.store.stats().slab_reassign_running);
+        assert_eq!(rig.store.reassign(src.into(), 1), Reassign::Busy);
+        rig.mover_steps(10);
+        let found: Vec<_> = (0..40).map(|i| seen(&rig, i, 500)).collect();
         let of = |seen: &[Option<(Seen, u32)>]| seen.iter().map(|seen| seen.map(|seen| seen.0)).collect::<Vec<_>>();
         assert_eq!(of(&expected), of(&found));
-        let stats = stand.store.stats();
+        let stats = rig.store.stats();
         let moved = std::iter::zip(&expected, &found).filter(|(before, after)| before != after).count() as u64;
         assert!(moved > 0 && stats.slab_reassign_rescues == moved, "{moved}");
         assert_eq!((stats.slabs_moved, stats.slab_reassign_running), (1, false));
-        assert_eq!((pages(&stand, src), pages(&stand, 1)), (before - 1, 1));
-        assert_eq!(moves(&stand), told(src, 1, true));
+        assert_eq!((pages(&rig, src), pages(&rig, 1)), (before - 1, 1));
+        assert_eq!(moves(&rig), told(src, 1, true));
     }
 }
 
 #[test]
 fn large_items_survive() {
-    let mut stand = Stand::new(tiny());
-    stand.store.tune(|tuning| tuning.automove = 0);
-    fill(&stand, 0, 12, 6000);
+    let mut rig = TestStore::new(tiny());
+    rig.store.tune(|tuning| tuning.automove = 0);
+    fill(&rig, 0, 12, 6000);
     // Of three pieces each, two to a page: these leave two pages empty and two half empty.
-    stand.unlink("key003");
-    stand.unlink("key006");
-    let expected: Vec<_> = (0..12).map(|i| seen(&stand, i, 6000).map(|seen| seen.0)).collect();
-    let largest = stand.store.largest_class();
-    let before = pages(&stand, largest);
+    rig.unlink("key003");
+    rig.unlink("key006");
+    let expected: Vec<_> = (0..12).map(|i| seen(&rig, i, 6000).map(|seen| seen.0)).collect();
+    let largest = rig.store.largest_class();
+    let before = pages(&rig, largest);
     for move_nr in 1..4 {
-        assert_eq!(stand.store.reassign(largest.into(), 0), Reassign::Ok);
-        stand.mover_steps(60);
-        assert_eq!(stand.store.stats().slabs_moved, move_nr);
+        assert_eq!(rig.store.reassign(largest.into(), 0), Reassign::Ok);
+        rig.mover_steps(60);
+        assert_eq!(rig.store.stats().slabs_moved, move_nr);
     }
-    let found: Vec<_> = (0..12).map(|i| seen(&stand, i, 6000).map(|seen| seen.0)).collect();
+    let found: Vec<_> = (0..12).map(|i| seen(&rig, i, 6000).map(|seen| seen.0)).collect();
     assert_eq!(expected, found);
-    assert!(stand.store.stats().slab_reassign_chunk_rescues > 0);
-    assert_eq!((pages(&stand, largest), stand.store.stats().slab_global_page_pool), (before - 3, 3));
+    assert!(rig.store.stats().slab_reassign_chunk_rescues > 0);
+    assert_eq!((pages(&rig, largest), rig.store.stats().slab_global_page_pool), (before - 3, 3));
     // Their heads, too.
-    let heads = stand.store.core.classes.of(stand.store.core.sizing.head(6, true));
-    fill(&stand, 100, 300, 15);
-    (200..270).for_each(|i| stand.unlink(&format!("key{i:03}")));
-    let head = seen(&stand, 0, 6000).unwrap().1;
-    let page = stand.store.shard(0).slab.page_of(head);
-    assert_eq!(stand.store.shard(0).slab.pages[page].class, heads);
-    stand.store.shard(0).slab.begin_move(page as u32, &stand.store.core.classes);
+    let heads = rig.store.core.classes.of(rig.store.core.sizing.head(6, true));
+    fill(&rig, 100, 300, 15);
+    (200..270).for_each(|i| rig.unlink(&format!("key{i:03}")));
+    let head = seen(&rig, 0, 6000).unwrap().1;
+    let page = rig.store.shard(0).slab.page_of(head);
+    assert_eq!(rig.store.shard(0).slab.pages[page].class, heads);
+    rig.store.shard(0).slab.begin_move(page as u32, &rig.store.core.classes);
     let mut counts = Counts::default();
-    let mut shard = stand.store.shard(0);
+    let mut shard = rig.store.shard(0);
     let (first, step) = (shard.slab.first_chunk(page as u32), step(heads, &shard.core.classes));
     assert!(shard.withdraw(&mut first.clone()));
     (0..shard.core.classes.per_page(heads)).for_each(|at| {
@@ -148,90 +148,90 @@ fn large_items_survive() {
     assert!(counts.rescues >= 10, "{counts:?}");
     shard.hand_over(0);
     drop(shard);
-    stand.store.check().unwrap();
-    let found: Vec<_> = (0..12).map(|i| seen(&stand, i, 6000).map(|seen| seen.0)).collect();
+    rig.store.check().unwrap();
+    let found: Vec<_> = (0..12).map(|i| seen(&rig, i, 6000).map(|seen| seen.0)).collect();
     assert_eq!(expected, found);
 }
 
 #[test]
 fn reassign_any() {
-    let mut stand = Stand::new(tiny());
-    stand.store.tune(|tuning| tuning.automove = 0);
-    let src = class_of(&stand, 500);
+    let mut rig = TestStore::new(tiny());
+    rig.store.tune(|tuning| tuning.automove = 0);
+    let src = class_of(&rig, 500);
     let wide = i64::from(src);
-    assert_eq!(stand.store.reassign(99, 99), Reassign::Same);
+    assert_eq!(rig.store.reassign(99, 99), Reassign::Same);
     for (src, dst) in [(99, 1), (1, 99), (-2, 1), (1, -1), (i64::MIN, 1), (-1, 1)] {
-        assert_eq!(stand.store.reassign(src, dst), Reassign::BadClass, "{src} {dst}");
+        assert_eq!(rig.store.reassign(src, dst), Reassign::BadClass, "{src} {dst}");
     }
-    fill(&stand, 0, 3, 500);
-    assert_eq!(stand.store.reassign(-1, 1), Reassign::BadClass);
-    assert_eq!(stand.store.reassign(wide, 1), Reassign::NoSpare);
-    assert_eq!(stand.store.reassign(0, 1), Reassign::NoSpare);
-    fill(&stand, 0, 40, 500);
-    assert_eq!(stand.store.reassign(-1, wide), Reassign::BadClass);
-    assert_eq!(stand.store.reassign(-1, 1), Reassign::Ok);
-    assert_eq!(stand.store.reassign(-1, 1), Reassign::Busy);
-    assert_eq!(stand.store.reassign(wide + 1, 1), Reassign::NoSpare);
-    stand.mover_steps(20);
-    assert_eq!(moves(&stand), told(src, 1, true));
+    fill(&rig, 0, 3, 500);
+    assert_eq!(rig.store.reassign(-1, 1), Reassign::BadClass);
+    assert_eq!(rig.store.reassign(wide, 1), Reassign::NoSpare);
+    assert_eq!(rig.store.reassign(0, 1), Reassign::NoSpare);
+    fill(&rig, 0, 40, 500);
+    assert_eq!(rig.store.reassign(-1, wide), Reassign::BadClass);
+    assert_eq!(rig.store.reassign(-1, 1), Reassign::Ok);
+    assert_eq!(rig.store.reassign(-1, 1), Reassign::Busy);
+    assert_eq!(rig.store.reassign(wide + 1, 1), Reassign::NoSpare);
+    rig.mover_steps(20);
+    assert_eq!(moves(&rig), told(src, 1, true));
 }
 
 #[test]
 fn from_the_pool() {
-    let mut stand = Stand::new(tiny());
-    stand.store.tune(|tuning| tuning.automove = 0);
-    fill(&stand, 0, 60, 500);
-    let src = class_of(&stand, 500);
+    let mut rig = TestStore::new(tiny());
+    rig.store.tune(|tuning| tuning.automove = 0);
+    fill(&rig, 0, 60, 500);
+    let src = class_of(&rig, 500);
     for _ in 0..2 {
-        assert_eq!(stand.store.reassign(src.into(), 0), Reassign::Ok);
-        stand.mover_steps(20);
+        assert_eq!(rig.store.reassign(src.into(), 0), Reassign::Ok);
+        rig.mover_steps(20);
     }
-    assert_eq!(stand.store.stats().slab_global_page_pool, 2);
-    let before = stand.store.stats().total_malloced;
+    assert_eq!(rig.store.stats().slab_global_page_pool, 2);
+    let before = rig.store.stats().total_malloced;
     for left in [1, 1] {
-        let answer = if stand.store.stats().slab_global_page_pool == 2 { Reassign::Ok } else { Reassign::NoSpare };
-        assert_eq!(stand.store.reassign(0, 3), answer);
-        stand.mover_steps(5);
-        assert_eq!((stand.store.stats().slab_global_page_pool, pages(&stand, 3)), (left, 1));
+        let answer = if rig.store.stats().slab_global_page_pool == 2 { Reassign::Ok } else { Reassign::NoSpare };
+        assert_eq!(rig.store.reassign(0, 3), answer);
+        rig.mover_steps(5);
+        assert_eq!((rig.store.stats().slab_global_page_pool, pages(&rig, 3)), (left, 1));
     }
-    assert_eq!(stand.store.stats().total_malloced, before);
+    assert_eq!(rig.store.stats().total_malloced, before);
 }
 
 #[test]
 fn nobody_goes_while_memory_is_not_full() {
-    let mut stand = Stand::new(tiny());
-    stand.store.tune(|tuning| tuning.automove = 0);
-    let class = class_of(&stand, 500);
-    let items = 4 * stand.store.core.classes.per_page(class) as usize;
-    fill(&stand, 0, items, 500);
-    assert_eq!(stand.store.reassign(class.into(), 1), Reassign::Ok);
-    stand.mover_steps(20);
-    assert_eq!((pages(&stand, class), pages(&stand, 1), stand.store.stats().slabs_moved), (4, 1, 1));
-    (0..items).for_each(|i| assert!(seen(&stand, i, 500).is_some()));
+    let mut rig = TestStore::new(tiny());
+    rig.store.tune(|tuning| tuning.automove = 0);
+    let class = class_of(&rig, 500);
+    let items = 4 * rig.store.core.classes.per_page(class) as usize;
+    fill(&rig, 0, items, 500);
+    assert_eq!(rig.store.reassign(class.into(), 1), Reassign::Ok);
+    rig.mover_steps(20);
+    assert_eq!((pages(&rig, class), pages(&rig, 1), rig.store.stats().slabs_moved), (4, 1, 1));
+    (0..items).for_each(|i| assert!(seen(&rig, i, 500).is_some()));
 }
 
 /// Two pages of 500-byte items, the first of them in every hand of the test.
-fn two_pages() -> (Stand, u8) {
-    let stand = Stand::new(tiny());
-    stand.store.tune(|tuning| tuning.automove = 0);
-    let class = class_of(&stand, 500);
-    let per_page = stand.store.core.classes.per_page(class) as usize;
-    fill(&stand, 0, 2 * per_page, 500);
-    (stand, class)
+fn two_pages() -> (TestStore, u8) {
+    let rig = TestStore::new(tiny());
+    rig.store.tune(|tuning| tuning.automove = 0);
+    let class = class_of(&rig, 500);
+    let per_page = rig.store.core.classes.per_page(class) as usize;
+    fill(&rig, 0, 2 * per_page, 500);
+    (rig, class)
 }
 
 #[test]
 fn held_items_are_waited_for() {
-    let (mut stand, class) = two_pages();
-    let keys = stand.store.stats().curr_items as usize;
-    let pins: Vec<_> = (0..keys).map(|i| stand.pin(&format!("key{i:03}"))).collect();
-    assert_eq!(stand.store.reassign(class.into(), 0), Reassign::Ok);
-    stand.mover_steps(50);
-    let stats = stand.store.stats();
+    let (mut rig, class) = two_pages();
+    let keys = rig.store.stats().curr_items as usize;
+    let pins: Vec<_> = (0..keys).map(|i| rig.pin(&format!("key{i:03}"))).collect();
+    assert_eq!(rig.store.reassign(class.into(), 0), Reassign::Ok);
+    rig.mover_steps(50);
+    let stats = rig.store.stats();
     assert_eq!((stats.slabs_moved, stats.slab_reassign_last_busy_status), (0, "busy"));
-    (0..keys).for_each(|i| stand.unlink(&format!("key{i:03}")));
-    stand.mover_steps(50);
-    let stats = stand.store.stats();
+    (0..keys).for_each(|i| rig.unlink(&format!("key{i:03}")));
+    rig.mover_steps(50);
+    let stats = rig.store.stats();
     assert_eq!((stats.slabs_moved, stats.slab_reassign_last_busy_status), (0, "busy_floating"));
     for (i, pin) in pins.iter().enumerate() {
         let mut slices = Vec::new();
@@ -239,128 +239,128 @@ fn held_items_are_waited_for() {
         assert!(*slices[0] == value(i, 500), "a pinned value has changed");
     }
     drop(pins);
-    stand.mover_steps(5);
-    assert_eq!(stand.store.stats().slabs_moved, 1);
+    rig.mover_steps(5);
+    assert_eq!(rig.store.stats().slabs_moved, 1);
 }
 
 #[test]
 fn uploads_are_waited_for() {
-    let (mut stand, class) = two_pages();
+    let (mut rig, class) = two_pages();
     let expires_at = 0;
     let uploads: Vec<_> = (0..12)
         .map(|i| {
             let key = format!("new{i:03}").into_bytes();
             let spec = ItemSpec { key: &key, key_is_binary: false, client_flags: 7, expires_at };
-            let mut upload = stand.store.upload(stand.store.hash(&key), &spec, 500).unwrap();
+            let mut upload = rig.store.upload(rig.store.hash(&key), &spec, 500).unwrap();
             upload.room().unwrap()[..100].copy_from_slice(&value(i, 500)[..100]);
             upload.filled(100);
             upload
         })
         .collect();
-    let all = pages(&stand, class);
+    let all = pages(&rig, class);
     for _ in 0..all - 1 {
-        stand.store.reassign(class.into(), 0);
-        stand.mover_steps(300);
+        rig.store.reassign(class.into(), 0);
+        rig.mover_steps(300);
     }
-    let stats = stand.store.stats();
+    let stats = rig.store.stats();
     assert_eq!(stats.slab_reassign_last_busy_status, "busy_uploading");
     for (i, mut upload) in uploads.into_iter().enumerate() {
         upload.room().unwrap().copy_from_slice(&value(i, 500)[100..]);
         upload.filled(400);
-        let hash = stand.store.hash(upload.key());
-        let mut locked = stand.store.lock(hash);
+        let hash = rig.store.hash(upload.key());
+        let mut locked = rig.store.lock(hash);
         let id = locked.finish(upload);
         locked.link(id, hash, None);
     }
-    stand.mover_steps(300);
-    assert!(!stand.store.stats().slab_reassign_running);
-    let kept = (0..12).filter_map(|i| stand.get(&format!("new{i:03}")).map(|found| assert!(found == value(i, 500))));
+    rig.mover_steps(300);
+    assert!(!rig.store.stats().slab_reassign_running);
+    let kept = (0..12).filter_map(|i| rig.get(&format!("new{i:03}")).map(|found| assert!(found == value(i, 500))));
     assert!(kept.count() > 0);
 }
 
 #[test]
 fn a_page_that_stays_busy_is_given_up() {
-    let (mut stand, class) = two_pages();
-    let keys = stand.store.stats().curr_items as usize;
-    let pins: Vec<_> = (0..keys).map(|i| stand.pin(&format!("key{i:03}"))).collect();
-    let free = stand.sum(|class| class.free_chunks);
-    assert_eq!(stand.store.reassign(class.into(), 0), Reassign::Ok);
-    stand.mover_steps(ROUNDS_MAX as usize + 20);
-    assert_eq!(moves(&stand), told(class, 0, false));
-    let stats = stand.store.stats();
+    let (mut rig, class) = two_pages();
+    let keys = rig.store.stats().curr_items as usize;
+    let pins: Vec<_> = (0..keys).map(|i| rig.pin(&format!("key{i:03}"))).collect();
+    let free = rig.sum(|class| class.free_chunks);
+    assert_eq!(rig.store.reassign(class.into(), 0), Reassign::Ok);
+    rig.mover_steps(ROUNDS_MAX as usize + 20);
+    assert_eq!(moves(&rig), told(class, 0, false));
+    let stats = rig.store.stats();
     assert_eq!((stats.slabs_moved, stats.slab_reassign_running), (0, false));
     assert!(stats.slab_reassign_busy_items > 20_000 && stats.slab_reassign_busy_deletes == 0);
-    assert_eq!(stand.sum(|class| class.free_chunks), free);
+    assert_eq!(rig.sum(|class| class.free_chunks), free);
     drop(pins);
-    stand.store.check().unwrap();
-    (0..keys).for_each(|i| assert!(seen(&stand, i, 500).is_some()));
+    rig.store.check().unwrap();
+    (0..keys).for_each(|i| assert!(seen(&rig, i, 500).is_some()));
 }
 
 #[test]
 fn stuck_large_items_are_unlinked() {
-    let mut stand = Stand::new(tiny());
-    stand.store.tune(|tuning| tuning.automove = 0);
-    fill(&stand, 0, 1, 20_000);
-    let pin = stand.pin("key000");
-    let largest = stand.store.largest_class();
-    assert_eq!(stand.store.reassign(largest.into(), 0), Reassign::Ok);
-    stand.mover_steps(ROUNDS_PATIENT as usize - 10);
-    assert!(stand.get("key000").is_some());
-    stand.mover_steps(20);
-    assert!(stand.get("key000").is_none());
-    assert_eq!((stand.store.stats().slab_reassign_busy_deletes, stand.store.stats().slabs_moved), (1, 0));
+    let mut rig = TestStore::new(tiny());
+    rig.store.tune(|tuning| tuning.automove = 0);
+    fill(&rig, 0, 1, 20_000);
+    let pin = rig.pin("key000");
+    let largest = rig.store.largest_class();
+    assert_eq!(rig.store.reassign(largest.into(), 0), Reassign::Ok);
+    rig.mover_steps(ROUNDS_PATIENT as usize - 10);
+    assert!(rig.get("key000").is_some());
+    rig.mover_steps(20);
+    assert!(rig.get("key000").is_none());
+    assert_eq!((rig.store.stats().slab_reassign_busy_deletes, rig.store.stats().slabs_moved), (1, 0));
     drop(pin);
-    stand.mover_steps(5);
-    assert_eq!(stand.store.stats().slabs_moved, 1);
+    rig.mover_steps(5);
+    assert_eq!(rig.store.stats().slabs_moved, 1);
 }
 
 #[test]
 fn a_lower_limit_gives_memory_back() {
     for shards in [1, 4] {
-        let mut stand = Stand::new(StoreConfig { shards: Some(shards), memory_limit: 32 << 20, ..tiny() });
+        let mut rig = TestStore::new(StoreConfig { shards: Some(shards), memory_limit: 32 << 20, ..tiny() });
         for i in 0..60_000 {
-            assert!(stand.set(&format!("key{i:05}"), &[7; 400], 0));
+            assert!(rig.set(&format!("key{i:05}"), &[7; 400], 0));
         }
-        assert!(stand.store.stats().total_malloced > 24 << 20);
-        assert!(stand.store.set_memory_limit(8 << 20));
-        stand.mover_steps(40_000);
-        let stats = stand.store.stats();
+        assert!(rig.store.stats().total_malloced > 24 << 20);
+        assert!(rig.store.set_memory_limit(8 << 20));
+        rig.mover_steps(40_000);
+        let stats = rig.store.stats();
         assert!(stats.total_malloced <= 8 << 20 && stats.total_malloced > 7 << 20, "{}", stats.total_malloced);
         assert_eq!(stats.slab_global_page_pool, 0);
         // The newest ones stayed.
-        let kept = (0..60_000).filter(|i| stand.get(&format!("key{i:05}")).is_some()).count();
+        let kept = (0..60_000).filter(|i| rig.get(&format!("key{i:05}")).is_some()).count();
         assert_eq!(kept as u64, stats.curr_items);
-        assert!((59_000..60_000).all(|i| stand.get(&format!("key{i:05}")).is_some()));
-        assert!(stand.store.set_memory_limit(32 << 20));
-        (0..60_000).for_each(|i| assert!(stand.set(&format!("key{i:05}"), &[7; 400], 0)));
-        assert!(stand.store.stats().total_malloced > 24 << 20);
-        stand.store.check().unwrap();
+        assert!((59_000..60_000).all(|i| rig.get(&format!("key{i:05}")).is_some()));
+        assert!(rig.store.set_memory_limit(32 << 20));
+        (0..60_000).for_each(|i| assert!(rig.set(&format!("key{i:05}"), &[7; 400], 0)));
+        assert!(rig.store.stats().total_malloced > 24 << 20);
+        rig.store.check().unwrap();
     }
 }
 
 #[test]
 fn nobody_goes_where_nothing_may_be_evicted() {
-    let mut stand = Stand::new(StoreConfig { evict: false, ..tiny() });
-    stand.store.tune(|tuning| tuning.automove = 0);
-    let items = (0..1000).take_while(|i| stand.set(&format!("key{i:03}"), &value(*i, 500), 0)).count();
-    let class = class_of(&stand, 500);
-    assert_eq!(stand.store.reassign(class.into(), 1), Reassign::Ok);
-    stand.mover_steps(ROUNDS_MAX as usize + 20);
-    assert_eq!(moves(&stand), told(class, 1, false));
-    assert!(stand.store.stats().slab_reassign_busy_nomem > 0);
-    (0..items).for_each(|i| assert!(seen(&stand, i, 500).is_some()));
+    let mut rig = TestStore::new(StoreConfig { evict: false, ..tiny() });
+    rig.store.tune(|tuning| tuning.automove = 0);
+    let items = (0..1000).take_while(|i| rig.set(&format!("key{i:03}"), &value(*i, 500), 0)).count();
+    let class = class_of(&rig, 500);
+    assert_eq!(rig.store.reassign(class.into(), 1), Reassign::Ok);
+    rig.mover_steps(ROUNDS_MAX as usize + 20);
+    assert_eq!(moves(&rig), told(class, 1, false));
+    assert!(rig.store.stats().slab_reassign_busy_nomem > 0);
+    (0..items).for_each(|i| assert!(seen(&rig, i, 500).is_some()));
 }
 
 #[test]
 fn a_class_gives_its_last_page_where_other_shards_have_some() {
-    let mut stand = Stand::new(StoreConfig { shards: Some(4), memory_limit: 1 << 20, ..tiny() });
-    stand.store.tune(|tuning| tuning.automove = 0);
-    fill(&stand, 0, 60, 500);
-    let class = class_of(&stand, 500);
-    for left in (1..pages(&stand, class)).rev() {
-        assert_eq!(stand.store.reassign(class.into(), 0), Reassign::Ok);
-        stand.mover_steps(20);
-        assert_eq!(pages(&stand, class), left);
+    let mut rig = TestStore::new(StoreConfig { shards: Some(4), memory_limit: 1 << 20, ..tiny() });
+    rig.store.tune(|tuning| tuning.automove = 0);
+    fill(&rig, 0, 60, 500);
+    let class = class_of(&rig, 500);
+    for left in (1..pages(&rig, class)).rev() {
+        assert_eq!(rig.store.reassign(class.into(), 0), Reassign::Ok);
+        rig.mover_steps(20);
+        assert_eq!(pages(&rig, class), left);
     }
-    assert_eq!(stand.store.reassign(class.into(), 0), Reassign::NoSpare);
+    assert_eq!(rig.store.reassign(class.into(), 0), Reassign::NoSpare);
 }

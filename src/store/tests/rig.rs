@@ -9,7 +9,7 @@ use crate::store::{ClassStats, EventMask, ItemSpec, Part, Pinned, Store, StoreCo
 use std::sync::Arc;
 use std::time::Duration;
 
-pub struct Stand {
+pub struct TestStore {
     pub store: Arc<Store>,
     pub clock: Arc<Clock>,
     pub worker: Worker,
@@ -29,14 +29,14 @@ pub fn tiny() -> StoreConfig {
     }
 }
 
-impl Stand {
-    pub fn new(config: StoreConfig) -> Stand {
+impl TestStore {
+    pub fn new(config: StoreConfig) -> TestStore {
         let clock = Arc::new(Clock::new());
         clock.pause(true);
         let store = Store::new(config, clock.clone()).unwrap();
         store.keep_events(EventMask { evictions: true, system: true });
         let worker = Worker::new(&store);
-        Stand { store, clock, worker, begun: false }
+        TestStore { store, clock, worker, begun: false }
     }
 
     pub fn set(&self, key: &str, value: &[u8], exptime: i64) -> bool {
