@@ -1,0 +1,138 @@
+//! Which class the automatic page moves take from, and which they give to.
+
+use crate::store::StoreConfig;
+use crate::store::tests::rig::{TestStore, tiny};
+
+fn full_of(rig: &TestStore, len: usize, items: usize) {
+    (0..items).for_each(|i| assert!(rig.set(&format!("len{len}-{i:03}"), &vec![1; len], 0)));
+}
+
+fn pages(rig: &TestStore, len: usize) -> u64 {
+    let sizing = rig.store.core.sizing;
+    let class = rig.store.core.classes.of(sizing.total(10, true, len));
+    rig.store.class_stats().iter().find(|stats| stats.class == class).map_or(0, |stats| stats.total_pages)
+}
+
+fn automatic(mode: u8) -> TestStore {
+    let rig = TestStore::new(tiny());
+    rig.store.tune(|tuning| (tuning.automove, tuning.automove_window) = (mode, 4));
+    rig
+}
+
+#[test]
+fn what_is_free_goes_to_the_pool() {
+    let mut rig = automatic(1);
+    full_of(&rig, 500, 700);
+    // More free chunks than it needs, but the class has evicted within the window.
+    let keys: Vec<_> = (0..700).map(|i| format!("len500-{i:03}")).filter(|key| rig.get(key).is_some()).collect();
+    keys.iter().skip(10).for_each(|key| rig.unlink(key));
+    let before = pages(&rig, 500);
+    (0..4).for_each(|_| rig.second());
+    assert_eq!((pages(&rig, 500), rig.store.stats().slabs_moved), (before, 0));
+    (0..70).for_each(|_| rig.second());
+    let (left, pool) = (pages(&rig, 500), rig.store.stats().slab_global_page_pool);
+    assert_eq!(left + pool, before);
+    // 10 items are one to two pages, and 2.5 may be free.
+    assert!((3..=5).contains(&left), "{left} of {before}");
+    assert!(keys.iter().take(10).all(|key| rig.get(key).is_some()));
+}
+
+#[test]
+fn while_memory_is_not_full_nothing_moves() {
+    let mut rig = automatic(1);
+    full_of(&rig, 500, 100);
+    (0..100).for_each(|i| rig.unlink(&format!("len500-{i:03}")));
+    (0..20).for_each(|_| rig.second());
+    assert_eq!(rig.store.stats().slabs_moved, 0);
+}
+
+/// One class is full of old items; another one evicts what is young, second for second.
+fn old_against_young(mode: u8) -> (TestStore, u64) {
+    let mut rig = automatic(mode);
+    full_of(&rig, 500, 600);
+    let before = pages(&rig, 500);
+    (0..30).for_each(|_| rig.second());
+    for _ in 0..10 {
+        full_of(&rig, 1000, 30);
+        rig.second();
+    }
+    (rig, before)
+}
+
+#[test]
+fn old_items_make_way_for_young_ones() {
+    let (rig, before) = old_against_young(1);
+    let moved = before - pages(&rig, 500);
+    // The window must have filled once with the new state.
+    assert!((2..8).contains(&moved) && pages(&rig, 1000) == 1 + moved, "{moved} moved");
+    assert_eq!(rig.store.stats().slabs_moved, moved);
+}
+
+#[test]
+fn off_is_off() {
+    let (rig, before) = old_against_young(0);
+    assert_eq!((pages(&rig, 500), rig.store.stats().slabs_moved), (before, 0));
+}
+
+#[test]
+fn the_ratio_decides() {
+    let mut rig = automatic(1);
+    // Nothing is young enough.
+    rig.store.tune(|tuning| tuning.automove_ratio = 0.0);
+    full_of(&rig, 500, 600);
+    (0..30).for_each(|_| rig.second());
+    for _ in 0..10 {
+        full_of(&rig, 1000, 30);
+        rig.second();
+    }
+    assert_eq!(rig.store.stats().slabs_moved, 0);
+}
+
+#[test]
+fn eagerly_at_every_eviction() {
+    let mut rig = automatic(2);
+    full_of(&rig, 500, 600);
+    let before = pages(&rig, 500);
+    full_of(&rig, 1000, 20);
+    rig.steps(30);
+    // The last to evict was this class, once since the last look.
+    assert_eq!((pages(&rig, 500), pages(&rig, 1000)), (before - 1, 2));
+    rig.steps(30);
+    assert_eq!(rig.store.stats().slabs_moved, 1);
+}
+
+#[test]
+fn each_shard_for_itself() {
+    let config = StoreConfig { shards: Some(4), memory_limit: 1 << 20, ..tiny() };
+    let mut rig = TestStore::new(config);
+    rig.store.tune(|tuning| tuning.automove_window = 4);
+    full_of(&rig, 500, 3000);
+    (0..30).for_each(|_| rig.second());
+    for _ in 0..20 {
+        full_of(&rig, 1000, 300);
+        rig.second();
+    }
+    assert!(rig.store.stats().slabs_moved > 4);
+    let in_each = rig.store.shards().filter(|shard| shard.slab.classes.iter().any(|class| class.pages > 20)).count();
+    assert_eq!(in_each, 4);
+}
+
+#[test]
+fn a_shorter_window() {
+    let mut rig = automatic(1);
+    rig.store.tune(|tuning| tuning.automove_window = 1800);
+    full_of(&rig, 500, 600);
+    (0..30).for_each(|_| rig.second());
+    rig.store.reset_stats();
+    for _ in 0..10 {
+        full_of(&rig, 1000, 30);
+        rig.second();
+    }
+    assert_eq!(rig.store.stats().slabs_moved, 0);
+    rig.store.tune(|tuning| tuning.automove_window = 3);
+    for _ in 0..3 {
+        full_of(&rig, 1000, 30);
+        rig.second();
+    }
+    assert!(rig.store.stats().slabs_moved > 0);
+}
