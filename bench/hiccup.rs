@@ -15,7 +15,7 @@
 use crate::server::{self, LOAD_CPU, SERVER_CPU};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
-use twincache::sys;
+use twincache::sys::cpu;
 
 /// How long it is looked for.
 const LONG: Duration = Duration::from_secs(3);
@@ -81,10 +81,10 @@ impl Hiccups {
 
 fn spin() -> Hiccups {
     let (mut clock, mut cpu) = (Gaps::default(), Gaps::default());
-    let began = (Instant::now(), sys::thread_cpu_time());
+    let began = (Instant::now(), cpu::thread_cpu_time());
     let mut last = began;
     while last.0 - began.0 < LONG {
-        let now = (Instant::now(), sys::thread_cpu_time());
+        let now = (Instant::now(), cpu::thread_cpu_time());
         clock.note(now.0 - last.0);
         cpu.note(now.1 - last.1);
         last = now;

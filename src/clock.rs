@@ -20,7 +20,7 @@
 //!
 //! Not here: who calls `tick`.
 
-use crate::sys;
+use crate::sys::cpu;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -55,7 +55,7 @@ impl Clock {
             now: AtomicU32::new(FIRST_SECOND),
             offset: AtomicI64::new(0),
             paused: AtomicBool::new(false),
-            started: sys::time_since_boot(),
+            started: cpu::time_since_boot(),
             started_unix_ms: AtomicI64::new(wall_clock_ms()),
         }
     }
@@ -92,7 +92,7 @@ impl Clock {
     }
 
     fn elapsed(&self) -> Duration {
-        sys::time_since_boot().saturating_sub(self.started)
+        cpu::time_since_boot().saturating_sub(self.started)
     }
 
     fn follow_wall_clock(&self, wall_ms: i64, elapsed: Duration) {

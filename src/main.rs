@@ -19,7 +19,7 @@ use twincache::config::{Config, Exit, log_level};
 use twincache::net::{Control, Server, StartError};
 use twincache::process::{self, PidFile};
 use twincache::store::Store;
-use twincache::sys::{self, Signal};
+use twincache::sys::process::{Signal, wait_signal};
 
 /// How often the clock is advanced: often enough that a second is never late by much.
 const TICK: Duration = Duration::from_millis(100);
@@ -89,7 +89,7 @@ fn check_conn_limit(config: &Config, listeners: usize) -> Result<(), Exit> {
 /// Returns when the server shall stop, and whether gracefully.
 fn wait(clock: &Clock) -> bool {
     loop {
-        let signal = sys::wait_signal(TICK);
+        let signal = wait_signal(TICK);
         // Also when there was one: whoever sends many must not stop the clock.
         clock.tick();
         match signal {

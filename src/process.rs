@@ -16,8 +16,7 @@
 //! Not here: options ([`crate::config`]), system calls ([`crate::sys`]).
 
 use crate::config::{Config, Exit};
-use crate::sys;
-use crate::sys::Limit;
+use crate::sys::process::{self, Resource, UNLIMITED};
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -34,9 +33,9 @@ pub fn prepare(config: &Config) -> Result<(), Exit> {
     raise_file_limit(config)?;
     if config.lock_memory {
         // Only root may; lock_memory below looks at what has become of it.
-        let _ = sys::set_limit(Limit::LockedMemory, sys::UNLIMITED, sys::UNLIMITED);
+        let _ = process::set_limit(Resource::LockedMemory, UNLIMITED, UNLIMITED);
     }
-    if sys::is_root() {
+    if process::is_root() {
         drop_root(config)?;
     }
     if config.daemonize {
@@ -45,16 +44,16 @@ pub fn prepare(config: &Config) -> Result<(), Exit> {
     if config.lock_memory {
         lock_memory();
     }
-    sys::block_signals().map_err(|error| os_error(format!("failed to block signals: {error}")))
+    process::block_signals().map_err(|error| os_error(format!("failed to block signals: {error}")))
 }
 
 fn raise_core_limit() -> Result<(), Exit> {
-    if sys::set_limit(Limit::Core, sys::UNLIMITED, sys::UNLIMITED).is_err()
-        && let Ok((_, hard)) = sys::limit(Limit::Core)
+    if process::set_limit(Resource::Core, UNLIMITED, UNLIMITED).is_err()
+        && let Ok((_, hard)) = process::limit(Resource::Core)
     {
-        let _ = sys::set_limit(Limit::Core, hard, hard);
+        let _ = process::set_limit(Resource::Core, hard, hard);
     }
-    match sys::limit(Limit::Core) {
+    match process::limit(Resource::Core) {
         Ok((soft, _)) if soft > 0 => Ok(()),
         _ => Err(os_error("failed to ensure corefile creation")),
     }
@@ -62,14 +61,14 @@ fn raise_core_limit() -> Result<(), Exit> {
 
 /// Makes room for `-c` connections and our own descriptors; without the latter's if that is all there is.
 fn raise_file_limit(config: &Config) -> Result<(), Exit> {
-    let limits = sys::limit(Limit::Files);
+    let limits = process::limit(Resource::Files);
     let (soft, hard) = limits.map_err(|_| os_error("failed to getrlimit number of files"))?;
     let needed = u64::from(config.max_conns);
     let wanted = needed + FILES_RESERVED + FILES_PER_WORKER * config.threads as u64;
-    if soft >= wanted || sys::set_limit(Limit::Files, wanted, hard.max(wanted)).is_ok() {
+    if soft >= wanted || process::set_limit(Resource::Files, wanted, hard.max(wanted)).is_ok() {
         return Ok(());
     }
-    if hard >= needed && sys::set_limit(Limit::Files, hard, hard).is_ok() {
+    if hard >= needed && process::set_limit(Resource::Files, hard, hard).is_ok() {
         return Ok(());
     }
     Err(os_error("failed to set rlimit for open files. Try starting as root or requesting smaller maxconns value."))
@@ -82,8 +81,8 @@ fn drop_root(config: &Config) -> Result<(), Exit> {
         return Err(Exit::usage("must add '-u root' to start as root"));
     }
     let nobody = || Exit::refuse(Exit::NO_USER, format!("can't find the user {name} to switch to"));
-    let user = sys::find_user(name).ok().flatten().ok_or_else(nobody)?;
-    if let Err(error) = sys::drop_groups() {
+    let user = process::find_user(name).ok().flatten().ok_or_else(nobody)?;
+    if let Err(error) = process::drop_groups() {
         let line = format!("failed to drop supplementary groups: {error}");
         // EPERM: in a user namespace there may be none to drop, nor the right to.
         if error.kind() != io::ErrorKind::PermissionDenied {
@@ -91,27 +90,27 @@ fn drop_root(config: &Config) -> Result<(), Exit> {
         }
         log::warn!("{line}");
     }
-    sys::become_user(user).map_err(|_| os_error(format!("failed to assume identity of user {name}")))?;
+    process::become_user(user).map_err(|_| os_error(format!("failed to assume identity of user {name}")))?;
     if config.coredumps {
-        let _ = sys::allow_core_dump();
+        let _ = process::allow_core_dump();
     }
     Ok(())
 }
 
 fn go_to_background(config: &Config) -> io::Result<()> {
-    sys::detach()?;
+    process::detach()?;
     // A core file is written to the working directory, which had better not be the root then.
     if !config.coredumps {
         std::env::set_current_dir("/")?;
     }
-    if config.verbosity == 0 { sys::close_stdio() } else { Ok(()) }
+    if config.verbosity == 0 { process::close_stdio() } else { Ok(()) }
 }
 
 /// Under a limit the lock could be had now, and every later allocation beyond the limit would fail: so only
 /// without one.
 fn lock_memory() {
-    let locked = match sys::limit(Limit::LockedMemory) {
-        Ok((sys::UNLIMITED, _)) => sys::lock_memory().map_err(|error| error.to_string()),
+    let locked = match process::limit(Resource::LockedMemory) {
+        Ok((UNLIMITED, _)) => process::lock_memory().map_err(|error| error.to_string()),
         Ok((soft, _)) => Err(format!("only {soft} bytes may be locked. Start with -u root, or raise ulimit -l")),
         Err(error) => Err(error.to_string()),
     };

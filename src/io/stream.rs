@@ -2,7 +2,7 @@
 //!
 //! Both are non-blocking. Not here: when to read or write (`conn`), how sockets are made (`acceptor`).
 
-use crate::sys;
+use crate::sys::socket;
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
@@ -51,7 +51,7 @@ impl Socket for Stream {
     fn set_low_water(&mut self, bytes: u32) {
         // A kernel that does not do it reports earlier, which does no harm.
         if self.is_tcp() {
-            let _ = sys::set_receive_low_water(self.as_raw_fd(), bytes);
+            let _ = socket::set_receive_low_water(self.as_raw_fd(), bytes);
         }
     }
 }

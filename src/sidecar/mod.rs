@@ -21,7 +21,7 @@ mod server_socket;
 mod tests;
 mod wire;
 
-use crate::sys;
+use crate::sys::process::{self, Signal};
 use link::{Link, Shown};
 use observe::http::{self, Page};
 use observe::metrics;
@@ -44,7 +44,7 @@ const EX_OSERR: u8 = 71;
 /// Runs until a signal says stop.
 pub fn run(options: Options) -> Result<(), Exit> {
     start_log(options.is_verbose);
-    sys::block_signals().map_err(|error| Exit::refuse(EX_OSERR, &format!("signals: {error}")))?;
+    process::block_signals().map_err(|error| Exit::refuse(EX_OSERR, &format!("signals: {error}")))?;
     let stop = Arc::new(AtomicBool::new(false));
     let peers: Vec<Arc<Shown>> = options.peers.iter().map(|name| Arc::new(Shown::new(name))).collect();
     // Before anything is sent: who is told that the port is taken has changed nothing.
@@ -78,9 +78,9 @@ fn start_log(is_verbose: bool) {
 
 fn wait_for_stop() {
     loop {
-        match sys::wait_signal(LOOK_EVERY) {
-            Some(sys::Signal::Stop | sys::Signal::StopGracefully) => return,
-            Some(sys::Signal::Reload) => log::info!("SIGHUP: there is nothing to read again"),
+        match process::wait_signal(LOOK_EVERY) {
+            Some(Signal::Stop | Signal::StopGracefully) => return,
+            Some(Signal::Reload) => log::info!("SIGHUP: there is nothing to read again"),
             None => {}
         }
     }

@@ -28,7 +28,7 @@
 //! Not here: what ends a turn (`net/worker`), who else measures (`store/hold`).
 
 use super::Counter;
-use crate::sys;
+use crate::sys::cpu;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -148,7 +148,7 @@ impl Meter {
         (self.was_all, self.began, self.looked, self.elapsed) = (!is_full, now, now, Duration::ZERO);
         (self.served, self.unlooked) = (0, 0);
         if now >= self.cpu_due {
-            self.cpu = Some(sys::thread_cpu_time());
+            self.cpu = Some(cpu::thread_cpu_time());
             self.cpu_due = now + CPU_EVERY.max(self.noted.longest_cpu.get() / CPU_PART);
         }
         now
@@ -204,7 +204,7 @@ impl Meter {
         if turn > self.noted.longest_cpu.get()
             && let Some(before) = self.cpu
         {
-            self.noted.longest_cpu.note(sys::thread_cpu_time().saturating_sub(before).min(turn));
+            self.noted.longest_cpu.note(cpu::thread_cpu_time().saturating_sub(before).min(turn));
         }
     }
 }

@@ -13,7 +13,7 @@
 
 pub mod event_loop;
 
-use crate::sys;
+use crate::sys::cpu;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -351,7 +351,7 @@ impl PrefixCounts {
 
 /// CPU time of this process so far: in user mode and in the kernel.
 pub fn process_times() -> (Duration, Duration) {
-    sys::cpu_times()
+    cpu::cpu_times()
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@
 use super::shard::Shard;
 use super::{Slot, Store};
 use crate::stats::event_loop::Longest;
-use crate::sys;
+use crate::sys::cpu;
 use std::ops::{Deref, DerefMut};
 use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
@@ -84,7 +84,7 @@ impl Store {
 
 impl<'a> Held<'a> {
     fn new(slot: &'a Slot, holds: &'a Holds, by: By) -> Held<'a> {
-        let cpu = sys::thread_cpu_time();
+        let cpu = cpu::thread_cpu_time();
         let shard = slot.shard.lock().expect("a shard that panicked is not used any more");
         Held { since: Instant::now(), cpu, holds, by, shard }
     }
@@ -110,7 +110,7 @@ impl Drop for Held<'_> {
         self.holds.by[self.by as usize].note(held);
         // Read before the lock was had, so a little of what that cost may be in it.
         if held > self.holds.cpu.get() {
-            self.holds.cpu.note((sys::thread_cpu_time().saturating_sub(self.cpu)).min(held));
+            self.holds.cpu.note((cpu::thread_cpu_time().saturating_sub(self.cpu)).min(held));
         }
     }
 }

@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use twincache::sys::{self, Limit};
+use twincache::sys::process::{Resource, limit, set_limit};
 
 /// Longest wait for anything that is certain to come, on a machine that has much else to do.
 pub const DEADLINE: Duration = Duration::from_secs(90);
@@ -125,11 +125,11 @@ pub fn is_root() -> bool {
 
 /// How many of the descriptors that are wanted this process, and so a child of it, can have; asks for them at once.
 pub fn descriptors_possible(wanted: u64) -> usize {
-    let (soft, hard) = sys::limit(Limit::Files).expect("the limit of descriptors");
-    if soft < wanted && (hard >= wanted || sys::set_limit(Limit::Files, wanted, wanted).is_err()) {
-        sys::set_limit(Limit::Files, hard.min(wanted), hard).expect("up to the hard limit");
+    let (soft, hard) = limit(Resource::Files).expect("the limit of descriptors");
+    if soft < wanted && (hard >= wanted || set_limit(Resource::Files, wanted, wanted).is_err()) {
+        set_limit(Resource::Files, hard.min(wanted), hard).expect("up to the hard limit");
     }
-    sys::limit(Limit::Files).expect("the limit of descriptors").0.min(wanted) as usize
+    limit(Resource::Files).expect("the limit of descriptors").0.min(wanted) as usize
 }
 
 fn start_binary(binary: &str, args: &[&str]) -> Result<Server, String> {

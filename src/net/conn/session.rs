@@ -25,8 +25,7 @@ use crate::protocol;
 use crate::protocol::{Bad, Parsed, Protocol, Request, StoreHeader};
 use crate::stats::ConnInfo;
 use crate::store::Upload;
-use crate::sys;
-use crate::sys::Signal;
+use crate::sys::process::{Signal, signal_self};
 use crate::watch::Streams;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -538,7 +537,7 @@ impl Session {
             Next::Dump(dump) => State::Dump(dump),
             Next::Shutdown { graceful } => {
                 let signal = if graceful { Signal::StopGracefully } else { Signal::Stop };
-                if let Err(error) = sys::signal_self(signal) {
+                if let Err(error) = signal_self(signal) {
                     log::error!("cannot stop the server: {error}");
                 }
                 State::Closing(Reason::Shutdown)

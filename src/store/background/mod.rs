@@ -22,7 +22,7 @@ mod mover;
 pub(crate) mod prefault;
 
 use super::{ClassSet, Crawl, Reassign, Store};
-use crate::sys;
+use crate::sys::cpu;
 use crawler::Crawler;
 use maintainer::Maintainer;
 use mover::Mover;
@@ -288,7 +288,7 @@ impl Background {
 fn spawn(name: &str, store: &Arc<Store>, run: fn(&Store)) -> JoinHandle<()> {
     let store = store.clone();
     let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
-        sys::add_nice(NICE);
+        cpu::add_nice(NICE);
         run(&store);
     });
     thread.expect("a thread can be started")

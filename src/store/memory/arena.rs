@@ -21,7 +21,7 @@
 #![allow(unsafe_code)]
 
 use crate::store::shard::item::{Chunk, Header};
-use crate::sys;
+use crate::sys::cpu;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -328,14 +328,14 @@ impl Window {
     #[inline]
     pub fn prefetch(&self, id: u32) {
         let at = self.map.base.as_ptr().wrapping_add(offset(id));
-        sys::prefetch(at);
-        sys::prefetch(at.wrapping_add(64));
+        cpu::prefetch(at);
+        cpu::prefetch(at.wrapping_add(64));
     }
 
     /// Hints the CPU to fetch a chunk's head.
     #[inline]
     pub fn prefetch_head(&self, id: u32) {
-        sys::prefetch(self.map.base.as_ptr().wrapping_add(offset(id)));
+        cpu::prefetch(self.map.base.as_ptr().wrapping_add(offset(id)));
     }
 
     /// Hints the CPU to fetch the lines of a chunk of `len` bytes, or the first of them: what follows, the CPU fetches
@@ -343,7 +343,7 @@ impl Window {
     #[inline]
     pub fn prefetch_lines(&self, id: u32, len: usize) {
         let at = self.map.base.as_ptr().wrapping_add(offset(id));
-        (0..len.min(PREFETCH_MAX)).step_by(64).for_each(|line| sys::prefetch(at.wrapping_add(line)));
+        (0..len.min(PREFETCH_MAX)).step_by(64).for_each(|line| cpu::prefetch(at.wrapping_add(line)));
     }
 }
 
@@ -468,7 +468,7 @@ impl<T: Plain> Region<T> {
 
     /// Hints the CPU to fetch an element.
     pub fn prefetch(&self, index: usize) {
-        sys::prefetch(self.map.base.as_ptr().wrapping_add(index * size_of::<T>()));
+        cpu::prefetch(self.map.base.as_ptr().wrapping_add(index * size_of::<T>()));
     }
 
     /// What [`Prefetcher`] needs; good while the region lives.
@@ -487,33 +487,34 @@ impl Prefetcher {
     /// Hints the CPU to fetch the 64-byte line `index`.
     #[inline]
     pub fn line(&self, index: usize) {
-        sys::prefetch((self.base.load(Ordering::Relaxed) as *const u8).wrapping_add(index * 64));
+        cpu::prefetch((self.base.load(Ordering::Relaxed) as *const u8).wrapping_add(index * 64));
     }
 }
 
 #[cfg(not(miri))]
 mod system {
-    use super::{NonNull, sys};
-    pub use sys::{release, reserve};
+    use super::NonNull;
+    use crate::sys::memory;
+    pub use memory::{release, reserve};
 
     pub fn commit(base: NonNull<u8>, len: usize) -> bool {
         // SAFETY: (range) called with parts of a Map, in multiples of SYSTEM_PAGE.
-        unsafe { sys::commit(base, len) }.is_ok()
+        unsafe { memory::commit(base, len) }.is_ok()
     }
 
     pub fn discard(base: NonNull<u8>, len: usize) {
         // SAFETY: (range) as above; (lock) called with `&mut Map` on a page without items.
-        unsafe { sys::discard(base, len) }
+        unsafe { memory::discard(base, len) }
     }
 
     pub fn huge(base: NonNull<u8>, len: usize) {
         // SAFETY: (range) as above.
-        unsafe { sys::prefer_huge_pages(base, len) }
+        unsafe { memory::prefer_huge_pages(base, len) }
     }
 
     pub fn populate(base: NonNull<u8>, len: usize) -> bool {
         // SAFETY: (range) as above, and committed.
-        unsafe { sys::populate(base, len) }.is_ok()
+        unsafe { memory::populate(base, len) }.is_ok()
     }
 }
 
@@ -530,7 +531,7 @@ mod system {
     }
 
     /// # Safety
-    /// As `sys::release`.
+    /// As `sys::memory::release`.
     pub unsafe fn release(base: NonNull<u8>, len: usize) {
         // SAFETY: came from `reserve` with the same layout.
         unsafe { dealloc(base.as_ptr(), Layout::from_size_align(len, ALIGN).unwrap()) };

@@ -16,7 +16,7 @@
 
 use crate::store::Hash;
 use crate::store::memory::arena::{Prefetcher, Region, Stretch};
-use crate::sys;
+use crate::sys::cpu;
 
 /// Slots of a bucket.
 const SLOTS: usize = 12;
@@ -46,7 +46,7 @@ impl Bucket {
         let (eight, four) = self.tags.split_at(8);
         let eight = u64::from_le_bytes(eight.try_into().expect("eight tags"));
         let four = u32::from_le_bytes(four.try_into().expect("four tags"));
-        Matches(sys::equal_bytes(u128::from(four) << 64 | u128::from(eight), tag) & ((1 << SLOTS) - 1))
+        Matches(cpu::equal_bytes(u128::from(four) << 64 | u128::from(eight), tag) & ((1 << SLOTS) - 1))
     }
 
     fn put(&mut self, tag: u8, id: u32) -> bool {

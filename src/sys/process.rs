@@ -1,0 +1,218 @@
+//! The process: its user, its limits, its way into the background, its signals.
+
+use super::check;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+/// A user of the system, as numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct User {
+    uid: libc::uid_t,
+    gid: libc::gid_t,
+}
+
+/// Whether the process has root's rights, or may take them back.
+pub fn is_root() -> bool {
+    // SAFETY: both only read the process's own ids and cannot fail.
+    unsafe { libc::getuid() == 0 || libc::geteuid() == 0 }
+}
+
+/// Looks a user up by name; None when there is none.
+pub fn find_user(name: &str) -> io::Result<Option<User>> {
+    let name = CString::new(name)?;
+    let mut buffer = vec![0; 16 << 10];
+    // SAFETY: all zeros is a valid passwd: numbers and null pointers.
+    let mut entry: libc::passwd = unsafe { std::mem::zeroed() };
+    let mut found = std::ptr::null_mut();
+    // SAFETY: name is a C string; entry, buffer (with its true length) and found outlive the call.
+    let code = unsafe { libc::getpwnam_r(name.as_ptr(), &mut entry, buffer.as_mut_ptr(), buffer.len(), &mut found) };
+    match code {
+        0 if found.is_null() => Ok(None),
+        0 => Ok(Some(User { uid: entry.pw_uid, gid: entry.pw_gid })),
+        code => Err(io::Error::from_raw_os_error(code)),
+    }
+}
+
+/// Leaves all supplementary groups.
+pub fn drop_groups() -> io::Result<()> {
+    // SAFETY: with a count of 0 the pointer is not read.
+    check(unsafe { libc::setgroups(0, std::ptr::null()) })
+}
+
+/// Becomes `user` for good: group first, because it needs the rights that the second call gives up.
+pub fn become_user(user: User) -> io::Result<()> {
+    // SAFETY: takes a number only.
+    check(unsafe { libc::setgid(user.gid) })?;
+    // SAFETY: takes a number only.
+    check(unsafe { libc::setuid(user.uid) })
+}
+
+/// What the kernel limits a process in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resource {
+    /// Open file descriptors.
+    Files,
+    /// Bytes of a core file.
+    Core,
+    /// Bytes of memory that may be locked.
+    LockedMemory,
+}
+
+/// No limit.
+pub const UNLIMITED: u64 = libc::RLIM_INFINITY;
+
+/// The soft and the hard limit of now.
+pub fn limit(of: Resource) -> io::Result<(u64, u64)> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: limit outlives the call.
+    check(unsafe { libc::getrlimit(of.number(), &mut limit) })?;
+    Ok((limit.rlim_cur, limit.rlim_max))
+}
+
+/// Sets the soft and the hard limit.
+pub fn set_limit(of: Resource, soft: u64, hard: u64) -> io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: limit outlives the call, which only reads it.
+    check(unsafe { libc::setrlimit(of.number(), &limit) })
+}
+
+impl Resource {
+    fn number(self) -> libc::__rlimit_resource_t {
+        match self {
+            Resource::Files => libc::RLIMIT_NOFILE,
+            Resource::Core => libc::RLIMIT_CORE,
+            Resource::LockedMemory => libc::RLIMIT_MEMLOCK,
+        }
+    }
+}
+
+/// Lets the kernel write a core file although the process has changed its user.
+pub fn allow_core_dump() -> io::Result<()> {
+    // SAFETY: PR_SET_DUMPABLE takes one number; the other arguments are not read.
+    check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) })
+}
+
+/// Locks all memory of the process, present and future, page by page as it is first touched: address space that
+/// is only reserved takes no memory.
+pub fn lock_memory() -> io::Result<()> {
+    // SAFETY: changes how pages are kept, not what is in them.
+    check(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) })
+}
+
+/// Goes on in a child with a session of its own; the parent ends here with exit code 0. The caller must have
+/// no other thread: it would not exist in the child, and locks it held would stay locked.
+pub fn detach() -> io::Result<()> {
+    // SAFETY: the process has one thread (see above), so the child is whole.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: takes a number, returns nothing.
+        0 => check(unsafe { libc::setsid() }),
+        // SAFETY: ends the process without running what belongs to the child now: buffers, atexit.
+        _ => unsafe { libc::_exit(0) },
+    }
+}
+
+/// Makes stdin, stdout and stderr ends of /dev/null.
+pub fn close_stdio() -> io::Result<()> {
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    for stdio in 0..=2 {
+        // SAFETY: both are open descriptors or plain numbers; null stays open until the end.
+        check(unsafe { libc::dup2(null.as_raw_fd(), stdio) })?;
+    }
+    Ok(())
+}
+
+/// The signals that the server is run by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGINT or SIGTERM: stop.
+    Stop,
+    /// SIGUSR1: stop gracefully.
+    StopGracefully,
+    /// SIGHUP: read files again.
+    Reload,
+}
+
+/// Keeps the signals of [`Signal`] from this thread and from those it will start, so that they wait for
+/// [`wait_signal`].
+pub fn block_signals() -> io::Result<()> {
+    // SAFETY: the set outlives the call; the old mask is not asked for.
+    match unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &signal_set(), std::ptr::null_mut()) } {
+        0 => Ok(()),
+        code => Err(io::Error::from_raw_os_error(code)),
+    }
+}
+
+/// The next signal, or None after about `timeout`. [`block_signals`] comes first.
+pub fn wait_signal(timeout: Duration) -> Option<Signal> {
+    let timeout =
+        libc::timespec { tv_sec: timeout.as_secs() as libc::time_t, tv_nsec: timeout.subsec_nanos() as libc::c_long };
+    // SAFETY: set and timeout outlive the call; the details of the signal are not asked for.
+    match unsafe { libc::sigtimedwait(&signal_set(), std::ptr::null_mut(), &timeout) } {
+        libc::SIGINT | libc::SIGTERM => Some(Signal::Stop),
+        libc::SIGUSR1 => Some(Signal::StopGracefully),
+        libc::SIGHUP => Some(Signal::Reload),
+        // Nothing within the time, or interrupted by a signal of somebody else's.
+        _ => None,
+    }
+}
+
+/// Sends a signal to this process, not to this thread: it waits for whoever is in [`wait_signal`].
+pub fn signal_self(signal: Signal) -> io::Result<()> {
+    let number = match signal {
+        Signal::Stop => libc::SIGINT,
+        Signal::StopGracefully => libc::SIGUSR1,
+        Signal::Reload => libc::SIGHUP,
+    };
+    // SAFETY: takes two numbers.
+    check(unsafe { libc::kill(libc::getpid(), number) })
+}
+
+fn signal_set() -> libc::sigset_t {
+    // SAFETY: a sigset is plain bits; sigemptyset makes a good one of any, and the numbers are signals.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGUSR1, libc::SIGHUP] {
+            libc::sigaddset(&mut set, signal);
+        }
+        set
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_found_by_name() {
+        assert_eq!(find_user("root").unwrap(), Some(User { uid: 0, gid: 0 }));
+        assert_eq!(find_user("no such user").unwrap(), None);
+        assert!(find_user("ro\0ot").is_err());
+    }
+
+    #[test]
+    fn limits_are_read_back() {
+        let (soft, hard) = limit(Resource::Files).unwrap();
+        assert!(0 < soft && soft <= hard);
+        set_limit(Resource::Files, soft, hard).unwrap();
+        assert_eq!(limit(Resource::Files).unwrap(), (soft, hard));
+        assert!(set_limit(Resource::Files, hard, hard - 1).is_err(), "soft above hard");
+    }
+
+    #[test]
+    fn a_blocked_signal_waits_to_be_taken() {
+        // A thread of its own: the mask is the thread's, and the signal goes to this thread alone.
+        std::thread::spawn(|| {
+            block_signals().unwrap();
+            assert_eq!(wait_signal(Duration::ZERO), None);
+            // SAFETY: takes a number; the signal is blocked, so it ends nothing.
+            unsafe { libc::raise(libc::SIGHUP) };
+            assert_eq!(wait_signal(Duration::from_secs(1)), Some(Signal::Reload));
+        })
+        .join()
+        .unwrap();
+    }
+}
