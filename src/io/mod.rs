@@ -1,3 +1,4 @@
 //! Bytes in and out of a socket.
 
+pub mod edge;
 pub mod stream;

@@ -10,6 +10,7 @@
 pub mod base64;
 pub mod binary;
 pub mod change;
+pub mod control;
 pub mod meta;
 pub mod text;
 pub mod token;

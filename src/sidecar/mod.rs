@@ -1,9 +1,9 @@
 //! twincache-sidecar: keeps other memcached servers equal to the local twincached.
 //!
 //! ```text
-//!   options ──> run ──┬── link (a thread for each peer) ── pump ── guard, passage, answers, pace, skew
+//!   options ──> run ──┬── link (a thread for each peer) ── pump ── source, sink, relay, guard
 //!                     │        control socket  <──────────────>  peer's port
-//!                     ├── http ── metrics <── figures of each peer, `status` of the server
+//!                     ├── observe: http ── metrics <── figures of each peer, `status` of the server
 //!                     └── waits for a signal
 //! ```
 //!
@@ -19,10 +19,9 @@ mod pace;
 mod server_socket;
 #[cfg(test)]
 mod tests;
-mod wire;
 
 use crate::sys::process::{self, Signal};
-use link::{Link, Shown};
+use link::{Link, PeerFigures};
 use observe::http::{self, Page};
 use observe::metrics;
 use options::{Exit, Options};
@@ -46,7 +45,7 @@ pub fn run(options: Options) -> Result<(), Exit> {
     start_log(options.is_verbose);
     process::block_signals().map_err(|error| Exit::refuse(EX_OSERR, &format!("signals: {error}")))?;
     let stop = Arc::new(AtomicBool::new(false));
-    let peers: Vec<Arc<Shown>> = options.peers.iter().map(|name| Arc::new(Shown::new(name))).collect();
+    let peers: Vec<Arc<PeerFigures>> = options.peers.iter().map(|name| Arc::new(PeerFigures::new(name))).collect();
     // Before anything is sent: who is told that the port is taken has changed nothing.
     if let Some(address) = options.http {
         let bound = http::serve(address, pages(peers.clone(), &options));
@@ -93,7 +92,7 @@ struct Thread {
 }
 
 impl Thread {
-    fn start(peer: &Arc<Shown>, options: &Options, stop: &Arc<AtomicBool>) -> std::io::Result<Thread> {
+    fn start(peer: &Arc<PeerFigures>, options: &Options, stop: &Arc<AtomicBool>) -> std::io::Result<Thread> {
         let mut link = Link::new(options, Arc::clone(peer))?;
         let waker = mio::Waker::new(link.registry(), link::WAKE)?;
         let stop = Arc::clone(stop);
@@ -107,7 +106,7 @@ impl Thread {
     }
 }
 
-fn pages(peers: Vec<Arc<Shown>>, options: &Options) -> Arc<http::Pages> {
+fn pages(peers: Vec<Arc<PeerFigures>>, options: &Options) -> Arc<http::Pages> {
     let (server, max_lag) = (options.server.clone(), options.max_lag);
     Arc::new(move |path: &str| {
         let figures: Vec<_> = peers.iter().map(|peer| (peer.name.clone(), peer.figures())).collect();

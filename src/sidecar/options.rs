@@ -2,7 +2,7 @@
 //!
 //! One table gives the parser, `--help` and, through `tests/man.rs`, the man page.
 
-use super::wire;
+use crate::protocol::control;
 use std::ffi::OsString;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -181,7 +181,7 @@ fn mistake_in(text: &str) -> Option<&'static str> {
         Some("an IPv6 address stands in brackets, and a port behind it")
     } else if !matches!(port.parse::<u16>(), Ok(1..)) {
         Some("a port is a number from 1 to 65535")
-    } else if !wire::is_word(text) {
+    } else if !control::is_word(text) {
         Some("at most 128 characters are possible, without blanks")
     } else {
         None

@@ -3,7 +3,8 @@
 //! What is behind the socket fills the peers. So it has to be a socket that only its owner can use: anybody else
 //! could read every item, or put a socket of his own there.
 
-use super::link::pump::Trouble;
+use super::link::moment::Trouble;
+use crate::protocol::control::ClientLine;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
@@ -48,7 +49,7 @@ pub fn status(path: &Path) -> Result<Vec<(String, String)>, String> {
     let asked = socket
         .set_read_timeout(Some(STATUS_MAX))
         .and_then(|()| socket.set_write_timeout(Some(STATUS_MAX)))
-        .and_then(|()| socket.write_all(b"status\r\n"));
+        .and_then(|()| socket.write_all(format!("{}\r\n", ClientLine::Status).as_bytes()));
     asked.map_err(|error| error.to_string())?;
     let mut stats = Vec::new();
     for line in BufReader::new(socket.take(STATUS_BYTES)).lines() {

@@ -20,14 +20,14 @@ pub enum Expect<M> {
     /// `MN`, which confirms everything before.
     Barrier(M),
     /// One line.
-    Line(Ask),
+    Line(Query),
     /// `STAT` lines and `END`.
     Stats,
 }
 
 /// A question of ours that is answered by one line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ask {
+pub enum Query {
     /// `mn`, the first command of a connection.
     Hello,
     /// `replica who`, sent at this Unix time in milliseconds.
@@ -50,7 +50,7 @@ pub enum Answer<'a, M> {
     /// The peer has done everything before this barrier.
     Confirmed(M),
     /// The answer to a question.
-    Line(Ask, &'a [u8]),
+    Line(Query, &'a [u8]),
     /// A statistic: name and value.
     Stat(&'a [u8], &'a [u8]),
     /// No more statistics; false when they were refused.
@@ -162,7 +162,7 @@ mod tests {
 
     fn expecting() -> Answers<u64> {
         let mut answers = Answers::default();
-        for what in [Expect::Barrier(1), Expect::Line(Ask::End), Expect::Barrier(2), Expect::Stats] {
+        for what in [Expect::Barrier(1), Expect::Line(Query::End), Expect::Barrier(2), Expect::Stats] {
             answers.expect(what);
         }
         answers
@@ -191,7 +191,7 @@ mod tests {
             Answer::Nothing,
             Answer::Error(b"SERVER_ERROR out of memory storing object"),
             Answer::Confirmed(1u64),
-            Answer::Line(Ask::End, b"OK abc 5"),
+            Answer::Line(Query::End, b"OK abc 5"),
             Answer::Nothing,
             Answer::Confirmed(2),
             Answer::Stat(b"pid", b"12"),

@@ -36,17 +36,17 @@ pub enum Grain {
     Second,
 }
 
-/// Bounds of the offset, in milliseconds: positive when the peer is ahead.
+/// ClockBounds of the offset, in milliseconds: positive when the peer is ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
+pub struct ClockBounds {
     /// At least this.
     pub low: i64,
     /// At most this.
     pub high: i64,
 }
 
-impl Bounds {
-    const ANY: Bounds = Bounds { low: i64::MIN, high: i64::MAX };
+impl ClockBounds {
+    const ANY: ClockBounds = ClockBounds { low: i64::MIN, high: i64::MAX };
 
     /// The middle.
     pub fn middle(self) -> i64 {
@@ -56,32 +56,32 @@ impl Bounds {
 
 /// The estimate for one peer.
 #[derive(Debug)]
-pub struct Skew {
+pub struct ClockSkew {
     grain: Grain,
-    window: Bounds,
+    window: ClockBounds,
     samples: u32,
     /// The last whole window.
-    last: Option<Bounds>,
+    last: Option<ClockBounds>,
     is_off: bool,
     /// Windows in a row that say otherwise than `is_off`.
     disagreeing: u32,
 }
 
-impl Skew {
+impl ClockSkew {
     /// Knows nothing yet.
-    pub fn new(grain: Grain) -> Skew {
-        Skew { grain, window: Bounds::ANY, samples: 0, last: None, is_off: false, disagreeing: 0 }
+    pub fn new(grain: Grain) -> ClockSkew {
+        ClockSkew { grain, window: ClockBounds::ANY, samples: 0, last: None, is_off: false, disagreeing: 0 }
     }
 
     /// A new connection, maybe to another peer: what is known stands until it is found to be otherwise.
     pub fn resume(&mut self, grain: Grain) {
         if self.grain != grain {
-            *self = Skew::new(grain);
+            *self = ClockSkew::new(grain);
         }
-        (self.window, self.samples) = (Bounds::ANY, 0);
+        (self.window, self.samples) = (ClockBounds::ANY, 0);
     }
 
-    /// Takes a sample, all in Unix milliseconds. True when the answer of [`Skew::is_off`] has changed.
+    /// Takes a sample, all in Unix milliseconds. True when the answer of [`ClockSkew::is_off`] has changed.
     pub fn sample(&mut self, asked: i64, told: i64, answered: i64) -> bool {
         let grain = if self.grain == Grain::Second { 1000 } else { 0 };
         // A peer may say anything.
@@ -91,7 +91,7 @@ impl Skew {
         if self.samples < WINDOW {
             return false;
         }
-        let window = std::mem::replace(&mut self.window, Bounds::ANY);
+        let window = std::mem::replace(&mut self.window, ClockBounds::ANY);
         self.samples = 0;
         // One of the clocks was set meanwhile, or the peer slept between reading its clock and answering.
         if window.low > window.high {
@@ -101,7 +101,7 @@ impl Skew {
         self.judge(window)
     }
 
-    fn judge(&mut self, window: Bounds) -> bool {
+    fn judge(&mut self, window: ClockBounds) -> bool {
         let (behind, ahead) = if self.grain == Grain::Second { (BEHIND_MAX, AHEAD_MAX) } else { (0, 0) };
         let off = window.high < -behind - TOLERANCE || window.low > ahead + TOLERANCE;
         self.disagreeing = if off == self.is_off { 0 } else { self.disagreeing + 1 };
@@ -118,7 +118,7 @@ impl Skew {
     }
 
     /// The bounds by the last whole window, or by what there is of the first.
-    pub fn bounds(&self) -> Option<Bounds> {
+    pub fn bounds(&self) -> Option<ClockBounds> {
         let first = (self.samples > 0 && self.window.low <= self.window.high).then_some(self.window);
         self.last.or(first)
     }
@@ -130,8 +130,8 @@ mod tests {
     use crate::testing::Rng;
 
     /// A minute of samples of a peer whose clock is `offset` off, over a net with delays of up to `delay`.
-    fn watched(grain: Grain, offset: i64, delay: u64, rng: &mut Rng) -> Skew {
-        let mut skew = Skew::new(grain);
+    fn watched(grain: Grain, offset: i64, delay: u64, rng: &mut Rng) -> ClockSkew {
+        let mut skew = ClockSkew::new(grain);
         // As memcached makes its time: whole seconds at start, whole seconds of a monotonic clock, read once a second.
         let start = 1_700_000_000_000 + rng.below(1000) as i64 + offset;
         let monotonic = rng.below(1_000_000) as i64;
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn a_peer_may_say_anything() {
         for (told, grain) in [(i64::MIN, Grain::Millisecond), (i64::MAX, Grain::Second), (0, Grain::Second)] {
-            let mut skew = Skew::new(grain);
+            let mut skew = ClockSkew::new(grain);
             (0..30).for_each(|_| _ = skew.sample(1_700_000_000_000, told, 1_700_000_000_001));
             assert!(skew.is_off() && skew.bounds().is_some_and(|bounds| bounds.middle() != 0), "{told}");
         }
@@ -186,15 +186,15 @@ mod tests {
 
     #[test]
     fn there_are_bounds_from_the_first_sample_on() {
-        let mut skew = Skew::new(Grain::Millisecond);
+        let mut skew = ClockSkew::new(Grain::Millisecond);
         assert_eq!(skew.bounds(), None);
         assert!(!skew.sample(100, 5103, 106));
-        assert_eq!(skew.bounds(), Some(Bounds { low: 4997, high: 5003 }));
+        assert_eq!(skew.bounds(), Some(ClockBounds { low: 4997, high: 5003 }));
     }
 
     #[test]
     fn one_bad_window_is_not_believed() {
-        let mut skew = Skew::new(Grain::Millisecond);
+        let mut skew = ClockSkew::new(Grain::Millisecond);
         for told in [vec![90_000; 10], vec![0; 10], vec![90_000; 5], vec![0; 5]].concat() {
             assert!(!skew.sample(0, told, 10));
         }

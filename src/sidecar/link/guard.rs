@@ -21,7 +21,7 @@
 //!
 //! Not here: who is asked what, and when (`pump`).
 
-use crate::sidecar::wire::Met;
+use crate::protocol::control::{Descent, ServerInfo};
 use std::time::Duration;
 
 /// A server with so many times fewer items than the peer does not replace what the peer holds.
@@ -33,33 +33,33 @@ const THERE_BEFORE: u64 = 4;
 
 /// Says no to the loss of a copy. See the module's head.
 #[derive(Debug)]
-pub struct Guard {
+pub struct OverwriteGuard {
     may_replace: bool,
 }
 
-impl Guard {
+impl OverwriteGuard {
     /// One that is told whether a server that was there before may replace whatever there is.
-    pub fn new(may_replace: bool) -> Guard {
-        Guard { may_replace }
+    pub fn new(may_replace: bool) -> OverwriteGuard {
+        OverwriteGuard { may_replace }
     }
 
-    /// Why the server, of which `met` tells, shall not be copied to a peer with so many items by a sidecar of this age.
-    pub fn objection(&self, met: &Met, peer_items: u64, age: Duration) -> Option<String> {
-        let is_told_to = self.may_replace && met.uptime >= age.as_secs() + THERE_BEFORE;
+    /// Why the server, of which `info` tells, shall not be copied to a peer with so many items by a sidecar of this age.
+    pub fn objection(&self, info: &ServerInfo<'_>, peer_items: u64, age: Duration) -> Option<String> {
+        let is_told_to = self.may_replace && info.uptime >= age.as_secs() + THERE_BEFORE;
         if is_told_to || peer_items == 0 {
             return None;
         }
-        if met.back {
+        if info.descent == Descent::Back {
             return Some(format!(
                 "left as it is: the peer was the last to feed this server, and may have newer items. Restart the \
                  peer, or {}, when clients write to this server from now on",
                 self.permission()
             ));
         }
-        if met.again || met.items.saturating_mul(FEWER) >= peer_items {
+        if info.descent == Descent::Again || info.items.saturating_mul(FEWER) >= peer_items {
             return None;
         }
-        let Met { items, uptime, .. } = met;
+        let ServerInfo { items, uptime, .. } = info;
         Some(format!(
             "left as it is: the peer holds {peer_items} items that this server did not send; it has {items} itself, \
              {uptime} s after its start. Copy the other way round, if it is a twincached; or restart the peer, \
@@ -84,28 +84,28 @@ mod tests {
 
     #[test]
     fn only_a_full_peer_of_an_emptier_server_that_never_fed_it_is_left_alone() {
-        let met = |items, again| Met { items, uptime: 5, again, back: false, upstreams: String::new() };
+        let info = |items, descent| ServerInfo { items, uptime: 5, descent, upstreams: "" };
         let table = [
-            (met(0, false), 0, true),
-            (met(0, true), 1000, true),
-            (met(0, false), 1, false),
-            (met(499, false), 1000, false),
-            (met(500, false), 1000, true),
-            (met(1000, false), 3, true),
-            (met(u64::MAX, false), u64::MAX, true),
+            (info(0, Descent::First), 0, true),
+            (info(0, Descent::Again), 1000, true),
+            (info(0, Descent::First), 1, false),
+            (info(499, Descent::First), 1000, false),
+            (info(500, Descent::First), 1000, true),
+            (info(1000, Descent::First), 3, true),
+            (info(u64::MAX, Descent::First), u64::MAX, true),
         ];
-        for (met, peer_items, goes_on) in table {
-            let objection = Guard::new(false).objection(&met, peer_items, Duration::ZERO);
-            assert_eq!(objection.is_none(), goes_on, "{met:?} {peer_items}: {objection:?}");
+        for (info, peer_items, goes_on) in table {
+            let objection = OverwriteGuard::new(false).objection(&info, peer_items, Duration::ZERO);
+            assert_eq!(objection.is_none(), goes_on, "{info:?} {peer_items}: {objection:?}");
         }
-        let text = Guard::new(false).objection(&met(12, false), 1000, Duration::ZERO).unwrap();
+        let text = OverwriteGuard::new(false).objection(&info(12, Descent::First), 1000, Duration::ZERO).unwrap();
         assert!(text.contains("holds 1000 items") && text.contains("has 12 itself, 5 s after its start"), "{text}");
     }
 
     #[test]
     fn who_was_fed_by_the_peer_does_not_feed_it_back() {
-        let met = Met { items: 1000, uptime: 9, again: false, back: true, upstreams: String::new() };
-        let objection = |told, items| Guard::new(told).objection(&met, items, Duration::ZERO);
+        let info = ServerInfo { items: 1000, uptime: 9, descent: Descent::Back, upstreams: "" };
+        let objection = |told, items| OverwriteGuard::new(told).objection(&info, items, Duration::ZERO);
         assert!(objection(false, 10).is_some_and(|text| text.contains("the last to feed this server")));
         assert!(objection(false, 0).is_none() && objection(true, 10).is_none());
     }
@@ -113,11 +113,11 @@ mod tests {
     /// A crash restarts both, as does a boot, and the flag may stand in a unit file.
     #[test]
     fn a_permission_counts_for_a_server_that_was_there_before() {
-        let guard = Guard::new(true);
+        let guard = OverwriteGuard::new(true);
         for (uptime, age, goes_on) in [(2, 0, false), (3, 0, false), (4, 0, true), (500, 496, true), (500, 497, false)]
         {
-            let met = Met { items: 0, uptime, again: false, back: false, upstreams: String::new() };
-            let objection = guard.objection(&met, 9, Duration::from_secs(age));
+            let info = ServerInfo { items: 0, uptime, descent: Descent::First, upstreams: "" };
+            let objection = guard.objection(&info, 9, Duration::from_secs(age));
             assert_eq!(objection.is_none(), goes_on, "{uptime} {age}: {objection:?}");
         }
     }

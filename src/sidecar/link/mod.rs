@@ -5,25 +5,29 @@
 //!                                  … again while anything moved; only then wait, at most until the pump's deadline
 //! ```
 //!
-//! mio is edge-triggered: a socket is tried until it fills less than its buffer or takes less than it was offered.
 //! Connecting blocks this thread, which has nothing else to do meanwhile.
 //!
-//! Not here: what the bytes mean (`pump`).
+//! Not here: what the bytes mean (`pump`), when a socket is tried again (`io::edge`).
 
 mod answers;
 pub mod clock_skew;
 mod guard;
+mod lag;
+pub mod moment;
 pub mod pump;
 mod relay;
+mod sink;
+mod source;
 
 use super::observe::figures::Figures;
 use super::options::Options;
 use super::server_socket;
-use mio::event::Event;
+use crate::io::edge::Edge;
 use mio::net::{TcpStream, UnixStream};
-use mio::{Events, Interest, Poll, Registry, Token};
-use pump::{Action, Now, Pump, Trouble};
-use std::io::{self, ErrorKind, Read, Write};
+use mio::{Events, Poll, Registry, Token};
+use moment::{Moment, Trouble};
+use pump::{Action, Pump};
+use std::io::{self, ErrorKind, Write};
 use std::net::{Shutdown, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,26 +46,27 @@ const CONNECT_MAX: Duration = Duration::from_secs(3);
 const TCP_DEAD_AFTER: Duration = Duration::from_secs(15);
 const TCP_PROBE_EVERY: Duration = Duration::from_secs(5);
 
+/// Why a connection is gone that was ended in order.
+const CLOSED: &str = "closed by the other side";
+
 /// Answers read at once: a barrier answers with 4 bytes.
 const ANSWERS_SIZE: usize = 16 << 10;
-
-const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
 /// Longest sleep: a stop is noticed without a waker, too.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 
 /// What the threads and the HTTP server share of one peer.
 #[derive(Debug)]
-pub struct Shown {
+pub struct PeerFigures {
     /// The peer as it was given, which is also the consumer's name.
     pub name: String,
     figures: Mutex<Figures>,
 }
 
-impl Shown {
+impl PeerFigures {
     /// Of a peer that was not tried yet.
-    pub fn new(name: &str) -> Shown {
-        Shown { name: name.to_owned(), figures: Mutex::default() }
+    pub fn new(name: &str) -> PeerFigures {
+        PeerFigures { name: name.to_owned(), figures: Mutex::default() }
     }
 
     /// The figures of now.
@@ -74,89 +79,21 @@ impl Shown {
     }
 }
 
-/// A socket with what is known of its readiness.
-struct Side<S> {
-    socket: S,
-    readable: bool,
-    writable: bool,
-    /// The other side has closed: announced once, maybe before the last bytes are read.
-    ended: bool,
-    /// The poll reports when there is room for output again.
-    reports_room: bool,
-}
-
-impl<S: mio::event::Source + Read + Write> Side<S> {
-    fn new(mut socket: S, registry: &Registry, token: Token, interest: Interest) -> io::Result<Side<S>> {
-        registry.register(&mut socket, token, interest)?;
-        let reports_room = interest.is_writable();
-        Ok(Side { socket, readable: true, writable: true, ended: false, reports_room })
-    }
-
-    /// Asks to be told of room if there was none. What there is by now is told, too.
-    fn ask_for_room(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        if !self.writable && !self.reports_room {
-            registry.reregister(&mut self.socket, token, BOTH)?;
-            self.reports_room = true;
-        }
-        Ok(())
-    }
-
-    /// Reads once; None when there is nothing. An end is an error.
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        match self.socket.read(buffer) {
-            Ok(0) => Err(io::Error::new(ErrorKind::UnexpectedEof, "closed by the other side")),
-            Ok(n) => {
-                self.readable = n == buffer.len() || self.ended;
-                Ok(Some(n))
-            }
-            Err(error) => nothing(error, &mut self.readable),
-        }
-    }
-
-    fn note(&mut self, event: &Event) {
-        self.ended |= event.is_read_closed() || event.is_error();
-        self.readable |= event.is_readable() || self.ended;
-        self.writable |= event.is_writable() || event.is_error();
-    }
-
-    /// Takes the result of a write of `offered` bytes.
-    fn wrote(&mut self, result: io::Result<usize>, offered: usize) -> io::Result<Option<usize>> {
-        match result {
-            Ok(n) => {
-                self.writable = n == offered;
-                Ok(Some(n))
-            }
-            Err(error) => nothing(error, &mut self.writable),
-        }
-    }
-}
-
-fn nothing(error: io::Error, ready: &mut bool) -> io::Result<Option<usize>> {
-    match error.kind() {
-        ErrorKind::WouldBlock => {
-            *ready = false;
-            Ok(None)
-        }
-        ErrorKind::Interrupted => Ok(Some(0)),
-        _ => Err(error),
-    }
-}
-
 /// See the module's head.
 pub struct Link {
     pump: Pump,
     poll: Poll,
-    server: Option<Side<UnixStream>>,
-    peer: Option<Side<TcpStream>>,
+    server: Option<Edge<UnixStream>>,
+    peer: Option<Edge<TcpStream>>,
     path: PathBuf,
-    shown: Arc<Shown>,
+    shown: Arc<PeerFigures>,
     started: Instant,
     answers: Box<[u8]>,
 }
 
 impl Link {
     /// A link from the server's control socket to this peer.
-    pub fn new(options: &Options, shown: Arc<Shown>) -> io::Result<Link> {
+    pub fn new(options: &Options, shown: Arc<PeerFigures>) -> io::Result<Link> {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
         let seed = time ^ u64::from(std::process::id());
         Ok(Link {
@@ -188,25 +125,25 @@ impl Link {
             }
             for event in &events {
                 match event.token() {
-                    SERVER => self.server.iter_mut().for_each(|side| side.note(event)),
-                    PEER => self.peer.iter_mut().for_each(|side| side.note(event)),
+                    SERVER => self.server.iter_mut().for_each(|server| server.note(event)),
+                    PEER => self.peer.iter_mut().for_each(|peer| peer.note(event)),
                     _ => {}
                 }
             }
         }
     }
 
-    fn sleep(&self, now: Now) -> Duration {
-        let can_write = self.peer.as_ref().is_some_and(|side| side.writable);
+    fn sleep(&self, now: Moment) -> Duration {
+        let can_write = self.peer.as_ref().is_some_and(Edge::is_writable);
         let write_at = self.pump.bandwidth_at().filter(|_| can_write).unwrap_or(Duration::MAX);
         let until = self.pump.deadline().min(write_at).saturating_sub(now.at);
         // epoll counts in milliseconds, and mio rounds up.
         until.min(SLEEP_MAX)
     }
 
-    fn now(&self) -> Now {
+    fn now(&self) -> Moment {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as i64);
-        Now { at: self.started.elapsed(), unix_ms: unix }
+        Moment { at: self.started.elapsed(), unix_ms: unix }
     }
 
     /// Does each thing once; true when anything moved.
@@ -225,72 +162,64 @@ impl Link {
         moved | self.write_server(now)
     }
 
-    fn read_peer(&mut self, now: Now) -> bool {
-        let Some(side) = self.peer.as_mut().filter(|side| side.readable) else { return false };
-        match side.read(&mut self.answers) {
+    fn read_peer(&mut self, now: Moment) -> bool {
+        let Some(peer) = self.peer.as_mut().filter(|peer| peer.is_readable()) else { return false };
+        match peer.read(&mut self.answers) {
+            Ok(Some(0)) => self.pump.peer_gone(CLOSED, now),
             Ok(Some(n)) => self.pump.peer_read(&self.answers[..n], now),
             Ok(None) => return false,
-            Err(error) => {
-                side.readable = false;
-                self.pump.peer_gone(&error.to_string(), now);
-            }
+            Err(error) => self.pump.peer_gone(&error.to_string(), now),
         }
         true
     }
 
-    fn read_server(&mut self, now: Now) -> bool {
-        let Some(side) = self.server.as_mut().filter(|side| side.readable) else { return false };
+    fn read_server(&mut self, now: Moment) -> bool {
+        let Some(server) = self.server.as_mut().filter(|server| server.is_readable()) else { return false };
         let room = self.pump.server_room();
         if room.is_empty() {
             return false;
         }
-        match side.read(room) {
+        match server.read(room) {
+            Ok(Some(0)) => self.server_gone(CLOSED, now),
             Ok(Some(n)) => self.pump.server_read(n, now),
             Ok(None) => return false,
-            Err(error) => {
-                side.readable = false;
-                self.pump.server_gone(Trouble::Broken(format!("the server: {error}")), now);
-            }
+            Err(error) => self.server_gone(&error.to_string(), now),
         }
         true
     }
 
-    fn write_peer(&mut self, now: Now) -> bool {
-        let Some(side) = self.peer.as_mut().filter(|side| side.writable) else { return false };
+    fn write_peer(&mut self, now: Moment) -> bool {
+        let Some(peer) = self.peer.as_mut().filter(|peer| peer.is_writable()) else { return false };
         let slices = self.pump.peer_output(now);
         if slices.is_empty() {
             return false;
         }
         let offered = slices.iter().map(|slice| slice.len()).sum();
-        let result = side.socket.write_vectored(&slices);
-        match side.wrote(result, offered) {
+        match peer.write(offered, |socket| socket.write_vectored(&slices)) {
             Ok(Some(n)) => self.pump.peer_wrote(n, now),
             Ok(None) => return false,
-            Err(error) => {
-                side.writable = false;
-                self.pump.peer_gone(&error.to_string(), now);
-            }
+            Err(error) => self.pump.peer_gone(&error.to_string(), now),
         }
         true
     }
 
-    fn write_server(&mut self, now: Now) -> bool {
-        let Some(side) = self.server.as_mut().filter(|side| side.writable) else { return false };
+    fn write_server(&mut self, now: Moment) -> bool {
+        let Some(server) = self.server.as_mut().filter(|server| server.is_writable()) else { return false };
         let bytes = self.pump.server_output();
         if bytes.is_empty() {
             return false;
         }
-        let result = side.socket.write(bytes);
-        let wrote = side.wrote(result, bytes.len());
-        match side.ask_for_room(self.poll.registry(), SERVER).and(wrote) {
+        let wrote = server.write(bytes.len(), |socket| socket.write(bytes));
+        match server.ask_for_room(self.poll.registry(), SERVER).and(wrote) {
             Ok(Some(n)) => self.pump.server_wrote(n),
             Ok(None) => return false,
-            Err(error) => {
-                side.writable = false;
-                self.pump.server_gone(Trouble::Broken(format!("the server: {error}")), now);
-            }
+            Err(error) => self.server_gone(&error.to_string(), now),
         }
         true
+    }
+
+    fn server_gone(&mut self, why: &str, now: Moment) {
+        self.pump.server_gone(Trouble::Broken(format!("the server: {why}")), now);
     }
 
     fn act(&mut self, action: Action) {
@@ -309,7 +238,7 @@ impl Link {
             Action::CloseServer => self.server = None,
             Action::ShutPeer => {
                 // One that is broken already will say so when it is read.
-                let _ = self.peer.as_ref().map(|side| side.socket.shutdown(Shutdown::Write));
+                let _ = self.peer.as_mut().map(|peer| peer.socket().shutdown(Shutdown::Write));
             }
             Action::ClosePeer => self.peer = None,
         }
@@ -320,7 +249,7 @@ impl Link {
     fn register_server(&mut self, socket: std::os::unix::net::UnixStream) -> Result<(), Trouble> {
         let made = socket
             .set_nonblocking(true)
-            .and_then(|()| Side::new(UnixStream::from_std(socket), self.poll.registry(), SERVER, Interest::READABLE));
+            .and_then(|()| Edge::new(UnixStream::from_std(socket), self.poll.registry(), SERVER, false));
         self.server = Some(made.map_err(|error| Trouble::Broken(format!("the control socket: {error}")))?);
         Ok(())
     }
@@ -332,7 +261,7 @@ impl Link {
         let keepalive = socket2::TcpKeepalive::new().with_time(TCP_PROBE_EVERY).with_interval(TCP_PROBE_EVERY);
         options.set_tcp_keepalive(&keepalive.with_retries(2))?;
         socket.set_nonblocking(true)?;
-        self.peer = Some(Side::new(TcpStream::from_std(socket), self.poll.registry(), PEER, BOTH)?);
+        self.peer = Some(Edge::new(TcpStream::from_std(socket), self.poll.registry(), PEER, true)?);
         Ok(())
     }
 }

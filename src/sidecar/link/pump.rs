@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!            OpenServer            OpenPeer            100 ms           meet           replica from  attach
-//!   Waiting ───────────> Greeting ──────────> Meeting ────────> Settling ────> Weighing ────> Announcing ─> Attaching
+//!   Waiting ───────────> Greeting ──────────> Knowing ────────> Settling ────> Checking ────> Announcing ─> Attaching
 //!      ^                 (run id)   mn, version, replica who;                  (guard)    a stock peer: attach   │
 //!      │                            stats; a stock peer: ms                             walk | continuing        v
 //!      │                                                                                                      Attached
@@ -10,7 +10,7 @@
 //!                                  the peer's for writing; its end is awaited, so that nothing of the old
 //!                                  connection can be done after something of the new one
 //!
-//!   control socket ──> Passage ──> peer:  replica begin   body mn  body mn …  replica end mn   body mn …
+//!   control socket ──> Relay ────> peer:   replica begin   body mn  body mn …  replica end mn   body mn …
 //!                                                             MN       MN            MN            MN
 //!   control socket <── ack <lsn> ──────────────────────────────┴────────┴─────────────┴─────────────┘
 //! ```
@@ -34,31 +34,20 @@
 //! A stock peer gets the stream without cas, whatever its version: it drops items with a cas below its own counter
 //! after a flush_all, and an explicit cas does not move that counter.
 //!
-//! Not here: sockets and clocks (`link`), and what is in a body. What the two sides say stands in `server` and `peer`.
+//! Not here: sockets and clocks (`link`), what is in a body, and what each side is asked and told (`source`, `sink`).
 
-mod sink;
-mod source;
-
-use super::answers::{Answers, Ask, Expect};
-use super::clock_skew::{Grain, Skew};
-use super::guard::Guard;
-use super::relay::Passage;
+use super::guard::OverwriteGuard;
+use super::lag::Lag;
+use super::moment::{Moment, Trouble};
+use super::relay::{Piece, Relay};
+use super::sink::{Answered, Barrier, Sink, Stage};
+use super::source::{ResumePoint, Source};
+use crate::protocol::control::{self, ServerInfo, ServerLine};
 use crate::sidecar::observe::figures::{Figures, Phase};
 use crate::sidecar::pace::{BackOff, Bucket};
-use sink::Peer;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::time::Duration;
-
-/// The version of the control socket's protocol that is spoken here.
-const PROTOCOL: u64 = 1;
-
-/// Silence after which a control socket is given up: it says that it is alive ten times a second.
-const SERVER_SILENCE_MAX: Duration = Duration::from_secs(5);
-
-/// Silence after which a peer that owes an answer is given up. A stopped one is no better reached anew, so this is
-/// only for what stands between: some proxies keep a connection whose other end is gone.
-const PEER_SILENCE_MAX: Duration = Duration::from_secs(15);
 
 /// How long the peer may take to end an old connection.
 const DRAIN_MAX: Duration = Duration::from_secs(15);
@@ -66,32 +55,6 @@ const DRAIN_MAX: Duration = Duration::from_secs(15);
 /// Between the first answer of a peer and the stream: time to work off what an earlier connection has left, if that
 /// was not seen to end. One of its sockets holds a few megabytes, some milliseconds of work.
 const SETTLE: Duration = Duration::from_millis(100);
-
-/// How often `replica from` is sent again: the peer forgets after 5 s who feeds it.
-const FROM_EVERY: Duration = Duration::from_secs(1);
-
-/// A peer forgets after 5 s without `replica from` who feeds it, and after 10 s that a copy of everything goes on, which
-/// would begin anew then. When its answer is so late, because of a large item and a low limit, the limit has to wait.
-const FROM_LATE: Duration = Duration::from_secs(4);
-
-/// How often a stock peer is asked for its time; not whole seconds, so that samples fall on ever other parts of one.
-const STATS_EVERY: Duration = Duration::from_millis(1100);
-
-/// Known lsns that are kept to tell the lag; one more than 10 ms after the last.
-const MARKS_MAX: usize = 1024;
-const MARK_EVERY: Duration = Duration::from_millis(10);
-
-/// The lsn of the first mark of a stream that goes on, until the server says how far it is.
-const UNTOLD: u64 = u64::MAX;
-
-/// The time of a call.
-#[derive(Clone, Copy, Debug)]
-pub struct Now {
-    /// Since the start of the program.
-    pub at: Duration,
-    /// Milliseconds since 1970.
-    pub unix_ms: i64,
-}
 
 /// What the owner of the sockets shall do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,116 +71,56 @@ pub enum Action {
     ClosePeer,
 }
 
-/// Why a connection cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trouble {
-    /// It broke or could not be made: soon tried again.
-    Broken(String),
-    /// One side said no, or is not what it should be: tried again now and then.
-    Refused(String),
-    /// The guard said no: looked at again now and then.
-    Guarded(String),
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum PumpState {
     Waiting {
         until: Duration,
     },
     Greeting,
-    Meeting,
+    /// Who the peer is.
+    Knowing,
     Settling {
         until: Duration,
     },
     /// What both sides hold.
-    Weighing,
+    Checking,
     Announcing,
     Attaching,
-    Attached,
+    Attached(Stream),
     Draining {
         until: Duration,
     },
 }
 
-/// What has been passed on so far is, as far as it is confirmed, …
+/// A stream that has begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// … part of a walk.
-    Walking,
-    /// … everything.
-    Clean,
-    /// … with gaps.
-    Overtaken,
-}
-
-/// What a barrier confirms.
-#[derive(Clone, Copy, Debug)]
-struct Mark {
-    lsn: u64,
-    /// What is so from here on.
+struct Stream {
+    /// At the end of what was passed on.
     stage: Stage,
-    /// Walks begun before it: what it says is void when another one has begun.
-    walks: u64,
-    /// Bytes of bodies up to here.
-    bytes: u64,
-    ends_walk: bool,
-}
-
-/// Up to where a peer is known to have everything.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Resume {
-    run: String,
-    identity: String,
-    lsn: u64,
+    /// What is shown of it.
+    phase: Phase,
+    /// The last change of the batch whose body passes.
+    batch_lsn: u64,
 }
 
 /// See the module's head.
 #[derive(Debug)]
 pub struct Pump {
     name: String,
-    state: State,
+    state: PumpState,
     actions: VecDeque<Action>,
-    server_is_open: bool,
-    peer_is_open: bool,
-    passage: Passage,
-    answers: Answers<Mark>,
-    to_server: Vec<u8>,
-    ack_due: Option<u64>,
-    /// Acknowledged before that, with the reservation that some of it was refused.
-    refuse_due: Option<u64>,
-    /// The peer has refused changes since the last acknowledgement.
-    lacks_some: bool,
-    /// The server's run of this connection, and those of the servers that it gets its changes from.
-    run: String,
-    upstreams: String,
-    /// The answer to `meet` is due.
-    is_meeting: bool,
-    peer: Peer,
-    resume: Option<Resume>,
-    /// At the end of what was passed on.
-    stage: Stage,
-    /// What the stream is, while there is one.
-    stream: Phase,
+    source: Source,
+    sink: Sink,
+    relay: Relay,
+    /// A line of the server while it is looked at.
+    line: Vec<u8>,
+    resume: Option<ResumePoint>,
     /// The last trouble was a refusal.
     is_refused: bool,
-    batch_lsn: u64,
     back_off: BackOff,
     bucket: Bucket,
-    skew: Skew,
-    guard: Guard,
-    server_heard: Duration,
-    peer_heard: Duration,
-    from_due: Duration,
-    from_answered: Duration,
-    stats_due: Duration,
-    stats_asked: i64,
-    marks: VecDeque<(u64, Duration)>,
-    /// Since when the peer owes an answer, and has said nothing else.
-    owed_since: Option<Duration>,
-    /// When the peer was last known to have everything.
-    whole_at: Option<Duration>,
-    /// When the peer last refused a change.
-    error_at: Option<Duration>,
+    guard: OverwriteGuard,
+    lag: Lag,
     figures: Figures,
 }
 
@@ -226,39 +129,18 @@ impl Pump {
     pub fn new(name: &str, limit_megabits: Option<u64>, may_replace: bool, seed: u64) -> Pump {
         Pump {
             name: name.to_owned(),
-            state: State::Waiting { until: Duration::ZERO },
+            state: PumpState::Waiting { until: Duration::ZERO },
             actions: VecDeque::new(),
-            server_is_open: false,
-            peer_is_open: false,
-            passage: Passage::default(),
-            answers: Answers::default(),
-            to_server: Vec::new(),
-            ack_due: None,
-            refuse_due: None,
-            lacks_some: false,
-            run: String::new(),
-            upstreams: String::new(),
-            is_meeting: false,
-            peer: Peer::default(),
+            source: Source::default(),
+            sink: Sink::new(name),
+            relay: Relay::default(),
+            line: Vec::new(),
             resume: None,
-            stage: Stage::Walking,
-            stream: Phase::Walking,
             is_refused: false,
-            batch_lsn: 0,
             back_off: BackOff::new(seed),
             bucket: Bucket::new(limit_megabits),
-            skew: Skew::new(Grain::Millisecond),
-            guard: Guard::new(may_replace),
-            server_heard: Duration::ZERO,
-            peer_heard: Duration::ZERO,
-            from_due: Duration::ZERO,
-            from_answered: Duration::ZERO,
-            stats_due: Duration::ZERO,
-            stats_asked: 0,
-            marks: VecDeque::new(),
-            owed_since: None,
-            whole_at: None,
-            error_at: None,
+            guard: OverwriteGuard::new(may_replace),
+            lag: Lag::default(),
             figures: Figures::default(),
         }
     }
@@ -266,7 +148,7 @@ impl Pump {
     // ---- what the owner of the sockets calls ----
 
     /// What to do next; call it until it says None, at the latest at [`Pump::deadline`].
-    pub fn action(&mut self, now: Now) -> Option<Action> {
+    pub fn action(&mut self, now: Moment) -> Option<Action> {
         if self.actions.is_empty() {
             self.look_at_the_time(now);
         }
@@ -276,29 +158,26 @@ impl Pump {
     /// When [`Pump::action`] has to be called although nothing was read or written.
     pub fn deadline(&self) -> Duration {
         match self.state {
-            State::Waiting { until } | State::Draining { until } => until,
-            State::Settling { until } => until.min(self.silent_at()),
-            State::Attached => {
-                let due = if self.peer.is_stock { self.stats_due } else { self.from_due };
-                let own = if self.passage.is_between_batches() { due } else { Duration::MAX };
+            PumpState::Waiting { until } | PumpState::Draining { until } => until,
+            PumpState::Settling { until } => until.min(self.silent_at()),
+            PumpState::Attached(_) => {
+                let own = if self.relay.is_between_batches() { self.sink.due() } else { Duration::MAX };
                 own.min(self.silent_at())
             }
-            State::Greeting | State::Meeting | State::Weighing | State::Announcing | State::Attaching => {
-                self.silent_at()
-            }
+            _ => self.silent_at(),
         }
     }
 
     /// The control socket is connected.
-    pub fn server_opened(&mut self, now: Now) {
-        self.server_is_open = true;
-        self.server_heard = now.at;
+    pub fn server_opened(&mut self, now: Moment) {
+        self.source.is_open = true;
+        self.source.heard(now.at);
     }
 
     /// The control socket could not be connected, or has broken.
-    pub fn server_gone(&mut self, trouble: Trouble, now: Now) {
-        if self.server_is_open || self.state == State::Greeting {
-            self.server_is_open = false;
+    pub fn server_gone(&mut self, trouble: Trouble, now: Moment) {
+        if self.source.is_open || self.state == PumpState::Greeting {
+            self.source.is_open = false;
             self.fail(trouble, now);
         }
     }
@@ -306,59 +185,51 @@ impl Pump {
     /// Where to read the control socket into; empty when it shall not be read now.
     pub fn server_room(&mut self) -> &mut [u8] {
         // More than a second ahead of what may be sent our own commands would wait for too long.
-        let is_ahead = self.bucket.second().is_some_and(|bytes| self.passage.pending() as u64 > bytes);
-        if self.server_is_open && !is_ahead { self.passage.room() } else { &mut [] }
+        let is_ahead = self.bucket.second().is_some_and(|bytes| self.relay.pending() as u64 > bytes);
+        if self.source.is_open && !is_ahead { self.relay.room() } else { &mut [] }
     }
 
     /// So many bytes were read into [`Pump::server_room`].
-    pub fn server_read(&mut self, n: usize, now: Now) {
-        self.server_heard = now.at;
-        self.passage.filled(n);
-        while self.server_is_open {
-            match self.passage.next() {
-                Ok(Some(said)) => self.hear(said, now),
+    pub fn server_read(&mut self, n: usize, now: Moment) {
+        self.source.heard(now.at);
+        self.relay.filled(n);
+        let mut line = std::mem::take(&mut self.line);
+        while self.source.is_open {
+            match self.relay.next(&mut line) {
+                Ok(Some(Piece::Line)) => self.on_line(&line, now),
+                Ok(Some(Piece::BodyEnd)) => self.on_body_end(),
                 Ok(None) => break,
                 Err(what) => self.fail(not_a_control_socket(&what), now),
             }
         }
+        self.line = line;
     }
 
     /// What to write to the control socket.
     pub fn server_output(&mut self) -> &[u8] {
-        if self.to_server.is_empty() {
-            let due = [("refuse", self.refuse_due.take()), ("ack", self.ack_due.take())];
-            for (word, lsn) in due.into_iter().filter_map(|(word, lsn)| Some((word, lsn?))) {
-                self.to_server.extend_from_slice(format!("{word} {lsn}\r\n").as_bytes());
-            }
-        }
-        &self.to_server
+        self.source.output()
     }
 
     /// So many bytes of [`Pump::server_output`] were written.
     pub fn server_wrote(&mut self, n: usize) {
-        self.to_server.drain(..n);
+        self.source.wrote(n);
     }
 
     /// The peer is connected.
-    pub fn peer_opened(&mut self, now: Now) {
-        self.peer_is_open = true;
-        self.peer_heard = now.at;
-        self.ask(b"mn\r\n".as_slice(), Expect::Line(Ask::Hello));
-        self.ask(b"version\r\n".as_slice(), Expect::Line(Ask::Version));
-        // By now these are more than the 24 bytes that one who knows packets only waits for before he hangs up.
-        self.ask(b"replica who\r\n".as_slice(), Expect::Line(Ask::Who(now.unix_ms)));
+    pub fn peer_opened(&mut self, now: Moment) {
+        self.sink.opened(&mut self.relay, now);
     }
 
     /// The peer could not be connected, or its connection has broken or ended.
-    pub fn peer_gone(&mut self, why: &str, now: Now) {
-        self.peer_is_open = false;
+    pub fn peer_gone(&mut self, why: &str, now: Moment) {
+        self.sink.is_open = false;
         match self.state {
-            State::Draining { .. } => {
+            PumpState::Draining { .. } => {
                 self.actions.push_back(Action::ClosePeer);
                 self.wait(now);
             }
-            State::Waiting { .. } => {}
-            _ if matches!(self.answers.next_expected(), Some(Expect::Line(Ask::Hello))) => {
+            PumpState::Waiting { .. } => {}
+            _ if self.sink.has_said_nothing() => {
                 let text = format!("the peer ends the connection at `mn` ({why}): is it a memcached's text port?");
                 self.fail(Trouble::Broken(text), now);
             }
@@ -367,158 +238,331 @@ impl Pump {
     }
 
     /// These bytes were read from the peer.
-    pub fn peer_read(&mut self, bytes: &[u8], now: Now) {
-        self.peer_heard = now.at;
+    pub fn peer_read(&mut self, bytes: &[u8], now: Moment) {
+        self.sink.heard(now.at);
         let (mut at, mut joined) = (0, Vec::new());
-        while let Some((line, len)) = self.answers.line(&bytes[at..], &mut joined) {
+        while let Some((line, len)) = self.sink.line(&bytes[at..], &mut joined) {
             at += len;
-            let answer = self.answers.take(line);
-            self.take(answer, now);
+            if self.is_draining() {
+                self.sink.ignore(line);
+                continue;
+            }
+            match self.sink.take(line, &self.source.run, &mut self.relay, &mut self.figures, now) {
+                Ok(answered) => self.on_answer(answered, now),
+                Err(trouble) => self.fail(trouble, now),
+            }
         }
-        self.owed_since = self.answers.is_owed().then_some(now.at);
+        self.lag.heard(self.sink.owes(), now.at);
     }
 
     /// What to write to the peer; empty when there is nothing, or when it has to wait for bandwidth.
-    pub fn peer_output(&mut self, now: Now) -> Vec<IoSlice<'_>> {
-        let pending = if self.peer_is_open && !self.is_draining() { self.passage.pending() } else { 0 };
-        let feeds_twincached = self.state == State::Attached && !self.peer.is_stock;
-        let is_late = feeds_twincached && now.at >= self.from_answered + FROM_LATE;
+    pub fn peer_output(&mut self, now: Moment) -> Vec<IoSlice<'_>> {
+        let pending = if self.sink.is_open && !self.is_draining() { self.relay.pending() } else { 0 };
+        let is_late = matches!(self.state, PumpState::Attached(_)) && self.sink.is_late(now.at);
         let allowed = if pending == 0 || is_late { pending } else { self.bucket.allows(pending, now.at) };
-        if allowed == 0 { Vec::new() } else { self.passage.slices(allowed) }
+        if allowed == 0 { Vec::new() } else { self.relay.slices(allowed) }
     }
 
     /// When [`Pump::peer_output`] gives something again, after it gave nothing for want of bandwidth.
     pub fn bandwidth_at(&self) -> Option<Duration> {
-        let pending = if self.is_draining() { 0 } else { self.passage.pending() };
+        let pending = if self.is_draining() { 0 } else { self.relay.pending() };
         if pending == 0 { None } else { self.bucket.worth_at(pending) }
     }
 
     /// So many bytes of [`Pump::peer_output`] were written.
-    pub fn peer_wrote(&mut self, n: usize, now: Now) {
-        self.peer_heard = now.at;
-        // While the passage was full nobody could hear it.
-        self.server_heard = now.at;
+    pub fn peer_wrote(&mut self, n: usize, now: Moment) {
+        self.sink.heard(now.at);
+        // While the relay was full the server could not be heard.
+        self.source.heard(now.at);
         self.figures.sent_bytes += n as u64;
         self.bucket.take(n);
-        self.passage.written(n);
+        self.relay.written(n);
     }
 
     /// The figures of now.
-    pub fn figures(&mut self, now: Now) -> &Figures {
+    pub fn figures(&mut self, now: Moment) -> &Figures {
         self.figures.phase = match self.state {
-            State::Waiting { .. } | State::Draining { .. } if self.is_refused => Phase::Refused,
-            State::Waiting { .. } => Phase::Waiting,
-            State::Draining { .. } => Phase::Draining,
-            State::Attached => self.stream,
+            PumpState::Waiting { .. } | PumpState::Draining { .. } if self.is_refused => Phase::Refused,
+            PumpState::Waiting { .. } => Phase::Waiting,
+            PumpState::Draining { .. } => Phase::Draining,
+            PumpState::Attached(stream) => stream.phase,
             _ => Phase::Connecting,
         };
-        self.figures.error_ago = self.error_at.map(|at| now.at.saturating_sub(at));
-        self.figures.is_attached = self.state == State::Attached;
+        self.figures.error_ago = self.sink.refused_at.map(|at| now.at.saturating_sub(at));
+        self.figures.is_attached = matches!(self.state, PumpState::Attached(_));
         if self.figures.phase == Phase::Streaming {
-            let known = self.marks.front().map_or(now.at, |mark| mark.1);
-            self.owed_since = self.answers.is_owed().then(|| self.owed_since.unwrap_or(now.at));
-            self.whole_at = Some(known.min(self.owed_since.unwrap_or(now.at)));
+            self.lag.observe(self.sink.owes(), now.at);
         }
-        self.figures.lag = self.whole_at.map(|at| now.at.saturating_sub(at));
+        self.figures.lag = self.lag.figure(now.at);
         &self.figures
+    }
+
+    // ---- what the server says ----
+
+    fn on_line(&mut self, line: &[u8], now: Moment) {
+        let Some(line) = ServerLine::parse(line) else {
+            let text = format!("`{}`", line[..line.len().min(80)].escape_ascii());
+            return self.fail(not_a_control_socket(&text), now);
+        };
+        match (self.state, line) {
+            (PumpState::Greeting, ServerLine::Greeting { version: control::VERSION, run, .. }) => {
+                self.source.run = run.to_owned();
+                self.state = PumpState::Knowing;
+                self.actions.push_back(Action::OpenPeer);
+            }
+            (PumpState::Greeting, ServerLine::Greeting { version, .. }) => {
+                let ours = control::VERSION;
+                let text = format!("the server's control socket speaks version {version}, this is for {ours}");
+                self.fail(Trouble::Refused(text), now);
+            }
+            (PumpState::Checking | PumpState::Attached(_), ServerLine::Met(info)) => self.check(&info, now),
+            (_, ServerLine::Refused(reason)) => {
+                self.fail(Trouble::Refused(format!("the server refuses: {reason}")), now);
+            }
+            (PumpState::Attaching, ServerLine::Continuing { lsn, .. }) => self.go_on(lsn, now),
+            (PumpState::Attaching | PumpState::Attached(_), ServerLine::Walk { lsn, .. }) => self.begin_walk(lsn),
+            (PumpState::Attached(stream), line) => self.on_stream_line(stream, line, now),
+            (_, ServerLine::Alive { .. }) => {}
+            (_, line) => self.fail(not_a_control_socket(&format!("`{line}` out of turn")), now),
+        }
+    }
+
+    fn on_stream_line(&mut self, mut stream: Stream, line: ServerLine<'_>, now: Moment) {
+        match line {
+            ServerLine::Batch { lsn, bytes } => {
+                stream.batch_lsn = lsn;
+                self.relay.begin_body(bytes);
+                self.figures.batches += 1;
+                self.figures.body_bytes += bytes;
+                self.figures.bytes_in_flight += bytes;
+                self.note_head(lsn, now);
+            }
+            ServerLine::Alive { lsn, .. } => {
+                self.lag.place_first_mark(lsn, self.figures.confirmed);
+                self.note_head(lsn, now);
+            }
+            ServerLine::Walked(lsn) => {
+                stream.stage = Stage::Clean;
+                self.sink.end_walk(&mut self.relay);
+                self.barrier(stream.stage, lsn, true);
+            }
+            ServerLine::Overtaken { ranges, .. } => {
+                self.figures.overtaken += 1;
+                if stream.stage == Stage::Clean {
+                    log::info!("{}: overtaken by the journal, {ranges} ranges are copied again", self.name);
+                    (stream.stage, stream.phase) = (Stage::Lagged, Phase::Overtaken);
+                }
+            }
+            ServerLine::CaughtUp(lsn) => {
+                if stream.stage == Stage::Lagged {
+                    stream.stage = Stage::Clean;
+                }
+                self.barrier(stream.stage, lsn, false);
+            }
+            other => return self.fail(not_a_control_socket(&format!("`{other}` out of turn")), now),
+        }
+        self.state = PumpState::Attached(stream);
+    }
+
+    fn on_body_end(&mut self) {
+        // A body begins with a batch, which is understood in no other state.
+        if let PumpState::Attached(stream) = self.state {
+            self.barrier(stream.stage, stream.batch_lsn, false);
+        }
+    }
+
+    /// Asks the peer to confirm everything up to here.
+    fn barrier(&mut self, stage: Stage, lsn: u64, ends_walk: bool) {
+        let (walks, bytes) = (self.figures.walks_started, self.figures.body_bytes);
+        self.sink.barrier(Barrier { lsn, stage, walks, bytes, ends_walk }, &mut self.relay);
+    }
+
+    fn note_head(&mut self, lsn: u64, now: Moment) {
+        self.figures.head = self.figures.head.max(lsn);
+        self.lag.note_head(lsn, self.figures.confirmed, now.at);
+    }
+
+    /// What both sides hold is known: may the one be made equal to the other? Asked again now and then.
+    fn check(&mut self, info: &ServerInfo<'_>, now: Moment) {
+        let is_news = self.source.answered(info.upstreams);
+        if let PumpState::Attached(_) = self.state {
+            if is_news {
+                self.announce(now);
+            }
+            return;
+        }
+        if let Some(objection) = self.guard.objection(info, self.sink.peer.items.unwrap_or(0), now.at) {
+            return self.fail(Trouble::Guarded(objection), now);
+        }
+        if self.sink.peer.is_stock {
+            return self.attach(now);
+        }
+        self.announce(now);
+        self.state = PumpState::Announcing;
+    }
+
+    fn announce(&mut self, now: Moment) {
+        self.sink.announce(&self.source.run, &self.source.upstreams, &mut self.relay, now);
+    }
+
+    fn attach(&mut self, now: Moment) {
+        let (identity, with_cas) = (&self.sink.peer.identity, !self.sink.peer.is_stock);
+        self.source.attach(&self.name, identity, with_cas, self.resume.as_ref(), now.at);
+        self.state = PumpState::Attaching;
+    }
+
+    fn go_on(&mut self, lsn: u64, now: Moment) {
+        log::info!("{}: {}, goes on after lsn {lsn}", self.name, self.figures.kind);
+        self.attached(Stage::Clean, Phase::Streaming, lsn);
+        self.figures.continued += 1;
+        self.lag.go_on(now.at);
+        self.remember(lsn);
+    }
+
+    /// A full sync begins, maybe in the midst of a stream.
+    fn begin_walk(&mut self, lsn: u64) {
+        if self.state == PumpState::Attaching {
+            self.attached(Stage::Walking, Phase::Walking, lsn);
+            self.lag.begin();
+        }
+        log::info!("{}: {}, full walk from lsn {lsn}", self.name, self.figures.kind);
+        self.resume = None;
+        self.set_stream(Stage::Walking, Phase::Walking);
+        self.figures.walks_started += 1;
+        self.sink.begin_walk(&mut self.relay);
+    }
+
+    fn attached(&mut self, stage: Stage, phase: Phase, lsn: u64) {
+        self.state = PumpState::Attached(Stream { stage, phase, batch_lsn: lsn });
+        self.figures.attached += 1;
+        self.figures.trouble.clear();
+        self.figures.is_guarded = false;
+        (self.figures.head, self.figures.confirmed, self.figures.bytes_in_flight) = (lsn, lsn, 0);
+    }
+
+    fn set_stream(&mut self, stage: Stage, phase: Phase) {
+        if let PumpState::Attached(stream) = &mut self.state {
+            (stream.stage, stream.phase) = (stage, phase);
+        }
+    }
+
+    /// The peer has everything of this run up to here.
+    fn remember(&mut self, lsn: u64) {
+        let (run, identity) = (self.source.run.clone(), self.sink.peer.identity.clone());
+        self.resume = Some(ResumePoint { run, identity, lsn });
+    }
+
+    // ---- what the peer answers ----
+
+    fn on_answer(&mut self, answered: Answered, now: Moment) {
+        match (self.state, answered) {
+            (_, Answered::Confirmed(barrier)) => self.confirm(barrier),
+            (PumpState::Knowing, Answered::Stats(is_good)) => {
+                if is_good && self.sink.peer.complete() {
+                    self.state = PumpState::Settling { until: now.at + SETTLE };
+                } else {
+                    let text = "the peer does not tell pid, time and curr_items by `stats`";
+                    self.fail(Trouble::Refused(text.to_owned()), now);
+                }
+            }
+            (PumpState::Announcing, Answered::Announced) => self.attach(now),
+            _ => {}
+        }
+    }
+
+    fn confirm(&mut self, barrier: Barrier) {
+        self.back_off.reset();
+        self.figures.barriers += 1;
+        self.figures.confirmed = barrier.lsn;
+        self.figures.bytes_in_flight = self.figures.body_bytes - barrier.bytes;
+        self.lag.confirm(barrier.lsn);
+        if barrier.ends_walk {
+            log::info!("{}: full walk done at lsn {}", self.name, barrier.lsn);
+            self.figures.walks_finished += 1;
+        }
+        if barrier.stage == Stage::Clean && barrier.walks == self.figures.walks_started {
+            self.source.acknowledge(barrier.lsn, std::mem::take(&mut self.sink.lacks_some));
+            if let PumpState::Attached(Stream { stage: Stage::Clean, phase, .. }) = &mut self.state {
+                *phase = Phase::Streaming;
+            }
+            self.remember(barrier.lsn);
+        }
     }
 
     // ---- time ----
 
-    fn look_at_the_time(&mut self, now: Now) {
+    fn look_at_the_time(&mut self, now: Moment) {
         if now.at < self.deadline() {
             return;
         }
         match self.state {
-            State::Waiting { .. } => {
-                self.passage.clear();
-                self.answers.clear();
-                self.to_server.clear();
-                (self.ack_due, self.refuse_due, self.lacks_some) = (None, None, false);
-                (self.owed_since, self.is_meeting) = (None, false);
-                self.state = State::Greeting;
-                self.server_heard = now.at;
+            PumpState::Waiting { .. } => {
+                self.relay.clear();
+                self.sink.reset();
+                self.source.reset(now.at);
+                self.lag.forget_answers();
+                self.state = PumpState::Greeting;
                 self.actions.push_back(Action::OpenServer);
             }
-            State::Draining { .. } => {
+            PumpState::Draining { .. } => {
                 log::debug!("{}: the peer does not end the old connection", self.name);
-                self.peer_is_open = false;
+                self.sink.is_open = false;
                 self.actions.push_back(Action::ClosePeer);
                 self.wait(now);
             }
             _ if now.at >= self.silent_at() => self.give_up_silence(now),
-            State::Settling { until } if now.at >= until => {
-                self.meet();
-                self.server_heard = now.at;
-                self.state = State::Weighing;
+            PumpState::Settling { until } if now.at >= until => {
+                self.source.ask(&self.name, &self.sink.peer.identity);
+                self.source.heard(now.at);
+                self.state = PumpState::Checking;
             }
-            State::Attached if self.passage.is_between_batches() => self.ask_again(now),
+            PumpState::Attached(_) if self.relay.is_between_batches() => self.ask_again(now),
             _ => {}
         }
     }
 
     /// When the silence of one of the two has lasted too long.
     fn silent_at(&self) -> Duration {
+        self.server_silent_at().min(self.sink.silent_at(self.relay.pending()))
+    }
+
+    fn server_silent_at(&self) -> Duration {
+        let speaks = matches!(
+            self.state,
+            PumpState::Greeting | PumpState::Checking | PumpState::Attaching | PumpState::Attached(_)
+        );
         // A server that is not read, because the peer is slow, cannot be heard.
-        let server_speaks =
-            matches!(self.state, State::Greeting | State::Weighing | State::Attaching | State::Attached);
-        let is_read = self.passage.pending() == 0;
-        let server = if server_speaks && is_read { self.server_heard + SERVER_SILENCE_MAX } else { Duration::MAX };
-        server.min(self.peer_silent_at())
+        if speaks && self.relay.pending() == 0 { self.source.silent_at() } else { Duration::MAX }
     }
 
-    fn peer_silent_at(&self) -> Duration {
-        let owes = self.peer_is_open && (self.answers.is_owed() || self.passage.pending() > 0);
-        if owes { self.peer_heard + PEER_SILENCE_MAX } else { Duration::MAX }
-    }
-
-    fn give_up_silence(&mut self, now: Now) {
-        let trouble = match self.state {
-            State::Greeting => {
-                Trouble::Broken("nothing is said on the control socket: is it one of twincached's?".to_owned())
-            }
-            _ if self.peer_silent_at() > now.at => Trouble::Broken("the server is silent".to_owned()),
-            _ => Trouble::Broken("the peer is silent".to_owned()),
+    fn give_up_silence(&mut self, now: Moment) {
+        let text = match self.state {
+            PumpState::Greeting => "nothing is said on the control socket: is it one of twincached's?",
+            _ if self.sink.silent_at(self.relay.pending()) > now.at => "the server is silent",
+            _ => "the peer is silent",
         };
-        self.fail(trouble, now);
+        self.fail(Trouble::Broken(text.to_owned()), now);
     }
 
-    /// Asks the peer what it is asked regularly.
-    fn ask_again(&mut self, now: Now) {
-        match self.peer.is_stock {
-            true if now.at >= self.stats_due => self.ask_stats(now),
-            false if now.at >= self.from_due => {
-                self.ask_from(now);
-                self.meet();
-            }
-            _ => {}
+    /// Asks both sides what they are asked regularly.
+    fn ask_again(&mut self, now: Moment) {
+        if now.at < self.sink.due() {
+            return;
         }
-    }
-
-    fn ask_stats(&mut self, now: Now) {
-        self.stats_due = now.at + STATS_EVERY;
-        self.stats_asked = now.unix_ms;
-        self.ask(b"stats\r\n".as_slice(), Expect::Stats);
-    }
-
-    fn ask_from(&mut self, now: Now) {
-        self.from_due = now.at + FROM_EVERY;
-        let command = format!("replica from {}{}\r\n", self.run, self.upstreams);
-        self.ask(command.into_bytes(), Expect::Line(Ask::ReplicaFrom(now.unix_ms)));
-    }
-
-    fn ask(&mut self, command: impl Into<std::borrow::Cow<'static, [u8]>>, expect: Expect<Mark>) {
-        self.passage.add(command);
-        self.answers.expect(expect);
+        if self.sink.peer.is_stock {
+            return self.sink.ask_stats(&mut self.relay, now);
+        }
+        self.announce(now);
+        self.source.ask(&self.name, &self.sink.peer.identity);
     }
 
     // ---- ends ----
 
     fn is_draining(&self) -> bool {
-        matches!(self.state, State::Draining { .. } | State::Waiting { .. })
+        matches!(self.state, PumpState::Draining { .. } | PumpState::Waiting { .. })
     }
 
-    fn fail(&mut self, trouble: Trouble, now: Now) {
+    fn fail(&mut self, trouble: Trouble, now: Moment) {
         let is_refusal = !matches!(trouble, Trouble::Broken(_));
         let is_guarded = matches!(trouble, Trouble::Guarded(_));
         let (Trouble::Broken(text) | Trouble::Refused(text) | Trouble::Guarded(text)) = trouble;
@@ -532,21 +576,21 @@ impl Pump {
         self.figures.trouble = text;
         self.figures.is_guarded = is_guarded;
         self.is_refused = is_refusal;
-        self.server_is_open = false;
+        self.source.is_open = false;
         self.actions.clear();
         self.actions.push_back(Action::CloseServer);
-        if self.peer_is_open {
+        if self.sink.is_open {
             self.actions.push_back(Action::ShutPeer);
-            self.state = State::Draining { until: now.at + DRAIN_MAX };
+            self.state = PumpState::Draining { until: now.at + DRAIN_MAX };
         } else {
             self.actions.push_back(Action::ClosePeer);
             self.wait(now);
         }
     }
 
-    fn wait(&mut self, now: Now) {
+    fn wait(&mut self, now: Moment) {
         let pause = if self.is_refused { self.back_off.long_pause() } else { self.back_off.pause() };
-        self.state = State::Waiting { until: now.at + pause };
+        self.state = PumpState::Waiting { until: now.at + pause };
     }
 }
 

@@ -10,10 +10,12 @@
 //! rest moves to the front only when half of the buffer has been written, so that a byte moves at most once; with a
 //! peer that keeps up the buffer is always emptied first and nothing moves.
 //!
-//! Not here: what the lines mean, and when something is added.
+//! Invariants: `start <= parsed <= end`; the segments cover `start..parsed` together with what the first one has
+//! written of its own; `pending` is the sum of what goes to the peer. They are asserted after each step.
+//!
+//! Not here: what the lines mean, which of them a body follows, and when something is added.
 
-use crate::sidecar::wire;
-use crate::sidecar::wire::{LINE_MAX, Said};
+use crate::protocol::control::LINE_MAX;
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -35,9 +37,37 @@ enum Segment {
     Own(Cow<'static, [u8]>),
 }
 
+impl Segment {
+    /// Bytes of the buffer.
+    fn buffered(&self) -> usize {
+        match self {
+            Segment::Body(n) | Segment::Skip(n) => *n,
+            Segment::Own(_) => 0,
+        }
+    }
+
+    /// Bytes that go to the peer.
+    fn goes_on(&self) -> usize {
+        match self {
+            Segment::Body(n) => *n,
+            Segment::Skip(_) => 0,
+            Segment::Own(own) => own.len(),
+        }
+    }
+}
+
+/// What comes next from the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// A line.
+    Line,
+    /// The end of a body.
+    BodyEnd,
+}
+
 /// See the module's head.
 #[derive(Debug)]
-pub struct Passage {
+pub struct Relay {
     buffer: Box<[u8]>,
     start: usize,
     parsed: usize,
@@ -51,9 +81,9 @@ pub struct Passage {
     body_left: Option<u64>,
 }
 
-impl Default for Passage {
-    fn default() -> Passage {
-        Passage {
+impl Default for Relay {
+    fn default() -> Relay {
+        Relay {
             buffer: vec![0; CAPACITY].into(),
             start: 0,
             parsed: 0,
@@ -66,7 +96,7 @@ impl Default for Passage {
     }
 }
 
-impl Passage {
+impl Relay {
     /// Forgets everything: both connections are new.
     pub fn clear(&mut self) {
         (self.start, self.parsed, self.end) = (0, 0, 0);
@@ -85,31 +115,35 @@ impl Passage {
         &mut self.buffer[self.end..]
     }
 
-    /// `n` bytes were read into [`Passage::room`].
+    /// `n` bytes were read into [`Relay::room`].
     pub fn filled(&mut self, n: usize) {
         self.end += n;
     }
 
-    /// The next thing the server said; None when more has to be read first.
-    pub fn next(&mut self) -> Result<Option<Said>, String> {
+    /// What comes next: a line, put into `line` without its end, or the end of the body that was begun. None when more
+    /// has to be read first.
+    pub fn next(&mut self, line: &mut Vec<u8>) -> Result<Option<Piece>, String> {
         if let Some(left) = self.body_left {
             let here = (self.end - self.parsed).min(usize::try_from(left).unwrap_or(usize::MAX));
             self.pass(here);
             let left = left - here as u64;
             self.body_left = (left > 0).then_some(left);
-            return Ok((left == 0).then_some(Said::BodyEnd));
+            return Ok((left == 0).then_some(Piece::BodyEnd));
         }
-        let ahead = &self.buffer[self.parsed..self.end];
-        let Some(end) = memchr::memchr(b'\n', &ahead[..ahead.len().min(LINE_MAX)]) else {
-            return if ahead.len() < LINE_MAX { Ok(None) } else { Err("a line without end".to_owned()) };
+        let rest = &self.buffer[self.parsed..self.end];
+        let Some(end) = memchr::memchr(b'\n', &rest[..rest.len().min(LINE_MAX)]) else {
+            return if rest.len() < LINE_MAX { Ok(None) } else { Err("a line without end".to_owned()) };
         };
-        let line = ahead[..end].strip_suffix(b"\r").unwrap_or(&ahead[..end]);
-        let said = wire::parse(line).ok_or_else(|| format!("`{}`", line[..line.len().min(80)].escape_ascii()))?;
-        if let Said::Batch { bytes, .. } = said {
-            self.body_left = Some(bytes);
-        }
+        line.clear();
+        line.extend_from_slice(rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]));
         self.skip(end + 1);
-        Ok(Some(said))
+        Ok(Some(Piece::Line))
+    }
+
+    /// Says that a body of so many bytes follows the last line.
+    pub fn begin_body(&mut self, bytes: u64) {
+        assert!(self.body_left.is_none(), "a body within a body");
+        self.body_left = Some(bytes);
     }
 
     fn pass(&mut self, n: usize) {
@@ -120,6 +154,7 @@ impl Passage {
             _ if n > 0 => self.segments.push_back(Segment::Body(n)),
             _ => {}
         }
+        self.check();
     }
 
     fn skip(&mut self, n: usize) {
@@ -129,6 +164,14 @@ impl Passage {
             Some(Segment::Skip(before)) => *before += n,
             Some(_) => self.segments.push_back(Segment::Skip(n)),
         }
+        self.check();
+    }
+
+    /// The invariants of the module's head: the cheap ones always.
+    fn check(&self) {
+        assert!(self.start <= self.parsed && self.parsed <= self.end && self.end <= CAPACITY, "offsets out of order");
+        debug_assert_eq!(self.start + self.segments.iter().map(Segment::buffered).sum::<usize>(), self.parsed);
+        debug_assert_eq!(self.segments.iter().map(Segment::goes_on).sum::<usize>(), self.pending + self.own_taken);
     }
 
     /// Whether a command of our own can be added here: not in the midst of a body.
@@ -175,9 +218,14 @@ impl Passage {
         slices
     }
 
-    /// The first `n` bytes of [`Passage::slices`] were written.
-    pub fn written(&mut self, mut n: usize) {
+    /// The first `n` bytes of [`Relay::slices`] were written.
+    pub fn written(&mut self, n: usize) {
         self.pending -= n;
+        self.drop_written(n);
+        self.check();
+    }
+
+    fn drop_written(&mut self, mut n: usize) {
         while let Some(segment) = self.segments.front_mut() {
             match segment {
                 Segment::Skip(skipped) => self.start += *skipped,
@@ -207,27 +255,34 @@ impl Passage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::control::ServerLine;
     use crate::testing::Rng;
 
     /// Reads a stream of batches in random pieces and writes it in random pieces; returns what was written.
     fn through(stream: &[u8], rng: &mut Rng) -> Vec<u8> {
-        let (mut passage, mut read, mut out) = (Passage::default(), 0, Vec::new());
-        while read < stream.len() || passage.pending() > 0 {
-            let room = passage.room();
+        let (mut relay, mut read, mut out) = (Relay::default(), 0, Vec::new());
+        let mut line = Vec::new();
+        while read < stream.len() || relay.pending() > 0 {
+            let room = relay.room();
             let n = room.len().min(stream.len() - read).min(1 + rng.below(300_000) as usize);
             room[..n].copy_from_slice(&stream[read..read + n]);
-            passage.filled(n);
+            relay.filled(n);
             read += n;
-            while let Some(said) = passage.next().unwrap() {
-                if said == Said::BodyEnd {
-                    passage.add(b"mn\r\n".as_slice());
+            while let Some(piece) = relay.next(&mut line).unwrap() {
+                match piece {
+                    Piece::BodyEnd => relay.add(b"mn\r\n".as_slice()),
+                    Piece::Line => {
+                        if let Some(ServerLine::Batch { bytes, .. }) = ServerLine::parse(&line) {
+                            relay.begin_body(bytes);
+                        }
+                    }
                 }
             }
             let mut bytes = Vec::new();
-            passage.slices(rng.below(400_000) as usize).iter().for_each(|slice| bytes.extend_from_slice(slice));
+            relay.slices(rng.below(400_000) as usize).iter().for_each(|slice| bytes.extend_from_slice(slice));
             let n = rng.below(bytes.len() as u64 + 1) as usize;
             out.extend_from_slice(&bytes[..n]);
-            passage.written(n);
+            relay.written(n);
         }
         out
     }
@@ -252,12 +307,10 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused() {
-        for bytes in [b"ERROR\r\n".to_vec(), vec![b'x'; 2000], vec![b'\n'; 2]] {
-            let mut passage = Passage::default();
-            passage.room()[..bytes.len()].copy_from_slice(&bytes);
-            passage.filled(bytes.len());
-            assert!(passage.next().is_err());
-        }
+    fn a_line_without_end_is_refused() {
+        let mut relay = Relay::default();
+        relay.room()[..2000].fill(b'x');
+        relay.filled(2000);
+        assert!(relay.next(&mut Vec::new()).is_err());
     }
 }

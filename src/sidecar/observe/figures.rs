@@ -1,6 +1,6 @@
 //! What a peer's thread tells the world of itself: the numbers behind `/health` and `/metrics`.
 
-use crate::sidecar::link::clock_skew::Bounds;
+use crate::sidecar::link::clock_skew::ClockBounds;
 use std::time::Duration;
 
 /// Where a peer is.
@@ -99,7 +99,7 @@ pub struct Figures {
     /// Times that the server or the peer refused.
     pub refusals: u64,
     /// Bounds of the peer's clock against ours.
-    pub clock: Option<Bounds>,
+    pub clock: Option<ClockBounds>,
     /// It is off by more than is allowed.
     pub clock_is_off: bool,
 }

@@ -183,7 +183,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sidecar::link::clock_skew::Bounds;
+    use crate::sidecar::link::clock_skew::ClockBounds;
     use std::collections::BTreeSet;
 
     fn streaming() -> Figures {
@@ -200,7 +200,7 @@ mod tests {
         }
         let good = ("a:1".to_owned(), streaming());
         assert_eq!(health(std::slice::from_ref(&good)), (true, "ok\na:1: streaming, 0 ms behind\n".to_owned()));
-        let bounds = Some(Bounds { low: 700, high: 900 });
+        let bounds = Some(ClockBounds { low: 700, high: 900 });
         let off = Figures { clock: bounds, clock_is_off: true, ..streaming() };
         let error = "SERVER_ERROR no".to_owned();
         let lacking = Figures { errors: 3, error, error_ago: Some(Duration::from_secs(59)), ..streaming() };

@@ -12,7 +12,8 @@
 //! where the guard is in the way, when the server is filled again, and not before. One seed of `TWINCACHE_SEED` can be
 //! replayed; a failure names it.
 
-use crate::sidecar::link::pump::{Action, Now, Pump, Trouble};
+use crate::sidecar::link::moment::{Moment, Trouble};
+use crate::sidecar::link::pump::{Action, Pump};
 use crate::sidecar::observe::figures::Phase;
 use crate::testing::{Rng, is_replay, seeds_from};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -353,7 +354,7 @@ impl Peer {
     }
 
     /// Works off some of what has come on each connection.
-    fn work(&mut self, now: Now, rng: &mut Rng) {
+    fn work(&mut self, now: Moment, rng: &mut Rng) {
         if now.at < self.stopped_until {
             return;
         }
@@ -383,7 +384,7 @@ impl Peer {
         });
     }
 
-    fn command(&mut self, wire: &mut Wire, now: Now, rng: &mut Rng) -> Option<String> {
+    fn command(&mut self, wire: &mut Wire, now: Moment, rng: &mut Rng) -> Option<String> {
         if !has_command(&wire.to_far) {
             return None;
         }
@@ -454,7 +455,7 @@ fn has_command(bytes: &VecDeque<u8>) -> bool {
 /// One schedule.
 struct Simulation {
     rng: Rng,
-    now: Now,
+    now: Moment,
     pump: Pump,
     /// The pump has a socket of each.
     has_server: bool,
@@ -476,7 +477,7 @@ impl Simulation {
         let server = Server { may_replace, older: 10, ..Server::new(1, [30, 1000][seed as usize / 3 % 2]) };
         Simulation {
             rng: Rng(seed),
-            now: Now { at: Duration::ZERO, unix_ms: 1_700_000_000_000 },
+            now: Moment { at: Duration::ZERO, unix_ms: 1_700_000_000_000 },
             pump: Pump::new("peer:1", limit, may_replace, seed),
             has_server: false,
             has_peer: false,

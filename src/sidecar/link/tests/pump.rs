@@ -2,11 +2,11 @@
 
 use super::*;
 
-const fn at(ms: u64) -> Now {
-    Now { at: Duration::from_millis(ms), unix_ms: 1_700_000_000_000 }
+const fn at(ms: u64) -> Moment {
+    Moment { at: Duration::from_millis(ms), unix_ms: 1_700_000_000_000 }
 }
 
-fn server_says(pump: &mut Pump, text: &str, now: Now) {
+fn server_says(pump: &mut Pump, text: &str, now: Moment) {
     pump.server_room()[..text.len()].copy_from_slice(text.as_bytes());
     pump.server_read(text.len(), now);
 }

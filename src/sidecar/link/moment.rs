@@ -1,0 +1,23 @@
+//! What the parts of a link tell each other: the time of a call, and why a connection cannot be used.
+
+use std::time::Duration;
+
+/// The time of a call.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// Since the start of the program.
+    pub at: Duration,
+    /// Milliseconds since 1970.
+    pub unix_ms: i64,
+}
+
+/// Why a connection cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// It broke or could not be made: soon tried again.
+    Broken(String),
+    /// One side said no, or is not what it should be: tried again now and then.
+    Refused(String),
+    /// The guard said no: looked at again now and then.
+    Guarded(String),
+}

@@ -1,0 +1,118 @@
+//! The server's side of a stream: what it is asked and told, and what is known of it.
+//!
+//! ```text
+//!   open ─> greeting (its run) ─> meet … met ─> attach ─> the stream
+//!                                                 ack | refuse  <── what the sinks have confirmed
+//! ```
+//!
+//! Not here: sockets, the states of the whole (`pump`), the stream's bytes (`relay`).
+
+use crate::protocol::control::{AttachLine, ClientLine};
+use std::time::Duration;
+
+/// Silence after which a control socket is given up: it says that it is alive ten times a second.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// Up to where a peer is known to have everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResumePoint {
+    /// The server's run.
+    pub run: String,
+    /// The peer's identity.
+    pub identity: String,
+    /// The last change.
+    pub lsn: u64,
+}
+
+/// See the module's head.
+#[derive(Debug, Default)]
+pub struct Source {
+    /// The control socket is connected.
+    pub is_open: bool,
+    /// The server's run.
+    pub run: String,
+    /// The runs that it gets its changes from, each behind a blank.
+    pub upstreams: String,
+    heard: Duration,
+    output: Vec<u8>,
+    /// The answer to `meet` is due.
+    is_asked: bool,
+    ack_due: Option<u64>,
+    /// To be acknowledged before that, with the reservation that some of it was refused.
+    refuse_due: Option<u64>,
+}
+
+impl Source {
+    /// Nothing is asked or owed any more: the next connection is a new one.
+    pub fn reset(&mut self, now: Duration) {
+        *self = Source {
+            run: std::mem::take(&mut self.run),
+            upstreams: std::mem::take(&mut self.upstreams),
+            heard: now,
+            ..Source::default()
+        };
+    }
+
+    /// The server has said something, or could not have been heard until now.
+    pub fn heard(&mut self, now: Duration) {
+        self.heard = now;
+    }
+
+    /// From when on its silence has lasted too long.
+    pub fn silent_at(&self) -> Duration {
+        self.heard + SILENCE_MAX
+    }
+
+    /// Asks what there is to copy to a peer, unless that was asked already. Before it attaches, and then now and then,
+    /// because a server may get another upstream at any time.
+    pub fn ask(&mut self, name: &str, identity: &str) {
+        if !std::mem::replace(&mut self.is_asked, true) {
+            self.say(ClientLine::Meet { name, identity });
+        }
+    }
+
+    /// The answer has come: these are its upstreams. Whether that is news.
+    pub fn answered(&mut self, upstreams: &str) -> bool {
+        self.is_asked = false;
+        let is_news = self.upstreams != upstreams;
+        if is_news {
+            self.upstreams = upstreams.to_owned();
+        }
+        is_news
+    }
+
+    /// Asks for the stream, from where the peer is known to be.
+    pub fn attach(&mut self, name: &str, identity: &str, with_cas: bool, known: Option<&ResumePoint>, now: Duration) {
+        self.heard = now;
+        let known = known.filter(|known| known.run == self.run && known.identity == identity);
+        let (run, lsn) = (known.map(|known| known.run.as_str()), known.map(|known| known.lsn));
+        self.say(ClientLine::Attach(AttachLine { name, identity, run, lsn, with_cas }));
+    }
+
+    /// The peer has everything up to here, or lacks some of what came since the last time.
+    pub fn acknowledge(&mut self, lsn: u64, lacks_some: bool) {
+        match lacks_some {
+            true => (self.refuse_due, self.ack_due) = (Some(lsn), None),
+            false => self.ack_due = Some(lsn),
+        }
+    }
+
+    /// What to write to the control socket.
+    pub fn output(&mut self) -> &[u8] {
+        if self.output.is_empty() {
+            let refusal = self.refuse_due.take().map(ClientLine::Refuse);
+            let acknowledgement = self.ack_due.take().map(ClientLine::Ack);
+            refusal.into_iter().chain(acknowledgement).for_each(|line| self.say(line));
+        }
+        &self.output
+    }
+
+    /// So many bytes of [`Source::output`] were written.
+    pub fn wrote(&mut self, n: usize) {
+        self.output.drain(..n);
+    }
+
+    fn say(&mut self, line: ClientLine<'_>) {
+        self.output.extend_from_slice(format!("{line}\r\n").as_bytes());
+    }
+}
