@@ -23,12 +23,13 @@
 use super::conn::buffer::{Cursor, Sent};
 use super::{StartError, listen};
 use crate::command::{Output, Shared};
+use crate::io::edge::Edge;
 use crate::replication::session::{Feed, Now};
 use mio::event::Event;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -74,8 +75,6 @@ const GRACE: Duration = Duration::from_secs(1);
 
 const LISTENER: Token = Token(usize::MAX - 1);
 const WAKER: Token = Token(usize::MAX - 2);
-const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
-
 /// The running control socket. Dropping it gives consumers a moment to take what they lack, and then stops it: drop
 /// it when nothing changes any more.
 #[derive(Debug)]
@@ -186,7 +185,7 @@ impl Loop {
     fn turn(&mut self, events: &mut Events, rest: Rest) -> Rest {
         // To sleep through what the clients send: woken by each acknowledgement, a change cost 850 ns and not 670.
         let is_prompt = self.shared.store.safety().required() > 0;
-        if rest == Rest::Nap && !is_prompt && !self.clients.iter().any(|(_, client)| client.is_stuck) {
+        if rest == Rest::Nap && !is_prompt && !self.clients.iter().any(|(_, client)| !client.socket.is_writable()) {
             std::thread::sleep(self.due.saturating_duration_since(Instant::now()));
         }
         if let Err(error) = self.poll.poll(events, self.timeout(rest)) {
@@ -210,7 +209,7 @@ impl Loop {
     }
 
     fn timeout(&self, rest: Rest) -> Option<Duration> {
-        if rest == Rest::None || self.clients.iter().any(|(_, client)| client.has_input) {
+        if rest == Rest::None || self.clients.iter().any(|(_, client)| client.socket.is_readable()) {
             return Some(Duration::ZERO);
         }
         let now = Instant::now();
@@ -243,25 +242,24 @@ impl Loop {
             return;
         }
         let vacant = self.clients.vacant_entry();
-        if let Err(error) = self.poll.registry().register(&mut stream, Token(vacant.key()), Interest::READABLE) {
-            log::error!("cannot watch a connection of the control socket: {error}");
-            return;
-        }
-        let mut client = Client::new(stream);
+        let watched = Edge::new(stream, self.poll.registry(), Token(vacant.key()), false);
+        let socket = match watched {
+            Ok(socket) => socket,
+            Err(error) => return log::error!("cannot watch a connection of the control socket: {error}"),
+        };
+        let mut client = Client::new(socket);
         client.feed.greet(&self.shared, &mut client.out);
         vacant.insert(client);
     }
 
     fn notify(&mut self, key: usize, event: &Event) {
         let Some(client) = self.clients.get_mut(key) else { return };
-        client.has_input = true;
-        client.has_hung_up |= event.is_read_closed() || event.is_error();
-        client.is_stuck &= !(event.is_writable() || event.is_write_closed() || event.is_error());
+        client.socket.note(event);
     }
 
     fn read(&mut self, now: Now) {
         for (_, client) in &mut self.clients {
-            if client.has_input {
+            if client.socket.is_readable() {
                 client.read(&self.shared, now);
             }
         }
@@ -311,7 +309,7 @@ impl Loop {
         for (key, client) in &mut self.clients {
             let is_due = is_due || is_prompt && client.is_ready();
             sent = sent.and(client.send(&self.shared, now, is_due));
-            if client.wants_room() {
+            if !client.is_broken {
                 client.ask_for_room(&self.poll, key);
             }
         }
@@ -337,18 +335,11 @@ impl Progress {
 
 #[derive(Debug)]
 struct Client {
-    stream: UnixStream,
+    /// Watched for room only where there was none: else whatever the other side reads would be a wake-up.
+    socket: Edge<UnixStream>,
     feed: Feed,
     out: Output,
     cursor: Cursor,
-    /// There may be something to read.
-    has_input: bool,
-    /// The other side sends no more: the end of the input is still to be read.
-    has_hung_up: bool,
-    /// The socket takes nothing at present.
-    is_stuck: bool,
-    /// The poll reports when it does again. Always asked for, it would be a wake-up for whatever the other side reads.
-    reports_room: bool,
     /// To be closed, after its output if the socket takes that at once.
     is_closing: bool,
     /// To be closed, and nothing can be written.
@@ -356,16 +347,12 @@ struct Client {
 }
 
 impl Client {
-    fn new(stream: UnixStream) -> Client {
+    fn new(socket: Edge<UnixStream>) -> Client {
         Client {
-            stream,
+            socket,
             feed: Feed::default(),
             out: Output::default(),
             cursor: Cursor::default(),
-            has_input: true,
-            has_hung_up: false,
-            is_stuck: false,
-            reports_room: false,
             is_closing: false,
             is_broken: false,
         }
@@ -374,29 +361,21 @@ impl Client {
     fn read(&mut self, shared: &Shared, now: Now) {
         let mut buffer = [0; 4096];
         let mut left = INPUT_PER_TURN;
-        while left > 0 {
-            match self.stream.read(&mut buffer) {
-                Ok(0) => {
-                    self.is_closing = true;
-                    return;
-                }
-                Ok(n) => {
+        while left > 0 && self.socket.is_readable() {
+            match self.socket.read(&mut buffer) {
+                Ok(Some(n @ 1..)) => {
                     left = left.saturating_sub(n);
                     let goes_on = self.feed.input(&buffer[..n], shared, now, &mut self.out);
                     if !goes_on || self.out.bytes.len() > OUTPUT_MAX {
                         self.is_closing = true;
                         return;
                     }
-                    self.has_input = n == buffer.len() || self.has_hung_up;
-                    if !self.has_input {
-                        return;
-                    }
                 }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.has_input = false;
+                Ok(Some(_)) => {
+                    self.is_closing = true;
                     return;
                 }
+                Ok(None) => return,
                 Err(_) => return self.give_up(),
             }
         }
@@ -410,7 +389,7 @@ impl Client {
     fn send(&mut self, shared: &Shared, now: Now, is_due: bool) -> Progress {
         let mut progress = Progress::default();
         for _ in 0..BATCHES_PER_TURN {
-            if self.is_broken || self.is_stuck || !self.write() || self.is_closing {
+            if self.is_broken || !self.socket.is_writable() || !self.write() || self.is_closing {
                 return progress;
             }
             if is_due || self.feed.is_behind() {
@@ -432,10 +411,10 @@ impl Client {
         if self.out.is_empty() {
             return true;
         }
-        let (sent, _) = self.cursor.write(&mut self.stream, &self.out);
+        let (sent, _) = self.cursor.write(self.socket.socket(), &self.out);
         match sent {
             Sent::All => self.clear(),
-            Sent::Blocked => self.is_stuck = true,
+            Sent::Blocked => self.socket.was_full(),
             Sent::Broken => self.give_up(),
             Sent::Held => unreachable!("nothing here is a reply to a change"),
         }
@@ -452,7 +431,7 @@ impl Client {
     }
 
     fn takes_changes(&self) -> bool {
-        self.feed.is_attached() && !self.is_stuck
+        self.feed.is_attached() && self.socket.is_writable()
     }
 
     /// Whether it has acknowledged all that it was sent.
@@ -460,14 +439,8 @@ impl Client {
         !self.feed.awaits()
     }
 
-    fn wants_room(&self) -> bool {
-        self.is_stuck != self.reports_room && !self.is_broken
-    }
-
     fn ask_for_room(&mut self, poll: &Poll, key: usize) {
-        self.reports_room = self.is_stuck;
-        let interest = if self.is_stuck { BOTH } else { Interest::READABLE };
-        if let Err(error) = poll.registry().reregister(&mut self.stream, Token(key), interest) {
+        if let Err(error) = self.socket.ask_for_room(poll.registry(), Token(key)) {
             log::error!("cannot watch a connection of the control socket: {error}");
             self.give_up();
         }
