@@ -9,7 +9,7 @@ use super::shard::Shard;
 use super::shard::item::state;
 use super::shard::lru::{COLD, HOT, List, TEMP, WARM};
 use super::{
-    BUCKET_POWER, ClassSet, ClassStats, Crawl, Event, EventMask, Item, Reassign, Store, StoreConfig, StoreStats, Tuning,
+    BUCKET_POWER, ClassSet, ClassStats, Event, EventMask, Item, Reassign, Store, StoreConfig, StoreStats, Tuning,
 };
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -113,8 +113,8 @@ impl Store {
         pages
     }
 
-    /// lru_crawler crawl.
-    pub fn crawl(&self, classes: ClassSet) -> Crawl {
+    /// lru_crawler crawl. False when another one runs.
+    pub fn crawl(&self, classes: ClassSet) -> bool {
         self.background.crawl(classes, self.core.clock.now())
     }
 

@@ -17,7 +17,7 @@ use crate::protocol::base64;
 use crate::protocol::text::{BAD_FORMAT, UNKNOWN};
 use crate::protocol::token::strict_u32;
 use crate::store;
-use crate::store::{ClassSet, Crawl, Item};
+use crate::store::{ClassSet, Item};
 use crate::watch::Uri;
 use std::io::Write;
 
@@ -168,11 +168,7 @@ fn crawl(classes: &[u8], context: &Context<'_>) -> Reply {
         Ok(classes) => classes,
         Err(reply) => return reply,
     };
-    match context.shared.store.crawl(classes) {
-        Crawl::Ok => OK,
-        Crawl::Busy => BUSY,
-        Crawl::NotStarted => NOT_STARTED,
-    }
+    if context.shared.store.crawl(classes) { OK } else { BUSY }
 }
 
 fn tocrawl(count: &[u8], context: &Context<'_>) -> Reply {

@@ -21,7 +21,7 @@ mod maintainer;
 mod mover;
 pub(crate) mod prefault;
 
-use super::{ClassSet, Crawl, Reassign, Store};
+use super::{ClassSet, Reassign, Store};
 use crate::sys::cpu;
 use crawler::Crawler;
 use maintainer::Maintainer;
@@ -109,18 +109,18 @@ impl State {
         self.asked.notify_one();
     }
 
-    /// Asks for a crawl.
-    pub fn crawl(&self, classes: ClassSet, now: u32) -> Crawl {
+    /// Asks for a crawl. False when another one runs.
+    pub fn crawl(&self, classes: ClassSet, now: u32) -> bool {
         let mut requests = self.requests();
         if requests.crawling {
             requests.no_automatic_until = now + CRAWL_PAUSE_SECONDS;
-            return Crawl::Busy;
+            return false;
         }
         requests.crawling = true;
         requests.crawl = Some(classes);
         drop(requests);
         self.wake();
-        Crawl::Ok
+        true
     }
 
     /// The crawl that was asked for.
