@@ -37,12 +37,13 @@
 //! journal     -> nothing
 //! clock       -> sys                                                    (time since boot)
 //! stats       -> sys                                                    (CPU time)
+//! sync        -> nothing
 //! protocol    -> nothing
 //! sidecar     -> protocol, io, sys                                      (a client, in a process of its own)
 //! bin         -> sidecar
 //! ```
 //!
-//! Everyone but `protocol` may import `clock` and `stats`, and `main` the crate's root.
+//! Everyone but `protocol` may import `clock`, `stats` and `sync`, and `main` the crate's root.
 //!
 //! `protocol` and `store` never meet except in `command`. `tests/tidy` holds the sources to this table.
 
@@ -58,6 +59,7 @@ pub mod replication;
 pub mod sidecar;
 pub mod stats;
 pub mod store;
+pub mod sync;
 pub mod sys;
 #[cfg(test)]
 mod testing;

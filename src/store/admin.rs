@@ -11,6 +11,7 @@ use super::shard::lru::{COLD, HOT, List, TEMP, WARM};
 use super::{
     BUCKET_POWER, ClassSet, ClassStats, Event, EventMask, Item, Reassign, Store, StoreConfig, StoreStats, Tuning,
 };
+use crate::sync::lock;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -154,12 +155,12 @@ impl Store {
 
     /// The settings of now.
     pub fn tuning(&self) -> Tuning {
-        self.tuning.lock().expect("never held across a panic").clone()
+        lock(&self.tuning).clone()
     }
 
     /// Changes settings.
     pub fn tune(&self, change: impl FnOnce(&mut Tuning)) {
-        let mut tuning = self.tuning.lock().expect("never held across a panic");
+        let mut tuning = lock(&self.tuning);
         change(&mut tuning);
         self.hold_each(By::Walk).for_each(|mut shard| shard.tuning = tuning.clone());
     }

@@ -1,5 +1,6 @@
 //! Events for the `watch` streams: kept only while somebody watches, and only so many.
 
+use crate::sync::lock;
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -53,7 +54,7 @@ impl Events {
         let bits = if mask.evictions { EVICTIONS } else { 0 } | if mask.system { SYSTEM } else { 0 };
         self.mask.store(bits, Ordering::Relaxed);
         if bits == 0 {
-            self.kept.lock().expect("never held across a panic").clear();
+            lock(&self.kept).clear();
         }
     }
 
@@ -70,7 +71,7 @@ impl Events {
 
     /// Keeps an event; the oldest goes when there are too many.
     pub fn keep(&self, event: Event) {
-        let mut kept = self.kept.lock().expect("never held across a panic");
+        let mut kept = lock(&self.kept);
         if kept.len() == KEPT {
             kept.pop_front();
         }
@@ -79,6 +80,6 @@ impl Events {
 
     /// Takes all that were kept, oldest first.
     pub fn take(&self) -> Vec<Event> {
-        std::mem::take(&mut *self.kept.lock().expect("never held across a panic")).into()
+        std::mem::take(&mut *lock(&self.kept)).into()
     }
 }

@@ -14,6 +14,7 @@
 use super::shard::Shard;
 use super::{Slot, Store};
 use crate::stats::event_loop::Longest;
+use crate::sync::lock;
 use crate::sys::cpu;
 use std::ops::{Deref, DerefMut};
 use std::sync::MutexGuard;
@@ -85,7 +86,7 @@ impl Store {
 impl<'a> Held<'a> {
     fn new(slot: &'a Slot, holds: &'a Holds, by: By) -> Held<'a> {
         let cpu = cpu::thread_cpu_time();
-        let shard = slot.shard.lock().expect("a shard that panicked is not used any more");
+        let shard = lock(&slot.shard);
         Held { since: Instant::now(), cpu, holds, by, shard }
     }
 }

@@ -53,6 +53,7 @@ use crate::clock::Clock;
 use crate::journal::Journal;
 use crate::journal::acks::{LastLsn, Safety};
 use crate::journal::flush::Flush;
+use crate::sync::lock;
 use events::Events;
 use memory::arena::{self, Prefetcher};
 use memory::slab::{Classes, PagePool};
@@ -227,7 +228,7 @@ impl Store {
     /// Locks a shard by its number.
     #[inline]
     fn shard(&self, index: usize) -> MutexGuard<'_, Shard> {
-        self.slots[index].shard.lock().expect("a shard that panicked is not used any more")
+        lock(&self.slots[index].shard)
     }
 
     /// Locks every shard, one after the other.

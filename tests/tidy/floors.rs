@@ -71,7 +71,7 @@ fn top(path: &str) -> &str {
 pub fn against_folders(edges: &[Edge<'_>], table: &Rows) -> Vec<String> {
     let is_allowed = |from: &str, to: &str| {
         let named = table.get(from).is_some_and(|row| row.iter().any(|name| name == to));
-        let is_common = from != "protocol" && ["clock", "stats"].contains(&to);
+        let is_common = from != "protocol" && ["clock", "stats", "sync"].contains(&to);
         // The root has nothing but constants.
         from == to || named || is_common || to == "lib"
     };

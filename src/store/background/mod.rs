@@ -22,6 +22,7 @@ mod mover;
 pub(crate) mod prefault;
 
 use super::{ClassSet, Reassign, Store};
+use crate::sync::{lock, sound};
 use crate::sys::cpu;
 use crawler::Crawler;
 use maintainer::Maintainer;
@@ -191,7 +192,7 @@ impl State {
     pub fn wait_wanted(&self, rest: Option<Duration>) -> bool {
         let idle = |requests: &mut Requests| !requests.stop && !self.wanted.load(Ordering::Relaxed);
         let asleep = self.wants.wait_timeout_while(self.requests(), rest.unwrap_or(Duration::MAX), idle);
-        let (requests, _) = asleep.expect("never held across a panic");
+        let (requests, _) = sound(asleep);
         self.wanted.store(false, Ordering::Relaxed);
         !requests.stop
     }
@@ -220,18 +221,18 @@ impl State {
 
     /// The counters, to read or change.
     pub fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.counts.lock().expect("never held across a panic")
+        lock(&self.counts)
     }
 
     fn requests(&self) -> MutexGuard<'_, Requests> {
-        self.requests.lock().expect("never held across a panic")
+        lock(&self.requests)
     }
 
     /// Sleeps for `nap` or until something is asked for. None when it is time to stop.
     fn sleep(&self, nap: Duration) -> Option<Woken> {
         let idle = |requests: &mut Requests| !requests.stop && !requests.fresh;
         let asleep = self.asked.wait_timeout_while(self.requests(), nap, idle);
-        let (mut requests, _) = asleep.expect("never held across a panic");
+        let (mut requests, _) = sound(asleep);
         if requests.stop {
             return None;
         }
