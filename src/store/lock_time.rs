@@ -7,13 +7,13 @@
 //! The background and the commands that walk whole shards are always measured: two looks at the clock and at the
 //! thread's CPU time for each of their slices of about 100 us, 0.5 us in all. The longest by CPU time is what the
 //! server itself can help: whoever is not let run by the machine meanwhile holds the lock longer. Commands on one item are not, because it would cost each of them about 50 ns; as one of them runs
-//! within a turn of its event loop, that turn's time is a bound (`stats::turns`).
+//! within a turn of its event loop, that turn's time is a bound (`stats::event_loop`).
 //!
 //! Not here: how long they may hold it (`background`).
 
 use super::shard::Shard;
 use super::{Slot, Store};
-use crate::stats::event_loop::Longest;
+use crate::stats::histogram::Max;
 use crate::sync::lock;
 use crate::sys::cpu;
 use std::ops::{Deref, DerefMut};
@@ -39,8 +39,8 @@ const HOLDERS: usize = By::Walk as usize + 1;
 /// The longest times, by who.
 #[derive(Debug, Default)]
 pub struct Holds {
-    by: [Longest; HOLDERS],
-    cpu: Longest,
+    by: [Max; HOLDERS],
+    cpu: Max,
 }
 
 impl Holds {
@@ -56,7 +56,7 @@ impl Holds {
 
     /// Forgets all.
     pub fn reset(&self) {
-        self.by.iter().for_each(Longest::reset);
+        self.by.iter().for_each(Max::reset);
         self.cpu.reset();
     }
 }

@@ -718,10 +718,10 @@ mod tests {
     #[test]
     fn durations_are_told_and_reset() {
         let server = TestServer::new(|_| {});
-        let mut meter = server.shared.stats.turns.meter();
-        meter.begin(true, false);
-        meter.count(3);
-        meter.end();
+        let mut timer = server.shared.stats.event_loops.timer();
+        timer.begin(true, false);
+        timer.count(3);
+        timer.end();
         let told = server.ask("stats twincache|");
         assert!(told.starts_with("STAT loop_turns_served 3|STAT loop_turn_p50_us "), "{told}");
         assert!(told.contains("|STAT longest_lock_hold_cpu_us "), "{told}");

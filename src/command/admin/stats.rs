@@ -446,24 +446,24 @@ fn sizes(context: &Context<'_>, sheet: &mut Sheet<'_>) {
     }
 }
 
-/// How long anything has kept clients waiting here, in microseconds. See `stats::turns` and `store::hold`.
+/// How long anything has kept clients waiting here, in microseconds. See `stats::event_loop` and `store::lock_time`.
 fn durations(context: &Context<'_>, sheet: &mut Sheet<'_>) {
-    let turns = context.shared.stats.turns.stats();
+    let loops = context.shared.stats.event_loops.stats();
     let holds = context.shared.store.holds();
     // Read first because it is noted last, so that it is never above the other.
     let longest_cpu = holds.longest_cpu();
     let by = [By::Maintainer, By::Crawler, By::Mover, By::Ahead, By::Walk].map(|by| holds.longest(by));
     let us = |duration: Duration| duration.as_micros() as u64;
     sheet.all([
-        ("loop_turns_served", turns.served),
-        ("loop_turn_p50_us", us(turns.turns.p50)),
-        ("loop_turn_p99_us", us(turns.turns.p99)),
-        ("loop_turn_p999_us", us(turns.turns.p999)),
-        ("inside_p50_us", us(turns.inside.p50)),
-        ("inside_p99_us", us(turns.inside.p99)),
-        ("inside_p999_us", us(turns.inside.p999)),
-        ("longest_loop_turn_us", us(turns.longest)),
-        ("longest_loop_turn_cpu_us", us(turns.longest_cpu)),
+        ("loop_turns_served", loops.served),
+        ("loop_turn_p50_us", us(loops.turns.p50)),
+        ("loop_turn_p99_us", us(loops.turns.p99)),
+        ("loop_turn_p999_us", us(loops.turns.p999)),
+        ("inside_p50_us", us(loops.in_server.p50)),
+        ("inside_p99_us", us(loops.in_server.p99)),
+        ("inside_p999_us", us(loops.in_server.p999)),
+        ("longest_loop_turn_us", us(loops.longest)),
+        ("longest_loop_turn_cpu_us", us(loops.longest_cpu)),
         ("longest_lock_hold_us", us(by.into_iter().max().unwrap_or_default())),
         ("longest_lock_hold_cpu_us", us(longest_cpu)),
         ("longest_lock_hold_maintainer_us", us(by[0])),

@@ -30,13 +30,13 @@ use super::admission::{Arrival, ConnRecord, Inbox, Permit};
 use super::conn::buffer::Sent;
 use super::conn::session::OUTPUT_HIGH;
 use super::conn::{After, Ahead, Connection, Lent, READ_BUFFER, Readiness, Reason};
-use super::{Stop, StopMode};
+use super::stop::{Stop, StopMode};
 use crate::command;
 use crate::command::{Lone, Output, Shared, Wanted};
 use crate::io::stream::Stream;
 use crate::journal::acks::LastLsn;
 use crate::stats::Counters;
-use crate::stats::event_loop::Meter;
+use crate::stats::event_loop::LoopTimer;
 use crate::watch::Streams;
 use crossbeam_channel::Receiver;
 use mio::event::Event;
@@ -90,7 +90,7 @@ const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 pub struct Worker {
     shared: Arc<Shared>,
     counters: Arc<Counters>,
-    meter: Meter,
+    meter: LoopTimer,
     stop: Arc<Stop>,
     poll: Poll,
     arrivals: Receiver<Arrival>,
@@ -143,7 +143,7 @@ impl Worker {
         let ledger = Ledger::new(shared.config.ack_timeout);
         let worker = Worker {
             counters: shared.stats.worker(),
-            meter: shared.stats.turns.meter(),
+            meter: shared.stats.event_loops.timer(),
             shared,
             stop,
             poll,

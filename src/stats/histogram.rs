@@ -1,0 +1,153 @@
+//! How long things take: how many took how long, and the longest.
+//!
+//! ```text
+//! a worker ── note ──> its Histogram: 16 buckets for each power of two nanoseconds
+//! a reader ── Buckets: the sum of all workers' - that of the last `stats reset` ──> Quantiles
+//! Max: one number; whoever measured a longer duration replaces it
+//! ```
+//!
+//! Not here: what is measured (`event_loop`, `store/lock_time`).
+
+use super::counters::Counter;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// log2 of the buckets of one power of two: a quantile is at most a 16th above the truth.
+const FINE: u32 = 4;
+
+/// Up to 2^40 ns, 18 minutes; what is longer counts as that.
+const BUCKETS: usize = 40 << FINE;
+
+/// How many things took how long. Only the owning thread notes.
+#[derive(Debug)]
+pub struct Histogram([Counter; BUCKETS]);
+
+impl Histogram {
+    /// Notes that `times` things took this long.
+    #[inline]
+    pub fn note(&self, duration: Duration, times: u64) {
+        self.0[bucket(duration.as_nanos() as u64)].add(times);
+    }
+}
+
+impl Default for Histogram {
+    fn default() -> Histogram {
+        Histogram(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
+/// The counts of several histograms at one moment.
+#[derive(Debug)]
+pub struct Buckets(Vec<u64>);
+
+impl Buckets {
+    /// Adds those of one more.
+    pub fn add(&mut self, histogram: &Histogram) {
+        std::iter::zip(&mut self.0, &histogram.0).for_each(|(sum, count)| *sum += count.get());
+    }
+
+    /// Takes away what was counted up to an earlier moment.
+    pub fn subtract(&mut self, earlier: &Buckets) {
+        std::iter::zip(&mut self.0, &earlier.0).for_each(|(sum, before)| *sum -= before);
+    }
+
+    /// How many things were noted.
+    pub fn count(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// How long half, 99 in 100 and 999 in 1000 of them took at most.
+    pub fn quantiles(&self) -> Quantiles {
+        let all = self.count() as f64;
+        let quantile = |share: f64| self.quantile((all * share).ceil() as u64);
+        Quantiles { p50: quantile(0.5), p99: quantile(0.99), p999: quantile(0.999) }
+    }
+
+    /// The end of the bucket that the `rank`th duration lies in.
+    fn quantile(&self, rank: u64) -> Duration {
+        let mut seen = 0;
+        let reaches = |count: &u64| {
+            seen += count;
+            seen >= rank.max(1)
+        };
+        Duration::from_nanos(self.0.iter().position(reaches).map_or(0, end))
+    }
+}
+
+impl Default for Buckets {
+    fn default() -> Buckets {
+        Buckets(vec![0; BUCKETS])
+    }
+}
+
+/// Half of all durations, 99 in 100 and 999 in 1000 were no longer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quantiles {
+    pub p50: Duration,
+    pub p99: Duration,
+    pub p999: Duration,
+}
+
+impl Quantiles {
+    /// None is above the longest, though the end of its bucket may be. If that is 0 it was reset a moment ago.
+    pub fn up_to(self, longest: Duration) -> Quantiles {
+        let most = if longest.is_zero() { Duration::MAX } else { longest };
+        Quantiles { p50: self.p50.min(most), p99: self.p99.min(most), p999: self.p999.min(most) }
+    }
+}
+
+/// Small numbers have a bucket each; above, the highest bits are the bucket.
+#[inline]
+fn bucket(ns: u64) -> usize {
+    let shift = (ns.max(1).ilog2()).saturating_sub(FINE);
+    let at = (u64::from(shift) << FINE) + (ns >> shift);
+    (at as usize).min(BUCKETS - 1)
+}
+
+/// The least duration above a bucket.
+fn end(bucket: usize) -> u64 {
+    let shift = (bucket >> FINE).saturating_sub(1);
+    let top = bucket - (shift << FINE);
+    (top as u64 + 1) << shift
+}
+
+/// The longest duration since start or the last reset.
+#[derive(Debug, Default)]
+pub struct Max(AtomicU64);
+
+impl Max {
+    /// Notes one. A load where it is not the longest, as nearly always.
+    #[inline]
+    pub fn note(&self, duration: Duration) {
+        let ns = duration.as_nanos() as u64;
+        if ns > self.0.load(Ordering::Relaxed) {
+            self.0.fetch_max(ns, Ordering::Relaxed);
+        }
+    }
+
+    /// The longest.
+    pub fn get(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Forgets it.
+    pub fn reset(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_follow_each_other() {
+        assert_eq!((bucket(0), end(bucket(0))), (0, 1));
+        for ns in (1..5000).chain([1_000_000, 123_456_789]) {
+            let (before, at) = (bucket(ns - 1), bucket(ns));
+            assert!(at == before || at == before + 1, "{ns}");
+            assert!(ns < end(at) && end(at) <= ns + ns / 16 + 1, "{ns} in a bucket up to {}", end(at));
+        }
+        assert_eq!(bucket(u64::MAX), BUCKETS - 1);
+    }
+}

@@ -1,0 +1,143 @@
+//! Counts per prefix of keys: `stats detail`, `-D`.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+/// Prefixes counted at most: a client that makes them up cannot fill the memory.
+const PREFIXES_MAX: usize = 65536;
+
+/// Counts per key prefix: the part of a key before the first delimiter. Keys without one are not counted.
+#[derive(Debug)]
+pub struct Prefixes {
+    enabled: AtomicBool,
+    delimiter: AtomicU8,
+    counts: Mutex<HashMap<Box<[u8]>, PrefixCounts>>,
+}
+
+/// What happened to a key, for [`Prefixes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PrefixEvent {
+    /// A lookup that found nothing.
+    Miss,
+    /// A lookup that found the item.
+    Hit,
+    /// A store.
+    Set,
+    /// A delete.
+    Delete,
+}
+
+impl Prefixes {
+    /// Whether prefixes are counted.
+    #[inline]
+    pub fn enabled(&self) -> bool {
+        self.enabled.load(Ordering::Relaxed)
+    }
+
+    /// `stats detail on|off`.
+    pub fn enable(&self, on: bool) {
+        self.enabled.store(on, Ordering::Relaxed);
+    }
+
+    /// `-D`. Call before anything is counted.
+    pub fn set_delimiter(&self, delimiter: u8) {
+        self.delimiter.store(delimiter, Ordering::Relaxed);
+    }
+
+    /// Counts one event. Call only while [`Prefixes::enabled`].
+    pub fn count(&self, key: &[u8], event: PrefixEvent) {
+        let Some(end) = memchr::memchr(self.delimiter.load(Ordering::Relaxed), key) else { return };
+        let prefix = &key[..end];
+        let mut counts = self.counts.lock().unwrap();
+        if let Some(count) = counts.get_mut(prefix) {
+            count.add(event);
+        } else if counts.len() < PREFIXES_MAX {
+            counts.entry(prefix.into()).or_default().add(event);
+        }
+    }
+
+    /// Forgets all counts.
+    pub fn clear(&self) {
+        self.counts.lock().unwrap().clear();
+    }
+
+    /// Appends the lines of `stats detail dump`, without the last one, in order of prefixes.
+    pub fn dump(&self, out: &mut Vec<u8>) {
+        let counts = self.counts.lock().unwrap();
+        let mut lines: Vec<_> = counts.iter().collect();
+        lines.sort_unstable_by_key(|(prefix, _)| *prefix);
+        for (prefix, PrefixCounts { gets, hits, sets, deletes }) in lines {
+            out.extend_from_slice(b"PREFIX ");
+            out.extend_from_slice(prefix);
+            out.extend_from_slice(format!(" get {gets} hit {hits} set {sets} del {deletes}\r\n").as_bytes());
+        }
+    }
+}
+
+impl Default for Prefixes {
+    fn default() -> Prefixes {
+        Prefixes { enabled: AtomicBool::new(false), delimiter: AtomicU8::new(b':'), counts: Mutex::default() }
+    }
+}
+
+#[derive(Debug, Default)]
+struct PrefixCounts {
+    gets: u64,
+    hits: u64,
+    sets: u64,
+    deletes: u64,
+}
+
+impl PrefixCounts {
+    fn add(&mut self, event: PrefixEvent) {
+        match event {
+            PrefixEvent::Miss => self.gets += 1,
+            PrefixEvent::Hit => (self.gets, self.hits) = (self.gets + 1, self.hits + 1),
+            PrefixEvent::Set => self.sets += 1,
+            PrefixEvent::Delete => self.deletes += 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_are_counted() {
+        let prefixes = Prefixes::default();
+        for key in ["a:b", "a:c:d", "none", ":x", "b:"] {
+            prefixes.count(key.as_bytes(), PrefixEvent::Set);
+        }
+        prefixes.count(b"a:b", PrefixEvent::Hit);
+        prefixes.count(b"a:b", PrefixEvent::Miss);
+        prefixes.count(b"a:b", PrefixEvent::Delete);
+        assert_eq!(
+            dump(&prefixes),
+            "PREFIX  get 0 hit 0 set 1 del 0\r\nPREFIX a get 2 hit 1 set 2 del 1\r\nPREFIX b get 0 hit 0 set 1 del 0\r\n"
+        );
+        prefixes.clear();
+        prefixes.set_delimiter(b'/');
+        prefixes.count(b"a:b/c", PrefixEvent::Miss);
+        assert_eq!(dump(&prefixes), "PREFIX a:b get 1 hit 0 set 0 del 0\r\n");
+    }
+
+    #[test]
+    fn prefixes_are_bounded() {
+        let prefixes = Prefixes::default();
+        for n in 0..PREFIXES_MAX + 10 {
+            prefixes.count(format!("{n}:").as_bytes(), PrefixEvent::Set);
+        }
+        prefixes.count(b"0:", PrefixEvent::Set);
+        let dump = dump(&prefixes);
+        assert_eq!(dump.lines().count(), PREFIXES_MAX);
+        assert!(dump.contains("PREFIX 0 get 0 hit 0 set 2 del 0\r\n"));
+    }
+
+    fn dump(prefixes: &Prefixes) -> String {
+        let mut out = Vec::new();
+        prefixes.dump(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+}
