@@ -2,6 +2,7 @@
 //!
 //! Not here: how sockets are bound (`net/listen`).
 
+use super::exit::Exit;
 use super::values;
 
 /// Which protocols a listening socket speaks (`-B`).
@@ -24,6 +25,18 @@ impl Binding {
             Binding::Ascii => "ascii",
             Binding::Binary => "binary",
         }
+    }
+}
+
+/// The value of `-B`.
+pub fn protocol(text: &str) -> Result<Binding, Exit> {
+    match text {
+        "auto" => Ok(Binding::Auto),
+        "ascii" => Ok(Binding::Ascii),
+        "binary" => Ok(Binding::Binary),
+        _ => Err(Exit::usage(format!(
+            "Invalid value for binding protocol: {text}\n -- should be one of auto, binary, or ascii"
+        ))),
     }
 }
 

@@ -18,13 +18,13 @@
 //! (`mod.rs`).
 
 use super::exit::Exit;
-use super::listen::{Binding, ListenAddr};
+use super::listen::{Binding, ListenAddr, protocol};
 use super::options::{Argument, OptionRow, help, license, read_list, value_missing, version};
 use super::values::{
     HashAlgorithm, MANY_THREADS, PAGE, above_zero, accounting, ack_timeout, automove, automove_freeratio,
     automove_ratio, automove_window, backlog, chunk_max, crawler_sleep, growth_factor, hash_algorithm, hash_power,
-    item_size, journal_mem, lru_factor, lru_share, megabytes, number, octal_mode, off, on, port, protocol,
-    replicas_ack, scaled, tail_repair_time, text, thread_count, tocrawl,
+    item_size, journal_mem, lru_factor, lru_share, megabytes, number, octal_mode, off, on, port, replicas_ack, scaled,
+    tail_repair_time, text, thread_count, tocrawl,
 };
 use crate::store::StoreConfig;
 use Argument::{Needed, Optional, Without};

@@ -6,7 +6,6 @@
 //! Not here: which option takes which (`settings`).
 
 use super::exit::Exit;
-use super::listen::Binding;
 use crate::store::Accounting;
 use std::str::FromStr;
 use std::time::Duration;
@@ -132,17 +131,6 @@ pub fn thread_count(text: &str) -> Result<usize, Exit> {
 pub fn backlog(text: &str) -> Result<u32, Exit> {
     let parsed = whole::<i32>(text).and_then(|n| u32::try_from(n).ok());
     parsed.ok_or_else(|| Exit::usage(format!("-b needs a whole number, not \"{text}\"")))
-}
-
-pub fn protocol(text: &str) -> Result<Binding, Exit> {
-    match text {
-        "auto" => Ok(Binding::Auto),
-        "ascii" => Ok(Binding::Ascii),
-        "binary" => Ok(Binding::Binary),
-        _ => Err(Exit::usage(format!(
-            "Invalid value for binding protocol: {text}\n -- should be one of auto, binary, or ascii"
-        ))),
-    }
 }
 
 pub fn item_size(text: &str) -> Result<usize, Exit> {

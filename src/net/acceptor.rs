@@ -11,7 +11,7 @@
 
 use super::admission::{Arrival, ConnRecord, Gate, Inbox, Permit, tcp_name};
 use super::listen::{ListenSocket, Listener};
-use super::{Stop, StopMode};
+use super::stop::{Stop, StopMode};
 use crate::command::Shared;
 use crate::config::Binding;
 use crate::io::stream::Stream;

@@ -112,12 +112,12 @@ pub struct ConnRecord {
     shared: Weak<Shared>,
     info: Arc<ConnInfo>,
     /// None for a listener.
-    peer: Option<Peer>,
+    peer: Option<Remote>,
 }
 
 /// The other side; None for a Unix socket.
 #[derive(Clone, Copy, Debug)]
-struct Peer(Option<SocketAddr>);
+struct Remote(Option<SocketAddr>);
 
 impl ConnRecord {
     /// The line of a listening socket.
@@ -128,14 +128,20 @@ impl ConnRecord {
     /// The line of a client that came from `peer` by way of the listener at `listen_addr`.
     pub fn client(shared: &Arc<Shared>, fd: i32, peer: Option<SocketAddr>, listen_addr: String) -> ConnRecord {
         let addr = peer.map_or_else(|| "?:<AF 0>".into(), tcp_name);
-        let record = ConnRecord::new(shared, fd, addr, Some(listen_addr), Some(Peer(peer)));
+        let record = ConnRecord::new(shared, fd, addr, Some(listen_addr), Some(Remote(peer)));
         if let Some((rip, rport, transport)) = record.watched_peer(shared) {
             shared.watch.conn_new(&rip, rport, transport, fd);
         }
         record
     }
 
-    fn new(shared: &Arc<Shared>, fd: i32, addr: String, listen_addr: Option<String>, peer: Option<Peer>) -> ConnRecord {
+    fn new(
+        shared: &Arc<Shared>,
+        fd: i32,
+        addr: String,
+        listen_addr: Option<String>,
+        peer: Option<Remote>,
+    ) -> ConnRecord {
         let state = AtomicU8::new(if peer.is_some() { STATE_READ } else { STATE_LISTENING });
         let last_cmd = AtomicU32::new(shared.clock.now());
         let info = Arc::new(ConnInfo { fd, addr, listen_addr, state, last_cmd, feeder: Feeder::default() });

@@ -21,7 +21,7 @@
 //! Not here: what lines mean and what is sent (`command::feed`), the order of changes (`store::journal`).
 
 use super::conn::buffer::{Cursor, Sent};
-use super::{StartError, listen};
+use super::listen::{self, StartError};
 use crate::command::{Output, Shared};
 use crate::io::edge::Edge;
 use crate::replication::session::{Feed, Now};
@@ -91,7 +91,7 @@ impl Control {
         let listener = listen::listen_control(path, shared.config.backlog)?;
         let started = Control::spawn(shared, listener).map_err(|error| StartError {
             message: format!("cannot start the control socket's thread: {}", listen::reason(&error)),
-            exit_code: super::EXIT_OSERR,
+            exit_code: listen::EXIT_OSERR,
         })?;
         Ok(Some(started))
     }

@@ -3,7 +3,6 @@
 //! Options that connections inherit from their listener (no delay, keep-alive, no linger) are set here once and
 //! not per connection. Not here: accepting (`acceptor`).
 
-use super::StartError;
 use crate::config::{Binding, Config, ListenAddr};
 use mio::net::{TcpListener, UnixListener};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -15,10 +14,19 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 
 /// EX_OSERR, memcached's exit code when it cannot listen.
-const EXIT_OSERR: i32 = 71;
+pub const EXIT_OSERR: i32 = 71;
 
 /// Who can open the control socket sees every key and value.
 const CONTROL_MODE: u32 = 0o600;
+
+/// Why the server did not start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartError {
+    /// One line for stderr, without its end.
+    pub message: String,
+    /// What the process should exit with.
+    pub exit_code: i32,
+}
 
 /// A socket that clients connect to.
 #[derive(Debug)]

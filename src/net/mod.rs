@@ -16,11 +16,13 @@ mod admission;
 mod conn;
 mod control;
 mod listen;
+mod stop;
 #[cfg(test)]
 pub(crate) mod tests;
 mod worker;
 
 pub use control::Control;
+pub use listen::StartError;
 
 use crate::command::Shared;
 use acceptor::Acceptor;
@@ -29,21 +31,9 @@ use listen::{ListenSocket, Listener};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::JoinHandle;
+use stop::{Stop, StopMode};
 use worker::Worker;
-
-/// EX_OSERR: the system refused something we cannot do without.
-const EXIT_OSERR: i32 = 71;
-
-/// Why the server did not start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StartError {
-    /// One line for stderr, without its end.
-    pub message: String,
-    /// What the process should exit with.
-    pub exit_code: i32,
-}
 
 /// A running server: its listening sockets are open, its threads serve. Dropping it stops it.
 #[derive(Debug)]
@@ -63,7 +53,7 @@ impl Server {
         let listeners = listen::listen(&shared.config)?;
         Server::spawn(&shared, listeners).map_err(|error| StartError {
             message: format!("cannot start the server's threads: {}", listen::reason(&error)),
-            exit_code: EXIT_OSERR,
+            exit_code: listen::EXIT_OSERR,
         })
     }
 
@@ -135,30 +125,5 @@ fn tcp_address(socket: &ListenSocket) -> Option<SocketAddr> {
     match socket {
         ListenSocket::Tcp(_, address) => Some(*address),
         ListenSocket::Unix(..) => None,
-    }
-}
-
-/// Whether the server's threads are to go on.
-#[derive(Debug, Default)]
-struct Stop(AtomicU8);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum StopMode {
-    Run,
-    Now,
-    Graceful,
-}
-
-impl Stop {
-    fn mode(&self) -> StopMode {
-        match self.0.load(Ordering::Relaxed) {
-            0 => StopMode::Run,
-            1 => StopMode::Now,
-            _ => StopMode::Graceful,
-        }
-    }
-
-    fn set(&self, mode: StopMode) {
-        self.0.store(mode as u8, Ordering::Relaxed);
     }
 }

@@ -1,0 +1,28 @@
+//! How the server's threads are told to end.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// Whether the server's threads are to go on.
+#[derive(Debug, Default)]
+pub struct Stop(AtomicU8);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopMode {
+    Run,
+    Now,
+    Graceful,
+}
+
+impl Stop {
+    pub fn mode(&self) -> StopMode {
+        match self.0.load(Ordering::Relaxed) {
+            0 => StopMode::Run,
+            1 => StopMode::Now,
+            _ => StopMode::Graceful,
+        }
+    }
+
+    pub fn set(&self, mode: StopMode) {
+        self.0.store(mode as u8, Ordering::Relaxed);
+    }
+}
