@@ -17,6 +17,7 @@ use crate::command::Shared;
 use crate::config::Binding;
 use crate::io::stream::Stream;
 use crate::stats::{ConnInfo, Feeder};
+use crate::sync::lock;
 use crate::watch::Streams;
 use crossbeam_channel::{Receiver, Sender};
 use mio::Waker;
@@ -145,7 +146,7 @@ impl ConnRecord {
         let state = AtomicU8::new(if peer.is_some() { STATE_READ } else { STATE_LISTENING });
         let last_cmd = AtomicU32::new(shared.clock.now());
         let info = Arc::new(ConnInfo { fd, addr, listen_addr, state, last_cmd, feeder: Feeder::default() });
-        shared.stats.conns.lock().unwrap().insert(fd, info.clone());
+        lock(&shared.stats.conns).insert(fd, info.clone());
         ConnRecord { shared: Arc::downgrade(shared), info, peer }
     }
 
@@ -175,7 +176,7 @@ impl ConnRecord {
 impl Drop for ConnRecord {
     fn drop(&mut self) {
         if let Some(shared) = self.shared.upgrade() {
-            shared.stats.conns.lock().unwrap().remove(&self.info.fd);
+            lock(&shared.stats.conns).remove(&self.info.fd);
         }
     }
 }

@@ -27,6 +27,7 @@
 //! Not here: what ends a turn (`net/worker`).
 
 use super::histogram::{Buckets, Histogram, Max, Quantiles};
+use crate::sync::lock;
 use crate::sys::cpu;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -192,19 +193,19 @@ impl EventLoops {
     /// What one more worker measures its turns with.
     pub fn timer(&self) -> LoopTimer {
         let record = Arc::new(LoopRecord::default());
-        self.workers.lock().unwrap().push(record.clone());
+        lock(&self.workers).push(record.clone());
         LoopTimer::new(record)
     }
 
     /// See [`LoopStats`].
     pub fn stats(&self) -> LoopStats {
         // Locked before they are summed: a later baseline would be above the sum.
-        let baseline = self.baseline.lock().unwrap();
+        let baseline = lock(&self.baseline);
         let mut sums = self.sums();
         sums.turns.subtract(&baseline.turns);
         sums.in_server.subtract(&baseline.in_server);
         drop(baseline);
-        let workers = self.workers.lock().unwrap();
+        let workers = lock(&self.workers);
         let longest = |of: fn(&LoopRecord) -> &Max| workers.iter().map(|worker| of(worker).get()).max();
         // Read first because it is noted last, so that it is never above the other.
         let longest_cpu = longest(|worker| &worker.longest_cpu).unwrap_or_default();
@@ -220,8 +221,8 @@ impl EventLoops {
 
     /// `stats reset`, as far as it concerns this.
     pub fn reset(&self) {
-        *self.baseline.lock().unwrap() = self.sums();
-        for worker in self.workers.lock().unwrap().iter() {
+        *lock(&self.baseline) = self.sums();
+        for worker in lock(&self.workers).iter() {
             worker.longest.reset();
             worker.longest_cpu.reset();
         }
@@ -229,7 +230,7 @@ impl EventLoops {
 
     fn sums(&self) -> Sums {
         let mut sums = Sums::default();
-        for worker in self.workers.lock().unwrap().iter() {
+        for worker in lock(&self.workers).iter() {
             sums.turns.add(&worker.turns);
             sums.in_server.add(&worker.in_server);
         }

@@ -19,6 +19,7 @@ mod prefixes;
 pub use counters::{Counter, Counters, Totals};
 pub use prefixes::{PrefixEvent, Prefixes};
 
+use crate::sync::lock;
 use crate::sys::cpu;
 use event_loop::EventLoops;
 use std::collections::BTreeMap;
@@ -111,14 +112,14 @@ impl Registry {
     /// Makes the counters of one more worker.
     pub fn worker(&self) -> Arc<Counters> {
         let counters = Arc::new(Counters::default());
-        self.workers.lock().unwrap().push(counters.clone());
+        lock(&self.workers).push(counters.clone());
         counters
     }
 
     /// Notes that the changes of the server with this run come by connection `fd`. What still arrives by another one
     /// is older: a connection that a killed sidecar has left may hold some megabytes.
     pub fn feed_by(&self, fd: i32, run_id: u64) {
-        let conns = self.conns.lock().unwrap();
+        let conns = lock(&self.conns);
         let Some(own) = conns.get(&fd) else { return };
         if own.feeder.run_id.swap(run_id, Ordering::Relaxed) == run_id {
             return;
@@ -131,13 +132,13 @@ impl Registry {
     /// The counters since start or the last reset.
     pub fn totals(&self) -> Totals {
         // Locked before it is summed: a later baseline would be above the sum.
-        let baseline = self.baseline.lock().unwrap();
+        let baseline = lock(&self.baseline);
         self.sum().since(&baseline)
     }
 
     /// `stats reset`, as far as it concerns this registry.
     pub fn reset(&self) {
-        *self.baseline.lock().unwrap() = self.sum();
+        *lock(&self.baseline) = self.sum();
         self.total_conns.store(0, Ordering::Relaxed);
         self.rejected_conns.store(0, Ordering::Relaxed);
         self.listen_disabled.store(0, Ordering::Relaxed);
@@ -148,7 +149,7 @@ impl Registry {
 
     fn sum(&self) -> Totals {
         let mut totals = Totals::default();
-        for counters in self.workers.lock().unwrap().iter() {
+        for counters in lock(&self.workers).iter() {
             totals.add(counters);
         }
         totals

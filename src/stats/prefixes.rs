@@ -1,5 +1,6 @@
 //! Counts per prefix of keys: `stats detail`, `-D`.
 
+use crate::sync::lock;
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -49,7 +50,7 @@ impl Prefixes {
     pub fn count(&self, key: &[u8], event: PrefixEvent) {
         let Some(end) = memchr::memchr(self.delimiter.load(Ordering::Relaxed), key) else { return };
         let prefix = &key[..end];
-        let mut counts = self.counts.lock().unwrap();
+        let mut counts = lock(&self.counts);
         if let Some(count) = counts.get_mut(prefix) {
             count.add(event);
         } else if counts.len() < PREFIXES_MAX {
@@ -59,12 +60,12 @@ impl Prefixes {
 
     /// Forgets all counts.
     pub fn clear(&self) {
-        self.counts.lock().unwrap().clear();
+        lock(&self.counts).clear();
     }
 
     /// Appends the lines of `stats detail dump`, without the last one, in order of prefixes.
     pub fn dump(&self, out: &mut Vec<u8>) {
-        let counts = self.counts.lock().unwrap();
+        let counts = lock(&self.counts);
         let mut lines: Vec<_> = counts.iter().collect();
         lines.sort_unstable_by_key(|(prefix, _)| *prefix);
         for (prefix, PrefixCounts { gets, hits, sets, deletes }) in lines {
