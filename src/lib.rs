@@ -45,7 +45,25 @@
 //!
 //! Everyone but `protocol` may import `clock`, `stats` and `sync`, and `main` the crate's root.
 //!
-//! `protocol` and `store` never meet except in `command`. `tests/tidy` holds the sources to this table.
+//! `protocol` and `store` never meet except in `command`.
+//!
+//! # The floors inside the folders
+//!
+//! A file uses only what stands to its right in its folder's row; `mod` is the folder's own `mod.rs`.
+//!
+//! ```text
+//! store:            admin > dump, resync > background > mod > lock_time > shard > pin > memory > events, stats, config, kinds
+//! store/memory:     slab > arena
+//! store/background: mod > prefault, crawler, maintainer > mover > balance
+//! net:              mod > acceptor, control > listen > worker > conn > admission
+//! net/worker:       mod > batch, reply_hold
+//! net/conn:         mod > session > buffer
+//! sidecar:          mod > link > observe > server_socket, pace, options
+//! sidecar/link:     mod > pump > sink, source > relay, answers, guard, clock_skew, lag > moment
+//! sidecar/observe:  mod > http, metrics > figures
+//! ```
+//!
+//! `tests/tidy` holds the sources to both tables, and to have no circles but in `store/shard`.
 
 pub mod clock;
 pub mod command;
