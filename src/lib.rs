@@ -43,6 +43,14 @@
 //! bin         -> sidecar
 //! ```
 //!
+//! Inside a folder a use goes to the right; `mod` is its `mod.rs`:
+//!
+//! ```text
+//! sidecar: mod > link > observe > server_socket > moment, options, pace
+//! sidecar/link: mod > pump > sink, source > answers, clock_skew, guard, lag, relay
+//! sidecar/observe: mod > health, http, metrics > figures
+//! ```
+//!
 //! Everyone but `protocol` may import `clock`, `stats` and `sync`, and `main` the crate's root.
 //!
 //! `protocol` and `store` never meet except in `command`.

@@ -62,7 +62,7 @@ fn every_suboption_is_in_the_man_page_and_no_other() {
 
 #[test]
 fn every_option_of_the_sidecar_is_in_its_man_page_and_no_other() {
-    let tag = |opt: &sidecar::options::Opt| {
+    let tag = |opt: &sidecar::options::SidecarOption| {
         let letter = if opt.letter.is_empty() { String::new() } else { format!("-{}, ", opt.letter) };
         // `typed` puts brackets around what is in italics; these arguments have some of their own inside.
         let argument = if opt.argument.is_empty() { String::new() } else { format!("=<{}>", opt.argument) };

@@ -13,6 +13,7 @@
 //! Not here: the order of changes, which is the server's, and what a peer makes of them.
 
 mod link;
+mod moment;
 mod observe;
 pub mod options;
 mod pace;
@@ -22,9 +23,9 @@ mod tests;
 
 use crate::sys::process::{self, Signal};
 use link::{Link, PeerFigures};
-use observe::http::{self, Page};
-use observe::metrics;
-use options::{Exit, Options};
+use observe::http::{self, HttpPage};
+use observe::{health, metrics};
+use options::{Options, SidecarExit};
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,22 +38,22 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long threads have to end: one that is connecting, or looking up a name, is not waited for.
 const STOP_MAX: Duration = Duration::from_secs(1);
 
-/// Exit code of a socket that the system refuses, as the server's.
+/// SidecarExit code of a socket that the system refuses, as the server's.
 const EX_OSERR: u8 = 71;
 
 /// Runs until a signal says stop.
-pub fn run(options: Options) -> Result<(), Exit> {
+pub fn run(options: Options) -> Result<(), SidecarExit> {
     start_log(options.is_verbose);
-    process::block_signals().map_err(|error| Exit::refuse(EX_OSERR, &format!("signals: {error}")))?;
+    process::block_signals().map_err(|error| SidecarExit::refuse(EX_OSERR, &format!("signals: {error}")))?;
     let stop = Arc::new(AtomicBool::new(false));
     let peers: Vec<Arc<PeerFigures>> = options.peers.iter().map(|name| Arc::new(PeerFigures::new(name))).collect();
     // Before anything is sent: who is told that the port is taken has changed nothing.
     if let Some(address) = options.http {
         let bound = http::serve(address, pages(peers.clone(), &options));
-        let bound = bound.map_err(|error| Exit::refuse(EX_OSERR, &format!("--http {address}: {error}")))?;
+        let bound = bound.map_err(|error| SidecarExit::refuse(EX_OSERR, &format!("--http {address}: {error}")))?;
         log::info!("serves http://{bound}/health and /metrics");
     }
-    let refuse = |error| Exit::refuse(EX_OSERR, &format!("cannot start a thread: {error}"));
+    let refuse = |error| SidecarExit::refuse(EX_OSERR, &format!("cannot start a thread: {error}"));
     let threads = peers.iter().map(|peer| Thread::start(peer, &options, &stop)).collect::<Result<Vec<_>, _>>();
     let threads = threads.map_err(refuse)?;
     wait_for_stop();
@@ -106,19 +107,19 @@ impl Thread {
     }
 }
 
-fn pages(peers: Vec<Arc<PeerFigures>>, options: &Options) -> Arc<http::Pages> {
+fn pages(peers: Vec<Arc<PeerFigures>>, options: &Options) -> Arc<http::HttpPages> {
     let (server, max_lag) = (options.server.clone(), options.max_lag);
     Arc::new(move |path: &str| {
         let figures: Vec<_> = peers.iter().map(|peer| (peer.name.clone(), peer.figures())).collect();
         match path {
             "/health" => {
-                let (is_good, text) = metrics::health(&figures, max_lag);
+                let (is_good, text) = health::health(&figures, max_lag);
                 let status = if is_good { "200 OK" } else { "503 Service Unavailable" };
-                Some(Page { status, media: "text/plain", text })
+                Some(HttpPage { status, media: "text/plain", text })
             }
             "/metrics" => {
                 let text = metrics::metrics(&figures, &server_socket::status(&server));
-                Some(Page { status: "200 OK", media: metrics::MEDIA, text })
+                Some(HttpPage { status: "200 OK", media: metrics::MEDIA, text })
             }
             _ => None,
         }

@@ -21,12 +21,12 @@ const MAX_LAG: Duration = Duration::from_secs(10);
 /// Largest `--max-lag-ms`: a day.
 const MAX_LAG_MS_MAX: u64 = 86_400_000;
 
-/// Exit code of bad usage, as the server's.
+/// SidecarExit code of bad usage, as the server's.
 const EX_USAGE: u8 = 64;
 
 /// One option.
 #[derive(Debug)]
-pub struct Opt {
+pub struct SidecarOption {
     /// Its letter, or empty.
     pub letter: &'static str,
     /// Its long name.
@@ -39,14 +39,17 @@ pub struct Opt {
     pub help: &'static str,
 }
 
-const fn opt(letter: &'static str, name: &'static str, argument: &'static str, help: &'static str) -> Opt {
-    Opt { letter, name, argument, repeats: false, help }
+const fn opt(letter: &'static str, name: &'static str, argument: &'static str, help: &'static str) -> SidecarOption {
+    SidecarOption { letter, name, argument, repeats: false, help }
 }
 
 /// Every option.
-pub const OPTIONS: &[Opt] = &[
+pub const OPTIONS: &[SidecarOption] = &[
     opt("", "server", "unix:<path>", "control socket of the local twincached (its -o control_socket)"),
-    Opt { repeats: true, ..opt("", "peer", "<host>:<port>", "a server to keep equal; may be given several times") },
+    SidecarOption {
+        repeats: true,
+        ..opt("", "peer", "<host>:<port>", "a server to keep equal; may be given several times")
+    },
     opt("", "limit-mbps", "<num>", "most megabits a second to each peer (default: no limit)"),
     opt("", "replace-peer", "", "copy the server that is there now even if the peer holds more, and lose that"),
     opt("", "http", "<addr>:<port>", "serve /health and /metrics there (default: not at all)"),
@@ -77,7 +80,7 @@ pub struct Options {
 
 /// The program ends here: with what to print, and how.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Exit {
+pub struct SidecarExit {
     /// The exit code.
     pub code: u8,
     /// For stdout.
@@ -86,36 +89,36 @@ pub struct Exit {
     pub stderr: String,
 }
 
-impl Exit {
-    fn print(stdout: String) -> Exit {
-        Exit { code: 0, stdout, stderr: String::new() }
+impl SidecarExit {
+    fn print(stdout: String) -> SidecarExit {
+        SidecarExit { code: 0, stdout, stderr: String::new() }
     }
 
     /// A refusal, in one line.
-    pub fn refuse(code: u8, line: &str) -> Exit {
-        Exit { code, stdout: String::new(), stderr: format!("twincache-sidecar: {line}\n") }
+    pub fn refuse(code: u8, line: &str) -> SidecarExit {
+        SidecarExit { code, stdout: String::new(), stderr: format!("twincache-sidecar: {line}\n") }
     }
 
-    fn usage(line: &str) -> Exit {
-        Exit::refuse(EX_USAGE, &format!("{line} (see --help)"))
+    fn usage(line: &str) -> SidecarExit {
+        SidecarExit::refuse(EX_USAGE, &format!("{line} (see --help)"))
     }
 }
 
 impl Options {
     /// Reads the words after the program's name.
-    pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Options, Exit> {
+    pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Options, SidecarExit> {
         let words: Vec<OsString> = words.collect();
-        let found = parser().parse(&words).map_err(|error| Exit::usage(&error.to_string()))?;
+        let found = parser().parse(&words).map_err(|error| SidecarExit::usage(&error.to_string()))?;
         if found.opt_present("help") {
-            return Err(Exit::print(help()));
+            return Err(SidecarExit::print(help()));
         }
         if found.opt_present("version") {
-            return Err(Exit::print(format!("twincache-sidecar {}\n", env!("CARGO_PKG_VERSION"))));
+            return Err(SidecarExit::print(format!("twincache-sidecar {}\n", env!("CARGO_PKG_VERSION"))));
         }
         if let Some(word) = found.free.first() {
-            return Err(Exit::usage(&format!("what is `{word}`?")));
+            return Err(SidecarExit::usage(&format!("what is `{word}`?")));
         }
-        let server = found.opt_str("server").ok_or_else(|| Exit::usage("--server unix:PATH is needed"))?;
+        let server = found.opt_str("server").ok_or_else(|| SidecarExit::usage("--server unix:PATH is needed"))?;
         Ok(Options {
             server: path(&server)?,
             peers: peers(found.opt_strs("peer"))?,
@@ -146,26 +149,26 @@ fn help() -> String {
     parser().usage(brief)
 }
 
-fn path(text: &str) -> Result<PathBuf, Exit> {
+fn path(text: &str) -> Result<PathBuf, SidecarExit> {
     match text.strip_prefix("unix:") {
         Some(path) if !path.is_empty() => Ok(path.into()),
-        _ => Err(Exit::usage(&format!("--server {text}: unix: and a path are needed"))),
+        _ => Err(SidecarExit::usage(&format!("--server {text}: unix: and a path are needed"))),
     }
 }
 
-fn peers(texts: Vec<String>) -> Result<Vec<String>, Exit> {
+fn peers(texts: Vec<String>) -> Result<Vec<String>, SidecarExit> {
     if texts.is_empty() {
-        return Err(Exit::usage("--peer HOST:PORT is needed"));
+        return Err(SidecarExit::usage("--peer HOST:PORT is needed"));
     }
     if texts.len() > PEERS_MAX {
-        return Err(Exit::usage(&format!("more than {PEERS_MAX} peers")));
+        return Err(SidecarExit::usage(&format!("more than {PEERS_MAX} peers")));
     }
     for (number, text) in texts.iter().enumerate() {
         if let Some(mistake) = mistake_in(text) {
-            return Err(Exit::usage(&format!("--peer {text}: {mistake}, as in 10.0.0.2:11211 or [::1]:11211")));
+            return Err(SidecarExit::usage(&format!("--peer {text}: {mistake}, as in 10.0.0.2:11211 or [::1]:11211")));
         }
         if texts[..number].contains(text) {
-            return Err(Exit::usage(&format!("--peer {text} is given twice")));
+            return Err(SidecarExit::usage(&format!("--peer {text} is given twice")));
         }
     }
     Ok(texts)
@@ -188,18 +191,18 @@ fn mistake_in(text: &str) -> Option<&'static str> {
     }
 }
 
-fn megabits(text: &str) -> Result<u64, Exit> {
+fn megabits(text: &str) -> Result<u64, SidecarExit> {
     let number = text.parse().ok().filter(|number| (1..=MEGABITS_MAX).contains(number));
-    number.ok_or_else(|| Exit::usage(&format!("--limit-mbps {text}: 1 to {MEGABITS_MAX} are possible")))
+    number.ok_or_else(|| SidecarExit::usage(&format!("--limit-mbps {text}: 1 to {MEGABITS_MAX} are possible")))
 }
 
-fn max_lag(text: &str) -> Result<Duration, Exit> {
+fn max_lag(text: &str) -> Result<Duration, SidecarExit> {
     let ms = text.parse().ok().filter(|ms| (1..=MAX_LAG_MS_MAX).contains(ms)).map(Duration::from_millis);
-    ms.ok_or_else(|| Exit::usage(&format!("--max-lag-ms {text}: 1 to {MAX_LAG_MS_MAX} are possible")))
+    ms.ok_or_else(|| SidecarExit::usage(&format!("--max-lag-ms {text}: 1 to {MAX_LAG_MS_MAX} are possible")))
 }
 
-fn address(text: &str) -> Result<SocketAddr, Exit> {
-    let bad = |why: &str| Exit::usage(&format!("--http {text}: {why}"));
+fn address(text: &str) -> Result<SocketAddr, SidecarExit> {
+    let bad = |why: &str| SidecarExit::usage(&format!("--http {text}: {why}"));
     if let Some(mistake) = mistake_in(text).filter(|_| !text.ends_with(":0")) {
         return Err(bad(&format!("{mistake}, as in 127.0.0.1:9151")));
     }
@@ -211,7 +214,7 @@ fn address(text: &str) -> Result<SocketAddr, Exit> {
 mod tests {
     use super::*;
 
-    fn parse(line: &str) -> Result<Options, Exit> {
+    fn parse(line: &str) -> Result<Options, SidecarExit> {
         Options::parse(line.split_whitespace().map(OsString::from))
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   BackOff   100 ms, 200 ms, … 5 s, each of it between a half and the whole, at random; longer after a refusal
-//!   Bucket    fills with the rate, holds 50 ms of it; a write takes what is in it
+//!   BandwidthBucket    fills with the rate, holds 50 ms of it; a write takes what is in it
 //! ```
 //!
 //! Time is an argument everywhere: since the start of the program.
@@ -72,17 +72,17 @@ impl BackOff {
 
 /// A token bucket of bytes. May be overdrawn by nothing: a write takes at most what is in it.
 #[derive(Debug)]
-pub struct Bucket {
+pub struct BandwidthBucket {
     /// Bytes a second; None: no limit.
     rate: Option<u64>,
     tokens: u64,
     filled_at: Duration,
 }
 
-impl Bucket {
+impl BandwidthBucket {
     /// A bucket for this many megabits (of 1,000,000) a second.
-    pub fn new(megabits: Option<u64>) -> Bucket {
-        Bucket { rate: megabits.map(|megabits| megabits * 125_000), tokens: 0, filled_at: Duration::ZERO }
+    pub fn new(megabits: Option<u64>) -> BandwidthBucket {
+        BandwidthBucket { rate: megabits.map(|megabits| megabits * 125_000), tokens: 0, filled_at: Duration::ZERO }
     }
 
     /// Bytes that may be written now of `wanted`; 0 while it is not worth a write.
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_bucket_gives_its_rate_and_no_more() {
-        let mut bucket = Bucket::new(Some(8));
+        let mut bucket = BandwidthBucket::new(Some(8));
         let (mut now, mut sent) = (Duration::from_secs(7), 0u64);
         let end = now + Duration::from_secs(10);
         while now < end {
@@ -153,6 +153,6 @@ mod tests {
         }
         let whole = 10_000_000;
         assert!((whole - 100_000..=whole + 100_000).contains(&sent), "{sent}");
-        assert_eq!(Bucket::new(None).allows(12345, now), 12345);
+        assert_eq!(BandwidthBucket::new(None).allows(12345, now), 12345);
     }
 }

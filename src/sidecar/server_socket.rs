@@ -3,7 +3,7 @@
 //! What is behind the socket fills the peers. So it has to be a socket that only its owner can use: anybody else
 //! could read every item, or put a socket of his own there.
 
-use super::link::moment::Trouble;
+use super::moment::Trouble;
 use crate::protocol::control::ClientLine;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};

@@ -28,7 +28,7 @@ fn a_standby_that_would_feed_its_primary_back() {
     let (one, two) = (scratch("control"), scratch("control"));
     let (first, second) = (start_primary(&one, &[]), start_primary(&two, &[]));
     let mut there = Sidecar::start(&one, second.addr, &[]);
-    there.wait_for("full walk done");
+    there.wait_for("full sync done");
     assert_eq!(first.connect().line("set key 0 0 1\r\nx"), "STORED");
     let mut back = Sidecar::start(&two, first.addr, &[]);
     back.wait_for("circle");
@@ -38,7 +38,7 @@ fn a_standby_that_would_feed_its_primary_back() {
     assert_eq!(first.connect().line("mg newest s"), "HD s1");
     drop(back);
     // Who means it says so.
-    Sidecar::start(&two, first.addr, &["--replace-peer"]).wait_for("full walk done");
+    Sidecar::start(&two, first.addr, &["--replace-peer"]).wait_for("full sync done");
     assert_eq!(first.connect().line("mg newest s"), "EN");
 }
 
@@ -49,7 +49,7 @@ fn three_that_replicate_to_each_other() {
     let mut sidecars: Vec<Sidecar> = Vec::new();
     for number in 0..2 {
         sidecars.push(Sidecar::start(&sockets[number], servers[number + 1].addr, &[]));
-        sidecars[number].wait_for("full walk done");
+        sidecars[number].wait_for("full sync done");
     }
     // By now, or soon, the last knows of the first.
     sidecars.push(Sidecar::start(&sockets[2], servers[0].addr, &[]));

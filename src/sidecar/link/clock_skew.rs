@@ -14,6 +14,8 @@
 //!
 //! Our own clock stands for the server's: both run on one machine.
 
+use crate::sidecar::observe::figures::ClockBounds;
+
 /// Samples in a window.
 const WINDOW: u32 = 10;
 
@@ -34,24 +36,6 @@ pub enum Grain {
     Millisecond,
     /// Whole seconds that tick late.
     Second,
-}
-
-/// ClockBounds of the offset, in milliseconds: positive when the peer is ahead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClockBounds {
-    /// At least this.
-    pub low: i64,
-    /// At most this.
-    pub high: i64,
-}
-
-impl ClockBounds {
-    const ANY: ClockBounds = ClockBounds { low: i64::MIN, high: i64::MAX };
-
-    /// The middle.
-    pub fn middle(self) -> i64 {
-        self.low + (self.high - self.low) / 2
-    }
 }
 
 /// The estimate for one peer.

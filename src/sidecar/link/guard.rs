@@ -1,4 +1,4 @@
-//! Whether a peer may be made equal to the server: a full walk drops what the peer holds.
+//! Whether a peer may be made equal to the server: a full sync drops what the peer holds.
 //!
 //! ```text
 //!   with --replace-peer, for a server that was there before            goes on: somebody has said so

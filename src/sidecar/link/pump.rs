@@ -24,11 +24,11 @@
 //! Invariants, which `simulation` drives through thousands of schedules:
 //! - only what the peer answered with `MN` is acknowledged, in order, and with `ack` only what it did not refuse;
 //! - it is acknowledged only where the peer then has everything:
-//!   within a walk several batches share one lsn, and so does its end, so an `ack` there could not say of which;
+//!   within a full sync several batches share one lsn, and so does its end, so an `ack` there could not say of which;
 //! - every body goes out whole, once, in order; our own commands stand between batches, right after a barrier;
 //! - nothing at the peer is changed before the guard has seen what both sides hold;
 //! - (run, lsn) is offered to `attach` only if the same peer, by its run, confirmed everything up to this lsn and no
-//!   walk has begun since;
+//!   full sync has begun since;
 //! - answers are read whether or not anything can be written, so that the two ends cannot wait for each other.
 //!
 //! A stock peer gets the stream without cas, whatever its version: it drops items with a cas below its own counter
@@ -38,13 +38,13 @@
 
 use super::guard::OverwriteGuard;
 use super::lag::Lag;
-use super::moment::{Moment, Trouble};
-use super::relay::{Piece, Relay};
-use super::sink::{Answered, Barrier, Sink, Stage};
-use super::source::{ResumePoint, Source};
+use super::relay::{Incoming, Relay};
+use super::sink::{Answered, Barrier, Stage, StreamSink};
+use super::source::{ResumePoint, StreamSource};
 use crate::protocol::control::{self, ServerInfo, ServerLine};
-use crate::sidecar::observe::figures::{Figures, Phase};
-use crate::sidecar::pace::{BackOff, Bucket};
+use crate::sidecar::moment::{Moment, Trouble};
+use crate::sidecar::observe::figures::{Figures, PeerPhase};
+use crate::sidecar::pace::{BackOff, BandwidthBucket};
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::time::Duration;
@@ -86,7 +86,7 @@ enum PumpState {
     Checking,
     Announcing,
     Attaching,
-    Attached(Stream),
+    Attached(StreamState),
     Draining {
         until: Duration,
     },
@@ -94,11 +94,11 @@ enum PumpState {
 
 /// A stream that has begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stream {
+struct StreamState {
     /// At the end of what was passed on.
     stage: Stage,
     /// What is shown of it.
-    phase: Phase,
+    phase: PeerPhase,
     /// The last change of the batch whose body passes.
     batch_lsn: u64,
 }
@@ -109,8 +109,8 @@ pub struct Pump {
     name: String,
     state: PumpState,
     actions: VecDeque<Action>,
-    source: Source,
-    sink: Sink,
+    source: StreamSource,
+    sink: StreamSink,
     relay: Relay,
     /// A line of the server while it is looked at.
     line: Vec<u8>,
@@ -118,7 +118,7 @@ pub struct Pump {
     /// The last trouble was a refusal.
     is_refused: bool,
     back_off: BackOff,
-    bucket: Bucket,
+    bucket: BandwidthBucket,
     guard: OverwriteGuard,
     lag: Lag,
     figures: Figures,
@@ -131,14 +131,14 @@ impl Pump {
             name: name.to_owned(),
             state: PumpState::Waiting { until: Duration::ZERO },
             actions: VecDeque::new(),
-            source: Source::default(),
-            sink: Sink::new(name),
+            source: StreamSource::default(),
+            sink: StreamSink::new(name),
             relay: Relay::default(),
             line: Vec::new(),
             resume: None,
             is_refused: false,
             back_off: BackOff::new(seed),
-            bucket: Bucket::new(limit_megabits),
+            bucket: BandwidthBucket::new(limit_megabits),
             guard: OverwriteGuard::new(may_replace),
             lag: Lag::default(),
             figures: Figures::default(),
@@ -196,8 +196,8 @@ impl Pump {
         let mut line = std::mem::take(&mut self.line);
         while self.source.is_open {
             match self.relay.next(&mut line) {
-                Ok(Some(Piece::Line)) => self.on_line(&line, now),
-                Ok(Some(Piece::BodyEnd)) => self.on_body_end(),
+                Ok(Some(Incoming::Line)) => self.on_line(&line, now),
+                Ok(Some(Incoming::BodyEnd)) => self.on_body_end(),
                 Ok(None) => break,
                 Err(what) => self.fail(not_a_control_socket(&what), now),
             }
@@ -282,15 +282,15 @@ impl Pump {
     /// The figures of now.
     pub fn figures(&mut self, now: Moment) -> &Figures {
         self.figures.phase = match self.state {
-            PumpState::Waiting { .. } | PumpState::Draining { .. } if self.is_refused => Phase::Refused,
-            PumpState::Waiting { .. } => Phase::Waiting,
-            PumpState::Draining { .. } => Phase::Draining,
+            PumpState::Waiting { .. } | PumpState::Draining { .. } if self.is_refused => PeerPhase::Refused,
+            PumpState::Waiting { .. } => PeerPhase::Waiting,
+            PumpState::Draining { .. } => PeerPhase::Draining,
             PumpState::Attached(stream) => stream.phase,
-            _ => Phase::Connecting,
+            _ => PeerPhase::Connecting,
         };
         self.figures.error_ago = self.sink.refused_at.map(|at| now.at.saturating_sub(at));
         self.figures.is_attached = matches!(self.state, PumpState::Attached(_));
-        if self.figures.phase == Phase::Streaming {
+        if self.figures.phase == PeerPhase::Streaming {
             self.lag.observe(self.sink.owes(), now.at);
         }
         self.figures.lag = self.lag.figure(now.at);
@@ -320,14 +320,14 @@ impl Pump {
                 self.fail(Trouble::Refused(format!("the server refuses: {reason}")), now);
             }
             (PumpState::Attaching, ServerLine::Continuing { lsn, .. }) => self.go_on(lsn, now),
-            (PumpState::Attaching | PumpState::Attached(_), ServerLine::Walk { lsn, .. }) => self.begin_walk(lsn),
+            (PumpState::Attaching | PumpState::Attached(_), ServerLine::Walk { lsn, .. }) => self.begin_full_sync(lsn),
             (PumpState::Attached(stream), line) => self.on_stream_line(stream, line, now),
             (_, ServerLine::Alive { .. }) => {}
             (_, line) => self.fail(not_a_control_socket(&format!("`{line}` out of turn")), now),
         }
     }
 
-    fn on_stream_line(&mut self, mut stream: Stream, line: ServerLine<'_>, now: Moment) {
+    fn on_stream_line(&mut self, mut stream: StreamState, line: ServerLine<'_>, now: Moment) {
         match line {
             ServerLine::Batch { lsn, bytes } => {
                 stream.batch_lsn = lsn;
@@ -343,14 +343,14 @@ impl Pump {
             }
             ServerLine::Walked(lsn) => {
                 stream.stage = Stage::Clean;
-                self.sink.end_walk(&mut self.relay);
+                self.sink.end_full_sync(&mut self.relay);
                 self.barrier(stream.stage, lsn, true);
             }
             ServerLine::Overtaken { ranges, .. } => {
                 self.figures.overtaken += 1;
                 if stream.stage == Stage::Clean {
                     log::info!("{}: overtaken by the journal, {ranges} ranges are copied again", self.name);
-                    (stream.stage, stream.phase) = (Stage::Lagged, Phase::Overtaken);
+                    (stream.stage, stream.phase) = (Stage::Lagged, PeerPhase::Overtaken);
                 }
             }
             ServerLine::CaughtUp(lsn) => {
@@ -372,9 +372,9 @@ impl Pump {
     }
 
     /// Asks the peer to confirm everything up to here.
-    fn barrier(&mut self, stage: Stage, lsn: u64, ends_walk: bool) {
+    fn barrier(&mut self, stage: Stage, lsn: u64, ends_full_sync: bool) {
         let (walks, bytes) = (self.figures.walks_started, self.figures.body_bytes);
-        self.sink.barrier(Barrier { lsn, stage, walks, bytes, ends_walk }, &mut self.relay);
+        self.sink.barrier(Barrier { lsn, stage, walks, bytes, ends_full_sync }, &mut self.relay);
     }
 
     fn note_head(&mut self, lsn: u64, now: Moment) {
@@ -413,34 +413,34 @@ impl Pump {
 
     fn go_on(&mut self, lsn: u64, now: Moment) {
         log::info!("{}: {}, goes on after lsn {lsn}", self.name, self.figures.kind);
-        self.attached(Stage::Clean, Phase::Streaming, lsn);
+        self.attached(Stage::Clean, PeerPhase::Streaming, lsn);
         self.figures.continued += 1;
         self.lag.go_on(now.at);
         self.remember(lsn);
     }
 
     /// A full sync begins, maybe in the midst of a stream.
-    fn begin_walk(&mut self, lsn: u64) {
+    fn begin_full_sync(&mut self, lsn: u64) {
         if self.state == PumpState::Attaching {
-            self.attached(Stage::Walking, Phase::Walking, lsn);
+            self.attached(Stage::Syncing, PeerPhase::Walking, lsn);
             self.lag.begin();
         }
-        log::info!("{}: {}, full walk from lsn {lsn}", self.name, self.figures.kind);
+        log::info!("{}: {}, full sync from lsn {lsn}", self.name, self.figures.kind);
         self.resume = None;
-        self.set_stream(Stage::Walking, Phase::Walking);
+        self.set_stream(Stage::Syncing, PeerPhase::Walking);
         self.figures.walks_started += 1;
-        self.sink.begin_walk(&mut self.relay);
+        self.sink.begin_full_sync(&mut self.relay);
     }
 
-    fn attached(&mut self, stage: Stage, phase: Phase, lsn: u64) {
-        self.state = PumpState::Attached(Stream { stage, phase, batch_lsn: lsn });
+    fn attached(&mut self, stage: Stage, phase: PeerPhase, lsn: u64) {
+        self.state = PumpState::Attached(StreamState { stage, phase, batch_lsn: lsn });
         self.figures.attached += 1;
         self.figures.trouble.clear();
         self.figures.is_guarded = false;
         (self.figures.head, self.figures.confirmed, self.figures.bytes_in_flight) = (lsn, lsn, 0);
     }
 
-    fn set_stream(&mut self, stage: Stage, phase: Phase) {
+    fn set_stream(&mut self, stage: Stage, phase: PeerPhase) {
         if let PumpState::Attached(stream) = &mut self.state {
             (stream.stage, stream.phase) = (stage, phase);
         }
@@ -476,14 +476,14 @@ impl Pump {
         self.figures.confirmed = barrier.lsn;
         self.figures.bytes_in_flight = self.figures.body_bytes - barrier.bytes;
         self.lag.confirm(barrier.lsn);
-        if barrier.ends_walk {
-            log::info!("{}: full walk done at lsn {}", self.name, barrier.lsn);
+        if barrier.ends_full_sync {
+            log::info!("{}: full sync done at lsn {}", self.name, barrier.lsn);
             self.figures.walks_finished += 1;
         }
         if barrier.stage == Stage::Clean && barrier.walks == self.figures.walks_started {
             self.source.acknowledge(barrier.lsn, std::mem::take(&mut self.sink.lacks_some));
-            if let PumpState::Attached(Stream { stage: Stage::Clean, phase, .. }) = &mut self.state {
-                *phase = Phase::Streaming;
+            if let PumpState::Attached(StreamState { stage: Stage::Clean, phase, .. }) = &mut self.state {
+                *phase = PeerPhase::Streaming;
             }
             self.remember(barrier.lsn);
         }

@@ -28,7 +28,7 @@ const CAPACITY: usize = 512 << 10;
 const SLICES_MAX: usize = 64;
 
 #[derive(Debug)]
-enum Segment {
+enum RelaySegment {
     /// Bytes of the buffer that go to the peer.
     Body(usize),
     /// Bytes of the buffer that do not.
@@ -37,28 +37,28 @@ enum Segment {
     Own(Cow<'static, [u8]>),
 }
 
-impl Segment {
+impl RelaySegment {
     /// Bytes of the buffer.
     fn buffered(&self) -> usize {
         match self {
-            Segment::Body(n) | Segment::Skip(n) => *n,
-            Segment::Own(_) => 0,
+            RelaySegment::Body(n) | RelaySegment::Skip(n) => *n,
+            RelaySegment::Own(_) => 0,
         }
     }
 
     /// Bytes that go to the peer.
     fn goes_on(&self) -> usize {
         match self {
-            Segment::Body(n) => *n,
-            Segment::Skip(_) => 0,
-            Segment::Own(own) => own.len(),
+            RelaySegment::Body(n) => *n,
+            RelaySegment::Skip(_) => 0,
+            RelaySegment::Own(own) => own.len(),
         }
     }
 }
 
 /// What comes next from the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Piece {
+pub enum Incoming {
     /// A line.
     Line,
     /// The end of a body.
@@ -72,7 +72,7 @@ pub struct Relay {
     start: usize,
     parsed: usize,
     end: usize,
-    segments: VecDeque<Segment>,
+    segments: VecDeque<RelaySegment>,
     /// Bytes of the first segment, if it is our own, that are written.
     own_taken: usize,
     /// Bytes for the peer that are not written yet.
@@ -122,13 +122,13 @@ impl Relay {
 
     /// What comes next: a line, put into `line` without its end, or the end of the body that was begun. None when more
     /// has to be read first.
-    pub fn next(&mut self, line: &mut Vec<u8>) -> Result<Option<Piece>, String> {
+    pub fn next(&mut self, line: &mut Vec<u8>) -> Result<Option<Incoming>, String> {
         if let Some(left) = self.body_left {
             let here = (self.end - self.parsed).min(usize::try_from(left).unwrap_or(usize::MAX));
             self.pass(here);
             let left = left - here as u64;
             self.body_left = (left > 0).then_some(left);
-            return Ok((left == 0).then_some(Piece::BodyEnd));
+            return Ok((left == 0).then_some(Incoming::BodyEnd));
         }
         let rest = &self.buffer[self.parsed..self.end];
         let Some(end) = memchr::memchr(b'\n', &rest[..rest.len().min(LINE_MAX)]) else {
@@ -137,7 +137,7 @@ impl Relay {
         line.clear();
         line.extend_from_slice(rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]));
         self.skip(end + 1);
-        Ok(Some(Piece::Line))
+        Ok(Some(Incoming::Line))
     }
 
     /// Says that a body of so many bytes follows the last line.
@@ -150,8 +150,8 @@ impl Relay {
         self.parsed += n;
         self.pending += n;
         match self.segments.back_mut() {
-            Some(Segment::Body(before)) => *before += n,
-            _ if n > 0 => self.segments.push_back(Segment::Body(n)),
+            Some(RelaySegment::Body(before)) => *before += n,
+            _ if n > 0 => self.segments.push_back(RelaySegment::Body(n)),
             _ => {}
         }
         self.check();
@@ -161,8 +161,8 @@ impl Relay {
         self.parsed += n;
         match self.segments.back_mut() {
             None => self.start += n,
-            Some(Segment::Skip(before)) => *before += n,
-            Some(_) => self.segments.push_back(Segment::Skip(n)),
+            Some(RelaySegment::Skip(before)) => *before += n,
+            Some(_) => self.segments.push_back(RelaySegment::Skip(n)),
         }
         self.check();
     }
@@ -170,8 +170,8 @@ impl Relay {
     /// The invariants of the module's head: the cheap ones always.
     fn check(&self) {
         assert!(self.start <= self.parsed && self.parsed <= self.end && self.end <= CAPACITY, "offsets out of order");
-        debug_assert_eq!(self.start + self.segments.iter().map(Segment::buffered).sum::<usize>(), self.parsed);
-        debug_assert_eq!(self.segments.iter().map(Segment::goes_on).sum::<usize>(), self.pending + self.own_taken);
+        debug_assert_eq!(self.start + self.segments.iter().map(RelaySegment::buffered).sum::<usize>(), self.parsed);
+        debug_assert_eq!(self.segments.iter().map(RelaySegment::goes_on).sum::<usize>(), self.pending + self.own_taken);
     }
 
     /// Whether a command of our own can be added here: not in the midst of a body.
@@ -184,7 +184,7 @@ impl Relay {
         debug_assert!(self.is_between_batches());
         let own = own.into();
         self.pending += own.len();
-        self.segments.push_back(Segment::Own(own));
+        self.segments.push_back(RelaySegment::Own(own));
     }
 
     /// Bytes that wait to be written to the peer.
@@ -198,15 +198,15 @@ impl Relay {
         let (mut at, mut left) = (self.start, limit);
         for (number, segment) in self.segments.iter().enumerate() {
             let bytes: &[u8] = match segment {
-                Segment::Skip(n) => {
+                RelaySegment::Skip(n) => {
                     at += n;
                     continue;
                 }
-                Segment::Body(n) => {
+                RelaySegment::Body(n) => {
                     at += n;
                     &self.buffer[at - n..at]
                 }
-                Segment::Own(own) => &own[if number == 0 { self.own_taken } else { 0 }..],
+                RelaySegment::Own(own) => &own[if number == 0 { self.own_taken } else { 0 }..],
             };
             if left == 0 || slices.len() == SLICES_MAX {
                 break;
@@ -228,21 +228,21 @@ impl Relay {
     fn drop_written(&mut self, mut n: usize) {
         while let Some(segment) = self.segments.front_mut() {
             match segment {
-                Segment::Skip(skipped) => self.start += *skipped,
-                Segment::Body(len) if *len <= n => {
+                RelaySegment::Skip(skipped) => self.start += *skipped,
+                RelaySegment::Body(len) if *len <= n => {
                     self.start += *len;
                     n -= *len;
                 }
-                Segment::Own(own) if own.len() - self.own_taken <= n => {
+                RelaySegment::Own(own) if own.len() - self.own_taken <= n => {
                     n -= own.len() - self.own_taken;
                     self.own_taken = 0;
                 }
-                Segment::Body(len) => {
+                RelaySegment::Body(len) => {
                     self.start += n;
                     *len -= n;
                     return;
                 }
-                Segment::Own(_) => {
+                RelaySegment::Own(_) => {
                     self.own_taken += n;
                     return;
                 }
@@ -270,8 +270,8 @@ mod tests {
             read += n;
             while let Some(piece) = relay.next(&mut line).unwrap() {
                 match piece {
-                    Piece::BodyEnd => relay.add(b"mn\r\n".as_slice()),
-                    Piece::Line => {
+                    Incoming::BodyEnd => relay.add(b"mn\r\n".as_slice()),
+                    Incoming::Line => {
                         if let Some(ServerLine::Batch { bytes, .. }) = ServerLine::parse(&line) {
                             relay.begin_body(bytes);
                         }

@@ -10,9 +10,9 @@
 
 use super::answers::{Answer, Answers, Expect, Query};
 use super::clock_skew::{ClockSkew, Grain};
-use super::moment::{Moment, Trouble};
 use super::relay::Relay;
 use crate::protocol::control::{self, Introduction};
+use crate::sidecar::moment::{Moment, Trouble};
 use crate::sidecar::observe::figures::Figures;
 use std::borrow::Cow;
 use std::time::Duration;
@@ -39,7 +39,7 @@ const SHOWN_MAX: usize = 200;
 pub enum Stage {
     /// … part of a full sync.
     #[default]
-    Walking,
+    Syncing,
     /// … everything.
     Clean,
     /// … with gaps.
@@ -58,7 +58,7 @@ pub struct Barrier {
     /// Bytes of bodies up to here.
     pub bytes: u64,
     /// It stands at the end of a full sync.
-    pub ends_walk: bool,
+    pub ends_full_sync: bool,
 }
 
 /// What an answer says to the whole.
@@ -90,7 +90,7 @@ pub struct PeerInfo {
 
 /// See the module's head.
 #[derive(Debug)]
-pub struct Sink {
+pub struct StreamSink {
     /// The connection is there.
     pub is_open: bool,
     /// Who the peer is.
@@ -109,10 +109,10 @@ pub struct Sink {
     stats_asked: i64,
 }
 
-impl Sink {
+impl StreamSink {
     /// A peer of this name that was not tried yet.
-    pub fn new(name: &str) -> Sink {
-        Sink {
+    pub fn new(name: &str) -> StreamSink {
+        StreamSink {
             is_open: false,
             peer: PeerInfo::default(),
             lacks_some: false,
@@ -190,13 +190,13 @@ impl Sink {
     }
 
     /// Says that everything is going to be sent.
-    pub fn begin_walk(&mut self, relay: &mut Relay) {
+    pub fn begin_full_sync(&mut self, relay: &mut Relay) {
         let begin: &[u8] = if self.peer.is_stock { b"flush_all\r\n" } else { b"replica begin\r\n" };
         self.ask(begin, Expect::Line(Query::Begin), relay);
     }
 
     /// Says that everything has been sent.
-    pub fn end_walk(&mut self, relay: &mut Relay) {
+    pub fn end_full_sync(&mut self, relay: &mut Relay) {
         if !self.peer.is_stock {
             self.ask(b"replica end\r\n".as_slice(), Expect::Line(Query::End), relay);
         }

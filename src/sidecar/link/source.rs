@@ -26,7 +26,7 @@ pub struct ResumePoint {
 
 /// See the module's head.
 #[derive(Debug, Default)]
-pub struct Source {
+pub struct StreamSource {
     /// The control socket is connected.
     pub is_open: bool,
     /// The server's run.
@@ -42,14 +42,14 @@ pub struct Source {
     refuse_due: Option<u64>,
 }
 
-impl Source {
+impl StreamSource {
     /// Nothing is asked or owed any more: the next connection is a new one.
     pub fn reset(&mut self, now: Duration) {
-        *self = Source {
+        *self = StreamSource {
             run: std::mem::take(&mut self.run),
             upstreams: std::mem::take(&mut self.upstreams),
             heard: now,
-            ..Source::default()
+            ..StreamSource::default()
         };
     }
 
@@ -107,7 +107,7 @@ impl Source {
         &self.output
     }
 
-    /// So many bytes of [`Source::output`] were written.
+    /// So many bytes of [`StreamSource::output`] were written.
     pub fn wrote(&mut self, n: usize) {
         self.output.drain(..n);
     }

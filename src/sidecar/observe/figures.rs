@@ -1,11 +1,10 @@
 //! What a peer's thread tells the world of itself: the numbers behind `/health` and `/metrics`.
 
-use crate::sidecar::link::clock_skew::ClockBounds;
 use std::time::Duration;
 
 /// Where a peer is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Phase {
+pub enum PeerPhase {
     /// Nothing is open; the next attempt comes soon.
     #[default]
     Waiting,
@@ -23,37 +22,40 @@ pub enum Phase {
     Overtaken,
 }
 
-impl Phase {
+impl PeerPhase {
     /// All of them, for a metric that has one line each.
-    pub const ALL: [Phase; 7] = [
-        Phase::Waiting,
-        Phase::Refused,
-        Phase::Draining,
-        Phase::Connecting,
-        Phase::Walking,
-        Phase::Streaming,
-        Phase::Overtaken,
+    pub const ALL: [PeerPhase; 7] = [
+        PeerPhase::Waiting,
+        PeerPhase::Refused,
+        PeerPhase::Draining,
+        PeerPhase::Connecting,
+        PeerPhase::Walking,
+        PeerPhase::Streaming,
+        PeerPhase::Overtaken,
     ];
 
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
-            Phase::Waiting => "waiting",
-            Phase::Refused => "refused",
-            Phase::Draining => "draining",
-            Phase::Connecting => "connecting",
-            Phase::Walking => "walking",
-            Phase::Streaming => "streaming",
-            Phase::Overtaken => "overtaken",
+            PeerPhase::Waiting => "waiting",
+            PeerPhase::Refused => "refused",
+            PeerPhase::Draining => "draining",
+            PeerPhase::Connecting => "connecting",
+            PeerPhase::Walking => "walking",
+            PeerPhase::Streaming => "streaming",
+            PeerPhase::Overtaken => "overtaken",
         }
     }
 }
+
+/// A peer by name.
+pub type NamedFigures = (String, Figures);
 
 /// The figures of one peer.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
     /// Where it is.
-    pub phase: Phase,
+    pub phase: PeerPhase,
     /// Why it is not further; empty when nothing went wrong since it last streamed.
     pub trouble: String,
     /// `twincached`, `memcached <version>`, or empty while it is not known.
@@ -68,11 +70,11 @@ pub struct Figures {
     pub lag: Option<Duration>,
     /// Bytes of bodies read from the server and not confirmed.
     pub bytes_in_flight: u64,
-    /// Streams begun, by a walk or by going on.
+    /// Streams begun, by a full sync or by going on.
     pub attached: u64,
-    /// Of these, those that went on without a walk.
+    /// Of these, those that went on without a full sync.
     pub continued: u64,
-    /// Full walks begun and finished.
+    /// Full syncs begun and finished.
     pub walks_started: u64,
     /// See `walks_started`.
     pub walks_finished: u64,
@@ -102,4 +104,23 @@ pub struct Figures {
     pub clock: Option<ClockBounds>,
     /// It is off by more than is allowed.
     pub clock_is_off: bool,
+}
+
+/// Bounds of the offset, in milliseconds: positive when the peer is ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockBounds {
+    /// At least this.
+    pub low: i64,
+    /// At most this.
+    pub high: i64,
+}
+
+impl ClockBounds {
+    /// Those of a clock of which nothing is known.
+    pub const ANY: ClockBounds = ClockBounds { low: i64::MIN, high: i64::MAX };
+
+    /// The middle.
+    pub fn middle(self) -> i64 {
+        self.low + (self.high - self.low) / 2
+    }
 }

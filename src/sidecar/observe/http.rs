@@ -25,7 +25,7 @@ const REQUEST_MAX: Duration = Duration::from_secs(2);
 
 /// A page.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Page {
+pub struct HttpPage {
     /// 200 or 503, with its words.
     pub status: &'static str,
     /// Its media type.
@@ -35,17 +35,17 @@ pub struct Page {
 }
 
 /// Makes the page of a path; None: there is no such page.
-pub type Pages = dyn Fn(&str) -> Option<Page> + Send + Sync;
+pub type HttpPages = dyn Fn(&str) -> Option<HttpPage> + Send + Sync;
 
 /// Serves `pages` at `address` from now on.
-pub fn serve(address: SocketAddr, pages: Arc<Pages>) -> std::io::Result<SocketAddr> {
+pub fn serve(address: SocketAddr, pages: Arc<HttpPages>) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind(address)?;
     let bound = listener.local_addr()?;
     std::thread::Builder::new().name("http".into()).spawn(move || accept(&listener, &pages))?;
     Ok(bound)
 }
 
-fn accept(listener: &TcpListener, pages: &Arc<Pages>) {
+fn accept(listener: &TcpListener, pages: &Arc<HttpPages>) {
     let open = Arc::new(());
     for stream in listener.incoming() {
         match stream {
@@ -67,7 +67,7 @@ fn accept(listener: &TcpListener, pages: &Arc<Pages>) {
 }
 
 /// A client that breaks off or dawdles gets nothing.
-fn answer(mut stream: TcpStream, pages: &Pages) {
+fn answer(mut stream: TcpStream, pages: &HttpPages) {
     let Some(head) = read_head(&mut stream) else { return };
     let reply = reply(&head, pages);
     let _ = stream.set_write_timeout(Some(REQUEST_MAX));
@@ -91,8 +91,8 @@ fn read_head(stream: &mut TcpStream) -> Option<Vec<u8>> {
     Some(head)
 }
 
-fn reply(head: &[u8], pages: &Pages) -> String {
-    let plain = |status, text: &str| Page { status, media: "text/plain", text: format!("{text}\n") };
+fn reply(head: &[u8], pages: &HttpPages) -> String {
+    let plain = |status, text: &str| HttpPage { status, media: "text/plain", text: format!("{text}\n") };
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
     let page = match request.parse(head) {
@@ -105,7 +105,7 @@ fn reply(head: &[u8], pages: &Pages) -> String {
         }
         _ => plain("400 Bad Request", "that is no HTTP request"),
     };
-    let Page { status, media, text } = page;
+    let HttpPage { status, media, text } = page;
     let head = format!(
         "HTTP/1.1 {status}\r\nContent-Type: {media}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         text.len()
@@ -117,9 +117,9 @@ fn reply(head: &[u8], pages: &Pages) -> String {
 mod tests {
     use super::*;
 
-    fn page(path: &str) -> Option<Page> {
+    fn page(path: &str) -> Option<HttpPage> {
         let known = path == "/health";
-        known.then(|| Page { status: "503 Service Unavailable", media: "text/plain", text: "no\n".into() })
+        known.then(|| HttpPage { status: "503 Service Unavailable", media: "text/plain", text: "no\n".into() })
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The texts of `/health` and `/metrics`.
+//! The text of `/metrics`.
 //!
 //! ```text
 //!   twincache_sidecar_…{peer="host:port"}      what this process knows
@@ -8,49 +8,12 @@
 //!
 //! The format is Prometheus's text, version 0.0.4: HELP and TYPE once per name, then all its samples.
 
-use super::figures::{Figures, Phase};
+use super::figures::{Figures, NamedFigures, PeerPhase};
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::time::Duration;
 
 /// The media type of `/metrics`.
 pub const MEDIA: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// A peer by name.
-pub type PeerFigures = (String, Figures);
-
-/// For so long after a peer has refused a change it does not count as healthy.
-const REFUSED_RECENTLY: Duration = Duration::from_secs(60);
-
-/// Whether every peer has everything but what is younger than `max_lag`, and a line about each.
-pub fn health(peers: &[PeerFigures], max_lag: Duration) -> (bool, String) {
-    let is_good = peers.iter().all(|(_, figures)| has_everything(figures, max_lag));
-    let mut text = if is_good { "ok\n" } else { "not every peer has everything\n" }.to_owned();
-    for (name, figures) in peers {
-        let _ = write!(text, "{name}: {}", figures.phase.name());
-        if figures.phase != Phase::Streaming && !figures.trouble.is_empty() {
-            let _ = write!(text, ": {}", figures.trouble);
-        }
-        if let Some(lag) = figures.lag {
-            let _ = write!(text, ", {} ms behind", lag.as_millis());
-        }
-        if figures.clock_is_off {
-            let _ = write!(text, ", its clock is off by {} ms", figures.clock.map_or(0, |bounds| bounds.middle()));
-        }
-        if let Some(ago) = figures.error_ago {
-            let (count, error) = (figures.errors, &figures.error);
-            let changes = if count == 1 { "change" } else { "changes" };
-            let _ = write!(text, ", {count} {changes} refused, the last {} s ago: {error}", ago.as_secs());
-        }
-        text.push('\n');
-    }
-    (is_good, text)
-}
-
-fn has_everything(figures: &Figures, max_lag: Duration) -> bool {
-    let is_near = figures.phase == Phase::Streaming && figures.lag.is_some_and(|lag| lag <= max_lag);
-    is_near && figures.error_ago.is_none_or(|ago| ago >= REFUSED_RECENTLY)
-}
 
 struct Metric {
     name: &'static str,
@@ -85,8 +48,8 @@ const METRICS: &[Metric] = &[
     gauge("confirmed_lsn", "The last lsn that the peer confirmed; absent without a stream.", |f| now(f, f.confirmed)),
     counter("streams_total", "Streams begun.", |f| count(f.attached)),
     counter("streams_continued_total", "Streams that went on where the last had ended.", |f| count(f.continued)),
-    counter("walks_started_total", "Full walks begun.", |f| count(f.walks_started)),
-    counter("walks_finished_total", "Full walks confirmed by the peer.", |f| count(f.walks_finished)),
+    counter("walks_started_total", "Full syncs begun.", |f| count(f.walks_started)),
+    counter("walks_finished_total", "Full syncs confirmed by the peer.", |f| count(f.walks_finished)),
     counter("overtaken_total", "Times that the journal went past the peer.", |f| count(f.overtaken)),
     counter("batches_total", "Batches read from the server.", |f| count(f.batches)),
     counter("barriers_total", "Barriers that the peer answered.", |f| count(f.barriers)),
@@ -103,11 +66,11 @@ const METRICS: &[Metric] = &[
 ];
 
 /// The text of `/metrics`; `server` is what `stats replication` says, or why it could not be asked.
-pub fn metrics(peers: &[PeerFigures], server: &Result<Vec<(String, String)>, String>) -> String {
+pub fn metrics(peers: &[NamedFigures], server: &Result<Vec<(String, String)>, String>) -> String {
     let mut text = String::with_capacity(8 << 10);
     head(&mut text, "twincache_sidecar_peer_state", "gauge", "1 for the state that the peer is in, else 0.");
     for (name, figures) in peers {
-        for phase in Phase::ALL {
+        for phase in PeerPhase::ALL {
             let is_it = u8::from(figures.phase == phase);
             let labels = format!("peer=\"{}\",state=\"{}\"", escaped(name), phase.name());
             let _ = writeln!(text, "twincache_sidecar_peer_state{{{labels}}} {is_it}");
@@ -183,33 +146,12 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sidecar::link::clock_skew::ClockBounds;
     use std::collections::BTreeSet;
+    use std::time::Duration;
 
     fn streaming() -> Figures {
-        let (phase, is_attached, lag) = (Phase::Streaming, true, Some(Duration::ZERO));
+        let (phase, is_attached, lag) = (PeerPhase::Streaming, true, Some(Duration::ZERO));
         Figures { phase, is_attached, lag, head: 9, confirmed: 7, kind: "twincached".into(), ..Figures::default() }
-    }
-
-    #[test]
-    fn health_says_why() {
-        let health = |peers: &[PeerFigures]| health(peers, Duration::from_millis(9));
-        for (lag, is_good) in [(Some(9), true), (Some(10), false), (None, false)] {
-            let figures = Figures { lag: lag.map(Duration::from_millis), ..streaming() };
-            assert_eq!(health(&[("a:1".into(), figures)]).0, is_good, "{lag:?}");
-        }
-        let good = ("a:1".to_owned(), streaming());
-        assert_eq!(health(std::slice::from_ref(&good)), (true, "ok\na:1: streaming, 0 ms behind\n".to_owned()));
-        let bounds = Some(ClockBounds { low: 700, high: 900 });
-        let off = Figures { clock: bounds, clock_is_off: true, ..streaming() };
-        let error = "SERVER_ERROR no".to_owned();
-        let lacking = Figures { errors: 3, error, error_ago: Some(Duration::from_secs(59)), ..streaming() };
-        let (is_good, text) = health(&[("a:1".into(), lacking)]);
-        assert!(!is_good && text.ends_with(", 3 changes refused, the last 59 s ago: SERVER_ERROR no\n"), "{text}");
-        let refused = Figures { phase: Phase::Refused, trouble: "no".into(), ..Figures::default() };
-        let (is_good, text) = health(&[good, ("b:1".into(), off), ("c:1".into(), refused)]);
-        assert!(!is_good && text.contains("b:1: streaming, 0 ms behind, its clock is off by 800 ms\n"), "{text}");
-        assert!(text.ends_with("c:1: refused: no\n"), "{text}");
     }
 
     /// Checks the form: HELP and TYPE before the samples of a name, no name and no sample twice.

@@ -12,9 +12,9 @@
 //! where the guard is in the way, when the server is filled again, and not before. One seed of `TWINCACHE_SEED` can be
 //! replayed; a failure names it.
 
-use crate::sidecar::link::moment::{Moment, Trouble};
 use crate::sidecar::link::pump::{Action, Pump};
-use crate::sidecar::observe::figures::Phase;
+use crate::sidecar::moment::{Moment, Trouble};
+use crate::sidecar::observe::figures::PeerPhase;
 use crate::testing::{Rng, is_replay, seeds_from};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -636,7 +636,7 @@ impl Simulation {
 
     fn is_equal(&mut self) -> bool {
         let figures = self.pump.figures(self.now);
-        let is_confirmed = figures.phase == Phase::Streaming && figures.confirmed == self.server.lsn();
+        let is_confirmed = figures.phase == PeerPhase::Streaming && figures.confirmed == self.server.lsn();
         // What it refused it lacks, like what it evicts.
         let mut map = self.server.map.clone();
         map.retain(|key, _| !self.peer.lacks.contains_key(key));

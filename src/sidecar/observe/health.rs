@@ -1,0 +1,70 @@
+//! The text of `/health`: whether every peer has everything, and why not.
+
+use super::figures::{Figures, NamedFigures, PeerPhase};
+use std::fmt::Write;
+use std::time::Duration;
+
+/// For so long after a peer has refused a change it does not count as healthy.
+const REFUSED_RECENTLY: Duration = Duration::from_secs(60);
+
+/// Whether every peer has everything but what is younger than `max_lag`, and a line about each.
+pub fn health(peers: &[NamedFigures], max_lag: Duration) -> (bool, String) {
+    let is_good = peers.iter().all(|(_, figures)| has_everything(figures, max_lag));
+    let mut text = if is_good { "ok\n" } else { "not every peer has everything\n" }.to_owned();
+    for (name, figures) in peers {
+        let _ = write!(text, "{name}: {}", figures.phase.name());
+        if figures.phase != PeerPhase::Streaming && !figures.trouble.is_empty() {
+            let _ = write!(text, ": {}", figures.trouble);
+        }
+        if let Some(lag) = figures.lag {
+            let _ = write!(text, ", {} ms behind", lag.as_millis());
+        }
+        if figures.clock_is_off {
+            let _ = write!(text, ", its clock is off by {} ms", figures.clock.map_or(0, |bounds| bounds.middle()));
+        }
+        if let Some(ago) = figures.error_ago {
+            let (count, error) = (figures.errors, &figures.error);
+            let changes = if count == 1 { "change" } else { "changes" };
+            let _ = write!(text, ", {count} {changes} refused, the last {} s ago: {error}", ago.as_secs());
+        }
+        text.push('\n');
+    }
+    (is_good, text)
+}
+
+fn has_everything(figures: &Figures, max_lag: Duration) -> bool {
+    let is_near = figures.phase == PeerPhase::Streaming && figures.lag.is_some_and(|lag| lag <= max_lag);
+    is_near && figures.error_ago.is_none_or(|ago| ago >= REFUSED_RECENTLY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sidecar::observe::figures::ClockBounds;
+
+    #[test]
+    fn health_says_why() {
+        let health = |peers: &[NamedFigures]| health(peers, Duration::from_millis(9));
+        for (lag, is_good) in [(Some(9), true), (Some(10), false), (None, false)] {
+            let figures = Figures { lag: lag.map(Duration::from_millis), ..streaming() };
+            assert_eq!(health(&[("a:1".into(), figures)]).0, is_good, "{lag:?}");
+        }
+        let good = ("a:1".to_owned(), streaming());
+        assert_eq!(health(std::slice::from_ref(&good)), (true, "ok\na:1: streaming, 0 ms behind\n".to_owned()));
+        let bounds = Some(ClockBounds { low: 700, high: 900 });
+        let off = Figures { clock: bounds, clock_is_off: true, ..streaming() };
+        let error = "SERVER_ERROR no".to_owned();
+        let lacking = Figures { errors: 3, error, error_ago: Some(Duration::from_secs(59)), ..streaming() };
+        let (is_good, text) = health(&[("a:1".into(), lacking)]);
+        assert!(!is_good && text.ends_with(", 3 changes refused, the last 59 s ago: SERVER_ERROR no\n"), "{text}");
+        let refused = Figures { phase: PeerPhase::Refused, trouble: "no".into(), ..Figures::default() };
+        let (is_good, text) = health(&[good, ("b:1".into(), off), ("c:1".into(), refused)]);
+        assert!(!is_good && text.contains("b:1: streaming, 0 ms behind, its clock is off by 800 ms\n"), "{text}");
+        assert!(text.ends_with("c:1: refused: no\n"), "{text}");
+    }
+
+    fn streaming() -> Figures {
+        let (phase, is_attached, lag) = (PeerPhase::Streaming, true, Some(Duration::ZERO));
+        Figures { phase, is_attached, lag, kind: "twincached".into(), ..Figures::default() }
+    }
+}
