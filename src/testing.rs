@@ -16,10 +16,11 @@ mod rng;
 pub use rng::Rng;
 
 use crate::clock::Clock;
-use crate::command::{self, Context, Next, Output, Shared};
+use crate::command::batch::{Batch, End};
+use crate::command::{Context, Next, Output, Shared};
 use crate::config::Config;
 use crate::journal::acks::LastLsn;
-use crate::protocol::{self, Parsed, Protocol};
+use crate::protocol::Protocol;
 use crate::stats::Counters;
 use crate::store::Store;
 use std::hash::{BuildHasher, RandomState};
@@ -73,26 +74,30 @@ impl TestServer {
 
     /// What a command runs in.
     pub fn context(&self) -> Context<'_> {
-        Context { shared: &self.shared, counters: &self.counters, fd: 5, last_lsn: &self.last_lsn, resume: 0 }
+        Context {
+            shared: &self.shared,
+            counters: &self.counters,
+            fd: 5,
+            last_lsn: &self.last_lsn,
+            replies_at: 0,
+            resume: 0,
+        }
     }
 
     /// Runs the request at the start of `input`. How many bytes it took, 0 if it is not whole.
     pub fn run_one(&self, input: &[u8], out: &mut Output) -> (Next, usize) {
         let protocol = if input[0] == 0x80 { Protocol::Binary } else { Protocol::Ascii };
-        let mut context = self.context();
-        match protocol::parse(protocol, input, 0) {
-            Parsed::Request { request, consumed } => (command::run(&request, &mut context, out), consumed),
-            Parsed::NeedBody { header, head, body, tail } => {
-                let Some(rest) = input[head..].get(..body + tail) else { return (Next::Continue, 0) };
-                let next = command::store(&header, &rest[..body], &rest[body..], &mut context, out);
-                (next, head + body + tail)
+        let mut batch = Batch::default();
+        match batch.cut(protocol, input, 0, 1, &self.shared.store) {
+            End::Partial(_) | End::Value(_) => return (Next::Continue, 0),
+            End::Bad(bad) => {
+                bad.reply.push_to(&mut out.bytes);
+                return (Next::Continue, bad.consumed + bad.swallow as usize);
             }
-            Parsed::Bad(bad) => {
-                out.push(&bad.reply);
-                (Next::Continue, bad.consumed + bad.swallow as usize)
-            }
-            Parsed::Partial { .. } => (Next::Continue, 0),
+            End::Full => {}
         }
+        let prepared = batch.requests(0..1).next().expect("a whole request");
+        (prepared.run(&mut self.context(), out), prepared.cut.size())
     }
 
     /// Runs every whole request at the start of `input`. How many bytes they took, and the replies.

@@ -3,10 +3,12 @@
 //! A number is the decimal text of the value. The result takes the old text's place when it is not longer,
 //! padded with blanks to the old length; else a new item of its exact length does.
 
-use super::read::{push_flag_number, push_key_and_opaque, push_key_flag, push_opaque};
-use super::{Context, Output, lookup, push_ttl, respond, respond_text, response};
+use super::lookup::lookup;
+use super::read::answer_item_flag;
+use super::reply::{push_code, push_flags, respond, respond_text, response};
+use super::{Context, Output};
 use crate::protocol::binary::{Packet, Status};
-use crate::protocol::meta::Command;
+use crate::protocol::meta::{Command, LetterSet};
 use crate::protocol::token;
 use crate::protocol::token::{DIGITS_MAX, decimal};
 use crate::store::{AllocError, ClassCounter, Hash, ItemId, ItemSpec, Locked, Part};
@@ -55,8 +57,14 @@ struct Sum {
 }
 
 /// incr and decr.
-pub(crate) fn text(key: &[u8], incr: bool, by: u64, quiet: bool, context: &Context<'_>, out: &mut Output) {
-    let hash = context.shared.store.hash(key);
+pub(crate) fn text(
+    (key, hash): (&[u8], Hash),
+    incr: bool,
+    by: u64,
+    quiet: bool,
+    context: &Context<'_>,
+    out: &mut Output,
+) {
     let mut shard = context.lock(hash);
     let delta = Delta { incr, by, compare: None, cas: None };
     let result = run(&mut shard, (key, hash), delta, None, context);
@@ -84,10 +92,8 @@ fn text_refusal(refusal: Refusal) -> &'static [u8] {
 }
 
 /// ma.
-pub(crate) fn meta(command: &Command<'_>, context: &Context<'_>, out: &mut Output) {
-    let (mut buffer, flags) = (None, &command.flags);
-    let key = command.key(&mut buffer);
-    let hash = context.shared.store.hash(key);
+pub(crate) fn meta(command: &Command<'_>, (key, hash): (&[u8], Hash), context: &Context<'_>, out: &mut Output) {
+    let flags = &command.flags;
     let delta = Delta { incr: !flags.decr, by: flags.delta(), compare: flags.compare(), cas: flags.cas() };
     let initial = flags.vivify().is_some().then(|| Initial {
         value: flags.initial(),
@@ -97,17 +103,24 @@ pub(crate) fn meta(command: &Command<'_>, context: &Context<'_>, out: &mut Outpu
     });
     let mut shard = context.lock(hash);
     match run(&mut shard, (key, hash), delta, initial, context) {
-        Ok(sum) => answer_meta(&mut shard, sum, command, context, out),
-        Err(refusal @ (Refusal::NotFound | Refusal::Exists)) => {
-            out.push(if refusal == Refusal::NotFound { b"NF" } else { b"EX" });
-            push_key_and_opaque(command, key, out);
-            out.push(b"\r\n");
-        }
+        Ok(sum) => answer_meta(&mut shard, &sum, command, key, context, out),
+        Err(Refusal::NotFound) => push_code(b"NF", command, key, out),
+        Err(Refusal::Exists) => push_code(b"EX", command, key, out),
         Err(refusal) => out.push(text_refusal(refusal)),
     }
 }
 
-fn answer_meta(shard: &mut Locked<'_>, sum: Sum, command: &Command<'_>, context: &Context<'_>, out: &mut Output) {
+/// Flags of ma that do or say something besides `k` and `O`.
+const MA_FLAGS: LetterSet = LetterSet::of(b"TNtc");
+
+fn answer_meta(
+    shard: &mut Locked<'_>,
+    sum: &Sum,
+    command: &Command<'_>,
+    key: &[u8],
+    context: &Context<'_>,
+    out: &mut Output,
+) {
     let start = out.bytes.len();
     let mut buffer = [0; DIGITS_MAX];
     let digits = decimal(sum.number, &mut buffer);
@@ -117,7 +130,10 @@ fn answer_meta(shard: &mut Locked<'_>, sum: Sum, command: &Command<'_>, context:
     } else {
         out.push(b"HD");
     }
-    push_meta_flags(shard, &sum, command, context, out);
+    let key_is_base64 = shard.item(sum.id).key_is_binary() || command.flags.has(b'b');
+    push_flags(command, key, key_is_base64, MA_FLAGS, out, |letter, out| {
+        answer_item_flag(shard, (sum.id, sum.made), letter, command, context, out);
+    });
     out.push(b"\r\n");
     if command.flags.has(b'v') {
         out.push(digits);
@@ -128,38 +144,16 @@ fn answer_meta(shard: &mut Locked<'_>, sum: Sum, command: &Command<'_>, context:
     }
 }
 
-/// Executes and answers the flags in the order of the request.
-fn push_meta_flags(shard: &mut Locked<'_>, sum: &Sum, command: &Command<'_>, context: &Context<'_>, out: &mut Output) {
-    let clock = &context.shared.clock;
-    let expires_at = |exptime: Option<i32>| clock.expires_at(exptime.unwrap_or(0).into());
-    for flag in command.flags.iter() {
-        let item = shard.item(sum.id);
-        match flag[0] {
-            b'T' => shard.set_expires_at(sum.id, expires_at(command.flags.ttl())),
-            // COMPAT(vivify_in_turn): as for mg.
-            b'N' if sum.made => shard.set_expires_at(sum.id, expires_at(command.flags.vivify())),
-            b't' => {
-                out.push(b" t");
-                push_ttl(item.expires_at(), clock.now(), out);
-            }
-            b'c' => push_flag_number(b" c", item.cas(), out),
-            b'k' => push_key_flag(item.key(), item.key_is_binary() || command.flags.has(b'b'), out),
-            b'O' => push_opaque(flag, out),
-            _ => {}
-        }
-    }
-}
-
 /// Increment and Decrement; `create` is (initial value, exptime) where a missing item is to be created.
 pub(crate) fn binary(
     packet: &Packet<'_>,
+    hash: Hash,
     incr: bool,
     by: u64,
     create: Option<(u64, u32)>,
     context: &Context<'_>,
     out: &mut Output,
 ) {
-    let hash = context.shared.store.hash(packet.key);
     let delta = Delta { incr, by, compare: (packet.cas != 0).then_some(packet.cas), cas: None };
     let initial = create.map(|(value, exptime)| Initial {
         value,

@@ -99,15 +99,15 @@ impl Output {
         self.values.push(Inserted { at: self.bytes.len(), value });
     }
 
-    /// Moves what is queued from byte `start` on, and all values, to the end of `other`, which has none.
-    #[cold]
-    pub fn move_to(&mut self, other: &mut Output, start: usize) {
-        let base = other.bytes.len();
-        other.bytes.extend_from_slice(&self.bytes[start..]);
-        self.bytes.truncate(start);
-        other
-            .values
-            .extend(self.values.drain(..).map(|Inserted { at, value }| Inserted { at: at - start + base, value }));
+    /// Drops the first `n` bytes, among which there are no values.
+    #[inline]
+    pub fn drop_front(&mut self, n: usize) {
+        if n == self.bytes.len() {
+            self.bytes.clear();
+        } else if n > 0 {
+            self.bytes.drain(..n);
+        }
+        self.values.iter_mut().for_each(|inserted| inserted.at -= n);
     }
 
     /// Bytes queued, values by reference included.

@@ -1,13 +1,15 @@
 //! get, gets, gat, gats, touch, mg, me, and the binary gets and touches.
 
-use super::ahead::BATCH;
+use super::batch::BATCH;
+use super::lookup::{count_prefix, lookup};
 use super::output::Decimals;
-use super::{Context, Next, Output, count_prefix, lookup, push_ttl, respond, response};
+use super::reply::{push_code, push_flag_number, push_flags, push_ttl, respond, response};
+use super::{Context, Next, Output};
 use crate::protocol::binary::{Packet, Status};
-use crate::protocol::meta::Command;
+use crate::protocol::meta::{Command, LetterSet};
 use crate::protocol::{base64, text, token};
 use crate::stats::PrefixEvent;
-use crate::store::{ClassCounter, Hash, Item, ItemId, ItemSpec, Locked};
+use crate::store::{AllocError, ClassCounter, Hash, Item, ItemId, ItemSpec, Locked};
 
 /// A line with many keys pauses for its output to be written when it has produced this many bytes.
 const PART: usize = 256 * 1024;
@@ -16,15 +18,25 @@ const PART: usize = 256 * 1024;
 /// which take a quarter of a millisecond.
 const KEY_COST: usize = 256;
 
-/// get, gets, gat, gats.
-pub(crate) fn get(get: &text::Get<'_>, context: &mut Context<'_>, out: &mut Output) -> Next {
-    let expires_at = get.exptime.map(|exptime| context.shared.clock.expires_at(exptime.into()));
-    if get.single {
-        let hash = context.shared.store.hash(get.keys);
-        answer(get.keys, hash, get.with_cas, expires_at, b"\r\n", context, out);
+/// get, gets, gat, gats of one key.
+#[inline]
+pub(crate) fn get_one(get: &text::Get<'_>, hash: Hash, context: &Context<'_>, out: &mut Output) -> Next {
+    let found = match (get.with_cas, get.exptime) {
+        (false, None) => answer(get.keys, hash, false, None, b"\r\nEND\r\n", context, out),
+        (with_cas, exptime) => {
+            let expires_at = exptime.map(|exptime| context.shared.clock.expires_at(exptime.into()));
+            answer_any(get.keys, hash, with_cas, expires_at, b"\r\nEND\r\n", context, out)
+        }
+    };
+    if found == 0 {
         out.push(b"END\r\n");
-        return Next::Continue;
     }
+    Next::Continue
+}
+
+/// get, gets, gat, gats of many keys.
+pub(crate) fn get_many(get: &text::Get<'_>, context: &mut Context<'_>, out: &mut Output) -> Next {
+    let expires_at = get.exptime.map(|exptime| context.shared.clock.expires_at(exptime.into()));
     // Counted from the end, which is the same for whoever comes back; where the keys begin need not be.
     let start = if context.resume == 0 { 0 } else { get.keys.len() - context.resume };
     let mut words = token::words(&get.keys[start..]);
@@ -40,7 +52,7 @@ pub(crate) fn get(get: &text::Get<'_>, context: &mut Context<'_>, out: &mut Outp
         }
         context.shared.store.prefetch_items(&hashes[..len]);
         for (key, &(hash, _)) in keys[..len].iter().zip(&hashes) {
-            produced += KEY_COST + answer(key, hash, get.with_cas, expires_at, b"\r\n", context, out);
+            produced += KEY_COST + answer_any(key, hash, get.with_cas, expires_at, b"\r\n", context, out);
         }
         if len < BATCH {
             out.push(b"END\r\n");
@@ -49,14 +61,6 @@ pub(crate) fn get(get: &text::Get<'_>, context: &mut Context<'_>, out: &mut Outp
         if produced > PART && !words.rest().is_empty() {
             return Next::More(words.rest().len());
         }
-    }
-}
-
-/// `get <key>`.
-#[inline]
-pub(crate) fn plain_get(key: &[u8], hash: Hash, context: &Context<'_>, out: &mut Output) {
-    if answer(key, hash, false, None, b"\r\nEND\r\n", context, out) == 0 {
-        out.push(b"END\r\n");
     }
 }
 
@@ -86,6 +90,19 @@ fn answer(
     out.push(end);
     count_get(key, true, expires_at.is_some(), context);
     key.len() + len
+}
+
+/// As [`answer`], for who asks for more than the value.
+fn answer_any(
+    key: &[u8],
+    hash: Hash,
+    with_cas: bool,
+    expires_at: Option<u32>,
+    end: &[u8],
+    context: &Context<'_>,
+    out: &mut Output,
+) -> usize {
+    answer(key, hash, with_cas, expires_at, end, context, out)
 }
 
 /// `VALUE <key> <client flags> <length> [<cas>]`.
@@ -137,8 +154,8 @@ fn count_get(key: &[u8], hit: bool, touch: bool, context: &Context<'_>) {
 }
 
 /// touch.
-pub(crate) fn touch(key: &[u8], exptime: i32, quiet: bool, context: &mut Context<'_>, out: &mut Output) {
-    let reply = match touch_key(key, exptime.into(), context) {
+pub(crate) fn touch(key: &[u8], hash: Hash, exptime: i32, quiet: bool, context: &Context<'_>, out: &mut Output) {
+    let reply = match touch_key(key, hash, exptime.into(), context) {
         Some(_) => b"TOUCHED\r\n".as_slice(),
         None => b"NOT_FOUND\r\n",
     };
@@ -148,8 +165,7 @@ pub(crate) fn touch(key: &[u8], exptime: i32, quiet: bool, context: &mut Context
 }
 
 /// Sets an item's TTL; its client flags and cas, if it is there.
-fn touch_key(key: &[u8], exptime: i64, context: &Context<'_>) -> Option<(u32, u64)> {
-    let hash = context.shared.store.hash(key);
+fn touch_key(key: &[u8], hash: Hash, exptime: i64, context: &Context<'_>) -> Option<(u32, u64)> {
     let mut shard = context.lock(hash);
     let found = lookup(&mut shard, key, hash, context).ok().map(|id| {
         fetched(&mut shard, id, Some(context.shared.clock.expires_at(exptime)));
@@ -166,55 +182,59 @@ fn touch_key(key: &[u8], exptime: i64, context: &Context<'_>) -> Option<(u32, u6
 }
 
 /// mg.
-pub(crate) fn meta_get(command: &Command<'_>, context: &mut Context<'_>, out: &mut Output) {
-    let mut buffer = None;
-    let key = command.key(&mut buffer);
-    let hash = context.shared.store.hash(key);
+pub(crate) fn meta_get(command: &Command<'_>, (key, hash): (&[u8], Hash), context: &Context<'_>, out: &mut Output) {
     let mut shard = context.lock(hash);
     let found = lookup(&mut shard, key, hash, context).ok();
-    let vivified = match (found, command.flags.vivify()) {
-        (None, Some(_)) => vivify(&mut shard, command, key, hash),
-        _ => Ok(None),
+    let item = match (found, command.flags.vivify()) {
+        (Some(id), _) => Ok(Some((id, false))),
+        (None, Some(_)) => vivify(&mut shard, command, key, hash).map(|id| Some((id, true))),
+        (None, None) => Ok(None),
     };
-    match (found, vivified) {
-        (Some(id), _) => answer_meta(&mut shard, id, false, command, context, out),
-        (None, Ok(Some(id))) => answer_meta(&mut shard, id, true, command, context, out),
-        (None, Ok(None)) => {
-            count_get_meta(false, false, context);
-            push_meta_miss(command, key, out);
-        }
-        (None, Err(())) => {
-            count_get_meta(false, false, context);
-            out.push(b"SERVER_ERROR out of memory\r\n");
-        }
+    if let Ok(Some((id, made))) = item {
+        return answer_meta(&mut shard, id, made, command, key, context, out);
+    }
+    drop(shard);
+    count_get_meta(false, false, context);
+    match item {
+        Err(_) => out.push(b"SERVER_ERROR out of memory\r\n"),
+        Ok(_) if command.quiet() => {}
+        Ok(_) => push_code(b"EN", command, key, out),
     }
 }
 
 /// Makes the empty item that `N` asks for; its TTL comes when `N`'s turn comes among the flags.
-fn vivify(shard: &mut Locked<'_>, command: &Command<'_>, key: &[u8], hash: Hash) -> Result<Option<ItemId>, ()> {
+fn vivify(shard: &mut Locked<'_>, command: &Command<'_>, key: &[u8], hash: Hash) -> Result<ItemId, AllocError> {
     let spec = ItemSpec { key, key_is_binary: command.flags.has(b'b'), client_flags: 0, expires_at: 0 };
-    let id = shard.create(&spec, &[]).map_err(|_| ())?;
+    let id = shard.create(&spec, &[])?;
     shard.link(id, hash, command.flags.cas());
-    Ok(Some(id))
+    Ok(id)
 }
 
-/// An item as it was before mg touched it, for `h` and `l`.
-struct Before {
-    fetched: bool,
+/// An item that mg answers from, and as it was before that, for `h` and `l`.
+struct Hit {
+    id: ItemId,
+    /// It was made for this request.
+    made: bool,
+    was_fetched: bool,
     last_access: u32,
 }
 
-/// Answers mg on an item; `made` says that it was made for this request.
+/// Flags of mg that do or say something besides `k` and `O`.
+const MG_FLAGS: LetterSet = LetterSet::of(b"TNRsfchlt");
+
+/// Answers mg on an item.
 fn answer_meta(
     shard: &mut Locked<'_>,
     id: ItemId,
     made: bool,
     command: &Command<'_>,
+    key: &[u8],
     context: &Context<'_>,
     out: &mut Output,
 ) {
     let item = shard.item(id);
-    let before = Before { fetched: item.is_fetched(), last_access: item.last_access() };
+    let hit = Hit { id, made, was_fetched: item.is_fetched(), last_access: item.last_access() };
+    let key_is_base64 = item.key_is_binary();
     let unchanged = command.flags.compare().is_some_and(|cas| cas == item.cas());
     let with_value = command.flags.has(b'v') && !unchanged;
     if with_value {
@@ -223,7 +243,10 @@ fn answer_meta(
     } else {
         out.push(b"HD");
     }
-    let won = push_meta_flags(shard, id, made, &before, command, context, out);
+    let mut won = made;
+    push_flags(command, key, key_is_base64, MG_FLAGS, out, |letter, out| {
+        won |= answer_flag(shard, &hit, letter, command, context, out);
+    });
     push_win(shard, id, won, out);
     out.push(b"\r\n");
     if with_value {
@@ -231,48 +254,59 @@ fn answer_meta(
         out.push(b"\r\n");
     }
     let touch = command.flags.has(b'T');
-    count_hit_meta(shard, id, made, touch, context);
+    if !made {
+        shard.count(id, if touch { ClassCounter::TouchHits } else { ClassCounter::GetHits });
+    }
+    count_get_meta(true, touch, context);
     if !command.flags.has(b'u') {
         shard.bump(id);
     }
 }
 
-/// Executes and answers the flags in the order of the request. Whether the client won the right to recache.
-fn push_meta_flags(
+/// Executes and answers one flag. Whether the client won the right to recache.
+fn answer_flag(
     shard: &mut Locked<'_>,
-    id: ItemId,
-    made: bool,
-    before: &Before,
+    hit: &Hit,
+    letter: u8,
     command: &Command<'_>,
     context: &Context<'_>,
     out: &mut Output,
 ) -> bool {
-    let clock = &context.shared.clock;
-    let mut won = made;
-    for flag in command.flags.iter() {
-        let item = shard.item(id);
-        match flag[0] {
-            b'T' => shard.set_expires_at(id, clock.expires_at(command.flags.ttl().unwrap_or(0).into())),
-            // COMPAT(vivify_in_turn): a `t` or `T` before it still finds, and sets, an item that never expires.
-            b'N' if made => shard.set_expires_at(id, clock.expires_at(command.flags.vivify().unwrap_or(0).into())),
-            b'R' if !made && !item.is_win_sent() && item.expires_at() != 0 => {
-                won |= item.expires_at() < clock.expires_at(command.flags.recache().unwrap_or(0).into());
-            }
-            b's' => push_flag_number(b" s", item.value_len() as u64, out),
-            b'f' => push_flag_number(b" f", item.client_flags().into(), out),
-            b'c' => push_flag_number(b" c", item.cas(), out),
-            b'h' => out.push(if before.fetched { b" h1" } else { b" h0" }),
-            b'l' => push_flag_number(b" l", clock.now().saturating_sub(before.last_access).into(), out),
-            b't' => {
-                out.push(b" t");
-                push_ttl(item.expires_at(), clock.now(), out);
-            }
-            b'k' => push_key_flag(item.key(), item.key_is_binary(), out),
-            b'O' => push_opaque(flag, out),
-            _ => {}
+    let (item, clock) = (shard.item(hit.id), &context.shared.clock);
+    match letter {
+        b'R' if !hit.made && !item.is_win_sent() && item.expires_at() != 0 => {
+            return item.expires_at() < clock.expires_at(command.flags.recache().unwrap_or(0).into());
         }
+        b's' => push_flag_number(b" s", item.value_len() as u64, out),
+        b'f' => push_flag_number(b" f", item.client_flags().into(), out),
+        b'h' => out.push(if hit.was_fetched { b" h1" } else { b" h0" }),
+        b'l' => push_flag_number(b" l", clock.now().saturating_sub(hit.last_access).into(), out),
+        _ => answer_item_flag(shard, (hit.id, hit.made), letter, command, context, out),
     }
-    won
+    false
+}
+
+/// Executes and answers a flag that mg and ma have in common.
+pub(super) fn answer_item_flag(
+    shard: &mut Locked<'_>,
+    (id, made): (ItemId, bool),
+    letter: u8,
+    command: &Command<'_>,
+    context: &Context<'_>,
+    out: &mut Output,
+) {
+    let (flags, clock) = (&command.flags, &context.shared.clock);
+    match letter {
+        b'T' => shard.set_expires_at(id, clock.expires_at(flags.ttl().unwrap_or(0).into())),
+        // COMPAT(vivify_in_turn): a `t` or `T` before it still finds, and sets, an item that never expires.
+        b'N' if made => shard.set_expires_at(id, clock.expires_at(flags.vivify().unwrap_or(0).into())),
+        b'c' => push_flag_number(b" c", shard.item(id).cas(), out),
+        b't' => {
+            out.push(b" t");
+            push_ttl(shard.item(id).expires_at(), clock.now(), out);
+        }
+        _ => {}
+    }
 }
 
 /// Says whether the item is stale, and who is to renew it: `Z` somebody else, `W` this client.
@@ -292,55 +326,6 @@ fn push_win(shard: &mut Locked<'_>, id: ItemId, mut won: bool, out: &mut Output)
     }
 }
 
-pub(crate) fn push_flag_number(flag: &[u8; 2], number: u64, out: &mut Output) {
-    out.push(flag);
-    out.push_number(number);
-}
-
-pub(crate) fn push_opaque(flag: &[u8], out: &mut Output) {
-    out.push(b" ");
-    out.push(flag);
-}
-
-/// The `k` of a reply, with the `b` that a base64 key carries along.
-pub(crate) fn push_key_flag(key: &[u8], is_binary: bool, out: &mut Output) {
-    out.push(b" k");
-    match is_binary {
-        false => out.push(key),
-        true => {
-            base64::encode(key, &mut out.bytes);
-            out.push(b" b");
-        }
-    }
-}
-
-fn push_meta_miss(command: &Command<'_>, key: &[u8], out: &mut Output) {
-    if command.quiet() {
-        return;
-    }
-    out.push(b"EN");
-    push_key_and_opaque(command, key, out);
-    out.push(b"\r\n");
-}
-
-/// `k` and `O` in the order of the request, the key as the request has it.
-pub(crate) fn push_key_and_opaque(command: &Command<'_>, key: &[u8], out: &mut Output) {
-    for flag in command.flags.iter() {
-        match flag[0] {
-            b'k' => push_key_flag(key, command.flags.has(b'b'), out),
-            b'O' => push_opaque(flag, out),
-            _ => {}
-        }
-    }
-}
-
-fn count_hit_meta(shard: &mut Locked<'_>, id: ItemId, made: bool, touch: bool, context: &Context<'_>) {
-    if !made {
-        shard.count(id, if touch { ClassCounter::TouchHits } else { ClassCounter::GetHits });
-    }
-    count_get_meta(true, touch, context);
-}
-
 // COMPAT(mg_counts): a hit with `T` counts as a touch, in place of a get. An mg that makes its item hits it.
 fn count_get_meta(hit: bool, touch: bool, context: &Context<'_>) {
     let counters = context.counters;
@@ -357,10 +342,7 @@ fn count_get_meta(hit: bool, touch: bool, context: &Context<'_>) {
 }
 
 /// me.
-pub(crate) fn meta_debug(command: &Command<'_>, context: &mut Context<'_>, out: &mut Output) {
-    let mut buffer = None;
-    let key = command.key(&mut buffer);
-    let hash = context.shared.store.hash(key);
+pub(crate) fn meta_debug((key, hash): (&[u8], Hash), context: &Context<'_>, out: &mut Output) {
     let mut shard = context.lock(hash);
     context.counters.meta_cmds.add(1);
     let Ok(id) = lookup(&mut shard, key, hash, context) else {
@@ -387,8 +369,13 @@ pub(crate) fn meta_debug(command: &Command<'_>, context: &mut Context<'_>, out: 
 }
 
 /// Get, GetK, GAT, GATK and their quiet twins.
-pub(crate) fn binary_get(packet: &Packet<'_>, exptime: Option<u32>, context: &mut Context<'_>, out: &mut Output) {
-    let hash = context.shared.store.hash(packet.key);
+pub(crate) fn binary_get(
+    packet: &Packet<'_>,
+    hash: Hash,
+    exptime: Option<u32>,
+    context: &Context<'_>,
+    out: &mut Output,
+) {
     let expires_at = exptime.map(|exptime| context.shared.clock.expires_at(exptime.into()));
     let mut shard = context.lock(hash);
     let key = if packet.with_key { packet.key } else { b"" };
@@ -411,8 +398,8 @@ pub(crate) fn binary_get(packet: &Packet<'_>, exptime: Option<u32>, context: &mu
 }
 
 /// Touch.
-pub(crate) fn binary_touch(packet: &Packet<'_>, exptime: u32, context: &mut Context<'_>, out: &mut Output) {
-    match touch_key(packet.key, exptime.into(), context) {
+pub(crate) fn binary_touch(packet: &Packet<'_>, hash: Hash, exptime: u32, context: &Context<'_>, out: &mut Output) {
+    match touch_key(packet.key, hash, exptime.into(), context) {
         Some((client_flags, cas)) => {
             let extras = client_flags.to_be_bytes();
             response(packet, Status::Ok, cas, &extras, b"", 0).encode(&mut out.bytes);

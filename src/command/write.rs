@@ -1,4 +1,4 @@
-//! set, add, replace, append, prepend, cas, delete, ms, md, and the binary stores and delete.
+//! set, add, replace, append, prepend, cas, ms, and the binary stores.
 //!
 //! ```text
 //! header of any protocol -> Order -> apply(order, value) -> Done { outcome, cas, len } -> reply of that protocol
@@ -9,16 +9,16 @@
 //! allocation evicts can never be an item already decided on; for append and prepend the old value is a part of the
 //! new one, and the store keeps it meanwhile.
 
-use super::read::{push_flag_number, push_key_and_opaque, push_key_flag, push_opaque};
-use super::{Context, Output, count_prefix, lookup, respond, respond_unless_quiet, response};
+use super::lookup::{count_prefix, lookup};
+use super::reply::{push_flag_number, push_flags, respond, response};
+use super::{Context, Output};
 use crate::protocol::binary::{Op, Packet, Status};
-use crate::protocol::meta::{Command, KeyBuffer};
-use crate::protocol::text::{BAD_CHUNK, Mode, PlainSet};
-use crate::protocol::{Bad, StoreHeader};
+use crate::protocol::meta::{Command, KeyBuffer, LetterSet};
+use crate::protocol::text::BAD_CHUNK;
+use crate::protocol::{Bad, Mode, Refusal, StoreHeader};
 use crate::stats::PrefixEvent;
 use crate::store::{AllocError, ClassCounter, Hash, ItemId, ItemSpec, Locked, Part, Upload};
 use crate::watch::{ItemStore, Streams};
-use std::borrow::Cow;
 
 /// What must follow the data of a text store.
 const TAIL: &[u8] = b"\r\n";
@@ -74,35 +74,32 @@ struct Done {
     len: usize,
 }
 
-/// Runs a store request whose value has arrived.
+/// Runs a store request whose value has arrived; `tail` is what follows the value.
 #[inline]
-pub(crate) fn run(header: &StoreHeader<'_>, value: Value<'_>, tail: &[u8], context: &Context<'_>, out: &mut Output) {
+pub(super) fn run(
+    header: &StoreHeader<'_>,
+    hash: Hash,
+    value: Value<'_>,
+    tail: &[u8],
+    context: &Context<'_>,
+    out: &mut Output,
+) {
     let mut buffer = None;
-    let order = order(header, &mut buffer, context);
-    count_prefix_of(header, order.key, context);
+    let order = order(header, hash, &mut buffer, context);
+    if !matches!(header, StoreHeader::Meta(_)) {
+        count_prefix(order.key, PrefixEvent::Set, context);
+    }
     if !matches!(header, StoreHeader::Binary(_)) && tail != TAIL {
         context.counters.set_cmds.add(1);
         return refuse_chunk(header, out);
     }
     let done = apply(&order, value, context);
-    match done.outcome {
-        Outcome::TooLarge | Outcome::NoMemory => answer_refusal(header, &order, done.outcome, context, out),
-        _ => reply(header, &done, order.key, out),
-    }
-}
-
-/// `set` of a value that has come, with its tail.
-#[inline]
-pub(crate) fn plain_set(set: &PlainSet, key: &[u8], hash: Hash, value: &[u8], context: &Context<'_>, out: &mut Output) {
-    let expires_at = context.shared.clock.expires_at(set.exptime.into());
-    let order = Order { client_flags: set.client_flags, expires_at, hash, ..plain_order(Mode::Set, key) };
-    count_prefix(key, PrefixEvent::Set, context);
-    match apply(&order, Value::Bytes(value), context).outcome {
-        outcome @ (Outcome::TooLarge | Outcome::NoMemory) => {
-            answer_refusal(&StoreHeader::Text(set.store(key)), &order, outcome, context, out);
-        }
-        _ if set.quiet => {}
-        outcome => out.push(text_reply(outcome)),
+    match (done.outcome, header) {
+        (Outcome::TooLarge | Outcome::NoMemory, _) => answer_refusal(header, &order, done.outcome, context, out),
+        (_, StoreHeader::Text(store)) if store.quiet => {}
+        (outcome, StoreHeader::Text(_)) => out.push(text_reply(outcome)),
+        (_, StoreHeader::Meta(command)) => meta_reply(command, &done, order.key, out),
+        (_, StoreHeader::Binary(packet)) => binary_reply(packet, &done, out),
     }
 }
 
@@ -115,60 +112,69 @@ fn answer_refusal(
     out: &mut Output,
 ) {
     refuse_memory(header, order, outcome, context);
-    if let Some(reply) = memory_reply(header, outcome) {
-        out.push(&reply);
-    }
+    memory_refusal(header, outcome).push_to(&mut out.bytes);
 }
 
-/// See [`super::begin`].
-pub(crate) fn begin(header: &StoreHeader<'_>, len: usize, context: &Context<'_>) -> Result<Upload, Bad> {
+/// Begins a store request whose value of `len` bytes will arrive in pieces. On refusal `Bad::consumed` is 0
+/// and `Bad::swallow` counts value and tail.
+pub fn begin(header: &StoreHeader<'_>, len: usize, context: &Context<'_>) -> Result<Upload, Bad> {
     let mut buffer = None;
-    let order = order(header, &mut buffer, context);
+    let order = order_of_upload(header, &mut buffer, context);
     let upload = context.shared.store.upload(order.hash, &spec(&order), len);
     upload.map_err(|error| {
         let outcome = refused(error);
         refuse_memory(header, &order, outcome, context);
         let tail = if matches!(header, StoreHeader::Binary(_)) { 0 } else { TAIL.len() };
-        let reply = memory_reply(header, outcome).unwrap_or_default();
+        let reply = memory_refusal(header, outcome);
         Bad { consumed: 0, swallow: (len + tail) as u64, reply, close: false }
     })
 }
 
-/// See [`super::out_of_memory`].
-pub(crate) fn out_of_memory(header: &StoreHeader<'_>, left: u64, context: &Context<'_>) -> Bad {
+/// Ends a store request that [`begin`] began; `tail` is what follows the value.
+pub fn finish(header: &StoreHeader<'_>, upload: Upload, tail: &[u8], context: &Context<'_>, out: &mut Output) {
     let mut buffer = None;
-    let order = order(header, &mut buffer, context);
+    let hash = order_of_upload(header, &mut buffer, context).hash;
+    run(header, hash, Value::Uploaded(upload), tail, context, out);
+}
+
+/// A large value ran out of chunks on its way in: what to answer when the rest (`left` bytes of value and
+/// tail) has been swallowed.
+pub fn out_of_memory(header: &StoreHeader<'_>, left: u64, context: &Context<'_>) -> Bad {
+    let mut buffer = None;
+    let order = order_of_upload(header, &mut buffer, context);
     refuse_memory(header, &order, Outcome::NoMemory, context);
-    let reply = match header {
-        StoreHeader::Binary(packet) => Cow::Owned(packet.refusal(Status::NoMemory, b"Out of memory during read")),
-        StoreHeader::Text(store) if store.quiet => Cow::Borrowed(&b""[..]),
-        _ => Cow::Borrowed(NO_MEMORY_READING),
-    };
+    let reply = refusal(header, NO_MEMORY_READING, Status::NoMemory, b"Out of memory during read");
     Bad { consumed: 0, swallow: left, reply, close: false }
 }
 
-#[inline]
-fn order<'a>(header: &'a StoreHeader<'_>, buffer: &'a mut KeyBuffer, context: &Context<'_>) -> Order<'a> {
-    let mut order = match header {
-        StoreHeader::Text(store) => Order {
-            compare: store.compare,
-            client_flags: store.client_flags,
-            expires_at: context.shared.clock.expires_at(store.exptime.into()),
-            ..plain_order(store.mode, store.key)
-        },
-        StoreHeader::Meta(command) => meta_order(command, buffer, context),
-        StoreHeader::Binary(packet) => binary_order(packet, context),
-    };
+/// The order of a store whose value comes in pieces: its key is hashed each time that it is needed.
+fn order_of_upload<'a>(header: &'a StoreHeader<'_>, buffer: &'a mut KeyBuffer, context: &Context<'_>) -> Order<'a> {
+    let mut order = order(header, Hash(0), buffer, context);
     order.hash = context.shared.store.hash(order.key);
     order
 }
 
-fn plain_order(mode: Mode, key: &[u8]) -> Order<'_> {
+#[inline]
+fn order<'a>(header: &'a StoreHeader<'_>, hash: Hash, buffer: &'a mut KeyBuffer, context: &Context<'_>) -> Order<'a> {
+    match header {
+        StoreHeader::Text(store) => Order {
+            compare: store.compare,
+            client_flags: store.client_flags,
+            expires_at: context.shared.clock.expires_at(store.exptime.into()),
+            ..simple_order(store.mode, store.key, hash)
+        },
+        StoreHeader::Meta(command) => meta_order(command, hash, buffer, context),
+        StoreHeader::Binary(packet) => binary_order(packet, hash, context),
+    }
+}
+
+#[inline]
+fn simple_order(mode: Mode, key: &[u8], hash: Hash) -> Order<'_> {
     Order {
         mode,
         key,
         key_is_binary: false,
-        hash: Hash(0),
+        hash,
         client_flags: 0,
         expires_at: 0,
         compare: None,
@@ -178,7 +184,7 @@ fn plain_order(mode: Mode, key: &[u8]) -> Order<'_> {
     }
 }
 
-fn meta_order<'a>(command: &'a Command<'_>, buffer: &'a mut KeyBuffer, context: &Context<'_>) -> Order<'a> {
+fn meta_order<'a>(command: &'a Command<'_>, hash: Hash, buffer: &'a mut KeyBuffer, context: &Context<'_>) -> Order<'a> {
     let (flags, clock) = (&command.flags, &context.shared.clock);
     Order {
         key_is_binary: flags.has(b'b'),
@@ -189,11 +195,11 @@ fn meta_order<'a>(command: &'a Command<'_>, buffer: &'a mut KeyBuffer, context: 
         invalidate: flags.has(b'I'),
         cas: flags.cas(),
         vivify: flags.vivify().map(|exptime| clock.expires_at(exptime.into())),
-        ..plain_order(flags.mode, command.key(buffer))
+        ..simple_order(flags.mode, command.key(buffer), hash)
     }
 }
 
-fn binary_order<'a>(packet: &'a Packet<'_>, context: &Context<'_>) -> Order<'a> {
+fn binary_order<'a>(packet: &'a Packet<'_>, hash: Hash, context: &Context<'_>) -> Order<'a> {
     let Op::Store { mode, client_flags, exptime } = packet.op else {
         unreachable!("the parser gives only stores a body");
     };
@@ -204,7 +210,7 @@ fn binary_order<'a>(packet: &'a Packet<'_>, context: &Context<'_>) -> Order<'a> 
         mode => mode,
     };
     let expires_at = context.shared.clock.expires_at(exptime.into());
-    Order { client_flags, expires_at, compare, ..plain_order(mode, packet.key) }
+    Order { client_flags, expires_at, compare, ..simple_order(mode, packet.key, hash) }
 }
 
 fn spec<'a>(order: &Order<'a>) -> ItemSpec<'a> {
@@ -432,17 +438,18 @@ fn refuse_memory(header: &StoreHeader<'_>, order: &Order<'_>, outcome: Outcome, 
 }
 
 /// The answer to a refusal for size or memory.
-fn memory_reply(header: &StoreHeader<'_>, outcome: Outcome) -> Option<Cow<'static, [u8]>> {
-    let too_large = outcome == Outcome::TooLarge;
+fn memory_refusal(header: &StoreHeader<'_>, outcome: Outcome) -> Refusal {
+    match outcome {
+        Outcome::TooLarge => refusal(header, TOO_LARGE, Status::TooLarge, Status::TooLarge.text()),
+        _ => refusal(header, NO_MEMORY, Status::NoMemory, Status::NoMemory.text()),
+    }
+}
+
+fn refusal(header: &StoreHeader<'_>, line: &'static [u8], status: Status, text: &'static [u8]) -> Refusal {
     match header {
-        StoreHeader::Text(store) if store.quiet => None,
-        StoreHeader::Text(_) | StoreHeader::Meta(_) => {
-            Some(Cow::Borrowed(if too_large { TOO_LARGE } else { NO_MEMORY }))
-        }
-        StoreHeader::Binary(packet) => {
-            let status = if too_large { Status::TooLarge } else { Status::NoMemory };
-            Some(Cow::Owned(packet.refusal(status, status.text())))
-        }
+        StoreHeader::Text(store) if store.quiet => Refusal::Line(b""),
+        StoreHeader::Text(_) | StoreHeader::Meta(_) => Refusal::Line(line),
+        StoreHeader::Binary(packet) => packet.refusal(status, text),
     }
 }
 
@@ -451,16 +458,6 @@ fn refuse_chunk(header: &StoreHeader<'_>, out: &mut Output) {
     match header {
         StoreHeader::Text(store) if store.quiet => {}
         _ => out.push(BAD_CHUNK),
-    }
-}
-
-#[inline]
-fn reply(header: &StoreHeader<'_>, done: &Done, key: &[u8], out: &mut Output) {
-    match header {
-        StoreHeader::Text(store) if store.quiet => {}
-        StoreHeader::Text(_) => out.push(text_reply(done.outcome)),
-        StoreHeader::Meta(command) => meta_reply(command, done, key, out),
-        StoreHeader::Binary(packet) => binary_reply(packet, done, out),
     }
 }
 
@@ -475,6 +472,9 @@ fn text_reply(outcome: Outcome) -> &'static [u8] {
     }
 }
 
+/// Flags of ms that say something besides `k` and `O`.
+const MS_FLAGS: LetterSet = LetterSet::of(b"cs");
+
 fn meta_reply(command: &Command<'_>, done: &Done, key: &[u8], out: &mut Output) {
     let code = match done.outcome {
         Outcome::Stored if command.quiet() => return,
@@ -484,16 +484,10 @@ fn meta_reply(command: &Command<'_>, done: &Done, key: &[u8], out: &mut Output) 
         _ => b"NS",
     };
     out.push(code);
-    let cas = if done.outcome == Outcome::Stored { done.cas } else { 0 };
-    for flag in command.flags.iter() {
-        match flag[0] {
-            b'k' => push_key_flag(key, command.flags.has(b'b'), out),
-            b'O' => push_opaque(flag, out),
-            b'c' => push_flag_number(b" c", cas, out),
-            b's' => push_flag_number(b" s", done.len as u64, out),
-            _ => {}
-        }
-    }
+    push_flags(command, key, command.flags.has(b'b'), MS_FLAGS, out, |letter, out| match letter {
+        b'c' => push_flag_number(b" c", if done.outcome == Outcome::Stored { done.cas } else { 0 }, out),
+        _ => push_flag_number(b" s", done.len as u64, out),
+    });
     out.push(b"\r\n");
 }
 
@@ -510,12 +504,6 @@ fn binary_reply(packet: &Packet<'_>, done: &Done, out: &mut Output) {
         _ => Status::NotStored,
     };
     respond(packet, status, out);
-}
-
-fn count_prefix_of(header: &StoreHeader<'_>, key: &[u8], context: &Context<'_>) {
-    if !matches!(header, StoreHeader::Meta(_)) {
-        count_prefix(key, PrefixEvent::Set, context);
-    }
 }
 
 #[cold]
@@ -546,141 +534,4 @@ fn publish(order: &Order<'_>, outcome: Outcome, expires_at: u32, class: u8, size
         _ => i64::from(expires_at.wrapping_sub(context.shared.clock.now())),
     };
     context.shared.watch.item_store(&ItemStore { key: order.key, status, cmd, ttl, class, fd: context.fd, size });
-}
-
-/// delete.
-pub(crate) fn delete(key: &[u8], quiet: bool, context: &Context<'_>, out: &mut Output) {
-    count_prefix(key, PrefixEvent::Delete, context);
-    let hash = context.shared.store.hash(key);
-    let mut shard = context.lock(hash);
-    let found = lookup(&mut shard, key, hash, context).ok();
-    if let Some(id) = found {
-        remove(&mut shard, id, key, hash, "delete", context);
-    }
-    drop(shard);
-    count_delete(found.is_some(), context);
-    if !quiet {
-        out.push(if found.is_some() { b"DELETED\r\n".as_slice() } else { b"NOT_FOUND\r\n" });
-    }
-}
-
-fn remove(shard: &mut Locked<'_>, id: ItemId, key: &[u8], hash: Hash, cmd: &str, context: &Context<'_>) {
-    shard.count(id, ClassCounter::DeleteHits);
-    if context.shared.watch.wants(Streams::DELETIONS) {
-        let item = shard.item(id);
-        context.shared.watch.deleted(key, cmd, item.class(), item.value_len());
-    }
-    shard.unlink(id, hash);
-}
-
-fn count_delete(hit: bool, context: &Context<'_>) {
-    match hit {
-        true => context.counters.delete_hits.add(1),
-        false => context.counters.delete_misses.add(1),
-    }
-}
-
-/// md.
-pub(crate) fn meta_delete(command: &Command<'_>, context: &Context<'_>, out: &mut Output) {
-    let mut buffer = None;
-    let key = command.key(&mut buffer);
-    let hash = context.shared.store.hash(key);
-    let mut shard = context.lock(hash);
-    let Ok(empty) = empty(&mut shard, key, command, context) else {
-        out.push(b"SERVER_ERROR out of memory\r\n");
-        return;
-    };
-    let (code, used) = match lookup(&mut shard, key, hash, context) {
-        Ok(id) => meta_delete_item(&mut shard, id, empty, (key, hash), command, context),
-        Err(_) => {
-            count_delete(false, context);
-            (b"NF", false)
-        }
-    };
-    if let (Some(empty), false) = (empty, used) {
-        shard.abandon(empty);
-    }
-    drop(shard);
-    if code != b"HD" || !command.quiet() {
-        out.push(code);
-        push_key_and_opaque(command, key, out);
-        out.push(b"\r\n");
-    }
-}
-
-/// md `x`: the empty item for the old one's place, made before the old one is looked at.
-fn empty(
-    shard: &mut Locked<'_>,
-    key: &[u8],
-    command: &Command<'_>,
-    context: &Context<'_>,
-) -> Result<Option<ItemId>, AllocError> {
-    let flags = &command.flags;
-    if !flags.has(b'x') {
-        return Ok(None);
-    }
-    let expires_at = context.shared.clock.expires_at(flags.ttl().unwrap_or(0).into());
-    let spec = ItemSpec { key, key_is_binary: flags.has(b'b'), client_flags: flags.client_flags(), expires_at };
-    shard.create(&spec, &[]).map(Some)
-}
-
-/// md on an item: its reply code, and whether `empty` was put in the item's place.
-fn meta_delete_item(
-    shard: &mut Locked<'_>,
-    id: ItemId,
-    empty: Option<ItemId>,
-    (key, hash): (&[u8], Hash),
-    command: &Command<'_>,
-    context: &Context<'_>,
-) -> (&'static [u8; 2], bool) {
-    let flags = &command.flags;
-    let cas = shard.item(id).cas();
-    if flags.compare().is_some_and(|given| given != cas || given == 0) {
-        count_delete(false, context);
-        return (b"EX", false);
-    }
-    if empty.is_none() && !flags.has(b'I') {
-        remove(shard, id, key, hash, "md", context);
-        count_delete(true, context);
-        return (b"HD", false);
-    }
-    // COMPAT(cas_beside_e): a number is taken even where the client names one, or the item keeps its own.
-    let next = shard.next_cas();
-    if let Some(empty) = empty {
-        shard.replace(id, empty, hash, Some(flags.cas().unwrap_or(cas)));
-    }
-    if flags.has(b'I') {
-        invalidate(shard, empty.unwrap_or(id), command, next, context);
-    }
-    (b"HD", empty.is_some())
-}
-
-/// md `I`: the next client that asks is told to renew it.
-fn invalidate(shard: &mut Locked<'_>, id: ItemId, command: &Command<'_>, next_cas: u64, context: &Context<'_>) {
-    if let Some(ttl) = command.flags.ttl() {
-        shard.set_expires_at(id, context.shared.clock.expires_at(ttl.into()));
-    }
-    shard.set_cas(id, command.flags.cas().unwrap_or(next_cas));
-    shard.set_stale(id, true);
-    shard.set_win_sent(id, false);
-}
-
-/// Delete.
-pub(crate) fn binary_delete(packet: &Packet<'_>, context: &Context<'_>, out: &mut Output) {
-    count_prefix(packet.key, PrefixEvent::Delete, context);
-    let hash = context.shared.store.hash(packet.key);
-    let mut shard = context.lock(hash);
-    let Ok(id) = lookup(&mut shard, packet.key, hash, context) else {
-        drop(shard);
-        count_delete(false, context);
-        return respond(packet, Status::NotFound, out);
-    };
-    if packet.cas != 0 && packet.cas != shard.item(id).cas() {
-        return respond(packet, Status::Exists, out);
-    }
-    shard.count(id, ClassCounter::DeleteHits);
-    shard.unlink(id, hash);
-    drop(shard);
-    count_delete(true, context);
-    respond_unless_quiet(packet, out);
 }

@@ -9,9 +9,7 @@
 //! All numbers are big endian; bodylen counts extras, key and value. Quiet opcodes become the `quiet` field;
 //! replies carry the opcode that came in.
 
-use super::text::Mode;
-use super::{Bad, KEY_MAX, Parsed, Request, StoreHeader};
-use std::borrow::Cow;
+use super::{Bad, Cut, KEY_MAX, Mode, Parsed, Refusal, Request, StoreHeader};
 
 /// Bytes of a header.
 pub const HEADER: usize = 24;
@@ -153,16 +151,9 @@ impl Response<'_> {
 
 impl Packet<'_> {
     /// The response to this packet that says `status` with `text`.
-    pub fn refusal(&self, status: Status, text: &[u8]) -> Vec<u8> {
-        refusal(self.opcode, self.opaque, status, text)
+    pub fn refusal(&self, status: Status, text: &'static [u8]) -> Refusal {
+        Refusal::Packet { opcode: self.opcode, opaque: self.opaque, status, text }
     }
-}
-
-fn refusal(opcode: u8, opaque: [u8; 4], status: Status, text: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(HEADER + text.len());
-    Response { opcode, status, opaque, cas: 0, extras: b"", key: b"", value_len: text.len() }.encode(&mut out);
-    out.extend_from_slice(text);
-    out
 }
 
 /// The fixed fields of a request.
@@ -193,8 +184,8 @@ impl Header {
     }
 
     fn bad<'a>(&self, status: Status, swallow: u64, close: bool) -> Parsed<'a> {
-        let reply = refusal(self.opcode, self.opaque, status, status.text());
-        Parsed::Bad(Bad { consumed: HEADER, swallow, reply: Cow::Owned(reply), close })
+        let reply = Refusal::Packet { opcode: self.opcode, opaque: self.opaque, status, text: status.text() };
+        Parsed::Bad(Bad { consumed: HEADER, swallow, reply, close })
     }
 }
 
@@ -205,7 +196,7 @@ pub fn parse(input: &[u8]) -> Parsed<'_> {
         return Parsed::Partial { need: HEADER };
     };
     if header[0] != REQUEST {
-        return Parsed::Bad(Bad { consumed: 0, swallow: 0, reply: Cow::Borrowed(b""), close: true });
+        return Parsed::Bad(Bad { consumed: 0, swallow: 0, reply: Refusal::Line(b""), close: true });
     }
     let header = Header::read(header);
     if header.key + header.extras > header.body as usize {
@@ -232,12 +223,12 @@ fn packet<'a>(header: &Header, kind: Kind, (extras, key): (&[u8], &'a [u8]), hea
     let quiet = matches!(opcode, 0x09 | 0x0d | 0x11..=0x1a | 0x1e | 0x24);
     let with_key = matches!(opcode, 0x0c | 0x0d | 0x23 | 0x24);
     let packet = Packet { op: op(kind, extras), opcode, quiet, with_key, key, opaque, cas };
-    match packet.op {
+    Parsed::Request(match packet.op {
         Op::Store { .. } => {
-            Parsed::NeedBody { header: StoreHeader::Binary(packet), head, body: header.value(), tail: 0 }
+            Cut { request: Request::Store(StoreHeader::Binary(packet)), head, body: header.value(), tail: 0 }
         }
-        _ => Parsed::Request { request: Request::Binary(packet), consumed: head },
-    }
+        _ => Cut::new(Request::Binary(packet), head),
+    })
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -344,7 +335,9 @@ mod tests {
 
     fn bad(input: &[u8]) -> (u16, u64, bool) {
         match parse(input) {
-            Parsed::Bad(bad) => (u16::from_be_bytes([bad.reply[6], bad.reply[7]]), bad.swallow, bad.close),
+            Parsed::Bad(Bad { reply: Refusal::Packet { status, .. }, swallow, close, .. }) => {
+                (status as u16, swallow, close)
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -355,7 +348,9 @@ mod tests {
         for cut in 0..HEADER + 8 + 3 {
             assert!(matches!(parse(&input[..cut]), Parsed::Partial { need } if need > cut), "{cut}");
         }
-        let Parsed::NeedBody { header: StoreHeader::Binary(packet), head, body, tail } = parse(&input) else {
+        let Parsed::Request(Cut { request: Request::Store(StoreHeader::Binary(packet)), head, body, tail }) =
+            parse(&input)
+        else {
             panic!()
         };
         assert_eq!((head, body, tail), (35, 5, 0));
@@ -370,7 +365,7 @@ mod tests {
         extras[8] = 1;
         extras[19] = 3;
         let input = request(0x06, &extras, b"n", b"");
-        let Parsed::Request { request: Request::Binary(packet), .. } = parse(&input) else { panic!() };
+        let Parsed::Request(Cut { request: Request::Binary(packet), .. }) = parse(&input) else { panic!() };
         assert_eq!(packet.op, Op::Arith { incr: false, delta: 9, initial: 1 << 56, exptime: 3 });
     }
 
@@ -391,7 +386,7 @@ mod tests {
     #[test]
     fn a_wrong_magic_closes() {
         let Parsed::Bad(bad) = parse(&[RESPONSE; HEADER]) else { panic!() };
-        assert!(bad.close && bad.reply.is_empty());
+        assert!(bad.close && bad.reply == Refusal::Line(b""));
         assert!(matches!(parse(b""), Parsed::Partial { need: HEADER }));
     }
 }

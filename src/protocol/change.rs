@@ -317,7 +317,7 @@ const PAIRS: [[u8; 2]; 100] = {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{Parsed, Request, StoreHeader, meta, text};
+    use crate::protocol::{Parsed, Protocol, Request, StoreHeader, meta, parse};
 
     const STATE: State = State { expiry: Expiry(0), cas: Some(7), stale: false, win: false };
 
@@ -325,16 +325,13 @@ mod tests {
     fn read_back(mut wire: &[u8]) -> Vec<(meta::Verb, Vec<u8>, String)> {
         let mut commands = Vec::new();
         while !wire.is_empty() {
-            let (command, consumed) = match text::parse(wire, 0) {
-                Parsed::Request { request: Request::Meta(command), consumed } => (command, consumed),
-                Parsed::NeedBody { header: StoreHeader::Meta(command), head, body, tail } => {
-                    (command, head + body + tail)
-                }
-                other => panic!("{}: {other:?}", wire.escape_ascii()),
+            let Parsed::Request(cut) = parse(Protocol::Ascii, wire, 0) else { panic!("{}", wire.escape_ascii()) };
+            let (Request::Meta(command) | Request::Store(StoreHeader::Meta(command))) = &cut.request else {
+                panic!("{cut:?}")
             };
             let flags: Vec<_> = command.flags.iter().map(|flag| String::from_utf8_lossy(flag)).collect();
             commands.push((command.verb, command.key(&mut None).to_vec(), flags.join(" ")));
-            wire = &wire[consumed..];
+            wire = &wire[cut.size()..];
         }
         commands
     }

@@ -10,9 +10,8 @@
 //! so that a command can rely on them.
 
 use super::base64;
-use super::text::{BAD_FORMAT, Mode, bad, data_length};
 use super::token;
-use super::{KEY_MAX, Parsed, Request, StoreHeader};
+use super::{BAD_FORMAT, Cut, KEY_MAX, Mode, Parsed, Request, StoreHeader, bad, data_length};
 
 /// Most tokens of a line, command and key included.
 const TOKENS_MAX: usize = 20;
@@ -24,7 +23,7 @@ const FLAGS_MAX: usize = TOKENS_MAX - 2;
 const OPAQUE_MAX: usize = 32;
 
 /// Letters with a meaning somewhere, reserved ones included.
-const LETTERS: &[u8] = b"bNTRlOPLkstcfvhuqxFCEMJDI";
+const LETTERS: LetterSet = LetterSet::of(b"bNTRlOPLkstcfvhuqxFCEMJDI");
 
 const INVALID_FLAG: &[u8] = b"CLIENT_ERROR invalid flag\r\n";
 const DUPLICATE_FLAG: &[u8] = b"CLIENT_ERROR duplicate flag\r\n";
@@ -72,8 +71,8 @@ pub struct Command<'a> {
 pub struct Flags<'a> {
     /// The end of the line. It is cut again for who goes through it: kept cut, they would be 290 bytes to move about.
     text: &'a [u8],
-    /// Bit i: letter `A` + i is there.
-    seen: u64,
+    /// Letters that are there.
+    seen: LetterSet,
     /// ms: what M says. ma: `Append` stands for nothing.
     pub mode: Mode,
     /// ma: M says decr.
@@ -122,7 +121,13 @@ impl<'a> Flags<'a> {
     /// Whether `letter` is there.
     #[inline]
     pub fn has(&self, letter: u8) -> bool {
-        self.seen & bit(letter) != 0
+        self.seen.has_any(LetterSet::one(letter))
+    }
+
+    /// Whether one of `letters` is there.
+    #[inline]
+    pub fn has_any(&self, letters: LetterSet) -> bool {
+        self.seen.has_any(letters)
     }
 
     /// All flags in the order of the request, letter first.
@@ -196,7 +201,7 @@ pub(super) fn parse_line(letter: u8, rest: &[u8], consumed: usize) -> Parsed<'_>
 }
 
 fn request(command: Command<'_>, consumed: usize) -> Parsed<'_> {
-    Parsed::Request { request: Request::Meta(command), consumed }
+    Parsed::Request(Cut::new(Request::Meta(command), consumed))
 }
 
 fn parse_store<'a>(wire_key: &'a [u8], mut words: token::Words<'a>, consumed: usize) -> Parsed<'a> {
@@ -205,71 +210,82 @@ fn parse_store<'a>(wire_key: &'a [u8], mut words: token::Words<'a>, consumed: us
     };
     match parse_flags(Verb::Set, wire_key, words) {
         Ok(flags) => {
-            let header = StoreHeader::Meta(Command { verb: Verb::Set, wire_key, flags });
-            Parsed::NeedBody { header, head: consumed, body: len, tail: 2 }
+            let request = Request::Store(StoreHeader::Meta(Command { verb: Verb::Set, wire_key, flags }));
+            Parsed::Request(Cut { request, head: consumed, body: len, tail: 2 })
         }
-        Err(Refusal { reply, swallow: true }) => bad(consumed, len as u64 + 2, reply),
-        Err(Refusal { reply, swallow: false }) => bad(consumed, 0, reply),
+        Err(FlagError { reply, swallow: true }) => bad(consumed, len as u64 + 2, reply),
+        Err(FlagError { reply, swallow: false }) => bad(consumed, 0, reply),
     }
 }
 
 /// Why flags were refused, and whether ms then drops its data or takes it for commands.
-struct Refusal {
+struct FlagError {
     reply: &'static [u8],
     swallow: bool,
 }
 
-fn refuse<T>(reply: &'static [u8]) -> Result<T, Refusal> {
-    Err(Refusal { reply, swallow: true })
-}
-
-fn parse_flags<'a>(verb: Verb, key: &[u8], words: token::Words<'a>) -> Result<Flags<'a>, Refusal> {
+#[inline]
+fn parse_flags<'a>(verb: Verb, key: &[u8], words: token::Words<'a>) -> Result<Flags<'a>, FlagError> {
     let mut flags = Flags { text: words.rest(), ..Flags::empty() };
     let most = if verb == Verb::Set { FLAGS_MAX - 1 } else { FLAGS_MAX };
-    let mut count = 0;
-    for word in words {
-        // A token that cannot be a flag at all means that this is no meta line: nothing is swallowed.
-        if !matches!(word[0], b'A'..=b'z' | b'0'..=b'9') {
-            return Err(Refusal { reply: BAD_FORMAT, swallow: false });
-        }
-        count += 1;
+    match flags.take_all(verb, key, words) {
+        Ok(count) if count <= most => Ok(flags),
+        result => Err(refusal(verb, result.err(), most, token::words(flags.text))),
     }
-    if count > most {
-        return refuse(TOO_MANY_FLAGS);
+}
+
+/// What is wrong with flags, in memcached's order, when `error` or too many is what was found first.
+#[cold]
+fn refusal(verb: Verb, error: Option<&'static [u8]>, most: usize, words: token::Words<'_>) -> FlagError {
+    // A token that cannot be a flag at all means that this is no meta line: nothing is swallowed.
+    if words.clone().any(|word| !matches!(word[0], b'A'..=b'z' | b'0'..=b'9')) {
+        return FlagError { reply: BAD_FORMAT, swallow: false };
     }
-    match flags.check(verb, key) {
-        // COMPAT(ma_flag_error): ma has one text for everything that is wrong with its flags or key.
-        Err(reply) if verb == Verb::Arith && reply != MA_BAD_MODE => refuse(MA_BAD_FLAG),
-        Err(reply) => refuse(reply),
-        Ok(()) => Ok(flags),
-    }
+    let reply = match error {
+        Some(error) if words.count() <= most => match verb {
+            // COMPAT(ma_flag_error): ma has one text for everything that is wrong with its flags or key.
+            Verb::Arith if error != MA_BAD_MODE => MA_BAD_FLAG,
+            _ => error,
+        },
+        _ => TOO_MANY_FLAGS,
+    };
+    FlagError { reply, swallow: true }
 }
 
 impl<'a> Flags<'a> {
     fn empty() -> Flags<'a> {
-        Flags { text: b"", seen: 0, mode: Mode::Set, decr: false, numbers: Numbers { delta: 1, ..Numbers::default() } }
+        Flags {
+            text: b"",
+            seen: LetterSet(0),
+            mode: Mode::Set,
+            decr: false,
+            numbers: Numbers { delta: 1, ..Numbers::default() },
+        }
     }
 
-    /// Checks letters and arguments, and keeps the arguments.
-    fn check(&mut self, verb: Verb, key: &[u8]) -> Result<(), &'static [u8]> {
+    /// Checks letters and arguments, and keeps the arguments. How many flags there are.
+    #[inline]
+    fn take_all(&mut self, verb: Verb, key: &[u8], words: token::Words<'_>) -> Result<usize, &'static [u8]> {
         if key.len() > KEY_MAX {
             return Err(BAD_FORMAT);
         }
-        for token in token::words(self.text) {
+        let mut count = 0;
+        for token in words {
             let (letter, argument) = (token[0], &token[1..]);
-            if !LETTERS.contains(&letter) {
+            if !LETTERS.has(letter) {
                 return Err(INVALID_FLAG);
             }
             if self.has(letter) {
                 return Err(DUPLICATE_FLAG);
             }
-            self.seen |= bit(letter);
+            self.seen = self.seen.with(LetterSet::one(letter));
             self.keep_argument(verb, letter, argument)?;
+            count += 1;
         }
         if self.has(b'b') && base64::decode(key, &mut [0; KEY_MAX]).is_none() {
             return Err(BAD_KEY);
         }
-        Ok(())
+        Ok(count)
     }
 
     #[inline]
@@ -309,20 +325,56 @@ impl<'a> Flags<'a> {
     }
 }
 
-/// The bit of a letter that the tokenizer let through (`A` to `z`, or a digit, which is no flag).
-fn bit(letter: u8) -> u64 {
-    debug_assert!((b'A'..=b'z').contains(&letter));
-    1 << (letter - b'A')
+/// Letters of flags.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LetterSet(u64);
+
+impl LetterSet {
+    /// The set of these, all of `A` to `z`.
+    pub const fn of(letters: &[u8]) -> LetterSet {
+        let (mut set, mut at) = (LetterSet(0), 0);
+        while at < letters.len() {
+            set = set.with(LetterSet::one(letters[at]));
+            at += 1;
+        }
+        set
+    }
+
+    #[inline]
+    const fn one(letter: u8) -> LetterSet {
+        LetterSet(1 << (letter - b'A'))
+    }
+
+    /// Whether a letter is in it.
+    #[inline]
+    pub fn has(self, letter: u8) -> bool {
+        matches!(letter, b'A'..=b'z') && self.has_any(LetterSet::one(letter))
+    }
+
+    /// Whether one of these is in it.
+    #[inline]
+    pub fn has_any(self, letters: LetterSet) -> bool {
+        self.0 & letters.0 != 0
+    }
+
+    /// Both sets together.
+    #[inline]
+    pub const fn with(self, letters: LetterSet) -> LetterSet {
+        LetterSet(self.0 | letters.0)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::text;
+    use crate::protocol::line::parse;
+    use crate::protocol::{Bad, Refusal};
 
     fn reply(line: &str) -> (String, u64) {
-        match text::parse(line.as_bytes(), 0) {
-            Parsed::Bad(bad) => (String::from_utf8(bad.reply.to_vec()).unwrap(), bad.swallow),
+        match parse(line.as_bytes(), 0) {
+            Parsed::Bad(Bad { reply: Refusal::Line(reply), swallow, .. }) => {
+                (String::from_utf8(reply.to_vec()).unwrap(), swallow)
+            }
             other => panic!("{line:?}: {other:?}"),
         }
     }
@@ -369,7 +421,8 @@ mod tests {
 
     #[test]
     fn compat_m_first_letter() {
-        let Parsed::NeedBody { header: StoreHeader::Meta(command), .. } = text::parse(b"ms a 2 MADD\r\n", 0) else {
+        let line = b"ms a 2 MADD\r\n";
+        let Parsed::Request(Cut { request: Request::Store(StoreHeader::Meta(command)), .. }) = parse(line, 0) else {
             panic!()
         };
         assert_eq!(command.flags.mode, Mode::Append);
@@ -378,8 +431,8 @@ mod tests {
     #[test]
     fn arguments() {
         let line = b"ma Zm9v b N90 J5 D7 T-1 M- q vjunk\r\n";
-        let Parsed::Request { request: Request::Meta(command), consumed } = text::parse(line, 0) else { panic!() };
-        assert_eq!(consumed, line.len());
+        let Parsed::Request(Cut { request: Request::Meta(command), head, .. }) = parse(line, 0) else { panic!() };
+        assert_eq!(head, line.len());
         assert_eq!(command.key(&mut None), b"foo");
         let flags = &command.flags;
         assert_eq!((flags.vivify(), flags.ttl(), flags.recache()), (Some(90), Some(-1), None));

@@ -47,6 +47,12 @@ impl<'a> Tokens<'a> {
     }
 }
 
+/// A line, its line feed gone already, without the carriage return.
+#[inline]
+pub fn without_end(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
 /// The tokens of a line, without a limit.
 pub fn words(line: &[u8]) -> Words<'_> {
     Words { rest: line }

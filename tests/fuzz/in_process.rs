@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   data ─> parse, whole and cut short ─> same answer, and no claim on bytes that are not there
-//!   data ─> parse ─> run | store | begin, pieces, finish ─> Output ─> well-formed replies
+//!   data ─> Batch ─> run, or begin, pieces, finish ─> Output ─> well-formed replies
 //! ```
 //!
 //! Used by `cargo fuzz` and, with random input, by an ordinary test. A failed invariant is a panic.
@@ -10,10 +10,11 @@
 use super::replies;
 use std::sync::Arc;
 use twincache::clock::Clock;
+use twincache::command::batch::Batch;
 use twincache::command::{self, Context, Next, Output, Shared};
 use twincache::config::Config;
 use twincache::journal::acks::LastLsn;
-use twincache::protocol::{Bad, Parsed, Protocol, StoreHeader, parse};
+use twincache::protocol::{Bad, Cut, Parsed, Protocol, Request, StoreHeader, parse};
 use twincache::store::{Store, StoreConfig};
 
 /// Above this a line without its end may close the connection, so where the input was cut then matters.
@@ -41,8 +42,7 @@ fn protocol_of(data: &[u8]) -> Protocol {
 /// Bytes until the next request; None when there is none.
 fn step(parsed: &Parsed<'_>) -> Option<usize> {
     match parsed {
-        Parsed::Request { consumed, .. } => Some(*consumed),
-        Parsed::NeedBody { head, body, tail, .. } => Some(head + body + tail),
+        Parsed::Request(cut) => Some(cut.size()),
         Parsed::Partial { .. } => None,
         Parsed::Bad(bad) if bad.close => None,
         Parsed::Bad(bad) => Some(bad.consumed.saturating_add(usize::try_from(bad.swallow).unwrap())),
@@ -51,10 +51,10 @@ fn step(parsed: &Parsed<'_>) -> Option<usize> {
 
 fn check_claims(parsed: &Parsed<'_>, len: usize) {
     match parsed {
-        Parsed::Request { consumed, .. } => assert!((1..=len).contains(consumed), "{consumed} of {len}"),
-        Parsed::NeedBody { head, body, tail, .. } => {
+        Parsed::Request(cut @ Cut { head, body, tail, .. }) => {
             assert!((1..=len).contains(head), "{head} of {len}");
             assert!(*body <= 1 << 31 && matches!(tail, 0 | 2), "{body} {tail}");
+            assert!(cut.is_store() || body + tail == 0, "{body} {tail}");
         }
         Parsed::Partial { need } => assert!(*need == 0 || *need > len, "needs {need}, has {len}"),
         Parsed::Bad(bad) => {
@@ -91,8 +91,7 @@ fn check_cuts(protocol: Protocol, data: &[u8], whole: &Parsed<'_>) {
 /// Bytes that the parser looked at for its answer.
 fn claimed(parsed: &Parsed<'_>) -> usize {
     match parsed {
-        Parsed::Request { consumed, .. } => *consumed,
-        Parsed::NeedBody { head, .. } => *head,
+        Parsed::Request(cut) => cut.head,
         Parsed::Partial { .. } => usize::MAX,
         Parsed::Bad(bad) => bad.consumed,
     }
@@ -143,13 +142,15 @@ impl FuzzServer {
         while !data.is_empty() {
             let parsed = parse(protocol, data, 0);
             let (used, goes_on) = match &parsed {
-                Parsed::Request { request, consumed } => (*consumed as u64, self.run(request, out)),
-                Parsed::NeedBody { header, head, body, tail } => {
-                    match self.value(header, &data[*head..], *body, *tail, out) {
-                        Some(used) => (*head as u64 + used, true),
-                        None => return,
+                Parsed::Request(cut) => match &cut.request {
+                    Request::Store(header) if cut.size() > data.len() || cut.body % 2 == 1 => {
+                        match self.upload(header, cut, &data[cut.head..], out) {
+                            Some(used) => (cut.head as u64 + used, true),
+                            None => return,
+                        }
                     }
-                }
+                    _ => (cut.size() as u64, self.run(protocol, data, out)),
+                },
                 Parsed::Partial { .. } => return,
                 Parsed::Bad(bad) => {
                     if refused(bad, data.len() - bad.consumed, out).is_none() {
@@ -165,11 +166,15 @@ impl FuzzServer {
         }
     }
 
-    fn run(&mut self, request: &twincache::protocol::Request<'_>, out: &mut Output) -> bool {
-        let mut context =
-            Context { shared: &self.shared, counters: &self.counters, fd: 7, last_lsn: &self.last_lsn, resume: 0 };
+    /// Runs the first request of `data`.
+    fn run(&mut self, protocol: Protocol, data: &[u8], out: &mut Output) -> bool {
+        let mut batch = Batch::default();
+        batch.cut(protocol, data, 0, 1, &self.shared.store);
+        batch.prefetch(&self.shared.store);
+        let request = batch.requests(0..1).next().expect("it was parsed");
+        let mut context = self.context();
         loop {
-            match command::run(request, &mut context, out) {
+            match request.run(&mut context, out) {
                 Next::Continue => return true,
                 Next::More(resume) => context.resume = resume,
                 Next::Dump(mut dump) => {
@@ -182,23 +187,15 @@ impl FuzzServer {
         }
     }
 
-    /// A store request with its value: at once when its length is even, else in pieces. None: the input ends first.
-    fn value(
-        &mut self,
-        header: &StoreHeader<'_>,
-        rest: &[u8],
-        body: usize,
-        tail: usize,
-        out: &mut Output,
-    ) -> Option<u64> {
-        let mut context =
-            Context { shared: &self.shared, counters: &self.counters, fd: 7, last_lsn: &self.last_lsn, resume: 0 };
-        let whole = rest.get(..body.checked_add(tail)?);
-        if let (Some(whole), 0) = (whole, body % 2) {
-            command::store(header, &whole[..body], &whole[body..], &mut context, out);
-            return Some(whole.len() as u64);
-        }
-        let mut upload = match command::begin(header, body, &mut context) {
+    fn context(&self) -> Context<'_> {
+        let FuzzServer { shared, counters, last_lsn } = self;
+        Context { shared, counters, fd: 7, last_lsn, replies_at: 0, resume: 0 }
+    }
+
+    /// A store request whose value comes in pieces. None: the input ends first.
+    fn upload(&mut self, header: &StoreHeader<'_>, cut: &Cut<'_>, rest: &[u8], out: &mut Output) -> Option<u64> {
+        let (context, body, tail) = (self.context(), cut.body, cut.tail);
+        let mut upload = match command::begin(header, body, &context) {
             Ok(upload) => upload,
             Err(bad) => return refused(&bad, rest.len(), out),
         };
@@ -206,7 +203,7 @@ impl FuzzServer {
         while !upload.is_complete() {
             let Ok(room) = upload.room() else {
                 drop(upload);
-                let bad = command::out_of_memory(header, (body + tail - at) as u64, &mut context);
+                let bad = command::out_of_memory(header, (body + tail - at) as u64, &context);
                 return refused(&bad, rest.len() - at, out).map(|swallowed| at as u64 + swallowed);
             };
             assert!(!room.is_empty(), "no room in an incomplete upload");
@@ -220,7 +217,7 @@ impl FuzzServer {
         }
         assert_eq!(at, body);
         let end = rest.get(body..body + tail)?;
-        command::finish(header, upload, end, &mut context, out);
+        command::finish(header, upload, end, &context, out);
         Some((body + tail) as u64)
     }
 }
@@ -230,7 +227,7 @@ fn refused(bad: &Bad, left: usize, out: &mut Output) -> Option<u64> {
     if bad.swallow > left as u64 {
         return None;
     }
-    out.push(&bad.reply);
+    bad.reply.push_to(&mut out.bytes);
     Some(bad.swallow)
 }
 

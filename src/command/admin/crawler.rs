@@ -10,11 +10,13 @@
 //!
 //! Not here: walking the items (`store`).
 
-use super::{CLASSES, OK, Reply, means, tune};
+use super::{CLASSES, means, tune};
 use crate::clock::Clock;
+use crate::command::reply::{OK, Reply};
 use crate::command::{Context, Next, Output};
+use crate::protocol::BAD_FORMAT;
 use crate::protocol::base64;
-use crate::protocol::text::{BAD_FORMAT, UNKNOWN};
+use crate::protocol::text::UNKNOWN;
 use crate::protocol::token::strict_u32;
 use crate::store;
 use crate::store::{ClassSet, Item};
@@ -76,7 +78,7 @@ impl Dump {
         if !context.shared.config.dump_enabled {
             return Err(form.not_allowed());
         }
-        if !out.is_empty() {
+        if !context.is_first_reply(out) {
             return Err(form.not_pipelined());
         }
         let classes = match classes {

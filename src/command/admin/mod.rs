@@ -15,20 +15,16 @@ pub mod watch;
 
 use super::{Context, Next, Output};
 use crate::VERSION;
+use crate::command::reply::{END, OK, Reply};
 use crate::config::log_level;
-use crate::protocol::text::{Admin, BAD_EXPTIME, BAD_FORMAT, UNKNOWN};
+use crate::protocol::BAD_FORMAT;
+use crate::protocol::text::{Admin, BAD_EXPTIME, UNKNOWN};
 use crate::protocol::token::{Tokens, strict_i32, strict_u32};
 use crate::store::{Reassign, Tuning};
 use crate::watch::Streams;
 use crawler::lru_crawler;
 
 pub use crawler::Dump;
-
-/// A complete reply.
-pub(crate) type Reply = &'static [u8];
-
-pub(crate) const OK: Reply = b"OK\r\n";
-const END: Reply = b"END\r\n";
 
 /// `verbosity` above this means this: what lies above is for debugging the event loop, and comes from `-v`.
 const VERBOSITY_MAX: u32 = 2;
@@ -62,7 +58,7 @@ pub fn run(verb: Admin, tokens: &Tokens<'_>, noreply: bool, context: &mut Contex
         Admin::Slabs => Err(slabs(args, context)),
         Admin::Lru => Err(lru(args, context)),
         Admin::LruCrawler => lru_crawler(args, context, out),
-        Admin::Watch => watch(args, context, out.is_empty()),
+        Admin::Watch => watch(args, context, context.is_first_reply(out)),
         Admin::RefreshCerts => Err(b"Error TLS not enabled\r\n"),
         Admin::Extstore => Err(extstore(args)),
         Admin::Replica => return replica::run(args, noreply, context, out),

@@ -13,7 +13,7 @@
 //!
 //! Not here: the stream itself, which is ordinary meta commands.
 
-use super::OK;
+use crate::command::reply::OK;
 use crate::command::{Context, Next, Output};
 use crate::journal::UpstreamError;
 use crate::protocol::text::UNKNOWN;

@@ -1,8 +1,9 @@
 //! Data commands of all protocols, from bytes to bytes, on a store without sockets.
 
-use super::{Context, Limits, Next, Output, run, run_plain};
+use super::batch::{Batch, End};
+use super::{Next, Output};
 use crate::config::Config;
-use crate::protocol::{self, Parsed, Protocol};
+use crate::protocol::Protocol;
 use crate::store::Accounting;
 use crate::testing::{self, TestServer};
 
@@ -338,14 +339,13 @@ fn a_long_multiget_pauses_and_goes_on() {
         server.ask(&format!("set {key} 0 0 10000|{value}|"));
     }
     let line = format!("get {}\r\n", keys.join(" "));
-    let Parsed::Request { request, .. } = protocol::parse(Protocol::Ascii, line.as_bytes(), 0) else { panic!() };
-    let (mut out, mut resume, mut parts) = (Output::default(), 0, 0);
-    loop {
-        let mut context = Context { resume, ..server.context() };
-        match run(&request, &mut context, &mut out) {
-            Next::More(at) => (resume, parts) = (at, parts + 1),
-            _ => break,
-        }
+    let mut batch = Batch::default();
+    batch.cut(Protocol::Ascii, line.as_bytes(), 0, 1, &server.shared.store);
+    let get = batch.requests(0..1).next().expect("a whole request");
+    let (mut out, mut parts) = (Output::default(), 0);
+    let mut context = server.context();
+    while let Next::More(at) = get.run(&mut context, &mut out) {
+        (context.resume, parts) = (at, parts + 1);
     }
     let expected: String = keys.iter().map(|key| format!("VALUE {key} 0 10000\r\n{value}\r\n")).collect();
     assert!(parts >= 3);
@@ -353,23 +353,30 @@ fn a_long_multiget_pauses_and_goes_on() {
 }
 
 #[test]
-fn what_is_fetched_ahead() {
+fn what_a_batch_holds() {
     let server = server();
-    let covered = |protocol, input: &[u8]| super::fetch_ahead(protocol, input, &server.shared);
-    assert_eq!(covered(Protocol::Ascii, b"get a\r\nmg b v\r\nget \nincr c 1\r\nget d\r\n"), 20);
+    let cut = |protocol, input: &[u8], most| {
+        let mut batch = Batch::default();
+        let end = batch.cut(protocol, input, 0, most, &server.shared.store);
+        batch.prefetch(&server.shared.store);
+        let bytes: usize = batch.requests(0..batch.count()).map(|prepared| prepared.cut.size()).sum();
+        (batch.count(), bytes, format!("{end:?}").split(['(', ' ']).next().unwrap_or_default().to_owned())
+    };
+    let text = |input: &[u8]| cut(Protocol::Ascii, input, usize::MAX);
+    let full = |len, bytes| (len, bytes, "Full".to_owned());
+    assert_eq!(text(b""), full(0, 0));
+    assert_eq!(text(b"get a\r\nmg b v\r\nincr c 1\r\nquit\r\n"), full(4, 31));
+    assert_eq!(text(b"get a\r\nget \nget b\r\n"), (1, 7, "Bad".into()));
     let sets = b"set a 0 0 1\r\nx\r\nset b 0 0 0 noreply\n\r\nms c 2 T0\r\nxy\r\nms d 3\r\nxyz\r\nset e 0 0 -1\r\n";
-    assert_eq!(covered(Protocol::Ascii, sets), 16 + 22 + 15 + 13);
-    // Alone, with nothing behind it.
-    assert_eq!(covered(Protocol::Ascii, b"set a 0 0 10\r\nxyz"), 17);
-    assert_eq!(covered(Protocol::Ascii, b"set a 0 0 x\r\nget b\r\n"), 0);
-    assert_eq!(covered(Protocol::Ascii, b"get unfinished"), 0);
-    assert_eq!(covered(Protocol::Ascii, &b"get k\n".repeat(100)), 16 * 6);
-    let get = packet(0, b"", "key", "", 0);
-    assert_eq!(covered(Protocol::Binary, &get.repeat(2)), 2 * get.len());
-    assert_eq!(covered(Protocol::Binary, &get[..26]), 0);
-    let set = packet(1, &[0; 8], "key", "x", 0);
-    assert_eq!(covered(Protocol::Binary, &[&set[..], &get[..]].concat()), set.len() + get.len());
-    assert_eq!(covered(Protocol::Binary, &packet(5, &[0; 20], "key", "", 0).repeat(2)), 0);
+    assert_eq!(text(sets), (4, 16 + 22 + 15 + 13, "Bad".into()));
+    assert_eq!(text(b"get a\r\nset a 0 0 10\r\nxyz"), (1, 7, "Value".into()));
+    assert_eq!(text(b"get unfinished"), (0, 0, "Partial".into()));
+    assert_eq!(text(&b"get k\n".repeat(100)), full(16, 16 * 6));
+    assert_eq!(cut(Protocol::Ascii, &b"get k\n".repeat(100), 3), full(3, 3 * 6));
+    let (get, set) = (packet(0, b"", "key", "", 0), packet(1, &[0; 8], "key", "x", 0));
+    let binary = |input: &[u8]| cut(Protocol::Binary, input, usize::MAX);
+    assert_eq!(binary(&[&set[..], &get[..], &get[..26]].concat()), (2, set.len() + get.len(), "Partial".into()));
+    assert_eq!(binary(&set[..set.len() - 1]), (0, 0, "Value".into()));
 }
 
 #[test]
@@ -380,35 +387,47 @@ fn without_cas() {
     ]);
 }
 
-#[test]
-fn plain_requests_are_answered_as_any() {
-    let requests: Vec<String> = (0..40)
-        .map(|i| match i % 7 {
-            0 | 3 => format!("set key{} {} 0 {}\r\n{}\r\n", i % 5, i % 2, i % 11, "v".repeat(i % 11)),
-            5 => format!("set key{} 0 -0 1 noreply\r\nq\r\n", i % 5),
-            6 => format!("set key{} 0 100 1 noreply\r\nq\r\n", i % 5),
-            _ => format!("get key{}\r\n", i % 6),
-        })
-        .collect();
-    for first in 0..40 {
-        let behind =
-            ["mn\r\n", "gets a\r\n", "get a b\r\n", "set a 0 0 5\r\nabc", "set a 0 0 1\r\nabc\r\n", "get a", ""];
-        let behind = behind[first % behind.len()];
-        let plain = requests[first..].iter().take_while(|request| !request.contains("-0"));
-        let (plain, count): (String, usize) = plain.fold((String::new(), 0), |(all, n), one| (all + one, n + 1));
-        for (requests, output) in [(u32::MAX, usize::MAX), (first as u32 / 3, usize::MAX), (u32::MAX, 60)] {
-            let (server, twin) = (server(), server());
-            let mut context = server.context();
-            let (input, mut out) = (format!("{plain}{behind}"), Output::default());
-            let limits = Limits { requests, output };
-            let (used, ran) = run_plain(input.as_bytes(), limits, &mut context, &mut out);
-            assert_eq!(out.bytes, twin.send(&input.as_bytes()[..used]), "{input}");
-            assert_eq!(server.shared.stats.totals(), twin.shared.stats.totals(), "{input}");
-            match (requests, output) {
-                (u32::MAX, usize::MAX) => assert_eq!((used, ran as usize), (plain.len(), count), "{input}"),
-                (u32::MAX, _) => assert!(used == plain.len() || (60..90).contains(&out.len()), "{input}"),
-                _ => assert_eq!(ran as usize, count.min(requests as usize), "{input}"),
-            }
+/// Runs requests in batches that are as large as can be.
+fn send_together(server: &TestServer, protocol: Protocol, mut input: &[u8]) -> Vec<u8> {
+    let (store, mut context, mut out) = (&server.shared.store, server.context(), Output::default());
+    while !input.is_empty() {
+        let mut batch = Batch::default();
+        let end = batch.cut(protocol, input, 0, usize::MAX, store);
+        assert!(matches!(end, End::Full), "{end:?}");
+        batch.prefetch(store);
+        for prepared in batch.requests(0..batch.count()) {
+            prepared.run(&mut context, &mut out);
+            input = &input[prepared.cut.size()..];
         }
+    }
+    testing::flatten(&out)
+}
+
+#[test]
+fn requests_in_a_batch_are_answered_as_alone() {
+    let text = |i: usize| match i % 9 {
+        0 | 3 => format!("set key{} {} 0 {}\r\n{}\r\n", i % 5, i % 2, i % 11, "v".repeat(i % 11)),
+        1 => format!("ms key{} 2 c k\r\nxy\r\n", i % 5),
+        2 => format!("mg key{} v s k O{i}\r\nincr key1 1\r\n", i % 6),
+        4 => format!("gets key{} nothing key1\r\ndelete key{}\r\n", i % 6, i % 4),
+        5 => format!("set key{} 0 -0 1 noreply\r\nq\r\n", i % 5),
+        6 => format!("set key{} 0 100 1 noreply\r\nq\r\n", i % 5),
+        _ => format!("get key{}\r\n", i % 6),
+    };
+    let binary = |i: usize| {
+        let key = format!("key{}", i % 5);
+        match i % 3 {
+            0 => packet(1, &[0; 8], &key, "value", 0),
+            1 => packet(0, b"", &key, "", 0),
+            _ => packet(4, b"", &key, "", 0),
+        }
+    };
+    let texts: Vec<Vec<u8>> = (0..100).map(|i| text(i).into_bytes()).collect();
+    let binaries: Vec<Vec<u8>> = (0..100).map(binary).collect();
+    for (protocol, requests) in [(Protocol::Ascii, texts), (Protocol::Binary, binaries)] {
+        let (together, alone) = (server(), server());
+        let expected: Vec<u8> = requests.iter().flat_map(|request| alone.send(request)).collect();
+        assert_eq!(send_together(&together, protocol, &requests.concat()), expected);
+        assert_eq!(together.shared.stats.totals(), alone.shared.stats.totals());
     }
 }

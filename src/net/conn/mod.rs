@@ -4,12 +4,14 @@
 //!   socket ── read ──> worker's buffer ── Session ──> worker's output ── write ──> socket
 //!                        │        ^                      │        ^
 //!           not a whole  v        │         not taken,  v        │ room again,
-//!             request   Leftover ─┘         or held    Pending ──┘ or released (see `held`)
+//!             request   Leftover ─┘         or held    Pending ──┘ or released (see `reply_hold`)
 //! ```
 //!
-//! A turn is: write what is queued; run requests that are here; read; and so on until the socket has no more,
-//! takes no more, or the turn's quota is spent. Input that is run lies in the worker's read buffer or, after a
-//! turn that was cut short, in the connection's [`Leftover`].
+//! A turn is: read; run what was read; write; and so on until the socket has no more, takes no more, or the turn's quota
+//! is spent. A connection that rests between two requests is read before its turn ([`Connection::read_early`]), and what
+//! it has sent is run with what others have sent ([`Connection::run`]). If that is all, its replies are written
+//! ([`Connection::send`]) and the turn is over; else it goes on ([`Connection::turn`]). Input that is run lies in the
+//! worker's read buffers or, after a turn that was cut short, in the connection's [`Leftover`].
 //!
 //! Invariants:
 //! - nothing is read and no request is run while output is stuck or held (`pending`);
@@ -22,15 +24,18 @@ pub mod buffer;
 pub mod session;
 
 use super::worker::reply_hold::{Ledger, Owed, Refused};
-use crate::command::{Lone, Output, Shared};
+use crate::command::batch::Batch;
+use crate::command::{Output, Shared};
 use crate::config::Binding;
 use crate::io::stream::Socket;
 use crate::journal::acks::LastLsn;
 use crate::stats::{ConnInfo, Counters};
+use crate::store::Store;
 use crate::watch::Streams;
 use buffer::{Cursor, Leftover, Pending, Sent, write_bytes};
-use session::{Quota, Session};
+use session::{Quota, Session, Step};
 use std::io::{ErrorKind, IoSliceMut, Read};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Bytes of the worker's shared read buffer. A batch of a thousand short requests fits, and it stays in a core's
@@ -40,7 +45,7 @@ pub const READ_BUFFER: usize = 64 << 10;
 /// Least room for a read behind what is left over. With less, the new bytes are appended to the leftover.
 const READ_MIN: usize = READ_BUFFER / 4;
 
-/// A line that takes more memory than this is counted as long, see [`Lent::long_lines`].
+/// A line that takes more memory than this is counted as long, see [`TurnContext::long_lines`].
 pub const LONG_LINE: usize = READ_BUFFER;
 
 /// Bytes read where another large value is expected: its line and little of the value, so that the rest is read to
@@ -49,7 +54,7 @@ const READ_LINE: usize = 1 << 10;
 
 /// Bytes read or written in one turn before others get theirs: one value of the default size limit, and its line. What
 /// else costs time counts as some of them ([`Quota`]), so that a turn takes 0.4 ms at most.
-const TURN_BYTES: usize = (1 << 20) + READ_LINE;
+pub const TURN_BYTES: usize = (1 << 20) + READ_LINE;
 
 /// A large value of which at least [`LOW_WATER_MIN`] bytes are missing is read when this much of it has come, not as it
 /// trickles in. The kernel keeps it meanwhile: less than the store keeps for the value. A set of 1 MiB takes 5 reads
@@ -61,18 +66,17 @@ const LOW_WATER_MIN: usize = 64 << 10;
 /// replies on their way. More than this in flight, and the client is not listening anyway.
 const FAREWELL_MAX: usize = 256 << 10;
 
-/// What a connection has read before its turn: some input, or why it is to be closed.
-pub type Ahead<'a> = Result<&'a [u8], Reason>;
-
-/// What a worker lends a connection for a turn.
+/// What of its worker's a connection uses in a turn.
 #[derive(Debug)]
-pub struct Lent<'a> {
+pub struct TurnContext<'a> {
     /// What all workers share.
     pub shared: &'a Shared,
     /// The worker's counters.
     pub counters: &'a Counters,
-    /// Where replies go. Empty between turns.
+    /// Where replies go.
     pub out: &'a mut Output,
+    /// Where this connection's begin: before them are others' that have not been written.
+    pub replies_at: usize,
     /// The clock's second.
     pub now: u32,
     /// Memory that the worker's other connections hold for lines longer than [`LONG_LINE`].
@@ -81,6 +85,20 @@ pub struct Lent<'a> {
     pub ledger: &'a mut Ledger,
     /// The last change that the worker's requests have journalled.
     pub last_lsn: &'a LastLsn,
+}
+
+impl TurnContext<'_> {
+    /// Whether something has been journalled since the last lsn was `before`, and replies to changes wait: then it is
+    /// noted that one has to.
+    #[inline]
+    pub fn notes_change(&mut self, before: u64) -> bool {
+        let last = self.last_lsn.get();
+        let waits = last != before && self.ledger.is_on();
+        if waits {
+            self.ledger.owe(last);
+        }
+        waits
+    }
 }
 
 /// How a turn ended.
@@ -226,32 +244,66 @@ impl<S: Socket> Connection<S> {
         self.leftover.capacity() + self.pending.as_ref().map_or(0, |pending| pending.capacity())
     }
 
-    /// Whether its turn would begin by reading, so that [`Connection::read_ahead`] can do that beforehand.
+    /// Whether it rests between two requests and may have something to read: then [`Connection::read_early`] reads it, and
+    /// its turn begins with [`Connection::run`].
     #[inline]
-    pub fn can_read_ahead(&self) -> bool {
+    pub fn can_read_early(&self) -> bool {
         self.ready.readable && self.pending.is_none() && self.leftover.is_empty() && self.session.is_at_rest()
     }
 
     /// Reads for its next turn. 0 is: nothing there, and no turn needed.
-    pub fn read_ahead(&mut self, room: &mut [u8]) -> Result<usize, Reason> {
+    #[inline]
+    pub fn read_early(&mut self, room: &mut [u8]) -> Result<usize, Reason> {
         let len = if self.session.expects_upload() { room.len().min(READ_LINE) } else { room.len() };
         read_once(&mut self.stream, &mut self.ready, &mut room[..len], &mut [])
     }
 
-    /// Keeps what was read ahead for a later turn.
-    pub fn keep_ahead(&mut self, input: &[u8], counters: &Counters) {
+    /// Keeps what was read early for a later turn.
+    pub fn keep_input(&mut self, input: &[u8], counters: &Counters) {
         counters.bytes_read.add(input.len() as u64);
         self.leftover.keep(input, 0);
     }
 
-    /// Runs a plain request that was all that was read ahead: [`Connection::send`] then takes the place of a turn.
+    /// Cuts up to `most` requests of what was read early, as far as the batch has room, to be run a little later.
     #[inline]
-    pub fn run_lone(&mut self, len: usize, lone: &Lone<'_>, lent: &mut Lent<'_>) {
-        lent.counters.bytes_read.add(len as u64);
-        self.session.run_lone(lone, lent);
+    pub fn cut<'a>(&mut self, input: &'a [u8], most: usize, batch: &mut Batch<'a>, store: &Store) {
+        self.session.cut(input, most, batch, store);
     }
 
-    /// Writes replies that were made without a turn.
+    /// Begins a turn with some requests of a batch, which are the first of what was read early. What is left of that, with
+    /// which [`Connection::turn`] goes on; None if the turn is over when [`Connection::send`] has sent the replies.
+    #[inline]
+    pub fn run<'a>(
+        &mut self,
+        batch: &Batch<'_>,
+        range: Range<usize>,
+        input: &'a [u8],
+        turn: &mut TurnContext<'_>,
+        quota: &mut Quota,
+    ) -> Option<&'a [u8]> {
+        self.begin_turn(turn);
+        turn.counters.bytes_read.add(input.len() as u64);
+        quota.take_bytes(input.len());
+        if !self.session.is_at_rest() {
+            return Some(input);
+        }
+        match self.session.run(batch, range, input, turn, quota) {
+            Step::Took(used) if used < input.len() || !self.is_answered(turn) => Some(&input[used..]),
+            Step::Took(_) => None,
+            Step::Ends(used) => {
+                self.leftover.keep(&input[used..], self.session.want());
+                Some(&[])
+            }
+        }
+    }
+
+    /// Whether it rests again, and its replies are bytes that need not wait.
+    fn is_answered(&self, turn: &TurnContext<'_>) -> bool {
+        self.session.is_at_rest() && turn.out.values.is_empty() && !turn.ledger.owes()
+    }
+
+    /// Ends a turn that consisted of [`Connection::run`] by writing its replies.
+    #[inline]
     pub fn send(&mut self, replies: &[u8], counters: &Counters) -> After {
         if !replies.is_empty() {
             let (sent, n) = write_bytes(&mut self.stream, replies);
@@ -262,6 +314,7 @@ impl<S: Socket> Connection<S> {
                 Sent::Broken | Sent::Held => return After::Close(Reason::Error),
             }
         }
+        self.session.end_turn(false);
         if self.ready.readable { After::Again } else { After::Wait }
     }
 
@@ -273,24 +326,24 @@ impl<S: Socket> Connection<S> {
         After::Wait
     }
 
-    /// Does what can be done now, beginning with what was read ahead. `buffer` is the worker's, of [`READ_BUFFER`]
-    /// bytes.
-    pub fn turn(&mut self, ahead: Option<Ahead<'_>>, buffer: &mut [u8], lent: &mut Lent<'_>) -> After {
-        let input = match ahead {
-            Some(Err(reason)) => return After::Close(reason),
-            Some(Ok(input)) => input,
-            None => &[],
-        };
+    /// Begins a turn.
+    #[inline]
+    pub fn begin_turn(&mut self, turn: &mut TurnContext<'_>) {
         self.session.begin_turn();
-        if lent.ledger.is_on() {
-            lent.ledger.open(self.owed.take());
+        if turn.ledger.is_on() {
+            turn.ledger.open(self.owed.take());
         }
-        let mut quota = Quota { requests: lent.shared.config.reqs_per_event.max(1), bytes: TURN_BYTES };
+    }
+
+    /// Goes on with a turn that has begun, and does what can be done now. `input` is the rest of what was read early, and
+    /// `buffer` is the worker's, of [`READ_BUFFER`] bytes.
+    pub fn turn(&mut self, input: &[u8], buffer: &mut [u8], turn: &mut TurnContext<'_>, quota: &mut Quota) -> After {
         if !input.is_empty() {
-            self.run_ahead(input, lent, &mut quota);
+            let used = self.session.consume(input, turn, quota);
+            self.leftover.keep(&input[used..], self.session.want());
         }
         let after = loop {
-            match self.flush(lent, &mut quota) {
+            match self.flush(turn, quota) {
                 Sent::All => {}
                 Sent::Blocked => break After::Wait,
                 Sent::Broken => break After::Close(Reason::Error),
@@ -303,16 +356,16 @@ impl<S: Socket> Connection<S> {
                 break After::Wait;
             }
             if quota.is_spent() {
-                lent.counters.conn_yields.add(u64::from(quota.requests == 0));
+                turn.counters.conn_yields.add(u64::from(quota.requests == 0));
                 break After::Again;
             }
-            if let Err(reason) = self.advance(buffer, lent, &mut quota) {
+            if let Err(reason) = self.advance(buffer, turn, quota) {
                 break After::Close(reason);
             }
         };
         self.session.end_turn(self.is_stuck());
-        if lent.ledger.is_on() {
-            self.owed = lent.ledger.close();
+        if turn.ledger.is_on() {
+            self.owed = turn.ledger.close();
         }
         self.set_low_water();
         after
@@ -355,40 +408,40 @@ impl<S: Socket> Connection<S> {
         }
     }
 
-    fn flush(&mut self, lent: &mut Lent<'_>, quota: &mut Quota) -> Sent {
+    fn flush(&mut self, turn: &mut TurnContext<'_>, quota: &mut Quota) -> Sent {
         if self.pending.is_some() {
-            let sent = if self.ready.writable { self.flush_pending(lent.counters) } else { Sent::Blocked };
+            let sent = if self.ready.writable { self.flush_pending(turn.counters) } else { Sent::Blocked };
             if sent == Sent::All {
                 // Only now has the client all replies that its next request may have waited for.
-                self.session.restart_idle(lent.now);
+                self.session.restart_idle(turn.now);
             }
             return sent;
         }
-        if lent.ledger.owes() && self.hold(lent) {
+        if turn.ledger.owes() && self.hold(turn) {
             return Sent::Held;
         }
-        if lent.out.is_empty() {
+        if turn.out.is_empty() {
             return Sent::All;
         }
         let mut cursor = Cursor::default();
-        let (sent, n) = cursor.write(&mut self.stream, lent.out);
-        lent.counters.bytes_written.add(n as u64);
+        let (sent, n) = cursor.write(&mut self.stream, turn.out);
+        turn.counters.bytes_written.add(n as u64);
         quota.take_bytes(n);
         if sent == Sent::Blocked {
             self.ready.writable = false;
-            self.pending = Some(Box::new(Pending::take(lent.out, cursor)));
+            self.pending = Some(Box::new(Pending::take(turn.out, cursor)));
         } else {
-            lent.out.bytes.clear();
-            lent.out.values.clear();
+            turn.out.bytes.clear();
+            turn.out.values.clear();
         }
         sent
     }
 
     /// Holds the output if it has to wait.
     #[cold]
-    fn hold(&mut self, lent: &mut Lent<'_>) -> bool {
-        let Some(owed) = lent.ledger.settle(lent.shared.store.safety(), lent.out) else { return false };
-        self.pending = Some(Box::new(Pending::hold(lent.out, lent.ledger, owed)));
+    fn hold(&mut self, turn: &mut TurnContext<'_>) -> bool {
+        let Some(owed) = turn.ledger.settle(turn.shared.store.safety(), turn.out) else { return false };
+        self.pending = Some(Box::new(Pending::hold(turn.out, turn.ledger, owed)));
         true
     }
 
@@ -401,66 +454,58 @@ impl<S: Socket> Connection<S> {
     }
 
     /// One piece of work that is not writing. The error is: close at once.
-    fn advance(&mut self, buffer: &mut [u8], lent: &mut Lent<'_>, quota: &mut Quota) -> Result<(), Reason> {
+    fn advance(&mut self, buffer: &mut [u8], turn: &mut TurnContext<'_>, quota: &mut Quota) -> Result<(), Reason> {
         if self.session.is_dumping() {
-            self.session.dump(lent, quota);
+            self.session.dump(turn, quota);
             return Ok(());
         }
         if self.has_input() {
-            self.run_leftover(lent, quota);
+            self.run_leftover(turn, quota);
             return Ok(());
         }
-        match self.session.upload_room(quota.bytes, lent) {
+        match self.session.upload_room(quota.bytes, turn) {
             Some((room, may_be_last)) => {
                 let behind: &mut [u8] = if may_be_last { &mut *buffer } else { &mut [] };
                 let room_len = room.len();
                 let n = read_once(&mut self.stream, &mut self.ready, room, behind)?;
-                self.run_upload(&buffer[..n.saturating_sub(room_len)], n.min(room_len), lent, quota);
+                self.run_upload(&buffer[..n.saturating_sub(room_len)], n.min(room_len), turn, quota);
                 Ok(())
             }
-            None => self.read_input(buffer, lent, quota),
+            None => self.read_input(buffer, turn, quota),
         }
     }
 
-    fn run_leftover(&mut self, lent: &mut Lent<'_>, quota: &mut Quota) {
+    fn run_leftover(&mut self, turn: &mut TurnContext<'_>, quota: &mut Quota) {
         let mut input = std::mem::take(&mut self.leftover);
-        let used = self.session.consume(input.bytes(), lent, quota);
+        let used = self.session.consume(input.bytes(), turn, quota);
         input.advance(used);
         self.leftover = input;
     }
 
     /// Notes that a large value got `filled` bytes, and runs what followed it.
-    fn run_upload(&mut self, behind: &[u8], filled: usize, lent: &mut Lent<'_>, quota: &mut Quota) {
+    fn run_upload(&mut self, behind: &[u8], filled: usize, turn: &mut TurnContext<'_>, quota: &mut Quota) {
         let n = filled + behind.len();
-        lent.counters.bytes_read.add(n as u64);
+        turn.counters.bytes_read.add(n as u64);
         quota.take_bytes(n);
         self.session.upload_filled(filled);
-        let used = self.session.consume(behind, lent, quota);
+        let used = self.session.consume(behind, turn, quota);
         self.leftover.keep(&behind[used..], self.session.want());
     }
 
-    /// Runs what was read ahead.
-    fn run_ahead(&mut self, input: &[u8], lent: &mut Lent<'_>, quota: &mut Quota) {
-        lent.counters.bytes_read.add(input.len() as u64);
-        quota.take_bytes(input.len());
-        let used = self.session.consume(input, lent, quota);
-        self.leftover.keep(&input[used..], self.session.want());
-    }
-
     /// Reads behind what is left over and runs both.
-    fn read_input(&mut self, buffer: &mut [u8], lent: &mut Lent<'_>, quota: &mut Quota) -> Result<(), Reason> {
+    fn read_input(&mut self, buffer: &mut [u8], turn: &mut TurnContext<'_>, quota: &mut Quota) -> Result<(), Reason> {
         let kept = self.leftover.len();
         // A leftover too long for the buffer, a get line, grows where it is.
         let start = if kept + READ_MIN > buffer.len() { 0 } else { kept };
         let end = if self.session.expects_upload() { start + READ_LINE } else { buffer.len() };
         let n = read_once(&mut self.stream, &mut self.ready, &mut buffer[start..end], &mut [])?;
-        lent.counters.bytes_read.add(n as u64);
+        turn.counters.bytes_read.add(n as u64);
         quota.take_bytes(n);
         if start < kept || kept + n < self.session.want() {
             self.leftover.append(&buffer[start..start + n]);
         } else if n > 0 {
             buffer[..kept].copy_from_slice(self.leftover.bytes());
-            let used = self.session.consume(&buffer[..kept + n], lent, quota);
+            let used = self.session.consume(&buffer[..kept + n], turn, quota);
             self.leftover.keep(&buffer[used..kept + n], self.session.want());
         }
         Ok(())

@@ -10,24 +10,29 @@
 //!    └─────── Next::Watch ─> Watch          Next::Close ─> Closing
 //! ```
 //!
+//! Requests are cut into a [`Batch`] and then run. The batch may be shared: a worker cuts what several connections have
+//! sent before it runs any of it ([`Session::cut`], [`Session::run`]); what is left after that, and what comes later, is
+//! done here one batch after the other ([`Session::consume`]).
+//!
 //! Input that is not used up is kept by the caller and offered again, from its start, when there is more of it: at
 //! least [`Session::want`] bytes. Values too large to wait in a buffer are read straight to where they will be
 //! stored ([`Session::upload_room`]).
 //!
 //! Not here: reading, writing and buffers (`conn`), what bytes mean (`protocol`), what requests do (`command`).
 
-use super::{After, LONG_LINE, Lent, Reason};
+use super::{After, LONG_LINE, Reason, TurnContext};
 use crate::command;
-use crate::command::{Context, Limits, Lone, Next, Output, Shared, Wanted};
-use crate::config::Binding;
-use crate::net::worker::reply_hold::{Origin, Place};
+use crate::command::batch::{Batch, End};
+use crate::command::{Context, Next, Output};
+use crate::config::{Binding, Config};
+use crate::net::worker::reply_hold::Place;
 use crate::protocol;
-use crate::protocol::{Bad, Parsed, Protocol, Request, StoreHeader};
+use crate::protocol::{Bad, Cut, Parsed, Protocol, Refusal, Request, StoreHeader};
 use crate::stats::ConnInfo;
-use crate::store::Upload;
+use crate::store::{Store, Upload};
 use crate::sys::process::{Signal, signal_self};
 use crate::watch::Streams;
-use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -41,14 +46,8 @@ pub const OUTPUT_HIGH: usize = 256 << 10;
 /// What a byte of a line counts for: a key of 20 bytes takes 0.3 us, which is what 1 KiB of a large value takes.
 const LINE_BYTE: usize = 32;
 
-/// What a plain request counts for: as much as its line would with a key of 26 bytes.
-const PLAIN_REQUEST: usize = 32 * LINE_BYTE;
-
 /// What a part of a long get counts for, a whole turn: it takes 0.25 ms and more.
 const PART: usize = 4 * OUTPUT_HIGH;
-
-/// Less input than this is taken for a single request, for which there is nothing to fetch ahead.
-const AHEAD_MIN: usize = 64;
 
 /// memcached's bound on a line without its end.
 const LINE_MAX: usize = 2048;
@@ -88,6 +87,12 @@ pub struct Quota {
 }
 
 impl Quota {
+    /// Of a new turn, with so many bytes.
+    #[inline]
+    pub fn new(config: &Config, bytes: usize) -> Quota {
+        Quota { requests: config.reqs_per_event.max(1), bytes }
+    }
+
     /// Whether it is others' turn.
     pub fn is_spent(&self) -> bool {
         self.requests == 0 || self.bytes == 0
@@ -161,18 +166,18 @@ struct Uploading {
 #[derive(Debug)]
 struct Swallow {
     left: u64,
-    reply: Cow<'static, [u8]>,
+    reply: Refusal,
     close: bool,
 }
 
 /// What one step of [`Session::consume`] did.
-enum Step {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
     /// Used this many bytes; go on.
     Took(usize),
-    /// Used this many bytes; stop, write what is queued first.
-    Flush(usize),
-    /// Nothing can be done until more bytes come or, with the quota spent, before the next turn.
-    Stop,
+    /// Used this many bytes, and can do no more: what is queued is to be written first, more bytes must come, or others
+    /// have their turn.
+    Ends(usize),
 }
 
 impl Session {
@@ -210,26 +215,6 @@ impl Session {
         matches!(self.state, State::Command) && self.want == 0
     }
 
-    /// What the request at the start of `input` will need, see [`command::wanted`].
-    #[inline]
-    pub fn wanted(&self, input: &[u8], shared: &Shared) -> Option<Wanted> {
-        command::wanted(self.protocol?, input, shared)
-    }
-
-    /// The plain request that `input` is, if it can be run without a turn. Not of a feeder: whether it still is one is
-    /// seen when its turn begins.
-    #[inline]
-    pub fn lone<'a>(&self, input: &'a [u8], shared: &Shared) -> Option<Lone<'a>> {
-        if self.takes_plain() && !self.info.feeder.has_spoken() { Lone::of(input, &shared.store) } else { None }
-    }
-
-    /// Runs it.
-    #[inline]
-    pub fn run_lone(&mut self, lone: &Lone<'_>, lent: &mut Lent<'_>) {
-        lone.run(&self.context(lent, 0), lent.out);
-        self.restart_idle(lent.now);
-    }
-
     /// Notes for `stats conns` that a turn begins.
     pub fn begin_turn(&mut self) {
         self.info.state.store(INFO_PARSE, Ordering::Relaxed);
@@ -263,10 +248,10 @@ impl Session {
     }
 
     /// Queues a piece of a dump, which is all of a turn. The output must be empty.
-    pub fn dump(&mut self, lent: &mut Lent<'_>, quota: &mut Quota) {
-        let mut context = self.context(lent, 0);
+    pub fn dump(&mut self, turn: &mut TurnContext<'_>, quota: &mut Quota) {
+        let mut context = self.context(turn, 0);
         let State::Dump(dump) = &mut self.state else { return };
-        let more = dump.fill(&mut context, lent.out);
+        let more = dump.fill(&mut context, turn.out);
         // Of which it took most, also when there was nothing to print.
         quota.bytes = 0;
         if !more {
@@ -276,7 +261,7 @@ impl Session {
 
     /// Where the next bytes of a large value go, at most `max`, and whether they may be its last. None when no
     /// large value is on its way.
-    pub fn upload_room(&mut self, max: usize, lent: &mut Lent<'_>) -> Option<(&mut [u8], bool)> {
+    pub fn upload_room(&mut self, max: usize, turn: &mut TurnContext<'_>) -> Option<(&mut [u8], bool)> {
         if !matches!(&self.state, State::Upload(uploading) if uploading.left > 0) {
             return None;
         }
@@ -284,7 +269,7 @@ impl Session {
         if let State::Upload(uploading) = &mut self.state
             && uploading.upload.room().is_err()
         {
-            self.abandon_upload(lent);
+            self.abandon_upload(turn);
             return None;
         }
         let State::Upload(uploading) = &mut self.state else { return None };
@@ -316,194 +301,135 @@ impl Session {
         }
     }
 
-    /// Runs what `input` holds and returns how many bytes are done with.
-    pub fn consume(&mut self, input: &[u8], lent: &mut Lent<'_>, quota: &mut Quota) -> usize {
-        if lent.ledger.is_on() {
-            return self.consume_marking(input, lent, quota);
+    /// Cuts up to `most` requests at the start of `input`, as far as the batch has room. Only between two requests, or
+    /// where one goes on.
+    #[inline]
+    pub fn cut<'a>(&mut self, input: &'a [u8], most: usize, batch: &mut Batch<'a>, store: &Store) -> End<'a> {
+        if let State::Resume(Resume { line, .. }) = self.state {
+            batch.push(protocol::text::get_again(input, line), &input[..line], store);
+            return End::Full;
         }
-        match self.run_plain(input, lent, quota) {
-            used if used > 0 && (used == input.len() || lent.out.len() >= OUTPUT_HIGH) => used,
-            used => self.consume_any(used, input, OUTPUT_HIGH, lent, quota),
-        }
+        self.want = 0;
+        let scanned = std::mem::take(&mut self.scanned);
+        let Some(&first) = input.first() else { return End::Full };
+        let protocol = *self.protocol.get_or_insert_with(|| choose(first, self.info.fd));
+        batch.cut(protocol, input, scanned, most, store)
     }
 
-    /// As [`Session::consume`], where so many bytes are used already. Stops at `high` bytes of output; 0 is one request.
-    fn consume_any(
+    /// Runs requests of a batch, which are the first of `input`.
+    #[inline]
+    pub fn run(
         &mut self,
-        mut used: usize,
+        batch: &Batch<'_>,
+        range: Range<usize>,
         input: &[u8],
-        high: usize,
-        lent: &mut Lent<'_>,
+        turn: &mut TurnContext<'_>,
         quota: &mut Quota,
-    ) -> usize {
-        let mut ahead = if high == 0 { input.len() } else { 0 };
+    ) -> Step {
+        let resume = if let State::Resume(Resume { at, .. }) = self.state { at } else { 0 };
+        if !matches!(self.state, State::Command) {
+            self.state = State::Command;
+        }
+        self.restart_idle(turn.now);
+        let (mut context, tells_all) = (self.context(turn, resume), self.tells_all());
+        let mut used = 0;
+        for prepared in batch.requests(range) {
+            let (start, before) = (Place::end_of(turn.out), turn.last_lsn.get());
+            let next = prepared.run(&mut context, turn.out);
+            let (head, len) = (prepared.cut.head, prepared.cut.size());
+            let goes_on = matches!(next, Next::More(_));
+            quota.take_request();
+            quota.take_bytes(if goes_on { PART } else { head * LINE_BYTE });
+            if turn.notes_change(before) {
+                turn.ledger.mark(&prepared.cut.request, start, goes_on, turn.out);
+            }
+            if tells_all {
+                chat(self.info.fd, &input[used..], start, turn.out);
+            }
+            if !matches!(next, Next::Continue) {
+                return self.follow(next, used, len);
+            }
+            used += len;
+            if quota.is_spent() || turn.out.len() >= OUTPUT_HIGH {
+                return Step::Ends(used);
+            }
+        }
+        Step::Took(used)
+    }
+
+    /// Runs what `input` holds and returns how many bytes are done with.
+    pub fn consume(&mut self, input: &[u8], turn: &mut TurnContext<'_>, quota: &mut Quota) -> usize {
+        let mut used = 0;
         loop {
             let rest = &input[used..];
-            if used >= ahead && rest.len() >= AHEAD_MIN {
-                ahead = used + self.fetch_ahead(rest, lent.shared);
-            }
             let step = match &self.state {
-                State::Command | State::Body | State::Resume(_) => self.request(rest, lent, quota),
-                State::Upload(_) => self.receive(rest, lent, quota),
-                State::Swallow(_) => self.swallow(rest, lent.out),
-                State::Dump(_) | State::Watch(_) => Step::Stop,
+                State::Command | State::Body | State::Resume(_) => self.run_batch(rest, turn, quota),
+                State::Upload(_) => self.receive(rest, turn, quota),
+                State::Swallow(_) => self.swallow(rest, turn.out),
+                State::Dump(_) | State::Watch(_) => Step::Ends(0),
                 State::Closing(_) => return input.len(),
             };
             match step {
                 Step::Took(n) => used += n,
-                Step::Flush(n) => return used + n,
-                Step::Stop => return used,
+                Step::Ends(n) => return used + n,
             }
-            if lent.out.len() >= high {
-                return used;
-            }
-            used += self.run_plain(&input[used..], lent, quota);
-            if lent.out.len() >= high {
+            let is_done = used == input.len() && matches!(self.state, State::Command);
+            if is_done || turn.out.len() >= OUTPUT_HIGH {
                 return used;
             }
         }
     }
 
-    /// Whether plain requests can be run past the state, which they do not change: only between two requests, and not
-    /// where each is logged.
-    #[inline]
-    fn takes_plain(&self) -> bool {
-        let between = matches!(self.state, State::Command) && self.scanned == 0;
-        between && self.protocol == Some(Protocol::Ascii) && !log::log_enabled!(log::Level::Debug)
-    }
-
-    /// Runs the plain requests at the start of `input`; their bytes.
-    #[inline]
-    fn run_plain(&mut self, input: &[u8], lent: &mut Lent<'_>, quota: &mut Quota) -> usize {
-        if quota.requests == 0 || !self.takes_plain() {
-            return 0;
-        }
-        let limits = Limits { requests: quota.requests, output: OUTPUT_HIGH };
-        let (used, requests) = command::run_plain(input, limits, &mut self.context(lent, 0), lent.out);
-        if requests > 0 {
-            quota.requests -= requests;
-            quota.take_bytes(requests as usize * PLAIN_REQUEST);
-            self.restart_idle(lent.now);
-        }
-        used
-    }
-
-    /// As [`Session::consume`], and marks the replies to changes: steps through the requests, and sees whether the
-    /// journal has grown.
-    #[cold]
-    fn consume_marking(&mut self, input: &[u8], lent: &mut Lent<'_>, quota: &mut Quota) -> usize {
-        let (mut used, mut ahead) = (0, 0);
-        loop {
-            let rest = &input[used..];
-            if used >= ahead && rest.len() >= AHEAD_MIN {
-                ahead = used + self.fetch_ahead(rest, lent.shared);
-            }
-            let (origin, start, before) = (self.origin(rest), Place::end_of(lent.out), lent.last_lsn.get());
-            let n = self.consume_any(0, rest, 0, lent, quota);
-            if lent.last_lsn.get() != before {
-                self.mark(origin, start, lent);
-            }
-            used += n;
-            if n == 0 || lent.out.len() >= OUTPUT_HIGH {
-                return used;
+    /// Runs the requests at the start of `input`, as many as a batch holds, and does what the first one asks for that
+    /// could not be run.
+    fn run_batch(&mut self, input: &[u8], turn: &mut TurnContext<'_>, quota: &mut Quota) -> Step {
+        let (store, mut batch) = (&turn.shared.store, Batch::default());
+        let end = self.cut(input, quota.requests as usize, &mut batch, store);
+        let mut used = 0;
+        if batch.count() > 0 {
+            batch.prefetch(store);
+            match self.run(&batch, 0..batch.count(), input, turn, quota) {
+                Step::Took(n) => used = n,
+                ends => return ends,
             }
         }
-    }
-
-    /// Who asks with the request at the start of `input`, or with the one whose value is on its way.
-    fn origin(&self, input: &[u8]) -> Origin {
-        let head = if let State::Upload(uploading) = &self.state { &uploading.line } else { input };
-        let is_binary = match self.protocol {
-            Some(protocol) => protocol == Protocol::Binary,
-            None => head.first() == Some(&protocol::binary::REQUEST),
+        let (rest, start, before) = (&input[used..], Place::end_of(turn.out), turn.last_lsn.get());
+        let step = match end {
+            End::Full if batch.count() == 0 => Step::Ends(0),
+            End::Full => return Step::Took(used),
+            End::Partial(0) if self.protocol == Some(Protocol::Ascii) => self.await_line(rest, turn),
+            End::Partial(need) => self.await_bytes(need.max(rest.len() + 1), State::Command),
+            End::Value(cut) => self.begin_value(rest, &cut, turn, quota),
+            End::Bad(bad) => {
+                self.begin_request(turn.now, quota);
+                assert!(bad.consumed > 0 || bad.close, "a refused request must get out of the way");
+                self.refuse(bad, turn.out)
+            }
         };
-        Origin::of(head, is_binary)
+        // A value that is refused may have deleted the old one already; its reply comes when it has been swallowed.
+        turn.notes_change(before);
+        match step {
+            Step::Took(n) => {
+                if self.tells_all() {
+                    chat(self.info.fd, rest, start, turn.out);
+                }
+                Step::Took(used + n)
+            }
+            Step::Ends(n) => Step::Ends(used + n),
+        }
     }
 
-    fn mark(&self, origin: Origin, start: Place, lent: &mut Lent<'_>) {
-        lent.ledger.owe(lent.last_lsn.get());
-        // A value that is refused may have deleted the old one already; its reply comes when it has been swallowed.
-        if !matches!(self.state, State::Swallow(_) | State::Upload(_)) {
-            lent.ledger.mark(origin, start, matches!(self.state, State::Resume(_)), lent.out);
-        }
+    /// Whether each request and its reply are logged (`-vv`).
+    #[inline]
+    fn tells_all(&self) -> bool {
+        log::log_enabled!(log::Level::Debug) && self.protocol == Some(Protocol::Ascii)
     }
 
     /// Drops what is left of a get, a part of which was refused.
     pub fn cut_get(&mut self) {
         if let State::Resume(Resume { line, .. }) = self.state {
-            self.state = State::Swallow(Swallow { left: line as u64, reply: Cow::Borrowed(b""), close: false });
+            self.state = State::Swallow(Swallow { left: line as u64, reply: Refusal::Line(b""), close: false });
         }
-    }
-
-    fn fetch_ahead(&self, input: &[u8], shared: &Shared) -> usize {
-        match (self.protocol, &self.state) {
-            // What has been scanned for a line feed before had none, and is not searched again.
-            (Some(protocol), State::Command) if self.scanned == 0 => command::fetch_ahead(protocol, input, shared),
-            _ => 0,
-        }
-    }
-
-    /// Runs the request at the start of `input`.
-    fn request(&mut self, input: &[u8], lent: &mut Lent<'_>, quota: &mut Quota) -> Step {
-        let scanned = std::mem::take(&mut self.scanned);
-        self.want = 0;
-        let Some(&first) = input.first() else { return Step::Stop };
-        if quota.requests == 0 {
-            return Step::Stop;
-        }
-        if let State::Resume(Resume { at, line }) = self.state {
-            return self.run(&protocol::text::get_again(input, line), line, at, lent, quota);
-        }
-        let protocol = *self.protocol.get_or_insert_with(|| choose(first, self.info.fd));
-        if !log::log_enabled!(log::Level::Debug) {
-            return self.parse(protocol, input, scanned, lent, quota);
-        }
-        let replies = lent.out.bytes.len();
-        let step = self.parse(protocol, input, scanned, lent, quota);
-        if protocol == Protocol::Ascii && !matches!(step, Step::Stop) {
-            chat(self.info.fd, input, &lent.out.bytes[replies..]);
-        }
-        step
-    }
-
-    #[inline]
-    fn parse(
-        &mut self,
-        protocol: Protocol,
-        input: &[u8],
-        scanned: usize,
-        lent: &mut Lent<'_>,
-        quota: &mut Quota,
-    ) -> Step {
-        match protocol::parse(protocol, input, scanned) {
-            Parsed::Request { request, consumed } => self.run(&request, consumed, 0, lent, quota),
-            Parsed::NeedBody { header, head, body, tail } => {
-                self.begin_request(lent.now, quota);
-                self.body(input, &header, [head, body, tail], lent)
-            }
-            Parsed::Partial { need: 0 } if protocol == Protocol::Ascii => self.await_line(input, lent),
-            Parsed::Partial { need } => self.await_bytes(need.max(input.len() + 1), State::Command),
-            Parsed::Bad(bad) => {
-                self.begin_request(lent.now, quota);
-                assert!(bad.consumed > 0 || bad.close, "a refused request must get out of the way");
-                self.refuse(bad, lent.out)
-            }
-        }
-    }
-
-    /// Runs the request of `consumed` bytes at the start of the input, from `resume` on.
-    fn run(
-        &mut self,
-        request: &Request<'_>,
-        consumed: usize,
-        resume: usize,
-        lent: &mut Lent<'_>,
-        quota: &mut Quota,
-    ) -> Step {
-        self.begin_request(lent.now, quota);
-        let next = command::run(request, &mut self.context(lent, resume), lent.out);
-        quota.take_bytes(if matches!(next, Next::More(_)) { PART } else { consumed * LINE_BYTE });
-        self.follow(next, consumed)
     }
 
     fn begin_request(&mut self, now: u32, quota: &mut Quota) {
@@ -519,18 +445,18 @@ impl Session {
         }
     }
 
-    fn context<'a>(&self, lent: &Lent<'a>, resume: usize) -> Context<'a> {
-        let Lent { shared, counters, last_lsn, .. } = *lent;
-        Context { shared, counters, fd: self.info.fd, last_lsn, resume }
+    fn context<'a>(&self, turn: &TurnContext<'a>, resume: usize) -> Context<'a> {
+        let TurnContext { shared, counters, last_lsn, replies_at, .. } = *turn;
+        Context { shared, counters, fd: self.info.fd, last_lsn, replies_at, resume }
     }
 
-    fn follow(&mut self, next: Next, consumed: usize) -> Step {
-        self.state = State::Command;
+    /// Does what a request of `len` bytes wants besides being answered; `used` bytes stand before it.
+    fn follow(&mut self, next: Next, used: usize, len: usize) -> Step {
         self.state = match next {
-            Next::Continue => return Step::Took(consumed),
+            Next::Continue => return Step::Took(used + len),
             Next::More(at) => {
-                self.state = State::Resume(Resume { at, line: consumed });
-                return Step::Flush(0);
+                self.state = State::Resume(Resume { at, line: len });
+                return Step::Ends(used);
             }
             Next::Close => State::Closing(Reason::Normal),
             Next::Watch(streams) => State::Watch(streams),
@@ -543,91 +469,87 @@ impl Session {
                 State::Closing(Reason::Shutdown)
             }
         };
-        Step::Flush(consumed)
+        Step::Ends(used + len)
     }
 
-    /// A store request: whole, small and to be waited for, or large and to be received in pieces.
-    fn body(&mut self, input: &[u8], header: &StoreHeader<'_>, lens: [usize; 3], lent: &mut Lent<'_>) -> Step {
-        let [head, body, tail] = lens;
-        let rest = &input[head..];
-        if rest.len() >= body + tail {
-            let (value, tail) = rest[..body + tail].split_at(body);
-            let next = command::store(header, value, tail, &mut self.context(lent, 0), lent.out);
-            return self.follow(next, head + value.len() + tail.len());
+    /// A store some of whose value has not come: small and to be waited for, or large and to be received in pieces.
+    fn begin_value(&mut self, input: &[u8], cut: &Cut<'_>, turn: &mut TurnContext<'_>, quota: &mut Quota) -> Step {
+        if cut.body + cut.tail <= SMALL_BODY_MAX {
+            self.restart_idle(turn.now);
+            return self.await_bytes(cut.size(), State::Body);
         }
-        if body + tail <= SMALL_BODY_MAX {
-            return self.await_bytes(head + body + tail, State::Body);
-        }
-        match command::begin(header, body, &mut self.context(lent, 0)) {
+        self.begin_request(turn.now, quota);
+        match command::begin(store_header(cut), cut.body, &self.context(turn, 0)) {
             Ok(upload) => {
-                let line = input[..head].into();
-                let uploading = Uploading { line, upload, left: body, tail: [0; 2], tail_have: 0, tail_len: tail };
+                let (line, left, tail_len) = (input[..cut.head].into(), cut.body, cut.tail);
+                let uploading = Uploading { line, upload, left, tail: [0; TAIL_MAX], tail_have: 0, tail_len };
                 self.state = State::Upload(Box::new(uploading));
-                Step::Took(head)
+                Step::Took(cut.head)
             }
-            Err(bad) => self.refuse(Bad { consumed: head, ..bad }, lent.out),
+            Err(bad) => self.refuse(Bad { consumed: cut.head, ..bad }, turn.out),
         }
     }
 
     /// Takes a piece of a large value, and its tail; stores it when that was the last.
-    fn receive(&mut self, input: &[u8], lent: &mut Lent<'_>, quota: &mut Quota) -> Step {
-        let State::Upload(uploading) = &mut self.state else { return Step::Stop };
+    fn receive(&mut self, input: &[u8], turn: &mut TurnContext<'_>, quota: &mut Quota) -> Step {
+        let State::Upload(uploading) = &mut self.state else { return Step::Ends(0) };
         match uploading.take(input) {
             Err(used) => {
-                self.abandon_upload(lent);
+                self.abandon_upload(turn);
                 Step::Took(used)
             }
             Ok(used) if uploading.is_complete() => {
                 quota.take_request();
-                match self.finish_upload(lent) {
-                    Step::Flush(_) => Step::Flush(used),
-                    _ => Step::Took(used),
-                }
+                self.finish_upload(turn);
+                Step::Took(used)
             }
-            Ok(0) => Step::Stop,
+            Ok(0) => Step::Ends(0),
             Ok(used) => Step::Took(used),
         }
     }
 
-    fn finish_upload(&mut self, lent: &mut Lent<'_>) -> Step {
-        let State::Upload(uploading) = std::mem::replace(&mut self.state, State::Command) else { return Step::Stop };
+    fn finish_upload(&mut self, turn: &mut TurnContext<'_>) {
+        let State::Upload(uploading) = std::mem::replace(&mut self.state, State::Command) else { return };
         let Uploading { line, upload, tail, tail_len, .. } = *uploading;
         self.after_upload = true;
         // The client was not idle while it sent its value, however long that took.
-        self.restart_idle(lent.now);
-        let header = self.header(&line);
-        let next = command::finish(&header, upload, &tail[..tail_len], &mut self.context(lent, 0), lent.out);
-        self.follow(next, 0)
+        self.restart_idle(turn.now);
+        let (cut, start, before) = (self.cut_again(&line), Place::end_of(turn.out), turn.last_lsn.get());
+        command::finish(store_header(&cut), upload, &tail[..tail_len], &self.context(turn, 0), turn.out);
+        if turn.notes_change(before) {
+            turn.ledger.mark(&cut.request, start, false, turn.out);
+        }
     }
 
     /// No memory half way: what is still to come is swallowed.
-    fn abandon_upload(&mut self, lent: &mut Lent<'_>) {
+    fn abandon_upload(&mut self, turn: &mut TurnContext<'_>) {
         let State::Upload(uploading) = std::mem::replace(&mut self.state, State::Command) else { return };
         let left = uploading.left + uploading.tail_len - uploading.tail_have;
-        let line = uploading.line;
-        let header = self.header(&line);
-        let bad = command::out_of_memory(&header, left as u64, &mut self.context(lent, 0));
-        self.refuse(bad, lent.out);
+        let before = turn.last_lsn.get();
+        let cut = self.cut_again(&uploading.line);
+        let bad = command::out_of_memory(store_header(&cut), left as u64, &self.context(turn, 0));
+        self.refuse(bad, turn.out);
+        turn.notes_change(before);
     }
 
-    /// The header of an upload, whose bytes were parsed once before.
-    fn header<'a>(&self, line: &'a [u8]) -> StoreHeader<'a> {
+    /// The request of an upload, which was cut once before.
+    fn cut_again<'a>(&self, line: &'a [u8]) -> Cut<'a> {
         let protocol = self.protocol.expect("an upload began, so the protocol is known");
         match protocol::parse(protocol, line, 0) {
-            Parsed::NeedBody { header, .. } => header,
+            Parsed::Request(cut) => cut,
             other => unreachable!("a store header parsed differently the second time: {other:?}"),
         }
     }
 
     fn swallow(&mut self, input: &[u8], out: &mut Output) -> Step {
-        let State::Swallow(swallow) = &mut self.state else { return Step::Stop };
+        let State::Swallow(swallow) = &mut self.state else { return Step::Ends(0) };
         if input.is_empty() {
-            return Step::Stop;
+            return Step::Ends(0);
         }
         let n = swallow.left.min(input.len() as u64);
         swallow.left -= n;
         if swallow.left == 0 {
-            out.push(&swallow.reply);
+            swallow.reply.push_to(&mut out.bytes);
             self.state = if swallow.close { State::Closing(Reason::Error) } else { State::Command };
         }
         Step::Took(n as usize)
@@ -638,7 +560,7 @@ impl Session {
         self.state = if swallow > 0 {
             State::Swallow(Swallow { left: swallow, reply, close })
         } else {
-            out.push(&reply);
+            reply.push_to(&mut out.bytes);
             if close { State::Closing(Reason::Error) } else { State::Command }
         };
         Step::Took(consumed)
@@ -652,16 +574,16 @@ impl Session {
             self.state = State::Closing(Reason::Error);
             return Step::Took(0);
         }
-        Step::Stop
+        Step::Ends(0)
     }
 
-    fn await_line(&mut self, input: &[u8], lent: &mut Lent<'_>) -> Step {
-        match judge_line(input, lent.long_lines) {
+    fn await_line(&mut self, input: &[u8], turn: &mut TurnContext<'_>) -> Step {
+        match judge_line(input, turn.long_lines) {
             LineFate::Wait => {
                 self.scanned = input.len();
                 return self.await_bytes(input.len() + 1, State::Command);
             }
-            LineFate::Refuse => lent.out.push(LINE_TOO_LONG),
+            LineFate::Refuse => turn.out.push(LINE_TOO_LONG),
             LineFate::Close => {}
         }
         self.state = State::Closing(Reason::Error);
@@ -695,12 +617,18 @@ impl Uploading {
     }
 }
 
+/// The store that a request is known to be.
+fn store_header<'c, 'a>(cut: &'c Cut<'a>) -> &'c StoreHeader<'a> {
+    let Request::Store(header) = &cut.request else { unreachable!("only a store has a value") };
+    header
+}
+
 /// What `-vv` says of a text request: its line, and the last line of its reply.
 #[cold]
-fn chat(fd: i32, request: &[u8], reply: &[u8]) {
+fn chat(fd: i32, request: &[u8], start: Place, out: &Output) {
     let end = memchr::memchr(b'\n', request).unwrap_or(request.len());
     log::debug!("<{fd} {}", request[..end].trim_ascii_end().escape_ascii());
-    let reply = reply.trim_ascii_end();
+    let reply = out.bytes[start.bytes()..].trim_ascii_end();
     let start = memchr::memrchr(b'\n', reply).map_or(0, |at| at + 1);
     if !reply.is_empty() {
         log::debug!(">{fd} {}", reply[start..].escape_ascii());

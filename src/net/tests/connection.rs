@@ -9,13 +9,15 @@
 //! Replies must be equal, byte for byte, to those of the same script sent in one piece to a client that reads
 //! at once. `TWINCACHE_SEED` replays one seed; it is printed.
 
-use crate::command::{Lone, Output, Shared};
+use crate::command::batch::Batch;
+use crate::command::{Output, Shared};
 use crate::config::Config;
 use crate::io::stream::Socket;
 use crate::journal::acks::LastLsn;
-use crate::net::conn::session::{GET_LINE_MAX, SMALL_BODY_MAX};
-use crate::net::conn::{After, Connection, Lent, READ_BUFFER, Readiness, Reason};
+use crate::net::conn::session::{GET_LINE_MAX, Quota, SMALL_BODY_MAX};
+use crate::net::conn::{After, Connection, READ_BUFFER, Readiness, Reason, TURN_BYTES, TurnContext};
 use crate::net::worker::reply_hold::Ledger;
+use crate::protocol::Protocol;
 use crate::stats::{ConnInfo, Counters, Feeder};
 use crate::testing::{Rng, TestServer, packet, seeds};
 use std::io::{self, ErrorKind, Read, Write};
@@ -119,7 +121,7 @@ pub(crate) struct TestConnection {
     pub(crate) last_lsn: LastLsn,
     /// What the worker's clock says.
     pub(crate) time: Instant,
-    reads_ahead: bool,
+    reads_early: bool,
 }
 
 impl TestConnection {
@@ -146,7 +148,7 @@ impl TestConnection {
             ledger,
             last_lsn,
             time: Instant::now(),
-            reads_ahead: false,
+            reads_early: false,
         }
     }
 
@@ -155,24 +157,35 @@ impl TestConnection {
     }
 
     pub(crate) fn turn(&mut self) -> After {
-        let now = self.shared.clock.now();
-        let (out, long_lines) = (&mut self.out, self.long_lines);
-        let ledger = &mut self.ledger;
-        ledger.begin(self.shared.store.safety(), self.time);
-        let last_lsn = &self.last_lsn;
-        let mut lent = Lent { shared: &self.shared, counters: &self.counters, out, now, long_lines, ledger, last_lsn };
+        // What others are sent is before it in the output, unless replies may have to wait.
+        self.ledger.begin(self.shared.store.safety(), self.time);
+        let others: &[u8] = if self.ledger.is_on() { b"" } else { b"others' replies" };
+        let mut turn = TurnContext {
+            shared: &self.shared,
+            counters: &self.counters,
+            out: &mut self.out,
+            replies_at: 0,
+            now: self.shared.clock.now(),
+            long_lines: self.long_lines,
+            ledger: &mut self.ledger,
+            last_lsn: &self.last_lsn,
+        };
+        let mut quota = Quota::new(&self.shared.config, TURN_BYTES);
         // Every other turn as a worker makes it that reads for several connections before the first has its turn.
-        self.reads_ahead = !self.reads_ahead;
+        self.reads_early = !self.reads_early;
         let mut room = [0; 3000];
-        let read =
-            (self.reads_ahead && self.connection.can_read_ahead()).then(|| self.connection.read_ahead(&mut room));
-        let ahead = read.filter(|&read| read != Ok(0)).map(|read| read.map(|n| &room[..n]));
-        let after = match ahead {
-            Some(Ok(input)) if !lent.ledger.is_on() => match self.connection.session().lone(input, &self.shared) {
-                Some(lone) => run_lone(&mut self.connection, input, &lone, &mut self.buffer, &mut lent),
-                None => self.connection.turn(Some(Ok(input)), &mut self.buffer, &mut lent),
-            },
-            ahead => self.connection.turn(ahead, &mut self.buffer, &mut lent),
+        let (connection, buffer) = (&mut self.connection, &mut self.buffer);
+        let read = match self.reads_early && connection.can_read_early() {
+            true => connection.read_early(&mut room),
+            false => Ok(0),
+        };
+        let after = match read {
+            Err(reason) => After::Close(reason),
+            Ok(0) => {
+                connection.begin_turn(&mut turn);
+                connection.turn(&[], buffer, &mut turn, &mut quota)
+            }
+            Ok(n) => run_with_others(connection, &room[..n], others, buffer, &mut turn, &mut quota),
         };
         assert!(self.out.is_empty(), "a turn left output with the worker");
         after
@@ -212,20 +225,37 @@ impl TestConnection {
     }
 }
 
-/// As the worker does with a wave of plain requests.
-fn run_lone(
+const NOOPS: [u8; 64] =
+    *b"mn\r\nmn\r\nmn\r\nmn\r\nmn\r\nmn\r\nmn\r\nmn\r\nmn\r\nmn\r\nmn\r\nmn\r\nmn\r\nmn\r\nmn\r\nmn\r\n";
+
+/// As a worker does with what several connections have sent.
+fn run_with_others(
     connection: &mut Connection<Pipe>,
     input: &[u8],
-    lone: &Lone<'_>,
+    others: &[u8],
     buffer: &mut [u8],
-    lent: &mut Lent<'_>,
+    turn: &mut TurnContext<'_>,
+    quota: &mut Quota,
 ) -> After {
-    connection.run_lone(input.len(), lone, lent);
-    if !lent.out.values.is_empty() {
-        return connection.turn(None, buffer, lent);
+    let mut batch = Batch::default();
+    // Another connection's requests stand before it, and do not leave room for all of a long input.
+    let before = input.len() % 16;
+    batch.cut(Protocol::Ascii, &NOOPS, 0, before, &turn.shared.store);
+    connection.cut(input, quota.requests as usize, &mut batch, &turn.shared.store);
+    batch.prefetch(&turn.shared.store);
+    turn.out.push(others);
+    turn.replies_at = others.len();
+    let rest = connection.run(&batch, before..batch.count(), input, turn, quota);
+    assert!(turn.out.bytes.starts_with(others));
+    turn.out.drop_front(others.len());
+    turn.replies_at = 0;
+    match rest {
+        Some(rest) => connection.turn(rest, buffer, turn, quota),
+        None => {
+            let replies = std::mem::take(&mut turn.out.bytes);
+            connection.send(&replies, turn.counters)
+        }
     }
-    let replies = std::mem::take(&mut lent.out.bytes);
-    connection.send(&replies, lent.counters)
 }
 
 /// Sends `script` in random pieces to a client that reads in random pieces, and returns the replies.

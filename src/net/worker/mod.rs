@@ -3,41 +3,42 @@
 //! ```text
 //!  acceptor ── channel + Waker ──> inbox ─┐
 //!                                         v
-//!  poll ──> event ──> connection slot ──> wave ──> turn ──> wait for the next event
-//!                          ^                        └─────> ready queue, when its quota or the turn's time was spent
-//!                          └────── ready queue ───────┘
+//!  poll ──> event ──> connection slot ──> read ──> batch ──> write ──> wait for the next event
+//!                          ^                         └─────> ready queue, when its quota or the turn's time was spent
+//!                          └────── ready queue ────────┘
 //! ```
 //!
 //! Events are edge-triggered, so a connection that stops early, or whose event came late in a long turn, is remembered
-//! in the ready queue; poll does not block while that is not empty, and the next turn begins with it. Of several events,
-//! those of connections that rest between two requests are read at once, and answered with the rest of their wave
-//! (`wave`). It ends before a connection that is in the middle of something, whose turn may be a long one. One read
-//! buffer and one output serve all connections of the worker, one turn after the other. A connection whose output waits
+//! in the ready queue; poll does not block while that is not empty, and the next turn begins with it. Connections that
+//! rest between two requests are read first, and then answered together (`batch`); one alone is answered so as well. Who
+//! is in the middle of something has a turn by itself, which may be a long one, after those who were read before. Two
+//! read buffers and one output serve all connections of the worker. A connection whose output waits
 //! for replicas is in the queue of the held, by which the worker finds what an acknowledgement releases and what has
 //! waited for too long without looking at the others.
 //!
-//! Invariants: a connection is in the ready queue at most once; the output is empty between turns, so that
-//! nobody ever gets what was meant for another.
+//! Invariants: a connection is in the ready queue at most once; in the output are only replies of those in `unsent`, in
+//! that order, and of the connection whose turn it is, so that nobody ever gets what was meant for another.
 //!
 //! Not here: what a turn does (`conn`), who may connect (`acceptor`), what comes with a connection (`admission`).
 
+mod batch;
 pub mod reply_hold;
 #[cfg(test)]
 mod tests;
-mod wave;
 
 use super::admission::{Arrival, ConnRecord, Inbox, Permit};
 use super::conn::buffer::Sent;
-use super::conn::session::OUTPUT_HIGH;
-use super::conn::{After, Ahead, Connection, Lent, READ_BUFFER, Readiness, Reason};
+use super::conn::session::{OUTPUT_HIGH, Quota};
+use super::conn::{After, Connection, READ_BUFFER, Readiness, Reason, TURN_BYTES, TurnContext};
 use super::stop::{Stop, StopMode};
-use crate::command;
-use crate::command::{Lone, Output, Shared, Wanted};
+use crate::command::batch::Batch;
+use crate::command::{Output, Shared};
 use crate::io::stream::Stream;
 use crate::journal::acks::LastLsn;
 use crate::stats::Counters;
 use crate::stats::event_loop::LoopTimer;
 use crate::watch::Streams;
+use batch::{MEMBERS, Members, ReadBatch};
 use crossbeam_channel::Receiver;
 use mio::event::Event;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -49,23 +50,26 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use wave::{MEMBERS, Members, TOGETHER, Wave};
 
-/// Events taken from the kernel at a time: two waves of single requests, 0.6 ms at 10 us each.
+/// Events taken from the kernel at a time: two batches of connections with single requests, 0.6 ms at 10 us each.
 const EVENTS: usize = 64;
 
 /// Connections that are welcomed in a turn: 2 us each.
 const ARRIVALS: usize = 64;
 
-/// A turn that is longer than this at a look at the clock, after each wave and each connection that had its turn by
+/// A turn that is longer than this at a look at the clock, after each batch of connections and each that had its turn by
 /// itself, leaves the rest for the next one.
 const TURN: Duration = Duration::from_micros(400);
 
-/// A wave goes on for longer, up to this: it is made of requests that are answered in 10 us each, unless they ask for
-/// large values, or many of them.
-const WAVE: Duration = Duration::from_micros(600);
+/// A batch of connections goes on for longer, up to this: it is made of requests that are answered in 10 us each, unless
+/// they ask for large values, or many of them.
+const BATCH_TIME: Duration = Duration::from_micros(600);
 
-/// Replies of a wave are written when there are so many bytes of them, while they are in the first-level cache.
+/// The clock is looked at when connections of a batch have used so much of their quotas: 40 us.
+const LOOK_EVERY: usize = TURN_BYTES / 10;
+
+/// Replies to several connections are written when there are so many bytes of them, while they are in the first-level
+/// cache.
 const SEND_AT: usize = 8 << 10;
 
 /// How long a turn goes on with those whose replies wait no more; the next poll does not wait while there are others.
@@ -99,8 +103,9 @@ pub struct Worker {
     /// Slots, and since when they may have waited.
     ready: VecDeque<(usize, Instant)>,
     buffer: Box<[u8]>,
-    wave: Wave,
     out: Output,
+    /// Who is to be sent what the output begins with: slots, and the end of each one's replies.
+    unsent: Vec<(usize, usize)>,
     /// Memory that connections hold for long lines, as of their last turns.
     long_lines: usize,
     sweep: Sweep,
@@ -152,8 +157,8 @@ impl Worker {
             clients: Slab::new(),
             ready: VecDeque::new(),
             buffer: vec![0; READ_BUFFER].into(),
-            wave: Wave::new(),
             out: Output::default(),
+            unsent: Vec::with_capacity(MEMBERS),
             long_lines: 0,
             sweep: Sweep { due: Instant::now() + SWEEP_EVERY, at: None },
             ledger,
@@ -177,7 +182,7 @@ impl Worker {
 
     /// Serves until told to stop.
     pub fn run(mut self) {
-        let mut events = Events::with_capacity(EVENTS);
+        let (mut events, mut reads) = (Events::with_capacity(EVENTS), ReadBatch::new());
         loop {
             let timeout = self.timeout();
             if let Err(error) = self.poll.poll(&mut events, timeout) {
@@ -190,18 +195,17 @@ impl Worker {
             let count = events.iter().count();
             let began = self.meter.begin(timeout != Some(Duration::ZERO), count == EVENTS);
             self.ledger.begin(self.shared.store.safety(), began);
-            let in_company = count + self.ready.len() > 1;
-            self.run_ready(in_company);
+            self.run_ready(&mut reads);
             for event in &events {
-                self.handle(event, in_company);
+                self.handle(event, &mut reads);
             }
-            self.answer_wave();
+            self.answer_batch(&mut reads);
             self.release_held();
             self.sweep();
             self.wake_readers();
             self.meter.end();
             if self.stop.mode() == StopMode::Graceful {
-                return self.finish();
+                return self.finish(reads);
             }
         }
     }
@@ -236,8 +240,7 @@ impl Worker {
         Some(sweep.map_or(left, |sweep| sweep.min(left)))
     }
 
-    /// An event that comes `in_company` may wait for the others; alone there is nothing to gain from that.
-    fn handle(&mut self, event: &Event, in_company: bool) {
+    fn handle(&mut self, event: &Event, reads: &mut ReadBatch) {
         if event.token() == WAKER {
             return self.welcome();
         }
@@ -251,165 +254,138 @@ impl Worker {
         if self.meter.elapsed() > TURN {
             return self.enqueue(key, self.meter.since());
         }
-        self.serve(key, in_company);
+        self.serve(key, reads);
     }
 
-    /// Gives a connection its turn, or lets it read for it.
-    fn serve(&mut self, key: usize, in_company: bool) {
+    /// Reads from a connection, to answer it with others, or gives it a turn by itself.
+    fn serve(&mut self, key: usize, reads: &mut ReadBatch) {
         self.meter.count(1);
-        if !in_company {
-            return self.turn(key, None);
-        }
-        let client = &mut self.clients[key];
-        if !client.connection.can_read_ahead() {
+        let connection = &mut self.clients[key].connection;
+        if !connection.can_read_early() {
             // Its turn may be a long one. Who was read before comes first.
-            self.answer_wave();
-            self.turn(key, None);
+            self.answer_batch(reads);
+            self.turn(key);
             return self.meter.look();
         }
-        let read = client.connection.read_ahead(self.wave.room());
-        if read == Ok(0) {
-            return;
+        match connection.read_early(reads.room()) {
+            Ok(0) => return,
+            Ok(n) => reads.join(key, n),
+            Err(reason) => return self.follow(key, After::Close(reason)),
         }
-        self.wave.join(key, read);
-        if self.wave.is_full() {
-            self.answer_wave();
+        if reads.is_full() {
+            self.answer_batch(reads);
             self.meter.look();
         }
     }
 
-    /// Gives those a turn who have read ahead, as far as there is time: the others keep what they have read.
+    /// Answers those who were read, as far as there is time: the others keep what they have sent.
     #[inline]
-    fn answer_wave(&mut self) {
-        if self.wave.len() > 0 {
-            self.answer_members();
+    fn answer_batch(&mut self, reads: &mut ReadBatch) {
+        if reads.len() > 0 {
+            self.answer_members(reads);
         }
     }
 
-    /// Runs some plain requests, then writes their replies: the one finds the server's code in the cache, the other the
-    /// kernel's. What the next ones need is fetched meanwhile. Whoever asks for something else has a turn in their midst.
-    fn answer_members(&mut self) {
-        let mut wave = std::mem::take(&mut self.wave);
-        let (members, replies) = wave.members();
-        let (mut lones, mut wanted) = ([None; MEMBERS], [None; MEMBERS]);
-        self.look_at(members, &mut lones, &mut wanted);
-        let (lones, wanted) = (&lones[..members.len()], &wanted[..members.len()]);
-        let (mut at, mut fetched) = (0, 0);
-        while at < members.len() && self.meter.elapsed() <= WAVE {
-            let soon = members.len().min(at + 2 * TOGETHER);
-            command::fetch_items(&wanted[fetched..soon], &self.shared.store);
-            fetched = soon;
-            let end = members.len().min(at + TOGETHER);
-            let (end, ends) = self.run_lones(members, lones, at..end, replies);
-            let mut start = 0;
-            for (i, next) in (at..end).zip(ends) {
-                let (key, ahead) = members.get(i);
-                match lones[i] {
-                    Some(_) => self.send(key, &replies.bytes[start..next]),
-                    None => self.turn_in_wave(key, ahead),
+    fn answer_members(&mut self, reads: &mut ReadBatch) {
+        let members = reads.members();
+        let mut next = 0;
+        while next < members.len() && self.meter.elapsed() <= BATCH_TIME {
+            next = self.answer_some(members, next);
+            if next < members.len() {
+                self.meter.tick();
+            }
+        }
+        for i in next..members.len() {
+            let (key, input) = members.get(i);
+            self.postpone(key, input);
+        }
+        reads.clear();
+    }
+
+    /// Cuts, fetches and runs requests of as many members as fill a batch, and writes the replies. The member to go on with.
+    fn answer_some(&mut self, members: Members<'_>, first: usize) -> usize {
+        let (mut batch, mut ends) = (Batch::default(), [0_u8; MEMBERS]);
+        let most = self.quota().requests as usize;
+        let mut next = first;
+        while next < members.len() && !batch.is_full() {
+            let (key, input) = members.get(next);
+            self.clients[key].connection.cut(input, most, &mut batch, &self.shared.store);
+            ends[next - first] = batch.count() as u8;
+            next += 1;
+        }
+        batch.prefetch(&self.shared.store);
+        let (mut start, mut spent) = (0, 0);
+        for at in first..next {
+            let end = usize::from(ends[at - first]);
+            spent += self.run_member(members.get(at), &batch, start..end);
+            start = end;
+            if spent >= LOOK_EVERY && at + 1 < next {
+                self.meter.tick();
+                if self.meter.elapsed() > BATCH_TIME {
+                    next = at + 1;
+                    break;
                 }
-                start = next;
+                spent = 0;
             }
-            replies.bytes.clear();
-            at = end;
-            self.meter.tick();
         }
-        for i in at..members.len() {
-            let (key, ahead) = members.get(i);
-            self.turn_in_wave(key, ahead);
-        }
-        wave.clear();
-        self.wave = wave;
+        self.send_replies();
+        self.clean_output();
+        next
     }
 
-    /// Finds what can be run as a plain request, and starts to fetch the buckets of all.
-    #[inline]
-    fn look_at<'a>(
-        &self,
-        members: Members<'a>,
-        lones: &mut [Option<Lone<'a>>; MEMBERS],
-        wanted: &mut [Option<Wanted>; MEMBERS],
-    ) {
-        let (shared, takes) = (&*self.shared, !self.ledger.is_on());
-        for i in 0..members.len() {
-            let (key, Ok(input)) = members.get(i) else { continue };
-            let session = self.clients[key].connection.session();
-            if takes {
-                lones[i] = session.lone(input, shared);
-            }
-            wanted[i] = match &lones[i] {
-                Some(lone) => Some(lone.wanted()),
-                None => session.wanted(input, shared),
-            };
-            wanted[i].inspect(|wanted| wanted.bucket(&shared.store));
-        }
-    }
-
-    /// Runs those of these that are plain, until there is much to write. Where it ended, and the end of each's replies.
-    #[inline]
-    fn run_lones(
-        &mut self,
-        members: Members<'_>,
-        lones: &[Option<Lone<'_>>],
-        range: Range<usize>,
-        replies: &mut Output,
-    ) -> (usize, [usize; TOGETHER]) {
-        let mut ends = [0; TOGETHER];
-        for (i, end) in range.clone().zip(&mut ends) {
-            if let Some(lone) = &lones[i] {
-                self.run_lone(members.get(i), lone, replies);
-            }
-            *end = replies.bytes.len();
-            if replies.bytes.len() >= SEND_AT || self.meter.elapsed() > WAVE {
-                return (i + 1, ends);
-            }
-        }
-        (range.end, ends)
-    }
-
-    #[inline]
-    fn run_lone(&mut self, (key, ahead): (usize, Ahead<'_>), lone: &Lone<'_>, replies: &mut Output) {
-        let start = replies.bytes.len();
-        let mut lent = Lent {
+    /// Runs what a member has in a batch; how much of its quota that took.
+    fn run_member(&mut self, (key, input): (usize, &[u8]), batch: &Batch<'_>, range: Range<usize>) -> usize {
+        let mut quota = self.quota();
+        let mut turn = TurnContext {
             shared: &self.shared,
             counters: &self.counters,
-            out: replies,
+            replies_at: self.out.bytes.len(),
+            out: &mut self.out,
             now: self.shared.clock.now(),
             long_lines: self.long_lines,
             ledger: &mut self.ledger,
             last_lsn: &self.last_lsn,
         };
-        self.clients[key].connection.run_lone(ahead.map_or(0, <[u8]>::len), lone, &mut lent);
-        if !replies.values.is_empty() {
-            // Not to be copied: it leaves by itself.
-            replies.move_to(&mut self.out, start);
-            self.turn(key, None);
-            self.meter.tick();
+        match self.clients[key].connection.run(batch, range, input, &mut turn, &mut quota) {
+            None => {
+                self.unsent.push((key, self.out.bytes.len()));
+                // What has to wait is marked by its place in the output, which is then the connection's own.
+                if self.out.bytes.len() >= SEND_AT || self.ledger.is_on() {
+                    self.send_replies();
+                }
+            }
+            Some(rest) => {
+                self.send_replies();
+                self.go_on(key, Some(rest), &mut quota);
+                // That may have taken long.
+                return LOOK_EVERY;
+            }
         }
+        TURN_BYTES - quota.bytes
     }
 
-    /// Writes replies that were made without a turn.
+    fn quota(&self) -> Quota {
+        Quota::new(&self.shared.config, TURN_BYTES)
+    }
+
+    /// Writes the replies of those who were run and whose turns are over with that. What stands behind them is left.
     #[inline]
-    fn send(&mut self, key: usize, replies: &[u8]) {
-        // A turn that began with a value by reference may have closed it.
-        if let Some(client) = self.clients.get_mut(key) {
-            let after = client.connection.send(replies, &self.counters);
+    fn send_replies(&mut self) {
+        let mut start = 0;
+        for i in 0..self.unsent.len() {
+            let (key, end) = self.unsent[i];
+            let after = self.clients[key].connection.send(&self.out.bytes[start..end], &self.counters);
             self.follow(key, after);
+            start = end;
         }
-    }
-
-    fn turn_in_wave(&mut self, key: usize, ahead: Ahead<'_>) {
-        match ahead {
-            Ok(input) if self.meter.elapsed() > WAVE => self.postpone(key, input),
-            ahead => self.turn(key, Some(ahead)),
-        }
-        self.meter.tick();
+        self.unsent.clear();
+        self.out.drop_front(start);
     }
 
     #[cold]
     fn postpone(&mut self, key: usize, input: &[u8]) {
         let client = &mut self.clients[key];
-        client.connection.keep_ahead(input, &self.counters);
+        client.connection.keep_input(input, &self.counters);
         self.enqueue(key, self.meter.since());
         self.meter.discount();
     }
@@ -519,13 +495,13 @@ impl Worker {
         let connection = &mut self.clients[key].connection;
         self.shared.stats.replies_waiting.fetch_sub(connection.held_replies(), Ordering::Relaxed);
         let result = how(connection);
-        self.turn(key, None);
+        self.turn(key);
         self.meter.look();
         result
     }
 
     /// Serves the connections that are in the queue, as far as there is time.
-    fn run_ready(&mut self, in_company: bool) {
+    fn run_ready(&mut self, reads: &mut ReadBatch) {
         let Some(&(_, oldest)) = self.ready.front() else { return };
         let polled = self.meter.set_since(oldest);
         for _ in 0..self.ready.len() {
@@ -535,29 +511,41 @@ impl Worker {
                 Some(client) if client.queued => client.queued = false,
                 _ => continue,
             }
-            self.serve(key, in_company);
+            self.serve(key, reads);
             if self.meter.elapsed() > TURN {
                 break;
             }
         }
-        self.answer_wave();
+        self.answer_batch(reads);
         self.meter.look();
         self.meter.set_since(polled);
     }
 
-    fn turn(&mut self, key: usize, ahead: Option<Ahead<'_>>) {
+    /// Gives a connection a turn by itself.
+    fn turn(&mut self, key: usize) {
+        let mut quota = self.quota();
+        self.go_on(key, None, &mut quota);
+    }
+
+    /// Begins a connection's turn, or goes on with it where there is a rest of its input.
+    fn go_on(&mut self, key: usize, rest: Option<&[u8]>, quota: &mut Quota) {
         let client = &mut self.clients[key];
         self.long_lines -= client.connection.long_line();
-        let mut lent = Lent {
+        let mut turn = TurnContext {
             shared: &self.shared,
             counters: &self.counters,
             out: &mut self.out,
+            replies_at: 0,
             now: self.shared.clock.now(),
             long_lines: self.long_lines,
             ledger: &mut self.ledger,
             last_lsn: &self.last_lsn,
         };
-        let after = client.connection.turn(ahead, &mut self.buffer, &mut lent);
+        let rest = rest.unwrap_or_else(|| {
+            client.connection.begin_turn(&mut turn);
+            &[]
+        });
+        let after = client.connection.turn(rest, &mut self.buffer, &mut turn, quota);
         self.long_lines += client.connection.long_line();
         self.follow(key, after);
         self.clean_output();
@@ -626,14 +614,14 @@ impl Worker {
 
     /// Runs the requests that have been read, and waits a moment for those who are slow to take their replies and
     /// for replicas. What is not safe then is not answered.
-    fn finish(mut self) {
+    fn finish(mut self, mut reads: ReadBatch) {
         let end = Instant::now() + self.shared.config.stop_grace;
         let mut events = Events::with_capacity(EVENTS);
         loop {
             let began = self.meter.begin(false, false);
             self.ledger.begin(self.shared.store.safety(), began);
             self.release_held();
-            self.run_ready(true);
+            self.run_ready(&mut reads);
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() || (self.ready.is_empty() && self.flush_pending()) {
                 return;

@@ -22,7 +22,8 @@
 
 use crate::command::Output;
 use crate::journal::acks::Safety;
-use crate::protocol::binary::{Response, Status};
+use crate::protocol::binary::Status;
+use crate::protocol::{Refusal, Request, StoreHeader};
 use mio::Waker;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -32,9 +33,6 @@ use std::time::{Duration, Instant};
 
 /// What takes the place of a reply in text and meta.
 const REFUSAL: &[u8] = b"SERVER_ERROR not replicated\r\n";
-
-/// Bytes of a binary packet that say whose answer it is.
-const BINARY_ORIGIN: usize = 16;
 
 /// The lsn that an [`Alarm`] waits for when it waits for none.
 const NOTHING: u64 = u64::MAX;
@@ -55,40 +53,6 @@ impl Owed {
     }
 }
 
-/// Who asked, as far as a refusal must know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// A classic text command; one without a reply wanted none.
-    Text,
-    /// A meta command.
-    Meta,
-    /// A packet.
-    Binary { opcode: u8, opaque: [u8; 4] },
-}
-
-impl Origin {
-    /// The origin of the request whose line or packet begins `head`. What is too short to be one has any.
-    pub fn of(head: &[u8], is_binary: bool) -> Origin {
-        if !is_binary {
-            // No other text command that changes anything begins with this letter.
-            let is_meta = head.iter().find(|&&b| b != b' ') == Some(&b'm');
-            return if is_meta { Origin::Meta } else { Origin::Text };
-        }
-        match head.first_chunk::<BINARY_ORIGIN>() {
-            Some(&[_, opcode, .., a, b, c, d]) => Origin::Binary { opcode, opaque: [a, b, c, d] },
-            None => Origin::Text,
-        }
-    }
-
-    fn refuse(self, out: &mut Vec<u8>) {
-        let Origin::Binary { opcode, opaque } = self else { return out.extend_from_slice(REFUSAL) };
-        let status = Status::NotReplicated;
-        let text = status.text();
-        Response { opcode, status, opaque, cas: 0, extras: b"", key: b"", value_len: text.len() }.encode(out);
-        out.extend_from_slice(text);
-    }
-}
-
 /// A place in an [`Output`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Place {
@@ -98,8 +62,14 @@ pub struct Place {
 
 impl Place {
     /// Where the next reply would begin.
+    #[inline]
     pub fn end_of(out: &Output) -> Place {
         Place { bytes: out.bytes.len(), values: out.values.len() }
+    }
+
+    /// The bytes before it.
+    pub fn bytes(self) -> usize {
+        self.bytes
     }
 }
 
@@ -109,7 +79,8 @@ pub struct Mark {
     bytes: Range<usize>,
     values: Range<usize>,
     lsn: u64,
-    origin: Origin,
+    /// What takes its place if it comes to nothing.
+    refusal: Refusal,
     /// This is not all of the reply: the get goes on when it has been written.
     goes_on: bool,
 }
@@ -165,15 +136,20 @@ impl Ledger {
         self.owed = Some(Owed { lsn, deadline: self.now + self.timeout });
     }
 
-    /// Notes that the reply to the last change noted is what `out` has from `start` on.
-    pub fn mark(&mut self, origin: Origin, start: Place, goes_on: bool, out: &Output) {
+    /// Notes that the reply to `request`, which is the last change noted, is what `out` has from `start` on. A text command
+    /// without a reply wanted none.
+    #[cold]
+    pub fn mark(&mut self, request: &Request<'_>, start: Place, goes_on: bool, out: &Output) {
         let Some(Owed { lsn, .. }) = self.owed else { return };
         let end = Place::end_of(out);
-        if origin == Origin::Text && start == end {
+        let is_text = matches!(request, Request::Text(_) | Request::Store(StoreHeader::Text(_)));
+        if is_text && start == end {
             return;
         }
+        let status = Status::NotReplicated;
+        let refusal = request.refusal(REFUSAL, status, status.text());
         let (bytes, values) = (start.bytes..end.bytes, start.values..end.values);
-        self.marks.push(Mark { bytes, values, lsn, origin, goes_on });
+        self.marks.push(Mark { bytes, values, lsn, refusal, goes_on });
     }
 
     /// What the output has to wait for, if anything. What was refused by now is told when it is let go.
@@ -220,7 +196,7 @@ pub fn refuse(out: &mut Output, marks: &[Mark], is_missing: impl Fn(u64) -> bool
         }
         while values.next_if(|(number, _)| *number < mark.values.end).is_some() {}
         out.bytes.extend_from_slice(&old.bytes[at..mark.bytes.start]);
-        mark.origin.refuse(&mut out.bytes);
+        mark.refusal.push_to(&mut out.bytes);
         at = mark.bytes.end;
         refused = Refused { replies: refused.replies + 1, cuts_get: mark.goes_on };
     }
@@ -308,30 +284,21 @@ impl Alarm {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::{Parsed, Protocol, parse};
+
+    fn meta() -> Request<'static> {
+        request(b"mn\r\n")
+    }
+
+    fn request(line: &'static [u8]) -> Request<'static> {
+        match parse(Protocol::Ascii, line, 0) {
+            Parsed::Request(cut) => cut.request,
+            other => panic!("{other:?}"),
+        }
+    }
 
     fn owed(lsn: u64, start: Instant, ms: u64) -> Owed {
         Owed { lsn, deadline: start + Duration::from_millis(ms) }
-    }
-
-    #[test]
-    fn origins() {
-        for (line, origin) in [("set a", Origin::Text), ("  ms a 2", Origin::Meta), ("md a q", Origin::Meta)] {
-            assert_eq!(Origin::of(line.as_bytes(), false), origin);
-        }
-        let packet: Vec<u8> = (0..24).collect();
-        assert_eq!(Origin::of(&packet, true), Origin::Binary { opcode: 1, opaque: [12, 13, 14, 15] });
-        assert_eq!(Origin::of(&packet[..15], true), Origin::Text);
-    }
-
-    #[test]
-    fn refusals() {
-        let mut bytes = Vec::new();
-        Origin::Meta.refuse(&mut bytes);
-        assert_eq!(bytes, REFUSAL);
-        bytes.clear();
-        Origin::Binary { opcode: 0x11, opaque: [1, 2, 3, 4] }.refuse(&mut bytes);
-        let header = b"\x81\x11\0\0\0\0\0\x86\0\0\0\x0e\x01\x02\x03\x04\0\0\0\0\0\0\0\0";
-        assert_eq!(bytes, [header, b"Not replicated".as_slice()].concat());
     }
 
     #[test]
@@ -344,7 +311,7 @@ mod tests {
             out.push(reply.as_bytes());
             if lsn > 0 {
                 ledger.owe(lsn);
-                ledger.mark(Origin::Meta, start, lsn == 4, &out);
+                ledger.mark(&meta(), start, lsn == 4, &out);
             }
         }
         let marks = ledger.take_marks();
@@ -370,7 +337,7 @@ mod tests {
                 let start = Place::end_of(&out);
                 out.push(b"HD\r\n");
                 ledger.owe(lsn);
-                ledger.mark(Origin::Meta, start, false, &out);
+                ledger.mark(&meta(), start, false, &out);
             }
             assert_eq!(ledger.settle(&safety, &out).is_some(), holds, "{refused:?}");
             let marks = ledger.take_marks();
@@ -384,10 +351,10 @@ mod tests {
         let mut ledger = Ledger::new(Duration::from_secs(1));
         let out = Output::default();
         ledger.owe(1);
-        ledger.mark(Origin::Text, Place::end_of(&out), false, &out);
+        ledger.mark(&request(b"delete a\r\n"), Place::end_of(&out), false, &out);
         assert_eq!(ledger.settle(&safe_to(0), &out), None, "there is nothing to hold");
         assert!(ledger.owes());
-        ledger.mark(Origin::Meta, Place::end_of(&out), false, &out);
+        ledger.mark(&meta(), Place::end_of(&out), false, &out);
         assert_eq!(ledger.settle(&safe_to(0), &out).map(|owed| owed.lsn), Some(1));
         assert_eq!(ledger.take_marks().len(), 1);
     }

@@ -13,7 +13,7 @@
 use crate::clock::Clock;
 use crate::command::Output;
 use crate::config::Config;
-use crate::protocol;
+use crate::protocol::base64;
 use crate::replication::session::{Feed, Now};
 use crate::testing::{Rng, TestServer, flatten, is_replay, packet, seeds};
 use std::collections::BTreeMap;
@@ -64,7 +64,7 @@ fn key(i: usize) -> (Vec<u8>, String, &'static str) {
         0 => {
             let raw = format!("bin {i}\r\n").into_bytes();
             let mut text = Vec::new();
-            protocol::base64::encode(&raw, &mut text);
+            base64::encode(&raw, &mut text);
             (raw, String::from_utf8(text).unwrap(), " b")
         }
         _ => (name.clone().into_bytes(), name, ""),

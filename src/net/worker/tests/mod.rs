@@ -1,4 +1,4 @@
-//! Waves of a worker that is driven step by step.
+//! Batches of connections of a worker that is driven step by step.
 
 use super::*;
 use crate::config::{Binding, Config, ListenAddr};
@@ -10,6 +10,7 @@ use std::net::TcpStream;
 /// A worker that does what it is told, step by step, and its clients, in the order of their slots.
 struct TestWorker {
     worker: Worker,
+    reads: ReadBatch,
     clients: Vec<TcpStream>,
 }
 
@@ -23,7 +24,7 @@ impl TestWorker {
         let (worker, inbox) = Worker::new(shared.clone(), stop.clone()).expect("a worker");
         let (acceptor, gate) = Acceptor::new(shared, stop.clone(), listeners, vec![inbox]).expect("an acceptor");
         let acceptor = std::thread::spawn(move || acceptor.run());
-        let mut rig = TestWorker { worker, clients: Vec::new() };
+        let mut rig = TestWorker { worker, reads: ReadBatch::new(), clients: Vec::new() };
         for number in 1..=clients {
             rig.clients.push(TcpStream::connect(address).expect("a connection"));
             while rig.worker.clients.len() < number {
@@ -51,7 +52,7 @@ impl TestWorker {
     /// Sends a request and waits until it can be read.
     fn send(&mut self, key: usize, request: &[u8]) {
         self.clients[key].write_all(request).expect("it is small");
-        while !self.worker.clients[key].connection.can_read_ahead() {
+        while !self.worker.clients[key].connection.can_read_early() {
             self.poll();
         }
     }
@@ -61,7 +62,7 @@ impl TestWorker {
         self.worker.meter.begin(false, false);
         keys.for_each(|key| self.worker.enqueue(key, Instant::now()));
         std::thread::sleep(later);
-        self.worker.run_ready(true);
+        self.worker.run_ready(&mut self.reads);
     }
 
     fn reply(&mut self, key: usize, end: &[u8]) -> usize {
@@ -81,7 +82,7 @@ impl TestWorker {
 }
 
 #[test]
-fn a_wave_of_large_values_is_put_off_when_it_takes_long() {
+fn a_batch_of_large_values_is_put_off_when_it_takes_long() {
     let mut rig = TestWorker::new(4);
     let set = [b"set large 0 0 16384\r\n".as_slice(), &[b'v'; 16384], b"\r\n"].concat();
     rig.send(0, &set);
@@ -89,7 +90,7 @@ fn a_wave_of_large_values_is_put_off_when_it_takes_long() {
     assert_eq!(rig.reply(0, b"\r\n"), b"STORED\r\n".len());
     (0..4).for_each(|key| rig.send(key, if key == 0 { b"get small\r\n" } else { b"get large\r\n" }));
     // The clock is looked at for the first time when the first large value has gone.
-    rig.run(0..4, 2 * WAVE);
+    rig.run(0..4, 2 * BATCH_TIME);
     assert_eq!(rig.queued(), [2, 3]);
     while !rig.queued().is_empty() {
         rig.run(0..0, Duration::ZERO);

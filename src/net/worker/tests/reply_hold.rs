@@ -14,7 +14,9 @@ use crate::journal::acks::{EVERYTHING, Safety};
 use crate::net::conn::session::OUTPUT_HIGH;
 use crate::net::conn::{After, Readiness, Reason};
 use crate::net::tests::connection::{TestConnection, push};
-use crate::net::worker::reply_hold::{Origin, Owed, Queue, REFUSAL};
+use crate::net::worker::reply_hold::{Owed, Queue, REFUSAL};
+use crate::protocol::Parsed;
+use crate::protocol::binary::{Status, parse};
 use crate::testing::{Rng, packet, seeds};
 use std::time::Duration;
 
@@ -349,8 +351,10 @@ fn binary_request(rng: &mut Rng) -> Request {
         8 => make([0x00, 0x09, 0x0c, 0x0d][rng.below(4)], &[], &key, &[]),
         _ => make([0x0a, 0x0b, 0x08, 0x18][rng.below(4)], &[], "", &[]),
     }
+    let Parsed::Request(cut) = parse(&bytes) else { panic!("a request is refused") };
     let mut refusal = Vec::new();
-    Origin::of(&bytes, true).refuse(&mut refusal);
+    let status = Status::NotReplicated;
+    cut.request.refusal(REFUSAL, status, status.text()).push_to(&mut refusal);
     let is_too_large = bytes.len() > TOO_LARGE;
     Request { bytes, refusal: (!is_too_large).then_some(refusal) }
 }

@@ -1,0 +1,103 @@
+//! Connections that have been read and wait for their answers.
+//!
+//! ```text
+//!  events ──> read A, read B, … ──> cut, fetch and run up to 16 of their requests ──> write A, write B, … ──> the next 16
+//! ```
+//!
+//! The kernel's code for one read or write drives the server's out of the first-level cache, and a lookup waits for
+//! memory twice, for a bucket and for an item, 0.3 us each with a million items. So what the server does is done for
+//! several connections in a row, and what they need is fetched together ([`crate::command::batch`]). With this a single
+//! set costs 1.03 of `bench/floor` instead of 1.11, a single get 1.04 instead of 1.05 to 1.09.
+//!
+//! Invariants: a connection is a member at most once, and only while it rests between two requests; before the next
+//! poll it is answered, or after a long time its input goes back to it (`worker`).
+//!
+//! Not here: turns and replies (`conn`), who may join, and when they are answered (`worker`).
+
+use crate::net::conn::READ_BUFFER;
+use std::ops::Range;
+
+/// Most members: reading them takes 40 us, which is what the first of them waits.
+pub const MEMBERS: usize = 32;
+
+/// A batch that holds this much input takes no more, so that who comes last has room for many
+/// requests.
+const BYTES: usize = READ_BUFFER / 4;
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct ReadBatch {
+    buffer: Box<[u8]>,
+    /// Bytes of it that hold input.
+    used: usize,
+    members: Vec<Member>,
+}
+
+#[derive(Debug)]
+struct Member {
+    /// The connection's slot.
+    key: usize,
+    read: Range<usize>,
+}
+
+impl ReadBatch {
+    /// A batch without members.
+    pub fn new() -> ReadBatch {
+        ReadBatch { buffer: vec![0; READ_BUFFER].into(), used: 0, members: Vec::with_capacity(MEMBERS) }
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether those who wait must have their turns before another one joins.
+    pub fn is_full(&self) -> bool {
+        self.members.len() >= MEMBERS || self.used >= BYTES
+    }
+
+    /// Where the next one reads to.
+    pub fn room(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.used..]
+    }
+
+    /// Adds the connection of slot `key`, which has read so many bytes to the room.
+    #[inline]
+    pub fn join(&mut self, key: usize, n: usize) {
+        let start = self.used;
+        self.used += n;
+        self.members.push(Member { key, read: start..self.used });
+    }
+
+    /// All members.
+    pub fn members(&self) -> Members<'_> {
+        Members { buffer: &self.buffer, members: &self.members }
+    }
+
+    /// Says that all have been answered.
+    pub fn clear(&mut self) {
+        self.used = 0;
+        self.members.clear();
+    }
+}
+
+/// The members of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Members<'a> {
+    buffer: &'a [u8],
+    members: &'a [Member],
+}
+
+impl<'a> Members<'a> {
+    /// How many.
+    pub fn len(self) -> usize {
+        self.members.len()
+    }
+
+    /// Slot and input of one.
+    #[inline]
+    pub fn get(self, i: usize) -> (usize, &'a [u8]) {
+        let Member { key, read } = &self.members[i];
+        (*key, &self.buffer[read.clone()])
+    }
+}
