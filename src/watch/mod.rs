@@ -1,27 +1,28 @@
 //! `watch` streams: log lines from every thread to the clients that asked for them.
 //!
 //! ```text
-//! worker 0 ----> ring -\
-//! worker 1 ----> ring --> one writer thread --> a buffer per watcher --> its socket (non-blocking)
-//! source(store) ------/
+//! worker 0 ----> queue -\
+//! worker 1 ----> queue --> one writer thread --> a buffer per watcher --> its socket (non-blocking)
+//! store's events -----/
 //! ```
 //!
-//! A thread that publishes formats its line into a ring of its own and goes on. The writer thread empties
-//! the rings every few milliseconds, hands each line to the watchers of its stream and writes what their
-//! sockets take. It starts with the first watcher and sleeps, without waking, while there is none.
+//! A thread that publishes a line formats it into its own queue and goes on. The writer thread empties the queues
+//! every few milliseconds, copies each line to the watchers of its stream and writes as much as their sockets take. It
+//! starts with the first watcher, and while there is no watcher it sleeps without waking up.
 //!
 //! Invariants:
-//! - a line costs nothing but one relaxed load while nobody watches its stream;
-//! - nobody ever waits for a watcher: a full ring drops lines (`log_worker_dropped`), a full watcher
-//!   buffer skips them (`log_watcher_skipped`, and a line `skipped=<n>` for the watcher). The lock of a
-//!   ring is only ever held to append one line or to swap two pointers;
-//! - a watcher sees only lines whose gid is above the one at which it was told `OK`.
+//! - while nobody watches a stream, a line of it costs one relaxed load;
+//! - no thread ever waits for a watcher: a full queue drops lines (`log_worker_dropped`), a full buffer of a watcher
+//!   skips them (`log_watcher_skipped`, and the watcher gets a line `skipped=<n>`). The lock of a queue is held only
+//!   while one line is appended or two queues are swapped;
+//! - a watcher gets only lines whose gid is above the last gid before its `OK`.
 //!
-//! Not here: who may watch and how a client asks for it (`command/admin.rs`), what the store's events mean.
+//! Not here: the command (`command/admin/watch`), which events the store has (`store/events`).
 
 #[cfg(test)]
 mod tests;
 
+use crate::sync::{lock, sound};
 use std::fmt::{self, Write as _};
 use std::io::{ErrorKind, Read, Write};
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -29,24 +30,23 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// memcached's limit; one thread writes to all of them in turn.
+/// As in memcached. One thread writes to all of them in turn.
 const WATCHERS_MAX: usize = 20;
 
-/// Rings, shared by threads in turn when there are more threads than these. Each takes memory only once it
-/// is used, so this bounds what publishing can take to this many times `worker_logbuf_size`.
-const RINGS: usize = 64;
+/// Queues; more threads than these share them. A queue takes memory when it is first used, so all lines on their way
+/// take at most this many times `worker_logbuf_size`.
+const QUEUES: usize = 64;
 
-/// What a watcher may have to wait for a line while lines flow, and the share of one CPU that goes into it.
+/// How long the writer thread sleeps while lines flow: what a watcher waits for a line at most.
 const NAP_MIN: Duration = Duration::from_millis(2);
 
-/// The same when no line came for a while: ten wake-ups a second, only while somebody watches.
+/// The same after a while without lines: ten wake-ups a second, only while somebody watches.
 const NAP_MAX: Duration = Duration::from_millis(100);
 
-/// How often a watcher's socket is asked whether the client is still there.
+/// How often the writer thread reads from a watcher's socket, to see whether the client has closed it.
 const CHECK_EVERY: Duration = Duration::from_millis(250);
 
-/// What is read at a time of bytes that a watcher sends, and how often per check; they are ignored, but only behind
-/// them is the end to be found. A client that sends more than this is not waited for.
+/// Bytes per read then, and reads at most. What a watcher sends is ignored, but the end of the stream comes after it.
 const DISCARD: usize = 4096;
 const DISCARDS: usize = 64;
 
@@ -84,11 +84,11 @@ pub trait WatcherSocket: Read + Write + Send {}
 
 impl<T: Read + Write + Send> WatcherSocket for T {}
 
-/// Where lines come from that no thread publishes: called by the writer thread, it gives the lines since its
-/// last call and keeps those of the given streams from now on.
-pub type Source = Box<dyn FnMut(Streams) -> Vec<(Streams, String)> + Send>;
+/// Where the writer thread gets lines that no thread publishes. A call returns the lines since the last call; from then
+/// on lines of the given streams are kept for the next one.
+pub type LineSource = Box<dyn FnMut(Streams) -> Vec<(Streams, String)> + Send>;
 
-/// What an `item_store` line says.
+/// The fields of an `item_store` line.
 #[derive(Clone, Copy, Debug)]
 pub struct ItemStore<'a> {
     /// The key, raw.
@@ -109,10 +109,10 @@ pub struct ItemStore<'a> {
 
 /// Lines since start or the last [`Hub::reset`], and watchers now; for `stats`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Lines that found their ring full.
+pub struct WatchCounts {
+    /// Lines that found their queue full.
     pub worker_dropped: u64,
-    /// Lines that went into a ring.
+    /// Lines that went into a queue.
     pub worker_written: u64,
     /// Lines that found a watcher's buffer full.
     pub watcher_skipped: u64,
@@ -124,26 +124,27 @@ pub struct Counts {
 
 /// What every worker and background thread publishes to.
 pub struct Hub {
-    board: Arc<Board>,
+    state: Arc<HubState>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Hub {
-    /// A hub whose watchers buffer `watcher_logbuf_size` bytes each and whose rings hold `worker_logbuf_size`.
+    /// A hub whose watchers buffer `watcher_logbuf_size` bytes each and whose queues hold `worker_logbuf_size`.
     pub fn new(watcher_logbuf_size: usize, worker_logbuf_size: usize) -> Hub {
-        let board = Board { watcher_limit: watcher_logbuf_size, ring_limit: worker_logbuf_size, ..Board::default() };
-        Hub { board: Arc::new(board), writer: Mutex::new(None) }
+        let state =
+            HubState { watcher_limit: watcher_logbuf_size, queue_limit: worker_logbuf_size, ..HubState::default() };
+        Hub { state: Arc::new(state), writer: Mutex::new(None) }
     }
 
     /// Whether somebody watches `stream` now.
     #[inline]
     pub fn wants(&self, stream: Streams) -> bool {
-        self.board.wanted().intersects(stream)
+        self.state.wanted().intersects(stream)
     }
 
     /// Publishes one line, without its `ts=… gid=…` prefix and line feed. Ask [`Hub::wants`] first.
     pub fn publish(&self, stream: Streams, line: fmt::Arguments<'_>) {
-        self.board.publish(stream, line);
+        self.state.publish(stream, line);
     }
 
     /// Publishes a lookup; `status` is `found`, `not_found`, `expired` or `flushed`. Ask [`Hub::wants`] first.
@@ -191,66 +192,60 @@ impl Hub {
         );
     }
 
-    /// Whether one more watcher would be taken.
+    /// Whether there is room for one more watcher.
     pub fn has_room(&self) -> bool {
-        self.board.watchers.load(Ordering::Relaxed) < WATCHERS_MAX
+        self.state.watchers.load(Ordering::Relaxed) < WATCHERS_MAX
     }
 
-    /// Takes over a connection: sends it `OK`, then the lines of `streams` until it goes away. The connection's
-    /// own output must have been flushed (the `watch` command itself queues no reply: its `OK` may only be
-    /// seen once lines are kept). One too many is told so and closed.
-    pub fn adopt(&self, socket: Box<dyn WatcherSocket>, streams: Streams) {
-        let mut writer = self.writer.lock().unwrap();
+    /// Takes over a connection: sends `OK`, then the lines of `streams` until the client closes. The caller has flushed
+    /// the connection's output; it leaves the `OK` of the `watch` command to this, because the client may see it only
+    /// when its lines are kept. If there are too many watchers, the client is told so and the connection closed.
+    pub fn add_watcher(&self, socket: Box<dyn WatcherSocket>, streams: Streams) {
+        let mut writer = lock(&self.writer);
         if writer.is_none() {
-            let board = self.board.clone();
-            let Ok(handle) = std::thread::Builder::new().name("watch".into()).spawn(move || board.write_on()) else {
+            let state = self.state.clone();
+            let Ok(handle) = std::thread::Builder::new().name("watch".into()).spawn(move || state.run_writer()) else {
                 return;
             };
             *writer = Some(handle);
         }
-        self.board.join(socket, streams);
+        self.state.add(socket, streams);
     }
 
-    /// Sets where the lines of the store come from. Only the first call counts.
-    pub fn set_source(&self, source: impl FnOnce() -> Source) {
-        self.board.source.lock().unwrap().get_or_insert_with(source);
+    /// Sets where the store's lines come from. Only the first call counts.
+    pub fn set_source(&self, source: impl FnOnce() -> LineSource) {
+        lock(&self.state.source).get_or_insert_with(source);
     }
 
     /// Numbers for `stats`.
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> WatchCounts {
         let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        Counts {
-            worker_dropped: get(&self.board.worker_dropped),
-            worker_written: get(&self.board.worker_written),
-            watcher_skipped: get(&self.board.watcher_skipped),
-            watcher_sent: get(&self.board.watcher_sent),
-            watchers: self.board.watchers.load(Ordering::Relaxed) as u64,
+        WatchCounts {
+            worker_dropped: get(&self.state.worker_dropped),
+            worker_written: get(&self.state.worker_written),
+            watcher_skipped: get(&self.state.watcher_skipped),
+            watcher_sent: get(&self.state.watcher_sent),
+            watchers: self.state.watchers.load(Ordering::Relaxed) as u64,
         }
     }
 
     /// `stats reset`, as far as it concerns watching.
     pub fn reset(&self) {
-        let board = &self.board;
-        for count in [&board.worker_dropped, &board.worker_written, &board.watcher_skipped, &board.watcher_sent] {
+        let state = &self.state;
+        for count in [&state.worker_dropped, &state.worker_written, &state.watcher_skipped, &state.watcher_sent] {
             count.store(0, Ordering::Relaxed);
         }
     }
 }
 
-impl Default for Hub {
-    fn default() -> Hub {
-        Hub::new(256 << 10, 64 << 10)
-    }
-}
-
 impl Drop for Hub {
     fn drop(&mut self) {
-        self.board.arrivals.lock().unwrap().stop = true;
-        self.board.wake.notify_one();
-        let writer = self.writer.lock().unwrap().take();
-        // A watcher's connection may be what held the hub last, and then the writer thread itself is here.
+        lock(&self.state.arrivals).stop = true;
+        self.state.wake.notify_one();
+        let writer = lock(&self.writer).take();
+        // If a watcher's connection held the last reference to the hub, the writer thread itself runs this.
         if let Some(writer) = writer.filter(|writer| writer.thread().id() != std::thread::current().id()) {
-            // A writer that panicked has nothing left to stop.
+            // A writer thread that has panicked is stopped already.
             let _ = writer.join();
         }
     }
@@ -258,7 +253,7 @@ impl Drop for Hub {
 
 impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hub").field("wanted", &self.board.wanted()).field("counts", &self.counts()).finish()
+        f.debug_struct("Hub").field("wanted", &self.state.wanted()).field("counts", &self.counts()).finish()
     }
 }
 
@@ -269,7 +264,7 @@ pub struct Uri<'a>(pub &'a [u8]);
 impl fmt::Display for Uri<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
-        // Most keys are plain from end to end, so runs are written at once.
+        // Most keys have nothing to escape, so runs of such bytes are written at once.
         for run in self.0.chunk_by(|a, b| is_plain(a) && is_plain(b)) {
             match std::str::from_utf8(run) {
                 Ok(plain) if is_plain(&run[0]) => f.write_str(plain)?,
@@ -282,46 +277,46 @@ impl fmt::Display for Uri<'_> {
 
 /// What publishers and the writer thread share.
 #[derive(Default)]
-struct Board {
+struct HubState {
     /// The streams of all watchers together.
     wanted: AtomicU8,
     /// Number of the last line.
     gid: AtomicU64,
-    rings: Rings,
-    ring_limit: usize,
+    queues: LineQueues,
+    queue_limit: usize,
     watcher_limit: usize,
-    arrivals: Mutex<Arrivals>,
+    arrivals: Mutex<NewWatchers>,
     wake: Condvar,
-    /// Watchers, those on their way to the writer thread included.
+    /// Watchers, with those in `arrivals`.
     watchers: AtomicUsize,
-    source: Mutex<Option<Source>>,
+    source: Mutex<Option<LineSource>>,
     worker_dropped: AtomicU64,
     worker_written: AtomicU64,
     watcher_skipped: AtomicU64,
     watcher_sent: AtomicU64,
 }
 
-impl Board {
+impl HubState {
     fn wanted(&self) -> Streams {
         Streams(self.wanted.load(Ordering::Relaxed))
     }
 
     fn publish(&self, stream: Streams, line: fmt::Arguments<'_>) {
-        let mut ring = self.rings.mine().lock().unwrap();
-        if ring.bytes() >= self.ring_limit {
+        let mut queue = lock(self.queues.of_this_thread());
+        if queue.bytes() >= self.queue_limit {
             self.worker_dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        // Numbered under the ring's lock: lines of one thread stay in order of gid.
+        // Counted under the queue's lock, so that lines of one thread stay in the order of their gids.
         let gid = self.gid.fetch_add(1, Ordering::Relaxed) + 1;
-        ring.push(stream, gid, line);
+        queue.push(stream, gid, line);
         self.worker_written.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn join(&self, mut socket: Box<dyn WatcherSocket>, streams: Streams) {
-        let mut arrivals = self.arrivals.lock().unwrap();
+    fn add(&self, mut socket: Box<dyn WatcherSocket>, streams: Streams) {
+        let mut arrivals = lock(&self.arrivals);
         if self.watchers.load(Ordering::Relaxed) >= WATCHERS_MAX {
-            // Best effort: the socket is closed either way.
+            // The socket is closed whether or not it takes this.
             let _ = socket.write(b"WATCHER_TOO_MANY log watcher limit reached\r\n");
             return;
         }
@@ -332,36 +327,36 @@ impl Board {
     }
 
     /// The writer thread.
-    fn write_on(&self) {
+    fn run_writer(&self) {
         let mut writer = Writer::default();
         while let Some(arrivals) = self.wait(&writer) {
-            writer.turn(self, arrivals);
+            writer.run_once(self, arrivals);
         }
     }
 
-    /// Waits until there is something to do; None when the server stops.
+    /// Waits until there is something to do, and returns new watchers; None when the server stops.
     fn wait(&self, writer: &Writer) -> Option<Vec<Watcher>> {
-        let idle = |arrivals: &mut Arrivals| !arrivals.stop && arrivals.list.is_empty();
-        let arrivals = self.arrivals.lock().unwrap();
+        let idle = |arrivals: &mut NewWatchers| !arrivals.stop && arrivals.list.is_empty();
+        let arrivals = lock(&self.arrivals);
         let mut arrivals = match writer.watchers.is_empty() {
-            true => self.wake.wait_while(arrivals, idle).unwrap(),
-            false => self.wake.wait_timeout_while(arrivals, writer.nap, idle).unwrap().0,
+            true => sound(self.wake.wait_while(arrivals, idle)),
+            false => sound(self.wake.wait_timeout_while(arrivals, writer.nap, idle)).0,
         };
         (!arrivals.stop).then(|| std::mem::take(&mut arrivals.list))
     }
 
-    /// Notes which watchers are left after `gone` of them went.
-    fn leave(&self, gone: usize, left: &[Watcher]) {
-        // Under this lock nobody joins in between.
-        let arrivals = self.arrivals.lock().unwrap();
+    /// Updates the counts after `gone` watchers went and these are `left`.
+    fn remove(&self, gone: usize, left: &[Watcher]) {
+        // Under this lock no watcher is added in between.
+        let arrivals = lock(&self.arrivals);
         let wanted = left.iter().chain(&arrivals.list).fold(Streams::default(), |all, w| all.with(w.streams));
         self.wanted.store(wanted.0, Ordering::Relaxed);
         self.watchers.fetch_sub(gone, Ordering::Relaxed);
     }
 
-    /// Publishes what the source has, and tells it what is wanted.
-    fn ask_source(&self) {
-        let lines = match self.source.lock().unwrap().as_mut() {
+    /// Publishes the lines of the source, and tells it which streams are watched now.
+    fn publish_source(&self) {
+        let lines = match lock(&self.source).as_mut() {
             Some(source) => source(self.wanted()),
             None => return,
         };
@@ -371,38 +366,38 @@ impl Board {
     }
 }
 
-/// Watchers that the writer thread has not met yet.
+/// Watchers that the writer thread does not have yet.
 #[derive(Default)]
-struct Arrivals {
+struct NewWatchers {
     list: Vec<Watcher>,
     stop: bool,
 }
 
-/// One ring for each thread that publishes.
-struct Rings([Mutex<Ring>; RINGS]);
+/// One queue for each thread that publishes.
+struct LineQueues([Mutex<LineQueue>; QUEUES]);
 
-impl Rings {
-    fn mine(&self) -> &Mutex<Ring> {
+impl LineQueues {
+    fn of_this_thread(&self) -> &Mutex<LineQueue> {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
-        thread_local!(static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed) % RINGS);
+        thread_local!(static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed) % QUEUES);
         &self.0[MINE.with(|&mine| mine)]
     }
 }
 
-impl Default for Rings {
-    fn default() -> Rings {
-        Rings(std::array::from_fn(|_| Mutex::default()))
+impl Default for LineQueues {
+    fn default() -> LineQueues {
+        LineQueues(std::array::from_fn(|_| Mutex::default()))
     }
 }
 
-/// Lines on their way, oldest first.
+/// Lines that the writer thread has not taken yet, oldest first.
 #[derive(Default)]
-struct Ring {
+struct LineQueue {
     text: String,
     lines: Vec<Line>,
 }
 
-/// A line of a [`Ring`]: it begins where the one before it ends.
+/// A line of a [`LineQueue`]: it begins where the one before it ends.
 #[derive(Clone, Copy)]
 struct Line {
     stream: Streams,
@@ -410,7 +405,7 @@ struct Line {
     end: usize,
 }
 
-impl Ring {
+impl LineQueue {
     fn bytes(&self) -> usize {
         self.text.len() + std::mem::size_of_val(&self.lines[..])
     }
@@ -438,36 +433,36 @@ impl Ring {
 /// What the writer thread owns.
 struct Writer {
     watchers: Vec<Watcher>,
-    /// Swapped with each ring in turn, so that a ring keeps its memory.
-    batch: Ring,
+    /// Empty; swapped with one queue after the other, so that lines are read without a lock and no memory is freed.
+    batch: LineQueue,
     nap: Duration,
     checked: Instant,
 }
 
 impl Writer {
-    /// Hands round what was published, then lets `arrivals` in.
-    fn turn(&mut self, board: &Board, arrivals: Vec<Watcher>) {
-        board.ask_source();
-        let busy = self.hand_round(board);
+    /// Copies what was published to the watchers, adds the new ones and writes.
+    fn run_once(&mut self, state: &HubState, arrivals: Vec<Watcher>) {
+        state.publish_source();
+        let busy = self.distribute(state);
         for mut watcher in arrivals {
-            watcher.after = board.gid.load(Ordering::Relaxed);
+            watcher.after = state.gid.load(Ordering::Relaxed);
             watcher.buffer.extend_from_slice(b"OK\r\n");
             self.watchers.push(watcher);
         }
         self.nap = if busy { NAP_MIN } else { (self.nap * 2).min(NAP_MAX) };
         self.flush();
-        self.bury(board);
+        self.remove_gone(state);
     }
 
-    /// True when there was a line.
-    fn hand_round(&mut self, board: &Board) -> bool {
+    /// Copies the lines of all queues to those who watch them. True if there was a line.
+    fn distribute(&mut self, state: &HubState) -> bool {
         let mut busy = false;
-        for ring in &board.rings.0 {
-            std::mem::swap(&mut *ring.lock().unwrap(), &mut self.batch);
+        for queue in &state.queues.0 {
+            std::mem::swap(&mut *lock(queue), &mut self.batch);
             for (line, text) in self.batch.iter() {
                 busy = true;
                 for watcher in self.watchers.iter_mut().filter(|watcher| watcher.sees(line)) {
-                    watcher.offer(text, board);
+                    watcher.push(text, state);
                 }
             }
             self.batch.clear();
@@ -488,20 +483,20 @@ impl Writer {
         }
     }
 
-    fn bury(&mut self, board: &Board) {
+    fn remove_gone(&mut self, state: &HubState) {
         let before = self.watchers.len();
         self.watchers.retain(|watcher| !watcher.gone);
         let gone = before - self.watchers.len();
         if gone > 0 {
-            board.leave(gone, &self.watchers);
-            board.ask_source();
+            state.remove(gone, &self.watchers);
+            state.publish_source();
         }
     }
 }
 
 impl Default for Writer {
     fn default() -> Writer {
-        Writer { watchers: Vec::new(), batch: Ring::default(), nap: NAP_MIN, checked: Instant::now() }
+        Writer { watchers: Vec::new(), batch: LineQueue::default(), nap: NAP_MIN, checked: Instant::now() }
     }
 }
 
@@ -509,11 +504,11 @@ impl Default for Writer {
 struct Watcher {
     socket: Box<dyn WatcherSocket>,
     streams: Streams,
-    /// It sees lines above this gid.
+    /// It gets lines above this gid.
     after: u64,
     buffer: Vec<u8>,
     limit: usize,
-    /// Lines that did not fit since the last one that did.
+    /// Lines skipped since the last one that fitted.
     skipped: u64,
     gone: bool,
 }
@@ -528,7 +523,7 @@ impl Watcher {
     }
 
     /// Buffers a line, or skips it when there is no room.
-    fn offer(&mut self, text: &[u8], board: &Board) {
+    fn push(&mut self, text: &[u8], state: &HubState) {
         let note = if self.skipped > 0 { format!("skipped={}\n", self.skipped) } else { String::new() };
         let bytes = note.len() + text.len();
         if self.buffer.len() + bytes > self.limit {
@@ -536,13 +531,13 @@ impl Watcher {
         }
         if self.buffer.len() + bytes > self.limit {
             self.skipped += 1;
-            board.watcher_skipped.fetch_add(1, Ordering::Relaxed);
+            state.watcher_skipped.fetch_add(1, Ordering::Relaxed);
             return;
         }
         self.skipped = 0;
         self.buffer.extend_from_slice(note.as_bytes());
         self.buffer.extend_from_slice(text);
-        board.watcher_sent.fetch_add(1, Ordering::Relaxed);
+        state.watcher_sent.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Writes what the socket takes.
@@ -560,7 +555,7 @@ impl Watcher {
         self.buffer.drain(..done);
     }
 
-    /// Finds out whether the client has closed. What it says is ignored.
+    /// Notices that the client has closed.
     fn check(&mut self) {
         for _ in 0..DISCARDS {
             match self.socket.read(&mut [0; DISCARD]) {

@@ -3,11 +3,11 @@
 //! Not here: which thread asks, and what becomes of the lines (`watch.rs`).
 
 use crate::store::{Event, EventMask, Store};
-use crate::watch::{Source, Streams, Uri};
+use crate::watch::{LineSource, Streams, Uri};
 use std::sync::Arc;
 
 /// Lines of `evictions` and `sysevents`, taken from `store`.
-pub fn source(store: Arc<Store>) -> Source {
+pub fn source(store: Arc<Store>) -> LineSource {
     let mut mask = EventMask::default();
     Box::new(move |streams| {
         let wanted = EventMask {

@@ -586,7 +586,7 @@ impl Worker {
             log::error!("cannot let go of a connection: {error}");
             return;
         }
-        self.shared.watch.adopt(Box::new(Watched { _record: record, stream, _permit: permit }), streams);
+        self.shared.watch.add_watcher(Box::new(Watched { _record: record, stream, _permit: permit }), streams);
     }
 
     /// Closes what has been idle for too long, a slice at a time.

@@ -23,7 +23,7 @@ struct ServerEnd(Client);
 
 impl Read for ServerEnd {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut state = self.0.0.lock().unwrap();
+        let mut state = lock(&self.0.0);
         let n = buffer.len().min(state.said);
         state.said -= n;
         if n > 0 || state.closed { Ok(n) } else { Err(ErrorKind::WouldBlock.into()) }
@@ -32,7 +32,7 @@ impl Read for ServerEnd {
 
 impl Write for ServerEnd {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut state = self.0.0.lock().unwrap();
+        let mut state = lock(&self.0.0);
         let n = bytes.len().min(state.room);
         if n == 0 {
             return Err(ErrorKind::WouldBlock.into());
@@ -49,14 +49,14 @@ impl Write for ServerEnd {
 
 impl Drop for ServerEnd {
     fn drop(&mut self) {
-        self.0.0.lock().unwrap().dropped = true;
+        lock(&self.0.0).dropped = true;
     }
 }
 
 impl Client {
     fn with_room(room: usize) -> Client {
         let client = Client::default();
-        client.0.lock().unwrap().room = room;
+        lock(&client.0).room = room;
         client
     }
 
@@ -66,17 +66,17 @@ impl Client {
 
     /// Lines received so far, without their time.
     fn take(&self) -> Vec<String> {
-        let received = std::mem::take(&mut self.0.lock().unwrap().received);
+        let received = std::mem::take(&mut lock(&self.0).received);
         let text = String::from_utf8(received).unwrap();
         text.lines().map(|line| line.split_once(" gid=").map_or(line, |(_, rest)| rest).to_string()).collect()
     }
 
     fn close(&self) {
-        self.0.lock().unwrap().closed = true;
+        lock(&self.0).closed = true;
     }
 
     fn is_dropped(&self) -> bool {
-        self.0.lock().unwrap().dropped
+        lock(&self.0).dropped
     }
 }
 
@@ -92,14 +92,14 @@ impl TestHub {
     }
 
     fn watch(&mut self, client: &Client, streams: Streams) {
-        self.hub.board.join(client.end(), streams);
+        self.hub.state.add(client.end(), streams);
         self.turn();
     }
 
     fn turn(&mut self) {
-        let arrivals = std::mem::take(&mut self.hub.board.arrivals.lock().unwrap().list);
+        let arrivals = std::mem::take(&mut lock(&self.hub.state.arrivals).list);
         self.writer.checked = Instant::now() - CHECK_EVERY;
-        self.writer.turn(&self.hub.board, arrivals);
+        self.writer.run_once(&self.hub.state, arrivals);
     }
 
     fn line(&self, stream: Streams, line: &str) {
@@ -155,7 +155,7 @@ fn a_full_ring_drops() {
     rig.turn();
     assert_eq!(client.take().len(), 1);
     rig.hub.reset();
-    assert_eq!(rig.hub.counts(), Counts { watchers: 1, ..Counts::default() });
+    assert_eq!(rig.hub.counts(), WatchCounts { watchers: 1, ..WatchCounts::default() });
 }
 
 #[test]
@@ -261,9 +261,9 @@ fn lines_of_each_kind() {
 
 #[test]
 fn watch_usec() {
-    let mut ring = Ring::default();
-    ring.push(Streams::FETCHERS, 7, format_args!("x"));
-    let (ts, rest) = ring.text.split_once(' ').unwrap();
+    let mut queue = LineQueue::default();
+    queue.push(Streams::FETCHERS, 7, format_args!("x"));
+    let (ts, rest) = queue.text.split_once(' ').unwrap();
     assert_eq!(rest, "gid=7 x\n");
     let (sec, usec) = ts.strip_prefix("ts=").unwrap().split_once('.').unwrap();
     assert!(sec.parse::<u64>().is_ok());
@@ -272,9 +272,9 @@ fn watch_usec() {
 
 #[test]
 fn the_thread_serves_and_stops() {
-    let hub = Hub::default();
+    let hub = Hub::new(256 << 10, 64 << 10);
     let client = Client::with_room(1 << 16);
-    hub.adopt(client.end(), Streams::FETCHERS);
+    hub.add_watcher(client.end(), Streams::FETCHERS);
     while client.0.lock().unwrap().received != b"OK\r\n" {
         std::thread::yield_now();
     }
@@ -320,9 +320,9 @@ fn the_thread_may_be_the_last_to_hold_the_hub() {
         }
     }
 
-    let hub = Arc::new(Hub::default());
+    let hub = Arc::new(Hub::new(256 << 10, 64 << 10));
     let (sender, dropped) = std::sync::mpsc::channel();
-    hub.adopt(Box::new(Last(Some(hub.clone()), sender)), Streams::FETCHERS);
+    hub.add_watcher(Box::new(Last(Some(hub.clone()), sender)), Streams::FETCHERS);
     drop(hub);
     dropped.recv().expect("the writer thread lets go of the hub and goes on");
 }
