@@ -2,6 +2,22 @@
 //!
 //! Not here: options of the command line (`config`).
 
+/// A struct whose fields say their defaults.
+macro_rules! with_defaults {
+    ($(#[$of_struct:meta])* pub struct $name:ident { $($(#[$doc:meta])* pub $field:ident: $type:ty = $default:expr,)* }) => {
+        $(#[$of_struct])*
+        pub struct $name {
+            $($(#[$doc])* pub $field: $type,)*
+        }
+
+        impl Default for $name {
+            fn default() -> $name {
+                $name { $($field: $default,)* }
+            }
+        }
+    };
+}
+
 /// How item sizes and class boundaries are reckoned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Accounting {
@@ -12,129 +28,85 @@ pub enum Accounting {
     Memcached,
 }
 
-/// What a store is built with.
-#[derive(Clone, Debug)]
-pub struct StoreConfig {
-    /// `-m`, in bytes.
-    pub memory_limit: u64,
-    /// Bytes of a slab page; 1 MiB but in tests.
-    pub page_size: usize,
-    /// `-I`.
-    pub item_size_max: usize,
-    /// `-n`.
-    pub chunk_size: usize,
-    /// `-f`; None: not given, the store's own steps under native accounting, else 1.25.
-    pub growth_factor: Option<f64>,
-    /// `-o slab_sizes`.
-    pub slab_sizes: Vec<usize>,
-    /// `-o slab_chunk_max`, bytes.
-    pub slab_chunk_max: usize,
-    /// `-o slab_accounting`.
-    pub accounting: Accounting,
-    /// `-C` turns it off.
-    pub cas_enabled: bool,
-    /// `-M` turns it off.
-    pub evict: bool,
-    /// `-L`: take and touch all memory at start; the limit is then fixed.
-    pub preallocate: bool,
-    /// How many shards; None: by memory and threads.
-    pub shards: Option<usize>,
-    /// Worker threads, for the number of shards.
-    pub threads: usize,
-    /// `-o hashpower`.
-    pub hash_power: Option<u8>,
-    /// `-o no_hashexpand` turns it off.
-    pub hash_expand: bool,
-    /// `-o no_lru_maintainer` turns it off; without it the LRU is flat and nothing runs in the background.
-    pub maintainer: bool,
-    /// `-o no_lru_crawler` turns it off at start.
-    pub crawler: bool,
-    /// `-o no_slab_reassign` turns it off.
-    pub slab_reassign: bool,
-    /// `-o track_sizes`.
-    pub track_sizes: bool,
-    /// Bytes of the journal, which takes them when it is first read.
-    pub journal_bytes: usize,
-    /// `-o tail_repair_time`; accepted for `stats settings`, no reference can leak here.
-    pub tail_repair_time: u32,
-    /// What can change at run time.
-    pub tuning: Tuning,
-}
-
-/// The store's settings that commands change at run time. Read as a whole, replaced as a whole.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Tuning {
-    /// LRU in HOT, WARM and COLD; flat when false.
-    pub segmented: bool,
-    /// Largest share of HOT, percent.
-    pub hot_pct: u32,
-    /// Largest share of WARM, percent.
-    pub warm_pct: u32,
-    /// HOT items idle for longer than this times the age of COLD's tail go to COLD.
-    pub hot_max_factor: f64,
-    /// The same for WARM.
-    pub warm_max_factor: f64,
-    /// Items with a TTL up to this go to TEMP.
-    pub temporary_ttl: Option<u32>,
-    /// Page mover: 0 off, 1 gentle, 2 also on every eviction.
-    pub automove: u8,
-    /// Youngest class must be younger than the oldest times this.
-    pub automove_ratio: f64,
-    /// Seconds of history it looks at.
-    pub automove_window: u32,
-    /// Share of free memory it aims at (only for `stats settings` without extstore).
-    pub automove_freeratio: f64,
-    /// Microseconds between crawler slices.
-    pub crawler_sleep_us: u32,
-    /// Items per LRU a crawl looks at, 0 all.
-    pub crawler_tocrawl: u32,
-}
-
-impl Default for Tuning {
-    fn default() -> Tuning {
-        Tuning {
-            segmented: true,
-            hot_pct: 20,
-            warm_pct: 40,
-            hot_max_factor: 0.2,
-            warm_max_factor: 2.0,
-            temporary_ttl: None,
-            automove: 1,
-            automove_ratio: 0.8,
-            automove_window: 10,
-            automove_freeratio: 0.01,
-            crawler_sleep_us: 100,
-            crawler_tocrawl: 0,
-        }
+with_defaults! {
+    /// What a store is built with.
+    #[derive(Clone, Debug)]
+    pub struct StoreConfig {
+        /// `-m`, in bytes.
+        pub memory_limit: u64 = 64 << 20,
+        /// Bytes of a slab page; 1 MiB but in tests.
+        pub page_size: usize = 1 << 20,
+        /// `-I`.
+        pub item_size_max: usize = 1 << 20,
+        /// `-n`.
+        pub chunk_size: usize = 48,
+        /// `-f`; None: not given, the store's own steps under native accounting, else 1.25.
+        pub growth_factor: Option<f64> = None,
+        /// `-o slab_sizes`.
+        pub slab_sizes: Vec<usize> = Vec::new(),
+        /// `-o slab_chunk_max`, bytes.
+        pub slab_chunk_max: usize = 512 << 10,
+        /// `-o slab_accounting`.
+        pub accounting: Accounting = Accounting::Native,
+        /// `-C` turns it off.
+        pub cas_enabled: bool = true,
+        /// `-M` turns it off.
+        pub evict: bool = true,
+        /// `-L`: take and touch all memory at start; the limit is then fixed.
+        pub preallocate: bool = false,
+        /// How many shards; None: by memory and threads.
+        pub shards: Option<usize> = None,
+        /// Worker threads, for the number of shards.
+        pub threads: usize = 4,
+        /// `-o hashpower`.
+        pub hash_power: Option<u8> = None,
+        /// `-o no_hashexpand` turns it off.
+        pub hash_expand: bool = true,
+        /// `-o no_lru_maintainer` turns it off; without it the LRU is flat and nothing runs in the background.
+        pub maintainer: bool = true,
+        /// `-o no_lru_crawler` turns it off at start.
+        pub crawler: bool = true,
+        /// `-o no_slab_reassign` turns it off.
+        pub slab_reassign: bool = true,
+        /// `-o track_sizes`.
+        pub track_sizes: bool = false,
+        /// Bytes of the journal, which takes them when it is first read.
+        pub journal_bytes: usize = 64 << 20,
+        /// `-o tail_repair_time`; accepted for `stats settings`, no reference can leak here.
+        pub tail_repair_time: u32 = 0,
+        /// What can change at run time.
+        pub tuning: Tuning = Tuning::default(),
     }
 }
 
-impl Default for StoreConfig {
-    fn default() -> StoreConfig {
-        StoreConfig {
-            memory_limit: 64 << 20,
-            page_size: 1 << 20,
-            item_size_max: 1 << 20,
-            chunk_size: 48,
-            growth_factor: None,
-            slab_sizes: Vec::new(),
-            slab_chunk_max: 512 << 10,
-            accounting: Accounting::Native,
-            cas_enabled: true,
-            evict: true,
-            preallocate: false,
-            shards: None,
-            threads: 4,
-            hash_power: None,
-            hash_expand: true,
-            maintainer: true,
-            crawler: true,
-            slab_reassign: true,
-            track_sizes: false,
-            journal_bytes: 64 << 20,
-            tail_repair_time: 0,
-            tuning: Tuning::default(),
-        }
+with_defaults! {
+    /// The store's settings that commands change at run time. Read as a whole, replaced as a whole.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Tuning {
+        /// LRU in HOT, WARM and COLD; flat when false.
+        pub segmented: bool = true,
+        /// Largest share of HOT, percent.
+        pub hot_pct: u32 = 20,
+        /// Largest share of WARM, percent.
+        pub warm_pct: u32 = 40,
+        /// HOT items idle for longer than this times the age of COLD's tail go to COLD.
+        pub hot_max_factor: f64 = 0.2,
+        /// The same for WARM.
+        pub warm_max_factor: f64 = 2.0,
+        /// Items with a TTL up to this go to TEMP.
+        pub temporary_ttl: Option<u32> = None,
+        /// Page mover: 0 off, 1 gentle, 2 also on every eviction.
+        pub automove: u8 = 1,
+        /// Youngest class must be younger than the oldest times this.
+        pub automove_ratio: f64 = 0.8,
+        /// Seconds of history it looks at.
+        pub automove_window: u32 = 10,
+        /// Share of free memory it aims at (only for `stats settings` without extstore).
+        pub automove_freeratio: f64 = 0.01,
+        /// Microseconds between crawler slices.
+        pub crawler_sleep_us: u32 = 100,
+        /// Items per LRU a crawl looks at, 0 all.
+        pub crawler_tocrawl: u32 = 0,
     }
 }
 
