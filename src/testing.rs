@@ -79,6 +79,7 @@ impl TestServer {
             counters: &self.counters,
             fd: 5,
             last_lsn: &self.last_lsn,
+            source: None,
             replies_at: 0,
             resume: 0,
         }
@@ -105,7 +106,7 @@ impl TestServer {
         let (mut at, mut out) = (0, Output::default());
         while at < input.len() {
             let (next, used) = self.run_one(&input[at..], &mut out);
-            assert!(matches!(next, Next::Continue), "{next:?}: {}", input[at..].escape_ascii());
+            assert!(matches!(next, Next::Continue | Next::Source(_)), "{next:?}: {}", input[at..].escape_ascii());
             if used == 0 {
                 break;
             }

@@ -419,7 +419,7 @@ fn has_arrived(client: SocketAddr) -> bool {
 }
 
 #[test]
-fn what_a_feeder_has_left_behind_is_not_run_after_the_next_ones_word() {
+fn what_a_source_has_left_behind_is_not_run_after_the_next_ones_word() {
     let server = Server::start(&["-t", "1"]);
     let (mut old, mut new) = (server.connect(), server.connect());
     assert!(old.line("replica from 1234").starts_with("OK ") && new.line("mn") == "MN");

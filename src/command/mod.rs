@@ -33,7 +33,7 @@ use crate::protocol::binary::{Op, Packet, Status};
 use crate::protocol::token::Tokens;
 use crate::protocol::{Request, meta, text};
 use crate::stats::{Counters, Registry};
-use crate::store::{Hash, Locked, Store};
+use crate::store::{Hash, Locked, Source, Store};
 use crate::watch;
 use batch::Prepared;
 use reply::{respond, respond_text, respond_unless_quiet, response};
@@ -76,6 +76,8 @@ pub struct Context<'a> {
     pub fd: i32,
     /// The last change that the worker's requests have journalled.
     pub last_lsn: &'a LastLsn,
+    /// That the connection brings another server's changes. None: it is a client's.
+    pub source: Option<&'a Arc<Source>>,
     /// Where the connection's replies begin in the output: what stands before them is for others.
     pub replies_at: usize,
     /// Where to go on in a request that returned [`Next::More`]: bytes of keys left; 0 for a fresh one.
@@ -86,7 +88,13 @@ impl<'a> Context<'a> {
     /// Locks the shard of a key: the one way of a command to the items.
     #[inline]
     pub fn lock(&self, hash: Hash) -> Locked<'a> {
-        self.shared.store.lock_for(hash, self.last_lsn)
+        self.shared.store.lock_for(hash, self.last_lsn, self.source)
+    }
+
+    /// Flushes everything, after so many seconds or at such a time.
+    fn flush_all(&self, exptime: i64) {
+        let at = self.shared.clock.expires_at(exptime);
+        self.last_lsn.note(self.shared.store.flush_all(at, self.source.map(|source| &**source)));
     }
 
     /// Whether nothing waits to be sent to the connection.
@@ -108,6 +116,8 @@ pub enum Next {
     Watch(watch::Streams),
     /// Call [`admin::Dump::fill`] each time the output has been flushed, until it says that it is done.
     Dump(Box<admin::Dump>),
+    /// The next request, of what is from now on the source of another server's changes.
+    Source(Arc<Source>),
     /// Stop the server, `shutdown` (SIGINT) or `shutdown graceful` (SIGUSR1), and close.
     Shutdown {
         /// SIGUSR1.
@@ -189,7 +199,7 @@ fn binary_flush(packet: &Packet<'_>, exptime: u32, context: &mut Context<'_>, ou
     if !context.shared.config.flush_enabled {
         return respond(packet, Status::AuthError, out);
     }
-    context.last_lsn.note(context.shared.store.flush_all(context.shared.clock.expires_at(i64::from(exptime))));
+    context.flush_all(exptime.into());
     context.counters.flush_cmds.add(1);
     respond_unless_quiet(packet, out);
 }

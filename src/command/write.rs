@@ -235,7 +235,7 @@ fn apply(order: &Order<'_>, value: Value<'_>, context: &Context<'_>) -> Done {
     }
     let new = match value {
         Value::Bytes(bytes) => shard.create(&spec(order), &[Part::Bytes(bytes)]),
-        Value::Uploaded(upload) => Ok(shard.finish(upload)),
+        Value::Uploaded(upload) => shard.finish(upload),
     };
     let done = match new {
         Ok(new) => place(&mut shard, order, new, context),

@@ -40,13 +40,14 @@ pub use reader::{Counts, State};
 pub use record::{Kind, Record, Records, records};
 
 pub use reader::{Target, Turn};
+pub use readers::{CONSUMERS_MAX, is_named};
 pub use record::Entry;
 
 use crate::clock::Clock;
 use acks::Safety;
 use flush::Flush;
 use reader::Consumer;
-use readers::{HIT_SHARE, Inner, is_named, is_run_id};
+use readers::{HIT_SHARE, Inner, is_run_id};
 use record::NOTE;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -58,9 +59,6 @@ const KEYS_AT_ONCE: usize = 64;
 
 /// The journal stays on for so long after the last consumer has gone, so that it can go on where it was.
 const GRACE: Duration = Duration::from_secs(60);
-
-/// Servers that are told of whose changes come here, over others: longer circles are not found.
-pub const UPSTREAMS_MAX: usize = 8;
 
 /// Ranges of all shards together: one of ten million items is 600 items, walked in one slice or two; a set of them
 /// takes 2 KiB.
@@ -121,26 +119,6 @@ pub enum AttachError {
     Twice,
 }
 
-/// Which of a server and a peer that it is to feed has its items from the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Relation {
-    /// Neither.
-    Stranger,
-    /// The peer: it was fed before.
-    Copy,
-    /// The server: the peer was the last to feed it.
-    Source,
-}
-
-/// Why a server is no upstream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UpstreamError {
-    /// It is this server.
-    Itself,
-    /// It gets its changes from here.
-    Circle,
-}
-
 /// Where a consumer begins.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Begin {
@@ -175,8 +153,6 @@ pub struct Status {
     pub required: u32,
     pub walks_started: u64,
     pub walks_finished: u64,
-    /// Run id of the live server that this one gets its changes from.
-    pub upstream: Option<u64>,
     pub consumers: Vec<ConsumerStatus>,
 }
 
@@ -246,15 +222,13 @@ impl Journal {
         safety.set_required(required, acked);
     }
 
-    /// Attaches a consumer, and switches the journal on.
-    pub(crate) fn attach(&self, attach: &Attach<'_>, now: Instant) -> Result<Begin, AttachError> {
+    /// Attaches a consumer, and switches the journal on. The consumer's peer must not be one of the `upstreams`, where
+    /// changes come from.
+    pub(crate) fn attach(&self, attach: &Attach<'_>, upstreams: &[u64]) -> Result<Begin, AttachError> {
         let mut inner = self.lock();
-        inner.check(self.run_id, attach.name, attach.identity, now)?;
+        inner.check(self.run_id, attach.name, attach.identity, upstreams)?;
         if let Some(at) = inner.consumers.iter().position(|consumer| consumer.name == attach.name) {
             inner.remove(at);
-        }
-        if inner.is_from(attach.identity) {
-            inner.upstream = None;
         }
         self.switch_on(&mut inner);
         inner.idle_since = None;
@@ -278,21 +252,20 @@ impl Journal {
         Ok(begin)
     }
 
-    /// Whether a consumer of that name and identity could be attached, and if so, whether one was before: what its peer
-    /// holds is then from here, or the other way round. And where this server's own changes come from.
-    pub fn meet(&self, name: &str, identity: &str, now: Instant) -> Result<(Relation, Vec<u64>), AttachError> {
+    /// Whether a consumer of that name and identity was attached before, if it could be attached now.
+    pub(crate) fn knows(&self, name: &str, identity: &str, upstreams: &[u64]) -> Result<bool, AttachError> {
         let inner = self.lock();
-        inner.check(self.run_id, name, identity, now)?;
+        inner.check(self.run_id, name, identity, upstreams)?;
         // Processes in containers may have the same number and second of start: of these the name counts, too.
         let is_it = |known: &str, as_name: &str| known == identity && (is_run_id(identity) || as_name == name);
         let was_here = inner.consumers.iter().any(|other| is_it(&other.identity, &other.name))
             || inner.remembered.iter().any(|other| is_it(&other.identity, &other.name));
-        let relation = match was_here {
-            _ if inner.is_from(identity) => Relation::Source,
-            true => Relation::Copy,
-            false => Relation::Stranger,
-        };
-        Ok((relation, inner.live_upstream(now).to_vec()))
+        Ok(was_here)
+    }
+
+    /// Whether the server with this run id is a consumer's peer.
+    pub(crate) fn feeds(&self, run_id: u64) -> bool {
+        self.lock().consumers.iter().any(|consumer| is_named(run_id, &consumer.identity))
     }
 
     /// Lets a consumer go, and remembers how far it has got.
@@ -331,21 +304,6 @@ impl Journal {
     /// Makes every consumer begin anew: more has changed than can be journalled.
     pub(crate) fn walk_again(&self) {
         self.lock().consumers.iter_mut().for_each(Consumer::fall);
-    }
-
-    /// Says that this server gets its changes from the first of these run ids, for the next seconds, and that one from
-    /// the second, and so on.
-    pub fn upstream(&self, run_ids: &[u64], now: Instant) -> Result<(), UpstreamError> {
-        let mut inner = self.lock();
-        if run_ids.first() == Some(&self.run_id) {
-            return Err(UpstreamError::Itself);
-        }
-        let is_fed = |run_id: &u64| inner.consumers.iter().any(|consumer| is_named(*run_id, &consumer.identity));
-        if run_ids.contains(&self.run_id) || run_ids.iter().any(is_fed) {
-            return Err(UpstreamError::Circle);
-        }
-        inner.upstream = Some((run_ids[..run_ids.len().min(UPSTREAMS_MAX)].to_vec(), now));
-        Ok(())
     }
 
     /// What time brings: call it about every 100 ms, or more often.
@@ -395,7 +353,6 @@ impl Journal {
             required: inner.required,
             walks_started: inner.walks_started,
             walks_finished: inner.walks_finished,
-            upstream: inner.live_upstream(now).first().copied(),
             consumers: inner.consumers.iter().map(|consumer| inner.status_of(consumer, now)).collect(),
         }
     }

@@ -29,9 +29,6 @@ const REMEMBERED_MAX: usize = 32;
 /// Bytes of the ring that are read under one lock: some 5 us, so that whoever waits to append does not go to sleep.
 const SCAN: u64 = if cfg!(test) { 1 << 10 } else { 32 << 10 };
 
-/// An upstream is live for so long after it was last heard of.
-pub const UPSTREAM: Duration = Duration::from_secs(5);
-
 /// Read hits are sampled for at most one byte in so many of changes,
 pub const HIT_SHARE: u64 = 100;
 /// and for so many bytes a second beside, about 200 keys, so that a standby of a primary that is only read stays warm.
@@ -54,9 +51,6 @@ pub struct Inner {
     pub required: u32,
     /// When the last consumer went, or none was needed any more.
     pub idle_since: Option<Instant>,
-    /// Run ids of the server that changes come from, of the one that its own come from, and so on; and when that was
-    /// said.
-    pub upstream: Option<(Vec<u64>, Instant)>,
     /// Second of a flush_all that has not taken effect, 0 none.
     pub pending_flush: u32,
     /// In bytes times [`HIT_SHARE`].
@@ -95,7 +89,6 @@ impl Inner {
             attached: 0,
             required: 0,
             idle_since: None,
-            upstream: None,
             pending_flush: 0,
             hit_allowance: 0,
             samples: Samples::default(),
@@ -111,11 +104,11 @@ impl Inner {
     }
 
     /// Why nobody of that name and identity can be attached.
-    pub fn check(&self, run_id: u64, name: &str, identity: &str, now: Instant) -> Result<(), AttachError> {
+    pub fn check(&self, run_id: u64, name: &str, identity: &str, upstreams: &[u64]) -> Result<(), AttachError> {
         let others = || self.consumers.iter().filter(|other| other.name != name);
         if is_named(run_id, identity) {
             Err(AttachError::Itself)
-        } else if self.live_upstream(now).iter().any(|&run_id| is_named(run_id, identity)) {
+        } else if upstreams.iter().any(|&run_id| is_named(run_id, identity)) {
             Err(AttachError::Upstream)
         } else if is_run_id(identity) && others().any(|other| other.identity == identity) {
             Err(AttachError::Twice)
@@ -169,17 +162,6 @@ impl Inner {
         complete.sort_unstable_by(|a, b| b.cmp(a));
         let at = (self.required as usize).checked_sub(1);
         at.and_then(|at| complete.get(at).copied()).unwrap_or(0)
-    }
-
-    /// Whether what this server holds came from the one with that identity, be that live or not.
-    pub fn is_from(&self, identity: &str) -> bool {
-        let last = self.upstream.as_ref().and_then(|(run_ids, _)| run_ids.first());
-        last.is_some_and(|&run_id| is_named(run_id, identity))
-    }
-
-    pub fn live_upstream(&self, now: Instant) -> &[u64] {
-        let live = self.upstream.as_ref().filter(|(_, heard)| now.saturating_duration_since(*heard) < UPSTREAM);
-        live.map_or(&[], |(run_ids, _)| run_ids)
     }
 
     #[inline]

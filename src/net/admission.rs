@@ -16,7 +16,7 @@ use super::conn::Reason;
 use crate::command::Shared;
 use crate::config::Binding;
 use crate::io::stream::Stream;
-use crate::stats::{ConnInfo, Feeder};
+use crate::stats::ConnInfo;
 use crate::sync::lock;
 use crate::watch::Streams;
 use crossbeam_channel::{Receiver, Sender};
@@ -145,7 +145,7 @@ impl ConnRecord {
     ) -> ConnRecord {
         let state = AtomicU8::new(if peer.is_some() { STATE_READ } else { STATE_LISTENING });
         let last_cmd = AtomicU32::new(shared.clock.now());
-        let info = Arc::new(ConnInfo { fd, addr, listen_addr, state, last_cmd, feeder: Feeder::default() });
+        let info = Arc::new(ConnInfo { fd, addr, listen_addr, state, last_cmd });
         lock(&shared.stats.conns).insert(fd, info.clone());
         ConnRecord { shared: Arc::downgrade(shared), info, peer }
     }

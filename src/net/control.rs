@@ -481,7 +481,7 @@ mod tests {
             say(&mut body, 0, format!("ack {}\r\n", shared.store.journal().lsn()));
             assert!(body.clients[0].is_ready() && !body.clients[1].is_ready());
             assert_eq!(body.send(now, false), Rest::Idle, "the next change wakes it");
-            shared.store.flush_all(0);
+            shared.store.flush_all(0, None);
             assert_eq!(body.send(now, true), Rest::Nap, "until it is acknowledged");
         }
     }

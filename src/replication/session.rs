@@ -33,11 +33,12 @@
 
 use crate::command::admin::stats;
 use crate::command::{Output, Shared};
-use crate::journal::{Attach, AttachError, Kind, Record, Relation, records};
+use crate::journal::{Attach, AttachError, Kind, Record, records};
 use crate::protocol::change;
 use crate::protocol::change::{Expiry, WireKey};
 use crate::protocol::token::{strict_u32, strict_u64, words};
 use crate::store;
+use crate::store::Relation;
 use crate::store::Step;
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -203,7 +204,7 @@ fn say(out: &mut Output, line: std::fmt::Arguments<'_>) {
 
 fn meet(name: &[u8], identity: &[u8], shared: &Shared, now: Now, out: &mut Output) -> bool {
     let words = printable(name).zip(printable(identity)).ok_or("usage: meet <name> <identity>");
-    let met = words.and_then(|(name, identity)| shared.store.journal().meet(name, identity, now.at).map_err(reason));
+    let met = words.and_then(|(name, identity)| shared.store.meet(name, identity, now.at).map_err(reason));
     let is_good = met.is_ok();
     match met {
         Err(reason) => say(out, format_args!("refused {reason}")),

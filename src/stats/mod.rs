@@ -40,29 +40,6 @@ pub struct ConnInfo {
     pub state: AtomicU8,
     /// The clock's second of the last command.
     pub last_cmd: AtomicU32,
-    /// Whose changes come by it.
-    pub feeder: Feeder,
-}
-
-/// What `replica from` has said on a connection, and on those after it.
-#[derive(Debug, Default)]
-pub struct Feeder {
-    run_id: AtomicU64,
-    is_over: AtomicBool,
-}
-
-impl Feeder {
-    /// Whether another connection has taken over: nothing of this one is run any more.
-    #[inline]
-    pub fn is_over(&self) -> bool {
-        self.is_over.load(Ordering::Relaxed)
-    }
-
-    /// Whether it has said anything: then another connection may take over between any two requests.
-    #[inline]
-    pub fn has_spoken(&self) -> bool {
-        self.run_id.load(Ordering::Relaxed) != 0
-    }
 }
 
 /// Names of connection states, as memcached prints them.
@@ -114,19 +91,6 @@ impl Registry {
         let counters = Arc::new(Counters::default());
         lock(&self.workers).push(counters.clone());
         counters
-    }
-
-    /// Notes that the changes of the server with this run come by connection `fd`. What still arrives by another one
-    /// is older: a connection that a killed sidecar has left may hold some megabytes.
-    pub fn feed_by(&self, fd: i32, run_id: u64) {
-        let conns = lock(&self.conns);
-        let Some(own) = conns.get(&fd) else { return };
-        if own.feeder.run_id.swap(run_id, Ordering::Relaxed) == run_id {
-            return;
-        }
-        let others = conns.values().filter(|other| other.fd != fd);
-        let older = others.filter(|other| other.feeder.run_id.load(Ordering::Relaxed) == run_id);
-        older.for_each(|other| other.feeder.is_over.store(true, Ordering::Relaxed));
     }
 
     /// The counters since start or the last reset.

@@ -9,7 +9,8 @@ use super::shard::Shard;
 use super::shard::item::state;
 use super::shard::lru::{COLD, HOT, List, TEMP, WARM};
 use super::{
-    BUCKET_POWER, ClassSet, ClassStats, Event, EventMask, Item, Reassign, Store, StoreConfig, StoreStats, Tuning,
+    BUCKET_POWER, ClassSet, ClassStats, Event, EventMask, Item, Reassign, Source, Store, StoreConfig, StoreStats,
+    Tuning,
 };
 use crate::sync::lock;
 use std::sync::Arc;
@@ -33,8 +34,9 @@ enum Flushed {
 impl Store {
     /// flush_all. `at` is a second as [`crate::clock::Clock::expires_at`] gives it; 0 or one that has passed is: now,
     /// and everything stored so far. A later one replaces a pending one and leaves what was flushed flushed.
-    /// Returns its place in the journal.
-    pub fn flush_all(&self, at: u32) -> Option<u64> {
+    /// Returns its place in the journal. Nothing is done if the role does not admit `source`, which asks for it.
+    pub fn flush_all(&self, at: u32, source: Option<&Source>) -> Option<u64> {
+        let role = self.core.role.admit(source)?;
         let flush = &self.core.flush;
         let (done, lsn) = self.core.journal.flush(at, |now| match at > now {
             true => {
@@ -44,10 +46,11 @@ impl Store {
             false if flush.now(now) => Flushed::Now,
             false => Flushed::ByUnlinking,
         });
+        drop(role);
         match done {
             Flushed::Later => {}
             Flushed::Now => self.unlink_dead(),
-            Flushed::ByUnlinking => (0..self.slots.len()).for_each(|index| self.unlink_all(index)),
+            Flushed::ByUnlinking => (0..self.slots.len()).for_each(|index| self.unlink_all(index, source)),
         }
         lsn
     }
@@ -58,11 +61,14 @@ impl Store {
     }
 
     /// Unlinks a shard's items in slices. Of those that come meanwhile it may take some.
-    fn unlink_all(&self, index: usize) {
+    fn unlink_all(&self, index: usize, source: Option<&Source>) {
         let buckets = 1 << self.hold(index, By::Walk).table.buckets().ilog2();
         let (mut bucket, mut found) = (0, Vec::new());
         while bucket < buckets {
             let mut shard = self.hold(index, By::Walk);
+            if !self.core.role.admits(source) {
+                return;
+            }
             let mut slice = Slice::new();
             while bucket < buckets && !slice.is_over() {
                 shard.table.visit(bucket, buckets, |id| found.push(id));

@@ -32,6 +32,7 @@ mod lock_time;
 mod memory;
 mod pin;
 mod resync;
+mod role;
 mod shard;
 mod stats;
 #[cfg(test)]
@@ -45,6 +46,7 @@ pub use kinds::{AllocError, ClassSet, Hash, ItemId, ItemSpec, Miss, Part, Reassi
 pub use lock_time::{By, Holds};
 pub use pin::{Pinned, Upload};
 pub use resync::{Feed, Step};
+pub use role::{Duty, Relation, Role, Source, SourceError, Upstream};
 pub use shard::item::Item;
 pub use shard::locked::Locked;
 pub use stats::{ClassCounter, ClassStats, StoreStats};
@@ -116,7 +118,7 @@ impl Store {
         let core = Arc::new(Core {
             clock,
             journal,
-            follows: AtomicBool::new(false),
+            role: Role::default(),
             sizing: Sizing::new(&config),
             classes: Classes::new(&config, shards),
             pool: PagePool::new(config.page_size, config.memory_limit),
@@ -193,13 +195,19 @@ impl Store {
     /// Locks the shard of `hash`.
     #[inline]
     pub fn lock(self: &Arc<Store>, hash: Hash) -> Locked<'_> {
-        Locked::new(self, self.shard_of(hash), None)
+        Locked::new(self, self.shard_of(hash), None, None)
     }
 
-    /// As [`Store::lock`], for who wants to know the last change that is journalled meanwhile.
+    /// As [`Store::lock`], for a change that `source` has sent, if there is one; and for who wants to know the last
+    /// change that is journalled meanwhile.
     #[inline]
-    pub fn lock_for<'a>(self: &'a Arc<Store>, hash: Hash, last_lsn: &'a LastLsn) -> Locked<'a> {
-        Locked::new(self, self.shard_of(hash), Some(last_lsn))
+    pub fn lock_for<'a>(
+        self: &'a Arc<Store>,
+        hash: Hash,
+        last_lsn: &'a LastLsn,
+        source: Option<&Arc<Source>>,
+    ) -> Locked<'a> {
+        Locked::new(self, self.shard_of(hash), Some(last_lsn), source)
     }
 
     /// Makes room for a value that arrives in pieces. `TooLarge` and a first `NoMemory` show here.

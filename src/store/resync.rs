@@ -22,8 +22,8 @@
 use super::background::Slice;
 use super::lock_time::By;
 use super::shard::Shard;
-use super::{Miss, Store};
-use crate::journal::{Attach, AttachError, Begin, Entry, Journal, Kind, Read, Target, Turn, UpstreamError};
+use super::{Miss, Relation, Source, SourceError, Store};
+use crate::journal::{Attach, AttachError, Begin, Entry, Journal, Kind, Read, Target, Turn};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -80,7 +80,10 @@ impl Store {
 
     /// Attaches a consumer.
     pub fn attach(self: &Arc<Store>, attach: &Attach<'_>, now: Instant) -> Result<Feed, AttachError> {
-        let begin = self.core.journal.attach(attach, now)?;
+        let mut role = self.core.role.lock();
+        let begin = self.core.journal.attach(attach, role.live_upstreams(now))?;
+        role.feed(attach.identity);
+        drop(role);
         let store = self.clone();
         Ok(Feed { store, begin, lsn: begin.lsn, slice: None, at: None, found: Vec::new(), settled: false })
     }
@@ -90,23 +93,66 @@ impl Store {
         self.core.journal.set_required(&self.core.safety, required, now);
     }
 
-    /// Says that this server gets its changes from the first of these run ids, which has them from the second, and so
-    /// on. It stays so for some seconds.
-    pub fn set_upstream(&self, run_ids: &[u64], now: Instant) -> Result<(), UpstreamError> {
-        self.core.journal.upstream(run_ids, now)?;
-        self.core.flush.renew_refresh(self.core.clock.now());
-        self.core.follow();
-        Ok(())
+    /// Whether a consumer of that name and identity could be attached, and if so, what its peer and this server have of
+    /// each other. And where this server's own changes come from.
+    pub fn meet(&self, name: &str, identity: &str, now: Instant) -> Result<(Relation, Vec<u64>), AttachError> {
+        let role = self.core.role.lock();
+        let upstreams = role.live_upstreams(now);
+        let was_here = self.core.journal.knows(name, identity, upstreams)?;
+        let relation = match was_here {
+            _ if role.is_from(identity) => Relation::Source,
+            true => Relation::Copy,
+            false => Relation::Stranger,
+        };
+        Ok((relation, upstreams.to_vec()))
     }
 
-    /// Begins a refresh: what is not stored again until its end is dropped then.
-    pub fn begin_refresh(&self) {
-        self.core.journal.forget_flush(|now| self.core.flush.begin_refresh(now));
+    /// Run id of the live server that this one gets its changes from.
+    pub fn upstream(&self, now: Instant) -> Option<u64> {
+        self.core.role.lock().live_upstreams(now).first().copied()
+    }
+
+    /// Says that a connection, which was `source` before, brings the changes of the first of these run ids, which has
+    /// its own from the second, and so on. It stays so for some seconds. When this returns, nothing is applied any more
+    /// of a connection that brought the changes of the same run before.
+    pub fn announce(
+        &self,
+        run_ids: &[u64],
+        source: Option<&Arc<Source>>,
+        now: Instant,
+    ) -> Result<Arc<Source>, SourceError> {
+        let mut role = self.core.role.admit(source.map(|source| &**source)).ok_or(SourceError::Replaced)?;
+        let journal = &self.core.journal;
+        if run_ids.first() == Some(&journal.run_id()) {
+            return Err(SourceError::Itself);
+        }
+        if run_ids.iter().any(|&run_id| run_id == journal.run_id() || journal.feeds(run_id)) {
+            return Err(SourceError::Circle);
+        }
+        let (source, took_over) = role.follow(run_ids, source, now);
+        self.core.flush.renew_refresh(self.core.clock.now());
+        self.core.role.follow_cas();
+        drop(role);
+        if took_over {
+            // Whoever writes for the one that was replaced has asked before, and holds one of these locks.
+            self.shards().for_each(drop);
+        }
+        Ok(source)
+    }
+
+    /// Begins a refresh: what is not stored again until its end is dropped then. Nothing is done if the role does not
+    /// admit `source`.
+    pub fn begin_refresh(&self, source: Option<&Source>) {
+        if let Some(_role) = self.core.role.admit(source) {
+            self.core.journal.forget_flush(|now| self.core.flush.begin_refresh(now));
+        }
     }
 
     /// Ends it. False when there is none, or its upstream was silent for too long.
-    pub fn end_refresh(&self) -> bool {
+    pub fn end_refresh(&self, source: Option<&Source>) -> bool {
+        let Some(role) = self.core.role.admit(source) else { return false };
         let ended = self.core.flush.end_refresh(self.core.clock.now());
+        drop(role);
         if ended {
             self.core.journal.walk_again();
             self.unlink_dead();
@@ -301,7 +347,7 @@ mod tests {
         assert_eq!((steps, all.len()), (vec![Step::Walked], 300));
         rig.set("key7", b"new", 0);
         rig.unlink("key8");
-        rig.store.flush_all(0);
+        rig.store.flush_all(0, None);
         let (steps, all) = drain(&mut feed);
         let expected = [(Kind::Set, &b"key7"[..]), (Kind::Delete, b"key8"), (Kind::Flush, b"")];
         assert_eq!(steps, []);

@@ -175,7 +175,7 @@ impl FuzzServer {
         let mut context = self.context();
         loop {
             match request.run(&mut context, out) {
-                Next::Continue => return true,
+                Next::Continue | Next::Source(_) => return true,
                 Next::More(resume) => context.resume = resume,
                 Next::Dump(mut dump) => {
                     context.resume = 0;
@@ -189,7 +189,7 @@ impl FuzzServer {
 
     fn context(&self) -> Context<'_> {
         let FuzzServer { shared, counters, last_lsn } = self;
-        Context { shared, counters, fd: 7, last_lsn, replies_at: 0, resume: 0 }
+        Context { shared, counters, fd: 7, last_lsn, source: None, replies_at: 0, resume: 0 }
     }
 
     /// A store request whose value comes in pieces. None: the input ends first.

@@ -111,7 +111,7 @@ fn flush_all(args: &[&[u8]], context: &Context<'_>) -> Reply {
             Some(exptime) => exptime.max(0),
         },
     };
-    context.last_lsn.note(context.shared.store.flush_all(context.shared.clock.expires_at(exptime.into())));
+    context.flush_all(exptime.into());
     OK
 }
 

@@ -8,15 +8,15 @@
 //! replica end              OK                           it has been: what was not is dropped
 //! ```
 //!
-//! One connection feeds for a run: the newest that has said so. What an older one still brings is not run, and it is
-//! closed; a sidecar that was killed may have left megabytes there, which must not come after what the next one sends.
+//! One connection is the source of a run's changes: the newest that has said so. What an older one still brings is not
+//! applied, and it is closed without an answer; see [`crate::store::Role`].
 //!
 //! Not here: the stream itself, which is ordinary meta commands.
 
 use crate::command::reply::OK;
 use crate::command::{Context, Next, Output};
-use crate::journal::UpstreamError;
 use crate::protocol::text::UNKNOWN;
+use crate::store::SourceError;
 use std::io::Write;
 use std::time::Instant;
 
@@ -25,15 +25,17 @@ const NOT_ALLOWED: &[u8] = b"CLIENT_ERROR flush_all not allowed\r\n";
 /// Runs `replica <args>`.
 pub(crate) fn run(args: &[&[u8]], noreply: bool, context: &Context<'_>, out: &mut Output) -> Next {
     let start = out.bytes.len();
+    let source = context.source.map(|source| &**source);
+    let mut next = Next::Continue;
     match args {
         [b"who"] => introduce(context, out),
-        [b"from", run_ids @ ..] if !run_ids.is_empty() => from(run_ids, context, out),
+        [b"from", run_ids @ ..] if !run_ids.is_empty() => next = from(run_ids, context, out),
         [b"begin" | b"end"] if !context.shared.config.flush_enabled => out.push(NOT_ALLOWED),
         [b"begin"] => {
-            context.shared.store.begin_refresh();
+            context.shared.store.begin_refresh(source);
             out.push(OK);
         }
-        [b"end"] => out.push(match context.shared.store.end_refresh() {
+        [b"end"] => out.push(match context.shared.store.end_refresh(source) {
             true => OK,
             false => b"CLIENT_ERROR nothing was begun, or it is too long ago\r\n",
         }),
@@ -42,21 +44,26 @@ pub(crate) fn run(args: &[&[u8]], noreply: bool, context: &Context<'_>, out: &mu
     if noreply {
         out.bytes.truncate(start);
     }
-    Next::Continue
+    next
 }
 
-fn from(run_ids: &[&[u8]], context: &Context<'_>, out: &mut Output) {
+fn from(run_ids: &[&[u8]], context: &Context<'_>, out: &mut Output) -> Next {
     let parse = |text: &&[u8]| u64::from_str_radix(std::str::from_utf8(text).ok()?, 16).ok();
     let parsed: Option<Vec<u64>> = run_ids.iter().map(parse).collect();
-    let Some(run_ids) = parsed else { return out.push(b"CLIENT_ERROR a run id is 16 hex digits\r\n") };
-    match context.shared.store.set_upstream(&run_ids, Instant::now()) {
-        Err(UpstreamError::Itself) => out.push(b"CLIENT_ERROR this is the server itself\r\n"),
-        Err(UpstreamError::Circle) => out.push(b"CLIENT_ERROR replication would go in a circle\r\n"),
-        Ok(()) => {
-            context.shared.stats.feed_by(context.fd, run_ids[0]);
+    let Some(run_ids) = parsed else {
+        out.push(b"CLIENT_ERROR a run id is 16 hex digits\r\n");
+        return Next::Continue;
+    };
+    match context.shared.store.announce(&run_ids, context.source, Instant::now()) {
+        Err(SourceError::Itself) => out.push(b"CLIENT_ERROR this is the server itself\r\n"),
+        Err(SourceError::Circle) => out.push(b"CLIENT_ERROR replication would go in a circle\r\n"),
+        Err(SourceError::Replaced) => {}
+        Ok(source) => {
             introduce(context, out);
+            return Next::Source(source);
         }
     }
+    Next::Continue
 }
 
 fn introduce(context: &Context<'_>, out: &mut Output) {

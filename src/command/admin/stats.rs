@@ -98,7 +98,7 @@ fn replication_rows(shared: &Shared, now: Instant, sheet: &mut Sheet<'_>) {
     let status = shared.store.journal().status(now);
     let totals = shared.stats.totals();
     sheet.put("run_id", format_args!("{:016x}", status.run_id));
-    match status.upstream {
+    match shared.store.upstream(now) {
         None => sheet.put("upstream", "none"),
         Some(run_id) => sheet.put("upstream", format_args!("{run_id:016x}")),
     }

@@ -2,7 +2,7 @@
 //! what several threads make of it.
 
 use super::*;
-use crate::journal::readers::{CONSUMERS_MAX, HIT_FLOOR, SAMPLES, UPSTREAM};
+use crate::journal::readers::{HIT_FLOOR, SAMPLES};
 use crate::store::tests::copy::{Copy, known};
 use crate::store::tests::rig::{TestStore, clock_of, tiny};
 use crate::store::{Feed, Hash, ItemSpec, Part, Step, Store, StoreConfig};
@@ -49,8 +49,7 @@ fn off_until_somebody_attaches_and_off_again_a_while_after() {
 fn who_was_attached_before_is_met_again() {
     let (rig, now) = rig();
     let journal = rig.store.journal();
-    let meet =
-        |name: &str, identity: &str| journal.meet(name, identity, now).map(|(relation, _)| relation == Relation::Copy);
+    let meet = |name: &str, identity: &str| journal.knows(name, identity, &[]);
     assert_eq!(meet("a", "0000000000000abc"), Ok(false));
     let feeds = [("a", "0000000000000abc"), ("b", "mc-1-17000000000")];
     let feeds = feeds.map(|(name, identity)| rig.store.attach(&attach_as(name, identity), now).unwrap());
@@ -62,49 +61,6 @@ fn who_was_attached_before_is_met_again() {
         journal.tick(Instant::now() + GRACE);
         assert!(!journal.enabled());
     }
-}
-
-/// Who was fed by a server may be older than that: it does not feed it back when it hears of it no more.
-#[test]
-fn what_came_from_a_peer_is_told_until_it_goes_the_other_way() {
-    let (rig, now) = rig();
-    let relation = |now| rig.store.journal().meet("a", "0000000000000abc", now).map(|(relation, _)| relation);
-    rig.store.set_upstream(&[0xabc, 0xdef], now).unwrap();
-    let later = now + 100 * UPSTREAM;
-    assert_eq!((relation(now), relation(later)), (Err(AttachError::Upstream), Ok(Relation::Source)));
-    drop(rig.store.attach(&attach_as("a", "0000000000000abc"), later).unwrap());
-    assert_eq!(relation(later), Ok(Relation::Copy));
-}
-
-#[test]
-fn a_circle_of_several_is_found_from_either_side() {
-    let (rig, now) = rig();
-    let (store, own) = (&rig.store, rig.store.journal().run_id());
-    assert_eq!(store.set_upstream(&[0xabc, own], now), Err(UpstreamError::Circle));
-    store.set_upstream(&[0xabc, 0xdef], now).unwrap();
-    assert_eq!(store.journal().meet("a", "0000000000000123", now), Ok((Relation::Stranger, vec![0xabc, 0xdef])));
-    assert_eq!(store.journal().meet("a", "0000000000000def", now), Err(AttachError::Upstream));
-    let _feed = store.attach(&attach_as("a", "0000000000000123"), now).unwrap();
-    assert_eq!(store.set_upstream(&[0xabc, 0x123], now), Err(UpstreamError::Circle));
-}
-
-#[test]
-fn who_may_attach() {
-    let (rig, now) = rig();
-    let (store, own) = (&rig.store, format!("{:016x}", rig.store.journal().run_id()));
-    assert_eq!(store.attach(&attach_as("a", &own), now).unwrap_err(), AttachError::Itself);
-    assert_eq!(store.set_upstream(&[store.journal().run_id()], now), Err(UpstreamError::Itself));
-    store.set_upstream(&[0xabc], now).unwrap();
-    assert_eq!(store.attach(&attach_as("a", "0000000000000abc"), now).unwrap_err(), AttachError::Upstream);
-    let later = now + UPSTREAM;
-    let feed = store.attach(&attach_as("a", "0000000000000abc"), later).unwrap();
-    assert_eq!(store.set_upstream(&[0xabc], later), Err(UpstreamError::Circle));
-    drop(feed);
-    store.set_upstream(&[0xabc], later).unwrap();
-    let names: Vec<String> = (0..CONSUMERS_MAX).map(|i| format!("name{i}")).collect();
-    let _feeds: Vec<Feed> = names.iter().map(|name| store.attach(&attach_as(name, "peer"), now).unwrap()).collect();
-    assert_eq!(store.attach(&attach_as("more", "peer"), now).unwrap_err(), AttachError::TooMany);
-    assert!(store.attach(&attach_as("name3", "peer"), now).is_ok());
 }
 
 #[test]
@@ -344,7 +300,7 @@ fn write(store: &Arc<Store>, seed: u64) {
         let key = format!("key{}", rng.below(150)).into_bytes();
         let hash = store.hash(&key);
         match rng.below(300) {
-            0 => _ = store.flush_all(0),
+            0 => _ = store.flush_all(0, None),
             1..60 => delete(store, &key, hash),
             _ => {
                 let value = rng.bytes(100);

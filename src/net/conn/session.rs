@@ -29,7 +29,7 @@ use crate::net::worker::reply_hold::Place;
 use crate::protocol;
 use crate::protocol::{Bad, Cut, Parsed, Protocol, Refusal, Request, StoreHeader};
 use crate::stats::ConnInfo;
-use crate::store::{Store, Upload};
+use crate::store::{Source, Store, Upload};
 use crate::sys::process::{Signal, signal_self};
 use crate::watch::Streams;
 use std::ops::Range;
@@ -121,6 +121,8 @@ pub struct Session {
     last_cmd: u32,
     /// The last request was a large value: the next one may be, too.
     after_upload: bool,
+    /// The other end is another server's sidecar, which brings that server's changes.
+    source: Option<Arc<Source>>,
 }
 
 /// With a tag of its own: read out of the fields of others, it took five instructions each time, 40 in a turn.
@@ -188,7 +190,16 @@ impl Session {
             Binding::Ascii => Some(Protocol::Ascii),
             Binding::Binary => Some(Protocol::Binary),
         };
-        Session { info, protocol, state: State::Command, want: 0, scanned: 0, last_cmd: now, after_upload: false }
+        Session {
+            info,
+            protocol,
+            state: State::Command,
+            want: 0,
+            scanned: 0,
+            last_cmd: now,
+            after_upload: false,
+            source: None,
+        }
     }
 
     /// From how many bytes on unused input is worth offering again; 0 is any.
@@ -218,9 +229,6 @@ impl Session {
     /// Notes for `stats conns` that a turn begins.
     pub fn begin_turn(&mut self) {
         self.info.state.store(INFO_PARSE, Ordering::Relaxed);
-        if self.info.feeder.is_over() {
-            self.state = State::Closing(Reason::Normal);
-        }
     }
 
     /// Notes for `stats conns` what the connection waits for.
@@ -249,13 +257,12 @@ impl Session {
 
     /// Queues a piece of a dump, which is all of a turn. The output must be empty.
     pub fn dump(&mut self, turn: &mut TurnContext<'_>, quota: &mut Quota) {
-        let mut context = self.context(turn, 0);
-        let State::Dump(dump) = &mut self.state else { return };
-        let more = dump.fill(&mut context, turn.out);
+        let State::Dump(mut dump) = std::mem::replace(&mut self.state, State::Command) else { return };
+        let more = dump.fill(&mut self.context(turn, 0), turn.out);
         // Of which it took most, also when there was nothing to print.
         quota.bytes = 0;
-        if !more {
-            self.state = State::Command;
+        if more {
+            self.state = State::Dump(dump);
         }
     }
 
@@ -326,6 +333,35 @@ impl Session {
         turn: &mut TurnContext<'_>,
         quota: &mut Quota,
     ) -> Step {
+        let step = self.run_requests(batch, range, input, turn, quota);
+        if self.is_replaced() { self.fall_silent(input, turn) } else { step }
+    }
+
+    /// Whether it was a source, and some of its requests may not have been applied.
+    #[inline]
+    fn is_replaced(&self) -> bool {
+        self.source.as_ref().is_some_and(|source| source.is_replaced())
+    }
+
+    /// Ends it without the replies of this turn, which would say that everything was done.
+    #[cold]
+    fn fall_silent(&mut self, input: &[u8], turn: &mut TurnContext<'_>) -> Step {
+        turn.out.bytes.truncate(turn.replies_at);
+        turn.out.values.clear();
+        turn.ledger.close();
+        self.state = State::Closing(Reason::Normal);
+        Step::Ends(input.len())
+    }
+
+    #[inline]
+    fn run_requests(
+        &mut self,
+        batch: &Batch<'_>,
+        range: Range<usize>,
+        input: &[u8],
+        turn: &mut TurnContext<'_>,
+        quota: &mut Quota,
+    ) -> Step {
         let resume = if let State::Resume(Resume { at, .. }) = self.state { at } else { 0 };
         if !matches!(self.state, State::Command) {
             self.state = State::Command;
@@ -369,6 +405,10 @@ impl Session {
                 State::Dump(_) | State::Watch(_) => Step::Ends(0),
                 State::Closing(_) => return input.len(),
             };
+            if self.is_replaced() {
+                self.fall_silent(input, turn);
+                return input.len();
+            }
             match step {
                 Step::Took(n) => used += n,
                 Step::Ends(n) => return used + n,
@@ -445,15 +485,19 @@ impl Session {
         }
     }
 
-    fn context<'a>(&self, turn: &TurnContext<'a>, resume: usize) -> Context<'a> {
+    fn context<'a>(&'a self, turn: &TurnContext<'a>, resume: usize) -> Context<'a> {
         let TurnContext { shared, counters, last_lsn, replies_at, .. } = *turn;
-        Context { shared, counters, fd: self.info.fd, last_lsn, replies_at, resume }
+        Context { shared, counters, fd: self.info.fd, last_lsn, source: self.source.as_ref(), replies_at, resume }
     }
 
     /// Does what a request of `len` bytes wants besides being answered; `used` bytes stand before it.
     fn follow(&mut self, next: Next, used: usize, len: usize) -> Step {
         self.state = match next {
             Next::Continue => return Step::Took(used + len),
+            Next::Source(source) => {
+                self.source = Some(source);
+                State::Command
+            }
             Next::More(at) => {
                 self.state = State::Resume(Resume { at, line: len });
                 return Step::Ends(used);

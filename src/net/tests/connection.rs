@@ -18,7 +18,7 @@ use crate::net::conn::session::{GET_LINE_MAX, Quota, SMALL_BODY_MAX};
 use crate::net::conn::{After, Connection, READ_BUFFER, Readiness, Reason, TURN_BYTES, TurnContext};
 use crate::net::worker::reply_hold::Ledger;
 use crate::protocol::Protocol;
-use crate::stats::{ConnInfo, Counters, Feeder};
+use crate::stats::{ConnInfo, Counters};
 use crate::testing::{Rng, TestServer, packet, seeds};
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
@@ -126,14 +126,18 @@ pub(crate) struct TestConnection {
 
 impl TestConnection {
     pub(crate) fn new(change: impl FnOnce(&mut Config)) -> TestConnection {
-        let TestServer { shared, counters, last_lsn } = TestServer::new(change);
+        TestConnection::on(TestServer::new(change).shared)
+    }
+
+    /// A connection to a server that there is already, by a worker of its own.
+    pub(crate) fn on(shared: Arc<Shared>) -> TestConnection {
+        let counters = shared.stats.worker();
         let info = Arc::new(ConnInfo {
             fd: 7,
             addr: "tcp:127.0.0.1:1".into(),
             listen_addr: None,
             state: AtomicU8::new(1),
             last_cmd: AtomicU32::new(0),
-            feeder: Feeder::default(),
         });
         let connection = Connection::new(Pipe::default(), info, shared.config.binding, shared.clock.now());
         let buffer = vec![0; READ_BUFFER].into();
@@ -146,7 +150,7 @@ impl TestConnection {
             connection,
             long_lines: 0,
             ledger,
-            last_lsn,
+            last_lsn: LastLsn::default(),
             time: Instant::now(),
             reads_early: false,
         }

@@ -1,3 +1,4 @@
 //! Tests of the network.
 
 pub(crate) mod connection;
+mod takeover;

@@ -7,7 +7,7 @@ use super::Shard;
 use super::item::state;
 use super::journaling::Change;
 use crate::journal::acks::LastLsn;
-use crate::store::{AllocError, ClassCounter, Hash, Item, ItemId, ItemSpec, Miss, Part, Pinned, Store, Upload};
+use crate::store::{AllocError, ClassCounter, Hash, Item, ItemId, ItemSpec, Miss, Part, Pinned, Source, Store, Upload};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
 
@@ -24,17 +24,29 @@ pub struct Locked<'a> {
     changed: Change,
     /// Who locked it wants to know what was journalled.
     last_lsn: Option<&'a LastLsn>,
+    /// The role does not admit who locked it. Nothing is found or made, so nothing can be changed either.
+    is_refused: bool,
 }
 
 impl<'a> Locked<'a> {
     #[inline]
-    pub(crate) fn new(store: &'a Arc<Store>, index: usize, last_lsn: Option<&'a LastLsn>) -> Locked<'a> {
-        Locked { store, index, shard: store.shard(index), changed: Change::default(), last_lsn }
+    pub(crate) fn new(
+        store: &'a Arc<Store>,
+        index: usize,
+        last_lsn: Option<&'a LastLsn>,
+        source: Option<&Arc<Source>>,
+    ) -> Locked<'a> {
+        let shard = store.shard(index);
+        let is_refused = !shard.core.role.admits(source.map(|source| &**source));
+        Locked { store, index, shard, changed: Change::default(), last_lsn, is_refused }
     }
 
     /// Finds a live item. An expired or flushed one is reclaimed on the way. Changes nothing else.
     #[inline]
     pub fn find(&mut self, key: &[u8], hash: Hash) -> Result<ItemId, Miss> {
+        if self.is_refused {
+            return Err(Miss::NotFound);
+        }
         self.settle();
         self.shard.find(key, hash).map(ItemId)
     }
@@ -58,6 +70,9 @@ impl<'a> Locked<'a> {
     /// Makes an item, not yet linked, whose value is `parts` (at most 64) in order. May evict others.
     #[inline]
     pub fn create(&mut self, spec: &ItemSpec<'_>, parts: &[Part<'_>]) -> Result<ItemId, AllocError> {
+        if self.is_refused {
+            return Err(AllocError::NoMemory);
+        }
         self.settle();
         let made = self.shard.create(spec, parts).map(ItemId);
         self.store.look_ahead(&mut self.shard);
@@ -88,6 +103,9 @@ impl<'a> Locked<'a> {
     /// where that cannot be: then nothing changed. `cas` as in [`Locked::link`].
     #[inline]
     pub fn rewrite(&mut self, spec: &ItemSpec<'_>, hash: Hash, value: &[u8], cas: Option<u64>) -> Option<ItemId> {
+        if self.is_refused {
+            return None;
+        }
         self.settle();
         let id = self.shard.rewrite(spec, hash, value, cas).map(ItemId)?;
         self.remember_set(id, hash);
@@ -111,9 +129,14 @@ impl<'a> Locked<'a> {
     }
 
     /// Takes over the item of a complete upload of this shard.
-    pub fn finish(&mut self, upload: Upload) -> ItemId {
+    pub fn finish(&mut self, upload: Upload) -> Result<ItemId, AllocError> {
         assert_eq!(upload.shard(), self.index, "an upload of another shard");
-        ItemId(upload.finish(&mut self.shard))
+        let id = ItemId(upload.finish(&mut self.shard));
+        if self.is_refused {
+            self.abandon(id);
+            return Err(AllocError::NoMemory);
+        }
+        Ok(id)
     }
 
     /// The next cas unique, 0 with `-C`.

@@ -21,7 +21,7 @@ pub mod table;
 
 use super::memory::arena::{Window, offset};
 use super::memory::slab::{CLASSES, Classes, PagePool, Slab};
-use super::{AllocError, Events, Hash, ItemSpec, Miss, Part, Safety, StoreConfig, Tuning};
+use super::{AllocError, Events, Hash, ItemSpec, Miss, Part, Role, Safety, StoreConfig, Tuning};
 use crate::clock::Clock;
 use crate::journal::Journal;
 use crate::journal::flush::Flush;
@@ -29,7 +29,7 @@ use item::{Chunk, Item, Sizing, state};
 use lru::Lru;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use table::Table;
 
 /// A client may name any cas, and what names one above this cannot have counted up to it. The counter does not follow
@@ -51,8 +51,7 @@ pub struct Core {
     pub events: Events,
     pub safety: Safety,
     pub journal: Journal,
-    /// The cas counter keeps above every cas that is stored.
-    pub follows: AtomicBool,
+    pub role: Role,
     /// The last cas unique that was given.
     pub cas: AtomicU64,
     /// Bytes of chunks that uploads hold.
@@ -75,16 +74,10 @@ impl Core {
         if self.config.cas_enabled { self.cas.fetch_add(1, Ordering::Relaxed) + 1 } else { 0 }
     }
 
-    /// From now on an explicit cas raises the counter. memcached does not do this; a server that gets the changes of
-    /// another one must, or a cas it gives when it takes over may be one that a client already holds for an older value.
-    pub fn follow(&self) {
-        self.follows.store(true, Ordering::Relaxed);
-    }
-
-    /// Raises the cas counter to at least `cas`, if it follows.
+    /// Raises the cas counter to at least `cas`, if the role says so.
     #[inline]
     pub fn follow_cas(&self, cas: u64) {
-        let follows = self.follows.load(Ordering::Relaxed) && cas <= CAS_FOLLOWED_MAX;
+        let follows = self.role.follows_cas() && cas <= CAS_FOLLOWED_MAX;
         if follows && cas > self.cas.load(Ordering::Relaxed) {
             self.cas.fetch_max(cas, Ordering::Relaxed);
         }
@@ -665,7 +658,7 @@ mod tests {
         let rig = TestStore::new(tiny());
         for round in 0..20 {
             (0..1000).for_each(|i| assert!(rig.set(&format!("key{i}"), b"value", 0)));
-            rig.store.flush_all(0);
+            rig.store.flush_all(0, None);
             assert!((0..1000).all(|i| rig.get(&format!("key{i}")).is_none()), "in round {round}");
             rig.store.check().unwrap();
         }
@@ -675,7 +668,7 @@ mod tests {
     #[test]
     fn a_cas_that_cannot_be_counted_up_to_is_not_followed() {
         let rig = TestStore::new(tiny());
-        rig.store.core.follow();
+        rig.store.core.role.follow_cas();
         for (key, cas) in [("a", Some(1000)), ("b", Some(u64::MAX)), ("c", None)] {
             let hash = rig.store.hash(key.as_bytes());
             let mut locked = rig.store.lock(hash);

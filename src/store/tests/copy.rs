@@ -365,7 +365,7 @@ impl CopyRun {
         let delay = self.rng.below(7) as i64 - 3;
         let times = if self.rng.one_in(5) { 20 } else { 1 };
         let at = if delay > 0 { self.clock.expires_at(delay) } else { 0 };
-        (0..times).for_each(|_| _ = self.store.flush_all(at));
+        (0..times).for_each(|_| _ = self.store.flush_all(at, None));
         if at == 0 {
             self.last.clear();
             self.pending_flush = 0;

@@ -3,6 +3,7 @@
 pub(crate) mod copy;
 pub(crate) mod model;
 pub(crate) mod rig;
+mod role;
 mod sizing;
 
 use super::*;

@@ -361,7 +361,7 @@ impl Model {
         let key = upload.key().to_vec();
         let (store, hash) = (self.store.clone(), self.store.hash(&key));
         let mut locked = store.lock(hash);
-        let new = locked.finish(upload);
+        let new = locked.finish(upload).unwrap();
         if self.rng.one_in(5) {
             return locked.abandon(new);
         }
@@ -376,7 +376,7 @@ impl Model {
     fn flush(&mut self) {
         let delay = self.rng.below(6) as i64 - 1;
         let at = self.clock.expires_at(delay);
-        self.store.flush_all(at);
+        self.store.flush_all(at, None);
         if delay <= 0 {
             self.items.clear();
             self.pending_flush = 0;
@@ -504,7 +504,7 @@ fn hammer(store: &Arc<Store>, seed: u64) {
                 let value = telling(&key, rng.next(), locked.item(id).value_len() - 8);
                 locked.overwrite(id, &value);
             }),
-            11 if rng.one_in(200) => _ = store.flush_all(0),
+            11 if rng.one_in(200) => _ = store.flush_all(0, None),
             _ => held.extend(hammer_read(store, &key).map(|pinned| (key, pinned))),
         }
         if held.len() > 5 {
@@ -538,7 +538,7 @@ fn hammer_upload(store: &Arc<Store>, key: &[u8], value: &[u8]) {
         rest = later;
     }
     let mut locked = store.lock(hash);
-    let new = locked.finish(upload);
+    let new = locked.finish(upload).unwrap();
     link(&mut locked, key, hash, new, None);
 }
 
@@ -645,7 +645,7 @@ fn one_large_item(item_size_max: usize) {
             upload.filled(n);
         }
         let mut locked = store.lock(hash);
-        let new = locked.finish(upload);
+        let new = locked.finish(upload).unwrap();
         link(&mut locked, b"large", hash, new, None);
         let pinned = locked.pin(new).unwrap();
         drop(locked);

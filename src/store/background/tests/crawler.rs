@@ -172,7 +172,7 @@ fn flushed_ones_too() {
     let mut rig = TestStore::new(StoreConfig { memory_limit: 4 << 20, ..tiny() });
     rig.store.keep_events(EventMask::default());
     (0..5000).for_each(|i| assert!(rig.set(&format!("key{i}"), b"v", 0)));
-    rig.store.flush_all(0);
+    rig.store.flush_all(0, None);
     // So many are not unlinked by the command itself.
     assert_eq!(rig.store.stats().curr_items, 5000);
     rig.second();

@@ -269,7 +269,7 @@ fn uploads_are_waited_for() {
         upload.filled(400);
         let hash = rig.store.hash(upload.key());
         let mut locked = rig.store.lock(hash);
-        let id = locked.finish(upload);
+        let id = locked.finish(upload).unwrap();
         locked.link(id, hash, None);
     }
     rig.mover_steps(300);

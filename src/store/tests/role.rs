@@ -1,0 +1,130 @@
+//! Who may feed this server and be fed by it, and what a source may still write.
+
+use super::rig::{TestStore, tiny};
+use crate::journal::acks::LastLsn;
+use crate::journal::{Attach, AttachError, CONSUMERS_MAX};
+use crate::store::Feed;
+use crate::store::role::UPSTREAM;
+use crate::store::{AllocError, ItemSpec, Miss, Part, Relation, Source, SourceError};
+use std::sync::Arc;
+use std::time::Instant;
+
+fn attach_as<'a>(name: &'a str, identity: &'a str) -> Attach<'a> {
+    Attach { name, identity, run_id: None, lsn: None }
+}
+
+fn rig() -> (TestStore, Instant) {
+    (TestStore::new(tiny()), Instant::now())
+}
+
+/// Who was fed by a server may be older than that: it does not feed it back when it hears of it no more.
+#[test]
+fn what_came_from_a_peer_is_told_until_it_goes_the_other_way() {
+    let (rig, now) = rig();
+    let relation = |now| rig.store.meet("a", "0000000000000abc", now).map(|(relation, _)| relation);
+    rig.store.announce(&[0xabc, 0xdef], None, now).unwrap();
+    let later = now + 100 * UPSTREAM;
+    assert_eq!((relation(now), relation(later)), (Err(AttachError::Upstream), Ok(Relation::Source)));
+    drop(rig.store.attach(&attach_as("a", "0000000000000abc"), later).unwrap());
+    assert_eq!(relation(later), Ok(Relation::Copy));
+}
+
+#[test]
+fn a_circle_of_several_is_found_from_either_side() {
+    let (rig, now) = rig();
+    let (store, own) = (&rig.store, rig.store.journal().run_id());
+    assert_eq!(store.announce(&[0xabc, own], None, now).map(drop), Err(SourceError::Circle));
+    store.announce(&[0xabc, 0xdef], None, now).unwrap();
+    assert_eq!(store.meet("a", "0000000000000123", now), Ok((Relation::Stranger, vec![0xabc, 0xdef])));
+    assert_eq!(store.meet("a", "0000000000000def", now), Err(AttachError::Upstream));
+    let _feed = store.attach(&attach_as("a", "0000000000000123"), now).unwrap();
+    assert_eq!(store.announce(&[0xabc, 0x123], None, now).map(drop), Err(SourceError::Circle));
+}
+
+#[test]
+fn who_may_attach() {
+    let (rig, now) = rig();
+    let (store, own) = (&rig.store, format!("{:016x}", rig.store.journal().run_id()));
+    assert_eq!(store.attach(&attach_as("a", &own), now).unwrap_err(), AttachError::Itself);
+    assert_eq!(store.announce(&[store.journal().run_id()], None, now).map(drop), Err(SourceError::Itself));
+    store.announce(&[0xabc], None, now).unwrap();
+    assert_eq!(store.attach(&attach_as("a", "0000000000000abc"), now).unwrap_err(), AttachError::Upstream);
+    let later = now + UPSTREAM;
+    let feed = store.attach(&attach_as("a", "0000000000000abc"), later).unwrap();
+    assert_eq!(store.announce(&[0xabc], None, later).map(drop), Err(SourceError::Circle));
+    drop(feed);
+    store.announce(&[0xabc], None, later).unwrap();
+    let names: Vec<String> = (0..CONSUMERS_MAX).map(|i| format!("name{i}")).collect();
+    let _feeds: Vec<Feed> = names.iter().map(|name| store.attach(&attach_as(name, "peer"), now).unwrap()).collect();
+    assert_eq!(store.attach(&attach_as("more", "peer"), now).unwrap_err(), AttachError::TooMany);
+    assert!(store.attach(&attach_as("name3", "peer"), now).is_ok());
+}
+
+/// Stores an item that a source has sent. False if it was refused.
+fn set_by(rig: &TestStore, source: &Arc<Source>, key: &str) -> bool {
+    let (hash, last_lsn) = (rig.store.hash(key.as_bytes()), LastLsn::default());
+    let mut shard = rig.store.lock_for(hash, &last_lsn, Some(source));
+    let Ok(new) = shard.create(&spec(key), &[Part::Bytes(b"value")]) else { return false };
+    match shard.find(key.as_bytes(), hash) {
+        Ok(old) => shard.replace(old, new, hash, None),
+        Err(_) => shard.link(new, hash, None),
+    }
+    true
+}
+
+fn spec(key: &str) -> ItemSpec<'_> {
+    ItemSpec { key: key.as_bytes(), key_is_binary: false, client_flags: 0, expires_at: 0 }
+}
+
+#[test]
+fn of_each_run_the_newest_source_writes() {
+    let (rig, now) = rig();
+    let announce = |run_id, before| rig.store.announce(&[run_id], before, now);
+    let [old, other] = [0xab, 0xac].map(|run_id| announce(run_id, None).unwrap());
+    assert!(Arc::ptr_eq(&old, &announce(0xab, Some(&old)).unwrap()), "it says so every second");
+    assert!(set_by(&rig, &old, "a") && set_by(&rig, &other, "a"));
+    let new = announce(0xab, None).unwrap();
+    assert!(!set_by(&rig, &old, "a") && set_by(&rig, &other, "a") && set_by(&rig, &new, "a"));
+    assert_eq!(
+        announce(0xab, Some(&old)).unwrap_err(),
+        SourceError::Replaced,
+        "it does not come back by what was late"
+    );
+    assert_eq!(announce(0xad, Some(&old)).unwrap_err(), SourceError::Replaced);
+    // Who has gone is not replaced, and one that brings another run's changes now leaves the first to others.
+    drop(new);
+    let moved = announce(0xab, Some(&other)).unwrap();
+    assert!(set_by(&rig, &moved, "a"));
+    let newest = announce(0xac, None).unwrap();
+    assert!(set_by(&rig, &moved, "a") && set_by(&rig, &newest, "a"));
+}
+
+#[test]
+fn a_replaced_source_finds_nothing_and_makes_nothing() {
+    let (rig, now) = rig();
+    let store = &rig.store;
+    let old = store.announce(&[0xab], None, now).unwrap();
+    assert!(set_by(&rig, &old, "key"));
+    store.begin_refresh(Some(&old));
+    assert!(set_by(&rig, &old, "key"));
+    let hash = store.hash(b"key");
+    let mut upload = store.upload(hash, &spec("key"), 5).unwrap();
+    upload.room().unwrap().copy_from_slice(b"large");
+    upload.filled(5);
+    let _new = store.announce(&[0xab], None, now).unwrap();
+    let last_lsn = LastLsn::default();
+    let mut shard = store.lock_for(hash, &last_lsn, Some(&old));
+    assert_eq!(shard.find(b"key", hash), Err(Miss::NotFound));
+    assert_eq!(shard.create(&spec("key"), &[]), Err(AllocError::NoMemory));
+    assert_eq!(shard.rewrite(&spec("key"), hash, b"other", None), None);
+    assert_eq!(shard.finish(upload), Err(AllocError::NoMemory));
+    drop(shard);
+    assert!(!store.end_refresh(Some(&old)));
+    store.begin_refresh(Some(&old));
+    // More than one second can tell apart: then flush_all unlinks the items.
+    (0..20).for_each(|_| assert_eq!(store.flush_all(0, Some(&old)), None));
+    assert_eq!(rig.get("key"), Some(b"value".to_vec()));
+    assert!(store.end_refresh(None), "the one that the old source began goes on");
+    assert_eq!(rig.get("key"), Some(b"value".to_vec()));
+    store.check().unwrap();
+}
