@@ -69,14 +69,9 @@ fn without<'a>(all: &'a str, left_out: &str) -> Vec<&'a str> {
     words(all).into_iter().filter(|word| !left_out.contains(word)).collect()
 }
 
-fn stat(conn: &mut Conn, argument: &str, name: &str) -> String {
-    let stats: BTreeMap<String, String> = conn.stats(argument).into_iter().collect();
-    stats.get(name).unwrap_or_else(|| panic!("stats {argument} has no {name}")).clone()
-}
-
 /// Asks until `name` of `stats <argument>` is `value`.
 fn wait_for(conn: &mut Conn, argument: &str, name: &str, value: &str) {
-    until(&format!("stats {argument}: {name} {value}"), || stat(conn, argument, name) == value);
+    until(&format!("stats {argument}: {name} {value}"), || conn.stat(argument, name) == value);
 }
 
 fn set(conn: &mut Conn, key: &str, flags: u32, exptime: i32, value: &str) {
@@ -173,17 +168,17 @@ fn stats_count() {
         ("accepting_conns", "1"),
         ("hash_power_level", "16"),
     ] {
-        assert_eq!(stat(&mut conn, "", name), value, "{name}");
+        assert_eq!(conn.stat("", name), value, "{name}");
     }
-    assert_eq!(stat(&mut conn, "", "pid"), server.pid().to_string());
+    assert_eq!(conn.stat("", "pid"), server.pid().to_string());
     assert_eq!(conn.ask(b"stats reset\r\n", b"\r\n"), b"RESET\r\n");
     for name in ["cmd_get", "get_hits", "cmd_set", "total_items", "total_connections", "bytes_written"] {
-        let value: u64 = stat(&mut conn, "", name).parse().unwrap();
+        let value: u64 = conn.stat("", name).parse().unwrap();
         // The bytes of these very questions count again.
         assert!(value == 0 || name.starts_with("bytes_") && value < 20_000, "{name} is {value}");
     }
-    assert_eq!(stat(&mut conn, "", "curr_items"), "1");
-    assert_eq!(stat(&mut conn, "slabs", "4:cmd_set"), "0");
+    assert_eq!(conn.stat("", "curr_items"), "1");
+    assert_eq!(conn.stat("slabs", "4:cmd_set"), "0");
 }
 
 #[test]
@@ -218,8 +213,8 @@ fn settings_have_their_names_and_values() {
     }
     let mut conn = server.connect();
     // As it was asked for: any free one.
-    assert_eq!(stat(&mut conn, "settings", "tcpport"), "-1");
-    assert_eq!(stat(&mut conn, "settings", "inter"), "127.0.0.1");
+    assert_eq!(conn.stat("settings", "tcpport"), "-1");
+    assert_eq!(conn.stat("settings", "inter"), "127.0.0.1");
 }
 
 #[test]
@@ -252,7 +247,7 @@ fn settings_follow_commands_and_options() {
         let (name, value) = pair.split_once(' ').unwrap();
         assert_eq!(settings[name], value, "{name}");
     }
-    assert_eq!(stat(&mut conn, "", "limit_maxbytes"), "67108864");
+    assert_eq!(conn.stat("", "limit_maxbytes"), "67108864");
 }
 
 #[test]
@@ -267,8 +262,8 @@ fn items_and_slabs_have_their_layout() {
     let expected: Vec<String> =
         [4, 12].iter().flat_map(|class| words(ITEMS).into_iter().map(move |n| format!("items:{class}:{n}"))).collect();
     assert_eq!(names(&items), expected);
-    assert_eq!(stat(&mut conn, "items", "items:4:number"), "1");
-    assert_eq!(stat(&mut conn, "items", "items:4:mem_requested"), "169");
+    assert_eq!(conn.stat("items", "items:4:number"), "1");
+    assert_eq!(conn.stat("items", "items:4:mem_requested"), "169");
     let slabs = conn.stats("slabs");
     let mut expected: Vec<String> =
         [4, 12].iter().flat_map(|class| words(SLABS).into_iter().map(move |n| format!("{class}:{n}"))).collect();
@@ -287,7 +282,7 @@ fn items_and_slabs_have_their_layout() {
         ("active_slabs", "2"),
         ("total_malloced", "2097152"),
     ] {
-        assert_eq!(stat(&mut conn, "slabs", name), value, "{name}");
+        assert_eq!(conn.stat("slabs", name), value, "{name}");
     }
     assert_eq!(conn.line("delete k"), "DELETED");
     assert_eq!(names(&conn.stats("items")).len(), words(ITEMS).len(), "a class without items is not listed");
@@ -401,7 +396,7 @@ fn cachedump_lists_a_class() {
     assert_eq!(show(&dump), r"ITEM two [2 b; 0 s]\r\nITEM one [1 b; 0 s]\r\nEND\r\n");
     let dump = conn.ask(b"stats cachedump 1 1\r\n", b"END\r\n");
     assert_eq!(show(&dump), r"ITEM two [2 b; 0 s]\r\nEND\r\n");
-    let time: i64 = stat(&mut conn, "", "time").parse().unwrap();
+    let time: i64 = conn.stat("", "time").parse().unwrap();
     set(&mut conn, "one", 0, 1000, "x");
     let dump = conn.ask(b"stats cachedump 1 1\r\n", b"END\r\n");
     let dump = String::from_utf8(dump).unwrap();
@@ -420,7 +415,7 @@ fn metadump_line() {
     set(&mut conn, "gone", 0, -1, "x");
     assert_eq!(conn.ask(b"ms AAECAw== 2 b\r\nhi\r\n", b"\r\n"), b"HD\r\n");
     conn.ask(b"get dk2\r\n", b"END\r\n");
-    let time: i64 = stat(&mut conn, "", "time").parse().unwrap();
+    let time: i64 = conn.stat("", "time").parse().unwrap();
     for argument in ["all", "hash", "1", "1,2"] {
         let dump = conn.ask(format!("lru_crawler metadump {argument}\r\n").as_bytes(), b"END\r\n");
         let dump = String::from_utf8(dump).unwrap();
@@ -596,7 +591,7 @@ fn a_crawl_reclaims_what_has_expired() {
     assert_eq!(conn.line("mn"), "MN");
     assert_eq!(conn.line("lru_crawler crawl all"), "OK");
     wait_for(&mut conn, "", "curr_items", "1");
-    let count = |conn: &mut Conn, name| stat(conn, "", name).parse::<u32>().unwrap();
+    let count = |conn: &mut Conn, name| conn.stat("", name).parse::<u32>().unwrap();
     assert!(count(&mut conn, "crawler_items_checked") > 0);
     // What a store reclaims by the way counts elsewhere.
     assert_eq!(count(&mut conn, "crawler_reclaimed") + count(&mut conn, "reclaimed"), 100);
@@ -611,8 +606,8 @@ fn a_watcher_that_leaves_is_forgotten() {
     let server = Server::start(&[]);
     let mut conn = server.connect();
     let log = watch(&server, "");
-    assert_eq!(stat(&mut conn, "", "log_watchers"), "1");
-    assert_eq!(stat(&mut conn, "", "curr_connections"), "2");
+    assert_eq!(conn.stat("", "log_watchers"), "1");
+    assert_eq!(conn.stat("", "curr_connections"), "2");
     drop(log);
     wait_for(&mut conn, "", "log_watchers", "0");
     wait_for(&mut conn, "", "curr_connections", "1");
@@ -640,7 +635,7 @@ fn a_watcher_that_does_not_read_holds_nobody_up() {
     until("something is dropped", || {
         conn.send(gets.as_bytes());
         assert_eq!(conn.ask(b"mn\r\n", b"MN\r\n").len(), 20_000 * b"END\r\n".len() + b"MN\r\n".len());
-        let mut count = |name| stat(&mut conn, "", name).parse::<u64>().unwrap();
+        let mut count = |name| conn.stat("", name).parse::<u64>().unwrap();
         count("log_worker_dropped") + count("log_watcher_skipped") > 0
     });
 }
@@ -654,12 +649,12 @@ fn pages_move() {
     let sets: String = (0..20_000).map(|n| format!("set k{n:09} 0 0 100 noreply\r\n{value}\r\n")).collect();
     conn.send(sets.as_bytes());
     assert_eq!(conn.line("mn"), "MN");
-    assert_eq!(stat(&mut conn, "slabs", "4:total_pages"), "4");
+    assert_eq!(conn.stat("slabs", "4:total_pages"), "4");
     assert_eq!(conn.line("slabs reassign 4 10"), "OK");
     wait_for(&mut conn, "", "slabs_moved", "1");
-    assert_eq!(stat(&mut conn, "slabs", "4:total_pages"), "3");
-    assert_eq!(stat(&mut conn, "slabs", "10:total_pages"), "1");
-    assert_eq!(stat(&mut conn, "", "slab_reassign_running"), "0");
+    assert_eq!(conn.stat("slabs", "4:total_pages"), "3");
+    assert_eq!(conn.stat("slabs", "10:total_pages"), "1");
+    assert_eq!(conn.stat("", "slab_reassign_running"), "0");
 }
 
 #[test]

@@ -2,73 +2,15 @@
 
 mod common;
 
-use common::{Conn, DEADLINE, Waited, descriptors_possible, until};
+use common::{Conn, DEADLINE, Folder, Running, Waited, address, descriptors_possible, until};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use twincache::clock::Clock;
-use twincache::command::Shared;
-use twincache::config::{Binding, Config, ListenAddr};
-use twincache::net::{Server, StartError};
-use twincache::store::Store;
-
-/// A server and what it shares; the server is dropped, and so stopped, first.
-struct Running {
-    server: Server,
-    shared: Arc<Shared>,
-}
-
-impl Running {
-    fn address(&self) -> SocketAddr {
-        self.server.addresses()[0]
-    }
-
-    fn connect(&self) -> Conn {
-        Conn::to(self.address())
-    }
-
-    fn open(&self) -> u64 {
-        self.shared.stats.curr_conns.load(Ordering::Relaxed)
-    }
-
-    fn await_open(&self, wanted: u64) {
-        until("the count of open connections", || self.open() == wanted);
-    }
-}
-
-fn try_start(change: impl FnOnce(&mut Config)) -> Result<Running, StartError> {
-    let mut config =
-        Config { tcp_port: None, listen: vec![address("127.0.0.1", None)], threads: 2, ..Config::default() };
-    config.store.memory_limit = 64 << 20;
-    change(&mut config);
-    let clock = Arc::new(Clock::new());
-    let store = Store::new(config.store.clone(), clock.clone()).expect("a store");
-    let shared = Arc::new(Shared::new(config, clock, store));
-    let server = Server::start(shared.clone())?;
-    Ok(Running { server, shared })
-}
-
-fn start(change: impl FnOnce(&mut Config)) -> Running {
-    try_start(change).expect("the server starts")
-}
-
-fn address(host: &str, port: Option<u16>) -> ListenAddr {
-    ListenAddr { host: host.into(), port, binding: None }
-}
-
-/// The connection's end, without an error, and nothing before it.
-fn expect_end(conn: &mut Conn) {
-    assert_eq!(conn.read_until(DEADLINE, |got| !got.is_empty()), Waited::Closed);
-}
-
-fn scratch(name: &str) -> PathBuf {
-    std::env::temp_dir().join(format!("twincache-{}-{name}", std::process::id()))
-}
+use twincache::config::Binding;
+use twincache::net::StartError;
 
 fn has_ipv6() -> bool {
     TcpListener::bind("[::1]:0").is_ok()
@@ -81,7 +23,7 @@ fn several_addresses_are_served() {
         listen.push(address("[::1]", None));
     }
     let wanted = listen.len();
-    let running = start(|config| config.listen = listen);
+    let running = Running::start(|config| config.listen = listen);
     assert!(running.server.addresses().len() >= wanted, "{:?}", running.server.addresses());
     for address in running.server.addresses() {
         assert_eq!(Conn::to(*address).line("mn"), "MN");
@@ -90,7 +32,7 @@ fn several_addresses_are_served() {
 
 #[test]
 fn without_an_address_any_is_served() {
-    let running = start(|config| config.listen = Vec::new());
+    let running = Running::start(|config| config.listen = Vec::new());
     let families: Vec<bool> = running.server.addresses().iter().map(SocketAddr::is_ipv6).collect();
     assert_eq!(families, if has_ipv6() { vec![false, true] } else { vec![false] });
     let port = running.address().port();
@@ -102,7 +44,7 @@ fn a_taken_port_is_said() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let host = format!("127.0.0.1:{port}");
-    let error = try_start(|config| {
+    let error = Running::try_start(|config| {
         config.listen = vec![address("127.0.0.1", Some(port))];
         config.listen_text = Some(host.clone());
     });
@@ -112,17 +54,18 @@ fn a_taken_port_is_said() {
 
 #[test]
 fn port_0_is_no_tcp() {
-    let running = start(|config| config.tcp_port = Some(0));
+    let running = Running::start(|config| config.tcp_port = Some(0));
     assert!(running.server.addresses().is_empty());
 }
 
 #[test]
 fn a_unix_socket_replaces_tcp() {
-    let path = scratch("unix");
+    let folder = Folder::new();
+    let path = folder.file("unix");
     // A socket file that somebody left behind is in the way, and goes.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-    let running = start(|config| {
-        config.unix_socket = Some(path.to_str().unwrap().into());
+    let running = Running::start(|config| {
+        config.unix_socket = Some(path.clone());
         config.unix_mask = 0o750;
     });
     assert!(running.server.addresses().is_empty());
@@ -132,29 +75,27 @@ fn a_unix_socket_replaces_tcp() {
     client.write_all(b"stats conns\r\nquit\r\n").unwrap();
     let mut reply = String::new();
     client.read_to_string(&mut reply).unwrap();
-    let path = path.to_str().unwrap();
     for wanted in
         [format!(":addr unix:{path}\r\n"), ":addr ?:<AF 0>\r\n".into(), format!(":listen_addr unix:{path}\r\n")]
     {
         assert!(reply.contains(&wanted), "{wanted:?} is not in {reply:?}");
     }
-    std::fs::remove_file(path).unwrap();
 }
 
 #[test]
 fn a_file_that_is_no_socket_is_left_alone() {
-    let path = scratch("file");
+    let folder = Folder::new();
+    let path = folder.file("file");
     std::fs::write(&path, "precious").unwrap();
-    let error = try_start(|config| config.unix_socket = Some(path.to_str().unwrap().into())).err().unwrap();
+    let error = Running::try_start(|config| config.unix_socket = Some(path.clone())).err().unwrap();
     assert!(error.message.starts_with("failed to listen on UNIX socket: "), "{error:?}");
     assert_eq!(error.exit_code, 71);
     assert_eq!(std::fs::read(&path).unwrap(), b"precious");
-    std::fs::remove_file(path).unwrap();
 }
 
 #[test]
 fn one_too_many_is_refused() {
-    let running = start(|config| config.max_conns = 4);
+    let running = Running::start(|config| config.max_conns = 4);
     let mut clients: Vec<Conn> = (0..3).map(|_| running.connect()).collect();
     clients.iter_mut().for_each(|client| assert_eq!(client.line("mn"), "MN"));
     let mut refused = running.connect();
@@ -169,7 +110,7 @@ fn one_too_many_is_refused() {
 
 #[test]
 fn one_too_many_waits() {
-    let running = start(|config| (config.max_conns, config.maxconns_fast) = (3, false));
+    let running = Running::start(|config| (config.max_conns, config.maxconns_fast) = (3, false));
     let stats = &running.shared.stats;
     let mut clients: Vec<Conn> = (0..2).map(|_| running.connect()).collect();
     clients.iter_mut().for_each(|client| assert_eq!(client.line("mn"), "MN"));
@@ -187,7 +128,7 @@ fn one_too_many_waits() {
 
 #[test]
 fn who_says_nothing_for_too_long_is_closed() {
-    let running = start(|config| config.idle_timeout = 10);
+    let running = Running::start(|config| config.idle_timeout = 10);
     // Only what is added counts.
     running.shared.clock.pause(true);
     let (mut idle, mut busy) = (running.connect(), running.connect());
@@ -195,14 +136,14 @@ fn who_says_nothing_for_too_long_is_closed() {
     running.shared.clock.advance(8);
     assert_eq!(busy.line("mn"), "MN");
     running.shared.clock.advance(8);
-    expect_end(&mut idle);
+    idle.expect_end();
     assert_eq!(running.shared.stats.totals().idle_kicks, 1);
     assert_eq!(busy.line("mn"), "MN");
 }
 
 #[test]
 fn the_end_is_orderly_though_input_is_unread() {
-    let running = start(|config| config.threads = 1);
+    let running = Running::start(|config| config.threads = 1);
     for _ in 0..50 {
         let mut client = TcpStream::connect(running.address()).unwrap();
         client.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -217,7 +158,7 @@ fn the_end_is_orderly_though_input_is_unread() {
 
 #[test]
 fn a_client_that_only_listens_gets_all_its_replies() {
-    let running = start(|_| {});
+    let running = Running::start(|_| {});
     let mut client = TcpStream::connect(running.address()).unwrap();
     client.set_read_timeout(Some(DEADLINE)).unwrap();
     client.write_all(&b"mn\r\n".repeat(1000)).unwrap();
@@ -229,7 +170,7 @@ fn a_client_that_only_listens_gets_all_its_replies() {
 
 #[test]
 fn who_never_reads_hinders_nobody() {
-    let running = start(|config| config.threads = 1);
+    let running = Running::start(|config| config.threads = 1);
     let mut deaf = TcpStream::connect(running.address()).unwrap();
     deaf.set_nonblocking(true).unwrap();
     let mut other = running.connect();
@@ -252,7 +193,7 @@ fn who_never_reads_hinders_nobody() {
 
 #[test]
 fn uploads_in_pieces_of_any_size_arrive() {
-    let running = start(|config| config.threads = 1);
+    let running = Running::start(|config| config.threads = 1);
     let mut slow = running.connect();
     let value: Vec<u8> = (0..900_000u32).map(|i| (i % 251) as u8).collect();
     slow.send(b"set big 0 0 900000\r\n");
@@ -273,11 +214,11 @@ fn uploads_in_pieces_of_any_size_arrive() {
 
 #[test]
 fn a_socket_speaks_only_what_it_is_told() {
-    let running = start(|config| config.binding = Binding::Binary);
+    let running = Running::start(|config| config.binding = Binding::Binary);
     let mut text = running.connect();
     text.send(b"mn\r\nand so on until it is longer than a header\r\n");
-    expect_end(&mut text);
-    let running = start(|config| config.binding = Binding::Ascii);
+    text.expect_end();
+    let running = Running::start(|config| config.binding = Binding::Ascii);
     let mut binary = running.connect();
     binary.send(&[0x80; 24]);
     assert_eq!(binary.line(""), "ERROR");
@@ -285,12 +226,12 @@ fn a_socket_speaks_only_what_it_is_told() {
 
 #[test]
 fn watchers_see_connections_come_and_go() {
-    let running = start(|config| config.max_conns = 3);
+    let running = Running::start(|config| config.max_conns = 3);
     let mut watcher = running.connect();
     assert_eq!(watcher.line("watch connevents"), "OK");
     let mut client = running.connect();
     client.send(b"quit\r\n");
-    expect_end(&mut client);
+    client.expect_end();
     let is_whole = |got: &[u8]| got.iter().filter(|&&b| b == b'\n').count() == 2;
     assert_eq!(watcher.read_until(DEADLINE, is_whole), Waited::Done);
     let lines = String::from_utf8(std::mem::take(&mut watcher.got)).unwrap();
@@ -305,7 +246,7 @@ fn watchers_see_connections_come_and_go() {
 
 #[test]
 fn a_graceful_stop_delivers_what_is_owed() {
-    let running = start(|config| (config.threads, config.stop_grace) = (1, DEADLINE));
+    let running = Running::start(|config| (config.threads, config.stop_grace) = (1, DEADLINE));
     let mut client = running.connect();
     let value = vec![b'v'; 1_000_000];
     client.ask(&[b"set v 0 0 1000000\r\n".as_slice(), &value, b"\r\n"].concat(), b"\r\n");
@@ -326,7 +267,7 @@ fn a_graceful_stop_delivers_what_is_owed() {
 fn thousands_of_connections_are_held() {
     // Both ends of each are here, and other tests have some, too.
     let count = 4000.min((descriptors_possible(10_000) - 1000) / 2);
-    let running = start(|config| config.max_conns = 10_000);
+    let running = Running::start(|config| config.max_conns = 10_000);
     let mut clients: Vec<Conn> = (0..count).map(|_| running.connect()).collect();
     running.await_open(count as u64 + 1);
     for client in &mut clients {

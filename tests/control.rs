@@ -2,38 +2,35 @@
 
 mod common;
 
-use common::{Conn, DEADLINE, Server, Waited, until};
+use common::{Conn, DEADLINE, Folder, Server, until};
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-/// A path for a socket, and no file there when it is dropped.
-struct Place(PathBuf);
+/// A control socket, in a folder of its own.
+struct Place(Folder);
 
 impl Place {
     fn new() -> Place {
-        static MADE: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("twincache-{}-{}.ctl", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
-        Place(std::env::temp_dir().join(name))
+        Place(Folder::new())
+    }
+
+    fn path(&self) -> String {
+        self.0.file("control")
     }
 
     fn option(&self) -> String {
-        format!("control_socket={}", self.0.display())
+        format!("control_socket={}", self.path())
     }
 
     fn start(&self, more: &[&str]) -> Server {
-        let option = self.option();
-        let mut args = vec!["-o", &option];
-        args.extend_from_slice(more);
-        Server::start(&args)
+        Server::start(&[&["-o", &self.option()], more].concat())
     }
 
     fn connect(&self) -> Control {
-        let stream = UnixStream::connect(&self.0).expect("the control socket");
+        let stream = UnixStream::connect(self.path()).expect("the control socket");
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         let mut control = Control { stream, got: Vec::new() };
         assert!(control.line().starts_with("twincache 1 "));
@@ -46,12 +43,6 @@ impl Place {
         control.say(&format!("attach {name} {identity} - - cas"));
         let line = control.line();
         (control, line)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
     }
 }
 
@@ -99,6 +90,16 @@ impl Control {
         }
     }
 
+    /// The body of a batch, by the words of its line.
+    fn body(&mut self, words: &[&str]) -> String {
+        assert_eq!(words[0], "batch", "{words:?}");
+        let size: usize = words[2].parse().unwrap();
+        while self.got.len() < size {
+            assert!(self.receive(), "the stream ends in a batch");
+        }
+        String::from_utf8(self.got.drain(..size).collect()).expect("these bodies are text")
+    }
+
     /// The bodies of the next batches, until they are `len` bytes; all are acknowledged. Whether a hit of the key
     /// `before` is among them is left to chance: hits are sampled.
     fn bodies(&mut self, len: usize) -> String {
@@ -106,13 +107,7 @@ impl Control {
         while bodies.len() < len {
             let line = self.line();
             let words: Vec<&str> = line.split(' ').collect();
-            assert_eq!(words[0], "batch", "{line}");
-            let size: usize = words[2].parse().unwrap();
-            while self.got.len() < size {
-                assert!(self.receive(), "the stream ends in a batch");
-            }
-            let body = String::from_utf8(self.got.drain(..size).collect()).expect("these bodies are text");
-            bodies += &body.replace("mg before q\r\n", "");
+            bodies += &self.body(&words).replace("mg before q\r\n", "");
             self.say(&format!("ack {}", words[1]));
         }
         bodies
@@ -120,27 +115,27 @@ impl Control {
 }
 
 fn stat(conn: &mut Conn, name: &str) -> String {
-    conn.stats("replication").into_iter().find(|(found, _)| found == name).expect(name).1
+    conn.stat("replication", name)
 }
 
 #[test]
 fn only_the_user_may_open_it_and_a_stale_one_is_replaced() {
     let place = Place::new();
-    drop(UnixListener::bind(&place.0).unwrap());
+    drop(UnixListener::bind(place.path()).unwrap());
     // Another test's child may hold the listener until it executes its program.
-    until("nobody listens", || UnixStream::connect(&place.0).is_err());
+    until("nobody listens", || UnixStream::connect(place.path()).is_err());
     let _server = place.start(&[]);
-    assert_eq!(fs::metadata(&place.0).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::metadata(place.path()).unwrap().permissions().mode() & 0o777, 0o600);
     let taken = Server::try_start(&["-o", &place.option()]).err().expect("the socket is another server's");
     assert!(
         taken.contains("failed to listen on the control socket: ") && taken.contains("another server is behind it")
     );
     assert!(place.connect().stream.write_all(b"status\r\n").is_ok());
     let file = Place::new();
-    fs::write(&file.0, "no socket").unwrap();
+    fs::write(file.path(), "no socket").unwrap();
     let refused = Server::try_start(&["-o", &file.option()]).err().expect("what is there is no socket");
     assert!(refused.contains("a file is there that is no socket"), "{refused}");
-    assert_eq!(fs::read(&file.0).unwrap(), b"no socket");
+    assert_eq!(fs::read(file.path()).unwrap(), b"no socket");
     for (path, why) in [("/tmp", "it is a folder: name a file in it"), ("/nonexistent/x", "there is no such folder")] {
         let refused = Server::try_start(&["-o", &format!("control_socket={path}")]).err().expect(why);
         assert!(refused.contains(&format!("{path}: {why}")), "{refused}");
@@ -172,6 +167,12 @@ fn a_consumer_sees_what_commands_do() {
     let expected = "ms before 5 F5 T0 E2 q\r\nhello\r\n";
     assert_eq!(control.bodies(expected.len()), expected);
     assert!(control.line().starts_with("walked "));
+    // Until it has read all for the first time, what was touched is told with its value, as it is by then.
+    for cas in [3, 4] {
+        assert_eq!(client.line("set first 0 0 1\r\nx"), "STORED");
+        let expected = format!("ms first 1 T0 E{cas} q\r\nx\r\n");
+        assert_eq!(control.bodies(expected.len()), expected);
+    }
     for (command, reply) in [
         ("set n 0 0 1\r\n5", "STORED"),
         ("incr n 3", "8"),
@@ -188,8 +189,8 @@ fn a_consumer_sees_what_commands_do() {
             reply.len() + 2
         );
     }
-    let expected = "ms n 1 T0 E3 q\r\n5\r\nms n 1 T0 E4 q\r\n8\r\nmd n I T0 E5 q\r\nmg before T0 q\r\nmd n q\r\n\
-                    ms YSBi 2 b F7 T0 E6 q\r\nhi\r\nflush_all noreply\r\n";
+    let expected = "ms n 1 T0 E5 q\r\n5\r\nms n 1 T0 E6 q\r\n8\r\nmd n I T0 E7 q\r\nmg before T0 q\r\nmd n q\r\n\
+                    ms YSBi 2 b F7 T0 E8 q\r\nhi\r\nflush_all noreply\r\n";
     assert_eq!(control.bodies(expected.len()), expected);
     until("everything is acknowledged", || stat(&mut client, "0:lag_lsn") == "0");
     assert_eq!(stat(&mut client, "0:state"), "streaming");
@@ -199,7 +200,7 @@ fn a_consumer_sees_what_commands_do() {
     assert_eq!(client.line("set after 0 0 1\r\nx"), "STORED");
     let (mut control, line) = place.attach("me", "peer");
     assert!(line.starts_with(&format!("continuing {run_id} ")), "{line}");
-    let expected = "ms after 1 T0 E7 q\r\nx\r\n";
+    let expected = "ms after 1 T0 E9 q\r\nx\r\n";
     assert_eq!(control.bodies(expected.len()), expected);
 }
 
@@ -286,7 +287,7 @@ fn circles_and_crowds_are_refused() {
     assert!(line.starts_with("walk "), "{line}");
     while !consumers[0].line().is_empty() {}
     let _more: Vec<Control> = (0..4).map(|_| place.connect()).collect();
-    let mut stream = UnixStream::connect(&place.0).unwrap();
+    let mut stream = UnixStream::connect(place.path()).unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     assert_eq!(text, "refused too many connections on the control socket\r\n");
@@ -366,8 +367,7 @@ fn the_newest_connection_feeds() {
         (0..2).for_each(|_| assert!(client.line(&format!("replica from 00000000000000{run}")).starts_with("OK ")));
     }
     old.send(b"set late 0 0 1\r\nx\r\n");
-    assert_eq!(old.read_until(DEADLINE, |_| false), Waited::Closed);
-    assert_eq!(old.got, b"");
+    old.expect_end();
     assert_eq!(other.line("set a 0 0 1\r\nx"), "STORED");
     assert_eq!(new.line("mg late"), "EN");
 }
@@ -408,11 +408,7 @@ fn a_walk_lets_changes_pass() {
         let line = control.line();
         let words: Vec<&str> = line.split(' ').collect();
         assert_eq!(words[0], "batch", "{line}: the walk ends before the change has come");
-        let size: usize = words[2].parse().unwrap();
-        while control.got.len() < size {
-            assert!(control.receive(), "the stream ends in a batch");
-        }
-        let body = String::from_utf8(control.got.drain(..size).collect()).expect("these bodies are text");
+        let body = control.body(&words);
         let Some(key) = &changed else {
             let key = body.split(' ').nth(1).filter(|key| key.starts_with("walked")).map(str::to_owned);
             if let Some(key) = key {
@@ -424,7 +420,7 @@ fn a_walk_lets_changes_pass() {
         if body.contains(&format!("ms {key} 7 ")) {
             break;
         }
-        came_after += size;
+        came_after += body.len();
     }
     // The socket's buffers and a batch or two may be under way; a walk that has its way is thirty times as much.
     assert!(came_after < ITEMS * VALUE / 4, "{came_after} bytes of the walk came first");
@@ -460,12 +456,9 @@ fn who_does_not_read_holds_up_nobody() {
             "overtaken" => overtaken += 1,
             "caught-up" => break,
             "batch" => {
-                let size: usize = words[2].parse().unwrap();
-                assert!(size <= 256 << 10, "{line}");
-                while control.got.len() < size {
-                    assert!(control.receive());
-                }
-                apply(&control.got.drain(..size).collect::<Vec<u8>>(), &mut copy);
+                let body = control.body(&words);
+                assert!(body.len() <= 256 << 10, "{line}");
+                apply(body.as_bytes(), &mut copy);
                 control.say(&format!("ack {}", words[1]));
             }
             _ => panic!("{line}"),

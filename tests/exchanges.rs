@@ -13,7 +13,6 @@
 mod common;
 
 use common::{Conn, DEADLINE, Server, Waited, show};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// The recording.
@@ -163,11 +162,12 @@ fn exchanges() {
 /// Runs a group's exchanges; what differs.
 fn run_group(title: &'static str, exchanges: &[Exchange]) -> Vec<String> {
     let options = GROUPS.iter().find(|group| group.0 == title).expect("a known group").1;
-    let (folder, file) = auth_file();
+    let folder = common::Folder::new();
+    let file = folder.file("users");
+    std::fs::write(&file, "user:pass\nuser2:pass2\n").expect("a new file");
     let options = options.iter().map(|&word| if word == "AUTHFILE" { file.as_str() } else { word });
     let args: Vec<&str> = ["-o", "slab_accounting=memcached"].into_iter().chain(options).collect();
     let started = Server::try_start(&args);
-    let _ = std::fs::remove_dir_all(folder);
     let mut server = match started {
         Ok(server) => server,
         Err(reason) if NOT_BUILT_IN.contains(&title) => return not_built_in(title, &reason),
@@ -182,18 +182,6 @@ fn run_group(title: &'static str, exchanges: &[Exchange]) -> Vec<String> {
 fn not_built_in(title: &str, reason: &str) -> Vec<String> {
     let clear = reason.contains("exit status: 64") && reason.contains("not built in");
     if clear { Vec::new() } else { vec![format!("[{title}] must say that it is not built in: {reason}")] }
-}
-
-/// Writes the recording's users; the folder to remove and the file's name.
-fn auth_file() -> (std::path::PathBuf, String) {
-    static FILES: AtomicU32 = AtomicU32::new(0);
-    let name = format!("twincached-auth-{}-{}", std::process::id(), FILES.fetch_add(1, Ordering::Relaxed));
-    let folder = std::env::temp_dir().join(name);
-    std::fs::create_dir(&folder).expect("a new folder");
-    let file = folder.join("users");
-    std::fs::write(&file, "user:pass\nuser2:pass2\n").expect("a new file");
-    let name = file.to_string_lossy().into_owned();
-    (folder, name)
 }
 
 /// Runs one exchange and compares; None when it is as it must be.

@@ -306,9 +306,7 @@ fn never_reading(attack: &Attack, rng: &mut Rng) -> TcpStream {
 }
 
 fn rss_kb(server: &Server) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("the server is alive");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("the server is alive");
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    server.memory_kb("VmRSS:")
 }
 
 /// The number of open descriptors once it no longer changes.

@@ -4,41 +4,35 @@
 
 mod common;
 
-use common::{Conn, DEADLINE, Waited, until};
-use std::sync::Arc;
+use common::{Conn, DEADLINE, Running, Waited, until};
+use std::ops::Deref;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use twincache::clock::Clock;
-use twincache::command::Shared;
-use twincache::config::{Config, ListenAddr};
+use twincache::config::Config;
 use twincache::journal::acks::Safety;
-use twincache::net::Server;
-use twincache::store::Store;
 
 /// Longer than any test.
 const NEVER: Duration = Duration::from_secs(3600);
 
-/// A server that waits for one replica. The server is dropped, and so stopped, first.
-struct Running {
-    server: Server,
-    shared: Arc<Shared>,
+/// A server that waits for one replica.
+struct Waiting(Running);
+
+impl Deref for Waiting {
+    type Target = Running;
+
+    fn deref(&self) -> &Running {
+        &self.0
+    }
 }
 
-impl Running {
-    fn start(ack_timeout: Duration, change: impl FnOnce(&mut Config)) -> Running {
-        let listen = vec![ListenAddr { host: "127.0.0.1".into(), port: None, binding: None }];
-        let mut config = Config { tcp_port: None, listen, threads: 2, ack_timeout, ..Config::default() };
-        config.store.memory_limit = 64 << 20;
-        change(&mut config);
-        let clock = Arc::new(Clock::new());
-        let store = Store::new(config.store.clone(), clock.clone()).expect("a store");
-        let shared = Arc::new(Shared::new(config, clock, store));
-        shared.store.set_replicas_ack(1, Instant::now());
-        Running { server: Server::start(shared.clone()).expect("the server starts"), shared }
-    }
-
-    fn connect(&self) -> Conn {
-        Conn::to(self.server.addresses()[0])
+impl Waiting {
+    fn start(ack_timeout: Duration, change: impl FnOnce(&mut Config)) -> Waiting {
+        let running = Running::start(|config| {
+            config.ack_timeout = ack_timeout;
+            change(config);
+        });
+        running.shared.store.set_replicas_ack(1, Instant::now());
+        Waiting(running)
     }
 
     fn safety(&self) -> &Safety {
@@ -57,11 +51,6 @@ impl Running {
     }
 }
 
-fn expect(conn: &mut Conn, reply: &str) {
-    let waited = conn.read_until(DEADLINE, |got| got.len() >= reply.len());
-    assert_eq!(String::from_utf8_lossy(&std::mem::take(&mut conn.got)), reply, "{waited:?}");
-}
-
 /// Nothing has come so far.
 fn expect_nothing(conn: &mut Conn) {
     assert_eq!(conn.receive(Duration::from_millis(1)), Waited::Quiet);
@@ -69,21 +58,21 @@ fn expect_nothing(conn: &mut Conn) {
 
 #[test]
 fn others_go_on_while_a_reply_waits() {
-    let running = Running::start(NEVER, |_| {});
+    let running = Waiting::start(NEVER, |_| {});
     let (mut writer, mut reader) = (running.connect(), running.connect());
     writer.send(b"set a 0 0 1\r\nA\r\nget a\r\n");
     running.await_held(1);
     assert_eq!(reader.ask(b"get a\r\n", b"END\r\n"), b"VALUE a 0 1\r\nA\r\nEND\r\n");
     expect_nothing(&mut writer);
     running.confirm();
-    expect(&mut writer, "STORED\r\nVALUE a 0 1\r\nA\r\nEND\r\n");
+    writer.expect("STORED\r\nVALUE a 0 1\r\nA\r\nEND\r\n");
     running.await_held(0);
 }
 
 #[test]
 fn one_confirmation_releases_many() {
     const CLIENTS: u64 = 100;
-    let running = Running::start(NEVER, |_| {});
+    let running = Waiting::start(NEVER, |_| {});
     let mut clients: Vec<_> = (0..CLIENTS).map(|_| running.connect()).collect();
     for round in 0..5 {
         for (number, client) in clients.iter_mut().enumerate() {
@@ -91,7 +80,7 @@ fn one_confirmation_releases_many() {
         }
         running.await_held(CLIENTS);
         running.confirm();
-        clients.iter_mut().for_each(|client| expect(client, "HD\r\nMN\r\n"));
+        clients.iter_mut().for_each(|client| client.expect("HD\r\nMN\r\n"));
     }
     let totals = running.shared.stats.totals();
     assert_eq!((totals.replies_held, totals.replies_timed_out), (5 * CLIENTS, 0));
@@ -99,15 +88,15 @@ fn one_confirmation_releases_many() {
 
 #[test]
 fn what_is_not_confirmed_in_time_is_an_error() {
-    let running = Running::start(Duration::from_millis(20), |_| {});
+    let running = Waiting::start(Duration::from_millis(20), |_| {});
     let mut client = running.connect();
     for _ in 0..3 {
         client.send(b"set a 0 0 1\r\nA\r\ndelete a noreply\r\nget a\r\n");
-        expect(&mut client, "SERVER_ERROR not replicated\r\nEND\r\n");
+        client.expect("SERVER_ERROR not replicated\r\nEND\r\n");
     }
     client.send(b"mn\r\nquit\r\n");
-    expect(&mut client, "MN\r\n");
-    assert_eq!(client.read_until(DEADLINE, |got| !got.is_empty()), Waited::Closed);
+    client.expect("MN\r\n");
+    client.expect_end();
     let totals = running.shared.stats.totals();
     assert_eq!((totals.replies_held, totals.replies_timed_out), (3, 3));
     assert!(!running.safety().is_degraded());
@@ -116,23 +105,23 @@ fn what_is_not_confirmed_in_time_is_an_error() {
 /// The last of them expires; the first was passed by what is safe, because a replica has refused it.
 #[test]
 fn what_was_refused_is_not_confirmed_when_another_is_too_late() {
-    let running = Running::start(Duration::from_millis(20), |_| {});
+    let running = Waiting::start(Duration::from_millis(20), |_| {});
     let lsn = running.shared.store.journal().lsn();
     running.safety().refuse(lsn, lsn + 1);
     running.safety().advance(lsn + 2);
     let mut client = running.connect();
     client.send(b"set a 0 0 1\r\nA\r\nset b 0 0 1\r\nB\r\nset c 0 0 1\r\nC\r\n");
-    expect(&mut client, "SERVER_ERROR not replicated\r\nSTORED\r\nSERVER_ERROR not replicated\r\n");
+    client.expect("SERVER_ERROR not replicated\r\nSTORED\r\nSERVER_ERROR not replicated\r\n");
 }
 
 #[test]
 fn who_may_degrade_answers_as_ever_until_replicas_have_caught_up() {
-    let running = Running::start(Duration::from_millis(20), |config| config.ack_degrade = true);
+    let running = Waiting::start(Duration::from_millis(20), |config| config.ack_degrade = true);
     let (mut client, mut other) = (running.connect(), running.connect());
     client.send(b"set a 0 0 1\r\nA\r\n");
     other.send(b"set b 0 0 1\r\nB\r\n");
-    expect(&mut client, "STORED\r\n");
-    expect(&mut other, "STORED\r\n");
+    client.expect("STORED\r\n");
+    other.expect("STORED\r\n");
     assert!(running.safety().is_degraded());
     assert_eq!(client.line("delete a"), "DELETED");
     running.await_held(0);
@@ -145,65 +134,66 @@ fn who_may_degrade_answers_as_ever_until_replicas_have_caught_up() {
 fn a_graceful_stop_waits_for_replicas() {
     for is_confirmed in [true, false] {
         let grace = if is_confirmed { DEADLINE } else { Duration::from_millis(100) };
-        let running = Running::start(NEVER, |config| config.stop_grace = grace);
+        let running = Waiting::start(NEVER, |config| config.stop_grace = grace);
         let mut client = running.connect();
         client.send(b"set a 0 0 1\r\nA\r\nmn\r\n");
         running.await_held(1);
-        let Running { server, shared } = running;
+        let Waiting(Running { server, shared }) = running;
         let stop = std::thread::spawn(move || server.stop(true));
         expect_nothing(&mut client);
         if is_confirmed {
             shared.store.safety().advance(shared.store.journal().lsn());
-            expect(&mut client, "STORED\r\nMN\r\n");
+            client.expect("STORED\r\nMN\r\n");
         }
-        assert_eq!(client.read_until(DEADLINE, |got| !got.is_empty()), Waited::Closed, "no reply that is not safe");
+        client.expect_end();
         stop.join().expect("no panic");
     }
 }
 
 #[test]
 fn a_stop_does_not_send_what_is_not_safe() {
-    let running = Running::start(NEVER, |_| {});
+    let running = Waiting::start(NEVER, |_| {});
     let mut client = running.connect();
     client.send(b"set a 0 0 1\r\nA\r\n");
     running.await_held(1);
-    running.server.stop(false);
-    assert_eq!(client.read_until(DEADLINE, |got| !got.is_empty()), Waited::Closed);
+    running.0.server.stop(false);
+    client.expect_end();
 }
 
 #[test]
 fn who_hangs_up_is_let_go_of_when_it_is_safe() {
-    let running = Running::start(NEVER, |_| {});
-    let before = running.shared.stats.curr_conns.load(Ordering::Relaxed);
+    let running = Waiting::start(NEVER, |_| {});
     let mut client = running.connect();
     client.send(b"set a 0 0 1\r\nA\r\n");
     running.await_held(1);
     drop(client);
     running.confirm();
-    until("the count of open connections", || running.shared.stats.curr_conns.load(Ordering::Relaxed) == before);
+    running.await_open(1);
     running.await_held(0);
 }
 
 #[test]
 fn who_is_held_is_not_idle() {
-    let running = Running::start(NEVER, |config| config.idle_timeout = 1);
+    let running = Waiting::start(NEVER, |config| config.idle_timeout = 1);
+    // Only what is added counts.
+    running.shared.clock.pause(true);
     let (mut held, mut idle) = (running.connect(), running.connect());
     idle.ask(b"mn\r\n", b"MN\r\n");
     held.send(b"set a 0 0 1\r\nA\r\n");
     running.await_held(1);
     running.shared.clock.advance(60);
-    assert_eq!(idle.read_until(DEADLINE, |got| !got.is_empty()), Waited::Closed);
+    idle.expect_end();
     running.confirm();
-    expect(&mut held, "STORED\r\n");
+    held.expect("STORED\r\n");
 }
 
 #[test]
 fn switching_it_off_lets_everybody_go() {
-    let running = Running::start(NEVER, |_| {});
+    let running = Waiting::start(NEVER, |_| {});
     let mut client = running.connect();
     client.send(b"set a 0 0 1\r\nA\r\n");
     running.await_held(1);
     running.shared.store.set_replicas_ack(0, Instant::now());
-    expect(&mut client, "STORED\r\n");
+    client.expect("STORED\r\n");
     assert_eq!(client.line("delete a"), "DELETED");
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{is_root, under_test};
+use common::{Folder, is_root, under_test};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -11,20 +11,18 @@ use twincache::sidecar;
 
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts");
 
-/// A directory to install into, removed when dropped.
-struct Target(PathBuf);
+/// A folder to install into.
+struct Target(Folder);
 
 impl Target {
-    fn new(name: &str) -> Target {
-        let path = std::env::temp_dir().join(format!("twincached-install-{name}-{}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        Target(path)
+    fn new() -> Target {
+        Target(Folder::new())
     }
 
     /// Runs install.sh with this as DESTDIR, for the prefix /opt/t.
     fn install(&self, words: &[&str]) -> Output {
         let mut command = Command::new(format!("{SCRIPTS}/install.sh"));
-        command.args(words).env("DESTDIR", &self.0).env("PREFIX", "/opt/t").env("BINARY", under_test());
+        command.args(words).env("DESTDIR", self.0.path()).env("PREFIX", "/opt/t").env("BINARY", under_test());
         command.output().expect("install.sh")
     }
 
@@ -35,20 +33,20 @@ impl Target {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.0.path().join(name)
     }
 
     /// Every file below, with its access mode.
     fn files(&self) -> Vec<(String, u32)> {
         let mut found = Vec::new();
-        let mut folders = vec![self.0.clone()];
+        let mut folders = vec![self.0.path().to_owned()];
         while let Some(folder) = folders.pop() {
             for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()) {
                 let meta = entry.metadata().unwrap();
                 if meta.is_dir() {
                     folders.push(entry.path());
                 } else {
-                    let name = entry.path().strip_prefix(&self.0).unwrap().to_str().unwrap().to_owned();
+                    let name = entry.path().strip_prefix(self.0.path()).unwrap().to_str().unwrap().to_owned();
                     found.push((name, meta.permissions().mode() & 0o7777));
                 }
             }
@@ -58,15 +56,9 @@ impl Target {
     }
 }
 
-impl Drop for Target {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 #[test]
 fn installs_and_uninstalls() {
-    let target = Target::new("all");
+    let target = Target::new();
     target.installed(&[]);
     let expected = [
         ("opt/t/bin/twincache-sidecar", 0o755),
@@ -93,7 +85,7 @@ fn installs_and_uninstalls() {
 
 #[test]
 fn changed_options_are_kept() {
-    let target = Target::new("kept");
+    let target = Target::new();
     target.installed(&["install"]);
     let options = target.path("opt/t/etc/default/twincached");
     fs::write(&options, "OPTIONS=\"-m 1024\"\n").unwrap();
@@ -106,10 +98,10 @@ fn changed_options_are_kept() {
 /// /usr and /usr/local have their options files in common.
 #[test]
 fn one_of_two_installations_is_taken_away() {
-    let target = Target::new("two");
+    let target = Target::new();
     let with_prefix = |prefix: &str, word: &str| {
         let mut command = Command::new(format!("{SCRIPTS}/install.sh"));
-        command.arg(word).env("DESTDIR", &target.0).env("PREFIX", prefix).env("BINARY", under_test());
+        command.arg(word).env("DESTDIR", target.0.path()).env("PREFIX", prefix).env("BINARY", under_test());
         let output = command.output().expect("install.sh");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     };
@@ -125,11 +117,11 @@ fn one_of_two_installations_is_taken_away() {
 
 #[test]
 fn a_prefix_that_cannot_be_written_to_gets_nothing() {
-    let target = Target::new("closed");
+    let target = Target::new();
     // Root may write everywhere, but not make a folder of a file.
     fs::write(target.path("share"), "in the way").unwrap();
     let mut command = Command::new(format!("{SCRIPTS}/install.sh"));
-    let output = command.env("PREFIX", &target.0).env("BINARY", under_test()).output().expect("install.sh");
+    let output = command.env("PREFIX", target.0.path()).env("BINARY", under_test()).output().expect("install.sh");
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("cannot write to"));
     assert_eq!(target.files().len(), 1);
@@ -137,10 +129,10 @@ fn a_prefix_that_cannot_be_written_to_gets_nothing() {
 
 #[test]
 fn bad_usage_changes_nothing() {
-    let target = Target::new("usage");
+    let target = Target::new();
     assert_eq!(target.install(&["remove"]).status.code(), Some(64));
     let output = Command::new(format!("{SCRIPTS}/install.sh"))
-        .env("DESTDIR", &target.0)
+        .env("DESTDIR", target.0.path())
         .env("BINARY", "/nonexistent")
         .output()
         .unwrap();
@@ -169,9 +161,9 @@ fn systemd_has_no_complaint() {
         eprintln!("skipped: systemd-analyze is not installed");
         return;
     }
-    let target = Target::new("unit");
+    let target = Target::new();
     target.installed(&[]);
-    let here = target.0.to_str().unwrap();
+    let here = target.0.path().to_str().unwrap();
     let units = ["twincached.service", "twincache-sidecar.service"].map(|name| {
         let text = fs::read_to_string(target.path(&format!("opt/t/lib/systemd/system/{name}"))).unwrap();
         // The program that the unit starts has to be there.
@@ -220,7 +212,7 @@ fn cargo_runs_the_server_as_nobody_for_root() {
     let script = format!("{SCRIPTS}/run.sh");
     let plain = Command::new(&script).args(words).arg("echo \"$@\"").args(["sh", "-x"]).output().unwrap();
     assert_eq!(plain.stdout, b"-x\n");
-    let folder = Target::new("run");
+    let folder = Target::new();
     let fake = folder.path("twincached");
     // Written by a child: what this process has open for writing, another test's child may hold, and then it cannot run.
     let write = "printf '#!/bin/sh\necho \"$@\"\n' > \"$0\" && chmod 755 \"$0\"";

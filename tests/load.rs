@@ -17,16 +17,11 @@ mod common;
 #[path = "load/wire.rs"]
 mod wire;
 
-use common::{Conn, DEADLINE, Rng, Server, Waited, from_env, seed, show, until};
+use common::{Conn, DEADLINE, Rng, Running, Server, Waited, from_env, seed, show, until};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use twincache::clock::Clock;
-use twincache::command::Shared;
-use twincache::config::Config;
-use twincache::store::{Store, StoreConfig};
 use wire::{Op, Reply, Wire, decode, encode};
 
 /// Clients, one connection each; client i speaks protocol i mod 3.
@@ -599,14 +594,12 @@ fn full_and_evicting_binary() {
 
 #[test]
 fn full_and_evicting_in_process() {
-    let clock = Arc::new(Clock::new());
-    let store = StoreConfig { memory_limit: (MEMORY_MB << 20) as u64, threads: 2, ..StoreConfig::default() };
-    let config = Config { tcp_port: None, threads: 2, store: store.clone(), ..Config::default() };
-    let store = Store::new(store, clock.clone()).expect("a store");
-    let shared = Arc::new(Shared::new(config, clock.clone(), store.clone()));
+    let Running { server, shared } = Running::start(|config| {
+        config.store.memory_limit = (MEMORY_MB << 20) as u64;
+        config.store.threads = 2;
+    });
+    let (clock, store, addr) = (&shared.clock, &shared.store, server.addresses()[0]);
     let background = store.start_background();
-    let server = twincache::net::Server::start(shared).unwrap_or_else(|error| panic!("{}", error.message));
-    let addr = SocketAddr::from(([127, 0, 0, 1], server.addresses()[0].port()));
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {

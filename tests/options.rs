@@ -1,142 +1,30 @@
 //! The command line, signals and files of the real binary: what it refuses and how, and what it does to itself.
 //!
-//! Ports are found through MEMCACHED_PORT_FILENAME, which is written when the server can be connected to.
 //! As root every server gets `-u root` unless the test gives a `-u`.
 
 mod common;
 
-use common::{Conn, DEADLINE, is_root, under_test, wait_for};
+use common::{Folder, Server, is_root, under_test, wait_for};
 use std::fs;
 use std::io::{Read, Write};
-use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output, Stdio};
 
 /// Runs the binary with these words until it exits by itself.
 fn run(words: &[&str]) -> Output {
-    let mut command = command(words);
+    let mut command = common::command(&under_test(), words);
     command.stdout(Stdio::piped());
     let mut child = command.spawn().expect("twincached");
-    let end = Instant::now() + DEADLINE;
-    while child.try_wait().unwrap().is_none() {
-        if Instant::now() > end {
-            child.kill().unwrap();
-            panic!("{words:?}: does not exit");
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_for(&format!("{words:?} to exit"), || child.try_wait().unwrap());
     child.wait_with_output().unwrap()
 }
 
-fn command(words: &[&str]) -> Command {
-    let mut command = Command::new(under_test());
-    if is_root() && !words.contains(&"-u") {
-        command.args(["-u", "root"]);
-    }
-    command.args(words).env_remove("MEMCACHED_PORT_FILENAME");
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    command
-}
-
-/// A directory of one test that anybody may write to; removed with all in it when dropped.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Folder {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("twincached-options-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
-        Folder(path)
-    }
-
-    fn file(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A server that is up, on a free port of 127.0.0.1; killed by its pid when dropped.
-struct Server {
-    child: Child,
-    addr: SocketAddr,
-    folder: Folder,
-}
-
-impl Server {
-    fn start(words: &[&str]) -> Server {
-        Server::start_in(Folder::new(), words)
-    }
-
-    fn start_in(folder: Folder, words: &[&str]) -> Server {
-        let ports = folder.file("ports");
-        let mut command = command(words);
-        command.args(["-l", "127.0.0.1", "-p", "-1"]).env("MEMCACHED_PORT_FILENAME", &ports).current_dir(&folder.0);
-        let mut child = command.spawn().expect("twincached");
-        let text = wait_for("the port file", || {
-            let text = fs::read_to_string(&ports).ok();
-            // With -d the process that we started exits, well, at once.
-            let failed = child.try_wait().unwrap().is_some_and(|status| !status.success());
-            assert!(text.is_some() || !failed, "{words:?}: {}", rest(&mut child));
-            text
-        });
-        let port = text.strip_prefix("TCP INET: ").expect(&text).trim_end().parse().expect("a port");
-        Server { child, addr: ([127, 0, 0, 1], port).into(), folder }
-    }
-
-    fn answers(&self, request: &str, expected: &str) {
-        let mut connection = Conn::to(self.addr);
-        connection.send(request.as_bytes());
-        connection.read_until(DEADLINE, |got| got.len() >= expected.len());
-        assert_eq!(String::from_utf8_lossy(&connection.got), expected);
-    }
-
-    /// Sends it a signal and returns its exit code and what it wrote to stderr.
-    fn stop(&mut self, signal: &str) -> (Option<i32>, String) {
-        send_signal(self.child.id(), signal);
-        self.exit()
-    }
-
-    fn exit(&mut self) -> (Option<i32>, String) {
-        let child = &mut self.child;
-        let status = wait_for("exit", || child.try_wait().unwrap());
-        (status.code(), rest(child))
-    }
-
-    /// The value of a line of /proc/PID/status or limits.
-    fn proc_line(&self, file: &str, name: &str) -> String {
-        let text = fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix(name));
-        line.unwrap_or_else(|| panic!("no {name} in {text}")).trim().to_owned()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn rest(child: &mut Child) -> String {
-    let mut text = String::new();
-    let _ = child.stderr.as_mut().expect("piped").read_to_string(&mut text);
-    text
-}
-
-fn send_signal(pid: u32, signal: &str) {
-    let sent = Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status().expect("kill");
-    assert!(sent.success(), "kill -{signal} {pid}");
+fn answers(server: &Server, request: &str, expected: &str) {
+    let mut conn = server.connect();
+    conn.send(request.as_bytes());
+    conn.expect(expected);
 }
 
 /// A process in the background; killed by its pid when dropped.
@@ -156,7 +44,7 @@ impl Daemon {
     }
 
     fn stop(&self, signal: &str) {
-        send_signal(self.pid, signal);
+        common::signal(self.pid, signal);
         wait_for("the daemon's end", || (!alive(self.pid)).then_some(()));
     }
 }
@@ -164,7 +52,7 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         if alive(self.pid) {
-            send_signal(self.pid, "KILL");
+            common::signal(self.pid, "KILL");
         }
     }
 }
@@ -256,7 +144,7 @@ fn serves_with_every_value_at_its_limit() {
     ];
     for words in cases {
         let mut server = Server::start(words);
-        server.answers("set a 1 0 3 noreply\r\nxyz\r\nmg a v f\r\n", "VA 3 f1\r\nxyz\r\n");
+        answers(&server, "set a 1 0 3 noreply\r\nxyz\r\nmg a v f\r\n", "VA 3 f1\r\nxyz\r\n");
         assert_eq!(server.stop("TERM").0, Some(0), "{words:?}");
     }
 }
@@ -298,9 +186,9 @@ fn signals_stop_it() {
 fn other_signals_do_not() {
     let mut server = Server::start(&[]);
     for signal in ["HUP", "PIPE"] {
-        send_signal(server.child.id(), signal);
+        common::signal(server.pid(), signal);
     }
-    server.answers("mn\r\n", "MN\r\n");
+    answers(&server, "mn\r\n", "MN\r\n");
     assert_eq!(server.stop("TERM").0, Some(0));
 }
 
@@ -308,11 +196,11 @@ fn other_signals_do_not() {
 #[test]
 fn signals_do_not_stop_the_clock() {
     let server = Server::start(&[]);
-    server.answers("set a 0 1 1\r\nx\r\n", "STORED\r\n");
-    let storm = format!("while kill -HUP {} 2>/dev/null; do :; done", server.child.id());
+    answers(&server, "set a 0 1 1\r\nx\r\n", "STORED\r\n");
+    let storm = format!("while kill -HUP {} 2>/dev/null; do :; done", server.pid());
     let mut storm = Command::new("sh").args(["-c", &storm]).spawn().expect("sh");
     wait_for("the item expires", || {
-        let reply = Conn::to(server.addr).ask(b"mg a\r\nmn\r\n", b"MN\r\n");
+        let reply = server.connect().ask(b"mg a\r\nmn\r\n", b"MN\r\n");
         (reply == b"EN\r\nMN\r\n").then_some(())
     });
     storm.kill().and_then(|()| storm.wait()).expect("it ends");
@@ -324,7 +212,7 @@ fn the_shutdown_command_is_a_signal() {
         [("shutdown\r\n", "Exiting normally\n"), ("shutdown graceful\r\n", "Gracefully stopping\n")]
     {
         let mut server = Server::start(&["-A", "-v"]);
-        Conn::to(server.addr).send(command.as_bytes());
+        server.connect().send(command.as_bytes());
         let (code, stderr) = server.exit();
         assert_eq!(code, Some(0), "{command}: {stderr}");
         assert!(stderr.ends_with(expected), "{command}: {stderr}");
@@ -337,7 +225,7 @@ fn the_pid_file_stays_in_the_foreground() {
     let path = folder.file("pid");
     let mut server = Server::start_in(folder, &["-P", &path]);
     let pid = wait_for("the pid file", || fs::read_to_string(&path).ok());
-    assert_eq!(pid, format!("{}\n", server.child.id()));
+    assert_eq!(pid, format!("{}\n", server.pid()));
     assert_eq!(server.stop("TERM").0, Some(0));
     assert_eq!(fs::read_to_string(&path).unwrap(), pid);
     assert!(!Path::new(&format!("{path}.tmp")).exists());
@@ -350,9 +238,7 @@ fn a_pid_file_of_a_running_process_draws_a_warning() {
     fs::write(&path, format!("{}\n", std::process::id())).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
     let mut server = Server::start_in(folder, &["-P", &path]);
-    wait_for("the new pid", || {
-        fs::read_to_string(&path).ok().filter(|text| text.trim() == server.child.id().to_string())
-    });
+    wait_for("the new pid", || fs::read_to_string(&path).ok().filter(|text| text.trim() == server.pid().to_string()));
     let expected = format!("WARNING: The pid file contained the following (running) pid: {}\n", std::process::id());
     assert_eq!(server.stop("TERM"), (Some(0), expected));
 }
@@ -364,12 +250,12 @@ fn the_daemon_leaves_nothing_but_its_pid_file() {
     let mut server = Server::start_in(folder, &["-d", "-P", &path]);
     let daemon = Daemon::of(&path);
     assert_eq!(server.exit(), (Some(0), String::new()), "the process that was started");
-    assert_ne!(daemon.pid, server.child.id());
+    assert_ne!(daemon.pid, server.pid());
     assert_eq!(daemon.link("cwd"), Path::new("/"));
     for descriptor in ["fd/0", "fd/1", "fd/2"] {
         assert_eq!(daemon.link(descriptor), Path::new("/dev/null"), "{descriptor}");
     }
-    server.answers("mn\r\n", "MN\r\n");
+    answers(&server, "mn\r\n", "MN\r\n");
     daemon.stop("TERM");
     assert!(!Path::new(&path).exists(), "the pid file is still there");
 }
@@ -377,8 +263,9 @@ fn the_daemon_leaves_nothing_but_its_pid_file() {
 #[test]
 fn a_daemon_that_may_dump_core_stays_in_its_directory() {
     let folder = Folder::new();
-    let (path, here) = (folder.file("pid"), folder.0.canonicalize().unwrap());
-    let _server = Server::start_in(folder, &["-d", "-r", "-v", "-P", &path]);
+    let (path, here) = (folder.file("pid"), folder.path().canonicalize().unwrap());
+    let mut server = Server::start_in(folder, &["-d", "-r", "-v", "-P", &path]);
+    server.may_exit();
     let daemon = Daemon::of(&path);
     assert_eq!(daemon.link("cwd"), here);
     let limits = fs::read_to_string(format!("/proc/{}/limits", daemon.pid)).unwrap();
@@ -391,11 +278,8 @@ fn a_daemon_that_may_dump_core_stays_in_its_directory() {
 fn the_port_file_has_a_line_per_socket() {
     let folder = Folder::new();
     let ports = folder.file("ports");
-    let mut command = command(&["-l", "127.0.0.1,127.0.0.2", "-p", "-1"]);
-    let child = command.env("MEMCACHED_PORT_FILENAME", &ports).spawn().expect("twincached");
-    let mut server = Server { child, addr: ([127, 0, 0, 1], 0).into(), folder };
-    let text = wait_for("the port file", || fs::read_to_string(&ports).ok());
-    assert_eq!(text.lines().filter(|line| line.starts_with("TCP INET: ")).count(), 2, "{text}");
+    let mut server = Server::spawn(folder, &["-l", "127.0.0.1,127.0.0.2", "-p", "-1"]);
+    assert_eq!(server.ports().iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["TCP INET"; 2]);
     assert!(!Path::new(&format!("{ports}.lck")).exists());
     assert_eq!(server.stop("TERM").0, Some(0));
 }
@@ -404,8 +288,7 @@ fn the_port_file_has_a_line_per_socket() {
 fn a_unix_socket_has_the_mode_of_its_mask() {
     let folder = Folder::new();
     let path = folder.file("socket");
-    let child = command(&["-s", &path, "-a", "0750"]).spawn().expect("twincached");
-    let mut server = Server { child, addr: ([127, 0, 0, 1], 0).into(), folder };
+    let mut server = Server::spawn(folder, &["-s", &path, "-a", "0750"]);
     let mut stream = wait_for("the socket", || UnixStream::connect(&path).ok());
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o750);
     stream.write_all(b"mn\r\nquit\r\n").unwrap();
@@ -472,14 +355,14 @@ fn root_becomes_the_user() {
     wait_for("the pid file", || fs::metadata(&path).ok());
     assert_eq!(fs::metadata(&path).unwrap().uid().to_string(), fields[2]);
     assert_eq!(fs::metadata(server.folder.file("ports")).unwrap().uid().to_string(), fields[2]);
-    server.answers("mn\r\n", "MN\r\n");
+    answers(&server, "mn\r\n", "MN\r\n");
     assert_eq!(server.stop("TERM").0, Some(0));
 }
 
 #[test]
 fn very_verbose_shows_commands_and_replies() {
     let mut server = Server::start(&["-vv"]);
-    server.answers("set a 0 0 1\r\nx\r\nget a b\r\n", "STORED\r\nVALUE a 0 1\r\nx\r\nEND\r\n");
+    answers(&server, "set a 0 0 1\r\nx\r\nget a b\r\n", "STORED\r\nVALUE a 0 1\r\nx\r\nEND\r\n");
     let (_, log) = server.stop("TERM");
     for line in [" set a 0 0 1", " STORED", " get a b", " END"] {
         assert!(log.lines().any(|logged| logged.ends_with(line)), "{line:?} is missing in:\n{log}");

@@ -6,34 +6,35 @@
 
 mod common;
 
-use common::{Conn, DEADLINE, Server, wait_for};
-use std::fs::{self, File, Permissions};
+use common::{Conn, DEADLINE, Folder, Server, Sidecar, wait_for};
+use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A control socket, and the files of one test.
 struct Fake {
-    folder: PathBuf,
+    folder: Folder,
     listener: UnixListener,
 }
 
 impl Fake {
-    fn new(name: &str) -> Fake {
-        let folder = std::env::temp_dir().join(format!("twincache-sidecar-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&folder);
-        fs::create_dir(&folder).unwrap();
-        let listener = UnixListener::bind(folder.join("control")).unwrap();
-        fs::set_permissions(folder.join("control"), Permissions::from_mode(0o600)).unwrap();
+    fn new() -> Fake {
+        let folder = Folder::new();
+        let listener = UnixListener::bind(folder.file("control")).unwrap();
+        fs::set_permissions(folder.file("control"), Permissions::from_mode(0o600)).unwrap();
         Fake { folder, listener }
     }
 
-    fn path(&self) -> PathBuf {
-        self.folder.join("control")
+    fn path(&self) -> String {
+        self.folder.file("control")
+    }
+
+    fn feed(&self, peer: SocketAddr, more: &[&str]) -> Sidecar {
+        Sidecar::start(self.path(), peer, more)
     }
 
     /// The sidecar's next connection, greeted.
@@ -45,12 +46,6 @@ impl Fake {
         let mut line = Line(BufReader::new(stream));
         line.say(&format!("twincache 1 {run} {lsn}\r\n"));
         line
-    }
-}
-
-impl Drop for Fake {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -85,57 +80,11 @@ impl<S: Read + Write> Line<S> {
     }
 }
 
-/// The program under test; killed when dropped.
-struct Sidecar {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Sidecar {
-    fn start(fake: &Fake, peer: SocketAddr, more: &[&str]) -> Sidecar {
-        let log = fake.folder.join("log");
-        let child = Command::new(env!("CARGO_BIN_EXE_twincache-sidecar"))
-            .args(["--server", &format!("unix:{}", fake.path().display())])
-            .args(["--peer", &peer.to_string()])
-            .args(more)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(&log).unwrap())
-            .spawn()
-            .expect("twincache-sidecar");
-        Sidecar { child, log }
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    fn says(&self, part: &str) -> String {
-        wait_for(&format!("`{part}`; the log is\n{}", self.log()), || Some(self.log()).filter(|log| log.contains(part)))
-    }
-
-    /// Where it serves HTTP.
-    fn http(&self) -> SocketAddr {
-        let log = self.says("serves http://");
-        let rest = log.split("serves http://").nth(1).expect("an address");
-        rest.split('/').next().unwrap().parse().expect("an address")
-    }
-
-    fn stop(&mut self) -> ExitStatus {
-        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().expect("kill");
-        assert!(sent.success());
-        wait_for("the sidecar to stop", || self.child.try_wait().unwrap())
-    }
-}
-
-impl Drop for Sidecar {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("the sidecar's log:\n{}", self.log());
-        }
-    }
+/// Where a sidecar serves HTTP.
+fn http(sidecar: &Sidecar) -> SocketAddr {
+    let log = sidecar.says("serves http://");
+    let rest = log.split("serves http://").nth(1).expect("an address");
+    rest.split('/').next().unwrap().parse().expect("an address")
 }
 
 fn get(at: SocketAddr, path: &str) -> String {
@@ -165,16 +114,16 @@ fn a_stock_memcached_gets_a_walk_and_then_every_change() {
     let Some(peer) = stock() else { return };
     let mut client = peer.connect();
     client.line("set old 0 0 1\r\nx");
-    let fake = Fake::new("walk");
-    let mut sidecar = Sidecar::start(&fake, peer.addr, &["--http", "127.0.0.1:0"]);
+    let fake = Fake::new();
+    let mut sidecar = fake.feed(peer.addr, &["--http", "127.0.0.1:0"]);
     let mut server = fake.accept("run1", 7);
     let attach = server.attach();
     let words: Vec<&str> = attach.split(' ').collect();
     let [verb, name, identity, "-", "-", "nocas"] = words[..] else { panic!("{attach}") };
     assert_eq!((verb, name), ("attach", peer.addr.to_string().as_str()));
     assert!(identity.starts_with(&format!("mc-{}-", peer.pid())), "{attach}");
-    let http = sidecar.http();
-    assert!(get(http, "/health").starts_with("HTTP/1.1 503 "));
+    let at = http(&sidecar);
+    assert!(get(at, "/health").starts_with("HTTP/1.1 503 "));
 
     server.say("walk run1 7\r\n");
     let big = "v".repeat(700_000);
@@ -195,10 +144,9 @@ fn a_stock_memcached_gets_a_walk_and_then_every_change() {
     assert_eq!(server.hear(), "ack 9");
     assert_eq!(client.line("mg a v"), "EN");
     assert!(client.line("mg c t").starts_with("HD t"), "touched");
-    let health =
-        wait_for("good health", || Some(get(http, "/health")).filter(|page| page.starts_with("HTTP/1.1 200 ")));
+    let health = wait_for("good health", || Some(get(at, "/health")).filter(|page| page.starts_with("HTTP/1.1 200 ")));
     assert!(health.contains(": streaming, "), "{health}");
-    let metrics = get(http, "/metrics");
+    let metrics = get(at, "/metrics");
     for line in ["walks_finished_total", "confirmed_lsn", "lag_ms"] {
         assert!(metrics.contains(&format!("twincache_sidecar_{line}{{peer=\"{}\"}} ", peer.addr)), "{metrics}");
     }
@@ -210,8 +158,8 @@ fn a_stock_memcached_gets_a_walk_and_then_every_change() {
 #[test]
 fn a_peer_that_hangs_is_in_bad_health() {
     let Some(peer) = stock() else { return };
-    let fake = Fake::new("hangs");
-    let sidecar = Sidecar::start(&fake, peer.addr, &["--http", "127.0.0.1:0", "--max-lag-ms", "700"]);
+    let fake = Fake::new();
+    let sidecar = fake.feed(peer.addr, &["--http", "127.0.0.1:0", "--max-lag-ms", "700"]);
     let mut server = fake.accept("run1", 0);
     server.attach();
     server.say("walk run1 0\r\nwalked 0\r\nalive 0 5\r\n");
@@ -220,7 +168,7 @@ fn a_peer_that_hangs_is_in_bad_health() {
         let status = if well { "HTTP/1.1 200 " } else { "HTTP/1.1 503 " };
         wait_for(status, || {
             server.say("alive 0 5\r\n");
-            Some(get(sidecar.http(), "/health")).filter(|page| page.starts_with(status))
+            Some(get(http(&sidecar), "/health")).filter(|page| page.starts_with(status))
         })
     };
     let mut is_well = is_well;
@@ -235,8 +183,8 @@ fn a_peer_that_hangs_is_in_bad_health() {
 #[test]
 fn the_stream_goes_on_where_it_was_confirmed() {
     let Some(peer) = stock() else { return };
-    let fake = Fake::new("resume");
-    let _sidecar = Sidecar::start(&fake, peer.addr, &[]);
+    let fake = Fake::new();
+    let _sidecar = fake.feed(peer.addr, &[]);
     let mut server = fake.accept("run1", 0);
     let identity = server.attach().split(' ').nth(2).unwrap().to_owned();
     server.say("walk run1 0\r\nwalked 0\r\n");
@@ -264,14 +212,14 @@ fn a_peer_that_holds_more_is_left_alone() {
     let Some(peer) = stock() else { return };
     let mut client = peer.connect();
     (0..100).for_each(|n| assert_eq!(client.line(&format!("set key{n} 0 0 1\r\nx")), "STORED"));
-    let fake = Fake::new("guard");
-    let sidecar = Sidecar::start(&fake, peer.addr, &["--http", "127.0.0.1:0"]);
+    let fake = Fake::new();
+    let sidecar = fake.feed(peer.addr, &["--http", "127.0.0.1:0"]);
     let mut server = fake.accept("run2", 3);
     server.hear();
     server.say("met 49 5 first\r\n");
     sidecar.says("the peer holds 100 items that this server did not send; it has 49 itself, 5 s after its start");
     assert_eq!(server.hear(), "", "the sidecar goes, and comes back later");
-    let health = get(sidecar.http(), "/health");
+    let health = get(http(&sidecar), "/health");
     assert!(health.starts_with("HTTP/1.1 503 ") && health.contains("left as it is"), "{health}");
     assert_eq!(client.line("mg key99 s"), "HD s1");
     // It is filled again.
@@ -282,7 +230,7 @@ fn a_peer_that_holds_more_is_left_alone() {
     assert_eq!(client.line("mg key99 s"), "EN");
     // Not before: it asks the server, too.
     let guarded = format!("peer_guarded{{peer=\"{}\"}} 0\n", peer.addr);
-    assert!(get(sidecar.http(), "/metrics").contains(&guarded));
+    assert!(get(http(&sidecar), "/metrics").contains(&guarded));
 }
 
 #[test]
@@ -290,8 +238,8 @@ fn who_says_so_replaces_what_a_peer_holds_once() {
     let Some(peer) = stock() else { return };
     let mut client = peer.connect();
     client.line("set old 0 0 1\r\nx");
-    let fake = Fake::new("replace");
-    let sidecar = Sidecar::start(&fake, peer.addr, &["--replace-peer"]);
+    let fake = Fake::new();
+    let sidecar = fake.feed(peer.addr, &["--replace-peer"]);
     let mut server = fake.accept("run1", 0);
     server.attach_with(0);
     server.say("walk run1 0\r\nwalked 0\r\n");
@@ -308,8 +256,8 @@ fn who_says_so_replaces_what_a_peer_holds_once() {
 #[test]
 fn errors_of_the_peer_are_counted_and_do_not_stop_the_stream() {
     let Some(peer) = stock() else { return };
-    let fake = Fake::new("errors");
-    let sidecar = Sidecar::start(&fake, peer.addr, &["--http", "127.0.0.1:0"]);
+    let fake = Fake::new();
+    let sidecar = fake.feed(peer.addr, &["--http", "127.0.0.1:0"]);
     let mut server = fake.accept("run1", 0);
     server.attach();
     server.say("walk run1 0\r\nwalked 0\r\n");
@@ -320,17 +268,17 @@ fn errors_of_the_peer_are_counted_and_do_not_stop_the_stream() {
     server.batch(2, "ms a 1 T0 q\r\n1\r\n");
     assert_eq!(server.hear(), "ack 2");
     assert_eq!(peer.connect().line("mg a s"), "HD s1");
-    let health = get(sidecar.http(), "/health");
+    let health = get(http(&sidecar), "/health");
     assert!(health.starts_with("HTTP/1.1 503 ") && health.contains("1 change refused, the last "), "{health}");
-    assert!(get(sidecar.http(), "/metrics").contains(&format!("peer_errors_total{{peer=\"{}\"}} 1\n", peer.addr)));
+    assert!(get(http(&sidecar), "/metrics").contains(&format!("peer_errors_total{{peer=\"{}\"}} 1\n", peer.addr)));
     sidecar.says("the peer does not take a change: SERVER_ERROR object too large for cache");
 }
 
 #[test]
 fn a_limit_slows_the_stream_down() {
     let Some(peer) = stock() else { return };
-    let fake = Fake::new("limit");
-    let _sidecar = Sidecar::start(&fake, peer.addr, &["--limit-mbps", "8"]);
+    let fake = Fake::new();
+    let _sidecar = fake.feed(peer.addr, &["--limit-mbps", "8"]);
     let mut server = fake.accept("run1", 0);
     server.attach();
     server.say("walk run1 0\r\nwalked 0\r\n");
@@ -379,9 +327,9 @@ fn peers_that_will_not_do_are_refused_by_name() {
         ),
         (&[], "the peer ends the connection at `mn`"),
     ];
-    for (number, (answers, expected)) in table.iter().enumerate() {
-        let fake = Fake::new(&format!("refused{number}"));
-        let sidecar = Sidecar::start(&fake, scripted_peer(answers), &["--http", "127.0.0.1:0"]);
+    for (answers, expected) in table {
+        let fake = Fake::new();
+        let sidecar = fake.feed(scripted_peer(answers), &["--http", "127.0.0.1:0"]);
         let mut server = fake.accept("run1", 0);
         if answers.contains(&STATS) {
             server.hear();
@@ -389,17 +337,16 @@ fn peers_that_will_not_do_are_refused_by_name() {
         }
         sidecar.says(expected);
         // It may be trying again just now.
-        let http = sidecar.http();
-        wait_for("the reason in /health", || Some(get(http, "/health")).filter(|page| page.contains(expected)));
-        assert!(get(http, "/health").starts_with("HTTP/1.1 503 "));
+        let at = http(&sidecar);
+        wait_for("the reason in /health", || Some(get(at, "/health")).filter(|page| page.contains(expected)));
+        assert!(get(at, "/health").starts_with("HTTP/1.1 503 "));
     }
 }
 
 #[test]
 fn a_server_that_refuses_is_quoted() {
-    let fake = Fake::new("server");
-    let sidecar =
-        Sidecar::start(&fake, scripted_peer(&["MN\r\n", VERSION, "OK run2 5\r\n", STATS, "OK run2 5\r\n"]), &[]);
+    let fake = Fake::new();
+    let sidecar = fake.feed(scripted_peer(&["MN\r\n", VERSION, "OK run2 5\r\n", STATS, "OK run2 5\r\n"]), &[]);
     let mut server = fake.accept("run1", 0);
     assert!(server.attach().ends_with(" run2 - - cas"));
     server.say("refused this peer feeds the server\r\n");
@@ -433,8 +380,8 @@ fn peer_ahead(ahead: u64) -> SocketAddr {
 #[test]
 fn a_peer_whose_clock_is_off_is_reported() {
     const AHEAD: u64 = 3_600_000;
-    let fake = Fake::new("clock");
-    let sidecar = Sidecar::start(&fake, peer_ahead(AHEAD), &["--http", "127.0.0.1:0"]);
+    let fake = Fake::new();
+    let sidecar = fake.feed(peer_ahead(AHEAD), &["--http", "127.0.0.1:0"]);
     let mut server = fake.accept("run1", 0);
     server.attach();
     server.say("walk run1 0\r\nwalked 0\r\n");
@@ -451,7 +398,7 @@ fn a_peer_whose_clock_is_off_is_reported() {
             server.say("met 1000 9 again\r\n");
         }
         std::thread::sleep(Duration::from_millis(50));
-        health = get(sidecar.http(), "/health");
+        health = get(http(&sidecar), "/health");
     }
     let off = health.split("its clock is off by ").nth(1).expect("by how much");
     let off: u64 = off.split(' ').next().unwrap().parse().unwrap();
@@ -462,11 +409,11 @@ fn a_peer_whose_clock_is_off_is_reported() {
 
 #[test]
 fn control_sockets_that_will_not_do_are_refused_by_name() {
-    let fake = Fake::new("socket");
+    let fake = Fake::new();
     let peer: SocketAddr = "127.0.0.1:9".parse().unwrap();
     let refused = |prepare: &dyn Fn(), expected: &str| {
         prepare();
-        Sidecar::start(&fake, peer, &[]).says(expected);
+        fake.feed(peer, &[]).says(expected);
     };
     let mode = |mode| fs::set_permissions(fake.path(), Permissions::from_mode(mode)).unwrap();
     for open in [0o660, 0o606, 0o601] {
@@ -486,8 +433,8 @@ fn control_sockets_that_will_not_do_are_refused_by_name() {
 #[test]
 fn several_peers_are_fed_at_once() {
     let (Some(one), Some(two)) = (stock(), stock()) else { return };
-    let fake = Fake::new("several");
-    let _sidecar = Sidecar::start(&fake, one.addr, &["--peer", &two.addr.to_string()]);
+    let fake = Fake::new();
+    let _sidecar = fake.feed(one.addr, &["--peer", &two.addr.to_string()]);
     let mut servers = [fake.accept("run1", 0), fake.accept("run1", 0)];
     let mut names = servers.each_mut().map(|server| server.attach().split(' ').nth(1).unwrap().to_owned());
     names.sort();
@@ -507,16 +454,16 @@ fn several_peers_are_fed_at_once() {
 
 #[test]
 fn a_second_twincached_is_kept_equal() {
-    let fake = Fake::new("pair");
-    let control = fake.folder.join("real");
-    let server = Server::start(&["-o", &format!("control_socket={}", control.display())]);
+    let fake = Fake::new();
+    let control = fake.folder.file("real");
+    let server = Server::start(&["-o", &format!("control_socket={}", control)]);
     let peer = Server::start(&[]);
     let (mut here, mut there) = (server.connect(), peer.connect());
     there.line("set stale 0 0 1\r\nx");
     here.line("set walked 3 0 2\r\nab");
     fs::remove_file(fake.path()).unwrap();
     std::os::unix::fs::symlink(&control, fake.path()).unwrap();
-    let _sidecar = Sidecar::start(&fake, peer.addr, &[]);
+    let _sidecar = fake.feed(peer.addr, &[]);
     let mut is = |key: &str, expected: &str| {
         let command = format!("mg {key} s t f c");
         wait_for(&format!("{key} to be {expected}"), || (there.line(&command) == expected).then_some(()));
@@ -548,8 +495,8 @@ fn bad_usage_is_refused() {
     assert_eq!(output.status.code(), Some(71));
     assert!(String::from_utf8_lossy(&output.stderr).contains(&format!("--http {http}: ")), "{output:?}");
     // Nothing was begun: the server was not even asked.
-    let fake = Fake::new("taken");
-    let server = format!("unix:{}", fake.path().display());
+    let fake = Fake::new();
+    let server = format!("unix:{}", fake.path());
     assert_eq!(run(&["--server", &server, "--peer", "127.0.0.1:9", "--http", &http]).status.code(), Some(71));
     fake.listener.set_nonblocking(true).unwrap();
     assert!(fake.listener.accept().is_err());

@@ -5,14 +5,13 @@
 
 mod common;
 
-use common::{Conn, DEADLINE, Rng, Server, Waited, descriptors_possible, freeze, is_root, signal, under_test, until};
+use common::{Conn, DEADLINE, Folder, Rng, Server, Waited, descriptors_possible, freeze, signal, until};
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -38,11 +37,11 @@ fn many_connections_are_held() {
     let mut conns: Vec<TcpStream> = Vec::with_capacity(count);
     // The first thousand pays for what is shared by all.
     connect_and_ask(&server, &mut conns, 1000.min(count));
-    let (before, first) = (memory(server.pid()), conns.len());
+    let (before, first) = (memory(&server), conns.len());
     connect_and_ask(&server, &mut conns, count);
-    let each = (memory(server.pid()).saturating_sub(before) * 1024) / (conns.len() - first).max(1) as u64;
+    let each = (memory(&server).saturating_sub(before) * 1024) / (conns.len() - first).max(1) as u64;
     eprintln!("{} connections held, {each} bytes each of the last {}", conns.len(), conns.len() - first);
-    assert!(number(&mut admin, "curr_connections") >= count as u64);
+    assert!(admin.number("", "curr_connections") >= count as u64);
     let mut rng = Rng(common::seed("CONNECTIONS_SEED"));
     for _ in 0..1000 {
         let conn = &mut conns[rng.below(count)];
@@ -52,7 +51,7 @@ fn many_connections_are_held() {
     let shows_something = conns.len() - first >= 5000;
     assert!(each < IDLE_BYTES || !shows_something, "an idle connection takes {each} bytes");
     drop(conns);
-    until("connections are gone", || number(&mut admin, "curr_connections") < 20);
+    until("connections are gone", || admin.number("", "curr_connections") < 20);
 }
 
 /// Connects until there are `count`; each does one request.
@@ -65,25 +64,16 @@ fn connect_and_ask(server: &Server, conns: &mut Vec<TcpStream>, count: usize) {
     }
 }
 
+/// KiB of anonymous memory.
+fn memory(server: &Server) -> u64 {
+    server.memory_kb("RssAnon:")
+}
+
 fn ask(conn: &mut (impl Read + Write), request: &[u8], len: usize) -> Vec<u8> {
     conn.write_all(request).expect("the server takes it");
     let mut reply = vec![0; len];
     conn.read_exact(&mut reply).expect("the server answers");
     reply
-}
-
-/// KiB of anonymous memory of a process.
-fn memory(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the server is alive");
-    let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("the server is alive");
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
-/// One number of `stats`.
-fn number(conn: &mut Conn, name: &str) -> u64 {
-    let stats = conn.stats("");
-    let found = stats.iter().find(|(key, _)| key == name);
-    found.unwrap_or_else(|| panic!("no {name}")).1.parse().unwrap()
 }
 
 #[test]
@@ -104,9 +94,9 @@ fn too_many_are_refused_fast() {
     assert!(held.len() > 20, "only {} held", held.len());
     assert!(refused.closed);
     assert_eq!(refused.got, b"ERROR Too many open connections\r\n");
-    assert_eq!(number(&mut admin, "rejected_connections"), 1);
-    assert_eq!(number(&mut admin, "accepting_conns"), 1);
-    assert_eq!(number(&mut admin, "max_connections"), 60);
+    assert_eq!(admin.number("", "rejected_connections"), 1);
+    assert_eq!(admin.number("", "accepting_conns"), 1);
+    assert_eq!(admin.number("", "max_connections"), 60);
     held.truncate(10);
     until("room again", || server_answers(&server));
 }
@@ -135,14 +125,14 @@ fn too_many_wait_without_maxconns_fast() {
                 until("others may come in", || leave.load(Ordering::SeqCst));
             });
         }
-        until("accepting pauses", || number(&mut admin, "accepting_conns") == 0);
-        assert!(number(&mut admin, "listen_disabled_num") >= 1);
+        until("accepting pauses", || admin.number("", "accepting_conns") == 0);
+        assert!(admin.number("", "listen_disabled_num") >= 1);
         assert!(answered.load(Ordering::SeqCst) < CLIENTS, "all were served at once");
         leave.store(true, Ordering::SeqCst);
     });
     assert_eq!(answered.load(Ordering::SeqCst), CLIENTS);
-    until("accepting goes on", || number(&mut admin, "accepting_conns") == 1);
-    assert!(number(&mut admin, "time_in_listen_disabled_us") > 0);
+    until("accepting goes on", || admin.number("", "accepting_conns") == 1);
+    assert!(admin.number("", "time_in_listen_disabled_us") > 0);
 }
 
 #[test]
@@ -158,59 +148,15 @@ fn idle_connections_are_kicked() {
         half.receive(Duration::from_millis(50));
         idle.closed && half.closed
     });
-    assert_eq!(number(&mut busy, "idle_kicks"), 2);
+    assert_eq!(busy.number("", "idle_kicks"), 2);
     assert!(!busy.closed);
-}
-
-/// A server started with exactly these options; killed when dropped.
-struct Raw {
-    child: Child,
-    folder: PathBuf,
-}
-
-impl Raw {
-    /// Starts it in `folder`'s company; TCP ports are written to a file there.
-    fn start(name: &str, args: &[&str]) -> Raw {
-        let folder = std::env::temp_dir().join(format!("twincache-{name}-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        let mut command = Command::new(under_test());
-        if is_root() {
-            command.args(["-u", "root"]);
-        }
-        command.args(args.iter().map(|arg| arg.replace("FOLDER", folder.to_str().unwrap())));
-        command.env("MEMCACHED_PORT_FILENAME", folder.join("ports")).stdin(Stdio::null());
-        Raw { child: command.spawn().expect("starts"), folder }
-    }
-
-    /// The ports, one per listening socket, with what the file calls them.
-    fn ports(&self, count: usize) -> Vec<(String, u16)> {
-        let path = self.folder.join("ports");
-        until("the port file is written", || path.exists());
-        let file = BufReader::new(fs::File::open(path).unwrap());
-        let ports: Vec<_> =
-            file.lines().map(|line| parse_port(&line.unwrap())).filter(|(kind, _)| kind.starts_with("TCP")).collect();
-        assert_eq!(ports.len(), count, "{ports:?}");
-        ports
-    }
-}
-
-impl Drop for Raw {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.folder);
-    }
-}
-
-fn parse_port(line: &str) -> (String, u16) {
-    let (kind, port) = line.split_once(": ").expect("NAME: PORT");
-    (kind.to_owned(), port.trim().parse().unwrap())
 }
 
 #[test]
 fn unix_socket() {
-    let server = Raw::start("unix", &["-s", "FOLDER/socket", "-a", "0770"]);
-    let path = server.folder.join("socket");
+    let folder = Folder::new();
+    let path = folder.file("socket");
+    let server = Server::spawn(folder, &["-s", &path, "-a", "0770"]);
     until("the socket listens", || UnixStream::connect(&path).is_ok());
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o770);
     let mut conns: Vec<UnixStream> = (0..50).map(|_| UnixStream::connect(&path).unwrap()).collect();
@@ -220,20 +166,18 @@ fn unix_socket() {
     }
     let reply = ask(&mut conns[0], b"get u49\r\n", 24);
     assert_eq!(reply, b"VALUE u49 0 2\r\nhi\r\nEND\r\n"[..].to_vec());
-    assert!(!Path::new(&server.folder.join("ports")).exists(), "a unix socket has no port");
+    assert!(!Path::new(&server.folder.file("ports")).exists(), "a unix socket has no port");
 }
 
 #[test]
 fn a_stale_unix_socket_is_replaced() {
-    let folder = std::env::temp_dir().join(format!("twincache-stale-{}", std::process::id()));
-    fs::create_dir_all(&folder).unwrap();
-    let path = folder.join("socket");
+    let folder = Folder::new();
+    let path = folder.file("socket");
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     // Another test's child may hold the listener until it executes its program.
     until("nobody listens", || UnixStream::connect(&path).is_err());
-    let _server = Raw::start("unix-stale", &["-s", path.to_str().unwrap()]);
+    let _server = Server::spawn(folder, &["-s", &path]);
     until("the socket listens", || UnixStream::connect(&path).is_ok());
-    fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]
@@ -241,8 +185,8 @@ fn several_listeners_and_ipv6() {
     if TcpListener::bind("[::1]:0").is_err() {
         return eprintln!("skipped: there is no IPv6 here");
     }
-    let server = Raw::start("several", &["-l", "127.0.0.1,127.0.0.2", "-l", "[::1]", "-p", "-1"]);
-    let ports = server.ports(3);
+    let server = Server::spawn(Folder::new(), &["-l", "127.0.0.1,127.0.0.2", "-l", "[::1]", "-p", "-1"]);
+    let ports = server.ports();
     let kinds: Vec<&str> = ports.iter().map(|(kind, _)| kind.as_str()).collect();
     assert_eq!(kinds, ["TCP INET", "TCP INET", "TCP INET6"]);
     let hosts = ["127.0.0.1", "127.0.0.2", "::1"].map(|host| host.parse().unwrap());
@@ -260,11 +204,9 @@ fn several_listeners_and_ipv6() {
 /// The default listens on IPv4 and IPv6, one socket each.
 #[test]
 fn default_listens_on_both_families() {
-    let server = Raw::start("both", &["-p", "-1"]);
-    let path = server.folder.join("ports");
-    until("the port file is written", || path.exists());
-    let ports = fs::read_to_string(path).unwrap();
-    let find = |kind: &str| ports.lines().map(parse_port).find(|(name, _)| name == kind).map(|(_, port)| port);
+    let server = Server::spawn(Folder::new(), &["-p", "-1"]);
+    let ports = server.ports();
+    let find = |kind: &str| ports.iter().find(|(name, _)| name == kind).map(|&(_, port)| port);
     let v4 = SocketAddr::new("127.0.0.1".parse().unwrap(), find("TCP INET").expect("IPv4"));
     assert_eq!(Conn::to(v4).line("mn"), "MN");
     if let Some(port) = find("TCP INET6") {
@@ -289,7 +231,7 @@ fn slow_reader_is_not_read_from() {
     let server = Server::start(&["-t", "1"]);
     let mut other = server.connect();
     fill_digits(&mut other);
-    let before = memory(server.pid());
+    let before = memory(&server);
     let mut slow = TcpStream::connect(server.addr).unwrap();
     let mut requests = Vec::new();
     let digits: Vec<u8> = (0..2000).map(|i| 1 + (i * 7 % 9) as u8).collect();
@@ -298,7 +240,7 @@ fn slow_reader_is_not_read_from() {
     for _ in 0..200 {
         assert_eq!(other.line("mn"), "MN");
     }
-    let grown = memory(server.pid()).saturating_sub(before);
+    let grown = memory(&server).saturating_sub(before);
     eprintln!("{sent} of {} bytes taken, {grown} KiB grown", requests.len());
     assert!(grown < STUCK_KB, "{grown} KiB for one client that does not read");
     let mut writer = slow.try_clone().unwrap();
@@ -377,12 +319,12 @@ fn a_flood_does_not_starve_others() {
         let mut buffer = [0; 1 << 16];
         while let Ok(1..) = reader.read(&mut buffer) {}
     });
-    until("the flood gives way", || number(&mut victim, "conn_yields") > 0);
+    until("the flood gives way", || victim.number("", "conn_yields") > 0);
     for _ in 0..100 {
         assert_eq!(victim.line("mn"), "MN");
     }
     assert!(!sender.is_finished() && !drain.is_finished(), "the flood goes on");
-    let (seen, yields) = (number(&mut victim, "cmd_get"), number(&mut victim, "conn_yields"));
+    let (seen, yields) = (victim.number("", "cmd_get"), victim.number("", "conn_yields"));
     eprintln!("{seen} of the flood's gets before the other's hundredth answer, {yields} yields");
     let _ = flooder.shutdown(std::net::Shutdown::Both);
     sender.join().unwrap();
@@ -493,7 +435,7 @@ fn own_request(kind: usize, i: usize, value: &mut Vec<u8>, rng: &mut Rng) -> (Ve
 fn slow_uploaders_do_not_take_all_memory() {
     let server = Server::start(&["-m", "64", "-t", "2"]);
     let mut other = server.connect();
-    let before = memory(server.pid());
+    let before = memory(&server);
     for _ in 0..3 {
         let mut uploads: Vec<TcpStream> = Vec::new();
         for i in 0..300 {
@@ -507,10 +449,10 @@ fn slow_uploaders_do_not_take_all_memory() {
             let value = "v".repeat(10 + i * 7 % 20_000);
             assert_eq!(other.line(&format!("set other{i} 0 0 {}\r\n{value}", value.len())), "STORED", "value {i}");
         }
-        let grown = memory(server.pid()).saturating_sub(before);
+        let grown = memory(&server).saturating_sub(before);
         assert!(grown < (64 + 32) << 10, "{grown} KiB with -m 64");
         drop(uploads);
-        until("the uploads are gone", || number(&mut other, "curr_connections") < 10);
+        until("the uploads are gone", || other.number("", "curr_connections") < 10);
     }
     let value = "w".repeat(900_000);
     for i in 0..200 {

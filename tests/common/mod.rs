@@ -11,16 +11,21 @@
 //! fails because the machine is slow: a deadline only ends what hangs.
 #![allow(dead_code, unused_imports, reason = "each test binary uses its own part of this file")]
 
+mod folder;
 mod rng;
+mod running;
+mod sidecar;
 
+pub use folder::Folder;
 pub use rng::Rng;
+pub use running::{Running, address};
+pub use sidecar::Sidecar;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -36,6 +41,8 @@ const REFERENCE: &str = "/usr/bin/memcached";
 pub struct Server {
     /// Where it listens.
     pub addr: SocketAddr,
+    /// Where its port file is.
+    pub folder: Folder,
     child: Child,
     stderr: Arc<Mutex<Vec<u8>>>,
     reader: Option<JoinHandle<()>>,
@@ -45,19 +52,38 @@ pub struct Server {
 impl Server {
     /// Starts the server under test on a free port and waits until it listens.
     pub fn start(args: &[&str]) -> Server {
-        Server::try_start(args).unwrap_or_else(|failure| panic!("twincached {args:?}: {failure}"))
+        Server::start_in(Folder::new(), args)
+    }
+
+    /// As [`Server::start`], in this folder.
+    pub fn start_in(folder: Folder, args: &[&str]) -> Server {
+        start_binary(&under_test(), folder, args).unwrap_or_else(|failure| panic!("twincached {args:?}: {failure}"))
     }
 
     /// As [`Server::start`]; a server that exits is an answer: its status and stderr.
     pub fn try_start(args: &[&str]) -> Result<Server, String> {
-        start_binary(&under_test(), args)
+        start_binary(&under_test(), Folder::new(), args)
     }
 
     /// Debian's memcached, or None where it is not installed.
     pub fn reference(args: &[&str]) -> Option<Server> {
-        Path::new(REFERENCE)
-            .exists()
-            .then(|| start_binary(REFERENCE, args).unwrap_or_else(|failure| panic!("{REFERENCE} {args:?}: {failure}")))
+        let start = || start_binary(REFERENCE, Folder::new(), args);
+        let is_there = Path::new(REFERENCE).exists();
+        is_there.then(|| start().unwrap_or_else(|failure| panic!("{REFERENCE} {args:?}: {failure}")))
+    }
+
+    /// The server under test, with these options alone, which may not be listening yet.
+    pub fn spawn(folder: Folder, args: &[&str]) -> Server {
+        Server::run(command(&under_test(), args), folder).expect("twincached")
+    }
+
+    fn run(mut command: Command, folder: Folder) -> std::io::Result<Server> {
+        command.env("MEMCACHED_PORT_FILENAME", folder.file("ports")).current_dir(folder.path());
+        let mut child = command.spawn()?;
+        let stderr = Arc::new(Mutex::new(Vec::new()));
+        let reader = collect(child.stderr.take().unwrap(), Arc::clone(&stderr));
+        let addr = SocketAddr::from(([127, 0, 0, 1], 0));
+        Ok(Server { addr, folder, child, stderr, reader: Some(reader), may_exit: false })
     }
 
     /// A connection to it.
@@ -75,17 +101,43 @@ impl Server {
         String::from_utf8_lossy(&self.stderr.lock().unwrap()).into_owned()
     }
 
+    /// Its listening sockets of TCP, as `TCP INET` and the port, when it has written them down.
+    pub fn ports(&self) -> Vec<(String, u16)> {
+        let text = wait_for("the port file", || std::fs::read_to_string(self.folder.file("ports")).ok());
+        let ports = text.lines().map(|line| line.split_once(": ").expect("NAME: PORT"));
+        let ports = ports.filter(|(name, _)| name.starts_with("TCP"));
+        ports.map(|(name, port)| (name.to_owned(), port.trim().parse().expect("a port"))).collect()
+    }
+
+    /// What a line of a file in /proc/PID has behind `name`.
+    pub fn proc_line(&self, file: &str, name: &str) -> String {
+        let text = std::fs::read_to_string(format!("/proc/{}/{file}", self.pid())).expect("the server is alive");
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).trim().to_owned()
+    }
+
+    /// KiB of memory, by their name in /proc/PID/status.
+    pub fn memory_kb(&self, name: &str) -> u64 {
+        self.proc_line("status", name).split_whitespace().next().unwrap().parse().unwrap()
+    }
+
     /// Waits for it to exit by itself.
     pub fn wait(&mut self) -> ExitStatus {
         self.may_exit = true;
-        let end = Instant::now() + DEADLINE;
-        while Instant::now() < end {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("the server does not stop");
+        wait_for("the server to stop", || self.child.try_wait().unwrap())
+    }
+
+    /// Waits for it to exit by itself: its exit code, and all that it wrote to stderr.
+    pub fn exit(&mut self) -> (Option<i32>, String) {
+        let status = self.wait();
+        let _ = self.reader.take().map(JoinHandle::join);
+        (status.code(), self.stderr())
+    }
+
+    /// Sends it a signal that ends it, and waits: as [`Server::exit`].
+    pub fn stop(&mut self, name: &str) -> (Option<i32>, String) {
+        signal(self.pid(), name);
+        self.exit()
     }
 
     /// From now on its exit is not a failure.
@@ -115,7 +167,9 @@ impl Drop for Server {
 
 /// The binary under test.
 pub fn under_test() -> String {
-    std::env::var("TWINCACHED").unwrap_or_else(|_| env!("CARGO_BIN_EXE_twincached").to_owned())
+    let given = std::env::var("TWINCACHED").unwrap_or_else(|_| env!("CARGO_BIN_EXE_twincached").to_owned());
+    let path = std::path::absolute(given).expect("a path");
+    path.to_str().expect("UTF-8").to_owned()
 }
 
 /// Whether these tests run as root: memcached then asks for `-u`.
@@ -132,48 +186,39 @@ pub fn descriptors_possible(wanted: u64) -> usize {
     limit(Resource::Files).expect("the limit of descriptors").0.min(wanted) as usize
 }
 
-fn start_binary(binary: &str, args: &[&str]) -> Result<Server, String> {
-    // The server picks its port and writes it down: one that we found free could be another's by now.
-    static STARTED: AtomicUsize = AtomicUsize::new(0);
-    let name = format!("twincache-{}-{}.port", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
-    let port_file = std::env::temp_dir().join(name);
+/// A command that runs a server with these words, as root if we are root and the words name nobody else.
+pub fn command(binary: &str, words: &[&str]) -> Command {
     let mut command = Command::new(binary);
-    command.env("MEMCACHED_PORT_FILENAME", &port_file);
-    if is_root() {
+    if is_root() && !words.contains(&"-u") {
         command.args(["-u", "root"]);
     }
-    command.args(["-l", "127.0.0.1", "-p", "-1", "-U", "0"]).args(args);
+    command.args(words).env_remove("MEMCACHED_PORT_FILENAME");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| format!("cannot start {binary}: {error}"))?;
-    let stderr = Arc::new(Mutex::new(Vec::new()));
-    let reader = collect(child.stderr.take().unwrap(), Arc::clone(&stderr));
-    let addr = SocketAddr::from(([127, 0, 0, 1], 0));
-    let mut server = Server { addr, child, stderr, reader: Some(reader), may_exit: false };
-    let up = wait_until_up(&mut server, &port_file);
-    let _ = std::fs::remove_file(&port_file);
-    up.map(|()| server)
+    command
 }
 
-/// The port file is written when clients may connect; to try that would leave a connection that the server counts.
-fn wait_until_up(server: &mut Server, port_file: &Path) -> Result<(), String> {
-    let end = Instant::now() + DEADLINE;
-    while Instant::now() < end {
-        if let Some(status) = server.child.try_wait().unwrap() {
-            server.may_exit = true;
-            let _ = server.reader.take().unwrap().join();
-            return Err(format!("exited at once: {status}\n{}", server.stderr()));
+/// The server picks its port and writes it down: one that we found free could be another's by now. To try whether it
+/// accepts connections would leave one that it counts.
+fn start_binary(binary: &str, folder: Folder, args: &[&str]) -> Result<Server, String> {
+    let args = [&["-l", "127.0.0.1", "-p", "-1", "-U", "0"], args].concat();
+    let started = Server::run(command(binary, &args), folder);
+    let mut server = started.map_err(|error| format!("cannot start {binary}: {error}"))?;
+    let port = wait_for("the server to say where it listens, or to exit", || {
+        // With -d the process that we started exits, well, at once.
+        match server.child.try_wait().unwrap().filter(|status| !status.success()) {
+            Some(status) => Some(Err(status)),
+            None => written_port(&server.folder.file("ports")).map(Ok),
         }
-        if let Some(port) = written_port(port_file) {
-            server.addr.set_port(port);
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(5));
+    });
+    match port {
+        Ok(port) => server.addr.set_port(port),
+        Err(status) => return Err(format!("exited at once: {status}\n{}", server.exit().1)),
     }
-    Err(format!("does not say where it listens\n{}", server.stderr()))
+    Ok(server)
 }
 
 /// The port of the line `TCP INET: <port>`.
-fn written_port(file: &Path) -> Option<u16> {
+fn written_port(file: &str) -> Option<u16> {
     let text = std::fs::read_to_string(file).ok()?;
     text.lines().find_map(|line| line.strip_prefix("TCP INET: ")?.trim().parse().ok())
 }
@@ -307,6 +352,33 @@ impl Conn {
         let text = String::from_utf8(reply).expect("stats are text");
         let stats = text.lines().filter_map(|line| line.strip_prefix("STAT "));
         stats.filter_map(|line| line.split_once(' ')).map(|(name, value)| (name.into(), value.into())).collect()
+    }
+
+    /// One row of `stats` or of a sub-command, if it is there.
+    pub fn find_stat(&mut self, argument: &str, name: &str) -> Option<String> {
+        self.stats(argument).into_iter().find(|(found, _)| found == name).map(|(_, value)| value)
+    }
+
+    /// One row of `stats` or of a sub-command.
+    pub fn stat(&mut self, argument: &str, name: &str) -> String {
+        self.find_stat(argument, name).unwrap_or_else(|| panic!("stats {argument} has no {name}"))
+    }
+
+    /// One row that is a number.
+    pub fn number(&mut self, argument: &str, name: &str) -> u64 {
+        let value = self.stat(argument, name);
+        value.parse().unwrap_or_else(|_| panic!("{name} is {value}"))
+    }
+
+    /// Waits for this reply and takes it.
+    pub fn expect(&mut self, reply: &str) {
+        let waited = self.read_until(DEADLINE, |got| got.len() >= reply.len());
+        assert_eq!(show(&std::mem::take(&mut self.got)), show(reply.as_bytes()), "{waited:?}");
+    }
+
+    /// Waits until the server closes the connection, and says nothing before.
+    pub fn expect_end(&mut self) {
+        assert_eq!(self.read_until(DEADLINE, |got| !got.is_empty()), Waited::Closed, "{}", show(&self.got));
     }
 }
 

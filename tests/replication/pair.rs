@@ -1,12 +1,9 @@
 //! A primary, its sidecar and a peer behind a wire.
 
-use crate::common::{Conn, DEADLINE, Server, signal, until};
+use crate::common::{Conn, DEADLINE, Server, Sidecar, signal};
 use crate::wire::Wire;
-use std::fs::File;
-use std::net::SocketAddr;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -58,7 +55,7 @@ impl Pair {
     /// Starts the sidecar.
     pub fn start_sidecar(&mut self) {
         assert!(self.sidecar.is_none(), "one is running");
-        self.sidecar = Some(Sidecar::start(&self.socket, self.wire.addr, &[]));
+        self.sidecar = Some(Sidecar::start(self.socket(), self.wire.addr, &[]));
     }
 
     /// Kills the sidecar.
@@ -88,8 +85,8 @@ impl Pair {
     }
 
     /// Waits until the running sidecar has said this.
-    pub fn wait_for_sidecar(&mut self, text: &str) {
-        self.sidecar.as_mut().expect("it runs").wait_for(text);
+    pub fn wait_for_sidecar(&self, text: &str) {
+        self.sidecar.as_ref().expect("it runs").says(text);
     }
 
     /// What the peer is.
@@ -104,14 +101,12 @@ impl Pair {
 
     /// A figure of `stats replication` of the primary.
     pub fn figure(&self, name: &str) -> Option<String> {
-        let stats = self.primary.connect().stats("replication");
-        stats.into_iter().find(|(found, _)| found == name).map(|(_, value)| value)
+        self.primary.connect().find_stat("replication", name)
     }
 
     /// A figure that is a number.
     pub fn number(&self, name: &str) -> u64 {
-        let figure = self.figure(name).unwrap_or_else(|| panic!("no {name} in stats replication"));
-        figure.parse().unwrap_or_else(|_| panic!("{name} is {figure}"))
+        self.primary.connect().number("replication", name)
     }
 
     /// Waits until the peer has confirmed everything. Nobody may write meanwhile.
@@ -156,49 +151,6 @@ fn start_peer(kind: PeerKind) -> Option<Server> {
     }
 }
 
-/// A sidecar; killed when dropped.
-pub struct Sidecar {
-    child: Child,
-    log: Scratch,
-}
-
-impl Sidecar {
-    /// Starts one.
-    pub fn start(socket: &Path, peer: SocketAddr, options: &[&str]) -> Sidecar {
-        let log = scratch("sidecar");
-        let file = File::create(&*log).expect("a log");
-        let child = Command::new(env!("CARGO_BIN_EXE_twincache-sidecar"))
-            .args(["--server", &format!("unix:{}", socket.display()), "--peer", &peer.to_string()])
-            .args(options)
-            .stdin(Stdio::null())
-            .stdout(file.try_clone().unwrap())
-            .stderr(file)
-            .spawn()
-            .expect("the sidecar starts");
-        Sidecar { child, log }
-    }
-
-    /// What it has said so far.
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(&*self.log).unwrap_or_default()
-    }
-
-    /// Waits until it has said this.
-    pub fn wait_for(&mut self, text: &str) {
-        until(&format!("the sidecar says {text:?}"), || self.log().contains(text));
-    }
-}
-
-impl Drop for Sidecar {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("a sidecar's log:\n{}", self.log());
-        }
-    }
-}
-
 /// A path that nobody else uses; what is there is removed when it is dropped.
 pub struct Scratch(PathBuf);
 
@@ -237,7 +189,5 @@ pub fn control(socket: &Path, line: &str) -> String {
 
 /// `curr_items` of a server.
 pub fn items(conn: &mut Conn) -> u64 {
-    let stats = conn.stats("");
-    let (_, value) = stats.iter().find(|(name, _)| name == "curr_items").expect("curr_items");
-    value.parse().expect("a number")
+    conn.number("", "curr_items")
 }

@@ -1,25 +1,26 @@
 //! What must be refused, and in which words.
 
-use crate::common::{Server, until};
-use crate::pair::{Pair, PeerKind, Sidecar, control, items, scratch, start_primary};
+use crate::common::{Server, Sidecar, until};
+use crate::pair::{Pair, PeerKind, control, items, scratch, start_primary};
 use std::os::unix::fs::PermissionsExt;
 
 #[test]
 fn a_peer_that_is_the_server_itself() {
     let socket = scratch("control");
     let primary = start_primary(&socket, &[]);
-    Sidecar::start(&socket, primary.addr, &[]).wait_for("itself");
+    Sidecar::start(&*socket, primary.addr, &[]).says("itself");
 }
 
 #[test]
 fn two_that_replicate_to_each_other() {
     let (one, two) = (scratch("control"), scratch("control"));
     let (first, second) = (start_primary(&one, &[]), start_primary(&two, &[]));
-    let mut there = Sidecar::start(&one, second.addr, &[]);
-    there.wait_for(&second.addr.to_string());
-    let upstream = || second.connect().stats("replication").into_iter().find(|(name, _)| name == "upstream");
-    until("the second knows the first", || upstream().is_some_and(|(_, run_id)| run_id != "none"));
-    Sidecar::start(&two, first.addr, &[]).wait_for("circle");
+    let there = Sidecar::start(&*one, second.addr, &[]);
+    there.says(&second.addr.to_string());
+    until("the second knows the first", || {
+        second.connect().find_stat("replication", "upstream").is_some_and(|run| run != "none")
+    });
+    Sidecar::start(&*two, first.addr, &[]).says("circle");
 }
 
 /// The sidecar of the primary is gone, and the one of the standby takes its chance.
@@ -27,18 +28,18 @@ fn two_that_replicate_to_each_other() {
 fn a_standby_that_would_feed_its_primary_back() {
     let (one, two) = (scratch("control"), scratch("control"));
     let (first, second) = (start_primary(&one, &[]), start_primary(&two, &[]));
-    let mut there = Sidecar::start(&one, second.addr, &[]);
-    there.wait_for("full sync done");
+    let there = Sidecar::start(&*one, second.addr, &[]);
+    there.says("full sync done");
     assert_eq!(first.connect().line("set key 0 0 1\r\nx"), "STORED");
-    let mut back = Sidecar::start(&two, first.addr, &[]);
-    back.wait_for("circle");
+    let back = Sidecar::start(&*two, first.addr, &[]);
+    back.says("circle");
     drop(there);
     assert_eq!(first.connect().line("set newest 0 0 1\r\nx"), "STORED");
-    back.wait_for("the last to feed this server");
+    back.says("the last to feed this server");
     assert_eq!(first.connect().line("mg newest s"), "HD s1");
     drop(back);
     // Who means it says so.
-    Sidecar::start(&two, first.addr, &["--replace-peer"]).wait_for("full sync done");
+    Sidecar::start(&*two, first.addr, &["--replace-peer"]).says("full sync done");
     assert_eq!(first.connect().line("mg newest s"), "EN");
 }
 
@@ -48,11 +49,11 @@ fn three_that_replicate_to_each_other() {
     let servers = sockets.each_ref().map(|socket| start_primary(socket, &[]));
     let mut sidecars: Vec<Sidecar> = Vec::new();
     for number in 0..2 {
-        sidecars.push(Sidecar::start(&sockets[number], servers[number + 1].addr, &[]));
-        sidecars[number].wait_for("full sync done");
+        sidecars.push(Sidecar::start(&*sockets[number], servers[number + 1].addr, &[]));
+        sidecars[number].says("full sync done");
     }
     // By now, or soon, the last knows of the first.
-    sidecars.push(Sidecar::start(&sockets[2], servers[0].addr, &[]));
+    sidecars.push(Sidecar::start(&*sockets[2], servers[0].addr, &[]));
     until("one is refused", || sidecars.iter().any(|sidecar| sidecar.log().contains("circle")));
 }
 
@@ -63,7 +64,7 @@ fn a_change_that_the_peer_refuses() {
     for peer in [Some(Server::start(&small)), Server::reference(&small)].into_iter().flatten() {
         let socket = scratch("control");
         let primary = start_primary(&socket, &["-o", "replicas_ack=1", "-o", "ack_timeout=60000"]);
-        let _sidecar = Sidecar::start(&socket, peer.addr, &[]);
+        let _sidecar = Sidecar::start(&*socket, peer.addr, &[]);
         let (mut client, mut standby) = (primary.connect(), peer.connect());
         assert_eq!(client.line("set key 0 0 1\r\nx"), "STORED");
         let large = format!("set key 0 0 600000\r\n{}", "v".repeat(600_000));
@@ -91,7 +92,7 @@ fn two_names_of_one_peer() {
     let mut pair = Pair::new(PeerKind::Twincached, &[]).expect("always there");
     pair.start_sidecar();
     pair.settle();
-    Sidecar::start(pair.socket(), pair.peer.addr, &[]).wait_for("the same server as another one");
+    Sidecar::start(pair.socket(), pair.peer.addr, &[]).says("the same server as another one");
     assert_eq!(pair.number("0:walks_started"), 1, "the first was not disturbed");
 }
 
@@ -101,9 +102,9 @@ fn two_sidecars_for_one_peer() {
     let mut pair = Pair::new(PeerKind::Twincached, &[]).expect("always there");
     pair.start_sidecar();
     pair.settle();
-    let mut other = Sidecar::start(pair.socket(), pair.wire.addr, &[]);
+    let other = Sidecar::start(pair.socket(), pair.wire.addr, &[]);
     pair.wait_for_sidecar("the server refuses: another connection of this consumer's name has taken its place");
-    other.wait_for("goes on after lsn");
+    other.says("goes on after lsn");
     assert_eq!(pair.number("0:walks_started"), 0, "what was confirmed to one holds for the other");
 }
 
@@ -142,7 +143,7 @@ fn a_peer_that_speaks_no_meta_protocol() {
     let socket = scratch("control");
     let _primary = start_primary(&socket, &[]);
     let Some(binary_only) = Server::reference(&["-B", "binary"]) else { return };
-    Sidecar::start(&socket, binary_only.addr, &[]).wait_for("text port");
+    Sidecar::start(&*socket, binary_only.addr, &[]).says("text port");
 }
 
 #[test]
@@ -151,11 +152,11 @@ fn a_socket_that_others_can_open() {
     let primary = start_primary(&socket, &[]);
     assert_eq!(std::fs::metadata(&*socket).unwrap().permissions().mode() & 0o777, 0o600);
     std::fs::set_permissions(&*socket, std::fs::Permissions::from_mode(0o666)).unwrap();
-    Sidecar::start(&socket, primary.addr, &[]).wait_for("chmod 600");
+    Sidecar::start(&*socket, primary.addr, &[]).says("chmod 600");
 }
 
 #[test]
 fn a_socket_that_is_not_there() {
     let nowhere = scratch("nowhere");
-    Sidecar::start(&nowhere, "127.0.0.1:1".parse().unwrap(), &[]).wait_for(nowhere.to_str().unwrap());
+    Sidecar::start(&*nowhere, "127.0.0.1:1".parse().unwrap(), &[]).says(nowhere.to_str().unwrap());
 }
