@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Every test of the project: scripts/test.sh [STAGE…]; without arguments all stages, in this order:
-#   format clippy build unit house e2e exchanges differential oracle clients features instructions
+#   format clippy doc build unit house e2e exchanges differential oracle clients features instructions
 #
 # Installs what it needs where it runs as root and finds it missing (Debian's memcached, libmemcached-tools and
 # valgrind; tests/clients/run.sh sees to its clients), else says in one line what it goes without. Under 15 minutes on two
@@ -9,7 +9,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-readonly all=(format clippy build unit house e2e exchanges differential oracle clients features instructions)
+readonly all=(format clippy doc build unit house e2e exchanges differential oracle clients features instructions)
 readonly oracle=${ORACLE_DIR:-../shared/oracle}
 readonly own_stages=(tidy exchanges differential)
 passed=0
@@ -75,6 +75,10 @@ stage_format() {
 
 stage_clippy() {
     cargo clippy --quiet --all-targets --all-features -- -D warnings
+}
+
+stage_doc() {
+    RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items
 }
 
 stage_build() {

@@ -14,7 +14,7 @@
 //! matter.
 //!
 //! Locks: a shard's, then the journal's. Nothing is called from within the journal's lock, and it is held for an append
-//! (a copy of at most 16 KiB) or for a piece of reading ([`SCAN`]).
+//! (a copy of at most 16 KiB) or for a piece of reading (`readers::SCAN`).
 //!
 //! Invariants:
 //! - Records of one key are in the order of its changes: they are appended under its shard's lock.
@@ -25,7 +25,7 @@
 //! - It is switched on before the first shard is walked, and the walk locks every shard: a command that did not see it
 //!   on is over when its shard is walked.
 //!
-//! Not here: bytes of a protocol, sockets (`net`, `command`), replies that wait ([`crate::store::Safety`]).
+//! Not here: bytes of a protocol, sockets (`net`, `command`), replies that wait (`net/worker`).
 
 pub mod acks;
 pub mod flush;

@@ -32,7 +32,7 @@ pub enum Event {
     SlabMove { src: u8, dst: u8, ok: bool },
 }
 
-/// Which events to keep for [`Store::take_events`].
+/// Which events to keep for [`take_events`](super::Store::take_events).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EventMask {
     /// Keep `Evict`.

@@ -146,7 +146,7 @@ enum State {
 /// A get that is answered in parts.
 #[derive(Clone, Copy, Debug)]
 struct Resume {
-    /// Where [`command::run`] wants to go on.
+    /// Where the command wants to go on.
     at: usize,
     /// Bytes of the line.
     line: usize,

@@ -17,8 +17,8 @@
 //!
 //! Each class of each shard has these four lists. A list runs from `head` (newest) to `tail`.
 //!
-//! Invariants: counts and bytes of a list are those of its items. A [`Cursor`] stands on an item of its list, or
-//! has come to the end.
+//! Invariants: counts and bytes of a list are those of its items. The crawler's cursor stands on an item of its list,
+//! or has come to the end.
 //!
 //! Not here: the moves in the background (`maintainer`).
 
