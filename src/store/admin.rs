@@ -2,11 +2,12 @@
 //!
 //! Each call locks one shard after the other, so a sum over shards is not one moment's, as elsewhere in `stats`.
 
-use super::background::{Background, Counts, Slice, rest};
-use super::lock_time::{By, Holds};
-use super::memory::slab::CLASSES;
+use super::background::Background;
+use super::lock_time::{By, Holds, Slice, rest};
+use super::memory::classes::CLASSES;
+use super::memory::layout::state;
+use super::requests::Counts;
 use super::shard::Shard;
-use super::shard::item::state;
 use super::shard::lru::{COLD, HOT, List, TEMP, WARM};
 use super::{
     BUCKET_POWER, ClassSet, ClassStats, Event, EventMask, Item, Reassign, Source, Store, StoreConfig, StoreStats,

@@ -5,16 +5,13 @@
 //!      ├── shard 1 …                       a shard's code is single-threaded
 //!      └── core    what all share: page pool, cas counter, flush_all, events, classes
 //!
-//! mod.rs    what the outside sees        entry.rs  a locked shard, what commands call
-//! admin.rs  flush, statistics            lend.rs   values used outside the lock
-//! shard.rs  making, linking, unlinking   lru.rs    lists, bumps, eviction
-//! slab.rs   classes, pages, chunks       table.rs  hash table
-//! item.rs   layout and sizes             arena.rs  address ranges; all unsafe code
-//! flush.rs  what flush_all has taken     check.rs  everything against everything
-//! hold.rs   how long locks are held      safety.rs which changes replicas have
-//! ahead.rs  memory before it is needed   dump.rs   all items, for a client
-//! journal.rs  every change, in order     walk.rs  what its readers are sent
-//! background.rs  the threads behind it   maintainer.rs, crawler.rs, mover.rs  what it does
+//! admin        flush_all, limits, statistics          kinds, config, stats   words, settings, numbers
+//! background/  threads: LRUs, crawler, page mover     requests   what commands ask of the background
+//! dump         all items, for a client                events     what watchers are told of
+//! resync       what a consumer of the journal is sent lock_time  how long locks are held
+//! pin, upload  values used outside the lock
+//! shard/       one structure behind one lock: items, table, LRUs, eviction, journalling
+//! memory/      address ranges, slab pages and classes, layout and sizes of what lies there
 //! ```
 //!
 //! Invariants: no code holds two shard locks; an [`ItemId`] is valid only while the lock is held under
@@ -31,12 +28,14 @@ mod kinds;
 mod lock_time;
 mod memory;
 mod pin;
+mod requests;
 mod resync;
 mod role;
 mod shard;
 mod stats;
 #[cfg(test)]
 pub(crate) mod tests;
+mod upload;
 
 pub use background::Background;
 pub use config::{Accounting, StoreConfig, Tuning};
@@ -44,12 +43,13 @@ pub use dump::Dump;
 pub use events::{Event, EventMask};
 pub use kinds::{AllocError, ClassSet, Hash, ItemId, ItemSpec, Miss, Part, Reassign};
 pub use lock_time::{By, Holds};
-pub use pin::{Pinned, Upload};
+pub use pin::Pinned;
 pub use resync::{Feed, Step};
 pub use role::{Duty, Relation, Role, Source, SourceError, Upstream};
 pub use shard::item::Item;
 pub use shard::locked::Locked;
 pub use stats::{ClassCounter, ClassStats, StoreStats};
+pub use upload::Upload;
 
 use crate::clock::Clock;
 use crate::journal::Journal;
@@ -58,8 +58,9 @@ use crate::journal::flush::Flush;
 use crate::sync::lock;
 use events::Events;
 use memory::arena::{self, Prefetcher};
-use memory::slab::{Classes, PagePool};
-use shard::item::Sizing;
+use memory::classes::Classes;
+use memory::pool::PagePool;
+use memory::sizing::Sizing;
 use shard::table::{self, Table};
 use shard::{Core, Shard};
 use std::hash::{BuildHasher, RandomState};
@@ -90,7 +91,7 @@ pub struct Store {
     shard_bits: u32,
     tuning: Mutex<Tuning>,
     crawler: AtomicBool,
-    background: background::State,
+    background: requests::State,
     holds: Holds,
 }
 
@@ -137,7 +138,7 @@ impl Store {
             shard_bits: shards.ilog2(),
             tuning: Mutex::new(tuning),
             crawler: AtomicBool::new(core.config.crawler),
-            background: background::State::default(),
+            background: requests::State::default(),
             holds: Holds::default(),
             core,
         }))

@@ -19,8 +19,7 @@
 //!
 //! Not here: bytes of a protocol (`command`), which ranges are dirty (`journal`).
 
-use super::background::Slice;
-use super::lock_time::By;
+use super::lock_time::{By, Slice};
 use super::shard::Shard;
 use super::{Miss, Relation, Source, SourceError, Store};
 use crate::journal::{Attach, AttachError, Begin, Entry, Journal, Kind, Read, Target, Turn};

@@ -9,13 +9,14 @@
 //! Mode 0 is off, mode 2 also gives a page to a class whenever it evicts. The rules are memcached's, decided for each
 //! shard on its own.
 //!
+//! Beside that decision: what a command asks for, and pages above the memory limit.
+//!
 //! Not here: how a page is moved (`mover`).
 
-use super::NAP_MAX;
-use super::mover::{Move, Source, sources};
 use crate::store::Store;
 use crate::store::lock_time::By;
-use crate::store::memory::slab::CLASSES;
+use crate::store::memory::classes::CLASSES;
+use crate::store::requests::NAP_MAX;
 use crate::store::shard::Shard;
 use crate::store::shard::lru::COLD;
 use std::collections::VecDeque;
@@ -39,6 +40,14 @@ pub struct Automove {
     looked: u32,
     /// The shard to be asked first: each has its turn.
     turn: usize,
+}
+
+/// A page to go from a class, 0 the pool, to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Move {
+    pub shard: usize,
+    pub src: u8,
+    pub dst: u8,
 }
 
 /// What happened in the last seconds.
@@ -135,6 +144,79 @@ impl Automove {
     }
 }
 
+/// A class of a shard that a page can be taken from.
+#[derive(Clone, Copy, Debug)]
+pub struct Source {
+    pub shard: usize,
+    pub class: u8,
+    pages: u64,
+    pub free_pages: u64,
+    /// Seconds that the next to be evicted was idle.
+    idle: u32,
+}
+
+impl Source {
+    /// The higher, the less the page will be missed.
+    pub fn rank(&self) -> (bool, u64, u32, u64) {
+        (self.pages > 1, self.free_pages, self.idle, self.pages)
+    }
+
+    /// Whether it keeps a page.
+    pub fn has_spare(&self) -> bool {
+        self.pages > 1
+    }
+
+    /// The move of a page of it.
+    pub fn to(self, dst: u8) -> Move {
+        Move { shard: self.shard, src: self.class, dst }
+    }
+}
+
+/// Classes with pages, of which there are more than one in all shards together.
+pub fn sources(store: &Store) -> Vec<Source> {
+    let mut sources = Vec::new();
+    let mut pages = [0; CLASSES];
+    for (index, shard) in store.hold_each(By::Mover).enumerate() {
+        for class in 1..=store.largest_class() {
+            if let Some(source) = shard.source(index, class) {
+                pages[usize::from(class)] += source.pages;
+                sources.push(source);
+            }
+        }
+    }
+    sources.retain(|source| pages[usize::from(source.class)] > 1);
+    sources
+}
+
+/// Where to do what a command asks for; no source is any class.
+pub fn asked(store: &Store, src: Option<u8>, dst: u8) -> Option<Move> {
+    if src == Some(0) {
+        let pages = |&shard: &usize| store.hold(shard, By::Mover).slab.classes[usize::from(dst)].pages;
+        let shard = (0..store.slots.len()).min_by_key(pages)?;
+        return Some(Move { shard, src: 0, dst });
+    }
+    let sources = sources(store).into_iter();
+    let fits = |source: &Source| src.map_or(source.class != dst, |src| source.class == src);
+    sources.filter(fits).max_by_key(Source::rank).map(|source| source.to(dst))
+}
+
+/// The next page to give up while too much is taken. The first page of each class may be beyond the limit, as in
+/// memcached; but not that of each shard. Only when the limit was lowered, a shard's class may lose its last page: it
+/// would take another with its next item.
+pub fn above_limit(store: &Store) -> Option<Move> {
+    let pool = &store.core.pool;
+    let lowered = store.background.is_shrinking();
+    let gives = |source: &Source| lowered || source.has_spare() && !store.core.config.preallocate;
+    let page = store.core.config.page_size as u64;
+    let beyond = if lowered { 0 } else { page * u64::from(store.largest_class()) };
+    let above = pool.taken() > pool.limit() + beyond;
+    let next = if above { sources(store).into_iter().filter(gives).max_by_key(Source::rank) } else { None };
+    if next.is_none() {
+        store.background.end_shrinking();
+    }
+    next.map(|source| source.to(0))
+}
+
 impl Window {
     /// Adds what happened since a second ago.
     fn add(&mut self, now: Before, age: u32, size: usize) {
@@ -170,6 +252,15 @@ impl Window {
 }
 
 impl Shard {
+    /// What a class can give; None without a page.
+    pub(super) fn source(&self, shard: usize, class: u8) -> Option<Source> {
+        let chunks = &self.slab.classes[usize::from(class)];
+        let per_page = u64::from(self.core.classes.per_page(class));
+        let free_pages = self.slab.available(class.into(), &self.core.classes) / per_page;
+        let idle = self.idle_seconds(self.lrus[usize::from(class)].lists[COLD].tail);
+        (chunks.pages > 0).then_some(Source { shard, class, pages: chunks.pages, free_pages, idle })
+    }
+
     /// Source and destination of a move that is worth it, once a second.
     fn decide(&self, windows: &mut [Window]) -> Option<(u8, u8)> {
         let size = self.tuning.automove_window.max(1) as usize;

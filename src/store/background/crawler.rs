@@ -13,11 +13,11 @@
 //!
 //! Not here: dumps, which walk the table (`dump`).
 
-use super::{NAP_MAX, Slice, rest};
-use crate::store::lock_time::By;
-use crate::store::memory::slab::CLASSES;
+use crate::store::lock_time::{By, Slice, rest};
+use crate::store::memory::classes::CLASSES;
+use crate::store::memory::layout::state;
+use crate::store::requests::NAP_MAX;
 use crate::store::shard::Shard;
-use crate::store::shard::item::state;
 use crate::store::{Event, Miss, Store};
 use std::time::Duration;
 

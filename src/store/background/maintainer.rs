@@ -15,18 +15,17 @@
 //!
 //! Not here: moves that a fetch or an allocation makes (`lru`).
 
-use super::{Slice, rest};
 use crate::store::Store;
-use crate::store::lock_time::By;
-use crate::store::memory::slab::CLASSES;
+use crate::store::lock_time::{By, Slice, rest};
+use crate::store::memory::classes::CLASSES;
+use crate::store::memory::layout::state;
 use crate::store::shard::Shard;
-use crate::store::shard::item::state;
 use crate::store::shard::lru::{COLD, HOT, List, TEMP, WARM};
 use std::time::Duration;
 
 /// Naps are from 1 ms to 1 s, as memcached's.
 const NAP_MIN: Duration = Duration::from_millis(1);
-const NAP_MAX: Duration = super::NAP_MAX;
+const NAP_MAX: Duration = crate::store::requests::NAP_MAX;
 
 /// Moves in one class before the others' turn, as memcached does.
 const PASS: usize = 500;

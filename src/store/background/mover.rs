@@ -9,19 +9,19 @@
 //! ```
 //!
 //! One page of all shards is on its way at a time, in slices. What is asked for comes first, then what is above the
-//! memory limit (it was lowered; or many shards had to have first pages), then what `automove` decides.
+//! memory limit (it was lowered; or many shards had to have first pages), then what `balance` finds worth it.
 //!
 //! Invariants: a page that is being emptied is `slab.moving` of its shard, and nothing is put into it.
 //!
-//! Not here: which class needs a page (`automove`).
+//! Not here: which class needs a page (`balance`).
 
-use super::balance::Automove;
-use super::{Counts, NAP_MAX, Slice};
-use crate::store::lock_time::By;
+use super::balance::{Automove, Move, above_limit, asked};
+use crate::store::lock_time::{By, Slice};
 use crate::store::memory::arena::offset;
-use crate::store::memory::slab::{CLASSES, step};
+use crate::store::memory::layout::{Chunk, state};
+use crate::store::memory::slab::step;
+use crate::store::requests::{Counts, NAP_MAX};
 use crate::store::shard::Shard;
-use crate::store::shard::item::{Chunk, state};
 use crate::store::shard::lru::{COLD, HOT, TEMP, WARM};
 use crate::store::{Event, Store};
 use std::time::Duration;
@@ -52,14 +52,6 @@ const ROUNDS_MAX: u32 = 20_000;
 pub struct Mover {
     automove: Automove,
     job: Option<Job>,
-}
-
-/// A page to go from a class, 0 the pool, to another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Move {
-    pub shard: usize,
-    pub src: u8,
-    pub dst: u8,
 }
 
 impl Mover {
@@ -124,79 +116,6 @@ fn end(store: &Store, src: u8, dst: u8, ok: bool) -> Duration {
         store.core.events.keep(Event::SlabMove { src, dst, ok });
     }
     NAP
-}
-
-/// Where to do what a command asks for; no source is any class.
-fn asked(store: &Store, src: Option<u8>, dst: u8) -> Option<Move> {
-    if src == Some(0) {
-        let pages = |&shard: &usize| store.hold(shard, By::Mover).slab.classes[usize::from(dst)].pages;
-        let shard = (0..store.slots.len()).min_by_key(pages)?;
-        return Some(Move { shard, src: 0, dst });
-    }
-    let sources = sources(store).into_iter();
-    let fits = |source: &Source| src.map_or(source.class != dst, |src| source.class == src);
-    sources.filter(fits).max_by_key(Source::rank).map(|source| source.to(dst))
-}
-
-/// The next page to give up while too much is taken. The first page of each class may be beyond the limit, as in
-/// memcached; but not that of each shard. Only when the limit was lowered, a shard's class may lose its last page: it
-/// would take another with its next item.
-fn above_limit(store: &Store) -> Option<Move> {
-    let pool = &store.core.pool;
-    let lowered = store.background.is_shrinking();
-    let gives = |source: &Source| lowered || source.has_spare() && !store.core.config.preallocate;
-    let page = store.core.config.page_size as u64;
-    let beyond = if lowered { 0 } else { page * u64::from(store.largest_class()) };
-    let above = pool.taken() > pool.limit() + beyond;
-    let next = if above { sources(store).into_iter().filter(gives).max_by_key(Source::rank) } else { None };
-    if next.is_none() {
-        store.background.end_shrinking();
-    }
-    next.map(|source| source.to(0))
-}
-
-/// A class of a shard that a page can be taken from.
-#[derive(Clone, Copy, Debug)]
-pub struct Source {
-    pub shard: usize,
-    pub class: u8,
-    pages: u64,
-    free_pages: u64,
-    /// Seconds that the next to be evicted was idle.
-    idle: u32,
-}
-
-impl Source {
-    /// The higher, the less the page will be missed.
-    pub fn rank(&self) -> (bool, u64, u32, u64) {
-        (self.pages > 1, self.free_pages, self.idle, self.pages)
-    }
-
-    /// Whether it keeps a page.
-    pub fn has_spare(&self) -> bool {
-        self.pages > 1
-    }
-
-    /// The move of a page of it.
-    pub fn to(self, dst: u8) -> Move {
-        Move { shard: self.shard, src: self.class, dst }
-    }
-}
-
-/// Classes with pages, of which there are more than one in all shards together.
-pub fn sources(store: &Store) -> Vec<Source> {
-    let mut sources = Vec::new();
-    let mut pages = [0; CLASSES];
-    for (index, shard) in store.hold_each(By::Mover).enumerate() {
-        for class in 1..=store.largest_class() {
-            if let Some(source) = shard.source(index, class) {
-                pages[usize::from(class)] += source.pages;
-                sources.push(source);
-            }
-        }
-    }
-    sources.retain(|source| pages[usize::from(source.class)] > 1);
-    sources
 }
 
 /// A page on its way.
@@ -294,14 +213,6 @@ impl Job {
 }
 
 impl Shard {
-    fn source(&self, shard: usize, class: u8) -> Option<Source> {
-        let chunks = &self.slab.classes[usize::from(class)];
-        let per_page = u64::from(self.core.classes.per_page(class));
-        let free_pages = self.slab.available(class.into(), &self.core.classes) / per_page;
-        let idle = self.idle_seconds(self.lrus[usize::from(class)].lists[COLD].tail);
-        (chunks.pages > 0).then_some(Source { shard, class, pages: chunks.pages, free_pages, idle })
-    }
-
     /// Takes an unused page for a class.
     fn take_unused(&mut self, class: u8) -> bool {
         let Shard { slab, window, core, .. } = self;

@@ -20,7 +20,7 @@
 //! Not here: what lies in a page, who may take one.
 #![allow(unsafe_code)]
 
-use crate::store::shard::item::{Chunk, Header};
+use super::layout::{Bucket, Chunk, Header};
 use crate::sys::cpu;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -58,7 +58,7 @@ unsafe impl Plain for Chunk {}
 // SAFETY: repr(C), integers only, 32 bytes without padding (asserted there).
 unsafe impl Plain for Header {}
 // SAFETY: repr(C), integers only, 64 bytes without padding (asserted there).
-unsafe impl Plain for crate::store::shard::table::Bucket {}
+unsafe impl Plain for Bucket {}
 
 /// A reserved range.
 #[derive(Debug)]

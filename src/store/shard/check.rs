@@ -1,9 +1,9 @@
 //! Checks every structure against every other. For tests: it is slow.
 
 use super::Shard;
-use super::item::state;
 use crate::store::Store;
-use crate::store::memory::slab::CLASSES;
+use crate::store::memory::classes::CLASSES;
+use crate::store::memory::layout::state;
 use std::collections::BTreeSet;
 
 impl Store {

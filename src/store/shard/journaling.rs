@@ -1,10 +1,10 @@
 //! From a changed item to a record: what the store's code calls under a shard's lock while the journal is on.
 
 use super::Shard;
-use super::item::state;
 use crate::journal::record::{self, BIG, Entry, GONE, Kind};
 use crate::store::Hash;
 use crate::store::memory::arena::offset;
+use crate::store::memory::layout::state;
 use std::cell::Cell;
 
 /// One read hit in so many asks whether it may be journalled: the answer costs 20 ns, under the journal's lock.

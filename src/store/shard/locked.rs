@@ -4,9 +4,9 @@
 //! else that was done to the item. Whatever could free the remembered item journals it first.
 
 use super::Shard;
-use super::item::state;
 use super::journaling::Change;
 use crate::journal::acks::LastLsn;
+use crate::store::memory::layout::state;
 use crate::store::{AllocError, ClassCounter, Hash, Item, ItemId, ItemSpec, Miss, Part, Pinned, Source, Store, Upload};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};

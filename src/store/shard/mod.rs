@@ -13,6 +13,7 @@
 //! Not here: which list an item goes to and who is evicted (`lru`), chunks (`slab`).
 
 mod check;
+mod evict;
 pub mod item;
 mod journaling;
 pub mod locked;
@@ -20,12 +21,16 @@ pub mod lru;
 pub mod table;
 
 use super::memory::arena::{Window, offset};
-use super::memory::slab::{CLASSES, Classes, PagePool, Slab};
+use super::memory::classes::{CLASSES, Classes};
+use super::memory::layout::{Chunk, state};
+use super::memory::pool::PagePool;
+use super::memory::sizing::Sizing;
+use super::memory::slab::Slab;
 use super::{AllocError, Events, Hash, ItemSpec, Miss, Part, Role, Safety, StoreConfig, Tuning};
 use crate::clock::Clock;
 use crate::journal::Journal;
 use crate::journal::flush::Flush;
-use item::{Chunk, Item, Sizing, state};
+use item::Item;
 use lru::Lru;
 use std::collections::BTreeMap;
 use std::sync::Arc;

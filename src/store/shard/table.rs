@@ -1,7 +1,6 @@
 //! The hash table of one shard: from a key's hash to an item.
 //!
 //! ```text
-//! Bucket, one cache line:  | 12 tags of 8 bits | overflow 4 | 12 item ids of 32 bits |
 //! buckets  | 0 | 1 | … | n-1 | not used yet …           overflow  | 0 unused | 1 | 2 | …
 //!
 //! hash, 64 bits:  | shard … | … | tag 8 at 32 | … bucket 32 |
@@ -16,10 +15,7 @@
 
 use crate::store::Hash;
 use crate::store::memory::arena::{Prefetcher, Region, Stretch};
-use crate::sys::cpu;
-
-/// Slots of a bucket.
-const SLOTS: usize = 12;
+use crate::store::memory::layout::Bucket;
 
 /// Items per bucket, on the average, that a growing table keeps. Of 12 slots 7 are used: about 9 bytes an item,
 /// and one lookup in ten goes on to an overflow bucket.
@@ -27,54 +23,6 @@ pub const LOAD: usize = 7;
 
 /// Buckets a table can have: 7 times 2^27 items of the smallest size fill a window.
 pub const MAX_BUCKETS: usize = 1 << 27;
-
-/// One cache line.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C, align(64))]
-pub struct Bucket {
-    tags: [u8; SLOTS],
-    overflow: u32,
-    ids: [u32; SLOTS],
-}
-
-const _: () = assert!(size_of::<Bucket>() == 64);
-
-impl Bucket {
-    /// Slots with this tag.
-    #[inline]
-    fn matches(&self, tag: u8) -> Matches {
-        let (eight, four) = self.tags.split_at(8);
-        let eight = u64::from_le_bytes(eight.try_into().expect("eight tags"));
-        let four = u32::from_le_bytes(four.try_into().expect("four tags"));
-        Matches(cpu::equal_bytes(u128::from(four) << 64 | u128::from(eight), tag) & ((1 << SLOTS) - 1))
-    }
-
-    fn put(&mut self, tag: u8, id: u32) -> bool {
-        let Some(empty) = self.matches(0).next() else { return false };
-        self.tags[empty] = tag;
-        self.ids[empty] = id;
-        true
-    }
-
-    fn is_empty(&self) -> bool {
-        self.tags == [0; SLOTS]
-    }
-}
-
-/// Slots, lowest first: a bit for each.
-#[derive(Clone, Copy, Debug)]
-struct Matches(u32);
-
-impl Iterator for Matches {
-    type Item = usize;
-
-    #[inline]
-    fn next(&mut self) -> Option<usize> {
-        let slot = self.0.trailing_zeros() as usize;
-        self.0 &= self.0.wrapping_sub(1);
-        (slot < SLOTS).then_some(slot)
-    }
-}
 
 /// The tag of a hash, never 0.
 #[inline]
@@ -375,21 +323,6 @@ mod tests {
 
     fn hash_of(id: u32) -> Hash {
         Hash(xxhash_rust::xxh3::xxh3_64(&id.to_le_bytes()))
-    }
-
-    #[test]
-    fn all_slots_with_a_tag() {
-        let mut random = 1_u64;
-        for round in 0..10_000 {
-            let mut bucket = Bucket::default();
-            for slot in &mut bucket.tags {
-                random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-                *slot = (random >> 60) as u8 * if round % 2 == 0 { 1 } else { 0x11 };
-            }
-            let tag = bucket.tags[round % SLOTS];
-            let expected: Vec<usize> = (0..SLOTS).filter(|&slot| bucket.tags[slot] == tag).collect();
-            assert_eq!(bucket.matches(tag).collect::<Vec<_>>(), expected);
-        }
     }
 
     #[test]

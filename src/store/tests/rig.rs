@@ -4,7 +4,7 @@
 use crate::clock::Clock;
 use crate::store::background::Worker;
 use crate::store::background::prefault;
-use crate::store::shard::item::state;
+use crate::store::memory::layout::state;
 use crate::store::{ClassStats, EventMask, ItemSpec, Part, Pinned, Store, StoreConfig};
 use std::sync::Arc;
 use std::time::Duration;
