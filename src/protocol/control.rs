@@ -170,11 +170,14 @@ pub enum ClientError {
     Unknown,
     /// Its arguments are wrong: how they should be.
     Usage(&'static str),
+    /// The number of `replicas_ack` is none.
+    ReplicasAck,
 }
 
+/// How `meet` is to be said.
 const MEET_USAGE: &str = "usage: meet <name> <identity>";
-const ATTACH_USAGE: &str = "usage: attach <name> <identity> <run id|-> <lsn|-> <cas|nocas>";
-const ACKS_USAGE: &str = "replicas_ack takes a number";
+/// How `attach` is to be said.
+pub const ATTACH_USAGE: &str = "usage: attach <name> <identity> <run id|-> <lsn|-> <cas|nocas>";
 
 impl<'a> ServerLine<'a> {
     /// The value of a line without its end; None when it makes no sense.
@@ -266,7 +269,7 @@ impl<'a> ClientLine<'a> {
             },
             ("attach", _) => AttachLine::parse(&args[..count]).map(ClientLine::Attach),
             ("replicas_ack", 1) => {
-                strict_u32(args[0].as_bytes()).map(ClientLine::ReplicasAck).ok_or(ClientError::Usage(ACKS_USAGE))
+                strict_u32(args[0].as_bytes()).map(ClientLine::ReplicasAck).ok_or(ClientError::ReplicasAck)
             }
             ("status", 0) => Ok(ClientLine::Status),
             _ => Err(ClientError::Unknown),

@@ -1,30 +1,12 @@
 //! One connection of the control socket: lines in; greeting, replies and the stream of changes out.
 //!
 //! ```text
-//! server, first   twincache 1 <run id> <lsn>
-//! client          meet <name> <identity>
-//! server          met <items> <uptime> <first|again|back> <run id>…
-//!                                                  what there is to copy; whether this peer got it before, or it came
-//!                                                  from there; the servers whose changes come here, the nearest first
-//!                 refused <reason>                 as for attach
-//! client          attach <name> <identity> <run id|-> <lsn|-> <cas|nocas>
-//! server          continuing <run id> <lsn>        the stream goes on after lsn
-//!                 walk <run id> <lsn>              first comes a full walk; also later, when too much was lost
-//!                 refused <reason>                 and closes
-//! then, server    batch <lsn> <bytes> \r\n <body>  whole meta commands, no line end after them; zeros before numbers
-//!                 walked <lsn>                     all of the full walk has been sent
-//!                 overtaken <lsn> <ranges>         changes were lost: so many ranges of keys are walked again
-//!                 caught-up <lsn>                  they have been sent
-//!                 alive <lsn> <unix ms>            every tenth of a second at least: the last change, and the clock
-//! client          ack <lsn>                        the peer has everything up to here
-//!                 refuse <lsn>                     the same, but for some of what came since the last: it was refused
-//! any client      replicas_ack <n>                 OK
-//!                 status                           what `stats replication` tells
+//!   client's lines ─> ClientLine ─> what it asks for
+//!   store's subscription ─> records ─> batches of meta commands ─> output
 //! ```
 //!
-//! Lines end in `\r\n`; a client may leave out the `\r`. A run id is 16 hex digits, for one start of one server. An
-//! lsn numbers the changes of a run; that of a batch says that everything up to there has been sent, so a batch that
-//! ends in the middle of what belongs together names an older one. Bodies are what [`crate::protocol::change`] writes.
+//! The lines stand in [`crate::protocol::control`], the bodies in [`crate::protocol::change`]. A batch that ends in the
+//! middle of what belongs together names an older lsn.
 //!
 //! Invariants: a batch holds at most [`BATCH_MAX`] bytes, or one item; nothing is read from the journal while
 //! anything that was read before is not in a batch. Sockets and clocks are the caller's.
@@ -33,10 +15,13 @@
 
 use crate::command::admin::stats;
 use crate::command::{Output, Shared};
+use crate::config::REPLICAS_MAX;
 use crate::journal::{Attach, AttachError, Kind, Record, records};
 use crate::protocol::change;
 use crate::protocol::change::{Expiry, WireKey};
-use crate::protocol::token::{strict_u32, strict_u64, words};
+use crate::protocol::control::{
+    self, AttachLine, BATCH_LINE, ClientError, ClientLine, Descent, LINE_MAX, ServerInfo, ServerLine,
+};
 use crate::store;
 use crate::store::Relation;
 use crate::store::Step;
@@ -54,10 +39,6 @@ const BATCH_FULL: usize = 64 << 10;
 /// the thread took 212 ns of CPU for a change of 100 bytes, and 236 with 64 KiB.
 const READ_MAX: usize = 16 << 10;
 
-/// Bytes of the line before a body. Its numbers have zeros in front, so that it is as long as the room that was left
-/// for it, and the body need not be moved.
-const BATCH_LINE: usize = 6 + 20 + 1 + 10 + 2;
-
 /// Steps taken for one batch: each may walk for some 70 us, and others wait.
 const STEPS_MAX: usize = 16;
 
@@ -66,12 +47,6 @@ const LINES_PER_RECORD: usize = 3;
 
 /// Bytes that they take besides key and value, at most.
 const LINES_MAX: usize = LINES_PER_RECORD * 2 * 112;
-
-/// A longer line is none of ours.
-const LINE_MAX: usize = 1024;
-
-/// Longest name and identity.
-const NAME_MAX: usize = 128;
 
 /// A heartbeat is due at least every tenth of a second; a busy machine may be late for it.
 const BEAT: Duration = Duration::from_millis(50);
@@ -101,7 +76,8 @@ impl Feed {
     /// What the server says first.
     pub fn greet(&self, shared: &Shared, out: &mut Output) {
         let journal = shared.store.journal();
-        say(out, format_args!("twincache 1 {:016x} {}", journal.run_id(), journal.lsn()));
+        let run = &control::run_word(journal.run_id());
+        say(out, ServerLine::Greeting { version: control::VERSION, run, lsn: journal.lsn() });
     }
 
     /// Takes what the client sent; false: close, after `out`.
@@ -131,7 +107,7 @@ impl Feed {
         let Some(stream) = &mut self.stream else { return };
         if now.at >= stream.beat_due {
             stream.beat_due = now.at + BEAT;
-            say(out, format_args!("alive {} {}", shared.store.journal().lsn(), now.unix_ms));
+            say(out, ServerLine::Alive { lsn: shared.store.journal().lsn(), unix_ms: now.unix_ms });
         }
     }
 
@@ -161,115 +137,87 @@ impl Feed {
     }
 
     fn obey(&mut self, line: &[u8], shared: &Shared, now: Now, out: &mut Output) -> bool {
-        let mut tokens = words(line);
-        let verb = tokens.next().unwrap_or_default();
-        let args: Vec<&[u8]> = tokens.take(ATTACH_ARGS + 1).collect();
-        match (verb, &args[..], &mut self.stream) {
-            (b"ack", [lsn], Some(stream)) => return stream.acknowledge(lsn, true, shared, out),
-            (b"refuse", [lsn], Some(stream)) => return stream.acknowledge(lsn, false, shared, out),
-            (b"attach", args, None) => return self.attach(args, shared, now, out),
-            (b"meet", [name, identity], _) => return meet(name, identity, shared, now, out),
-            (b"replicas_ack", [n], _) => out.push(replicas_ack(n, shared, now)),
-            (b"status", [], _) => status(shared, now, out),
+        match (ClientLine::parse(line), &mut self.stream) {
+            (Ok(ClientLine::Ack(lsn)), Some(stream)) => return stream.acknowledge(lsn, true, shared, out),
+            (Ok(ClientLine::Refuse(lsn)), Some(stream)) => return stream.acknowledge(lsn, false, shared, out),
+            (Ok(ClientLine::Attach(line)), None) => return self.attach(&line, shared, now, out),
+            (Ok(ClientLine::Meet { name, identity }), _) => return meet(name, identity, shared, now, out),
+            (Ok(ClientLine::ReplicasAck(n)), _) => out.push(replicas_ack(n, shared, now)),
+            (Ok(ClientLine::Status), _) => status(shared, now, out),
+            (Err(ClientError::Usage(usage)), _) => return refuse(usage, out),
+            (Err(ClientError::ReplicasAck), _) => out.push(REPLICAS_ACK_USAGE),
             _ => out.push(b"ERROR\r\n"),
         }
         true
     }
 
-    fn attach(&mut self, args: &[&[u8]], shared: &Shared, now: Now, out: &mut Output) -> bool {
-        let order = Order::read(args).ok_or(USAGE);
-        let attached = order.and_then(|Order { attach, with_cas }| {
-            let feed = shared.store.attach(&attach, now.at).map_err(reason)?;
-            Ok(Stream::new(feed, with_cas, now))
-        });
-        match attached {
-            Err(reason) => {
-                say(out, format_args!("refused {reason}"));
-                false
-            }
-            Ok(stream) => {
-                let word = if stream.feed.began_with_walk() { "walk" } else { "continuing" };
-                say(out, format_args!("{word} {:016x} {}", shared.store.journal().run_id(), stream.lsn));
-                self.stream = Some(Box::new(stream));
-                true
-            }
+    fn attach(&mut self, line: &AttachLine<'_>, shared: &Shared, now: Now, out: &mut Output) -> bool {
+        let &AttachLine { name, identity, run, lsn, with_cas } = line;
+        let run_id = run.and_then(|run| control::parse_run(run.as_bytes()));
+        if run_id.is_some() != run.is_some() {
+            return refuse(control::ATTACH_USAGE, out);
         }
+        let feed = match shared.store.attach(&Attach { name, identity, run_id, lsn }, now.at) {
+            Ok(feed) => feed,
+            Err(error) => return refuse(reason(error), out),
+        };
+        let stream = Stream::new(feed, with_cas, now);
+        let (run, lsn) = (&control::run_word(shared.store.journal().run_id()), stream.lsn);
+        say(
+            out,
+            match stream.feed.began_with_walk() {
+                true => ServerLine::Walk { run, lsn },
+                false => ServerLine::Continuing { run, lsn },
+            },
+        );
+        self.stream = Some(Box::new(stream));
+        true
     }
 }
 
-fn say(out: &mut Output, line: std::fmt::Arguments<'_>) {
+fn say(out: &mut Output, line: ServerLine<'_>) {
     let written = write!(out.bytes, "{line}\r\n");
     debug_assert!(written.is_ok(), "a Vec takes everything");
 }
 
-fn meet(name: &[u8], identity: &[u8], shared: &Shared, now: Now, out: &mut Output) -> bool {
-    let words = printable(name).zip(printable(identity)).ok_or("usage: meet <name> <identity>");
-    let met = words.and_then(|(name, identity)| shared.store.meet(name, identity, now.at).map_err(reason));
-    let is_good = met.is_ok();
-    match met {
-        Err(reason) => say(out, format_args!("refused {reason}")),
-        Ok((relation, upstreams)) => {
-            let relation = match relation {
-                Relation::Stranger => "first",
-                Relation::Copy => "again",
-                Relation::Source => "back",
-            };
-            let (items, uptime) = (shared.store.stats().curr_items, shared.clock.now());
-            let upstreams: String = upstreams.iter().map(|run_id| format!(" {run_id:016x}")).collect();
-            say(out, format_args!("met {items} {uptime} {relation}{upstreams}"));
-        }
-    }
-    is_good
+/// The connection is to be closed.
+fn refuse(reason: &str, out: &mut Output) -> bool {
+    say(out, ServerLine::Refused(reason));
+    false
 }
 
-fn replicas_ack(n: &[u8], shared: &Shared, now: Now) -> &'static [u8] {
-    match strict_u32(n) {
-        Some(n) if n <= crate::config::REPLICAS_MAX => {
-            shared.store.set_replicas_ack(n, now.at);
-            b"OK\r\n"
-        }
-        _ => b"CLIENT_ERROR replicas_ack takes a number, 0 to 5\r\n",
+fn meet(name: &str, identity: &str, shared: &Shared, now: Now, out: &mut Output) -> bool {
+    let (relation, upstreams) = match shared.store.meet(name, identity, now.at) {
+        Ok(met) => met,
+        Err(error) => return refuse(reason(error), out),
+    };
+    let descent = match relation {
+        Relation::Stranger => Descent::First,
+        Relation::Copy => Descent::Again,
+        Relation::Source => Descent::Back,
+    };
+    let (items, uptime) = (shared.store.stats().curr_items, shared.clock.now().into());
+    let upstreams: String = upstreams.iter().map(|&run| format!(" {}", control::run_word(run))).collect();
+    say(out, ServerLine::Met(ServerInfo { items, uptime, descent, upstreams: &upstreams }));
+    true
+}
+
+const REPLICAS_ACK_USAGE: &[u8] = b"CLIENT_ERROR replicas_ack takes a number, 0 to 5\r\n";
+
+fn replicas_ack(n: u32, shared: &Shared, now: Now) -> &'static [u8] {
+    if n > REPLICAS_MAX {
+        return REPLICAS_ACK_USAGE;
     }
+    shared.store.set_replicas_ack(n, now.at);
+    b"OK\r\n"
 }
 
 fn status(shared: &Shared, now: Now, out: &mut Output) {
-    stats::replication(shared, now.at, &mut |name, value| say(out, format_args!("STAT {name} {value}")));
+    stats::replication(shared, now.at, &mut |name, value| {
+        let written = write!(out.bytes, "STAT {name} {value}\r\n");
+        debug_assert!(written.is_ok(), "a Vec takes everything");
+    });
     out.push(b"END\r\n");
-}
-
-const USAGE: &str = "usage: attach <name> <identity> <run id|-> <lsn|-> <cas|nocas>";
-
-const ATTACH_ARGS: usize = 5;
-
-/// The arguments of attach.
-struct Order<'a> {
-    attach: Attach<'a>,
-    with_cas: bool,
-}
-
-impl<'a> Order<'a> {
-    fn read(args: &[&'a [u8]]) -> Option<Order<'a>> {
-        let [name, identity, run_id, lsn, cas] = *<&[&[u8]; ATTACH_ARGS]>::try_from(args).ok()?;
-        let with_cas = match cas {
-            b"cas" => true,
-            b"nocas" => false,
-            _ => return None,
-        };
-        let run_id = optional(run_id, |text| u64::from_str_radix(std::str::from_utf8(text).ok()?, 16).ok())?;
-        let lsn = optional(lsn, strict_u64)?;
-        let attach = Attach { name: printable(name)?, identity: printable(identity)?, run_id, lsn };
-        Some(Order { attach, with_cas })
-    }
-}
-
-fn printable(text: &[u8]) -> Option<&str> {
-    let fits = (1..=NAME_MAX).contains(&text.len()) && text.iter().all(u8::is_ascii_graphic);
-    if fits { std::str::from_utf8(text).ok() } else { None }
-}
-
-/// `-` is nothing; None is a mistake.
-fn optional(text: &[u8], read: impl Fn(&[u8]) -> Option<u64>) -> Option<Option<u64>> {
-    if text == b"-" { Some(None) } else { read(text).map(Some) }
 }
 
 fn reason(error: AttachError) -> &'static str {
@@ -328,23 +276,18 @@ impl Stream {
     }
 
     /// Whether the connection may stay.
-    fn acknowledge(&mut self, lsn: &[u8], is_all: bool, shared: &Shared, out: &mut Output) -> bool {
-        match strict_u64(lsn) {
-            Some(lsn) if lsn <= self.said => {
-                self.acked = self.acked.max(lsn);
-                match is_all && self.untold.is_none_or(|(after, _)| lsn <= after) {
-                    true => self.feed.acknowledge(lsn),
-                    false => self.feed.refuse(lsn),
-                }
-                self.untold.take_if(|(_, upto)| *upto <= lsn);
-                true
-            }
-            _ => {
-                let head = shared.store.journal().lsn();
-                say(out, format_args!("refused ack of a change that was not sent, of {head}"));
-                false
-            }
+    fn acknowledge(&mut self, lsn: u64, is_all: bool, shared: &Shared, out: &mut Output) -> bool {
+        if lsn > self.said {
+            let head = shared.store.journal().lsn();
+            return refuse(&format!("ack of a change that was not sent, of {head}"), out);
         }
+        self.acked = self.acked.max(lsn);
+        match is_all && self.untold.is_none_or(|(after, _)| lsn <= after) {
+            true => self.feed.acknowledge(lsn),
+            false => self.feed.refuse(lsn),
+        }
+        self.untold.take_if(|(_, upto)| *upto <= lsn);
+        true
     }
 
     fn fill(&mut self, shared: &Shared, now: Now, out: &mut Output) -> bool {
@@ -376,9 +319,8 @@ impl Stream {
             Step::Idle => return false,
             Step::Gone => {
                 self.end_batch(out);
-                say(out, format_args!("refused another connection of this consumer's name has taken its place"));
                 self.is_gone = true;
-                return false;
+                return refuse("another connection of this consumer's name has taken its place", out);
             }
             _ => self.end_batch(out),
         }
@@ -386,10 +328,13 @@ impl Stream {
         self.lsn = lsn;
         self.said = lsn;
         match step {
-            Step::Walk => say(out, format_args!("walk {:016x} {lsn}", shared.store.journal().run_id())),
-            Step::Walked => say(out, format_args!("walked {lsn}")),
-            Step::Overtaken(ranges) => say(out, format_args!("overtaken {lsn} {ranges}")),
-            Step::CaughtUp => say(out, format_args!("caught-up {lsn}")),
+            Step::Walk => {
+                let run = &control::run_word(shared.store.journal().run_id());
+                say(out, ServerLine::Walk { run, lsn });
+            }
+            Step::Walked => say(out, ServerLine::Walked(lsn)),
+            Step::Overtaken(ranges) => say(out, ServerLine::Overtaken { lsn, ranges: ranges as u64 }),
+            Step::CaughtUp => say(out, ServerLine::CaughtUp(lsn)),
             Step::Records | Step::Idle | Step::Gone => {}
         }
         true
@@ -435,7 +380,7 @@ impl Stream {
         let body = start + BATCH_LINE;
         let len = body_len(body, out);
         let mut line = &mut out.bytes[start..body];
-        let written = write!(line, "batch {:020} {len:010}\r\n", self.lsn);
+        let written = write!(line, "{}\r\n", ServerLine::Batch { lsn: self.lsn, bytes: len as u64 });
         debug_assert!(written.is_ok() && line.is_empty(), "as long as it always is");
     }
 }

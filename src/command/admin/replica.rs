@@ -15,6 +15,7 @@
 
 use crate::command::reply::OK;
 use crate::command::{Context, Next, Output};
+use crate::protocol::control::{self, Introduction};
 use crate::protocol::text::UNKNOWN;
 use crate::store::SourceError;
 use std::io::Write;
@@ -48,8 +49,7 @@ pub(crate) fn run(args: &[&[u8]], noreply: bool, context: &Context<'_>, out: &mu
 }
 
 fn from(run_ids: &[&[u8]], context: &Context<'_>, out: &mut Output) -> Next {
-    let parse = |text: &&[u8]| u64::from_str_radix(std::str::from_utf8(text).ok()?, 16).ok();
-    let parsed: Option<Vec<u64>> = run_ids.iter().map(parse).collect();
+    let parsed: Option<Vec<u64>> = run_ids.iter().map(|text| control::parse_run(text)).collect();
     let Some(run_ids) = parsed else {
         out.push(b"CLIENT_ERROR a run id is 16 hex digits\r\n");
         return Next::Continue;
@@ -67,7 +67,7 @@ fn from(run_ids: &[&[u8]], context: &Context<'_>, out: &mut Output) -> Next {
 }
 
 fn introduce(context: &Context<'_>, out: &mut Output) {
-    let (run_id, unix_ms) = (context.shared.store.journal().run_id(), context.shared.clock.unix_ms());
-    let written = write!(out.bytes, "OK {run_id:016x} {unix_ms}\r\n");
+    let (run, unix_ms) = (&control::run_word(context.shared.store.journal().run_id()), context.shared.clock.unix_ms());
+    let written = write!(out.bytes, "{}\r\n", Introduction { run, unix_ms });
     debug_assert!(written.is_ok(), "a Vec takes everything");
 }
