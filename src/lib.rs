@@ -60,15 +60,16 @@
 //! A file uses only what stands to its right in its folder's row; `mod` is the folder's own `mod.rs`.
 //!
 //! ```text
-//! store:            admin > dump, resync > background > mod > lock_time > shard > pin > memory > events, stats, config, kinds
-//! store/memory:     slab > arena
-//! store/background: mod > prefault, crawler, maintainer > mover > balance
-//! net:              mod > acceptor, control > listen > worker > conn > admission
+//! store:            admin > dump, resync > background > mod > lock_time > shard > pin, upload > memory
+//!                   > requests, role > events, stats, config > kinds
+//! store/memory:     slab > arena, pool, classes, sizing > layout
+//! store/background: mod > prefault, crawler, maintainer, mover > balance
+//! net:              mod > acceptor, control > listen > worker > conn > admission, stop
 //! net/worker:       mod > batch, reply_hold
 //! net/conn:         mod > session > buffer
-//! sidecar:          mod > link > observe > server_socket, pace, options
-//! sidecar/link:     mod > pump > sink, source > relay, answers, guard, clock_skew, lag > moment
-//! sidecar/observe:  mod > http, metrics > figures
+//! sidecar:          mod > link > observe, server_socket, pace, options > moment
+//! sidecar/link:     mod > pump > sink, source > relay, answers, guard, clock_skew, lag
+//! sidecar/observe:  mod > http, metrics, health > figures
 //! ```
 //!
 //! `tests/tidy` holds the sources to both tables, and to have no circles but in `store/shard`.

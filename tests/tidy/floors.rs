@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   a -> b, c              folder a may use the folders b and c
-//!   store: x > y, z > w    floors inside the folder: a use goes to the right, mod is the folder's mod.rs
+//!   store: x > y, z        floors inside the folder: a use goes to the right, mod is the folder's mod.rs
+//!        > w               the same row
 //! ```
 //!
 //! And circles: files of which each uses, over others, each other one.
@@ -34,18 +35,31 @@ pub fn floors(lib: &str) -> Rows {
 /// The number of floors in the rows `a: b > c, d`.
 pub fn count_floors(lib: &str) -> usize {
     let table = floors(lib);
-    let lines = lib.lines().filter_map(|line| line.strip_prefix("//! ")?.split_once(": "));
-    lines.filter(|(folder, _)| table.contains_key(folder.trim())).map(|(_, row)| row.split('>').count()).sum()
+    let lines = lines(lib);
+    let rows = lines.iter().filter_map(|line| line.split_once(": "));
+    rows.filter(|(folder, _)| table.contains_key(*folder)).map(|(_, row)| row.split('>').count()).sum()
 }
 
 fn rows(lib: &str, arrow: &str, commas: &[char]) -> Rows {
-    let rows = lib.lines().filter_map(|line| line.strip_prefix("//! ")?.split_once(arrow));
+    let lines = lines(lib);
     let row = |(from, to): (&str, &str)| {
         let names = without_remarks(to);
         let names = names.split(commas).map(|name| name.trim().to_owned()).collect();
         (from.trim().to_owned(), names)
     };
-    rows.map(row).collect()
+    lines.iter().filter_map(|line| line.split_once(arrow)).map(row).collect()
+}
+
+/// The lines of the file's comment. One that begins with spaces and an arrow carries on the line before it.
+fn lines(lib: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for line in lib.lines().filter_map(|line| line.strip_prefix("//! ")) {
+        match lines.last_mut() {
+            Some(last) if line.starts_with(' ') && line.trim_start().starts_with('>') => last.push_str(line),
+            _ => lines.push(line.to_owned()),
+        }
+    }
+    lines
 }
 
 /// A row without what stands in parentheses.
@@ -172,7 +186,7 @@ mod tests {
     use super::*;
 
     const LIB: &str = "//! # Who uses whom\n//! net    -> store (its items), watch   (and more)\n//! store -> nothing\n//!\n\
-                       //! store:        mod > dump, lock_time > shard > kinds\n//! store/shard: mod, table > lru\n\
+                       //! store:        mod > dump, lock_time\n//!       > shard > kinds\n//! store/shard: mod, table > lru\n\
                        //! Note: a sentence, as others.\n";
 
     fn edge<'a>(from: &'a str, to: &'a str) -> Edge<'a> {
