@@ -19,7 +19,7 @@
 //! client          ack <lsn>                        the peer has everything up to here
 //!                 refuse <lsn>                     the same, but for some of what came since the last: it was refused
 //! any client      replicas_ack <n>                 OK
-//!                 status                           what `stats replication` tells
+//!                 status                           STAT <name> <value> for each row of `stats replication`, END
 //!
 //! a peer is told  replica who                      OK <run id> <unix ms>
 //!                 replica from <run id>…           the same: who feeds it, who feeds that one, and so on
@@ -27,13 +27,13 @@
 //! ```
 //!
 //! Lines end in `\r\n`; a client may leave out the `\r`. A run id is 16 hex digits, for one start of one server; a
-//! client only compares it, so to it it is a word. An lsn numbers the changes of a run; the lsn of a batch says that
-//! everything up to there has been sent.
+//! client only compares it, so to the client it is a word. An lsn numbers the changes of a run; the lsn of a batch says
+//! that everything up to there has been sent.
 //!
 //! Invariant: what is written and parsed again is the same value. Not here: what the lines mean (`replication` for the
 //! server, `sidecar` for the client), and the bodies (`protocol::change`).
 
-use super::token::{strict_u32, strict_u64};
+use super::token::{strict_u32, strict_u64, words};
 use std::fmt;
 
 /// The version of the protocol that is spoken here.
@@ -42,68 +42,56 @@ pub const VERSION: u64 = 1;
 /// Longest line of either side: a refusal with its reason is the longest that there is.
 pub const LINE_MAX: usize = 1024;
 
+/// Bytes of the line before a body, with its end. Its numbers have zeros in front, so that it is as long as the room
+/// that was left for it, and the body need not be moved.
+pub const BATCH_LINE: usize = 6 + 20 + 1 + 10 + 2;
+
 /// Longest word: a name, an identity, a run id.
 const WORD_MAX: usize = 128;
 
+/// Words after the first one of a client's line: `attach` has the most.
+const ARGUMENTS_MAX: usize = 5;
+
 /// What the server says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerLine<'a> {
-    /// It is a control socket of this version of the protocol.
-    Greeting {
-        /// The version.
-        version: u64,
-        /// The server's run.
-        run: &'a str,
-        /// Its last change.
-        lsn: u64,
-    },
-    /// What there is to copy to a peer.
-    Met(ServerInfo<'a>),
-    /// The stream goes on after this lsn.
-    Continuing {
-        /// The server's run.
-        run: &'a str,
-        /// The last change that the peer has.
-        lsn: u64,
-    },
-    /// A full sync begins.
-    Walk {
-        /// The server's run.
-        run: &'a str,
-        /// Its last change.
-        lsn: u64,
-    },
+    /// This is a control socket of this version of the protocol, and the server has come so far.
+    Greeting(u64, Position<'a>),
+    /// `met`: what there is to copy to a peer.
+    Info(ServerInfo<'a>),
+    /// The stream goes on after this change.
+    Continuing(Position<'a>),
+    /// `walk`: a full sync begins, and the server has come so far.
+    FullSync(Position<'a>),
     /// The server will not have this consumer, for this reason.
     Refused(&'a str),
-    /// A body follows.
-    Batch {
-        /// With it everything up to here has been sent.
-        lsn: u64,
-        /// Bytes of the body.
-        bytes: u64,
-    },
-    /// Everything of the full sync was sent.
-    Walked(u64),
-    /// Changes were lost.
-    Overtaken {
-        /// Where the stream stood.
-        lsn: u64,
-        /// Ranges of keys that are sent again.
-        ranges: u64,
-    },
+    /// With the body of so many bytes that follows, everything up to this lsn has been sent: `Batch(lsn, bytes)`.
+    Batch(u64, u64),
+    /// `walked`: everything of the full sync was sent.
+    FullSyncEnd(u64),
+    /// `overtaken`: changes were lost at this lsn, and so many ranges of keys are sent again.
+    Lagged(u64, u64),
     /// What was lost has been sent again.
     CaughtUp(u64),
-    /// The server runs.
-    Alive {
-        /// Its last change.
-        lsn: u64,
-        /// Its clock, in Unix milliseconds.
-        unix_ms: i64,
-    },
+    /// The server's last change, and its clock in Unix milliseconds.
+    Alive(u64, i64),
+    /// Name and value of a row of `stats replication`.
+    Stat(&'a str, &'a str),
+    /// There are no more rows.
+    End,
+}
+
+/// A place in the changes of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position<'a> {
+    /// The server's run.
+    pub run: &'a str,
+    /// The last change.
+    pub lsn: u64,
 }
 
 /// What the server says of itself to a peer that is about to be fed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerInfo<'a> {
     /// Items that it holds.
     pub items: u64,
@@ -111,8 +99,8 @@ pub struct ServerInfo<'a> {
     pub uptime: u64,
     /// Who of the two has its items from the other.
     pub descent: Descent,
-    /// Run ids of the servers whose changes it gets, the nearest first, with a blank before each.
-    pub upstreams: &'a str,
+    /// Runs of the servers whose changes it gets, the nearest first.
+    pub upstreams: Vec<&'a str>,
 }
 
 /// Which of a server and a peer has its items from the other.
@@ -129,13 +117,8 @@ pub enum Descent {
 /// What a client says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientLine<'a> {
-    /// It asks what there is to copy to a peer.
-    Meet {
-        /// The consumer's name.
-        name: &'a str,
-        /// The peer's identity.
-        identity: &'a str,
-    },
+    /// `meet`, with the consumer's name and the peer's identity: what is there to copy?
+    Hello(&'a str, &'a str),
     /// It wants every change.
     Attach(AttachLine<'a>),
     /// The peer has everything up to here.
@@ -163,21 +146,48 @@ pub struct AttachLine<'a> {
     pub with_cas: bool,
 }
 
-/// Why a line of a client is none.
+/// What is wrong with a client's line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientError {
-    /// There is no such command.
+    /// There is no such command, or not with so many words.
     Unknown,
-    /// Its arguments are wrong: how they should be.
-    Usage(&'static str),
-    /// The number of `replicas_ack` is none.
+    /// The lsn that is acknowledged is no number.
+    Lsn,
+    /// The number of consumers is none.
     ReplicasAck,
+    /// The words of `meet` are none: see [`HELLO_USAGE`].
+    Hello,
+    /// Those of `attach` are not as they should be: see [`ATTACH_USAGE`].
+    Attach,
 }
 
 /// How `meet` is to be said.
-const MEET_USAGE: &str = "usage: meet <name> <identity>";
+pub const HELLO_USAGE: &str = "usage: meet <name> <identity>";
+
 /// How `attach` is to be said.
 pub const ATTACH_USAGE: &str = "usage: attach <name> <identity> <run id|-> <lsn|-> <cas|nocas>";
+
+/// What a peer is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReplicaLine<'a> {
+    /// Who is it?
+    Who,
+    /// The runs whose changes it is sent, the nearest first.
+    From(Vec<&'a str>),
+    /// Everything is going to be sent.
+    Begin,
+    /// Everything has been sent.
+    End,
+}
+
+/// What a peer answers to `replica who` and `replica from`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Introduction<'a> {
+    /// Its run.
+    pub run: &'a str,
+    /// Its clock, in Unix milliseconds.
+    pub unix_ms: i64,
+}
 
 impl<'a> ServerLine<'a> {
     /// The value of a line without its end; None when it makes no sense.
@@ -186,19 +196,18 @@ impl<'a> ServerLine<'a> {
         let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
         let mut words = rest.split(' ');
         Some(match verb {
-            "batch" => ServerLine::Batch { lsn: number(&mut words)?, bytes: number(&mut words)? },
-            "alive" => ServerLine::Alive { lsn: number(&mut words)?, unix_ms: words.next()?.parse().ok()? },
-            "walked" => ServerLine::Walked(number(&mut words)?),
-            "overtaken" => ServerLine::Overtaken { lsn: number(&mut words)?, ranges: number(&mut words)? },
+            "batch" => ServerLine::Batch(number(&mut words)?, number(&mut words)?),
+            "alive" => ServerLine::Alive(number(&mut words)?, words.next()?.parse().ok()?),
+            "walked" => ServerLine::FullSyncEnd(number(&mut words)?),
+            "overtaken" => ServerLine::Lagged(number(&mut words)?, number(&mut words)?),
             "caught-up" => ServerLine::CaughtUp(number(&mut words)?),
-            "met" => ServerLine::Met(ServerInfo::parse(rest)?),
+            "met" => ServerLine::Info(ServerInfo::parse(&mut words)?),
             "refused" => ServerLine::Refused(rest),
-            "continuing" => ServerLine::Continuing { run: word(words.next()?)?, lsn: number(&mut words)? },
-            "walk" => ServerLine::Walk { run: word(words.next()?)?, lsn: number(&mut words)? },
-            "twincache" => {
-                let version = number(&mut words)?;
-                ServerLine::Greeting { version, run: word(words.next()?)?, lsn: number(&mut words)? }
-            }
+            "continuing" => ServerLine::Continuing(Position::parse(&mut words)?),
+            "walk" => ServerLine::FullSync(Position::parse(&mut words)?),
+            "twincache" => ServerLine::Greeting(number(&mut words)?, Position::parse(&mut words)?),
+            "STAT" => rest.split_once(' ').map(|(name, value)| ServerLine::Stat(name, value))?,
+            "END" => ServerLine::End,
             _ => return None,
         })
     }
@@ -206,34 +215,37 @@ impl<'a> ServerLine<'a> {
 
 impl fmt::Display for ServerLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            ServerLine::Greeting { version, run, lsn } => write!(f, "twincache {version} {run} {lsn}"),
-            ServerLine::Met(ServerInfo { items, uptime, descent, upstreams }) => {
-                write!(f, "met {items} {uptime} {}{upstreams}", descent.name())
+        match self {
+            ServerLine::Greeting(version, Position { run, lsn }) => write!(f, "twincache {version} {run} {lsn}"),
+            ServerLine::Info(ServerInfo { items, uptime, descent, upstreams }) => {
+                write!(f, "met {items} {uptime} {}", descent.name())?;
+                upstreams.iter().try_for_each(|run| write!(f, " {run}"))
             }
-            ServerLine::Continuing { run, lsn } => write!(f, "continuing {run} {lsn}"),
-            ServerLine::Walk { run, lsn } => write!(f, "walk {run} {lsn}"),
+            ServerLine::Continuing(Position { run, lsn }) => write!(f, "continuing {run} {lsn}"),
+            ServerLine::FullSync(Position { run, lsn }) => write!(f, "walk {run} {lsn}"),
             ServerLine::Refused(reason) => write!(f, "refused {reason}"),
-            // As long as it always is: the body stands behind room that was left for it.
-            ServerLine::Batch { lsn, bytes } => write!(f, "batch {lsn:020} {bytes:010}"),
-            ServerLine::Walked(lsn) => write!(f, "walked {lsn}"),
-            ServerLine::Overtaken { lsn, ranges } => write!(f, "overtaken {lsn} {ranges}"),
+            ServerLine::Batch(lsn, bytes) => write!(f, "batch {lsn:020} {bytes:010}"),
+            ServerLine::FullSyncEnd(lsn) => write!(f, "walked {lsn}"),
+            ServerLine::Lagged(lsn, ranges) => write!(f, "overtaken {lsn} {ranges}"),
             ServerLine::CaughtUp(lsn) => write!(f, "caught-up {lsn}"),
-            ServerLine::Alive { lsn, unix_ms } => write!(f, "alive {lsn} {unix_ms}"),
+            ServerLine::Alive(lsn, unix_ms) => write!(f, "alive {lsn} {unix_ms}"),
+            ServerLine::Stat(name, value) => write!(f, "STAT {name} {value}"),
+            ServerLine::End => f.write_str("END"),
         }
     }
 }
 
-/// Bytes of the line before a body, with its end.
-pub const BATCH_LINE: usize = 6 + 20 + 1 + 10 + 2;
+impl<'a> Position<'a> {
+    fn parse(words: &mut impl Iterator<Item = &'a str>) -> Option<Position<'a>> {
+        Some(Position { run: word(words.next()?.as_bytes())?, lsn: number(words)? })
+    }
+}
 
 impl<'a> ServerInfo<'a> {
-    fn parse(text: &'a str) -> Option<ServerInfo<'a>> {
-        let mut words = text.splitn(3, ' ');
-        let (items, uptime) = (number(&mut words)?, number(&mut words)?);
-        let rest = words.next()?;
-        let (name, upstreams) = rest.split_at(rest.find(' ').unwrap_or(rest.len()));
+    fn parse(words: &mut impl Iterator<Item = &'a str>) -> Option<ServerInfo<'a>> {
+        let (items, uptime, name) = (number(words)?, number(words)?, words.next()?);
         let descent = Descent::ALL.into_iter().find(|descent| descent.name() == name)?;
+        let upstreams = words.map(|run| word(run.as_bytes())).collect::<Option<_>>()?;
         Some(ServerInfo { items, uptime, descent, upstreams })
     }
 }
@@ -253,25 +265,21 @@ impl Descent {
 impl<'a> ClientLine<'a> {
     /// The value of a line without its end.
     pub fn parse(line: &'a [u8]) -> Result<ClientLine<'a>, ClientError> {
-        let line = std::str::from_utf8(line).map_err(|_| ClientError::Unknown)?;
-        let mut words = line.split(' ').filter(|word| !word.is_empty());
+        let mut words = words(line);
         let verb = words.next().unwrap_or_default();
-        // One more than any command takes: it makes them too many.
-        let mut args = [""; 6];
-        let count = args.iter_mut().zip(&mut words).map(|(arg, word)| *arg = word).count();
-        let lsn = || strict_u64(args[0].as_bytes()).ok_or(ClientError::Usage("usage: ack <lsn> or refuse <lsn>"));
-        match (verb, count) {
-            ("ack", 1) => lsn().map(ClientLine::Ack),
-            ("refuse", 1) => lsn().map(ClientLine::Refuse),
-            ("meet", 2) => match (word(args[0]), word(args[1])) {
-                (Some(name), Some(identity)) => Ok(ClientLine::Meet { name, identity }),
-                _ => Err(ClientError::Usage(MEET_USAGE)),
+        // With room for one too many.
+        let mut found = [b"".as_slice(); ARGUMENTS_MAX + 1];
+        let count = found.iter_mut().zip(words).map(|(slot, word)| *slot = word).count();
+        match (verb, &found[..count]) {
+            (b"ack", [lsn]) => strict_u64(lsn).map(ClientLine::Ack).ok_or(ClientError::Lsn),
+            (b"refuse", [lsn]) => strict_u64(lsn).map(ClientLine::Refuse).ok_or(ClientError::Lsn),
+            (b"meet", [name, identity]) => match (word(name), word(identity)) {
+                (Some(name), Some(identity)) => Ok(ClientLine::Hello(name, identity)),
+                _ => Err(ClientError::Hello),
             },
-            ("attach", _) => AttachLine::parse(&args[..count]).map(ClientLine::Attach),
-            ("replicas_ack", 1) => {
-                strict_u32(args[0].as_bytes()).map(ClientLine::ReplicasAck).ok_or(ClientError::ReplicasAck)
-            }
-            ("status", 0) => Ok(ClientLine::Status),
+            (b"attach", arguments) => AttachLine::parse(arguments).map(ClientLine::Attach).ok_or(ClientError::Attach),
+            (b"replicas_ack", [n]) => strict_u32(n).map(ClientLine::ReplicasAck).ok_or(ClientError::ReplicasAck),
+            (b"status", []) => Ok(ClientLine::Status),
             _ => Err(ClientError::Unknown),
         }
     }
@@ -280,14 +288,13 @@ impl<'a> ClientLine<'a> {
 impl fmt::Display for ClientLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            ClientLine::Meet { name, identity } => write!(f, "meet {name} {identity}"),
+            ClientLine::Hello(name, identity) => write!(f, "meet {name} {identity}"),
             ClientLine::Attach(AttachLine { name, identity, run, lsn, with_cas }) => {
-                write!(f, "attach {name} {identity} {} ", run.unwrap_or("-"))?;
+                let (run, cas) = (run.unwrap_or("-"), if with_cas { "cas" } else { "nocas" });
                 match lsn {
-                    Some(lsn) => write!(f, "{lsn}")?,
-                    None => f.write_str("-")?,
+                    Some(lsn) => write!(f, "attach {name} {identity} {run} {lsn} {cas}"),
+                    None => write!(f, "attach {name} {identity} {run} - {cas}"),
                 }
-                f.write_str(if with_cas { " cas" } else { " nocas" })
             }
             ClientLine::Ack(lsn) => write!(f, "ack {lsn}"),
             ClientLine::Refuse(lsn) => write!(f, "refuse {lsn}"),
@@ -298,37 +305,53 @@ impl fmt::Display for ClientLine<'_> {
 }
 
 impl<'a> AttachLine<'a> {
-    fn parse(args: &[&'a str]) -> Result<AttachLine<'a>, ClientError> {
-        AttachLine::read(args).ok_or(ClientError::Usage(ATTACH_USAGE))
-    }
-
-    fn read(args: &[&'a str]) -> Option<AttachLine<'a>> {
-        let [name, identity, run, lsn, cas] = *<&[&str; 5]>::try_from(args).ok()?;
+    fn parse(arguments: &[&'a [u8]]) -> Option<AttachLine<'a>> {
+        let &[name, identity, run, lsn, cas] = arguments else { return None };
         let with_cas = match cas {
-            "cas" => true,
-            "nocas" => false,
+            b"cas" => true,
+            b"nocas" => false,
             _ => return None,
         };
-        let run = if run == "-" { None } else { Some(word(run)?) };
-        let lsn = if lsn == "-" { None } else { Some(strict_u64(lsn.as_bytes())?) };
+        let run = if run == b"-" { None } else { Some(word(run)?) };
+        let lsn = if lsn == b"-" { None } else { Some(strict_u64(lsn)?) };
         Some(AttachLine { name: word(name)?, identity: word(identity)?, run, lsn, with_cas })
     }
 }
 
-/// What a peer that is a twincached answers to `replica who` and `replica from`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Introduction<'a> {
-    /// Its run.
-    pub run: &'a str,
-    /// Its clock, in Unix milliseconds.
-    pub unix_ms: i64,
+impl<'a> ReplicaLine<'a> {
+    /// The value of the words after `replica`. What is no word is no run id either, and comes out empty.
+    pub fn parse(arguments: &[&'a [u8]]) -> Option<ReplicaLine<'a>> {
+        Some(match arguments {
+            [b"who"] => ReplicaLine::Who,
+            [b"from", runs @ ..] if !runs.is_empty() => {
+                ReplicaLine::From(runs.iter().map(|run| word(run).unwrap_or_default()).collect())
+            }
+            [b"begin"] => ReplicaLine::Begin,
+            [b"end"] => ReplicaLine::End,
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for ReplicaLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReplicaLine::Who => f.write_str("replica who"),
+            ReplicaLine::From(runs) => {
+                f.write_str("replica from")?;
+                runs.iter().try_for_each(|run| write!(f, " {run}"))
+            }
+            ReplicaLine::Begin => f.write_str("replica begin"),
+            ReplicaLine::End => f.write_str("replica end"),
+        }
+    }
 }
 
 impl<'a> Introduction<'a> {
     /// The value of a line without its end.
     pub fn parse(text: &'a str) -> Option<Introduction<'a>> {
         let (run, unix_ms) = text.strip_prefix("OK ")?.split_once(' ')?;
-        Some(Introduction { run: word(run)?, unix_ms: unix_ms.parse().ok()? })
+        Some(Introduction { run: word(run.as_bytes())?, unix_ms: unix_ms.parse().ok()? })
     }
 }
 
@@ -344,17 +367,18 @@ pub fn run_word(run_id: u64) -> String {
 }
 
 /// The run id of a word.
-pub fn parse_run(word: &[u8]) -> Option<u64> {
-    u64::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok()
+pub fn parse_run(word: &str) -> Option<u64> {
+    u64::from_str_radix(word, 16).ok()
 }
 
 /// Whether this can stand as one word: printable, without blanks, not too long.
 pub fn is_word(text: &str) -> bool {
-    (1..=WORD_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+    word(text.as_bytes()).is_some()
 }
 
-fn word(text: &str) -> Option<&str> {
-    Some(text).filter(|text| is_word(text))
+fn word(text: &[u8]) -> Option<&str> {
+    let fits = (1..=WORD_MAX).contains(&text.len()) && text.iter().all(u8::is_ascii_graphic);
+    if fits { std::str::from_utf8(text).ok() } else { None }
 }
 
 fn number<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<u64> {
@@ -364,29 +388,33 @@ fn number<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{Rng, seeds};
 
     #[test]
     fn server_lines() {
-        let info = |items, descent, upstreams| ServerLine::Met(ServerInfo { items, uptime: 3, descent, upstreams });
+        let position = |lsn| Position { run: "00ab", lsn };
+        let info = |items, descent, upstreams| ServerLine::Info(ServerInfo { items, uptime: 3, descent, upstreams });
         let table = [
-            ("twincache 1 00ab 7", ServerLine::Greeting { version: 1, run: "00ab", lsn: 7 }),
-            ("met 12 3 again", info(12, Descent::Again, "")),
-            ("met 0 3 back", info(0, Descent::Back, "")),
-            ("met 0 3 first ab cd", info(0, Descent::First, " ab cd")),
-            ("continuing 00ab 12", ServerLine::Continuing { run: "00ab", lsn: 12 }),
-            ("walk 00ab 13", ServerLine::Walk { run: "00ab", lsn: 13 }),
+            ("twincache 1 00ab 7", ServerLine::Greeting(1, position(7))),
+            ("met 12 3 again", info(12, Descent::Again, vec![])),
+            ("met 0 3 back", info(0, Descent::Back, vec![])),
+            ("met 0 3 first ab cd", info(0, Descent::First, vec!["ab", "cd"])),
+            ("continuing 00ab 12", ServerLine::Continuing(position(12))),
+            ("walk 00ab 13", ServerLine::FullSync(position(13))),
             ("refused it is the server itself", ServerLine::Refused("it is the server itself")),
-            ("batch 00000000000000000009 0000262144", ServerLine::Batch { lsn: 9, bytes: 262_144 }),
-            ("walked 9", ServerLine::Walked(9)),
-            ("overtaken 10 3", ServerLine::Overtaken { lsn: 10, ranges: 3 }),
+            ("batch 00000000000000000009 0000262144", ServerLine::Batch(9, 262_144)),
+            ("walked 9", ServerLine::FullSyncEnd(9)),
+            ("overtaken 10 3", ServerLine::Lagged(10, 3)),
             ("caught-up 11", ServerLine::CaughtUp(11)),
-            ("alive 11 1700000000000", ServerLine::Alive { lsn: 11, unix_ms: 1_700_000_000_000 }),
+            ("alive 11 1700000000000", ServerLine::Alive(11, 1_700_000_000_000)),
+            ("STAT 0:name a b", ServerLine::Stat("0:name", "a b")),
+            ("END", ServerLine::End),
         ];
         for (text, line) in table {
-            assert_eq!(ServerLine::parse(text.as_bytes()), Some(line), "{text}");
             assert_eq!(line.to_string(), text);
+            assert_eq!(ServerLine::parse(text.as_bytes()), Some(line), "{text}");
         }
-        assert_eq!(ServerLine::Batch { lsn: u64::MAX, bytes: 0 }.to_string().len() + 2, BATCH_LINE);
+        assert_eq!(ServerLine::Batch(u64::MAX, 0).to_string().len() + 2, BATCH_LINE);
     }
 
     #[test]
@@ -394,7 +422,7 @@ mod tests {
         let attach =
             |run, lsn, with_cas| ClientLine::Attach(AttachLine { name: "a:1", identity: "00cd", run, lsn, with_cas });
         let table = [
-            ("meet a:1 00cd", ClientLine::Meet { name: "a:1", identity: "00cd" }),
+            ("meet a:1 00cd", ClientLine::Hello("a:1", "00cd")),
             ("attach a:1 00cd - - nocas", attach(None, None, false)),
             ("attach a:1 00cd 00ab 7 cas", attach(Some("00ab"), Some(7), true)),
             ("ack 7", ClientLine::Ack(7)),
@@ -406,8 +434,30 @@ mod tests {
             assert_eq!(ClientLine::parse(text.as_bytes()), Ok(line), "{text}");
             assert_eq!(line.to_string(), text);
         }
+    }
+
+    #[test]
+    fn lines_to_and_from_a_peer() {
+        let table = [
+            ("replica who", ReplicaLine::Who),
+            ("replica from 00ab cd", ReplicaLine::From(vec!["00ab", "cd"])),
+            ("replica begin", ReplicaLine::Begin),
+            ("replica end", ReplicaLine::End),
+        ];
+        for (text, line) in table {
+            assert_eq!(line.to_string(), text);
+            assert_eq!(ReplicaLine::parse(&after_replica(text)), Some(line), "{text}");
+        }
+        for text in ["replica", "replica from", "replica begin now", "replica whom"] {
+            assert_eq!(ReplicaLine::parse(&after_replica(text)), None, "{text}");
+        }
         let introduction = Introduction { run: "00ab", unix_ms: -5 };
         assert_eq!(Introduction::parse(&introduction.to_string()), Some(introduction));
+        assert_eq!(parse_run(&run_word(7)), Some(7));
+    }
+
+    fn after_replica(text: &str) -> Vec<&[u8]> {
+        words(text.as_bytes()).skip(1).collect()
     }
 
     #[test]
@@ -421,34 +471,96 @@ mod tests {
         for line in ["", "acknowledge 1", "ack 1 2", "status now", "meet a", "replicas_ack 1 2 3 4 5 6 7"] {
             assert_eq!(ClientLine::parse(line.as_bytes()), Err(ClientError::Unknown), "{line}");
         }
-        let table = ["ack x", "attach", "attach a b - - maybe", "attach a b - - cas more", "attach a b x\ty - cas"];
-        for line in table {
-            assert!(matches!(ClientLine::parse(line.as_bytes()), Err(ClientError::Usage(_))), "{line}");
+        let table: [(&[u8], _); 8] = [
+            (b"ack x", ClientError::Lsn),
+            (b"refuse -1", ClientError::Lsn),
+            (b"replicas_ack \xff", ClientError::ReplicasAck),
+            (b"meet \xff b", ClientError::Hello),
+            (b"attach", ClientError::Attach),
+            (b"attach a b - - maybe", ClientError::Attach),
+            (b"attach a b - - cas more", ClientError::Attach),
+            (b"attach a b x\ty - cas", ClientError::Attach),
+        ];
+        for (line, error) in table {
+            assert_eq!(ClientLine::parse(line), Err(error), "{}", line.escape_ascii());
         }
         assert!(is_word("localhost:11211") && !is_word("") && !is_word("a b") && !is_word(&"x".repeat(129)));
     }
 
-    /// Whatever one side may hear: no line of random words makes a parser panic, and what is understood stays itself.
+    /// Any values: what one side writes the other side understands.
+    #[test]
+    fn what_is_written_is_understood() {
+        for seed in seeds(500) {
+            let mut rng = Rng(seed);
+            let words = [(); 4].map(|()| any_word(&mut rng));
+            let words = words.each_ref().map(String::as_str);
+            let [n, m] = [(); 2].map(|()| rng.next() >> rng.below(64));
+            let position = Position { run: words[0], lsn: n };
+            let runs = words[..rng.below(5)].to_vec();
+            let descent = rng.pick(&Descent::ALL);
+            let lines = [
+                ServerLine::Greeting(m, position),
+                ServerLine::Info(ServerInfo { items: n, uptime: m, descent, upstreams: runs.clone() }),
+                ServerLine::Continuing(position),
+                ServerLine::FullSync(position),
+                ServerLine::Refused(words[1]),
+                ServerLine::Batch(n, m),
+                ServerLine::FullSyncEnd(n),
+                ServerLine::Lagged(n, m),
+                ServerLine::CaughtUp(n),
+                ServerLine::Alive(n, m as i64),
+                ServerLine::Stat(words[1], words[2]),
+            ];
+            for line in lines {
+                assert_eq!(ServerLine::parse(line.to_string().as_bytes()).as_ref(), Some(&line), "{line}");
+            }
+            let [_, _, name, identity] = words;
+            let run = Some(words[0]).filter(|run| *run != "-" && rng.one_in(2));
+            let lsn = rng.one_in(2).then_some(n);
+            let lines = [
+                ClientLine::Hello(name, identity),
+                ClientLine::Attach(AttachLine { name, identity, run, lsn, with_cas: rng.one_in(2) }),
+                ClientLine::Ack(n),
+                ClientLine::Refuse(m),
+                ClientLine::ReplicasAck(n as u32),
+            ];
+            for line in lines {
+                assert_eq!(ClientLine::parse(line.to_string().as_bytes()), Ok(line), "{line}");
+            }
+            if !runs.is_empty() {
+                let line = ReplicaLine::From(runs);
+                assert_eq!(ReplicaLine::parse(&after_replica(&line.to_string())).as_ref(), Some(&line), "{line}");
+            }
+            let introduction = Introduction { run: words[0], unix_ms: m as i64 };
+            assert_eq!(Introduction::parse(&introduction.to_string()), Some(introduction));
+        }
+    }
+
+    fn any_word(rng: &mut Rng) -> String {
+        (0..1 + rng.below(WORD_MAX)).map(|_| char::from(b'!' + rng.below(94_u8))).collect()
+    }
+
+    /// Whatever one side may hear: no parser panics, and what is understood stays itself.
     #[test]
     fn what_is_understood_is_written_as_it_was_meant() {
-        let words =
-            ["batch", "met", "attach", "ack", "-", "7", "00ab", "first", "cas", "", "é", "99999999999999999999"];
-        let mut random = 7_u64;
-        for _ in 0..20_000 {
-            let mut text = String::new();
-            for _ in 0..7 {
-                random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-                text += words[(random >> 33) as usize % words.len()];
-                text.push(' ');
+        let pieces = "batch met attach ack - 7 00ab first cas \u{e9} 99999999999999999999 who from STAT alive";
+        let pieces: Vec<&[u8]> = pieces.split(' ').map(str::as_bytes).chain([b"".as_slice(), b"\xff"]).collect();
+        for seed in seeds(20_000) {
+            let mut rng = Rng(seed);
+            let mut text = Vec::new();
+            for _ in 0..rng.below(8) {
+                text.extend_from_slice(rng.pick(&pieces));
+                text.push(b' ');
             }
-            for text in [text.as_str(), text.trim_end()] {
-                if let Some(line) = ServerLine::parse(text.as_bytes()) {
-                    assert_eq!(ServerLine::parse(line.to_string().as_bytes()), Some(line), "{text}");
-                }
-                if let Ok(line) = ClientLine::parse(text.as_bytes()) {
-                    assert_eq!(ClientLine::parse(line.to_string().as_bytes()), Ok(line), "{text}");
-                }
+            text.truncate(text.len() - rng.below(2).min(text.len()));
+            if let Some(line) = ServerLine::parse(&text) {
+                assert_eq!(ServerLine::parse(line.to_string().as_bytes()).as_ref(), Some(&line), "{line}");
             }
+            if let Ok(line) = ClientLine::parse(&text) {
+                assert_eq!(ClientLine::parse(line.to_string().as_bytes()), Ok(line), "{line}");
+            }
+            let arguments: Vec<&[u8]> = words(&text).collect();
+            let _ = ReplicaLine::parse(&arguments);
         }
     }
 }

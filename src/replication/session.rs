@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   client's lines ─> ClientLine ─> what it asks for
-//!   store's subscription ─> records ─> batches of meta commands ─> output
+//!   journal ─> records ─> batches of meta commands ─> output
 //! ```
 //!
 //! The lines stand in [`crate::protocol::control`], the bodies in [`crate::protocol::change`]. A batch that ends in the
@@ -11,7 +11,7 @@
 //! Invariants: a batch holds at most [`BATCH_MAX`] bytes, or one item; nothing is read from the journal while
 //! anything that was read before is not in a batch. Sockets and clocks are the caller's.
 //!
-//! Not here: when to send (`net::control`), in which order, what is lost and what is walked (`store::journal`).
+//! Not here: when to send (`net::control`), in which order, what is lost and what is sent again (`journal`).
 
 use crate::command::admin::stats;
 use crate::command::{Output, Shared};
@@ -20,7 +20,7 @@ use crate::journal::{Attach, AttachError, Kind, Record, records};
 use crate::protocol::change;
 use crate::protocol::change::{Expiry, WireKey};
 use crate::protocol::control::{
-    self, AttachLine, BATCH_LINE, ClientError, ClientLine, Descent, LINE_MAX, ServerInfo, ServerLine,
+    self, AttachLine, BATCH_LINE, ClientError, ClientLine, Descent, LINE_MAX, Position, ServerInfo, ServerLine,
 };
 use crate::store;
 use crate::store::Relation;
@@ -77,7 +77,7 @@ impl Feed {
     pub fn greet(&self, shared: &Shared, out: &mut Output) {
         let journal = shared.store.journal();
         let run = &control::run_word(journal.run_id());
-        say(out, ServerLine::Greeting { version: control::VERSION, run, lsn: journal.lsn() });
+        say(out, ServerLine::Greeting(control::VERSION, Position { run, lsn: journal.lsn() }));
     }
 
     /// Takes what the client sent; false: close, after `out`.
@@ -107,7 +107,7 @@ impl Feed {
         let Some(stream) = &mut self.stream else { return };
         if now.at >= stream.beat_due {
             stream.beat_due = now.at + BEAT;
-            say(out, ServerLine::Alive { lsn: shared.store.journal().lsn(), unix_ms: now.unix_ms });
+            say(out, ServerLine::Alive(shared.store.journal().lsn(), now.unix_ms));
         }
     }
 
@@ -140,12 +140,22 @@ impl Feed {
         match (ClientLine::parse(line), &mut self.stream) {
             (Ok(ClientLine::Ack(lsn)), Some(stream)) => return stream.acknowledge(lsn, true, shared, out),
             (Ok(ClientLine::Refuse(lsn)), Some(stream)) => return stream.acknowledge(lsn, false, shared, out),
+            (Err(ClientError::Lsn), Some(_)) => return refuse_ack(shared, out),
             (Ok(ClientLine::Attach(line)), None) => return self.attach(&line, shared, now, out),
-            (Ok(ClientLine::Meet { name, identity }), _) => return meet(name, identity, shared, now, out),
-            (Ok(ClientLine::ReplicasAck(n)), _) => out.push(replicas_ack(n, shared, now)),
-            (Ok(ClientLine::Status), _) => status(shared, now, out),
-            (Err(ClientError::Usage(usage)), _) => return refuse(usage, out),
-            (Err(ClientError::ReplicasAck), _) => out.push(REPLICAS_ACK_USAGE),
+            (Err(ClientError::Attach), None) => return refuse(control::ATTACH_USAGE, out),
+            (Ok(ClientLine::Hello(name, identity)), _) => return inform(name, identity, shared, now, out),
+            (Err(ClientError::Hello), _) => return refuse(control::HELLO_USAGE, out),
+            (Ok(ClientLine::ReplicasAck(n)), _) if n <= REPLICAS_MAX => {
+                shared.store.set_replicas_ack(n, now.at);
+                out.push(b"OK\r\n");
+            }
+            (Ok(ClientLine::ReplicasAck(_)) | Err(ClientError::ReplicasAck), _) => {
+                out.push(b"CLIENT_ERROR replicas_ack takes a number, 0 to 5\r\n");
+            }
+            (Ok(ClientLine::Status), _) => {
+                stats::replication(shared, now.at, &mut |name, value| say(out, ServerLine::Stat(name, value)));
+                say(out, ServerLine::End);
+            }
             _ => out.push(b"ERROR\r\n"),
         }
         true
@@ -153,23 +163,17 @@ impl Feed {
 
     fn attach(&mut self, line: &AttachLine<'_>, shared: &Shared, now: Now, out: &mut Output) -> bool {
         let &AttachLine { name, identity, run, lsn, with_cas } = line;
-        let run_id = run.and_then(|run| control::parse_run(run.as_bytes()));
-        if run_id.is_some() != run.is_some() {
+        let Ok(run_id) = run.map(|run| control::parse_run(run).ok_or(())).transpose() else {
             return refuse(control::ATTACH_USAGE, out);
-        }
+        };
         let feed = match shared.store.attach(&Attach { name, identity, run_id, lsn }, now.at) {
             Ok(feed) => feed,
             Err(error) => return refuse(reason(error), out),
         };
         let stream = Stream::new(feed, with_cas, now);
-        let (run, lsn) = (&control::run_word(shared.store.journal().run_id()), stream.lsn);
-        say(
-            out,
-            match stream.feed.began_with_walk() {
-                true => ServerLine::Walk { run, lsn },
-                false => ServerLine::Continuing { run, lsn },
-            },
-        );
+        let run = &control::run_word(shared.store.journal().run_id());
+        let began = if stream.feed.began_with_walk() { ServerLine::FullSync } else { ServerLine::Continuing };
+        say(out, began(Position { run, lsn: stream.lsn }));
         self.stream = Some(Box::new(stream));
         true
     }
@@ -180,15 +184,19 @@ fn say(out: &mut Output, line: ServerLine<'_>) {
     debug_assert!(written.is_ok(), "a Vec takes everything");
 }
 
-/// The connection is to be closed.
+/// Says no; the connection does not stay.
 fn refuse(reason: &str, out: &mut Output) -> bool {
     say(out, ServerLine::Refused(reason));
     false
 }
 
-fn meet(name: &str, identity: &str, shared: &Shared, now: Now, out: &mut Output) -> bool {
+fn refuse_ack(shared: &Shared, out: &mut Output) -> bool {
+    refuse(&format!("ack of a change that was not sent, of {}", shared.store.journal().lsn()), out)
+}
+
+fn inform(name: &str, identity: &str, shared: &Shared, now: Now, out: &mut Output) -> bool {
     let (relation, upstreams) = match shared.store.meet(name, identity, now.at) {
-        Ok(met) => met,
+        Ok(known) => known,
         Err(error) => return refuse(reason(error), out),
     };
     let descent = match relation {
@@ -197,27 +205,10 @@ fn meet(name: &str, identity: &str, shared: &Shared, now: Now, out: &mut Output)
         Relation::Source => Descent::Back,
     };
     let (items, uptime) = (shared.store.stats().curr_items, shared.clock.now().into());
-    let upstreams: String = upstreams.iter().map(|&run| format!(" {}", control::run_word(run))).collect();
-    say(out, ServerLine::Met(ServerInfo { items, uptime, descent, upstreams: &upstreams }));
+    let runs: Vec<String> = upstreams.iter().map(|&run_id| control::run_word(run_id)).collect();
+    let upstreams = runs.iter().map(String::as_str).collect();
+    say(out, ServerLine::Info(ServerInfo { items, uptime, descent, upstreams }));
     true
-}
-
-const REPLICAS_ACK_USAGE: &[u8] = b"CLIENT_ERROR replicas_ack takes a number, 0 to 5\r\n";
-
-fn replicas_ack(n: u32, shared: &Shared, now: Now) -> &'static [u8] {
-    if n > REPLICAS_MAX {
-        return REPLICAS_ACK_USAGE;
-    }
-    shared.store.set_replicas_ack(n, now.at);
-    b"OK\r\n"
-}
-
-fn status(shared: &Shared, now: Now, out: &mut Output) {
-    stats::replication(shared, now.at, &mut |name, value| {
-        let written = write!(out.bytes, "STAT {name} {value}\r\n");
-        debug_assert!(written.is_ok(), "a Vec takes everything");
-    });
-    out.push(b"END\r\n");
 }
 
 fn reason(error: AttachError) -> &'static str {
@@ -278,8 +269,7 @@ impl Stream {
     /// Whether the connection may stay.
     fn acknowledge(&mut self, lsn: u64, is_all: bool, shared: &Shared, out: &mut Output) -> bool {
         if lsn > self.said {
-            let head = shared.store.journal().lsn();
-            return refuse(&format!("ack of a change that was not sent, of {head}"), out);
+            return refuse_ack(shared, out);
         }
         self.acked = self.acked.max(lsn);
         match is_all && self.untold.is_none_or(|(after, _)| lsn <= after) {
@@ -330,10 +320,10 @@ impl Stream {
         match step {
             Step::Walk => {
                 let run = &control::run_word(shared.store.journal().run_id());
-                say(out, ServerLine::Walk { run, lsn });
+                say(out, ServerLine::FullSync(Position { run, lsn }));
             }
-            Step::Walked => say(out, ServerLine::Walked(lsn)),
-            Step::Overtaken(ranges) => say(out, ServerLine::Overtaken { lsn, ranges: ranges as u64 }),
+            Step::Walked => say(out, ServerLine::FullSyncEnd(lsn)),
+            Step::Overtaken(ranges) => say(out, ServerLine::Lagged(lsn, ranges as u64)),
             Step::CaughtUp => say(out, ServerLine::CaughtUp(lsn)),
             Step::Records | Step::Idle | Step::Gone => {}
         }
@@ -380,7 +370,7 @@ impl Stream {
         let body = start + BATCH_LINE;
         let len = body_len(body, out);
         let mut line = &mut out.bytes[start..body];
-        let written = write!(line, "{}\r\n", ServerLine::Batch { lsn: self.lsn, bytes: len as u64 });
+        let written = write!(line, "{}\r\n", ServerLine::Batch(self.lsn, len as u64));
         debug_assert!(written.is_ok() && line.is_empty(), "as long as it always is");
     }
 }

@@ -4,7 +4,7 @@
 //! could read every item, or put a socket of his own there.
 
 use super::moment::Trouble;
-use crate::protocol::control::ClientLine;
+use crate::protocol::control::{ClientLine, ServerLine};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
@@ -54,11 +54,11 @@ pub fn status(path: &Path) -> Result<Vec<(String, String)>, String> {
     let mut stats = Vec::new();
     for line in BufReader::new(socket.take(STATUS_BYTES)).lines() {
         let line = line.map_err(|error| format!("the server does not answer: {error}"))?;
-        match line.strip_prefix("STAT ") {
-            Some(stat) => stats.extend(stat.split_once(' ').map(|(name, value)| (name.to_owned(), value.to_owned()))),
-            None if line == "END" => return Ok(stats),
-            None if line.starts_with("twincache ") => {}
-            None => return Err(format!("the server answers `{line}`")),
+        match ServerLine::parse(line.as_bytes()) {
+            Some(ServerLine::Stat(name, value)) => stats.push((name.to_owned(), value.to_owned())),
+            Some(ServerLine::End) => return Ok(stats),
+            Some(ServerLine::Greeting(..)) => {}
+            _ => return Err(format!("the server answers `{line}`")),
         }
     }
     Err("the server ends the connection".to_owned())

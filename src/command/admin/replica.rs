@@ -15,7 +15,7 @@
 
 use crate::command::reply::OK;
 use crate::command::{Context, Next, Output};
-use crate::protocol::control::{self, Introduction};
+use crate::protocol::control::{self, Introduction, ReplicaLine};
 use crate::protocol::text::UNKNOWN;
 use crate::store::SourceError;
 use std::io::Write;
@@ -28,19 +28,19 @@ pub(crate) fn run(args: &[&[u8]], noreply: bool, context: &Context<'_>, out: &mu
     let start = out.bytes.len();
     let source = context.source.map(|source| &**source);
     let mut next = Next::Continue;
-    match args {
-        [b"who"] => introduce(context, out),
-        [b"from", run_ids @ ..] if !run_ids.is_empty() => next = from(run_ids, context, out),
-        [b"begin" | b"end"] if !context.shared.config.flush_enabled => out.push(NOT_ALLOWED),
-        [b"begin"] => {
+    match ReplicaLine::parse(args) {
+        Some(ReplicaLine::Who) => introduce(context, out),
+        Some(ReplicaLine::From(runs)) => next = from(&runs, context, out),
+        Some(ReplicaLine::Begin | ReplicaLine::End) if !context.shared.config.flush_enabled => out.push(NOT_ALLOWED),
+        Some(ReplicaLine::Begin) => {
             context.shared.store.begin_refresh(source);
             out.push(OK);
         }
-        [b"end"] => out.push(match context.shared.store.end_refresh(source) {
+        Some(ReplicaLine::End) => out.push(match context.shared.store.end_refresh(source) {
             true => OK,
             false => b"CLIENT_ERROR nothing was begun, or it is too long ago\r\n",
         }),
-        _ => out.push(UNKNOWN),
+        None => out.push(UNKNOWN),
     }
     if noreply {
         out.bytes.truncate(start);
@@ -48,8 +48,8 @@ pub(crate) fn run(args: &[&[u8]], noreply: bool, context: &Context<'_>, out: &mu
     next
 }
 
-fn from(run_ids: &[&[u8]], context: &Context<'_>, out: &mut Output) -> Next {
-    let parsed: Option<Vec<u64>> = run_ids.iter().map(|text| control::parse_run(text)).collect();
+fn from(runs: &[&str], context: &Context<'_>, out: &mut Output) -> Next {
+    let parsed: Option<Vec<u64>> = runs.iter().map(|run| control::parse_run(run)).collect();
     let Some(run_ids) = parsed else {
         out.push(b"CLIENT_ERROR a run id is 16 hex digits\r\n");
         return Next::Continue;

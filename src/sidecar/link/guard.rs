@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn only_a_full_peer_of_an_emptier_server_that_never_fed_it_is_left_alone() {
-        let info = |items, descent| ServerInfo { items, uptime: 5, descent, upstreams: "" };
+        let info = |items, descent| ServerInfo { items, uptime: 5, descent, upstreams: vec![] };
         let table = [
             (info(0, Descent::First), 0, true),
             (info(0, Descent::Again), 1000, true),
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn who_was_fed_by_the_peer_does_not_feed_it_back() {
-        let info = ServerInfo { items: 1000, uptime: 9, descent: Descent::Back, upstreams: "" };
+        let info = ServerInfo { items: 1000, uptime: 9, descent: Descent::Back, upstreams: vec![] };
         let objection = |told, items| OverwriteGuard::new(told).objection(&info, items, Duration::ZERO);
         assert!(objection(false, 10).is_some_and(|text| text.contains("the last to feed this server")));
         assert!(objection(false, 0).is_none() && objection(true, 10).is_none());
@@ -116,7 +116,7 @@ mod tests {
         let guard = OverwriteGuard::new(true);
         for (uptime, age, goes_on) in [(2, 0, false), (3, 0, false), (4, 0, true), (500, 496, true), (500, 497, false)]
         {
-            let info = ServerInfo { items: 0, uptime, descent: Descent::First, upstreams: "" };
+            let info = ServerInfo { items: 0, uptime, descent: Descent::First, upstreams: vec![] };
             let objection = guard.objection(&info, 9, Duration::from_secs(age));
             assert_eq!(objection.is_none(), goes_on, "{uptime} {age}: {objection:?}");
         }

@@ -305,31 +305,33 @@ impl Pump {
             return self.fail(not_a_control_socket(&text), now);
         };
         match (self.state, line) {
-            (PumpState::Greeting, ServerLine::Greeting { version: control::VERSION, run, .. }) => {
-                self.source.run = run.to_owned();
+            (PumpState::Greeting, ServerLine::Greeting(control::VERSION, position)) => {
+                self.source.run = position.run.to_owned();
                 self.state = PumpState::Knowing;
                 self.actions.push_back(Action::OpenPeer);
             }
-            (PumpState::Greeting, ServerLine::Greeting { version, .. }) => {
+            (PumpState::Greeting, ServerLine::Greeting(version, _)) => {
                 let ours = control::VERSION;
                 let text = format!("the server's control socket speaks version {version}, this is for {ours}");
                 self.fail(Trouble::Refused(text), now);
             }
-            (PumpState::Checking | PumpState::Attached(_), ServerLine::Met(info)) => self.check(&info, now),
+            (PumpState::Checking | PumpState::Attached(_), ServerLine::Info(info)) => self.check(&info, now),
             (_, ServerLine::Refused(reason)) => {
                 self.fail(Trouble::Refused(format!("the server refuses: {reason}")), now);
             }
-            (PumpState::Attaching, ServerLine::Continuing { lsn, .. }) => self.go_on(lsn, now),
-            (PumpState::Attaching | PumpState::Attached(_), ServerLine::Walk { lsn, .. }) => self.begin_full_sync(lsn),
+            (PumpState::Attaching, ServerLine::Continuing(after)) => self.go_on(after.lsn, now),
+            (PumpState::Attaching | PumpState::Attached(_), ServerLine::FullSync(head)) => {
+                self.begin_full_sync(head.lsn)
+            }
             (PumpState::Attached(stream), line) => self.on_stream_line(stream, line, now),
-            (_, ServerLine::Alive { .. }) => {}
+            (_, ServerLine::Alive(..)) => {}
             (_, line) => self.fail(not_a_control_socket(&format!("`{line}` out of turn")), now),
         }
     }
 
     fn on_stream_line(&mut self, mut stream: StreamState, line: ServerLine<'_>, now: Moment) {
         match line {
-            ServerLine::Batch { lsn, bytes } => {
+            ServerLine::Batch(lsn, bytes) => {
                 stream.batch_lsn = lsn;
                 self.relay.begin_body(bytes);
                 self.figures.batches += 1;
@@ -337,16 +339,16 @@ impl Pump {
                 self.figures.bytes_in_flight += bytes;
                 self.note_head(lsn, now);
             }
-            ServerLine::Alive { lsn, .. } => {
+            ServerLine::Alive(lsn, _) => {
                 self.lag.place_first_mark(lsn, self.figures.confirmed);
                 self.note_head(lsn, now);
             }
-            ServerLine::Walked(lsn) => {
+            ServerLine::FullSyncEnd(lsn) => {
                 stream.stage = Stage::Clean;
                 self.sink.end_full_sync(&mut self.relay);
                 self.barrier(stream.stage, lsn, true);
             }
-            ServerLine::Overtaken { ranges, .. } => {
+            ServerLine::Lagged(_, ranges) => {
                 self.figures.overtaken += 1;
                 if stream.stage == Stage::Clean {
                     log::info!("{}: overtaken by the journal, {ranges} ranges are copied again", self.name);
@@ -384,7 +386,7 @@ impl Pump {
 
     /// What both sides hold is known: may the one be made equal to the other? Asked again now and then.
     fn check(&mut self, info: &ServerInfo<'_>, now: Moment) {
-        let is_news = self.source.answered(info.upstreams);
+        let is_news = self.source.answered(&info.upstreams);
         if let PumpState::Attached(_) = self.state {
             if is_news {
                 self.announce(now);

@@ -272,7 +272,7 @@ mod tests {
                 match piece {
                     Incoming::BodyEnd => relay.add(b"mn\r\n".as_slice()),
                     Incoming::Line => {
-                        if let Some(ServerLine::Batch { bytes, .. }) = ServerLine::parse(&line) {
+                        if let Some(ServerLine::Batch(_, bytes)) = ServerLine::parse(&line) {
                             relay.begin_body(bytes);
                         }
                     }

@@ -11,7 +11,7 @@
 use super::answers::{Answer, Answers, Expect, Query};
 use super::clock_skew::{ClockSkew, Grain};
 use super::relay::Relay;
-use crate::protocol::control::{self, Introduction};
+use crate::protocol::control::{self, Introduction, ReplicaLine};
 use crate::sidecar::moment::{Moment, Trouble};
 use crate::sidecar::observe::figures::Figures;
 use std::borrow::Cow;
@@ -141,7 +141,7 @@ impl StreamSink {
         self.ask(b"mn\r\n".as_slice(), Expect::Line(Query::Hello), relay);
         self.ask(b"version\r\n".as_slice(), Expect::Line(Query::Version), relay);
         // By now these are more than the 24 bytes that one who knows packets only waits for before he hangs up.
-        self.ask(b"replica who\r\n".as_slice(), Expect::Line(Query::Who(now.unix_ms)), relay);
+        self.tell(ReplicaLine::Who, Query::Who(now.unix_ms), relay);
     }
 
     /// The peer has said something, or taken something.
@@ -183,28 +183,34 @@ impl StreamSink {
     }
 
     /// Tells a twincached who feeds it: this run, and those behind it.
-    pub fn announce(&mut self, run: &str, upstreams: &str, relay: &mut Relay, now: Moment) {
+    pub fn announce(&mut self, run: &str, upstreams: &[String], relay: &mut Relay, now: Moment) {
         self.from_due = now.at + FROM_EVERY;
-        let command = format!("replica from {run}{upstreams}\r\n");
-        self.ask(command.into_bytes(), Expect::Line(Query::ReplicaFrom(now.unix_ms)), relay);
+        let runs = [run].into_iter().chain(upstreams.iter().map(String::as_str)).collect();
+        self.tell(ReplicaLine::From(runs), Query::ReplicaFrom(now.unix_ms), relay);
     }
 
     /// Says that everything is going to be sent.
     pub fn begin_full_sync(&mut self, relay: &mut Relay) {
-        let begin: &[u8] = if self.peer.is_stock { b"flush_all\r\n" } else { b"replica begin\r\n" };
-        self.ask(begin, Expect::Line(Query::Begin), relay);
+        match self.peer.is_stock {
+            true => self.ask(b"flush_all\r\n".as_slice(), Expect::Line(Query::Begin), relay),
+            false => self.tell(ReplicaLine::Begin, Query::Begin, relay),
+        }
     }
 
     /// Says that everything has been sent.
     pub fn end_full_sync(&mut self, relay: &mut Relay) {
         if !self.peer.is_stock {
-            self.ask(b"replica end\r\n".as_slice(), Expect::Line(Query::End), relay);
+            self.tell(ReplicaLine::End, Query::End, relay);
         }
     }
 
     /// Asks for the confirmation of everything before.
     pub fn barrier(&mut self, barrier: Barrier, relay: &mut Relay) {
         self.ask(b"mn\r\n".as_slice(), Expect::Barrier(barrier), relay);
+    }
+
+    fn tell(&mut self, line: ReplicaLine<'_>, query: Query, relay: &mut Relay) {
+        self.ask(format!("{line}\r\n").into_bytes(), Expect::Line(query), relay);
     }
 
     fn ask(&mut self, command: impl Into<Cow<'static, [u8]>>, expect: Expect<Barrier>, relay: &mut Relay) {

@@ -31,8 +31,8 @@ pub struct StreamSource {
     pub is_open: bool,
     /// The server's run.
     pub run: String,
-    /// The runs that it gets its changes from, each behind a blank.
-    pub upstreams: String,
+    /// The runs that it gets its changes from.
+    pub upstreams: Vec<String>,
     heard: Duration,
     output: Vec<u8>,
     /// The answer to `meet` is due.
@@ -67,17 +67,15 @@ impl StreamSource {
     /// because a server may get another upstream at any time.
     pub fn ask(&mut self, name: &str, identity: &str) {
         if !std::mem::replace(&mut self.is_asked, true) {
-            self.say(ClientLine::Meet { name, identity });
+            self.say(ClientLine::Hello(name, identity));
         }
     }
 
     /// The answer has come: these are its upstreams. Whether that is news.
-    pub fn answered(&mut self, upstreams: &str) -> bool {
+    pub fn answered(&mut self, upstreams: &[&str]) -> bool {
         self.is_asked = false;
         let is_news = self.upstreams != upstreams;
-        if is_news {
-            self.upstreams = upstreams.to_owned();
-        }
+        self.upstreams = upstreams.iter().map(|&run| run.to_owned()).collect();
         is_news
     }
 
