@@ -10,6 +10,7 @@
 //! the copy, but only as it was last: an older value, or a deleted one, is the failure that this looks for. Replay
 //! one with `TWINCACHE_SEED=<the printed seed> cargo test replica_model`.
 
+use super::rig::{TestStore, put, tiny};
 use super::*;
 use crate::journal::{Attach, Kind, Record, State, records};
 use crate::store::background::Worker;
@@ -132,20 +133,14 @@ impl CopyRun {
         let mut rng = Rng(seed);
         let config = StoreConfig {
             memory_limit: (64 << 10) << rng.below(3),
-            page_size: 4096,
-            slab_chunk_max: 2048,
             item_size_max: 12_000,
-            growth_factor: Some(1.5),
             shards: Some(1 << rng.below(2)),
             hash_power: Some(4 + rng.below(8) as u8),
             journal_bytes: 5000 << rng.below(3),
-            ..StoreConfig::default()
+            ..tiny()
         };
-        let clock = Arc::new(Clock::new());
-        clock.pause(true);
-        let store = Store::new(config, clock.clone()).unwrap();
-        let keys = [20, 100, 600][rng.below(3) as usize];
-        let worker = Worker::new(&store);
+        let TestStore { store, clock, worker, .. } = TestStore::new(config);
+        let keys = [20, 100, 600][rng.below(3)];
         let (last, copy, seen) = (BTreeMap::new(), Copy::default(), BTreeMap::new());
         let now = Instant::now();
         CopyRun {
@@ -169,7 +164,7 @@ impl CopyRun {
         let mut lazy = 0;
         for step in 0..50 + self.rng.below(STEPS_MAX) {
             if step % 100 == 0 {
-                lazy = [0, 2, 30, 100][self.rng.below(4) as usize];
+                lazy = [0, 2, 30, 100][self.rng.below(4)];
             }
             self.command();
             if self.rng.below(100) >= lazy {
@@ -244,10 +239,7 @@ impl CopyRun {
         let new = match rewritten.map_or_else(|| locked.create(&spec, &[Part::Bytes(&value)]), Ok) {
             Ok(new) if rewritten.is_some() => new,
             Ok(new) => {
-                match locked.find(&key, hash) {
-                    Ok(old) => locked.replace(old, new, hash, cas),
-                    Err(_) => locked.link(new, hash, cas),
-                }
+                put(&mut locked, &key, hash, new, cas);
                 new
             }
             Err(_) => return,
@@ -330,10 +322,7 @@ impl CopyRun {
             let spec = ItemSpec { key: &key, key_is_binary: item.key_is_binary(), client_flags: 0, expires_at: 0 };
             let Ok(new) = locked.create(&spec, &[]) else { return Some(id) };
             // Making room may have evicted it.
-            match locked.find(&key, hash) {
-                Ok(old) => locked.replace(old, new, hash, Some(cas)),
-                Err(_) => locked.link(new, hash, Some(cas)),
-            }
+            put(locked, &key, hash, new, Some(cas));
             if rng.one_in(2) {
                 locked.set_stale(new, true);
             }
@@ -400,7 +389,7 @@ impl CopyRun {
             // What was read and not applied is lost with the connection.
             return self.note("cut");
         }
-        let max = 1 + self.rng.below(3000) as usize;
+        let max = 1 + self.rng.below(3000);
         let step = feed.advance(max, &mut self.bytes);
         if step.is_some() || self.bytes.len() > 2000 || self.rng.one_in(5) {
             self.apply();

@@ -3,6 +3,7 @@
 //! Evictions are told by events, so the map knows exactly what must be there: every lookup has one right answer.
 //! Replay a failure with `TWINCACHE_SEED=<the printed seed> cargo test store_model`.
 
+use super::rig::{self, TestStore, put};
 use super::*;
 use crate::store::background::Worker;
 use crate::testing::{Rng, seeds};
@@ -41,11 +42,9 @@ struct Model {
 
 impl Model {
     fn new(config: StoreConfig, seed: u64) -> Model {
-        let clock = Arc::new(Clock::new());
-        let store = Store::new(config, clock.clone()).unwrap();
-        store.keep_events(EventMask { evictions: true, system: false });
+        let TestStore { store, clock, worker, .. } = TestStore::new(config);
         Model {
-            worker: Worker::new(&store),
+            worker,
             store,
             clock,
             rng: Rng(seed),
@@ -206,7 +205,7 @@ impl Model {
         match new {
             Ok(new) => {
                 if rewritten.is_none() {
-                    link(&mut locked, &key, hash, new, cas);
+                    put(&mut locked, &key, hash, new, cas);
                 }
                 self.rewritten += usize::from(rewritten.is_some());
                 (item.cas, item.accessed) = (locked.item(new).cas(), self.clock.now());
@@ -310,9 +309,9 @@ impl Model {
         if self.pinned.is_empty() {
             return;
         }
-        let at = self.rng.below(self.pinned.len() as u64) as usize;
+        let at = self.rng.below(self.pinned.len());
         let (pinned, value) = self.pinned.swap_remove(at);
-        let skip = self.rng.below(value.len() as u64 + 1) as usize;
+        let skip = self.rng.below(value.len() + 1);
         let mut slices = Vec::new();
         pinned.io_slices(skip, &mut slices);
         assert!(slices.iter().flat_map(|slice| slice.iter()).eq(&value[skip..]), "a wrong pinned value");
@@ -337,7 +336,7 @@ impl Model {
         if self.uploads.is_empty() {
             return;
         }
-        let at = self.rng.below(self.uploads.len() as u64) as usize;
+        let at = self.rng.below(self.uploads.len());
         let (mut upload, item, mut filled) = self.uploads.swap_remove(at);
         if self.rng.one_in(6) {
             return;
@@ -345,7 +344,7 @@ impl Model {
         for _ in 0..self.rng.below(5) {
             let Ok(room) = upload.room() else { return };
             assert_eq!(room.is_empty(), filled == item.value.len());
-            let n = (self.rng.below(3000) as usize).min(room.len());
+            let n = self.rng.below(3000).min(room.len());
             room[..n].copy_from_slice(&item.value[filled..filled + n]);
             filled += n;
             upload.filled(n);
@@ -365,7 +364,7 @@ impl Model {
         if self.rng.one_in(5) {
             return locked.abandon(new);
         }
-        link(&mut locked, &key, hash, new, None);
+        put(&mut locked, &key, hash, new, None);
         (item.cas, item.accessed) = (locked.item(new).cas(), self.clock.now());
         drop(locked);
         self.forget();
@@ -390,13 +389,6 @@ fn spec<'a>(key: &'a [u8], item: &Expected) -> ItemSpec<'a> {
     ItemSpec { key, key_is_binary: false, client_flags: item.client_flags, expires_at: item.expires_at }
 }
 
-fn link(locked: &mut Locked<'_>, key: &[u8], hash: Hash, new: ItemId, cas: Option<u64>) {
-    match locked.find(key, hash) {
-        Ok(old) => locked.replace(old, new, hash, cas),
-        Err(_) => locked.link(new, hash, cas),
-    }
-}
-
 fn same(item: Item<'_>, expected: &Expected) {
     let mut value = Vec::new();
     item.copy_value(&mut value);
@@ -408,15 +400,7 @@ fn same(item: Item<'_>, expected: &Expected) {
 }
 
 fn tiny() -> StoreConfig {
-    StoreConfig {
-        memory_limit: 256 << 10,
-        page_size: 4096,
-        slab_chunk_max: 2048,
-        item_size_max: 12_000,
-        growth_factor: Some(1.5),
-        shards: Some(1),
-        ..StoreConfig::default()
-    }
+    StoreConfig { item_size_max: 12_000, ..rig::tiny() }
 }
 
 fn model(name: &str, config: StoreConfig) {
@@ -522,7 +506,7 @@ fn hammer_create(store: &Arc<Store>, key: &[u8], value: &[u8]) {
     let hash = store.hash(key);
     let mut locked = store.lock(hash);
     if let Ok(new) = locked.create(&plain(key), &[Part::Bytes(value)]) {
-        link(&mut locked, key, hash, new, None);
+        put(&mut locked, key, hash, new, None);
     }
 }
 
@@ -539,7 +523,7 @@ fn hammer_upload(store: &Arc<Store>, key: &[u8], value: &[u8]) {
     }
     let mut locked = store.lock(hash);
     let new = locked.finish(upload).unwrap();
-    link(&mut locked, key, hash, new, None);
+    put(&mut locked, key, hash, new, None);
 }
 
 fn hammer_change(store: &Arc<Store>, key: &[u8], change: impl FnOnce(&mut Locked<'_>, ItemId, Hash)) {
@@ -646,7 +630,7 @@ fn one_large_item(item_size_max: usize) {
         }
         let mut locked = store.lock(hash);
         let new = locked.finish(upload).unwrap();
-        link(&mut locked, b"large", hash, new, None);
+        put(&mut locked, b"large", hash, new, None);
         let pinned = locked.pin(new).unwrap();
         drop(locked);
         let mut slices = Vec::new();

@@ -5,7 +5,7 @@ use crate::clock::Clock;
 use crate::store::background::Worker;
 use crate::store::background::prefault;
 use crate::store::memory::layout::state;
-use crate::store::{ClassStats, EventMask, ItemSpec, Part, Pinned, Store, StoreConfig};
+use crate::store::{ClassStats, EventMask, Hash, ItemId, ItemSpec, Locked, Part, Pinned, Store, StoreConfig};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,10 +45,7 @@ impl TestStore {
         let spec = ItemSpec { key: key.as_bytes(), key_is_binary: false, client_flags: 7, expires_at };
         let mut locked = self.store.lock(hash);
         let Ok(new) = locked.create(&spec, &[Part::Bytes(value)]) else { return false };
-        match locked.find(key.as_bytes(), hash) {
-            Ok(old) => locked.replace(old, new, hash, None),
-            Err(_) => locked.link(new, hash, None),
-        }
+        put(&mut locked, key.as_bytes(), hash, new, None);
         true
     }
 
@@ -119,6 +116,14 @@ impl TestStore {
     /// Numbers of all classes together, by `of`.
     pub fn sum(&self, of: impl Fn(&ClassStats) -> u64) -> u64 {
         self.store.class_stats().iter().map(of).sum()
+    }
+}
+
+/// Puts a new item in the place of what the key has, if it has anything.
+pub fn put(locked: &mut Locked<'_>, key: &[u8], hash: Hash, new: ItemId, cas: Option<u64>) {
+    match locked.find(key, hash) {
+        Ok(old) => locked.replace(old, new, hash, cas),
+        Err(_) => locked.link(new, hash, cas),
     }
 }
 
