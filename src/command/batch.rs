@@ -47,7 +47,7 @@ pub struct Prepared<'a> {
 
 impl Prepared<'_> {
     /// Answers it.
-    #[inline]
+    #[inline(always)]
     pub fn run(&self, context: &mut Context<'_>, out: &mut Output) -> Next {
         run_request(self, context, out)
     }
@@ -88,7 +88,7 @@ impl<'a> Batch<'a> {
 
     /// Cuts up to `most` requests at the start of `input`, of which the first `scanned` bytes hold no line feed, and adds
     /// them, as far as there is room.
-    #[inline]
+    #[inline(always)]
     pub fn cut(
         &mut self,
         protocol: Protocol,

@@ -126,7 +126,7 @@ pub enum Next {
 }
 
 /// See [`Prepared::run`].
-#[inline]
+#[inline(always)]
 fn run_request(prepared: &Prepared<'_>, context: &mut Context<'_>, out: &mut Output) -> Next {
     let hash = prepared.hash;
     match &prepared.cut.request {

@@ -154,7 +154,7 @@ fn order_of_upload<'a>(header: &'a StoreHeader<'_>, buffer: &'a mut KeyBuffer, c
     order
 }
 
-#[inline]
+#[inline(always)]
 fn order<'a>(header: &'a StoreHeader<'_>, hash: Hash, buffer: &'a mut KeyBuffer, context: &Context<'_>) -> Order<'a> {
     match header {
         StoreHeader::Text(store) => Order {

@@ -176,13 +176,15 @@ pub(super) fn parse_common(input: &[u8]) -> Option<Cut<'_>> {
 #[inline]
 fn spaced_number(text: &[u8]) -> Option<(u64, &[u8])> {
     let [b' ', digits @ ..] = text else { return None };
-    let (mut number, mut rest) = (0_u64, digits);
-    while let [byte @ b'0'..=b'9', behind @ ..] = rest {
-        number = number.wrapping_mul(10).wrapping_add(u64::from(byte - b'0'));
-        rest = behind;
+    let (mut number, mut count) = (0_u64, 0);
+    while let Some(digit) = digits.get(count).map(|byte| byte.wrapping_sub(b'0'))
+        && digit <= 9
+    {
+        number = number.wrapping_mul(10).wrapping_add(digit.into());
+        count += 1;
     }
     // More digits may have wrapped.
-    (1..=10).contains(&(digits.len() - rest.len())).then_some((number, rest))
+    (1..=10).contains(&count).then(|| (number, &digits[count..]))
 }
 
 /// A get, gets, gat or gats that was accepted as the first `head` bytes of `input`, for whoever answers it in parts: its

@@ -91,7 +91,7 @@ impl LoopTimer {
     /// A turn begins. `may_wait`: the poll had time to wait. `is_full`: it may not have brought all that there was.
     pub fn begin(&mut self, may_wait: bool, is_full: bool) -> Instant {
         let now = Instant::now();
-        if may_wait && now - self.looked > WAITED {
+        if may_wait && now > self.looked + WAITED {
             self.since = now;
         } else if self.was_all {
             self.since = self.began;
@@ -115,7 +115,9 @@ impl LoopTimer {
     /// Looks at the clock, for those who were counted since the last look. About 25 ns.
     pub fn look(&mut self) {
         self.tick();
-        self.record.in_server.note(self.looked - self.since, std::mem::take(&mut self.unlooked));
+        // Mostly the same moment, and to subtract it again costs 37 instructions.
+        let in_server = if self.since == self.began { self.elapsed } else { self.looked - self.since };
+        self.record.in_server.note(in_server, std::mem::take(&mut self.unlooked));
     }
 
     /// Looks at the clock for [`LoopTimer::elapsed`] only.

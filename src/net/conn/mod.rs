@@ -265,7 +265,7 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Cuts up to `most` requests of what was read early, as far as the batch has room, to be run a little later.
-    #[inline]
+    #[inline(always)]
     pub fn cut<'a>(&mut self, input: &'a [u8], most: usize, batch: &mut Batch<'a>, store: &Store) {
         self.session.cut(input, most, batch, store);
     }
@@ -302,20 +302,21 @@ impl<S: Socket> Connection<S> {
         self.session.is_at_rest() && turn.out.values.is_empty() && !turn.ledger.owes()
     }
 
-    /// Ends a turn that consisted of [`Connection::run`] by writing its replies.
+    /// Ends a turn that consisted of [`Connection::run`] by writing its replies. None, nearly always: all were taken, and
+    /// it waits for the next request.
     #[inline]
-    pub fn send(&mut self, replies: &[u8], counters: &Counters) -> After {
+    pub fn send(&mut self, replies: &[u8], counters: &Counters) -> Option<After> {
         if !replies.is_empty() {
             let (sent, n) = write_bytes(&mut self.stream, replies);
             counters.bytes_written.add(n as u64);
             match sent {
                 Sent::All => {}
-                Sent::Blocked => return self.keep_replies(&replies[n..]),
-                Sent::Broken | Sent::Held => return After::Close(Reason::Error),
+                Sent::Blocked => return Some(self.keep_replies(&replies[n..])),
+                Sent::Broken | Sent::Held => return Some(After::Close(Reason::Error)),
             }
         }
         self.session.end_turn(false);
-        if self.ready.readable { After::Again } else { After::Wait }
+        self.ready.readable.then_some(After::Again)
     }
 
     #[cold]

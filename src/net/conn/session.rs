@@ -310,7 +310,7 @@ impl Session {
 
     /// Cuts up to `most` requests at the start of `input`, as far as the batch has room. Only between two requests, or
     /// where one goes on.
-    #[inline]
+    #[inline(always)]
     pub fn cut<'a>(&mut self, input: &'a [u8], most: usize, batch: &mut Batch<'a>, store: &Store) -> End<'a> {
         if let State::Resume(Resume { line, .. }) = self.state {
             batch.push(protocol::text::get_again(input, line), &input[..line], store);
@@ -324,7 +324,7 @@ impl Session {
     }
 
     /// Runs requests of a batch, which are the first of `input`.
-    #[inline]
+    #[inline(always)]
     pub fn run(
         &mut self,
         batch: &Batch<'_>,
@@ -367,30 +367,45 @@ impl Session {
             self.state = State::Command;
         }
         self.restart_idle(turn.now);
-        let (mut context, tells_all) = (self.context(turn, resume), self.tells_all());
+        let mut context = self.context(turn, resume);
+        let is_followed = turn.ledger.is_on() || self.tells_all();
         let mut used = 0;
         for prepared in batch.requests(range) {
-            let (start, before) = (Place::end_of(turn.out), turn.last_lsn.get());
+            let before = is_followed.then(|| (Place::end_of(turn.out), turn.last_lsn.get()));
             let next = prepared.run(&mut context, turn.out);
-            let (head, len) = (prepared.cut.head, prepared.cut.size());
-            let goes_on = matches!(next, Next::More(_));
+            let cut = &prepared.cut;
             quota.take_request();
-            quota.take_bytes(if goes_on { PART } else { head * LINE_BYTE });
-            if turn.notes_change(before) {
-                turn.ledger.mark(&prepared.cut.request, start, goes_on, turn.out);
-            }
-            if tells_all {
-                chat(self.info.fd, &input[used..], start, turn.out);
+            if let Some(before) = before {
+                self.follow_up(cut, &input[used..], before, matches!(next, Next::More(_)), turn);
             }
             if !matches!(next, Next::Continue) {
-                return self.follow(next, used, len);
+                return self.follow(next, used, cut, quota);
             }
-            used += len;
+            quota.take_bytes(cut.head * LINE_BYTE);
+            used += cut.size();
             if quota.is_spent() || turn.out.len() >= OUTPUT_HIGH {
                 return Step::Ends(used);
             }
         }
         Step::Took(used)
+    }
+
+    /// Marks the reply to a request that has changed something, and logs both, where that is wanted.
+    #[cold]
+    fn follow_up(
+        &self,
+        cut: &Cut<'_>,
+        input: &[u8],
+        (start, lsn): (Place, u64),
+        goes_on: bool,
+        turn: &mut TurnContext<'_>,
+    ) {
+        if turn.notes_change(lsn) {
+            turn.ledger.mark(&cut.request, start, goes_on, turn.out);
+        }
+        if self.tells_all() {
+            chat(self.info.fd, input, start, turn.out);
+        }
     }
 
     /// Runs what `input` holds and returns how many bytes are done with.
@@ -490,17 +505,20 @@ impl Session {
         Context { shared, counters, fd: self.info.fd, last_lsn, source: self.source.as_ref(), replies_at, resume }
     }
 
-    /// Does what a request of `len` bytes wants besides being answered; `used` bytes stand before it.
-    fn follow(&mut self, next: Next, used: usize, len: usize) -> Step {
+    /// Does what a request wants besides being answered; `used` bytes stand before it.
+    #[cold]
+    fn follow(&mut self, next: Next, used: usize, cut: &Cut<'_>, quota: &mut Quota) -> Step {
+        if let Next::More(at) = next {
+            quota.take_bytes(PART);
+            self.state = State::Resume(Resume { at, line: cut.head });
+            return Step::Ends(used);
+        }
+        quota.take_bytes(cut.head * LINE_BYTE);
         self.state = match next {
-            Next::Continue => return Step::Took(used + len),
+            Next::Continue | Next::More(_) => State::Command,
             Next::Source(source) => {
                 self.source = Some(source);
                 State::Command
-            }
-            Next::More(at) => {
-                self.state = State::Resume(Resume { at, line: len });
-                return Step::Ends(used);
             }
             Next::Close => State::Closing(Reason::Normal),
             Next::Watch(streams) => State::Watch(streams),
@@ -513,7 +531,7 @@ impl Session {
                 State::Closing(Reason::Shutdown)
             }
         };
-        Step::Ends(used + len)
+        Step::Ends(used + cut.size())
     }
 
     /// A store some of whose value has not come: small and to be waited for, or large and to be received in pieces.

@@ -257,7 +257,7 @@ fn run_with_others(
         Some(rest) => connection.turn(rest, buffer, turn, quota),
         None => {
             let replies = std::mem::take(&mut turn.out.bytes);
-            connection.send(&replies, turn.counters)
+            connection.send(&replies, turn.counters).unwrap_or(After::Wait)
         }
     }
 }

@@ -258,6 +258,7 @@ impl Worker {
     }
 
     /// Reads from a connection, to answer it with others, or gives it a turn by itself.
+    #[inline(always)]
     fn serve(&mut self, key: usize, reads: &mut ReadBatch) {
         self.meter.count(1);
         let connection = &mut self.clients[key].connection;
@@ -375,8 +376,10 @@ impl Worker {
         for i in 0..self.unsent.len() {
             let (key, end) = self.unsent[i];
             let after = self.clients[key].connection.send(&self.out.bytes[start..end], &self.counters);
-            self.follow(key, after);
             start = end;
+            if let Some(after) = after {
+                self.follow(key, after);
+            }
         }
         self.unsent.clear();
         self.out.drop_front(start);
@@ -501,7 +504,14 @@ impl Worker {
     }
 
     /// Serves the connections that are in the queue, as far as there is time.
+    #[inline(always)]
     fn run_ready(&mut self, reads: &mut ReadBatch) {
+        if !self.ready.is_empty() {
+            self.run_queue(reads);
+        }
+    }
+
+    fn run_queue(&mut self, reads: &mut ReadBatch) {
         let Some(&(_, oldest)) = self.ready.front() else { return };
         let polled = self.meter.set_since(oldest);
         for _ in 0..self.ready.len() {
@@ -551,7 +561,6 @@ impl Worker {
         self.clean_output();
     }
 
-    #[inline]
     fn follow(&mut self, key: usize, after: After) {
         match after {
             After::Wait => self.ask_for_room(key),
