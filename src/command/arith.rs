@@ -93,13 +93,12 @@ fn text_refusal(refusal: Refusal) -> &'static [u8] {
 
 /// ma.
 pub(crate) fn meta(command: &Command<'_>, (key, hash): (&[u8], Hash), context: &Context<'_>, out: &mut Output) {
-    let flags = &command.flags;
-    let delta = Delta { incr: !flags.decr, by: flags.delta(), compare: flags.compare(), cas: flags.cas() };
-    let initial = flags.vivify().is_some().then(|| Initial {
-        value: flags.initial(),
+    let delta = Delta { incr: !command.decr, by: command.delta(), compare: command.compare(), cas: command.cas() };
+    let initial = command.vivify().is_some().then(|| Initial {
+        value: command.initial(),
         // Its TTL comes when N's turn comes among the flags.
         expires_at: 0,
-        key_is_binary: flags.has(b'b'),
+        key_is_binary: command.has(b'b'),
     });
     let mut shard = context.lock(hash);
     match run(&mut shard, (key, hash), delta, initial, context) {
@@ -124,18 +123,18 @@ fn answer_meta(
     let start = out.bytes.len();
     let mut buffer = [0; DIGITS_MAX];
     let digits = decimal(sum.number, &mut buffer);
-    if command.flags.has(b'v') {
+    if command.has(b'v') {
         out.push(b"VA ");
         out.push_number(digits.len() as u64);
     } else {
         out.push(b"HD");
     }
-    let key_is_base64 = shard.item(sum.id).key_is_binary() || command.flags.has(b'b');
+    let key_is_base64 = shard.item(sum.id).key_is_binary() || command.has(b'b');
     push_flags(command, key, key_is_base64, MA_FLAGS, out, |letter, out| {
         answer_item_flag(shard, (sum.id, sum.made), letter, command, context, out);
     });
     out.push(b"\r\n");
-    if command.flags.has(b'v') {
+    if command.has(b'v') {
         out.push(digits);
         out.push(b"\r\n");
     }

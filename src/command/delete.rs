@@ -73,12 +73,11 @@ fn empty(
     command: &Command<'_>,
     context: &Context<'_>,
 ) -> Result<Option<ItemId>, AllocError> {
-    let flags = &command.flags;
-    if !flags.has(b'x') {
+    if !command.has(b'x') {
         return Ok(None);
     }
-    let expires_at = context.shared.clock.expires_at(flags.ttl().unwrap_or(0).into());
-    let spec = ItemSpec { key, key_is_binary: flags.has(b'b'), client_flags: flags.client_flags(), expires_at };
+    let expires_at = context.shared.clock.expires_at(command.ttl().unwrap_or(0).into());
+    let spec = ItemSpec { key, key_is_binary: command.has(b'b'), client_flags: command.client_flags(), expires_at };
     shard.create(&spec, &[]).map(Some)
 }
 
@@ -91,13 +90,12 @@ fn delete_item(
     command: &Command<'_>,
     context: &Context<'_>,
 ) -> (&'static [u8; 2], bool) {
-    let flags = &command.flags;
     let cas = shard.item(id).cas();
-    if flags.compare().is_some_and(|given| given != cas || given == 0) {
+    if command.compare().is_some_and(|given| given != cas || given == 0) {
         count_delete(false, context);
         return (b"EX", false);
     }
-    if empty.is_none() && !flags.has(b'I') {
+    if empty.is_none() && !command.has(b'I') {
         remove(shard, id, key, hash, "md", context);
         count_delete(true, context);
         return (b"HD", false);
@@ -105,9 +103,9 @@ fn delete_item(
     // COMPAT(cas_beside_e): a number is taken even where the client names one, or the item keeps its own.
     let next = shard.next_cas();
     if let Some(empty) = empty {
-        shard.replace(id, empty, hash, Some(flags.cas().unwrap_or(cas)));
+        shard.replace(id, empty, hash, Some(command.cas().unwrap_or(cas)));
     }
-    if flags.has(b'I') {
+    if command.has(b'I') {
         invalidate(shard, empty.unwrap_or(id), command, next, context);
     }
     (b"HD", empty.is_some())
@@ -115,10 +113,10 @@ fn delete_item(
 
 /// md `I`: the next client that asks is told to renew it.
 fn invalidate(shard: &mut Locked<'_>, id: ItemId, command: &Command<'_>, next_cas: u64, context: &Context<'_>) {
-    if let Some(ttl) = command.flags.ttl() {
+    if let Some(ttl) = command.ttl() {
         shard.set_expires_at(id, context.shared.clock.expires_at(ttl.into()));
     }
-    shard.set_cas(id, command.flags.cas().unwrap_or(next_cas));
+    shard.set_cas(id, command.cas().unwrap_or(next_cas));
     shard.set_stale(id, true);
     shard.set_win_sent(id, false);
 }

@@ -185,7 +185,7 @@ fn touch_key(key: &[u8], hash: Hash, exptime: i64, context: &Context<'_>) -> Opt
 pub(crate) fn meta_get(command: &Command<'_>, (key, hash): (&[u8], Hash), context: &Context<'_>, out: &mut Output) {
     let mut shard = context.lock(hash);
     let found = lookup(&mut shard, key, hash, context).ok();
-    let item = match (found, command.flags.vivify()) {
+    let item = match (found, command.vivify()) {
         (Some(id), _) => Ok(Some((id, false))),
         (None, Some(_)) => vivify(&mut shard, command, key, hash).map(|id| Some((id, true))),
         (None, None) => Ok(None),
@@ -204,9 +204,9 @@ pub(crate) fn meta_get(command: &Command<'_>, (key, hash): (&[u8], Hash), contex
 
 /// Makes the empty item that `N` asks for; its TTL comes when `N`'s turn comes among the flags.
 fn vivify(shard: &mut Locked<'_>, command: &Command<'_>, key: &[u8], hash: Hash) -> Result<ItemId, AllocError> {
-    let spec = ItemSpec { key, key_is_binary: command.flags.has(b'b'), client_flags: 0, expires_at: 0 };
+    let spec = ItemSpec { key, key_is_binary: command.has(b'b'), client_flags: 0, expires_at: 0 };
     let id = shard.create(&spec, &[])?;
-    shard.link(id, hash, command.flags.cas());
+    shard.link(id, hash, command.cas());
     Ok(id)
 }
 
@@ -235,8 +235,8 @@ fn answer_meta(
     let item = shard.item(id);
     let hit = Hit { id, made, was_fetched: item.is_fetched(), last_access: item.last_access() };
     let key_is_base64 = item.key_is_binary();
-    let unchanged = command.flags.compare().is_some_and(|cas| cas == item.cas());
-    let with_value = command.flags.has(b'v') && !unchanged;
+    let unchanged = command.compare().is_some_and(|cas| cas == item.cas());
+    let with_value = command.has(b'v') && !unchanged;
     if with_value {
         out.push(b"VA ");
         out.push_number(item.value_len() as u64);
@@ -253,12 +253,12 @@ fn answer_meta(
         out.push_item_value(shard, id);
         out.push(b"\r\n");
     }
-    let touch = command.flags.has(b'T');
+    let touch = command.has(b'T');
     if !made {
         shard.count(id, if touch { ClassCounter::TouchHits } else { ClassCounter::GetHits });
     }
     count_get_meta(true, touch, context);
-    if !command.flags.has(b'u') {
+    if !command.has(b'u') {
         shard.bump(id);
     }
 }
@@ -275,7 +275,7 @@ fn answer_flag(
     let (item, clock) = (shard.item(hit.id), &context.shared.clock);
     match letter {
         b'R' if !hit.made && !item.is_win_sent() && item.expires_at() != 0 => {
-            return item.expires_at() < clock.expires_at(command.flags.recache().unwrap_or(0).into());
+            return item.expires_at() < clock.expires_at(command.recache().unwrap_or(0).into());
         }
         b's' => push_flag_number(b" s", item.value_len() as u64, out),
         b'f' => push_flag_number(b" f", item.client_flags().into(), out),
@@ -295,11 +295,11 @@ pub(super) fn answer_item_flag(
     context: &Context<'_>,
     out: &mut Output,
 ) {
-    let (flags, clock) = (&command.flags, &context.shared.clock);
+    let clock = &context.shared.clock;
     match letter {
-        b'T' => shard.set_expires_at(id, clock.expires_at(flags.ttl().unwrap_or(0).into())),
+        b'T' => shard.set_expires_at(id, clock.expires_at(command.ttl().unwrap_or(0).into())),
         // COMPAT(vivify_in_turn): a `t` or `T` before it still finds, and sets, an item that never expires.
-        b'N' if made => shard.set_expires_at(id, clock.expires_at(flags.vivify().unwrap_or(0).into())),
+        b'N' if made => shard.set_expires_at(id, clock.expires_at(command.vivify().unwrap_or(0).into())),
         b'c' => push_flag_number(b" c", shard.item(id).cas(), out),
         b't' => {
             out.push(b" t");

@@ -33,10 +33,10 @@ pub(super) fn push_flags(
     out: &mut Output,
     mut push: impl FnMut(u8, &mut Output),
 ) {
-    if !command.flags.has_any(REPEATED.with(others)) {
+    if !command.has_any(REPEATED.with(others)) {
         return;
     }
-    for flag in command.flags.iter() {
+    for flag in command.flags() {
         match flag[0] {
             b'k' => push_key(key, key_is_base64, out),
             b'O' => {
@@ -52,7 +52,7 @@ pub(super) fn push_flags(
 /// A reply that says `code` and no more than what the request says, with its line end.
 pub(super) fn push_code(code: &[u8; 2], command: &Command<'_>, key: &[u8], out: &mut Output) {
     out.push(code);
-    push_flags(command, key, command.flags.has(b'b'), LetterSet::default(), out, |_, _| {});
+    push_flags(command, key, command.has(b'b'), LetterSet::default(), out, |_, _| {});
     out.push(b"\r\n");
 }
 

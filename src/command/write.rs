@@ -185,17 +185,17 @@ fn simple_order(mode: Mode, key: &[u8], hash: Hash) -> Order<'_> {
 }
 
 fn meta_order<'a>(command: &'a Command<'_>, hash: Hash, buffer: &'a mut KeyBuffer, context: &Context<'_>) -> Order<'a> {
-    let (flags, clock) = (&command.flags, &context.shared.clock);
+    let clock = &context.shared.clock;
     Order {
-        key_is_binary: flags.has(b'b'),
-        client_flags: flags.client_flags(),
-        expires_at: clock.expires_at(flags.ttl().unwrap_or(0).into()),
+        key_is_binary: command.has(b'b'),
+        client_flags: command.client_flags(),
+        expires_at: clock.expires_at(command.ttl().unwrap_or(0).into()),
         // Add stores only where nothing is: there is nothing to compare.
-        compare: flags.compare().filter(|_| flags.mode != Mode::Add),
-        invalidate: flags.has(b'I'),
-        cas: flags.cas(),
-        vivify: flags.vivify().map(|exptime| clock.expires_at(exptime.into())),
-        ..simple_order(flags.mode, command.key(buffer), hash)
+        compare: command.compare().filter(|_| command.mode != Mode::Add),
+        invalidate: command.has(b'I'),
+        cas: command.cas(),
+        vivify: command.vivify().map(|exptime| clock.expires_at(exptime.into())),
+        ..simple_order(command.mode, command.key(buffer), hash)
     }
 }
 
@@ -484,7 +484,7 @@ fn meta_reply(command: &Command<'_>, done: &Done, key: &[u8], out: &mut Output) 
         _ => b"NS",
     };
     out.push(code);
-    push_flags(command, key, command.flags.has(b'b'), MS_FLAGS, out, |letter, out| match letter {
+    push_flags(command, key, command.has(b'b'), MS_FLAGS, out, |letter, out| match letter {
         b'c' => push_flag_number(b" c", if done.outcome == Outcome::Stored { done.cas } else { 0 }, out),
         _ => push_flag_number(b" s", done.len as u64, out),
     });

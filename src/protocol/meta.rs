@@ -55,28 +55,22 @@ pub enum Verb {
 /// Where a base64 key is decoded to; not touched for plain keys.
 pub type KeyBuffer = Option<[u8; KEY_MAX]>;
 
-/// A meta command; `ms` without its data.
+/// A meta command; `ms` without its data. Each flag is there at most once, its argument checked.
 #[derive(Debug)]
 pub struct Command<'a> {
     /// Which.
     pub verb: Verb,
-    /// As on the wire: base64 when the `b` flag is there. Empty for mn.
-    pub wire_key: &'a [u8],
-    /// The flags.
-    pub flags: Flags<'a>,
-}
-
-/// The flags of a line, each letter at most once, arguments checked.
-#[derive(Debug)]
-pub struct Flags<'a> {
-    /// The end of the line. It is cut again for who goes through it: kept cut, they would be 290 bytes to move about.
-    text: &'a [u8],
-    /// Letters that are there.
-    seen: LetterSet,
     /// ms: what M says. ma: `Append` stands for nothing.
     pub mode: Mode,
     /// ma: M says decr.
     pub decr: bool,
+    /// As on the wire: base64 when the `b` flag is there. Empty for mn.
+    pub wire_key: &'a [u8],
+    /// The flags, the end of the line. It is cut again for who goes through it: kept cut, they would be 290 bytes to move
+    /// about.
+    text: &'a [u8],
+    /// Letters that are there.
+    seen: LetterSet,
     numbers: Numbers,
 }
 
@@ -105,7 +99,7 @@ impl<'a> Command<'a> {
     /// The key as it is stored: decoded into `buffer` when the `b` flag is there.
     #[inline]
     pub fn key<'k>(&'k self, buffer: &'k mut KeyBuffer) -> &'k [u8] {
-        if !self.flags.has(b'b') {
+        if !self.has(b'b') {
             return self.wire_key;
         }
         base64::decode(self.wire_key, buffer.insert([0; KEY_MAX])).expect("the parser refuses keys that do not decode")
@@ -113,11 +107,9 @@ impl<'a> Command<'a> {
 
     /// Whether success (for mg: a miss) is not answered.
     pub fn quiet(&self) -> bool {
-        self.flags.has(b'q')
+        self.has(b'q')
     }
-}
 
-impl<'a> Flags<'a> {
     /// Whether `letter` is there.
     #[inline]
     pub fn has(&self, letter: u8) -> bool {
@@ -131,7 +123,7 @@ impl<'a> Flags<'a> {
     }
 
     /// All flags in the order of the request, letter first.
-    pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> + '_ {
+    pub fn flags(&self) -> impl Iterator<Item = &'a [u8]> + '_ {
         token::words(self.text)
     }
 
@@ -185,92 +177,66 @@ pub(super) fn parse_line(letter: u8, rest: &[u8], consumed: usize) -> Parsed<'_>
         b'd' => Verb::Delete,
         b'a' => Verb::Arith,
         b'e' => Verb::Debug,
-        _ => return request(Command { verb: Verb::Noop, wire_key: b"", flags: Flags::empty() }, consumed),
+        _ => return Parsed::Request(Cut::new(Request::Meta(Command::new(Verb::Noop, b"", b"")), consumed)),
     };
     let mut words = token::words(rest);
-    let Some(wire_key) = words.next() else {
-        return bad(consumed, 0, BAD_FORMAT);
-    };
+    let Some(wire_key) = words.next() else { return bad(consumed, 0, BAD_FORMAT) };
+    let (mut body, mut most) = (None, FLAGS_MAX);
     if verb == Verb::Set {
-        return parse_store(wire_key, words, consumed);
+        let Some(len) = words.next().and_then(data_length) else { return bad(consumed, 0, BAD_FORMAT) };
+        (body, most) = (Some(len), FLAGS_MAX - 1);
     }
-    match parse_flags(verb, wire_key, words) {
-        Ok(flags) => request(Command { verb, wire_key, flags }, consumed),
-        Err(refusal) => bad(consumed, 0, refusal.reply),
-    }
-}
-
-fn request(command: Command<'_>, consumed: usize) -> Parsed<'_> {
-    Parsed::Request(Cut::new(Request::Meta(command), consumed))
-}
-
-fn parse_store<'a>(wire_key: &'a [u8], mut words: token::Words<'a>, consumed: usize) -> Parsed<'a> {
-    let Some(len) = words.next().and_then(data_length) else {
-        return bad(consumed, 0, BAD_FORMAT);
-    };
-    match parse_flags(Verb::Set, wire_key, words) {
-        Ok(flags) => {
-            let request = Request::Store(StoreHeader::Meta(Command { verb: Verb::Set, wire_key, flags }));
-            Parsed::Request(Cut { request, head: consumed, body: len, tail: 2 })
+    let mut command = Command::new(verb, wire_key, words.rest());
+    match (command.take_flags(), body) {
+        (Ok(count), None) if count <= most => Parsed::Request(Cut::new(Request::Meta(command), consumed)),
+        (Ok(count), Some(body)) if count <= most => {
+            let request = Request::Store(StoreHeader::Meta(command));
+            Parsed::Request(Cut { request, head: consumed, body, tail: 2 })
         }
-        Err(FlagError { reply, swallow: true }) => bad(consumed, len as u64 + 2, reply),
-        Err(FlagError { reply, swallow: false }) => bad(consumed, 0, reply),
+        (result, body) => refuse(&command, result.err(), most, body, consumed),
     }
 }
 
-/// Why flags were refused, and whether ms then drops its data or takes it for commands.
-struct FlagError {
-    reply: &'static [u8],
-    swallow: bool,
-}
-
-#[inline]
-fn parse_flags<'a>(verb: Verb, key: &[u8], words: token::Words<'a>) -> Result<Flags<'a>, FlagError> {
-    let mut flags = Flags { text: words.rest(), ..Flags::empty() };
-    let most = if verb == Verb::Set { FLAGS_MAX - 1 } else { FLAGS_MAX };
-    match flags.take_all(verb, key, words) {
-        Ok(count) if count <= most => Ok(flags),
-        result => Err(refusal(verb, result.err(), most, token::words(flags.text))),
-    }
-}
-
-/// What is wrong with flags, in memcached's order, when `error` or too many is what was found first.
+/// Says what is wrong with flags, in memcached's order, when `error` or too many is what was found first.
 #[cold]
-fn refusal(verb: Verb, error: Option<&'static [u8]>, most: usize, words: token::Words<'_>) -> FlagError {
+fn refuse<'a>(
+    command: &Command<'_>,
+    error: Option<&'static [u8]>,
+    most: usize,
+    body: Option<usize>,
+    consumed: usize,
+) -> Parsed<'a> {
     // A token that cannot be a flag at all means that this is no meta line: nothing is swallowed.
-    if words.clone().any(|word| !matches!(word[0], b'A'..=b'z' | b'0'..=b'9')) {
-        return FlagError { reply: BAD_FORMAT, swallow: false };
+    if command.flags().any(|word| !matches!(word[0], b'A'..=b'z' | b'0'..=b'9')) {
+        return bad(consumed, 0, BAD_FORMAT);
     }
     let reply = match error {
-        Some(error) if words.count() <= most => match verb {
+        Some(error) if command.flags().count() <= most => match command.verb {
             // COMPAT(ma_flag_error): ma has one text for everything that is wrong with its flags or key.
             Verb::Arith if error != MA_BAD_MODE => MA_BAD_FLAG,
             _ => error,
         },
         _ => TOO_MANY_FLAGS,
     };
-    FlagError { reply, swallow: true }
+    bad(consumed, body.map_or(0, |len| len as u64 + 2), reply)
 }
 
-impl<'a> Flags<'a> {
-    fn empty() -> Flags<'a> {
-        Flags {
-            text: b"",
-            seen: LetterSet(0),
-            mode: Mode::Set,
-            decr: false,
-            numbers: Numbers { delta: 1, ..Numbers::default() },
-        }
+impl<'a> Command<'a> {
+    /// The command with its flags as yet unseen.
+    #[inline]
+    fn new(verb: Verb, wire_key: &'a [u8], text: &'a [u8]) -> Command<'a> {
+        let numbers = Numbers { delta: 1, ..Numbers::default() };
+        Command { verb, mode: Mode::Set, decr: false, wire_key, text, seen: LetterSet(0), numbers }
     }
 
     /// Checks letters and arguments, and keeps the arguments. How many flags there are.
     #[inline]
-    fn take_all(&mut self, verb: Verb, key: &[u8], words: token::Words<'_>) -> Result<usize, &'static [u8]> {
-        if key.len() > KEY_MAX {
+    fn take_flags(&mut self) -> Result<usize, &'static [u8]> {
+        if self.wire_key.len() > KEY_MAX {
             return Err(BAD_FORMAT);
         }
         let mut count = 0;
-        for token in words {
+        for token in token::words(self.text) {
             let (letter, argument) = (token[0], &token[1..]);
             if !LETTERS.has(letter) {
                 return Err(INVALID_FLAG);
@@ -279,17 +245,17 @@ impl<'a> Flags<'a> {
                 return Err(DUPLICATE_FLAG);
             }
             self.seen = self.seen.with(LetterSet::one(letter));
-            self.keep_argument(verb, letter, argument)?;
+            self.keep_argument(letter, argument)?;
             count += 1;
         }
-        if self.has(b'b') && base64::decode(key, &mut [0; KEY_MAX]).is_none() {
+        if self.has(b'b') && base64::decode(self.wire_key, &mut [0; KEY_MAX]).is_none() {
             return Err(BAD_KEY);
         }
         Ok(count)
     }
 
     #[inline]
-    fn keep_argument(&mut self, verb: Verb, letter: u8, argument: &[u8]) -> Result<(), &'static [u8]> {
+    fn keep_argument(&mut self, letter: u8, argument: &[u8]) -> Result<(), &'static [u8]> {
         let numbers = &mut self.numbers;
         match letter {
             b'T' => numbers.ttl = token::strict_i32(argument).ok_or(BAD_TOKEN)?,
@@ -301,15 +267,15 @@ impl<'a> Flags<'a> {
             b'D' => numbers.delta = token::strict_u64(argument).ok_or(BAD_TOKEN)?,
             b'F' => numbers.client_flags = token::strict_u32(argument).ok_or(BAD_FORMAT)?,
             b'O' if argument.len() >= OPAQUE_MAX => return Err(OPAQUE_TOO_LONG),
-            b'M' => self.keep_mode(verb, argument)?,
+            b'M' => self.keep_mode(argument)?,
             _ => {}
         }
         Ok(())
     }
 
     // COMPAT(m_first_letter): only the first letter of M's argument counts.
-    fn keep_mode(&mut self, verb: Verb, argument: &[u8]) -> Result<(), &'static [u8]> {
-        match (verb, argument.first()) {
+    fn keep_mode(&mut self, argument: &[u8]) -> Result<(), &'static [u8]> {
+        match (self.verb, argument.first()) {
             (Verb::Set, Some(b'S')) => self.mode = Mode::Set,
             (Verb::Set, Some(b'E')) => self.mode = Mode::Add,
             (Verb::Set, Some(b'A')) => self.mode = Mode::Append,
@@ -425,7 +391,7 @@ mod tests {
         let Parsed::Request(Cut { request: Request::Store(StoreHeader::Meta(command)), .. }) = parse(line, 0) else {
             panic!()
         };
-        assert_eq!(command.flags.mode, Mode::Append);
+        assert_eq!(command.mode, Mode::Append);
     }
 
     #[test]
@@ -434,10 +400,9 @@ mod tests {
         let Parsed::Request(Cut { request: Request::Meta(command), head, .. }) = parse(line, 0) else { panic!() };
         assert_eq!(head, line.len());
         assert_eq!(command.key(&mut None), b"foo");
-        let flags = &command.flags;
-        assert_eq!((flags.vivify(), flags.ttl(), flags.recache()), (Some(90), Some(-1), None));
-        assert_eq!((flags.initial(), flags.delta(), flags.decr), (5, 7, true));
-        assert!(command.quiet() && flags.has(b'v') && !flags.has(b'k'));
-        assert_eq!(flags.iter().last(), Some(b"vjunk".as_slice()));
+        assert_eq!((command.vivify(), command.ttl(), command.recache()), (Some(90), Some(-1), None));
+        assert_eq!((command.initial(), command.delta(), command.decr), (5, 7, true));
+        assert!(command.quiet() && command.has(b'v') && !command.has(b'k'));
+        assert_eq!(command.flags().last(), Some(b"vjunk".as_slice()));
     }
 }

@@ -82,7 +82,11 @@ impl<'a> Iterator for Words<'a> {
         if self.rest.is_empty() {
             return None;
         }
-        let end = find_first(self.rest, spaces);
+        // Most flags of meta commands are one letter.
+        let end = match self.rest {
+            [_] | [_, b' ', ..] => 1,
+            rest => find_first(rest, spaces),
+        };
         let (word, rest) = self.rest.split_at(end);
         self.rest = rest;
         Some(word)

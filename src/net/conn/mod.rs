@@ -284,9 +284,6 @@ impl<S: Socket> Connection<S> {
         self.begin_turn(turn);
         turn.counters.bytes_read.add(input.len() as u64);
         quota.take_bytes(input.len());
-        if !self.session.is_at_rest() {
-            return Some(input);
-        }
         match self.session.run(batch, range, input, turn, quota) {
             Step::Took(used) if used < input.len() || !self.is_answered(turn) => Some(&input[used..]),
             Step::Took(_) => None,

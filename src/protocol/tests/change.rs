@@ -13,7 +13,7 @@ fn read_back(mut wire: &[u8]) -> Vec<(meta::Verb, Vec<u8>, String)> {
         let (Request::Meta(command) | Request::Store(StoreHeader::Meta(command))) = &cut.request else {
             panic!("{cut:?}")
         };
-        let flags: Vec<_> = command.flags.iter().map(|flag| String::from_utf8_lossy(flag)).collect();
+        let flags: Vec<_> = command.flags().map(|flag| String::from_utf8_lossy(flag)).collect();
         commands.push((command.verb, command.key(&mut None).to_vec(), flags.join(" ")));
         wire = &wire[cut.size()..];
     }
