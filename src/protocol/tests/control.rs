@@ -1,0 +1,177 @@
+//! Lines of the control socket: what is written is understood, and nonsense is refused.
+
+use super::*;
+use crate::testing::{Rng, seeds};
+
+#[test]
+fn server_lines() {
+    let position = |lsn| Position { run: "00ab", lsn };
+    let info = |items, descent, upstreams| ServerLine::Info(ServerInfo { items, uptime: 3, descent, upstreams });
+    let table = [
+        ("twincache 1 00ab 7", ServerLine::Greeting(1, position(7))),
+        ("met 12 3 again", info(12, Descent::Again, vec![])),
+        ("met 0 3 back", info(0, Descent::Back, vec![])),
+        ("met 0 3 first ab cd", info(0, Descent::First, vec!["ab", "cd"])),
+        ("continuing 00ab 12", ServerLine::Continuing(position(12))),
+        ("walk 00ab 13", ServerLine::FullSync(position(13))),
+        ("refused it is the server itself", ServerLine::Refused("it is the server itself")),
+        ("batch 00000000000000000009 0000262144", ServerLine::Batch(9, 262_144)),
+        ("walked 9", ServerLine::FullSyncEnd(9)),
+        ("overtaken 10 3", ServerLine::Lagged(10, 3)),
+        ("caught-up 11", ServerLine::CaughtUp(11)),
+        ("alive 11 1700000000000", ServerLine::Alive(11, 1_700_000_000_000)),
+        ("STAT 0:name a b", ServerLine::Stat("0:name", "a b")),
+        ("END", ServerLine::End),
+    ];
+    for (text, line) in table {
+        assert_eq!(line.to_string(), text);
+        assert_eq!(ServerLine::parse(text.as_bytes()), Some(line), "{text}");
+    }
+    assert_eq!(ServerLine::Batch(u64::MAX, 0).to_string().len() + 2, BATCH_LINE);
+}
+
+#[test]
+fn client_lines() {
+    let attach =
+        |run, lsn, with_cas| ClientLine::Attach(AttachLine { name: "a:1", identity: "00cd", run, lsn, with_cas });
+    let table = [
+        ("meet a:1 00cd", ClientLine::Hello("a:1", "00cd")),
+        ("attach a:1 00cd - - nocas", attach(None, None, false)),
+        ("attach a:1 00cd 00ab 7 cas", attach(Some("00ab"), Some(7), true)),
+        ("ack 7", ClientLine::Ack(7)),
+        ("refuse 18446744073709551615", ClientLine::Refuse(u64::MAX)),
+        ("replicas_ack 2", ClientLine::ReplicasAck(2)),
+        ("status", ClientLine::Status),
+    ];
+    for (text, line) in table {
+        assert_eq!(ClientLine::parse(text.as_bytes()), Ok(line), "{text}");
+        assert_eq!(line.to_string(), text);
+    }
+}
+
+#[test]
+fn lines_to_and_from_a_peer() {
+    let table = [
+        ("replica who", ReplicaLine::Who),
+        ("replica from 00ab cd", ReplicaLine::From(vec!["00ab", "cd"])),
+        ("replica begin", ReplicaLine::Begin),
+        ("replica end", ReplicaLine::End),
+    ];
+    for (text, line) in table {
+        assert_eq!(line.to_string(), text);
+        assert_eq!(ReplicaLine::parse(&after_replica(text)), Some(line), "{text}");
+    }
+    for text in ["replica", "replica from", "replica begin now", "replica whom"] {
+        assert_eq!(ReplicaLine::parse(&after_replica(text)), None, "{text}");
+    }
+    let introduction = Introduction { run: "00ab", unix_ms: -5 };
+    assert_eq!(Introduction::parse(&introduction.to_string()), Some(introduction));
+    assert_eq!(parse_run(&run_word(7)), Some(7));
+}
+
+fn after_replica(text: &str) -> Vec<&[u8]> {
+    words(text.as_bytes()).skip(1).collect()
+}
+
+#[test]
+fn nonsense_is_refused() {
+    let table = ["", "ERROR", "batch", "batch 1", "batch x 1", "walk 5", "twincache 1", "twincache x y", "alive -1"];
+    for line in [&table[..], &["met 1 2", "met 1 2 x", "batch +1 1"]].concat() {
+        assert_eq!(ServerLine::parse(line.as_bytes()), None, "{line}");
+    }
+    assert_eq!(ServerLine::parse(b"batch \xff 1"), None);
+    for line in ["", "acknowledge 1", "ack 1 2", "status now", "meet a", "replicas_ack 1 2 3 4 5 6 7"] {
+        assert_eq!(ClientLine::parse(line.as_bytes()), Err(ClientError::Unknown), "{line}");
+    }
+    let table: [(&[u8], _); 8] = [
+        (b"ack x", ClientError::Lsn),
+        (b"refuse -1", ClientError::Lsn),
+        (b"replicas_ack \xff", ClientError::ReplicasAck),
+        (b"meet \xff b", ClientError::Hello),
+        (b"attach", ClientError::Attach),
+        (b"attach a b - - maybe", ClientError::Attach),
+        (b"attach a b - - cas more", ClientError::Attach),
+        (b"attach a b x\ty - cas", ClientError::Attach),
+    ];
+    for (line, error) in table {
+        assert_eq!(ClientLine::parse(line), Err(error), "{}", line.escape_ascii());
+    }
+    assert!(is_word("localhost:11211") && !is_word("") && !is_word("a b") && !is_word(&"x".repeat(129)));
+}
+
+/// Any values: what one side writes the other side understands.
+#[test]
+fn what_is_written_is_understood() {
+    for seed in seeds(500) {
+        let mut rng = Rng(seed);
+        let words = [(); 4].map(|()| any_word(&mut rng));
+        let words = words.each_ref().map(String::as_str);
+        let [n, m] = [(); 2].map(|()| rng.next() >> rng.below(64));
+        let position = Position { run: words[0], lsn: n };
+        let runs = words[..rng.below(5)].to_vec();
+        let descent = rng.pick(&Descent::ALL);
+        let lines = [
+            ServerLine::Greeting(m, position),
+            ServerLine::Info(ServerInfo { items: n, uptime: m, descent, upstreams: runs.clone() }),
+            ServerLine::Continuing(position),
+            ServerLine::FullSync(position),
+            ServerLine::Refused(words[1]),
+            ServerLine::Batch(n, m),
+            ServerLine::FullSyncEnd(n),
+            ServerLine::Lagged(n, m),
+            ServerLine::CaughtUp(n),
+            ServerLine::Alive(n, m as i64),
+            ServerLine::Stat(words[1], words[2]),
+        ];
+        for line in lines {
+            assert_eq!(ServerLine::parse(line.to_string().as_bytes()).as_ref(), Some(&line), "{line}");
+        }
+        let [_, _, name, identity] = words;
+        let run = Some(words[0]).filter(|run| *run != "-" && rng.one_in(2));
+        let lsn = rng.one_in(2).then_some(n);
+        let lines = [
+            ClientLine::Hello(name, identity),
+            ClientLine::Attach(AttachLine { name, identity, run, lsn, with_cas: rng.one_in(2) }),
+            ClientLine::Ack(n),
+            ClientLine::Refuse(m),
+            ClientLine::ReplicasAck(n as u32),
+        ];
+        for line in lines {
+            assert_eq!(ClientLine::parse(line.to_string().as_bytes()), Ok(line), "{line}");
+        }
+        if !runs.is_empty() {
+            let line = ReplicaLine::From(runs);
+            assert_eq!(ReplicaLine::parse(&after_replica(&line.to_string())).as_ref(), Some(&line), "{line}");
+        }
+        let introduction = Introduction { run: words[0], unix_ms: m as i64 };
+        assert_eq!(Introduction::parse(&introduction.to_string()), Some(introduction));
+    }
+}
+
+fn any_word(rng: &mut Rng) -> String {
+    (0..1 + rng.below(WORD_MAX)).map(|_| char::from(b'!' + rng.below(94_u8))).collect()
+}
+
+/// Whatever one side may hear: no parser panics, and what is understood stays itself.
+#[test]
+fn what_is_understood_is_written_as_it_was_meant() {
+    let pieces = "batch met attach ack - 7 00ab first cas \u{e9} 99999999999999999999 who from STAT alive";
+    let pieces: Vec<&[u8]> = pieces.split(' ').map(str::as_bytes).chain([b"".as_slice(), b"\xff"]).collect();
+    for seed in seeds(20_000) {
+        let mut rng = Rng(seed);
+        let mut text = Vec::new();
+        for _ in 0..rng.below(8) {
+            text.extend_from_slice(rng.pick(&pieces));
+            text.push(b' ');
+        }
+        text.truncate(text.len() - rng.below(2).min(text.len()));
+        if let Some(line) = ServerLine::parse(&text) {
+            assert_eq!(ServerLine::parse(line.to_string().as_bytes()).as_ref(), Some(&line), "{line}");
+        }
+        if let Ok(line) = ClientLine::parse(&text) {
+            assert_eq!(ClientLine::parse(line.to_string().as_bytes()), Ok(line), "{line}");
+        }
+        let arguments: Vec<&[u8]> = words(&text).collect();
+        let _ = ReplicaLine::parse(&arguments);
+    }
+}
