@@ -21,3 +21,11 @@ pub enum Trouble {
     /// The guard said no: looked at again now and then.
     Guarded(String),
 }
+
+impl Trouble {
+    /// What to say of it.
+    pub fn text(self) -> String {
+        let (Trouble::Broken(text) | Trouble::Refused(text) | Trouble::Guarded(text)) = self;
+        text
+    }
+}

@@ -42,10 +42,7 @@ pub fn connect(path: &Path) -> Result<UnixStream, Trouble> {
 
 /// The lines of `stats replication`, as (name, value).
 pub fn status(path: &Path) -> Result<Vec<(String, String)>, String> {
-    let said = |trouble| match trouble {
-        Trouble::Broken(text) | Trouble::Refused(text) | Trouble::Guarded(text) => text,
-    };
-    let mut socket = connect(path).map_err(said)?;
+    let mut socket = connect(path).map_err(Trouble::text)?;
     let asked = socket
         .set_read_timeout(Some(STATUS_MAX))
         .and_then(|()| socket.set_write_timeout(Some(STATUS_MAX)))

@@ -30,16 +30,17 @@ const BEHIND_MAX: i64 = 2000;
 const AHEAD_MAX: i64 = 1000;
 
 /// What a peer's time is made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Grain {
     /// Milliseconds of a true clock.
+    #[default]
     Millisecond,
     /// Whole seconds that tick late.
     Second,
 }
 
 /// The estimate for one peer.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ClockSkew {
     grain: Grain,
     window: ClockBounds,
@@ -54,7 +55,7 @@ pub struct ClockSkew {
 impl ClockSkew {
     /// Knows nothing yet.
     pub fn new(grain: Grain) -> ClockSkew {
-        ClockSkew { grain, window: ClockBounds::ANY, samples: 0, last: None, is_off: false, disagreeing: 0 }
+        ClockSkew { grain, ..ClockSkew::default() }
     }
 
     /// A new connection, maybe to another peer: what is known stands until it is found to be otherwise.
@@ -62,7 +63,7 @@ impl ClockSkew {
         if self.grain != grain {
             *self = ClockSkew::new(grain);
         }
-        (self.window, self.samples) = (ClockBounds::ANY, 0);
+        (self.window, self.samples) = (ClockBounds::default(), 0);
     }
 
     /// Takes a sample, all in Unix milliseconds. True when the answer of [`ClockSkew::is_off`] has changed.
@@ -75,7 +76,7 @@ impl ClockSkew {
         if self.samples < WINDOW {
             return false;
         }
-        let window = std::mem::replace(&mut self.window, ClockBounds::ANY);
+        let window = std::mem::take(&mut self.window);
         self.samples = 0;
         // One of the clocks was set meanwhile, or the peer slept between reading its clock and answering.
         if window.low > window.high {

@@ -23,6 +23,7 @@ use super::options::Options;
 use super::server_socket;
 use crate::io::edge::Edge;
 use crate::sidecar::moment::{Moment, Trouble};
+use crate::sync::lock;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Events, Poll, Registry, Token};
 use pump::{Action, Pump};
@@ -30,7 +31,7 @@ use std::io::{self, ErrorKind, Write};
 use std::net::{Shutdown, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const SERVER: Token = Token(0);
@@ -70,11 +71,11 @@ impl PeerFigures {
 
     /// The figures of now.
     pub fn figures(&self) -> Figures {
-        self.figures.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.figures).clone()
     }
 
     fn publish(&self, figures: &Figures) {
-        self.figures.lock().unwrap_or_else(PoisonError::into_inner).clone_from(figures);
+        lock(&self.figures).clone_from(figures);
     }
 }
 

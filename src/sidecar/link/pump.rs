@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!            OpenServer            OpenPeer            100 ms           meet           replica from  attach
-//!   Waiting ───────────> Greeting ──────────> Knowing ────────> Settling ────> Checking ────> Announcing ─> Attaching
+//!   Waiting ───────────> Greeting ──────────> Identifying ────> Settling ────> Checking ────> Announcing ─> Attaching
 //!      ^                 (run id)   mn, version, replica who;                  (guard)    a stock peer: attach   │
 //!      │                            stats; a stock peer: ms                             walk | continuing        v
 //!      │                                                                                                      Attached
@@ -37,8 +37,7 @@
 //! Not here: sockets and clocks (`link`), what is in a body, and what each side is asked and told (`source`, `sink`).
 
 use super::guard::OverwriteGuard;
-use super::lag::Lag;
-use super::relay::{Incoming, Relay};
+use super::relay::Incoming;
 use super::sink::{Answered, Barrier, Stage, StreamSink};
 use super::source::{ResumePoint, StreamSource};
 use crate::protocol::control::{self, ServerInfo, ServerLine};
@@ -73,12 +72,14 @@ pub enum Action {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PumpState {
+    /// For the next attempt, after a refusal for longer.
     Waiting {
         until: Duration,
+        is_refused: bool,
     },
     Greeting,
     /// Who the peer is.
-    Knowing,
+    Identifying,
     Settling {
         until: Duration,
     },
@@ -89,6 +90,7 @@ enum PumpState {
     Attached(StreamState),
     Draining {
         until: Duration,
+        is_refused: bool,
     },
 }
 
@@ -106,42 +108,31 @@ struct StreamState {
 /// See the module's head.
 #[derive(Debug)]
 pub struct Pump {
-    name: String,
     state: PumpState,
     actions: VecDeque<Action>,
     source: StreamSource,
     sink: StreamSink,
-    relay: Relay,
     /// A line of the server while it is looked at.
     line: Vec<u8>,
     resume: Option<ResumePoint>,
-    /// The last trouble was a refusal.
-    is_refused: bool,
     back_off: BackOff,
     bucket: BandwidthBucket,
     guard: OverwriteGuard,
-    lag: Lag,
-    figures: Figures,
 }
 
 impl Pump {
     /// A pump for the consumer of this name, which is also how the log calls the peer.
     pub fn new(name: &str, limit_megabits: Option<u64>, may_replace: bool, seed: u64) -> Pump {
         Pump {
-            name: name.to_owned(),
-            state: PumpState::Waiting { until: Duration::ZERO },
+            state: PumpState::Waiting { until: Duration::ZERO, is_refused: false },
             actions: VecDeque::new(),
             source: StreamSource::default(),
             sink: StreamSink::new(name),
-            relay: Relay::default(),
             line: Vec::new(),
             resume: None,
-            is_refused: false,
             back_off: BackOff::new(seed),
             bucket: BandwidthBucket::new(limit_megabits),
             guard: OverwriteGuard::new(may_replace),
-            lag: Lag::default(),
-            figures: Figures::default(),
         }
     }
 
@@ -149,8 +140,8 @@ impl Pump {
 
     /// What to do next; call it until it says None, at the latest at [`Pump::deadline`].
     pub fn action(&mut self, now: Moment) -> Option<Action> {
-        if self.actions.is_empty() {
-            self.look_at_the_time(now);
+        if self.actions.is_empty() && now.at >= self.deadline() {
+            self.on_deadline(now);
         }
         self.actions.pop_front()
     }
@@ -158,12 +149,9 @@ impl Pump {
     /// When [`Pump::action`] has to be called although nothing was read or written.
     pub fn deadline(&self) -> Duration {
         match self.state {
-            PumpState::Waiting { until } | PumpState::Draining { until } => until,
+            PumpState::Waiting { until, .. } | PumpState::Draining { until, .. } => until,
             PumpState::Settling { until } => until.min(self.silent_at()),
-            PumpState::Attached(_) => {
-                let own = if self.relay.is_between_batches() { self.sink.due() } else { Duration::MAX };
-                own.min(self.silent_at())
-            }
+            PumpState::Attached(_) => self.sink.due().min(self.silent_at()),
             _ => self.silent_at(),
         }
     }
@@ -185,21 +173,21 @@ impl Pump {
     /// Where to read the control socket into; empty when it shall not be read now.
     pub fn server_room(&mut self) -> &mut [u8] {
         // More than a second ahead of what may be sent our own commands would wait for too long.
-        let is_ahead = self.bucket.second().is_some_and(|bytes| self.relay.pending() as u64 > bytes);
-        if self.source.is_open && !is_ahead { self.relay.room() } else { &mut [] }
+        let is_ahead = self.bucket.second().is_some_and(|bytes| self.sink.relay.pending() as u64 > bytes);
+        if self.source.is_open && !is_ahead { self.sink.relay.room() } else { &mut [] }
     }
 
     /// So many bytes were read into [`Pump::server_room`].
     pub fn server_read(&mut self, n: usize, now: Moment) {
         self.source.heard(now.at);
-        self.relay.filled(n);
+        self.sink.relay.filled(n);
         let mut line = std::mem::take(&mut self.line);
         while self.source.is_open {
-            match self.relay.next(&mut line) {
+            match self.sink.relay.next(&mut line) {
                 Ok(Some(Incoming::Line)) => self.on_line(&line, now),
                 Ok(Some(Incoming::BodyEnd)) => self.on_body_end(),
                 Ok(None) => break,
-                Err(what) => self.fail(not_a_control_socket(&what), now),
+                Err(what) => self.fail(not_a_control_socket(what), now),
             }
         }
         self.line = line;
@@ -217,17 +205,14 @@ impl Pump {
 
     /// The peer is connected.
     pub fn peer_opened(&mut self, now: Moment) {
-        self.sink.opened(&mut self.relay, now);
+        self.sink.opened(now);
     }
 
     /// The peer could not be connected, or its connection has broken or ended.
     pub fn peer_gone(&mut self, why: &str, now: Moment) {
         self.sink.is_open = false;
         match self.state {
-            PumpState::Draining { .. } => {
-                self.actions.push_back(Action::ClosePeer);
-                self.wait(now);
-            }
+            PumpState::Draining { is_refused, .. } => self.end_draining(is_refused, now),
             PumpState::Waiting { .. } => {}
             _ if self.sink.has_said_nothing() => {
                 let text = format!("the peer ends the connection at `mn` ({why}): is it a memcached's text port?");
@@ -241,73 +226,67 @@ impl Pump {
     pub fn peer_read(&mut self, bytes: &[u8], now: Moment) {
         self.sink.heard(now.at);
         let (mut at, mut joined) = (0, Vec::new());
-        while let Some((line, len)) = self.sink.line(&bytes[at..], &mut joined) {
+        while let Some((line, len)) = self.sink.answers.line(&bytes[at..], &mut joined) {
             at += len;
             if self.is_draining() {
-                self.sink.ignore(line);
+                self.sink.answers.take(line);
                 continue;
             }
-            match self.sink.take(line, &self.source.run, &mut self.relay, &mut self.figures, now) {
+            match self.sink.take(line, &self.source.run, now) {
                 Ok(answered) => self.on_answer(answered, now),
                 Err(trouble) => self.fail(trouble, now),
             }
         }
-        self.lag.heard(self.sink.owes(), now.at);
+        self.sink.lag.heard(self.sink.answers.is_owed(), now.at);
     }
 
     /// What to write to the peer; empty when there is nothing, or when it has to wait for bandwidth.
     pub fn peer_output(&mut self, now: Moment) -> Vec<IoSlice<'_>> {
-        let pending = if self.sink.is_open && !self.is_draining() { self.relay.pending() } else { 0 };
+        let pending = if self.sink.is_open && !self.is_draining() { self.sink.relay.pending() } else { 0 };
         let is_late = matches!(self.state, PumpState::Attached(_)) && self.sink.is_late(now.at);
         let allowed = if pending == 0 || is_late { pending } else { self.bucket.allows(pending, now.at) };
-        if allowed == 0 { Vec::new() } else { self.relay.slices(allowed) }
+        if allowed == 0 { Vec::new() } else { self.sink.relay.slices(allowed) }
     }
 
     /// When [`Pump::peer_output`] gives something again, after it gave nothing for want of bandwidth.
     pub fn bandwidth_at(&self) -> Option<Duration> {
-        let pending = if self.is_draining() { 0 } else { self.relay.pending() };
+        let pending = if self.is_draining() { 0 } else { self.sink.relay.pending() };
         if pending == 0 { None } else { self.bucket.worth_at(pending) }
     }
 
     /// So many bytes of [`Pump::peer_output`] were written.
     pub fn peer_wrote(&mut self, n: usize, now: Moment) {
-        self.sink.heard(now.at);
+        self.sink.wrote(n, now);
         // While the relay was full the server could not be heard.
         self.source.heard(now.at);
-        self.figures.sent_bytes += n as u64;
         self.bucket.take(n);
-        self.relay.written(n);
     }
 
     /// The figures of now.
     pub fn figures(&mut self, now: Moment) -> &Figures {
-        self.figures.phase = match self.state {
-            PumpState::Waiting { .. } | PumpState::Draining { .. } if self.is_refused => PeerPhase::Refused,
+        let phase = match self.state {
+            PumpState::Waiting { is_refused: true, .. } | PumpState::Draining { is_refused: true, .. } => {
+                PeerPhase::Refused
+            }
             PumpState::Waiting { .. } => PeerPhase::Waiting,
             PumpState::Draining { .. } => PeerPhase::Draining,
             PumpState::Attached(stream) => stream.phase,
             _ => PeerPhase::Connecting,
         };
-        self.figures.error_ago = self.sink.refused_at.map(|at| now.at.saturating_sub(at));
-        self.figures.is_attached = matches!(self.state, PumpState::Attached(_));
-        if self.figures.phase == PeerPhase::Streaming {
-            self.lag.observe(self.sink.owes(), now.at);
-        }
-        self.figures.lag = self.lag.figure(now.at);
-        &self.figures
+        self.sink.figures(phase, matches!(self.state, PumpState::Attached(_)), now)
     }
 
     // ---- what the server says ----
 
     fn on_line(&mut self, line: &[u8], now: Moment) {
         let Some(line) = ServerLine::parse(line) else {
-            let text = format!("`{}`", line[..line.len().min(80)].escape_ascii());
-            return self.fail(not_a_control_socket(&text), now);
+            let text = line[..line.len().min(80)].escape_ascii();
+            return self.fail(not_a_control_socket(format_args!("`{text}`")), now);
         };
         match (self.state, line) {
             (PumpState::Greeting, ServerLine::Greeting(control::VERSION, position)) => {
                 self.source.run = position.run.to_owned();
-                self.state = PumpState::Knowing;
+                self.state = PumpState::Identifying;
                 self.actions.push_back(Action::OpenPeer);
             }
             (PumpState::Greeting, ServerLine::Greeting(version, _)) => {
@@ -320,12 +299,15 @@ impl Pump {
                 self.fail(Trouble::Refused(format!("the server refuses: {reason}")), now);
             }
             (PumpState::Attaching, ServerLine::Continuing(after)) => self.go_on(after.lsn, now),
-            (PumpState::Attaching | PumpState::Attached(_), ServerLine::FullSync(head)) => {
-                self.begin_full_sync(head.lsn)
+            (PumpState::Attaching, ServerLine::FullSync(head)) => {
+                self.sink.begin_stream(head.lsn);
+                self.sink.lag.begin();
+                self.begin_full_sync(head.lsn);
             }
+            (PumpState::Attached(_), ServerLine::FullSync(head)) => self.begin_full_sync(head.lsn),
             (PumpState::Attached(stream), line) => self.on_stream_line(stream, line, now),
             (_, ServerLine::Alive(..)) => {}
-            (_, line) => self.fail(not_a_control_socket(&format!("`{line}` out of turn")), now),
+            (_, line) => self.fail(not_a_control_socket(format_args!("`{line}` out of turn")), now),
         }
     }
 
@@ -333,25 +315,22 @@ impl Pump {
         match line {
             ServerLine::Batch(lsn, bytes) => {
                 stream.batch_lsn = lsn;
-                self.relay.begin_body(bytes);
-                self.figures.batches += 1;
-                self.figures.body_bytes += bytes;
-                self.figures.bytes_in_flight += bytes;
-                self.note_head(lsn, now);
+                self.sink.begin_batch(bytes);
+                self.sink.note_head(lsn, now);
             }
             ServerLine::Alive(lsn, _) => {
-                self.lag.place_first_mark(lsn, self.figures.confirmed);
-                self.note_head(lsn, now);
+                self.sink.lag.place_first_mark(lsn, self.sink.figures.confirmed);
+                self.sink.note_head(lsn, now);
             }
             ServerLine::FullSyncEnd(lsn) => {
                 stream.stage = Stage::Clean;
-                self.sink.end_full_sync(&mut self.relay);
-                self.barrier(stream.stage, lsn, true);
+                self.sink.end_full_sync();
+                self.sink.barrier(lsn, stream.stage, true);
             }
             ServerLine::Lagged(_, ranges) => {
-                self.figures.overtaken += 1;
+                self.sink.figures.overtaken += 1;
                 if stream.stage == Stage::Clean {
-                    log::info!("{}: overtaken by the journal, {ranges} ranges are copied again", self.name);
+                    log::info!("{}: overtaken by the journal, {ranges} ranges are copied again", self.sink.name);
                     (stream.stage, stream.phase) = (Stage::Lagged, PeerPhase::Overtaken);
                 }
             }
@@ -359,9 +338,9 @@ impl Pump {
                 if stream.stage == Stage::Lagged {
                     stream.stage = Stage::Clean;
                 }
-                self.barrier(stream.stage, lsn, false);
+                self.sink.barrier(lsn, stream.stage, false);
             }
-            other => return self.fail(not_a_control_socket(&format!("`{other}` out of turn")), now),
+            other => return self.fail(not_a_control_socket(format_args!("`{other}` out of turn")), now),
         }
         self.state = PumpState::Attached(stream);
     }
@@ -369,19 +348,8 @@ impl Pump {
     fn on_body_end(&mut self) {
         // A body begins with a batch, which is understood in no other state.
         if let PumpState::Attached(stream) = self.state {
-            self.barrier(stream.stage, stream.batch_lsn, false);
+            self.sink.barrier(stream.batch_lsn, stream.stage, false);
         }
-    }
-
-    /// Asks the peer to confirm everything up to here.
-    fn barrier(&mut self, stage: Stage, lsn: u64, ends_full_sync: bool) {
-        let (walks, bytes) = (self.figures.walks_started, self.figures.body_bytes);
-        self.sink.barrier(Barrier { lsn, stage, walks, bytes, ends_full_sync }, &mut self.relay);
-    }
-
-    fn note_head(&mut self, lsn: u64, now: Moment) {
-        self.figures.head = self.figures.head.max(lsn);
-        self.lag.note_head(lsn, self.figures.confirmed, now.at);
     }
 
     /// What both sides hold is known: may the one be made equal to the other? Asked again now and then.
@@ -404,48 +372,32 @@ impl Pump {
     }
 
     fn announce(&mut self, now: Moment) {
-        self.sink.announce(&self.source.run, &self.source.upstreams, &mut self.relay, now);
+        self.sink.announce(&self.source.run, &self.source.upstreams, now);
     }
 
     fn attach(&mut self, now: Moment) {
         let (identity, with_cas) = (&self.sink.peer.identity, !self.sink.peer.is_stock);
-        self.source.attach(&self.name, identity, with_cas, self.resume.as_ref(), now.at);
+        self.source.attach(&self.sink.name, identity, with_cas, self.resume.as_ref(), now.at);
         self.state = PumpState::Attaching;
     }
 
     fn go_on(&mut self, lsn: u64, now: Moment) {
-        log::info!("{}: {}, goes on after lsn {lsn}", self.name, self.figures.kind);
-        self.attached(Stage::Clean, PeerPhase::Streaming, lsn);
-        self.figures.continued += 1;
-        self.lag.go_on(now.at);
+        log::info!("{}: {}, goes on after lsn {lsn}", self.sink.name, self.sink.figures.kind);
+        self.sink.begin_stream(lsn);
+        self.sink.figures.continued += 1;
+        self.sink.lag.go_on(now.at);
+        self.state =
+            PumpState::Attached(StreamState { stage: Stage::Clean, phase: PeerPhase::Streaming, batch_lsn: lsn });
         self.remember(lsn);
     }
 
     /// A full sync begins, maybe in the midst of a stream.
     fn begin_full_sync(&mut self, lsn: u64) {
-        if self.state == PumpState::Attaching {
-            self.attached(Stage::Syncing, PeerPhase::Walking, lsn);
-            self.lag.begin();
-        }
-        log::info!("{}: {}, full sync from lsn {lsn}", self.name, self.figures.kind);
+        log::info!("{}: {}, full sync from lsn {lsn}", self.sink.name, self.sink.figures.kind);
         self.resume = None;
-        self.set_stream(Stage::Syncing, PeerPhase::Walking);
-        self.figures.walks_started += 1;
-        self.sink.begin_full_sync(&mut self.relay);
-    }
-
-    fn attached(&mut self, stage: Stage, phase: PeerPhase, lsn: u64) {
-        self.state = PumpState::Attached(StreamState { stage, phase, batch_lsn: lsn });
-        self.figures.attached += 1;
-        self.figures.trouble.clear();
-        self.figures.is_guarded = false;
-        (self.figures.head, self.figures.confirmed, self.figures.bytes_in_flight) = (lsn, lsn, 0);
-    }
-
-    fn set_stream(&mut self, stage: Stage, phase: PeerPhase) {
-        if let PumpState::Attached(stream) = &mut self.state {
-            (stream.stage, stream.phase) = (stage, phase);
-        }
+        self.sink.begin_full_sync();
+        self.state =
+            PumpState::Attached(StreamState { stage: Stage::Syncing, phase: PeerPhase::Walking, batch_lsn: lsn });
     }
 
     /// The peer has everything of this run up to here.
@@ -459,7 +411,7 @@ impl Pump {
     fn on_answer(&mut self, answered: Answered, now: Moment) {
         match (self.state, answered) {
             (_, Answered::Confirmed(barrier)) => self.confirm(barrier),
-            (PumpState::Knowing, Answered::Stats(is_good)) => {
+            (PumpState::Identifying, Answered::Stats(is_good)) => {
                 if is_good && self.sink.peer.complete() {
                     self.state = PumpState::Settling { until: now.at + SETTLE };
                 } else {
@@ -474,15 +426,7 @@ impl Pump {
 
     fn confirm(&mut self, barrier: Barrier) {
         self.back_off.reset();
-        self.figures.barriers += 1;
-        self.figures.confirmed = barrier.lsn;
-        self.figures.bytes_in_flight = self.figures.body_bytes - barrier.bytes;
-        self.lag.confirm(barrier.lsn);
-        if barrier.ends_full_sync {
-            log::info!("{}: full sync done at lsn {}", self.name, barrier.lsn);
-            self.figures.walks_finished += 1;
-        }
-        if barrier.stage == Stage::Clean && barrier.walks == self.figures.walks_started {
+        if self.sink.confirm(barrier) {
             self.source.acknowledge(barrier.lsn, std::mem::take(&mut self.sink.lacks_some));
             if let PumpState::Attached(StreamState { stage: Stage::Clean, phase, .. }) = &mut self.state {
                 *phase = PeerPhase::Streaming;
@@ -493,39 +437,41 @@ impl Pump {
 
     // ---- time ----
 
-    fn look_at_the_time(&mut self, now: Moment) {
-        if now.at < self.deadline() {
-            return;
-        }
+    fn on_deadline(&mut self, now: Moment) {
         match self.state {
             PumpState::Waiting { .. } => {
-                self.relay.clear();
                 self.sink.reset();
                 self.source.reset(now.at);
-                self.lag.forget_answers();
                 self.state = PumpState::Greeting;
                 self.actions.push_back(Action::OpenServer);
             }
-            PumpState::Draining { .. } => {
-                log::debug!("{}: the peer does not end the old connection", self.name);
+            PumpState::Draining { is_refused, .. } => {
+                log::debug!("{}: the peer does not end the old connection", self.sink.name);
                 self.sink.is_open = false;
-                self.actions.push_back(Action::ClosePeer);
-                self.wait(now);
+                self.end_draining(is_refused, now);
             }
             _ if now.at >= self.silent_at() => self.give_up_silence(now),
-            PumpState::Settling { until } if now.at >= until => {
-                self.source.ask(&self.name, &self.sink.peer.identity);
+            PumpState::Settling { .. } => {
+                self.ask_server();
                 self.source.heard(now.at);
                 self.state = PumpState::Checking;
             }
-            PumpState::Attached(_) if self.relay.is_between_batches() => self.ask_again(now),
+            PumpState::Attached(_) if self.sink.peer.is_stock => self.sink.ask_stats(now),
+            PumpState::Attached(_) => {
+                self.announce(now);
+                self.ask_server();
+            }
             _ => {}
         }
     }
 
+    fn ask_server(&mut self) {
+        self.source.ask(&self.sink.name, &self.sink.peer.identity);
+    }
+
     /// When the silence of one of the two has lasted too long.
     fn silent_at(&self) -> Duration {
-        self.server_silent_at().min(self.sink.silent_at(self.relay.pending()))
+        self.server_silent_at().min(self.sink.silent_at())
     }
 
     fn server_silent_at(&self) -> Duration {
@@ -534,28 +480,16 @@ impl Pump {
             PumpState::Greeting | PumpState::Checking | PumpState::Attaching | PumpState::Attached(_)
         );
         // A server that is not read, because the peer is slow, cannot be heard.
-        if speaks && self.relay.pending() == 0 { self.source.silent_at() } else { Duration::MAX }
+        if speaks && self.sink.relay.pending() == 0 { self.source.silent_at() } else { Duration::MAX }
     }
 
     fn give_up_silence(&mut self, now: Moment) {
         let text = match self.state {
             PumpState::Greeting => "nothing is said on the control socket: is it one of twincached's?",
-            _ if self.sink.silent_at(self.relay.pending()) > now.at => "the server is silent",
+            _ if self.sink.silent_at() > now.at => "the server is silent",
             _ => "the peer is silent",
         };
         self.fail(Trouble::Broken(text.to_owned()), now);
-    }
-
-    /// Asks both sides what they are asked regularly.
-    fn ask_again(&mut self, now: Moment) {
-        if now.at < self.sink.due() {
-            return;
-        }
-        if self.sink.peer.is_stock {
-            return self.sink.ask_stats(&mut self.relay, now);
-        }
-        self.announce(now);
-        self.source.ask(&self.name, &self.sink.peer.identity);
     }
 
     // ---- ends ----
@@ -565,38 +499,26 @@ impl Pump {
     }
 
     fn fail(&mut self, trouble: Trouble, now: Moment) {
-        let is_refusal = !matches!(trouble, Trouble::Broken(_));
-        let is_guarded = matches!(trouble, Trouble::Guarded(_));
-        let (Trouble::Broken(text) | Trouble::Refused(text) | Trouble::Guarded(text)) = trouble;
-        *if is_refusal { &mut self.figures.refusals } else { &mut self.figures.breaks } += 1;
-        // What the guard says has numbers that are ever others.
-        if text == self.figures.trouble || is_guarded && self.figures.is_guarded {
-            log::debug!("{}: {text}", self.name);
-        } else {
-            log::warn!("{}: {text}", self.name);
-        }
-        self.figures.trouble = text;
-        self.figures.is_guarded = is_guarded;
-        self.is_refused = is_refusal;
+        let is_refused = !matches!(trouble, Trouble::Broken(_));
+        self.sink.note_trouble(trouble);
         self.source.is_open = false;
-        self.actions.clear();
-        self.actions.push_back(Action::CloseServer);
+        self.actions = VecDeque::from([Action::CloseServer]);
         if self.sink.is_open {
             self.actions.push_back(Action::ShutPeer);
-            self.state = PumpState::Draining { until: now.at + DRAIN_MAX };
+            self.state = PumpState::Draining { until: now.at + DRAIN_MAX, is_refused };
         } else {
-            self.actions.push_back(Action::ClosePeer);
-            self.wait(now);
+            self.end_draining(is_refused, now);
         }
     }
 
-    fn wait(&mut self, now: Moment) {
-        let pause = if self.is_refused { self.back_off.long_pause() } else { self.back_off.pause() };
-        self.state = PumpState::Waiting { until: now.at + pause };
+    fn end_draining(&mut self, is_refused: bool, now: Moment) {
+        self.actions.push_back(Action::ClosePeer);
+        let pause = if is_refused { self.back_off.long_pause() } else { self.back_off.pause() };
+        self.state = PumpState::Waiting { until: now.at + pause, is_refused };
     }
 }
 
-fn not_a_control_socket(what: &str) -> Trouble {
+fn not_a_control_socket(what: impl std::fmt::Display) -> Trouble {
     Trouble::Refused(format!("this is no control socket of twincached: {what}"))
 }
 

@@ -37,25 +37,6 @@ enum RelaySegment {
     Own(Cow<'static, [u8]>),
 }
 
-impl RelaySegment {
-    /// Bytes of the buffer.
-    fn buffered(&self) -> usize {
-        match self {
-            RelaySegment::Body(n) | RelaySegment::Skip(n) => *n,
-            RelaySegment::Own(_) => 0,
-        }
-    }
-
-    /// Bytes that go to the peer.
-    fn goes_on(&self) -> usize {
-        match self {
-            RelaySegment::Body(n) => *n,
-            RelaySegment::Skip(_) => 0,
-            RelaySegment::Own(own) => own.len(),
-        }
-    }
-}
-
 /// What comes next from the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Incoming {
@@ -111,6 +92,7 @@ impl Relay {
             self.parsed -= self.start;
             self.end -= self.start;
             self.start = 0;
+            self.check();
         }
         &mut self.buffer[self.end..]
     }
@@ -118,11 +100,12 @@ impl Relay {
     /// `n` bytes were read into [`Relay::room`].
     pub fn filled(&mut self, n: usize) {
         self.end += n;
+        self.check();
     }
 
     /// What comes next: a line, put into `line` without its end, or the end of the body that was begun. None when more
     /// has to be read first.
-    pub fn next(&mut self, line: &mut Vec<u8>) -> Result<Option<Incoming>, String> {
+    pub fn next(&mut self, line: &mut Vec<u8>) -> Result<Option<Incoming>, &'static str> {
         if let Some(left) = self.body_left {
             let here = (self.end - self.parsed).min(usize::try_from(left).unwrap_or(usize::MAX));
             self.pass(here);
@@ -132,7 +115,7 @@ impl Relay {
         }
         let rest = &self.buffer[self.parsed..self.end];
         let Some(end) = memchr::memchr(b'\n', &rest[..rest.len().min(LINE_MAX)]) else {
-            return if rest.len() < LINE_MAX { Ok(None) } else { Err("a line without end".to_owned()) };
+            return if rest.len() < LINE_MAX { Ok(None) } else { Err("a line without end") };
         };
         line.clear();
         line.extend_from_slice(rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]));
@@ -170,8 +153,17 @@ impl Relay {
     /// The invariants of the module's head: the cheap ones always.
     fn check(&self) {
         assert!(self.start <= self.parsed && self.parsed <= self.end && self.end <= CAPACITY, "offsets out of order");
-        debug_assert_eq!(self.start + self.segments.iter().map(RelaySegment::buffered).sum::<usize>(), self.parsed);
-        debug_assert_eq!(self.segments.iter().map(RelaySegment::goes_on).sum::<usize>(), self.pending + self.own_taken);
+        if cfg!(debug_assertions) {
+            let (mut parsed, mut goes_on) = (self.start, 0);
+            for segment in &self.segments {
+                match segment {
+                    RelaySegment::Body(n) => (parsed, goes_on) = (parsed + n, goes_on + n),
+                    RelaySegment::Skip(n) => parsed += n,
+                    RelaySegment::Own(own) => goes_on += own.len(),
+                }
+            }
+            assert_eq!((parsed, goes_on), (self.parsed, self.pending + self.own_taken), "what the segments cover");
+        }
     }
 
     /// Whether a command of our own can be added here: not in the midst of a body.
@@ -181,10 +173,11 @@ impl Relay {
 
     /// Adds a command of our own after what was passed so far.
     pub fn add(&mut self, own: impl Into<Cow<'static, [u8]>>) {
-        debug_assert!(self.is_between_batches());
+        assert!(self.is_between_batches(), "a command within a body");
         let own = own.into();
         self.pending += own.len();
         self.segments.push_back(RelaySegment::Own(own));
+        self.check();
     }
 
     /// Bytes that wait to be written to the peer.

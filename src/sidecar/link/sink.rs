@@ -6,14 +6,17 @@
 //!   replica from, every second ─> its clock
 //! ```
 //!
+//! What it is sent, bodies and our own commands, stands in its relay in the order in which it goes out.
+//!
 //! Not here: sockets, the states of the whole (`pump`), how lines are told apart (`answers`).
 
 use super::answers::{Answer, Answers, Expect, Query};
 use super::clock_skew::{ClockSkew, Grain};
+use super::lag::Lag;
 use super::relay::Relay;
 use crate::protocol::control::{self, Introduction, ReplicaLine};
 use crate::sidecar::moment::{Moment, Trouble};
-use crate::sidecar::observe::figures::Figures;
+use crate::sidecar::observe::figures::{Figures, PeerPhase};
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -89,69 +92,67 @@ pub struct PeerInfo {
 }
 
 /// See the module's head.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct StreamSink {
+    /// How the log calls it.
+    pub name: String,
     /// The connection is there.
     pub is_open: bool,
     /// Who the peer is.
     pub peer: PeerInfo,
+    /// What is on its way to the peer.
+    pub relay: Relay,
+    /// What the peer is expected to answer.
+    pub answers: Answers<Barrier>,
+    /// How far it is behind.
+    pub lag: Lag,
+    /// What is shown of it.
+    pub figures: Figures,
     /// It has refused changes since the last acknowledgement.
     pub lacks_some: bool,
-    /// When it last refused a change.
-    pub refused_at: Option<Duration>,
-    name: String,
-    answers: Answers<Barrier>,
+    refused_at: Option<Duration>,
     clock: ClockSkew,
     heard: Duration,
-    from_due: Duration,
+    /// When it is to be asked again what it is asked regularly.
+    due: Duration,
     from_answered: Duration,
-    stats_due: Duration,
     stats_asked: i64,
 }
 
 impl StreamSink {
     /// A peer of this name that was not tried yet.
     pub fn new(name: &str) -> StreamSink {
-        StreamSink {
-            is_open: false,
-            peer: PeerInfo::default(),
-            lacks_some: false,
-            refused_at: None,
-            name: name.to_owned(),
-            answers: Answers::default(),
-            clock: ClockSkew::new(Grain::Millisecond),
-            heard: Duration::ZERO,
-            from_due: Duration::ZERO,
-            from_answered: Duration::ZERO,
-            stats_due: Duration::ZERO,
-            stats_asked: 0,
-        }
+        StreamSink { name: name.to_owned(), ..StreamSink::default() }
     }
 
     /// Nothing is asked or owed any more: the next connection is a new one.
     pub fn reset(&mut self) {
+        self.relay.clear();
         self.answers.clear();
+        self.lag.forget_answers();
         self.lacks_some = false;
     }
 
     /// The connection is there: asks who this is.
-    pub fn opened(&mut self, relay: &mut Relay, now: Moment) {
+    pub fn opened(&mut self, now: Moment) {
         self.is_open = true;
         self.heard = now.at;
-        self.ask(b"mn\r\n".as_slice(), Expect::Line(Query::Hello), relay);
-        self.ask(b"version\r\n".as_slice(), Expect::Line(Query::Version), relay);
+        self.ask(b"mn\r\n".as_slice(), Expect::Line(Query::Hello));
+        self.ask(b"version\r\n".as_slice(), Expect::Line(Query::Version));
         // By now these are more than the 24 bytes that one who knows packets only waits for before he hangs up.
-        self.tell(ReplicaLine::Who, Query::Who(now.unix_ms), relay);
+        self.tell(&ReplicaLine::Who, Query::Who(now.unix_ms));
     }
 
-    /// The peer has said something, or taken something.
+    /// The peer has said something.
     pub fn heard(&mut self, now: Duration) {
         self.heard = now;
     }
 
-    /// Whether any answer is missing.
-    pub fn owes(&self) -> bool {
-        self.answers.is_owed()
+    /// The peer has taken so many bytes.
+    pub fn wrote(&mut self, n: usize, now: Moment) {
+        self.heard = now.at;
+        self.figures.sent_bytes += n as u64;
+        self.relay.written(n);
     }
 
     /// Whether not even the first answer of a connection has come.
@@ -160,8 +161,8 @@ impl StreamSink {
     }
 
     /// From when on its silence has lasted too long.
-    pub fn silent_at(&self, pending: usize) -> Duration {
-        let owes = self.is_open && (self.owes() || pending > 0);
+    pub fn silent_at(&self) -> Duration {
+        let owes = self.is_open && (self.answers.is_owed() || self.relay.pending() > 0);
         if owes { self.heard + SILENCE_MAX } else { Duration::MAX }
     }
 
@@ -170,177 +171,206 @@ impl StreamSink {
         !self.peer.is_stock && now >= self.from_answered + FROM_LATE
     }
 
-    /// When it is to be asked again what it is asked regularly.
+    /// When it is to be asked again what it is asked regularly: not in the midst of a body.
     pub fn due(&self) -> Duration {
-        if self.peer.is_stock { self.stats_due } else { self.from_due }
+        if self.relay.is_between_batches() { self.due } else { Duration::MAX }
     }
 
-    /// Asks a stock peer for its statistics.
-    pub fn ask_stats(&mut self, relay: &mut Relay, now: Moment) {
-        self.stats_due = now.at + STATS_EVERY;
+    /// Asks for its statistics.
+    pub fn ask_stats(&mut self, now: Moment) {
+        self.due = now.at + STATS_EVERY;
         self.stats_asked = now.unix_ms;
-        self.ask(b"stats\r\n".as_slice(), Expect::Stats, relay);
+        self.ask(b"stats\r\n".as_slice(), Expect::Stats);
     }
 
     /// Tells a twincached who feeds it: this run, and those behind it.
-    pub fn announce(&mut self, run: &str, upstreams: &[String], relay: &mut Relay, now: Moment) {
-        self.from_due = now.at + FROM_EVERY;
+    pub fn announce(&mut self, run: &str, upstreams: &[String], now: Moment) {
+        self.due = now.at + FROM_EVERY;
         let runs = [run].into_iter().chain(upstreams.iter().map(String::as_str)).collect();
-        self.tell(ReplicaLine::From(runs), Query::ReplicaFrom(now.unix_ms), relay);
+        self.tell(&ReplicaLine::From(runs), Query::ReplicaFrom(now.unix_ms));
+    }
+
+    /// A stream begins after this change: with a full sync, or where the last one ended.
+    pub fn begin_stream(&mut self, lsn: u64) {
+        self.figures.attached += 1;
+        self.figures.trouble.clear();
+        self.figures.is_guarded = false;
+        (self.figures.head, self.figures.confirmed, self.figures.bytes_in_flight) = (lsn, lsn, 0);
     }
 
     /// Says that everything is going to be sent.
-    pub fn begin_full_sync(&mut self, relay: &mut Relay) {
+    pub fn begin_full_sync(&mut self) {
+        self.figures.walks_started += 1;
         match self.peer.is_stock {
-            true => self.ask(b"flush_all\r\n".as_slice(), Expect::Line(Query::Begin), relay),
-            false => self.tell(ReplicaLine::Begin, Query::Begin, relay),
+            true => self.ask(b"flush_all\r\n".as_slice(), Expect::Line(Query::Begin)),
+            false => self.tell(&ReplicaLine::Begin, Query::Begin),
         }
     }
 
     /// Says that everything has been sent.
-    pub fn end_full_sync(&mut self, relay: &mut Relay) {
+    pub fn end_full_sync(&mut self) {
         if !self.peer.is_stock {
-            self.tell(ReplicaLine::End, Query::End, relay);
+            self.tell(&ReplicaLine::End, Query::End);
         }
     }
 
-    /// Asks for the confirmation of everything before.
-    pub fn barrier(&mut self, barrier: Barrier, relay: &mut Relay) {
-        self.ask(b"mn\r\n".as_slice(), Expect::Barrier(barrier), relay);
+    /// The body of a batch goes to the peer next.
+    pub fn begin_batch(&mut self, bytes: u64) {
+        self.relay.begin_body(bytes);
+        self.figures.batches += 1;
+        self.figures.body_bytes += bytes;
+        self.figures.bytes_in_flight += bytes;
     }
 
-    fn tell(&mut self, line: ReplicaLine<'_>, query: Query, relay: &mut Relay) {
-        self.ask(format!("{line}\r\n").into_bytes(), Expect::Line(query), relay);
+    /// Asks for the confirmation of everything up to this change.
+    pub fn barrier(&mut self, lsn: u64, stage: Stage, ends_full_sync: bool) {
+        let (walks, bytes) = (self.figures.walks_started, self.figures.body_bytes);
+        self.ask(b"mn\r\n".as_slice(), Expect::Barrier(Barrier { lsn, stage, walks, bytes, ends_full_sync }));
     }
 
-    fn ask(&mut self, command: impl Into<Cow<'static, [u8]>>, expect: Expect<Barrier>, relay: &mut Relay) {
-        relay.add(command);
+    /// The peer has confirmed everything before this barrier. Whether it has everything up to there then.
+    pub fn confirm(&mut self, barrier: Barrier) -> bool {
+        self.figures.barriers += 1;
+        self.figures.confirmed = barrier.lsn;
+        self.figures.bytes_in_flight = self.figures.body_bytes - barrier.bytes;
+        self.lag.confirm(barrier.lsn);
+        if barrier.ends_full_sync {
+            log::info!("{}: full sync done at lsn {}", self.name, barrier.lsn);
+            self.figures.walks_finished += 1;
+        }
+        barrier.stage == Stage::Clean && barrier.walks == self.figures.walks_started
+    }
+
+    /// The server has come to this change.
+    pub fn note_head(&mut self, lsn: u64, now: Moment) {
+        self.figures.head = self.figures.head.max(lsn);
+        self.lag.note_head(lsn, self.figures.confirmed, now.at);
+    }
+
+    /// The connection cannot be used.
+    pub fn note_trouble(&mut self, trouble: Trouble) {
+        let figures = &mut self.figures;
+        *if let Trouble::Broken(_) = trouble { &mut figures.breaks } else { &mut figures.refusals } += 1;
+        let is_guarded = matches!(trouble, Trouble::Guarded(_));
+        let text = trouble.text();
+        // What the guard says has numbers that are ever others.
+        if text == figures.trouble || is_guarded && figures.is_guarded {
+            log::debug!("{}: {text}", self.name);
+        } else {
+            log::warn!("{}: {text}", self.name);
+        }
+        (figures.trouble, figures.is_guarded) = (text, is_guarded);
+    }
+
+    /// The figures of now, when it is in this phase.
+    pub fn figures(&mut self, phase: PeerPhase, is_attached: bool, now: Moment) -> &Figures {
+        (self.figures.phase, self.figures.is_attached) = (phase, is_attached);
+        self.figures.error_ago = self.refused_at.map(|at| now.at.saturating_sub(at));
+        if phase == PeerPhase::Streaming {
+            self.lag.observe(self.answers.is_owed(), now.at);
+        }
+        self.figures.lag = self.lag.figure(now.at);
+        &self.figures
+    }
+
+    fn tell(&mut self, line: &ReplicaLine<'_>, query: Query) {
+        self.ask(format!("{line}\r\n").into_bytes(), Expect::Line(query));
+    }
+
+    fn ask(&mut self, command: impl Into<Cow<'static, [u8]>>, expect: Expect<Barrier>) {
+        self.relay.add(command);
         self.answers.expect(expect);
     }
 
-    /// The first line of these bytes, and its length; see [`Answers::line`].
-    pub fn line<'a>(&mut self, bytes: &'a [u8], joined: &'a mut Vec<u8>) -> Option<(&'a [u8], usize)> {
-        self.answers.line(bytes, joined)
-    }
-
-    /// Drops a line of a peer that is not listened to any more.
-    pub fn ignore(&mut self, line: &[u8]) {
-        self.answers.take(line);
-    }
+    // ---- what the peer answers ----
 
     /// Takes a line of the peer; `run` is the server's. An error is why the connection cannot be used.
-    pub fn take(
-        &mut self,
-        line: &[u8],
-        run: &str,
-        relay: &mut Relay,
-        figures: &mut Figures,
-        now: Moment,
-    ) -> Result<Answered, Trouble> {
+    pub fn take(&mut self, line: &[u8], run: &str, now: Moment) -> Result<Answered, Trouble> {
         match self.answers.take(line) {
             Answer::Confirmed(barrier) => return Ok(Answered::Confirmed(barrier)),
-            Answer::Line(query, line) => return self.take_answer(query, line, run, relay, figures, now),
+            Answer::Line(query, line) => return self.take_answer(query, line, run, now),
             Answer::StatsEnd(is_good) => {
                 if is_good && self.peer.is_stock {
-                    self.sample_clock(self.stats_asked, self.peer.time.saturating_mul(1000), figures, now);
+                    self.sample_clock(self.stats_asked, self.peer.time.saturating_mul(1000), now);
                 }
                 return Ok(Answered::Stats(is_good));
             }
             Answer::Stat(name, value) => self.peer.learn(name, value),
-            Answer::Error(line) => self.take_refusal(line, figures, now),
+            Answer::Error(line) => self.take_refusal(line, now),
             Answer::Nothing => {}
         }
         Ok(Answered::Nothing)
     }
 
-    fn take_refusal(&mut self, line: &[u8], figures: &mut Figures, now: Moment) {
+    fn take_refusal(&mut self, line: &[u8], now: Moment) {
         // The first of each thousand: a peer that is full has the same to say of every change.
-        if figures.errors.is_multiple_of(1000) {
+        if self.figures.errors.is_multiple_of(1000) {
             log::warn!("{}: the peer does not take a change: {}", self.name, line.escape_ascii());
         }
-        figures.errors += 1;
-        figures.error = shown(line);
+        self.figures.errors += 1;
+        self.figures.error = shown(line);
         self.refused_at = Some(now.at);
         self.lacks_some = true;
     }
 
-    fn take_answer(
-        &mut self,
-        query: Query,
-        line: &[u8],
-        run: &str,
-        relay: &mut Relay,
-        figures: &mut Figures,
-        now: Moment,
-    ) -> Result<Answered, Trouble> {
+    fn take_answer(&mut self, query: Query, line: &[u8], run: &str, now: Moment) -> Result<Answered, Trouble> {
         let text = shown(line);
+        let needs = |command, version| {
+            let text = format!("the peer answers `{text}` to `{command}`: memcached {version} or later is needed");
+            Err(Trouble::Refused(text))
+        };
         match query {
-            Query::Hello if line == b"MN" => {}
-            Query::Hello => {
-                return Err(Trouble::Refused(format!(
-                    "the peer answers `{text}` to `mn`: memcached 1.6 or later is needed"
-                )));
-            }
-            Query::Who(asked) => self.take_who(&text, asked, run, relay, figures, now)?,
+            Query::Hello if line != b"MN" => return needs("mn", "1.6"),
+            Query::Who(asked) => self.take_who(&text, asked, run, now)?,
             Query::ReplicaFrom(asked) => {
                 let Some(peer) = Introduction::parse(&text) else { return Err(refused(&text)) };
                 if peer.run != self.peer.identity {
                     return Err(Trouble::Broken("the peer has become another one".to_owned()));
                 }
-                self.sample_clock(asked, peer.unix_ms, figures, now);
+                self.sample_clock(asked, peer.unix_ms, now);
                 self.from_answered = now.at;
                 return Ok(Answered::Announced);
             }
-            Query::Version => figures.kind = format!("memcached {}", text.trim_start_matches("VERSION ")),
+            Query::Version => self.figures.kind = format!("memcached {}", text.trim_start_matches("VERSION ")),
             Query::Probe if text.starts_with("CLIENT_ERROR") || text.starts_with("ERROR") => {
-                return Err(Trouble::Refused(format!(
-                    "the peer answers `{text}` to `ms`: memcached 1.6.9 or later is needed"
-                )));
+                return needs("ms", "1.6.9");
             }
             Query::Begin | Query::End if text != "OK" => {
                 let what = if self.peer.is_stock { "flush_all" } else { "replica begin or end" };
                 return Err(Trouble::Refused(format!("the peer answers `{text}` to {what}")));
             }
-            Query::Begin | Query::End | Query::Probe => {}
+            Query::Hello | Query::Begin | Query::End | Query::Probe => {}
         }
         Ok(Answered::Nothing)
     }
 
     /// The answer to `replica who`: an introduction of a twincached, `ERROR` of a stock memcached.
-    fn take_who(
-        &mut self,
-        text: &str,
-        asked: i64,
-        run: &str,
-        relay: &mut Relay,
-        figures: &mut Figures,
-        now: Moment,
-    ) -> Result<(), Trouble> {
+    fn take_who(&mut self, text: &str, asked: i64, run: &str, now: Moment) -> Result<(), Trouble> {
         match Introduction::parse(text) {
             Some(peer) if peer.run == run => {
                 return Err(Trouble::Refused("the peer is the server itself".to_owned()));
             }
             Some(peer) => {
                 self.clock.resume(Grain::Millisecond);
-                self.sample_clock(asked, peer.unix_ms, figures, now);
+                self.sample_clock(asked, peer.unix_ms, now);
                 self.peer = PeerInfo { identity: peer.run.to_owned(), ..PeerInfo::default() };
-                figures.kind = "twincached".to_owned();
+                self.figures.kind = "twincached".to_owned();
             }
             None if text == "ERROR" => {
                 self.clock.resume(Grain::Second);
                 self.peer = PeerInfo { is_stock: true, ..PeerInfo::default() };
                 // To replace what is not there: nothing stays, so that the peer's items are its own.
-                self.ask(b"ms twincache.probe 2 MR T-1\r\nok\r\n".as_slice(), Expect::Line(Query::Probe), relay);
+                self.ask(b"ms twincache.probe 2 MR T-1\r\nok\r\n".as_slice(), Expect::Line(Query::Probe));
             }
             None => return Err(refused(text)),
         }
-        self.ask_stats(relay, now);
+        self.ask_stats(now);
         Ok(())
     }
 
-    fn sample_clock(&mut self, asked: i64, told: i64, figures: &mut Figures, now: Moment) {
+    fn sample_clock(&mut self, asked: i64, told: i64, now: Moment) {
         let has_changed = self.clock.sample(asked, told, now.unix_ms);
-        (figures.clock, figures.clock_is_off) = (self.clock.bounds(), self.clock.is_off());
+        (self.figures.clock, self.figures.clock_is_off) = (self.clock.bounds(), self.clock.is_off());
         let Some(bounds) = self.clock.bounds().filter(|_| has_changed) else { return };
         if self.clock.is_off() {
             let (low, high) = (bounds.low, bounds.high);

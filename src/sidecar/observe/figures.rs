@@ -115,10 +115,14 @@ pub struct ClockBounds {
     pub high: i64,
 }
 
-impl ClockBounds {
-    /// Those of a clock of which nothing is known.
-    pub const ANY: ClockBounds = ClockBounds { low: i64::MIN, high: i64::MAX };
+impl Default for ClockBounds {
+    /// Nothing is known of the clock.
+    fn default() -> ClockBounds {
+        ClockBounds { low: i64::MIN, high: i64::MAX }
+    }
+}
 
+impl ClockBounds {
     /// The middle.
     pub fn middle(self) -> i64 {
         self.low + (self.high - self.low) / 2
