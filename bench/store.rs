@@ -6,7 +6,7 @@
 use std::hint::black_box;
 use std::sync::Arc;
 use twincache::clock::Clock;
-use twincache::store::{AHEAD_MAX, ClassCounter, Hash, ItemSpec, Part, Store, StoreConfig};
+use twincache::store::{AHEAD_MAX, Hash, ItemSpec, Part, Store, StoreConfig};
 
 const SMALL: u64 = 10_000;
 const LARGE: u64 = 4_000_000;
@@ -30,7 +30,7 @@ fn main() {
             fill(&store, next..next + CALLS);
             next += CALLS;
         });
-        println!("{:>56} {}", "evicted", store.class_stats().iter().map(|class| class.evicted).sum::<u64>());
+        println!("{:>56} {}", "evicted", store.class_stats().iter().map(|class| class.counters.evicted).sum::<u64>());
     }
 }
 
@@ -109,7 +109,7 @@ fn set(store: &Arc<Store>, n: u64) {
     let mut locked = store.lock(hash);
     let old = locked.find(key, hash);
     let Ok(new) = locked.create(&spec, &[Part::Bytes(&[7; 100])]) else { return };
-    locked.count(new, ClassCounter::SetCmds);
+    locked.class_counters(new).cmd_set += 1;
     match old.ok().and_then(|_| locked.find(key, hash).ok()) {
         Some(old) => locked.replace(old, new, hash, None),
         None => locked.link(new, hash, None),
@@ -142,7 +142,7 @@ fn get_batches(store: &Arc<Store>, items: u64, items_too: bool) {
 fn look_up(store: &Arc<Store>, key: &[u8], hash: Hash, out: &mut Vec<u8>) {
     let mut locked = store.lock(hash);
     let Ok(id) = locked.find(key, hash) else { return };
-    locked.count(id, ClassCounter::GetHits);
+    locked.count_get(id);
     locked.item(id).copy_value(out);
     locked.bump(id);
     drop(locked);

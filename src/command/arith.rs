@@ -11,7 +11,7 @@ use crate::protocol::binary::{Packet, Status};
 use crate::protocol::meta::{Command, LetterSet};
 use crate::protocol::token;
 use crate::protocol::token::{DIGITS_MAX, decimal};
-use crate::store::{AllocError, ClassCounter, Hash, ItemId, ItemSpec, Locked, Part};
+use crate::store::{AllocError, Hash, ItemId, ItemSpec, Locked, Part};
 use crate::watch::{ItemStore, Streams};
 
 /// The exptime of a binary request that must not create a missing item.
@@ -244,7 +244,8 @@ fn add(shard: &mut Locked<'_>, id: ItemId, (key, hash): (&[u8], Hash), delta: De
     }
     let old = token::stored_number(value).ok_or(Refusal::NonNumeric)?;
     let number = if delta.incr { old.wrapping_add(delta.by) } else { old.saturating_sub(delta.by) };
-    shard.count(id, if delta.incr { ClassCounter::IncrHits } else { ClassCounter::DecrHits });
+    let counters = shard.class_counters(id);
+    *(if delta.incr { &mut counters.incr_hits } else { &mut counters.decr_hits }) += 1;
     let mut buffer = [0; DIGITS_MAX];
     let digits = decimal(number, &mut buffer);
     // COMPAT(cas_beside_e): a number is taken even where the client names one.

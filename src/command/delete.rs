@@ -9,7 +9,7 @@ use super::{Context, Output};
 use crate::protocol::binary::{Packet, Status};
 use crate::protocol::meta::Command;
 use crate::stats::PrefixEvent;
-use crate::store::{AllocError, ClassCounter, Hash, ItemId, ItemSpec, Locked};
+use crate::store::{AllocError, Hash, ItemId, ItemSpec, Locked};
 use crate::watch::Streams;
 
 /// delete.
@@ -28,7 +28,7 @@ pub(super) fn text(key: &[u8], hash: Hash, quiet: bool, context: &Context<'_>, o
 }
 
 fn remove(shard: &mut Locked<'_>, id: ItemId, key: &[u8], hash: Hash, cmd: &str, context: &Context<'_>) {
-    shard.count(id, ClassCounter::DeleteHits);
+    shard.class_counters(id).delete_hits += 1;
     if context.shared.watch.wants(Streams::DELETIONS) {
         let item = shard.item(id);
         context.shared.watch.deleted(key, cmd, item.class(), item.value_len());
@@ -133,7 +133,7 @@ pub(super) fn binary(packet: &Packet<'_>, hash: Hash, context: &Context<'_>, out
     if packet.cas != 0 && packet.cas != shard.item(id).cas() {
         return respond(packet, Status::Exists, out);
     }
-    shard.count(id, ClassCounter::DeleteHits);
+    shard.class_counters(id).delete_hits += 1;
     shard.unlink(id, hash);
     drop(shard);
     count_delete(true, context);

@@ -9,7 +9,7 @@ use crate::protocol::binary::{Packet, Status};
 use crate::protocol::meta::{Command, LetterSet};
 use crate::protocol::{base64, text, token};
 use crate::stats::PrefixEvent;
-use crate::store::{AllocError, ClassCounter, Hash, Item, ItemId, ItemSpec, Locked};
+use crate::store::{AllocError, Hash, Item, ItemId, ItemSpec, Locked};
 
 /// A line with many keys pauses for its output to be written when it has produced this many bytes.
 const PART: usize = 256 * 1024;
@@ -129,9 +129,9 @@ fn fetched(shard: &mut Locked<'_>, id: ItemId, expires_at: Option<u32>) {
     match expires_at {
         Some(expires_at) => {
             shard.set_expires_at(id, expires_at);
-            shard.count(id, ClassCounter::TouchHits);
+            shard.class_counters(id).touch_hits += 1;
         }
-        None => shard.count(id, ClassCounter::GetHits),
+        None => shard.count_get(id),
     }
     shard.bump(id);
 }
@@ -254,8 +254,10 @@ fn answer_meta(
         out.push(b"\r\n");
     }
     let touch = command.has(b'T');
-    if !made {
-        shard.count(id, if touch { ClassCounter::TouchHits } else { ClassCounter::GetHits });
+    match (made, touch) {
+        (true, _) => {}
+        (false, true) => shard.class_counters(id).touch_hits += 1,
+        (false, false) => shard.count_get(id),
     }
     count_get_meta(true, touch, context);
     if !command.has(b'u') {

@@ -17,7 +17,7 @@ use crate::protocol::meta::{Command, KeyBuffer, LetterSet};
 use crate::protocol::text::BAD_CHUNK;
 use crate::protocol::{Bad, Mode, Refusal, StoreHeader};
 use crate::stats::PrefixEvent;
-use crate::store::{AllocError, ClassCounter, Hash, ItemId, ItemSpec, Locked, Part, Upload};
+use crate::store::{AllocError, Hash, ItemId, ItemSpec, Locked, Part, Upload};
 use crate::watch::{ItemStore, Streams};
 
 /// What must follow the data of a text store.
@@ -254,14 +254,14 @@ fn rewrite(shard: &mut Locked<'_>, order: &Order<'_>, value: &[u8], context: &Co
         return None;
     }
     let id = shard.rewrite(&spec(order), order.hash, value, order.cas)?;
-    shard.count(id, ClassCounter::SetCmds);
+    shard.class_counters(id).cmd_set += 1;
     Some(Done { outcome: Outcome::Stored, cas: shard.item(id).cas(), len: value.len() })
 }
 
 /// Decides what becomes of the new item, and does it.
 #[inline]
 fn place(shard: &mut Locked<'_>, order: &Order<'_>, new: ItemId, context: &Context<'_>) -> Done {
-    shard.count(new, ClassCounter::SetCmds);
+    shard.class_counters(new).cmd_set += 1;
     // COMPAT(cas_per_try): every store takes a number, also one that then stores nothing.
     let cas = Some(order.cas.unwrap_or_else(|| shard.next_cas()));
     let old = lookup(shard, order.key, order.hash, context).ok();
@@ -363,11 +363,11 @@ fn count_cas(shard: &mut Locked<'_>, order: &Order<'_>, old: ItemId, fits: Fits,
     match fits {
         Fits::Yes | Fits::Stale => {
             context.counters.cas_hits.add(1);
-            shard.count(old, ClassCounter::CasHits);
+            shard.class_counters(old).cas_hits += 1;
         }
         Fits::No => {
             context.counters.cas_badval.add(1);
-            shard.count(old, ClassCounter::CasBadval);
+            shard.class_counters(old).cas_badval += 1;
         }
     }
 }

@@ -314,7 +314,6 @@ impl Shard {
     fn add_class_stats(&self, class: usize, sum: &mut ClassStats) {
         let chunks = &self.slab.classes[class];
         let lists = &self.lrus[class].lists;
-        let counters = &self.lrus[class].counters;
         sum.total_pages += chunks.pages;
         sum.used_chunks += chunks.used;
         sum.free_chunks += self.slab.available(class, &self.core.classes);
@@ -327,33 +326,7 @@ impl Shard {
         sum.age_warm = sum.age_warm.max(self.age(&lists[WARM]));
         sum.age = sum.age.max(self.age(&lists[COLD]));
         sum.mem_requested += lists.iter().map(|list| list.bytes).sum::<u64>();
-        sum.evicted += counters.evicted;
-        sum.evicted_nonzero += counters.evicted_nonzero;
-        sum.evicted_time = sum.evicted_time.max(counters.evicted_time);
-        sum.outofmemory += counters.outofmemory;
-        sum.reclaimed += counters.reclaimed;
-        sum.expired_unfetched += counters.expired_unfetched;
-        sum.evicted_unfetched += counters.evicted_unfetched;
-        sum.evicted_active += counters.evicted_active;
-        sum.crawler_reclaimed += counters.crawler_reclaimed;
-        sum.crawler_items_checked += counters.crawler_items_checked;
-        sum.lrutail_reflocked += counters.lrutail_reflocked;
-        sum.moves_to_cold += counters.moves_to_cold;
-        sum.moves_to_warm += counters.moves_to_warm;
-        sum.moves_within_lru += counters.moves_within_lru;
-        sum.direct_reclaims += counters.direct_reclaims;
-        sum.hits_to_hot += counters.hits[HOT];
-        sum.hits_to_warm += counters.hits[WARM];
-        sum.hits_to_cold += counters.hits[COLD];
-        sum.hits_to_temp += counters.hits[TEMP];
-        sum.get_hits += counters.hits.iter().sum::<u64>();
-        sum.cmd_set += counters.set_cmds;
-        sum.delete_hits += counters.delete_hits;
-        sum.incr_hits += counters.incr_hits;
-        sum.decr_hits += counters.decr_hits;
-        sum.cas_hits += counters.cas_hits;
-        sum.cas_badval += counters.cas_badval;
-        sum.touch_hits += counters.touch_hits;
+        sum.counters.add(&self.lrus[class].counters);
     }
 
     /// Seconds since the last access of a list's tail.

@@ -48,7 +48,7 @@ pub use resync::{Feed, Step};
 pub use role::{Duty, Relation, Role, Source, SourceError, Upstream};
 pub use shard::item::Item;
 pub use shard::locked::Locked;
-pub use stats::{ClassCounter, ClassStats, StoreStats};
+pub use stats::{ClassCounters, ClassStats, StoreStats};
 pub use upload::Upload;
 
 use crate::clock::Clock;

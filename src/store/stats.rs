@@ -2,27 +2,6 @@
 //!
 //! Not here: how they are summed (`admin`), how they are printed (`command`).
 
-/// The per-class counters that commands count under the shard's lock, for `stats slabs`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClassCounter {
-    /// get: found.
-    GetHits,
-    /// A store's item was allocated.
-    SetCmds,
-    /// touch, gat: found.
-    TouchHits,
-    /// delete: found.
-    DeleteHits,
-    /// incr: found.
-    IncrHits,
-    /// decr: found.
-    DecrHits,
-    /// cas: stored.
-    CasHits,
-    /// cas: another value was there.
-    CasBadval,
-}
-
 /// Store-wide numbers for `stats`, all shards together. Counters are since the last reset.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StoreStats {
@@ -52,6 +31,75 @@ pub struct StoreStats {
     pub oldest_live: u32,
 }
 
+/// Declares [`ClassCounters`] and how those of two shards are added.
+macro_rules! class_counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What is counted per slab class, under its shard's lock, since the last reset.
+        #[derive(Clone, Debug, Default, PartialEq)]
+        pub struct ClassCounters {
+            $($(#[$doc])* pub $name: u64,)*
+            /// Idle seconds of the last item evicted.
+            pub evicted_time: u64,
+            /// Gets that found an item in HOT, WARM, COLD and TEMP.
+            pub hits: [u64; 4],
+        }
+
+        impl ClassCounters {
+            /// Adds those of another shard.
+            pub fn add(&mut self, other: &ClassCounters) {
+                $(self.$name += other.$name;)*
+                self.evicted_time = self.evicted_time.max(other.evicted_time);
+                std::iter::zip(&mut self.hits, other.hits).for_each(|(sum, hits)| *sum += hits);
+            }
+        }
+    };
+}
+
+class_counters! {
+    /// Live items removed for room.
+    evicted,
+    /// Of those, with an expiry.
+    evicted_nonzero,
+    /// Of those, never read.
+    evicted_unfetched,
+    /// Of those, read lately.
+    evicted_active,
+    /// Stores that got no memory.
+    outofmemory,
+    /// Expired items whose memory was used again.
+    reclaimed,
+    /// Expired items that were never read.
+    expired_unfetched,
+    /// Expired items that the crawler removed.
+    crawler_reclaimed,
+    /// Items that the crawler looked at.
+    crawler_items_checked,
+    /// Tails that were pinned, so that the one before was taken.
+    lrutail_reflocked,
+    /// Items moved to the head of COLD.
+    moves_to_cold,
+    /// To the head of WARM.
+    moves_to_warm,
+    /// From the tail of a list to its head.
+    moves_within_lru,
+    /// Items evicted by a store and not by the maintainer.
+    direct_reclaims,
+    /// Stores whose item was allocated.
+    cmd_set,
+    /// touch, gat: found.
+    touch_hits,
+    /// delete: found.
+    delete_hits,
+    /// incr: found.
+    incr_hits,
+    /// decr: found.
+    decr_hits,
+    /// cas: stored.
+    cas_hits,
+    /// cas: another value was there.
+    cas_badval,
+}
+
 /// Numbers of one slab class, all shards together, for `stats items` and `stats slabs`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ClassStats {
@@ -70,33 +118,5 @@ pub struct ClassStats {
     pub age_warm: u64,
     pub age: u64,
     pub mem_requested: u64,
-    pub evicted: u64,
-    pub evicted_nonzero: u64,
-    pub evicted_time: u64,
-    pub outofmemory: u64,
-    pub tailrepairs: u64,
-    pub reclaimed: u64,
-    pub expired_unfetched: u64,
-    pub evicted_unfetched: u64,
-    pub evicted_active: u64,
-    pub crawler_reclaimed: u64,
-    pub crawler_items_checked: u64,
-    pub lrutail_reflocked: u64,
-    pub moves_to_cold: u64,
-    pub moves_to_warm: u64,
-    pub moves_within_lru: u64,
-    pub direct_reclaims: u64,
-    pub lru_bumps_dropped: u64,
-    pub hits_to_hot: u64,
-    pub hits_to_warm: u64,
-    pub hits_to_cold: u64,
-    pub hits_to_temp: u64,
-    pub get_hits: u64,
-    pub cmd_set: u64,
-    pub delete_hits: u64,
-    pub incr_hits: u64,
-    pub decr_hits: u64,
-    pub cas_hits: u64,
-    pub cas_badval: u64,
-    pub touch_hits: u64,
+    pub counters: ClassCounters,
 }

@@ -9,13 +9,20 @@ use crate::VERSION;
 use crate::command::{Context, Shared};
 use crate::journal::{ConsumerStatus, State};
 use crate::stats::{CONN_STATES, ConnInfo, Totals, process_times};
-use crate::store::{By, ClassStats, StoreStats, Tuning};
+use crate::store::{By, ClassCounters, StoreStats, Tuning};
 use std::fmt::{self, Display, Write};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// What memcached keeps in reserve of file descriptors for each worker. Only reported.
 const RESERVED_FDS_PER_THREAD: usize = 5;
+
+/// Rows that are called like the fields they show.
+macro_rules! fields {
+    ($of:ident: $($name:ident),+) => {
+        [$((stringify!($name), u64::from($of.$name))),+]
+    };
+}
 
 /// Hands every statistic of `stats <argument>` to `emit`; false when there is no such argument. `None` is plain
 /// `stats`. For the arguments that both protocols know: none, `settings`, `items`, `slabs`, `sizes`, `reset`,
@@ -82,7 +89,7 @@ impl Sheet<'_> {
     }
 
     /// Rows under one class: `<prefix><class>:<name>`.
-    fn class<const N: usize>(&mut self, prefix: &str, class: u8, rows: [(&str, u64); N]) {
+    fn class(&mut self, prefix: &str, class: u8, rows: &[(&str, u64)]) {
         for (name, value) in rows {
             self.row(format_args!("{prefix}{class}:{name}"), value);
         }
@@ -217,23 +224,11 @@ fn commands(totals: &Totals, sheet: &mut Sheet<'_>) {
         ("cmd_flush", totals.flush_cmds),
         ("cmd_touch", totals.touch_cmds),
         ("cmd_meta", totals.meta_cmds),
-        ("get_hits", totals.get_hits),
-        ("get_misses", totals.get_misses),
-        ("get_expired", totals.get_expired),
-        ("get_flushed", totals.get_flushed),
-        ("delete_misses", totals.delete_misses),
-        ("delete_hits", totals.delete_hits),
-        ("incr_misses", totals.incr_misses),
-        ("incr_hits", totals.incr_hits),
-        ("decr_misses", totals.decr_misses),
-        ("decr_hits", totals.decr_hits),
-        ("cas_misses", totals.cas_misses),
-        ("cas_hits", totals.cas_hits),
-        ("cas_badval", totals.cas_badval),
-        ("touch_hits", totals.touch_hits),
-        ("touch_misses", totals.touch_misses),
-        ("store_too_large", totals.store_too_large),
-        ("store_no_memory", totals.store_no_memory),
+    ]);
+    sheet.all(fields!(totals: get_hits, get_misses, get_expired, get_flushed, delete_misses, delete_hits));
+    sheet.all(fields!(totals: incr_misses, incr_hits, decr_misses, decr_hits, cas_misses, cas_hits, cas_badval));
+    sheet.all(fields!(totals: touch_hits, touch_misses, store_too_large, store_no_memory));
+    sheet.all([
         // No authentication yet: nobody tried.
         ("auth_cmds", 0),
         ("auth_errors", 0),
@@ -242,42 +237,31 @@ fn commands(totals: &Totals, sheet: &mut Sheet<'_>) {
 
 fn traffic(context: &Context<'_>, totals: &Totals, store: &StoreStats, sheet: &mut Sheet<'_>) {
     let stats = &context.shared.stats;
+    sheet.all(fields!(totals: bytes_read, bytes_written));
     sheet.all([
-        ("bytes_read", totals.bytes_read),
-        ("bytes_written", totals.bytes_written),
         ("limit_maxbytes", store.memory_limit),
         ("accepting_conns", u64::from(!stats.not_accepting.load(Ordering::Relaxed))),
         ("listen_disabled_num", stats.listen_disabled.load(Ordering::Relaxed)),
         ("time_in_listen_disabled_us", stats.listen_disabled_us.load(Ordering::Relaxed)),
         ("threads", context.shared.config.threads as u64),
-        ("conn_yields", totals.conn_yields),
-        ("hash_power_level", store.hash_power_level.into()),
-        ("hash_bytes", store.hash_bytes),
-        ("hash_is_expanding", store.hash_is_expanding.into()),
     ]);
+    sheet.all(fields!(totals: conn_yields));
+    sheet.all(fields!(store: hash_power_level, hash_bytes, hash_is_expanding));
 }
 
 fn background(context: &Context<'_>, store: &StoreStats, sheet: &mut Sheet<'_>) {
     let config = &context.shared.config.store;
     if config.slab_reassign {
-        sheet.all([
-            ("slab_reassign_rescues", store.slab_reassign_rescues),
-            ("slab_reassign_chunk_rescues", store.slab_reassign_chunk_rescues),
-            ("slab_reassign_inline_reclaim", store.slab_reassign_inline_reclaim),
-            ("slab_reassign_busy_items", store.slab_reassign_busy_items),
-            ("slab_reassign_busy_deletes", store.slab_reassign_busy_deletes),
-            ("slab_reassign_busy_nomem", store.slab_reassign_busy_nomem),
-        ]);
+        sheet.all(fields!(store: slab_reassign_rescues, slab_reassign_chunk_rescues, slab_reassign_inline_reclaim));
+        sheet.all(fields!(store: slab_reassign_busy_items, slab_reassign_busy_deletes, slab_reassign_busy_nomem));
         sheet.put("slab_reassign_last_busy_status", store.slab_reassign_last_busy_status);
-        sheet.put("slab_reassign_running", u64::from(store.slab_reassign_running));
-        sheet.put("slabs_moved", store.slabs_moved);
+        sheet.all(fields!(store: slab_reassign_running, slabs_moved));
     }
     if context.shared.store.crawler_enabled() {
-        sheet.put("lru_crawler_running", u64::from(store.lru_crawler_running));
-        sheet.put("lru_crawler_starts", store.lru_crawler_starts);
+        sheet.all(fields!(store: lru_crawler_running, lru_crawler_starts));
     }
     if config.maintainer {
-        sheet.put("lru_maintainer_juggles", store.lru_maintainer_juggles);
+        sheet.all(fields!(store: lru_maintainer_juggles));
     }
 }
 
@@ -298,34 +282,18 @@ fn watching(context: &Context<'_>, store: &StoreStats, sheet: &mut Sheet<'_>) {
 
 fn contents(context: &Context<'_>, store: &StoreStats, sheet: &mut Sheet<'_>) {
     let maintainer = context.shared.config.store.maintainer;
-    let classes = context.shared.store.class_stats();
-    let sum = |of: fn(&ClassStats) -> u64| classes.iter().map(of).sum::<u64>();
-    sheet.all([
-        ("bytes", store.bytes),
-        ("curr_items", store.curr_items),
-        ("total_items", store.total_items),
-        ("slab_global_page_pool", store.slab_global_page_pool),
-        ("expired_unfetched", sum(|c| c.expired_unfetched)),
-        ("evicted_unfetched", sum(|c| c.evicted_unfetched)),
-    ]);
+    let mut all = ClassCounters::default();
+    context.shared.store.class_stats().iter().for_each(|class| all.add(&class.counters));
+    sheet.all(fields!(store: bytes, curr_items, total_items, slab_global_page_pool));
+    sheet.all(fields!(all: expired_unfetched, evicted_unfetched));
     if maintainer {
-        sheet.put("evicted_active", sum(|c| c.evicted_active));
+        sheet.all(fields!(all: evicted_active));
     }
-    sheet.all([
-        ("evictions", sum(|c| c.evicted)),
-        ("reclaimed", sum(|c| c.reclaimed)),
-        ("crawler_reclaimed", sum(|c| c.crawler_reclaimed)),
-        ("crawler_items_checked", sum(|c| c.crawler_items_checked)),
-        ("lrutail_reflocked", sum(|c| c.lrutail_reflocked)),
-    ]);
+    sheet.put("evictions", all.evicted);
+    sheet.all(fields!(all: reclaimed, crawler_reclaimed, crawler_items_checked, lrutail_reflocked));
     if maintainer {
-        sheet.all([
-            ("moves_to_cold", sum(|c| c.moves_to_cold)),
-            ("moves_to_warm", sum(|c| c.moves_to_warm)),
-            ("moves_within_lru", sum(|c| c.moves_within_lru)),
-            ("direct_reclaims", sum(|c| c.direct_reclaims)),
-            ("lru_bumps_dropped", sum(|c| c.lru_bumps_dropped)),
-        ]);
+        sheet.all(fields!(all: moves_to_cold, moves_to_warm, moves_within_lru, direct_reclaims));
+        sheet.put("lru_bumps_dropped", 0);
     }
 }
 
@@ -351,87 +319,44 @@ fn settings(context: &Context<'_>, sheet: &mut Sheet<'_>) {
 fn items(context: &Context<'_>, sheet: &mut Sheet<'_>) {
     let maintainer = context.shared.config.store.maintainer;
     let temp = context.shared.store.tuning().temporary_ttl.is_some();
-    for c in context.shared.store.class_stats().iter().filter(|c| c.number > 0) {
-        let mut put = |rows: &[(&str, u64)]| {
-            for (name, value) in rows {
-                sheet.class("items:", c.class, [(*name, *value)]);
-            }
-        };
-        put(&[("number", c.number)]);
+    for class in context.shared.store.class_stats().iter().filter(|class| class.number > 0) {
+        let counters = &class.counters;
+        let mut put = |rows: &[(&str, u64)]| sheet.class("items:", class.class, rows);
+        put(&fields!(class: number));
         if maintainer {
-            put(&[("number_hot", c.number_hot), ("number_warm", c.number_warm), ("number_cold", c.number_cold)]);
+            put(&fields!(class: number_hot, number_warm, number_cold));
             if temp {
-                put(&[("number_temp", c.number_temp)]);
+                put(&fields!(class: number_temp));
             }
-            put(&[("age_hot", c.age_hot), ("age_warm", c.age_warm)]);
+            put(&fields!(class: age_hot, age_warm));
         }
-        put(&fates(c));
+        put(&fields!(class: age, mem_requested));
+        put(&fields!(counters: evicted, evicted_nonzero, evicted_time, outofmemory));
+        put(&[("tailrepairs", 0)]);
+        put(&fields!(counters: reclaimed, expired_unfetched, evicted_unfetched));
         if maintainer {
-            put(&[("evicted_active", c.evicted_active)]);
+            put(&fields!(counters: evicted_active));
         }
-        put(&[
-            ("crawler_reclaimed", c.crawler_reclaimed),
-            ("crawler_items_checked", c.crawler_items_checked),
-            ("lrutail_reflocked", c.lrutail_reflocked),
-        ]);
+        put(&fields!(counters: crawler_reclaimed, crawler_items_checked, lrutail_reflocked));
         if maintainer {
-            put(&movements(c));
+            put(&fields!(counters: moves_to_cold, moves_to_warm, moves_within_lru, direct_reclaims));
+            let [hot, warm, cold, temp] = counters.hits;
+            put(&[("hits_to_hot", hot), ("hits_to_warm", warm), ("hits_to_cold", cold), ("hits_to_temp", temp)]);
         }
     }
 }
 
-/// The middle of a class's `stats items`, which needs no maintainer.
-fn fates(c: &ClassStats) -> [(&'static str, u64); 10] {
-    [
-        ("age", c.age),
-        ("mem_requested", c.mem_requested),
-        ("evicted", c.evicted),
-        ("evicted_nonzero", c.evicted_nonzero),
-        ("evicted_time", c.evicted_time),
-        ("outofmemory", c.outofmemory),
-        ("tailrepairs", c.tailrepairs),
-        ("reclaimed", c.reclaimed),
-        ("expired_unfetched", c.expired_unfetched),
-        ("evicted_unfetched", c.evicted_unfetched),
-    ]
-}
-
-/// The end of a class's `stats items`, with the maintainer.
-fn movements(c: &ClassStats) -> [(&'static str, u64); 8] {
-    [
-        ("moves_to_cold", c.moves_to_cold),
-        ("moves_to_warm", c.moves_to_warm),
-        ("moves_within_lru", c.moves_within_lru),
-        ("direct_reclaims", c.direct_reclaims),
-        ("hits_to_hot", c.hits_to_hot),
-        ("hits_to_warm", c.hits_to_warm),
-        ("hits_to_cold", c.hits_to_cold),
-        ("hits_to_temp", c.hits_to_temp),
-    ]
-}
-
 fn slabs(context: &Context<'_>, sheet: &mut Sheet<'_>) {
     let classes = context.shared.store.class_stats();
-    let active = || classes.iter().filter(|c| c.total_pages > 0);
-    for c in active() {
-        let rows = [
-            ("chunk_size", c.chunk_size),
-            ("chunks_per_page", c.chunks_per_page),
-            ("total_pages", c.total_pages),
-            ("total_chunks", c.total_pages * c.chunks_per_page),
-            ("used_chunks", c.used_chunks),
-            ("free_chunks", c.free_chunks),
-            ("free_chunks_end", 0),
-            ("get_hits", c.get_hits),
-            ("cmd_set", c.cmd_set),
-            ("delete_hits", c.delete_hits),
-            ("incr_hits", c.incr_hits),
-            ("decr_hits", c.decr_hits),
-            ("cas_hits", c.cas_hits),
-            ("cas_badval", c.cas_badval),
-            ("touch_hits", c.touch_hits),
-        ];
-        sheet.class("", c.class, rows);
+    let active = || classes.iter().filter(|class| class.total_pages > 0);
+    for class in active() {
+        let counters = &class.counters;
+        let mut put = |rows: &[(&str, u64)]| sheet.class("", class.class, rows);
+        put(&fields!(class: chunk_size, chunks_per_page, total_pages));
+        put(&[("total_chunks", class.total_pages * class.chunks_per_page)]);
+        put(&fields!(class: used_chunks, free_chunks));
+        put(&[("free_chunks_end", 0), ("get_hits", counters.hits.iter().sum())]);
+        put(&fields!(counters: cmd_set, delete_hits, incr_hits, decr_hits, cas_hits, cas_badval, touch_hits));
     }
     sheet.put("active_slabs", active().count());
     sheet.put("total_malloced", context.shared.store.stats().total_malloced);

@@ -290,7 +290,7 @@ fn threads_and_a_reader() {
     let mut dump = store.dump(crate::store::ClassSet::ALL).unwrap();
     let clock = clock_of(&store);
     while dump.next(&mut |item| _ = live.insert(item.key().to_vec(), known(item, &clock))) {}
-    assert_eq!(store.class_stats().iter().map(|class| class.evicted).sum::<u64>(), 0);
+    assert_eq!(store.class_stats().iter().map(|class| class.counters.evicted).sum::<u64>(), 0);
     assert!(copy.items == live, "{} copied, {} live", copy.items.len(), live.len());
 }
 

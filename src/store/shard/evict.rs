@@ -242,7 +242,7 @@ mod tests {
     fn pinned_tails_do_not_block() {
         let rig = TestStore::new(StoreConfig { memory_limit: 4 * 4096, ..tiny() });
         let mut stored = Vec::new();
-        while rig.sum(|class| class.evicted) == 0 {
+        while rig.sum(|class| class.counters.evicted) == 0 {
             stored.push(format!("key{:04}", stored.len()));
             assert!(rig.set(&stored[stored.len() - 1], b"value", 0));
         }
@@ -252,7 +252,7 @@ mod tests {
             assert!(rig.set(&format!("new{i:04}"), b"value", 0), "{i} was refused");
         }
         assert!(stored[1..=40].iter().all(|key| rig.get(key).is_some()));
-        assert!(rig.sum(|class| class.lrutail_reflocked) >= 40);
+        assert!(rig.sum(|class| class.counters.lrutail_reflocked) >= 40);
         drop(pinned);
         rig.store.check().unwrap();
     }
@@ -261,7 +261,7 @@ mod tests {
     fn neighbours_that_are_fetched_are_kept() {
         let rig = TestStore::new(StoreConfig { memory_limit: 8 * 4096, ..tiny() });
         let mut stored = Vec::new();
-        while rig.sum(|class| class.evicted) == 0 {
+        while rig.sum(|class| class.counters.evicted) == 0 {
             stored.push(format!("key{:04}", stored.len()));
             assert!(rig.set(&stored[stored.len() - 1], b"value", 0));
         }
@@ -271,7 +271,7 @@ mod tests {
             assert!(rig.set(&format!("new{i:04}"), b"value", 0), "{i} was refused");
         }
         assert!(fetched.iter().all(|key| rig.get(key).is_some()));
-        assert_eq!(rig.sum(|class| class.evicted_active), 0);
+        assert_eq!(rig.sum(|class| class.counters.evicted_active), 0);
         rig.store.check().unwrap();
     }
 
@@ -279,7 +279,7 @@ mod tests {
     fn what_was_set_in_place_goes_last() {
         let rig = TestStore::new(StoreConfig { memory_limit: 8 * 4096, ..tiny() });
         let mut stored = Vec::new();
-        while rig.sum(|class| class.evicted) == 0 {
+        while rig.sum(|class| class.counters.evicted) == 0 {
             stored.push(format!("key{:04}", stored.len()));
             assert!(rig.set(&stored[stored.len() - 1], b"value", 0));
         }
@@ -292,7 +292,7 @@ mod tests {
         }
         assert!(oldest.iter().all(|key| rig.get(key) == Some(b"other".into())));
         assert!(stored[4..20].iter().all(|key| rig.get(key).is_none()));
-        assert_eq!(rig.sum(|class| class.evicted_active + class.moves_to_warm), 0);
+        assert_eq!(rig.sum(|class| class.counters.evicted_active + class.counters.moves_to_warm), 0);
         rig.store.check().unwrap();
     }
 

@@ -7,7 +7,9 @@ use super::Shard;
 use super::journaling::Change;
 use crate::journal::acks::LastLsn;
 use crate::store::memory::layout::state;
-use crate::store::{AllocError, ClassCounter, Hash, Item, ItemId, ItemSpec, Miss, Part, Pinned, Source, Store, Upload};
+use crate::store::{
+    AllocError, ClassCounters, Hash, Item, ItemId, ItemSpec, Miss, Part, Pinned, Source, Store, Upload,
+};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
 
@@ -196,10 +198,16 @@ impl<'a> Locked<'a> {
         Pinned::new(self.store, self.index, &mut self.shard, id.0)
     }
 
-    /// Counts for `stats slabs`, under the class the item is listed in.
+    /// The counters of the class that an item is listed in.
     #[inline]
-    pub fn count(&mut self, id: ItemId, counter: ClassCounter) {
-        self.shard.count(id.0, counter);
+    pub fn class_counters(&mut self, id: ItemId) -> &mut ClassCounters {
+        self.shard.class_counters(id.0)
+    }
+
+    /// Counts a get that found this item.
+    #[inline]
+    pub fn count_get(&mut self, id: ItemId) {
+        self.shard.count_get(id.0);
     }
 
     #[inline]

@@ -23,7 +23,7 @@
 //! Not here: the moves in the background (`maintainer`).
 
 use super::Shard;
-use crate::store::ClassCounter;
+use crate::store::ClassCounters;
 use crate::store::memory::layout::state;
 
 /// Lists of a class, by their number in an item's state.
@@ -52,37 +52,7 @@ pub struct List {
 #[derive(Clone, Debug, Default)]
 pub struct Lru {
     pub lists: [List; 4],
-    pub counters: Counters,
-}
-
-/// What is counted per class; the names are memcached's.
-#[derive(Clone, Debug, Default)]
-pub struct Counters {
-    pub evicted: u64,
-    pub evicted_nonzero: u64,
-    /// Idle seconds of the last one evicted.
-    pub evicted_time: u64,
-    pub evicted_unfetched: u64,
-    pub evicted_active: u64,
-    pub outofmemory: u64,
-    pub reclaimed: u64,
-    pub expired_unfetched: u64,
-    pub crawler_reclaimed: u64,
-    pub crawler_items_checked: u64,
-    pub lrutail_reflocked: u64,
-    pub moves_to_cold: u64,
-    pub moves_to_warm: u64,
-    pub moves_within_lru: u64,
-    pub direct_reclaims: u64,
-    /// By list.
-    pub hits: [u64; 4],
-    pub set_cmds: u64,
-    pub touch_hits: u64,
-    pub delete_hits: u64,
-    pub incr_hits: u64,
-    pub decr_hits: u64,
-    pub cas_hits: u64,
-    pub cas_badval: u64,
+    pub counters: ClassCounters,
 }
 
 impl Shard {
@@ -199,23 +169,18 @@ impl Shard {
         }
     }
 
-    /// Counts a command on an item, under the class it is listed in.
+    /// The counters of the class that an item is listed in.
     #[inline]
-    pub fn count(&mut self, id: u32, counter: ClassCounter) {
-        let chunk = self.window.chunk(id);
-        let class = self.listed_class(id, chunk);
-        let lru = chunk.lru();
-        let counters = &mut self.lrus[usize::from(class)].counters;
-        *match counter {
-            ClassCounter::GetHits => &mut counters.hits[lru],
-            ClassCounter::SetCmds => &mut counters.set_cmds,
-            ClassCounter::TouchHits => &mut counters.touch_hits,
-            ClassCounter::DeleteHits => &mut counters.delete_hits,
-            ClassCounter::IncrHits => &mut counters.incr_hits,
-            ClassCounter::DecrHits => &mut counters.decr_hits,
-            ClassCounter::CasHits => &mut counters.cas_hits,
-            ClassCounter::CasBadval => &mut counters.cas_badval,
-        } += 1;
+    pub fn class_counters(&mut self, id: u32) -> &mut ClassCounters {
+        let class = self.listed_class(id, self.window.chunk(id));
+        &mut self.lrus[usize::from(class)].counters
+    }
+
+    /// Counts a get that found this item.
+    #[inline]
+    pub fn count_get(&mut self, id: u32) {
+        let lru = self.window.chunk(id).lru();
+        self.class_counters(id).hits[lru] += 1;
     }
 
     /// Begins the crawler's walk from the tail of a list to its head.

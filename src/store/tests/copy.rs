@@ -480,7 +480,7 @@ fn replica_model() {
         let mut run = CopyRun::new(seed);
         run.run();
         run.seen.iter().for_each(|(what, times)| *seen.entry(*what).or_insert(0) += times);
-        let evicted = run.store.class_stats().iter().map(|class| class.evicted).sum::<u64>();
+        let evicted = run.store.class_stats().iter().map(|class| class.counters.evicted).sum::<u64>();
         *seen.entry("evicted").or_insert(0) += evicted;
     }
     println!("{seen:?}");

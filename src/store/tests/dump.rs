@@ -28,7 +28,7 @@ fn items_that_move_between_lists_are_seen_once() {
         assert!(rig.set(&format!("new{}", seen.len()), b"v", 0));
         rig.steps(1);
     }
-    assert!(rig.sum(|class| class.moves_to_warm) > 0);
+    assert!(rig.sum(|class| class.counters.moves_to_warm) > 0);
     for n in 0..KEYS {
         assert_eq!(seen.get(key(n).as_bytes()), Some(&1), "{n}");
     }

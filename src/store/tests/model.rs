@@ -232,7 +232,7 @@ impl Model {
         assert_eq!(found.is_ok(), self.items.contains_key(&key), "{found:?}");
         let (Ok(id), Some(expected)) = (found, self.items.get_mut(&key)) else { return };
         same(locked.item(id), expected);
-        locked.count(id, ClassCounter::GetHits);
+        locked.count_get(id);
         locked.bump(id);
         if self.rng.one_in(10) {
             locked.set_accessed(id);
@@ -609,7 +609,7 @@ fn store_threads() {
     });
     store.check().unwrap();
     assert_eq!(store.core.lent.load(Ordering::Relaxed), 0);
-    assert!(store.class_stats().iter().map(|class| class.evicted).sum::<u64>() > 0);
+    assert!(store.class_stats().iter().map(|class| class.counters.evicted).sum::<u64>() > 0);
 }
 
 /// One item as large as may be.

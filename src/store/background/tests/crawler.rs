@@ -28,10 +28,10 @@ fn automatic_after_a_second() {
         assert_eq!(rig.store.stats().lru_crawler_starts, 0);
         rig.second();
     }
-    assert_eq!(rig.sum(|class| class.crawler_items_checked), 502);
+    assert_eq!(rig.sum(|class| class.counters.crawler_items_checked), 502);
     let stats = rig.store.stats();
     assert_eq!((stats.lru_crawler_starts, stats.lru_crawler_running), (1, false));
-    assert_eq!(never.sum(|class| class.crawler_items_checked), 0);
+    assert_eq!(never.sum(|class| class.counters.crawler_items_checked), 0);
 }
 
 #[test]
@@ -74,8 +74,8 @@ fn the_next_run_depends_on_what_was_found() {
     assert_eq!(seen, [&expected]);
     assert_eq!(rig.store.stats().curr_items, 502);
     (0..6).for_each(|_| rig.second());
-    assert_eq!(rig.sum(|class| class.crawler_reclaimed), 500);
-    assert_eq!(rig.sum(|class| class.expired_unfetched), 500);
+    assert_eq!(rig.sum(|class| class.counters.crawler_reclaimed), 500);
+    assert_eq!(rig.sum(|class| class.counters.expired_unfetched), 500);
     assert_eq!(rig.store.stats().curr_items, 2);
 }
 
@@ -133,7 +133,7 @@ fn only_so_many_items_of_a_list() {
     rig.store.tune(|tuning| tuning.crawler_tocrawl = 150);
     fill(&rig);
     rig.second();
-    assert_eq!(rig.sum(|class| class.crawler_items_checked), 150);
+    assert_eq!(rig.sum(|class| class.counters.crawler_items_checked), 150);
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn dead_ones_make_room_before_live_ones() {
     let free = rig.sum(|class| class.free_chunks) as usize;
     assert!(rig.store.stats().curr_items == 500 && free > 900, "{free}");
     (0..free).for_each(|i| assert!(rig.set(&format!("new{i:04}"), &[1; 40], 0)));
-    assert_eq!(rig.sum(|class| class.evicted), 0);
+    assert_eq!(rig.sum(|class| class.counters.evicted), 0);
 }
 
 #[test]
@@ -177,8 +177,9 @@ fn flushed_ones_too() {
     assert_eq!(rig.store.stats().curr_items, 5000);
     rig.second();
     assert_eq!(rig.store.stats().curr_items, 0);
-    let (crawled, by_tail) = (rig.sum(|class| class.crawler_reclaimed), rig.sum(|class| class.reclaimed));
+    let (crawled, by_tail) =
+        (rig.sum(|class| class.counters.crawler_reclaimed), rig.sum(|class| class.counters.reclaimed));
     assert!(crawled >= 1000 && crawled + by_tail == 5000, "{crawled} and {by_tail}");
     // As in memcached, what the crawler meets has not expired.
-    assert_eq!(rig.sum(|class| class.expired_unfetched), by_tail);
+    assert_eq!(rig.sum(|class| class.counters.expired_unfetched), by_tail);
 }

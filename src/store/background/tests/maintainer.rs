@@ -13,7 +13,7 @@ fn a_quiet_class_goes_to_cold() {
     assert_eq!((rig.sum(|class| class.number_hot), rig.sum(|class| class.number_cold)), (10, 40));
     rig.second();
     assert_eq!((rig.sum(|class| class.number_hot), rig.sum(|class| class.number_cold)), (0, 50));
-    assert_eq!(rig.sum(|class| class.moves_to_cold), 50);
+    assert_eq!(rig.sum(|class| class.counters.moves_to_cold), 50);
 }
 
 #[test]
@@ -43,11 +43,11 @@ fn active_items_stay_warm() {
     (10..60).for_each(|i| assert!(rig.set(&format!("key{i}"), b"v", 0)));
     (0..2).for_each(|_| assert!(rig.get("key10").is_some()));
     rig.steps(3);
-    assert_eq!((rig.lru("key10"), rig.sum(|class| class.moves_to_warm)), (WARM, 1));
+    assert_eq!((rig.lru("key10"), rig.sum(|class| class.counters.moves_to_warm)), (WARM, 1));
     // Its mark was cleared on the way, so two more fetches do not count as four.
     assert!(rig.get("key10").is_some());
     rig.second();
-    assert_eq!((rig.lru("key10"), rig.sum(|class| class.moves_within_lru)), (WARM, 1));
+    assert_eq!((rig.lru("key10"), rig.sum(|class| class.counters.moves_within_lru)), (WARM, 1));
     rig.store.tune(|tuning| tuning.warm_max_factor = 0.5);
     (0..2).for_each(|_| rig.second());
     assert_eq!(rig.lru("key10"), COLD);
@@ -61,7 +61,7 @@ fn active_items_of_cold_come_back() {
     assert_eq!(rig.lru("key10"), COLD);
     (0..2).for_each(|_| assert!(rig.get("key10").is_some()));
     rig.steps(3);
-    assert_eq!((rig.lru("key10"), rig.lru("key11"), rig.sum(|class| class.moves_to_warm)), (WARM, COLD, 1));
+    assert_eq!((rig.lru("key10"), rig.lru("key11"), rig.sum(|class| class.counters.moves_to_warm)), (WARM, COLD, 1));
 }
 
 #[test]
@@ -71,10 +71,10 @@ fn renewed_items_of_cold_are_hot_again() {
     rig.second();
     (10..15).for_each(|i| assert!(rig.reset(&format!("key{i}"), b"w", 0)));
     assert_eq!((rig.lru("key10"), rig.sum(|class| class.number_hot)), (COLD, 0));
-    let moves_to_cold = rig.sum(|class| class.moves_to_cold);
+    let moves_to_cold = rig.sum(|class| class.counters.moves_to_cold);
     rig.steps(1);
     assert_eq!((rig.lru("key10"), rig.sum(|class| class.number_hot)), (HOT, 5));
-    assert_eq!(rig.sum(|class| class.moves_to_cold), moves_to_cold);
+    assert_eq!(rig.sum(|class| class.counters.moves_to_cold), moves_to_cold);
     // The age is that of what was not set again.
     assert_eq!(rig.sum(|class| class.age), 1);
 }
@@ -88,7 +88,7 @@ fn dead_tails_are_reclaimed() {
     rig.second();
     assert_eq!(rig.store.stats().curr_items, 0);
     assert_eq!(rig.store.shard(0).lrus.iter().map(|lru| lru.counters.reclaimed).sum::<u64>(), 50);
-    assert_eq!(rig.sum(|class| class.expired_unfetched), 49);
+    assert_eq!(rig.sum(|class| class.counters.expired_unfetched), 49);
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn temp_is_never_evicted() {
             rig.steps(1);
         }
     }
-    assert!(rig.sum(|class| class.evicted) > 0);
+    assert!(rig.sum(|class| class.counters.evicted) > 0);
     assert_eq!(rig.sum(|class| class.number_temp), 100);
     (0..100).for_each(|i| assert!(rig.get(&format!("temp{i}")).is_some()));
     (0..5).for_each(|_| rig.second());
