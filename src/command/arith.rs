@@ -103,7 +103,12 @@ pub(crate) fn meta(command: &Command<'_>, (key, hash): (&[u8], Hash), context: &
     let mut shard = context.lock(hash);
     match run(&mut shard, (key, hash), delta, initial, context) {
         Ok(sum) => answer_meta(&mut shard, &sum, command, key, context, out),
-        Err(Refusal::NotFound) => push_code(b"NF", command, key, out),
+        Err(Refusal::NotFound) => {
+            if command.has(b'T') {
+                shard.invalidate_copies(key, command.has(b'b'), hash);
+            }
+            push_code(b"NF", command, key, out)
+        }
         Err(Refusal::Exists) => push_code(b"EX", command, key, out),
         Err(refusal) => out.push(text_refusal(refusal)),
     }

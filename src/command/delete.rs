@@ -17,8 +17,9 @@ pub(super) fn text(key: &[u8], hash: Hash, quiet: bool, context: &Context<'_>, o
     count_prefix(key, PrefixEvent::Delete, context);
     let mut shard = context.lock(hash);
     let found = lookup(&mut shard, key, hash, context).ok();
-    if let Some(id) = found {
-        remove(&mut shard, id, key, hash, "delete", context);
+    match found {
+        Some(id) => remove(&mut shard, id, key, hash, "delete", context),
+        None => shard.invalidate_copies(key, false, hash),
     }
     drop(shard);
     count_delete(found.is_some(), context);
@@ -53,6 +54,7 @@ pub(super) fn meta(command: &Command<'_>, (key, hash): (&[u8], Hash), context: &
     let (code, used) = match lookup(&mut shard, key, hash, context) {
         Ok(id) => delete_item(&mut shard, id, empty, (key, hash), command, context),
         Err(_) => {
+            shard.invalidate_copies(key, command.has(b'b'), hash);
             count_delete(false, context);
             (b"NF", false)
         }
@@ -126,6 +128,7 @@ pub(super) fn binary(packet: &Packet<'_>, hash: Hash, context: &Context<'_>, out
     count_prefix(packet.key, PrefixEvent::Delete, context);
     let mut shard = context.lock(hash);
     let Ok(id) = lookup(&mut shard, packet.key, hash, context) else {
+        shard.invalidate_copies(packet.key, false, hash);
         drop(shard);
         count_delete(false, context);
         return respond(packet, Status::NotFound, out);

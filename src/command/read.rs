@@ -78,6 +78,9 @@ fn answer(
 ) -> usize {
     let mut shard = context.lock(hash);
     let Ok(id) = lookup(&mut shard, key, hash, context) else {
+        if expires_at.is_some() {
+            shard.invalidate_copies(key, false, hash);
+        }
         drop(shard);
         count_get(key, false, expires_at.is_some(), context);
         return 0;
@@ -172,6 +175,9 @@ fn touch_key(key: &[u8], hash: Hash, exptime: i64, context: &Context<'_>) -> Opt
         let item = shard.item(id);
         (item.client_flags(), item.cas())
     });
+    if found.is_none() {
+        shard.invalidate_copies(key, false, hash);
+    }
     drop(shard);
     context.counters.touch_cmds.add(1);
     match found {
@@ -192,6 +198,9 @@ pub(crate) fn meta_get(command: &Command<'_>, (key, hash): (&[u8], Hash), contex
     };
     if let Ok(Some((id, made))) = item {
         return answer_meta(&mut shard, id, made, command, key, context, out);
+    }
+    if command.has(b'T') {
+        shard.invalidate_copies(key, command.has(b'b'), hash);
     }
     drop(shard);
     count_get_meta(false, false, context);
@@ -388,6 +397,8 @@ pub(crate) fn binary_get(
         let extras = item.client_flags().to_be_bytes();
         response(packet, Status::Ok, item.cas(), &extras, key, item.value_len()).encode(&mut out.bytes);
         out.push_item_value(&mut shard, id);
+    } else if exptime.is_some() {
+        shard.invalidate_copies(packet.key, false, hash);
     }
     drop(shard);
     count_get(packet.key, found.is_ok(), exptime.is_some(), context);

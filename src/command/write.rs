@@ -431,8 +431,9 @@ fn refuse_memory(header: &StoreHeader<'_>, order: &Order<'_>, outcome: Outcome, 
     }
     if deletes {
         let mut shard = context.lock(order.hash);
-        if let Ok(old) = lookup(&mut shard, order.key, order.hash, context) {
-            shard.unlink(old, order.hash);
+        match lookup(&mut shard, order.key, order.hash, context) {
+            Ok(old) => shard.unlink(old, order.hash),
+            Err(_) => shard.invalidate_copies(order.key, order.key_is_binary, order.hash),
         }
     }
 }

@@ -20,6 +20,7 @@ mod acked;
 mod common;
 mod compare;
 mod converge;
+mod evict;
 mod pair;
 mod refusals;
 mod storm;

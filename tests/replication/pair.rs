@@ -52,6 +52,18 @@ impl Pair {
         Some(pair)
     }
 
+    /// As [`Pair::start`], of twincacheds; the peer with options of its own.
+    pub fn start_with(primary_options: &[&str], peer_options: &[&str]) -> Pair {
+        let socket = scratch("control");
+        let peer = Server::start(&[&MEMORY, peer_options].concat());
+        let primary = start_primary(&socket, primary_options);
+        let wire = Wire::to(peer.addr);
+        let mut pair = Pair { sidecar: None, wire, primary, peer, kind: PeerKind::Twincached, socket };
+        pair.start_sidecar();
+        pair.settle();
+        pair
+    }
+
     /// Starts the sidecar.
     pub fn start_sidecar(&mut self) {
         assert!(self.sidecar.is_none(), "one is running");

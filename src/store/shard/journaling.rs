@@ -106,6 +106,13 @@ impl Shard {
         self.journal_end(id, Kind::Delete as u8, u64::MAX)
     }
 
+    /// Journals that a client deletes a key that has no item here. Its number, if it was appended.
+    #[cold]
+    pub fn journal_absence(&self, key: &[u8], key_is_binary: bool, hash: Hash) -> Option<u64> {
+        let entry = Entry::of(Kind::Delete as u8, self.core.journal.range(hash.0), key, key_is_binary);
+        self.core.journal.append(&self.core.flush, &entry, u64::MAX)
+    }
+
     /// Journals that a linked item is evicted, or has expired.
     pub fn journal_gone(&self, id: u32) {
         self.journal_end(id, GONE, self.window.header(id).stamp());

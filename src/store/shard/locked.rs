@@ -125,6 +125,17 @@ impl<'a> Locked<'a> {
         self.shard.unlink(id.0, hash);
     }
 
+    /// Says that a client has taken away, made stale or given a shorter life to what is not here. A copy may hold it
+    /// still, because each side evicts for itself: there it goes, since a shorter life is the safe side.
+    #[inline]
+    pub fn invalidate_copies(&mut self, key: &[u8], key_is_binary: bool, hash: Hash) {
+        if self.is_journalled() && !self.is_refused {
+            self.settle();
+            let appended = self.shard.journal_absence(key, key_is_binary, hash);
+            self.note_appended(appended);
+        }
+    }
+
     /// Frees an item that was created and not linked.
     pub fn abandon(&mut self, id: ItemId) {
         self.shard.free(id.0);

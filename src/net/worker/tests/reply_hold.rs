@@ -573,6 +573,7 @@ fn nothing_waits_while_it_is_switched_off() {
     assert_eq!(run.rig.ask(b"delete a\r\n"), "DELETED\r\n");
     run.safety().set_required(1, 0);
     assert_eq!(run.rig.ask(b"get a\r\n"), "END\r\n");
-    assert_eq!(run.rig.ask(b"md a\r\n"), "NF\r\n", "nothing was changed");
+    assert_eq!(run.rig.ask(b"incr a 1\r\n"), "NOT_FOUND\r\n", "nothing was changed");
+    assert_eq!(run.rig.ask(b"md a\r\n"), "", "a copy may have what is not here");
     assert_eq!(run.rig.ask(b"ms a 1\r\nA\r\n"), "");
 }
