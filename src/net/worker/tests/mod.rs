@@ -98,3 +98,15 @@ fn a_batch_of_large_values_is_put_off_when_it_takes_long() {
     let whole = b"VALUE large 0 16384\r\n\r\nEND\r\n".len() + 16384;
     assert_eq!([0, 1, 2, 3].map(|key| rig.reply(key, b"END\r\n")), [5, whole, whole, whole]);
 }
+
+#[test]
+fn a_large_reply_leaves_no_memory_behind() {
+    let mut rig = TestWorker::new(1);
+    for (capacity, kept) in [(OUTPUT_KEEP, OUTPUT_KEEP), (2 * OUTPUT_KEEP, 0)] {
+        rig.worker.out.bytes = Vec::with_capacity(capacity);
+        rig.send(0, b"get missing\r\n");
+        rig.run(0..1, Duration::ZERO);
+        rig.reply(0, b"END\r\n");
+        assert_eq!(rig.worker.out.bytes.capacity(), kept);
+    }
+}
