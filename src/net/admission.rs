@@ -12,7 +12,6 @@
 //!
 //! Not here: when to accept, pause or refuse (`acceptor`), what a worker does with an arrival (`worker`).
 
-use super::conn::Reason;
 use crate::command::Shared;
 use crate::config::Binding;
 use crate::io::stream::Stream;
@@ -155,11 +154,11 @@ impl ConnRecord {
         self.info.clone()
     }
 
-    /// Tells those who watch that the connection ends.
-    pub fn log_close(&self, shared: &Shared, reason: Reason) {
+    /// Tells those who watch that the connection ends, and why.
+    pub fn log_close(&self, shared: &Shared, reason: &str) {
         log::debug!("<{} connection closed.", self.info.fd);
         if let Some((rip, rport, transport)) = self.watched_peer(shared) {
-            shared.watch.conn_close(&rip, rport, transport, reason.name(), self.info.fd);
+            shared.watch.conn_close(&rip, rport, transport, reason, self.info.fd);
         }
     }
 

@@ -584,7 +584,7 @@ impl Worker {
     fn close(&mut self, key: usize, reason: Reason) {
         let client = self.clients.remove(key);
         self.long_lines -= client.connection.long_line();
-        client.record.log_close(&self.shared, reason);
+        client.record.log_close(&self.shared, reason.name());
     }
 
     fn hand_over(&mut self, key: usize, streams: Streams) {
