@@ -60,10 +60,11 @@
 //! A file uses only what stands to its right in its folder's row; `mod` is the folder's own `mod.rs`.
 //!
 //! ```text
-//! store:            admin > dump, resync > background > mod > lock_time > shard > pin, upload > memory
+//! store:            admin > dump, resync, sources > background > mod > lock_time > shard > pin, upload > memory
 //!                   > requests, role > events, stats, config > kinds
 //! store/memory:     slab > arena, pool, classes, sizing > layout
 //! store/background: mod > prefault, crawler, maintainer, mover > balance
+//! journal:          mod > readers > reader, ring > record, acks, flush
 //! net:              mod > acceptor, control > listen > worker > conn > admission, stop
 //! net/worker:       mod > batch, reply_hold
 //! net/conn:         mod > session > buffer

@@ -9,7 +9,7 @@ use std::ops::Deref;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use twincache::config::Config;
-use twincache::journal::acks::Safety;
+use twincache::journal::acks::Acks;
 
 /// Longer than any test.
 const NEVER: Duration = Duration::from_secs(3600);
@@ -31,17 +31,17 @@ impl Waiting {
             config.ack_timeout = ack_timeout;
             change(config);
         });
-        running.shared.store.set_replicas_ack(1, Instant::now());
+        running.shared.store.journal().set_required(1, Instant::now());
         Waiting(running)
     }
 
-    fn safety(&self) -> &Safety {
-        self.shared.store.safety()
+    fn acks(&self) -> &Acks {
+        self.shared.store.journal().acks()
     }
 
     /// The replica has everything.
     fn confirm(&self) {
-        self.safety().advance(self.shared.store.journal().lsn());
+        self.acks().advance(self.shared.store.journal().lsn());
     }
 
     fn await_held(&self, replies: u64) {
@@ -99,7 +99,7 @@ fn what_is_not_confirmed_in_time_is_an_error() {
     client.expect_end();
     let totals = running.shared.stats.totals();
     assert_eq!((totals.replies_held, totals.replies_timed_out), (3, 3));
-    assert!(!running.safety().is_degraded());
+    assert!(!running.acks().is_degraded());
 }
 
 /// The last of them expires; the first was passed by what is safe, because a replica has refused it.
@@ -107,8 +107,8 @@ fn what_is_not_confirmed_in_time_is_an_error() {
 fn what_was_refused_is_not_confirmed_when_another_is_too_late() {
     let running = Waiting::start(Duration::from_millis(20), |_| {});
     let lsn = running.shared.store.journal().lsn();
-    running.safety().refuse(lsn, lsn + 1);
-    running.safety().advance(lsn + 2);
+    running.acks().refuse(lsn, lsn + 1);
+    running.acks().advance(lsn + 2);
     let mut client = running.connect();
     client.send(b"set a 0 0 1\r\nA\r\nset b 0 0 1\r\nB\r\nset c 0 0 1\r\nC\r\n");
     client.expect("SERVER_ERROR not replicated\r\nSTORED\r\nSERVER_ERROR not replicated\r\n");
@@ -122,11 +122,11 @@ fn who_may_degrade_answers_as_ever_until_replicas_have_caught_up() {
     other.send(b"set b 0 0 1\r\nB\r\n");
     client.expect("STORED\r\n");
     other.expect("STORED\r\n");
-    assert!(running.safety().is_degraded());
+    assert!(running.acks().is_degraded());
     assert_eq!(client.line("delete a"), "DELETED");
     running.await_held(0);
     running.confirm();
-    assert!(!running.safety().is_degraded() && running.safety().holds());
+    assert!(!running.acks().is_degraded() && running.acks().holds());
     assert_eq!(running.shared.stats.totals().replies_timed_out, 0);
 }
 
@@ -142,7 +142,7 @@ fn a_graceful_stop_waits_for_replicas() {
         let stop = std::thread::spawn(move || server.stop(true));
         expect_nothing(&mut client);
         if is_confirmed {
-            shared.store.safety().advance(shared.store.journal().lsn());
+            shared.store.journal().acks().advance(shared.store.journal().lsn());
             client.expect("STORED\r\nMN\r\n");
         }
         client.expect_end();
@@ -193,7 +193,7 @@ fn switching_it_off_lets_everybody_go() {
     let mut client = running.connect();
     client.send(b"set a 0 0 1\r\nA\r\n");
     running.await_held(1);
-    running.shared.store.set_replicas_ack(0, Instant::now());
+    running.shared.store.journal().set_required(0, Instant::now());
     client.expect("STORED\r\n");
     assert_eq!(client.line("delete a"), "DELETED");
 }

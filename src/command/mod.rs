@@ -33,7 +33,7 @@ use crate::protocol::binary::{Op, Packet, Status};
 use crate::protocol::token::Tokens;
 use crate::protocol::{Request, meta, text};
 use crate::stats::{Counters, Registry};
-use crate::store::{Hash, Locked, Source, Store};
+use crate::store::{ChangeSource, Hash, Locked, Store};
 use crate::watch;
 use batch::Prepared;
 use reply::{respond, respond_text, respond_unless_quiet, response};
@@ -77,7 +77,7 @@ pub struct Context<'a> {
     /// The last change that the worker's requests have journalled.
     pub last_lsn: &'a LastLsn,
     /// That the connection brings another server's changes. None: it is a client's.
-    pub source: Option<&'a Arc<Source>>,
+    pub source: Option<&'a Arc<ChangeSource>>,
     /// Where the connection's replies begin in the output: what stands before them is for others.
     pub replies_at: usize,
     /// Where to go on in a request that returned [`Next::More`]: bytes of keys left; 0 for a fresh one.
@@ -117,7 +117,7 @@ pub enum Next {
     /// Call [`admin::Dump::fill`] each time the output has been flushed, until it says that it is done.
     Dump(Box<admin::Dump>),
     /// The next request, of what is from now on the source of another server's changes.
-    Source(Arc<Source>),
+    Source(Arc<ChangeSource>),
     /// Stop the server, `shutdown` (SIGINT) or `shutdown graceful` (SIGUSR1), and close.
     Shutdown {
         /// SIGUSR1.

@@ -1,30 +1,31 @@
-//! Which changes are safe: confirmed by as many consumers of the journal as the operator asked for.
+//! Which changes are replicated: confirmed by as many readers of the journal as the operator asked for.
 //!
 //! ```text
-//!  required 0   nobody waits                                    safe = every lsn
+//!  required 0   nobody waits                                    replicated = every lsn
 //!     │  ^ set_required
 //!     v  │
-//!  waiting      a reply waits until its lsn is safe             safe = lsn that `required` consumers have
+//!  waiting      a reply waits until its lsn is replicated         replicated = lsn that `required` readers have
 //!     │  ^ advance: they have what had been changed when it fell back
 //!     v  │ degrade: one of them took too long, and `ack_degrade` is set
-//!  degraded     nobody waits                                    safe = every lsn
+//!  degraded     nobody waits                                    replicated = every lsn
 //! ```
 //!
-//! A change that a replica has refused is passed by `safe` like others, so that those behind it need not wait, and
+//! A change that a replica has refused is passed by `replicated` like others, so that those behind it need not wait, and
 //! noted before that: who waits for it has to be told. One refusal is enough, whatever others say.
 //!
-//! Invariants: while replies wait, `safe` only grows, except that [`Safety::set_required`] sets it anew. What was
+//! Invariants: while replies wait, `replicated` only grows, except that [`Acks::set_required`] sets it anew. What was
 //! refused once stays so; ranges of it are joined when there are too many, together with what lies between.
 //!
-//! Not here: who has confirmed what (`journal`), the replies that wait (`net/held`).
+//! Not here: who has confirmed what (`journal`), the replies that wait (`net/worker/reply_hold`).
 
+use crate::sync::lock;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// What [`Safety::safe_lsn`] says while nobody waits.
+/// What [`Acks::replicated_lsn`] says while nobody waits.
 pub const EVERYTHING: u64 = u64::MAX;
 
 /// Ranges of refused changes that are told apart: replies wait for some milliseconds, so old ones say nothing any more.
@@ -55,38 +56,38 @@ impl LastLsn {
 /// for each batch of events, and beside it are numbers that every change writes.
 #[derive(Debug)]
 #[repr(align(128))]
-pub struct Safety {
-    safe: AtomicU64,
+pub struct Acks {
+    replicated: AtomicU64,
     required: AtomicU32,
     is_degraded: AtomicBool,
     /// The last lsn that was refused.
     refused: AtomicU64,
     /// Held while these change together.
-    state: Mutex<State>,
+    state: Mutex<AckState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct AckState {
     /// The last lsn there was when it fell back.
     degraded_at: Option<u64>,
     /// After one lsn, up to the other: ascending, and the last are the newest.
     refused: VecDeque<(u64, u64)>,
-    listener: Option<Listener>,
+    listener: Option<AckListener>,
 }
 
 #[derive(Clone)]
-struct Listener(Arc<dyn Fn(u64) + Send + Sync>);
+struct AckListener(Arc<dyn Fn(u64) + Send + Sync>);
 
-impl fmt::Debug for Listener {
+impl fmt::Debug for AckListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Listener")
+        f.write_str("AckListener")
     }
 }
 
-impl Default for Safety {
-    fn default() -> Safety {
-        Safety {
-            safe: AtomicU64::new(EVERYTHING),
+impl Default for Acks {
+    fn default() -> Acks {
+        Acks {
+            replicated: AtomicU64::new(EVERYTHING),
             required: AtomicU32::new(0),
             is_degraded: AtomicBool::new(false),
             refused: AtomicU64::new(0),
@@ -95,20 +96,20 @@ impl Default for Safety {
     }
 }
 
-impl Safety {
-    /// Changes up to this one are safe; [`EVERYTHING`] while nobody waits.
+impl Acks {
+    /// Changes up to this one are replicated; [`EVERYTHING`] while nobody waits.
     #[inline]
-    pub fn safe_lsn(&self) -> u64 {
-        self.safe.load(Ordering::SeqCst)
+    pub fn replicated_lsn(&self) -> u64 {
+        self.replicated.load(Ordering::SeqCst)
     }
 
     /// Whether replies to changes wait.
     #[inline]
     pub fn holds(&self) -> bool {
-        self.safe.load(Ordering::Relaxed) != EVERYTHING
+        self.replicated.load(Ordering::Relaxed) != EVERYTHING
     }
 
-    /// How many consumers must confirm a change; 0 is none.
+    /// How many readers must confirm a change; 0 is none.
     pub fn required(&self) -> u32 {
         self.required.load(Ordering::Relaxed)
     }
@@ -118,15 +119,15 @@ impl Safety {
         self.is_degraded.load(Ordering::Relaxed)
     }
 
-    /// How many consumers must confirm a change from now on. `acked` is what so many have.
+    /// How many readers must confirm a change from now on. `acked` is what so many have.
     pub fn set_required(&self, required: u32, acked: u64) {
         let mut state = self.lock();
         self.required.store(required, Ordering::Relaxed);
         self.enter(&mut state, None, if required == 0 { EVERYTHING } else { acked });
-        tell(state, self.safe_lsn());
+        tell(state, self.replicated_lsn());
     }
 
-    /// Notes that as many consumers as are required have every change up to `acked`. Ignored when it is nothing new.
+    /// Notes that as many readers as are required have every change up to `acked`. Ignored when it is nothing new.
     /// Call it without the journal's lock: it wakes those who wait.
     pub fn advance(&self, acked: u64) {
         let mut state = self.lock();
@@ -137,14 +138,14 @@ impl Safety {
                 self.enter(&mut state, None, acked);
                 log::warn!("replicas have caught up: replies wait for {} of them again", self.required());
             }
-            None if self.safe.fetch_max(acked, Ordering::SeqCst) >= acked => return,
+            None if self.replicated.fetch_max(acked, Ordering::SeqCst) >= acked => return,
             None => {}
         }
-        tell(state, self.safe_lsn());
+        tell(state, self.replicated_lsn());
     }
 
     /// Notes that a replica has refused some of the changes after one lsn and up to the other. Before
-    /// [`Safety::advance`].
+    /// [`Acks::advance`].
     pub fn refuse(&self, after: u64, upto: u64) {
         let mut state = self.lock();
         if self.required() == 0 {
@@ -159,14 +160,14 @@ impl Safety {
         self.refused.fetch_max(upto, Ordering::SeqCst);
     }
 
-    /// Whether a change that became safe did so although a replica may have refused it.
+    /// Whether a change that is passed as replicated did so although a replica may have refused it.
     #[inline]
     pub fn is_refused(&self, lsn: u64) -> bool {
         lsn <= self.refused.load(Ordering::SeqCst)
             && self.lock().refused.iter().any(|&(after, upto)| lsn > after && lsn <= upto)
     }
 
-    /// Gives up waiting until `required` consumers have `head`, the last lsn there is.
+    /// Gives up waiting until `required` readers have `head`, the last lsn there is.
     pub fn degrade(&self, head: u64) {
         let mut state = self.lock();
         if self.required() == 0 || state.degraded_at.is_some() {
@@ -177,32 +178,32 @@ impl Safety {
             "replicas did not confirm in time: no reply waits for them until {} of them have caught up",
             self.required()
         );
-        tell(state, self.safe_lsn());
+        tell(state, self.replicated_lsn());
     }
 
-    /// What to call, with the safe lsn, each time that more became safe. There is one listener.
+    /// What to call, with the lsn, each time that more is replicated. There is one listener.
     pub fn listen(&self, listener: impl Fn(u64) + Send + Sync + 'static) {
-        self.lock().listener = Some(Listener(Arc::new(listener)));
+        self.lock().listener = Some(AckListener(Arc::new(listener)));
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("never held across a panic")
+    fn lock(&self) -> MutexGuard<'_, AckState> {
+        lock(&self.state)
     }
 
-    fn enter(&self, state: &mut State, degraded_at: Option<u64>, safe: u64) {
+    fn enter(&self, state: &mut AckState, degraded_at: Option<u64>, replicated: u64) {
         state.degraded_at = degraded_at;
         self.is_degraded.store(degraded_at.is_some(), Ordering::Relaxed);
         // Before the listener looks who waits; who begins to wait stores that first and then looks here.
-        self.safe.store(safe, Ordering::SeqCst);
+        self.replicated.store(replicated, Ordering::SeqCst);
     }
 }
 
 /// Calls the listener outside of the lock.
-fn tell(state: MutexGuard<'_, State>, safe: u64) {
+fn tell(state: MutexGuard<'_, AckState>, replicated: u64) {
     let listener = state.listener.clone();
     drop(state);
-    if let Some(Listener(listen)) = listener {
-        listen(safe);
+    if let Some(AckListener(listen)) = listener {
+        listen(replicated);
     }
 }
 
@@ -212,52 +213,52 @@ mod tests {
 
     #[test]
     fn a_change_is_safe_when_it_is_confirmed() {
-        let safety = Safety::default();
-        assert!(!safety.holds());
-        safety.advance(5);
-        assert_eq!(safety.safe_lsn(), EVERYTHING, "nobody is required");
-        safety.set_required(2, 3);
-        assert!(safety.holds());
+        let acks = Acks::default();
+        assert!(!acks.holds());
+        acks.advance(5);
+        assert_eq!(acks.replicated_lsn(), EVERYTHING, "nobody is required");
+        acks.set_required(2, 3);
+        assert!(acks.holds());
         for (acked, safe) in [(3, 3), (7, 7), (5, 7), (0, 7)] {
-            safety.advance(acked);
-            assert_eq!(safety.safe_lsn(), safe);
+            acks.advance(acked);
+            assert_eq!(acks.replicated_lsn(), safe);
         }
-        safety.set_required(3, 2);
-        assert_eq!(safety.safe_lsn(), 2, "fewer consumers have it");
-        safety.set_required(0, 9);
-        assert!(!safety.holds());
+        acks.set_required(3, 2);
+        assert_eq!(acks.replicated_lsn(), 2, "fewer consumers have it");
+        acks.set_required(0, 9);
+        assert!(!acks.holds());
     }
 
     #[test]
     fn who_falls_back_returns_when_replicas_have_caught_up() {
-        let safety = Safety::default();
-        safety.degrade(1);
-        assert!(!safety.is_degraded(), "there is nothing to fall back from");
-        safety.set_required(1, 4);
-        safety.degrade(10);
-        safety.degrade(20);
-        assert!(safety.is_degraded() && !safety.holds());
-        safety.advance(9);
-        assert!(safety.is_degraded());
-        safety.advance(10);
-        assert_eq!((safety.is_degraded(), safety.safe_lsn()), (false, 10));
-        safety.degrade(30);
-        safety.set_required(1, 10);
-        assert!(!safety.is_degraded() && safety.holds(), "the operator asks anew");
+        let acks = Acks::default();
+        acks.degrade(1);
+        assert!(!acks.is_degraded(), "there is nothing to fall back from");
+        acks.set_required(1, 4);
+        acks.degrade(10);
+        acks.degrade(20);
+        assert!(acks.is_degraded() && !acks.holds());
+        acks.advance(9);
+        assert!(acks.is_degraded());
+        acks.advance(10);
+        assert_eq!((acks.is_degraded(), acks.replicated_lsn()), (false, 10));
+        acks.degrade(30);
+        acks.set_required(1, 10);
+        assert!(!acks.is_degraded() && acks.holds(), "the operator asks anew");
     }
 
     #[test]
     fn what_was_refused_stays_so() {
-        let safety = Safety::default();
-        safety.refuse(3, 9);
-        assert!(!safety.is_refused(5), "nobody waits");
-        safety.set_required(1, 0);
-        let refused = |lsns: &[u64]| lsns.iter().map(|&lsn| safety.is_refused(lsn)).collect::<Vec<_>>();
-        safety.refuse(3, 5);
-        safety.refuse(7, 8);
-        safety.advance(10);
+        let acks = Acks::default();
+        acks.refuse(3, 9);
+        assert!(!acks.is_refused(5), "nobody waits");
+        acks.set_required(1, 0);
+        let refused = |lsns: &[u64]| lsns.iter().map(|&lsn| acks.is_refused(lsn)).collect::<Vec<_>>();
+        acks.refuse(3, 5);
+        acks.refuse(7, 8);
+        acks.advance(10);
         assert_eq!(refused(&[3, 4, 5, 6, 7, 8, 9, 10]), [false, true, true, false, false, true, false, false]);
-        (0..REFUSED_MAX as u64).for_each(|n| safety.refuse(100 + 2 * n, 101 + 2 * n));
+        (0..REFUSED_MAX as u64).for_each(|n| acks.refuse(100 + 2 * n, 101 + 2 * n));
         assert_eq!(
             refused(&[3, 4, 6, 8, 9, 101, 102, 131, 132]),
             [false, true, true, true, true, true, false, true, false]
@@ -267,14 +268,14 @@ mod tests {
     #[test]
     fn the_listener_hears_of_what_became_safe() {
         let heard = Arc::new(AtomicU64::new(0));
-        let safety = Safety::default();
+        let acks = Acks::default();
         let listener = heard.clone();
-        safety.listen(move |_| {
+        acks.listen(move |_| {
             listener.fetch_add(1, Ordering::Relaxed);
         });
-        let calls: [fn(&Safety); 4] = [|s| s.set_required(1, 0), |s| s.advance(3), |s| s.advance(3), |s| s.degrade(9)];
+        let calls: [fn(&Acks); 4] = [|s| s.set_required(1, 0), |s| s.advance(3), |s| s.advance(3), |s| s.degrade(9)];
         let counts = calls.map(|call| {
-            call(&safety);
+            call(&acks);
             heard.load(Ordering::Relaxed)
         });
         assert_eq!(counts, [1, 2, 2, 3]);

@@ -9,6 +9,7 @@
 //! So a flush_all is one store, and items of the same second are told apart. A flush_all for later is pending
 //! until its second is near; from then on it counts, and stays when another one is asked for.
 
+use crate::sync::lock;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -34,9 +35,20 @@ const LAPSE: u32 = 10;
 
 /// The moment of a flush_all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Cut(u64);
+pub struct FlushCut(u64);
 
-impl Cut {
+/// What became of a flush_all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flushed {
+    /// All that was stored is flushed.
+    Now,
+    /// All that is stored until its second will be.
+    Later,
+    /// This second has seen too many: the caller unlinks all items.
+    ByUnlinking,
+}
+
+impl FlushCut {
     /// Whether an item with this stamp is flushed.
     #[inline]
     pub fn takes(self, stamp: u64) -> bool {
@@ -61,14 +73,14 @@ impl Flush {
     // COMPAT(flush-early): a delayed flush_all for second `s` takes effect at `s - 1` and until `s` also takes
     // what is stored then.
     #[inline]
-    pub fn cut(&self, now: u32) -> Cut {
+    pub fn cut(&self, now: u32) -> FlushCut {
         // In this order: one that is pending no more is among the done.
         let pending = self.pending.load(Ordering::Acquire);
-        let done = Cut(self.done.load(Ordering::Acquire));
+        let done = FlushCut(self.done.load(Ordering::Acquire));
         if pending == 0 || now < pending - 1 {
             return done;
         }
-        done.max(Cut(u64::from(pending) << 4))
+        done.max(FlushCut(u64::from(pending) << 4))
     }
 
     /// Stamp of an item that is stored now.
@@ -87,12 +99,12 @@ impl Flush {
     /// Cut and floor of one moment. What is decided by them holds for that moment: a flush_all or a refresh that has
     /// begun since then is above the stamp that comes of it.
     #[inline]
-    fn moment(&self, now: u32) -> (Cut, u64) {
+    fn moment(&self, now: u32) -> (FlushCut, u64) {
         (self.cut(now), self.floor.load(Ordering::Acquire))
     }
 
     #[inline]
-    fn renewed_by(&self, (cut, floor): (Cut, u64), stamp: u64, now: u32) -> Option<u64> {
+    fn renewed_by(&self, (cut, floor): (FlushCut, u64), stamp: u64, now: u32) -> Option<u64> {
         let keeps = cut.takes(stamp) || stamp < self.mark.load(Ordering::Acquire) && self.is_refreshing(now);
         (!keeps).then(|| cut.stamp(now).max(floor))
     }
@@ -100,7 +112,7 @@ impl Flush {
     /// Begins a refresh, in place of one that goes on. A flush_all that is pending is no more: if it is so where what
     /// is to come comes from, that comes as well.
     pub fn begin_refresh(&self, now: u32) {
-        let _changing = self.changing.lock().expect("never held across a panic");
+        let _changing = lock(&self.changing);
         self.promote(now);
         self.pending.store(0, Ordering::Release);
         let mark = self.next(now);
@@ -119,7 +131,7 @@ impl Flush {
 
     /// Flushes what was not stored since the refresh began. False when none goes on.
     pub fn end_refresh(&self, now: u32) -> bool {
-        let _changing = self.changing.lock().expect("never held across a panic");
+        let _changing = lock(&self.changing);
         let goes_on = self.is_refreshing(now);
         let mark = self.mark.swap(0, Ordering::AcqRel);
         if goes_on {
@@ -132,17 +144,25 @@ impl Flush {
         self.mark.load(Ordering::Acquire) != 0 && now < self.lapses.load(Ordering::Acquire)
     }
 
-    /// Flushes what was stored so far. False when this second has seen too many: the caller unlinks all items.
+    /// Flushes at second `at`, instead of what was pending; now, if that has passed.
+    pub fn all(&self, at: u32, now: u32) -> Flushed {
+        if at > now {
+            self.later(now, at);
+            return Flushed::Later;
+        }
+        if self.now(now) { Flushed::Now } else { Flushed::ByUnlinking }
+    }
+
+    /// Flushes what was stored so far. False when this second has seen too many.
     pub fn now(&self, now: u32) -> bool {
-        let _changing = self.changing.lock().expect("never held across a panic");
+        let _changing = lock(&self.changing);
         self.promote(now);
         self.pending.store(0, Ordering::Release);
         self.advance(now)
     }
 
-    /// Flushes at second `at`, instead of what was pending.
-    pub fn later(&self, now: u32, at: u32) {
-        let _changing = self.changing.lock().expect("never held across a panic");
+    fn later(&self, now: u32, at: u32) {
+        let _changing = lock(&self.changing);
         self.promote(now);
         self.pending.store(at, Ordering::Release);
     }
@@ -150,7 +170,7 @@ impl Flush {
     /// Second of the last flush_all, also a pending one; 0 none.
     pub fn oldest_live(&self) -> u32 {
         match self.pending.load(Ordering::Relaxed) {
-            0 => Cut(self.done.load(Ordering::Relaxed)).second(),
+            0 => FlushCut(self.done.load(Ordering::Relaxed)).second(),
             at => at,
         }
     }

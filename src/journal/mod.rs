@@ -1,31 +1,35 @@
 //! The journal: every change of the store, in order, for those who keep a copy of it.
 //!
 //! ```text
-//! command ── Locked: link, replace, unlink, set_… ──> remembered ── drop ──> append, under the shard's lock
-//!                                                                               │
-//!    Journal   enabled?  one relaxed load; nothing else while nobody reads      v
-//!      Mutex<Inner> (state.rs) { ring of records (ring.rs) , consumers (consumer.rs) , flush_all }
-//!                                                     │
-//! control thread ── Feed (walk.rs) <── read: records not read yet, slices of walks, in the one order that converges
+//! command ── a locked shard: link, replace, unlink, set_… ──> remembered ── unlock ──> append, under the shard's lock
+//!                                                                                       │
+//!    Journal   enabled?  one relaxed load; nothing else while nobody reads              v
+//!      Mutex<Inner> { ring of records (ring.rs) , readers (readers.rs) , a flush_all that is pending }
+//!         ^                                           │
+//!         └ JournalGuard: publishes `on` and `lsn`    │
+//!                                                     v
+//! control thread ── Subscription (store/resync.rs): records not read yet and snapshot slices, in the order that converges
 //! ```
 //!
 //! What is journalled is effects: an item as it is when its lock is given back, one record for all that a command did
-//! to it. Evictions and expiries are not changes, each side has its own memory; see `consumer.rs` for when they
-//! matter.
+//! to it. Evictions and expiries are not changes, each side has its own memory; see `reader.rs` for when they matter.
+//! The journal knows no item: a key is bytes and belongs to a range, a number that the store chooses; when an item was
+//! accessed is a stamp (`flush.rs`).
 //!
 //! Locks: a shard's, then the journal's. Nothing is called from within the journal's lock, and it is held for an append
-//! (a copy of at most 16 KiB) or for a piece of reading (`readers::SCAN`).
+//! (a copy of at most 16 KiB) or for a piece of reading (`readers::SCAN`). All shards share it: that is a bound on
+//! how writes scale with threads while somebody reads the journal.
 //!
 //! Invariants:
 //! - Records of one key are in the order of its changes: they are appended under its shard's lock.
 //! - flush_all advances its cut under the journal's lock, and its record is appended there; a change is appended only
 //!   if the cut does not take its item. So the order of records is the order of effects for a flush_all, too. One for
 //!   later is appended when it is asked for, in case this server dies before, and once more when it takes effect.
-//! - Nobody waits for a consumer. What it has not read when the room is needed is lost to it, and made up for by walks.
-//! - It is switched on before the first shard is walked, and the walk locks every shard: a command that did not see it
-//!   on is over when its shard is walked.
+//! - Nobody waits for a reader. What it has not read when the room is needed is lost to it, and made up for by scans.
+//! - It is switched on before the first range is scanned, and a scan locks every shard: a command that did not see it on
+//!   is over when its shard is scanned.
 //!
-//! Not here: bytes of a protocol, sockets (`net`, `command`), replies that wait (`net/worker`).
+//! Not here: bytes of a protocol (`replication`), sockets and replies that wait (`net`).
 
 pub mod acks;
 pub mod flush;
@@ -36,20 +40,19 @@ mod ring;
 #[cfg(test)]
 mod tests;
 
-pub use reader::{Counts, State};
-pub use record::{Kind, Record, Records, records};
-
-pub use reader::{Target, Turn};
-pub use readers::{CONSUMERS_MAX, is_named};
-pub use record::Entry;
+pub use acks::Acks;
+pub use reader::{NextScan, Notice, ReaderCounts, ReaderState};
+pub use readers::{Attach, AttachError, ConsumerStatus, READERS_MAX, Reading, Start, is_named};
+pub use record::{Record, RecordDraft, RecordKind, Records, records};
 
 use crate::clock::Clock;
-use acks::Safety;
-use flush::Flush;
-use reader::Consumer;
-use readers::{HIT_SHARE, Inner, is_run_id};
-use record::NOTE;
+use crate::sync::lock;
+use flush::{Flush, Flushed};
+use readers::Readers;
+use record::CHECKPOINT;
+use ring::Ring;
 use std::hash::{BuildHasher, RandomState};
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
@@ -57,12 +60,15 @@ use std::time::{Duration, Instant};
 /// Keys of lost deletes that are looked up between two reads.
 const KEYS_AT_ONCE: usize = 64;
 
-/// The journal stays on for so long after the last consumer has gone, so that it can go on where it was.
+/// The journal stays on for so long after the last reader has gone, so that it can go on where it was.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// Ranges of all shards together: one of ten million items is 600 items, walked in one slice or two; a set of them
-/// takes 2 KiB.
-const RANGES: usize = 1 << 14;
+/// Read hits are sampled for at most one byte in so many of changes,
+const HIT_SHARE: u64 = 100;
+/// and for so many bytes a second beside, about 200 keys, so that a standby of a primary that is only read stays warm.
+const HIT_FLOOR: u64 = 12 << 10;
+/// Bytes that samples may save up.
+const HIT_BURST: u64 = 64 << 10;
 
 /// See the module's head.
 #[derive(Debug)]
@@ -71,12 +77,12 @@ pub struct Journal {
     lsn: AtomicU64,
     /// The control thread sleeps, or is about to.
     idle: AtomicBool,
-    waker: Call,
+    waker: WakeUp,
     run_id: u64,
     clock: Arc<Clock>,
     capacity: usize,
-    shard_bits: u32,
-    range_bits: u32,
+    ranges: u32,
+    acks: Acks,
     inner: Apart<Mutex<Inner>>,
 }
 
@@ -86,63 +92,61 @@ pub struct Journal {
 struct Apart<T>(T);
 
 #[derive(Default)]
-struct Call(OnceLock<Box<dyn Fn() + Send + Sync>>);
+struct WakeUp(OnceLock<Box<dyn Fn() + Send + Sync>>);
 
-impl std::fmt::Debug for Call {
+impl std::fmt::Debug for WakeUp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Call")
+        f.write_str("WakeUp")
     }
 }
 
-/// Who wants to read.
-#[derive(Clone, Copy, Debug)]
-pub struct Attach<'a> {
-    /// Its name; one that is attached already under it is replaced.
-    pub name: &'a str,
-    /// Of the peer: another one has other data.
-    pub identity: &'a str,
-    /// The journal and the last lsn that the peer has completely, if that is known.
-    pub run_id: Option<u64>,
-    pub lsn: Option<u64>,
+/// What the journal's lock guards. It is on while the ring has room.
+#[derive(Debug)]
+struct Inner {
+    ring: Ring,
+    readers: Readers,
+    /// When the last reader went, or none was needed any more.
+    idle_since: Option<Instant>,
+    /// Second of a flush_all that has not taken effect, 0 none.
+    pending_flush: u32,
+    /// In bytes times [`HIT_SHARE`].
+    hit_allowance: u64,
 }
 
-/// Why nobody was attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AttachError {
-    /// The peer is this server.
-    Itself,
-    /// The peer is where this server gets its own changes from.
-    Upstream,
-    /// There are as many as there can be.
-    TooMany,
-    /// It is fed already, under another name.
-    Twice,
+/// The journal's lock. What is read without it is brought up to date when it is given back.
+#[derive(Debug)]
+struct JournalGuard<'a> {
+    journal: &'a Journal,
+    inner: MutexGuard<'a, Inner>,
 }
 
-/// Where a consumer begins.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Begin {
-    pub id: u64,
-    pub walk: bool,
-    pub lsn: u64,
+impl Deref for JournalGuard<'_> {
+    type Target = Inner;
+
+    #[inline]
+    fn deref(&self) -> &Inner {
+        &self.inner
+    }
 }
 
-/// What [`Journal::read`] has found.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Read {
-    /// The consumer is not attached any more.
-    Gone,
-    /// It is to be told this first; nothing was read.
-    Turn(Turn, u64),
-    /// It is to be told something first, but after what is in `out`; nothing was read.
-    TurnWaits,
-    /// It has read up to this lsn; whether there is more.
-    Upto(u64, bool),
+impl DerefMut for JournalGuard<'_> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Inner {
+        &mut self.inner
+    }
+}
+
+impl Drop for JournalGuard<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.journal.lsn.store(self.inner.ring.lsn(), Ordering::Relaxed);
+        self.journal.on.store(self.inner.is_on(), Ordering::Relaxed);
+    }
 }
 
 /// The journal for `stats replication`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Status {
+pub struct JournalStatus {
     pub run_id: u64,
     pub is_on: bool,
     /// The last record, and the oldest that is still here.
@@ -151,45 +155,31 @@ pub struct Status {
     pub bytes: u64,
     pub capacity: u64,
     pub required: u32,
-    pub walks_started: u64,
-    pub walks_finished: u64,
+    pub full_syncs_started: u64,
+    pub full_syncs_finished: u64,
     pub consumers: Vec<ConsumerStatus>,
 }
 
-/// One of its consumers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConsumerStatus {
-    pub name: String,
-    pub identity: String,
-    pub state: State,
-    /// The last record that was read, that was acknowledged, and up to which it is known to have all.
-    pub read: u64,
-    pub acked: u64,
-    pub complete: u64,
-    /// Records and bytes that it has not acknowledged or read, and how long it lacks the oldest of them.
-    pub lag: u64,
-    pub lag_bytes: u64,
-    pub lag_ms: u64,
-    /// Ranges to be walked.
-    pub dirty: u64,
-    pub counts: Counts,
-}
-
 impl Journal {
-    /// A journal that is off, for a store of `shards` shards with `buckets` buckets each, both powers of two.
-    pub fn new(clock: Arc<Clock>, capacity: usize, shards: usize, buckets: usize) -> Journal {
-        let ranges = (RANGES / shards).min(1 << buckets.ilog2()).max(1);
+    /// A journal that is off, of changes in so many ranges.
+    pub fn new(clock: Arc<Clock>, capacity: usize, ranges: u32) -> Journal {
         Journal {
             on: AtomicBool::new(false),
             lsn: AtomicU64::new(0),
             idle: AtomicBool::new(false),
-            waker: Call::default(),
+            waker: WakeUp::default(),
             run_id: RandomState::new().hash_one(0).max(1),
             clock,
             capacity,
-            shard_bits: shards.ilog2(),
-            range_bits: ranges.ilog2(),
-            inner: Apart(Mutex::new(Inner::new())),
+            ranges,
+            acks: Acks::default(),
+            inner: Apart(Mutex::new(Inner {
+                ring: Ring::new(),
+                readers: Readers::new(),
+                idle_since: None,
+                pending_flush: 0,
+                hit_allowance: 0,
+            })),
         }
     }
 
@@ -209,118 +199,94 @@ impl Journal {
         self.lsn.load(Ordering::Relaxed)
     }
 
-    /// How many consumers must confirm a change; the journal is on while that is not 0.
-    pub fn set_required(&self, safety: &Safety, required: u32, now: Instant) {
+    /// Which changes replicas have.
+    #[inline]
+    pub fn acks(&self) -> &Acks {
+        &self.acks
+    }
+
+    /// How many readers must confirm a change; the journal is on while that is not 0.
+    pub fn set_required(&self, required: u32, now: Instant) {
         let mut inner = self.lock();
-        inner.required = required;
+        inner.readers.required = required;
         if required > 0 {
-            self.switch_on(&mut inner);
+            inner.switch_on(self.capacity);
         }
         inner.note_idle(now);
-        let acked = inner.confirmed();
+        let confirmed = inner.readers.confirmed();
         drop(inner);
-        safety.set_required(required, acked);
+        self.acks.set_required(required, confirmed);
     }
 
-    /// Attaches a consumer, and switches the journal on. The consumer's peer must not be one of the `upstreams`, where
-    /// changes come from.
-    pub(crate) fn attach(&self, attach: &Attach<'_>, upstreams: &[u64]) -> Result<Begin, AttachError> {
-        let mut inner = self.lock();
-        inner.check(self.run_id, attach.name, attach.identity, upstreams)?;
-        if let Some(at) = inner.consumers.iter().position(|consumer| consumer.name == attach.name) {
-            inner.remove(at);
-        }
-        self.switch_on(&mut inner);
+    /// Attaches a reader, and switches the journal on. Its peer must not be one of the `upstreams`, where changes come
+    /// from.
+    pub fn attach(&self, attach: &Attach<'_>, upstreams: &[u64]) -> Result<Start, AttachError> {
+        let inner = &mut *self.lock();
+        inner.readers.admit(self.run_id, attach.name, attach.identity, upstreams)?;
+        inner.switch_on(self.capacity);
         inner.idle_since = None;
-        inner.attached += 1;
-        let mut consumer = Consumer::new(inner.attached, attach.name, attach.identity, self.ranges());
-        let from = inner.goes_on_from(attach, self.run_id);
-        inner.remembered.retain(|other| other.name != attach.name);
-        let place = from.and_then(|lsn| Some((lsn, inner.ring.after(lsn)?)));
-        match place {
-            Some((lsn, position)) => consumer.go_on(lsn, position),
-            None => {
-                consumer.begin_walk(inner.ring.lsn(), inner.ring.head());
-                inner.append_pending_flush(&self.clock);
-                inner.walks_started += 1;
-            }
+        let start = inner.readers.attach(attach, self.run_id, self.ranges, &inner.ring);
+        if start.is_full_sync {
+            inner.append_pending_flush(&self.clock);
         }
-        let begin = Begin { id: consumer.id, walk: place.is_none(), lsn: consumer.lsn };
-        inner.consumers.push(consumer);
-        inner.find_slowest();
-        self.lsn.store(inner.ring.lsn(), Ordering::Relaxed);
-        Ok(begin)
+        inner.readers.check(&inner.ring);
+        Ok(start)
     }
 
-    /// Whether a consumer of that name and identity was attached before, if it could be attached now.
-    pub(crate) fn knows(&self, name: &str, identity: &str, upstreams: &[u64]) -> Result<bool, AttachError> {
+    /// Whether a reader of that name and identity was attached before, if it could be attached now.
+    pub fn knows(&self, name: &str, identity: &str, upstreams: &[u64]) -> Result<bool, AttachError> {
         let inner = self.lock();
-        inner.check(self.run_id, name, identity, upstreams)?;
-        // Processes in containers may have the same number and second of start: of these the name counts, too.
-        let is_it = |known: &str, as_name: &str| known == identity && (is_run_id(identity) || as_name == name);
-        let was_here = inner.consumers.iter().any(|other| is_it(&other.identity, &other.name))
-            || inner.remembered.iter().any(|other| is_it(&other.identity, &other.name));
-        Ok(was_here)
+        inner.readers.admit(self.run_id, name, identity, upstreams)?;
+        Ok(inner.readers.knows(name, identity))
     }
 
-    /// Whether the server with this run id is a consumer's peer.
-    pub(crate) fn feeds(&self, run_id: u64) -> bool {
-        self.lock().consumers.iter().any(|consumer| is_named(run_id, &consumer.identity))
+    /// Whether the server with this run id is a reader's peer.
+    pub fn feeds(&self, run_id: u64) -> bool {
+        self.lock().readers.feeds(run_id)
     }
 
-    /// Lets a consumer go, and remembers how far it has got.
-    pub(crate) fn detach(&self, id: u64, now: Instant) {
+    /// Lets a reader go, and remembers how far it has got.
+    pub fn detach(&self, id: u64, now: Instant) {
         let mut inner = self.lock();
-        if let Some(at) = inner.consumers.iter().position(|consumer| consumer.id == id) {
-            inner.remove(at);
-            inner.note_idle(now);
+        inner.readers.detach(id);
+        inner.note_idle(now);
+    }
+
+    /// Notes what a reader's peer has confirmed: all up to `lsn`, or all but some of the changes since the last time,
+    /// which it refused or was not told of.
+    pub fn acknowledge(&self, id: u64, lsn: u64, is_all: bool) {
+        let mut inner = self.lock();
+        let Some(reader) = inner.readers.get(id) else { return };
+        let before = reader.acked;
+        reader.counts.refusals += u64::from(!is_all);
+        reader.acknowledge(lsn);
+        reader.check();
+        let confirmed = inner.readers.confirmed();
+        drop(inner);
+        if !is_all {
+            self.acks.refuse(before, lsn);
         }
+        self.acks.advance(confirmed);
     }
 
-    /// Notes what a consumer's peer has confirmed.
-    pub(crate) fn acknowledge(&self, safety: &Safety, id: u64, lsn: u64) {
-        let mut inner = self.lock();
-        let Some(consumer) = inner.consumers.iter_mut().find(|consumer| consumer.id == id) else { return };
-        consumer.acknowledge(lsn);
-        let acked = inner.confirmed();
-        drop(inner);
-        safety.advance(acked);
-    }
-
-    /// Notes what a consumer's peer has confirmed, but for some of the changes since the last time, which it refused or
-    /// was not told of.
-    pub(crate) fn refuse(&self, safety: &Safety, id: u64, lsn: u64) {
-        let mut inner = self.lock();
-        let Some(consumer) = inner.consumers.iter_mut().find(|consumer| consumer.id == id) else { return };
-        consumer.counts.refusals += 1;
-        let before = consumer.acked;
-        consumer.acknowledge(lsn);
-        let acked = inner.confirmed();
-        drop(inner);
-        safety.refuse(before, lsn);
-        safety.advance(acked);
-    }
-
-    /// Makes every consumer begin anew: more has changed than can be journalled.
-    pub(crate) fn walk_again(&self) {
-        self.lock().consumers.iter_mut().for_each(Consumer::fall);
+    /// Makes every reader begin anew: more has changed than can be journalled.
+    pub fn sync_again(&self) {
+        self.lock().readers.lose_all();
     }
 
     /// What time brings: call it about every 100 ms, or more often.
     pub fn tick(&self, now: Instant) {
         let mut inner = self.lock();
-        if !inner.on {
+        if !inner.is_on() {
             return;
         }
         inner.append_early_flush(self.clock.now());
         inner.sample(now);
         let is_over = inner.idle_since.is_some_and(|since| now.saturating_duration_since(since) >= GRACE);
-        let ring = is_over.then(|| inner.switch_off());
-        self.on.store(inner.on, Ordering::Relaxed);
-        self.lsn.store(inner.ring.lsn(), Ordering::Relaxed);
+        let freed = is_over.then(|| inner.switch_off());
         drop(inner);
         // It takes the system 14 ms to take 64 MiB back, and who waits to append holds a shard's lock.
-        drop(ring);
+        drop(freed);
     }
 
     /// What to call when the control thread sleeps and there is something for it.
@@ -341,134 +307,180 @@ impl Journal {
     }
 
     /// The journal for statistics.
-    pub fn status(&self, now: Instant) -> Status {
+    pub fn status(&self, now: Instant) -> JournalStatus {
         let inner = self.lock();
-        Status {
+        let Inner { ring, readers, .. } = &*inner;
+        JournalStatus {
             run_id: self.run_id,
-            is_on: inner.on,
-            lsn: inner.ring.lsn(),
-            first: inner.ring.first(),
-            bytes: inner.ring.head() - inner.ring.tail(),
+            is_on: inner.is_on(),
+            lsn: ring.lsn(),
+            first: ring.first(),
+            bytes: ring.head() - ring.tail(),
             capacity: self.capacity as u64,
-            required: inner.required,
-            walks_started: inner.walks_started,
-            walks_finished: inner.walks_finished,
-            consumers: inner.consumers.iter().map(|consumer| inner.status_of(consumer, now)).collect(),
+            required: readers.required,
+            full_syncs_started: readers.full_syncs_started,
+            full_syncs_finished: readers.full_syncs_finished,
+            consumers: readers.status(ring, now),
         }
-    }
-
-    /// The range of a key.
-    #[inline]
-    pub(crate) fn range(&self, hash: u64) -> u32 {
-        let shard = (hash >> 32 >> (32 - self.shard_bits)) as u32;
-        shard << self.range_bits | hash as u32 & ((1 << self.range_bits) - 1)
-    }
-
-    /// The shard of a range, its first bucket, and how many buckets on the next one is.
-    pub(crate) fn buckets_of(&self, range: u32) -> (usize, usize, usize) {
-        let step = 1 << self.range_bits;
-        (range as usize >> self.range_bits, range as usize & (step - 1), step)
-    }
-
-    fn ranges(&self) -> u32 {
-        1 << (self.shard_bits + self.range_bits)
     }
 
     /// Appends a change of an item with this stamp, under its shard's lock, unless a flush_all has taken the item.
     #[inline]
-    pub(crate) fn append(&self, flush: &Flush, entry: &Entry<'_>, stamp: u64) -> Option<u64> {
+    pub fn append(&self, flush: &Flush, draft: &RecordDraft<'_>, stamp: u64) -> Option<u64> {
         let mut inner = self.lock();
         let now = self.clock.now();
-        if !inner.on {
+        if !inner.is_on() {
             return None;
         }
         inner.append_early_flush(now);
         if flush.cut(now).takes(stamp) {
             return None;
         }
-        let lsn = inner.append(entry);
-        self.lsn.store(lsn, Ordering::Relaxed);
-        Some(lsn)
+        Some(inner.append(draft))
     }
 
     /// Appends a sample of what is read, if that is not too much.
-    pub(crate) fn append_hit(&self, entry: &Entry<'_>) {
+    pub fn append_hit(&self, draft: &RecordDraft<'_>) {
         let mut inner = self.lock();
-        let cost = entry.size() as u64 * HIT_SHARE;
-        if inner.on && inner.hit_allowance >= cost {
+        let cost = draft.size() as u64 * HIT_SHARE;
+        if inner.is_on() && inner.hit_allowance >= cost {
             inner.hit_allowance -= cost;
-            let lsn = inner.append(entry);
-            self.lsn.store(lsn, Ordering::Relaxed);
+            inner.append(draft);
         }
     }
 
-    /// Flushes by `act`, which is told the second of now, and appends that: what `act` returns, and the record's number.
-    /// `at` is as for [`crate::store::Store::flush_all`].
-    pub(crate) fn flush<R>(&self, at: u32, act: impl FnOnce(u32) -> R) -> (R, Option<u64>) {
+    /// Flushes everything, at second `at` if that is to come, and appends that: what came of it, and the record's number.
+    pub fn flush_all(&self, flush: &Flush, at: u32) -> (Flushed, Option<u64>) {
         let mut inner = self.lock();
         let now = self.clock.now();
         inner.append_early_flush(now);
-        let done = act(now);
-        inner.pending_flush = if at > now { at } else { 0 };
-        if !inner.on {
-            return (done, None);
+        let flushed = flush.all(at, now);
+        let is_later = flushed == Flushed::Later;
+        inner.pending_flush = if is_later { at } else { 0 };
+        if !inner.is_on() {
+            return (flushed, None);
         }
-        inner.append_flush(if at > now { self.clock.unix(at) } else { 0 });
+        inner.append_flush(if is_later { self.clock.unix(at) } else { 0 });
         inner.append_early_flush(now);
-        let lsn = inner.ring.lsn();
-        self.lsn.store(lsn, Ordering::Relaxed);
-        (done, Some(lsn))
+        (flushed, Some(inner.ring.lsn()))
     }
 
-    /// Forgets by `act`, which is told the second of now, the flush_all that has not taken effect.
-    pub(crate) fn forget_flush(&self, act: impl FnOnce(u32)) {
+    /// Begins a refresh. A flush_all that has not taken effect never does.
+    pub fn begin_refresh(&self, flush: &Flush) {
         let mut inner = self.lock();
         let now = self.clock.now();
         inner.append_early_flush(now);
-        act(now);
+        flush.begin_refresh(now);
         inner.pending_flush = 0;
     }
 
-    /// Copies to `out` what a consumer is to be sent of the next records that it has not read, up to the one with
-    /// number `until` and until `out` has `max` bytes, give or take one.
-    pub(crate) fn read(&self, id: u64, until: u64, max: usize, out: &mut Vec<u8>) -> Read {
-        let mut inner = self.lock();
-        let read = inner.read(id, until, max, &self.clock, out);
-        self.lsn.store(inner.ring.lsn(), Ordering::Relaxed);
-        read
+    /// Copies to `out` what a reader is to be sent of the next records that it has not read, up to the one with number
+    /// `until` and until `out` has `max` bytes, give or take one.
+    pub fn read(&self, id: u64, until: u64, max: usize, out: &mut Vec<u8>) -> Reading {
+        let inner = &mut *self.lock();
+        if inner.readers.sync_again(id, &inner.ring) {
+            inner.append_pending_flush(&self.clock);
+        }
+        let reading = inner.readers.read(&inner.ring, id, until, max, out);
+        inner.readers.check(&inner.ring);
+        reading
     }
 
     /// The last record's number, exact for whoever holds a shard's lock and asks about changes of that shard.
-    pub(crate) fn lsn_under_lock(&self) -> u64 {
+    pub fn lsn_under_lock(&self) -> u64 {
         self.lock().ring.lsn()
     }
 
-    /// What a consumer that has read everything is to be told of by a walk.
-    pub(crate) fn target(&self, id: u64) -> Target {
+    /// What a reader that has read everything is to be told of by a scan.
+    pub fn next_scan(&self, id: u64) -> NextScan {
         let mut inner = self.lock();
-        let Some(consumer) = inner.consumers.iter_mut().find(|consumer| consumer.id == id) else { return Target::None };
-        let before = consumer.counts.walks_finished;
-        let target = consumer.target(KEYS_AT_ONCE);
-        let (finished, wants_note) = (consumer.counts.walks_finished - before, consumer.wants_note());
-        inner.walks_finished += finished;
-        if wants_note {
-            let lsn = inner.append(&Entry::of(NOTE, 0, b"", false));
-            self.lsn.store(lsn, Ordering::Relaxed);
-            inner.consumers.iter_mut().filter(|consumer| consumer.id == id).for_each(|consumer| consumer.note(lsn));
+        let Some(reader) = inner.readers.get(id) else { return NextScan::None };
+        let before = reader.counts.full_syncs_finished;
+        let next = reader.next_scan(KEYS_AT_ONCE);
+        let (finished, wants_checkpoint) = (reader.counts.full_syncs_finished - before, reader.wants_checkpoint());
+        reader.check();
+        inner.readers.full_syncs_finished += finished;
+        if wants_checkpoint {
+            let lsn = inner.append(&RecordDraft::of(CHECKPOINT, 0, b"", false));
+            inner.readers.get(id).expect("it was just asked").note_checkpoint(lsn);
         }
-        target
-    }
-
-    fn switch_on(&self, inner: &mut Inner) {
-        if !inner.on {
-            inner.switch_on(self.capacity);
-            self.lsn.store(inner.ring.lsn(), Ordering::Relaxed);
-            self.on.store(true, Ordering::Relaxed);
-        }
+        next
     }
 
     #[inline]
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.0.lock().expect("never held across a panic")
+    fn lock(&self) -> JournalGuard<'_> {
+        JournalGuard { journal: self, inner: lock(&self.inner.0) }
+    }
+}
+
+impl Inner {
+    #[inline]
+    fn is_on(&self) -> bool {
+        self.ring.capacity() > 0
+    }
+
+    /// One lsn is left out: what was read of an earlier journal cannot be continued, and 0 says that nothing is known.
+    fn switch_on(&mut self, capacity: usize) {
+        if !self.is_on() {
+            self.ring.allocate(capacity, self.ring.lsn() + 1);
+        }
+    }
+
+    /// Returns the memory to be freed.
+    fn switch_off(&mut self) -> Vec<u8> {
+        assert!(self.readers.is_empty(), "somebody reads it");
+        self.idle_since = None;
+        self.readers.forget_positions();
+        self.ring.free()
+    }
+
+    fn note_idle(&mut self, now: Instant) {
+        let needed = !self.is_on() || self.readers.required > 0 || !self.readers.is_empty();
+        self.idle_since = if needed { None } else { Some(self.idle_since.unwrap_or(now)) };
+    }
+
+    #[inline]
+    fn append(&mut self, draft: &RecordDraft<'_>) -> u64 {
+        let size = draft.size();
+        if !self.ring.stays(size) {
+            self.readers.release(&mut self.ring);
+        }
+        while !self.ring.has_room(size) {
+            if self.readers.need_oldest(&self.ring) {
+                self.readers.lose_oldest(&self.ring);
+            }
+            self.ring.drop_oldest();
+        }
+        self.hit_allowance += size as u64;
+        self.ring.push(draft)
+    }
+
+    /// Appends the flush_all for later that is in effect now.
+    #[inline]
+    fn append_early_flush(&mut self, now: u32) {
+        if self.pending_flush != 0 && now + 1 >= self.pending_flush {
+            self.pending_flush = 0;
+            if self.is_on() {
+                self.append_flush(0);
+            }
+        }
+    }
+
+    /// Appends the flush_all that was asked for before somebody listened.
+    fn append_pending_flush(&mut self, clock: &Clock) {
+        self.append_early_flush(clock.now());
+        if self.pending_flush != 0 {
+            self.append_flush(clock.unix(self.pending_flush));
+        }
+    }
+
+    fn append_flush(&mut self, at: i64) {
+        self.append(&RecordDraft { expires_at: at, ..RecordDraft::of(RecordKind::Flush as u8, 0, b"", false) });
+    }
+
+    fn sample(&mut self, now: Instant) {
+        let passed = self.readers.sample(now, self.ring.lsn());
+        let floor = (HIT_FLOOR as f64 * passed.as_secs_f64()) as u64;
+        self.hit_allowance = (self.hit_allowance + floor * HIT_SHARE).min(HIT_BURST * HIT_SHARE);
     }
 }

@@ -1,83 +1,87 @@
 //! One reader of the journal: how far it has read, and what it must be told again.
 //!
 //! ```text
-//!           attach                    all ranges walked once            attach (its lsn is still in the ring)
+//!           attach                    all ranges scanned once           attach (its lsn is still in the ring)
 //!             v                                  v                                  v
-//!          Walking ──────── walked ──────> Streaming <──── caught up ──── Overtaken
+//!          Syncing ───────── synced ─────> Streaming <──── caught up ───── Lagged
 //!             ^                                 └── records were lost ──────^  │
 //!             └── too much was lost: a Flush, or too many deletes ────────────┘
 //!
-//! dirty      a bit for each range: what it holds of these keys may be old; the range will be walked
-//! walking    the range that was walked last: some of its keys had been walked when some of its records were not read
-//! deleted    keys of Deletes that it has not seen; their ranges' walks cannot tell them
+//! dirty      a bit for each range: what the peer holds of these keys may be old; the range will be scanned
+//! scanning   the range that was scanned last: some of its keys were told when some of its records were not read
+//! deleted    keys of Deletes that it has not seen; a scan of their ranges cannot tell them
 //! ```
 //!
 //! What becomes of a record, by its range:
 //!
 //! ```text
-//!                           clean      walking     dirty          lost (dirty from then on)
+//!                           clean      scanning    dirty          lost (dirty from then on)
 //! Set, Touch, State, Hit    sent       sent        skipped        -
 //! Delete                    sent       sent        sent           noted in `deleted`
-//! Gone                      skipped    a delete    a delete       noted in `deleted`, unless the range is clean
-//! Flush                     sent       sent        sent           all must be walked
+//! Evicted                   skipped    a delete    a delete       noted in `deleted`, unless the range is clean
+//! Flush                     sent       sent        sent           all must be scanned
 //! ```
 //!
-//! Gone needs the care because an older value than the one that went may be left with the consumer: of a key whose last
-//! Set it has got, it may keep the value when the item is evicted here, because each side has its own memory.
+//! Evicted needs the care because the peer may hold an older value than the one that was evicted: of a key whose last
+//! Set was sent, it may keep the value when the item is evicted here, because each side has its own memory.
+//!
+//! Invariants ([`Reader::check`]): nothing is confirmed that was not read, and nothing is complete that was not
+//! confirmed; a reader that streams has no dirty range and no lost delete; a full sync has no more ranges to go than
+//! there are.
 
-use super::record::{GONE, Kind, NOTE};
+use super::record::{CHECKPOINT, EVICTED, RecordKind};
 
 /// Bytes of keys in `deleted`. When these do not do, most ranges are dirty anyway.
 const DELETED_MAX: usize = if cfg!(test) { 1 << 10 } else { 1 << 20 };
 
-/// How a consumer stands.
+/// How a reader stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum ReaderState {
     /// It gets all items, once.
-    Walking,
+    Syncing,
     /// It gets every change.
     Streaming,
     /// It has missed changes, and gets again what they were about.
-    Overtaken,
+    Lagged,
 }
 
 /// What a consumer is to be told before it reads on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
-    /// A full walk begins, again.
-    Walk,
-    /// Every range was walked.
-    Walked,
-    /// Changes were lost; so many ranges are walked again.
-    Overtaken(usize),
-    /// They were walked.
+pub enum Notice {
+    /// A full sync begins, again.
+    FullSync,
+    /// Every range was scanned.
+    Synced,
+    /// Changes were lost; so many ranges are scanned again.
+    Lagged(usize),
+    /// They were scanned.
     CaughtUp,
 }
 
-/// What becomes of a record when a consumer reads it.
+/// What becomes of a record when it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum Delivery {
     Sent,
     SentAsDelete,
     Skipped,
 }
 
-/// What to walk next.
+/// What to scan next.
 #[derive(Debug)]
-pub enum Target {
+pub enum NextScan {
     /// Keys of lost deletes, each with whether it is binary.
     Keys(Vec<(Vec<u8>, bool)>),
     Range(u32),
     None,
 }
 
-/// A reader. See the module's head.
+/// See the module's head.
 #[derive(Debug)]
-pub struct Consumer {
+pub struct Reader {
     pub id: u64,
     pub name: String,
     pub identity: String,
-    pub state: State,
+    pub state: ReaderState,
     /// Where it reads on.
     pub position: u64,
     /// The last record it has read.
@@ -88,44 +92,44 @@ pub struct Consumer {
     pub acked: u64,
     /// The last lsn that it has completely, as far as it has acknowledged that.
     pub complete: u64,
-    /// From here on acknowledgements say that it is complete: a slice, and the end of a walk, have no number of their
-    /// own, so one is taken for it.
+    /// From here on acknowledgements say that it is complete: a snapshot slice, and the end of a full sync, have no
+    /// number of their own, so one is taken for it.
     clean_at: u64,
     dirty: Ranges,
-    walking: Option<u32>,
-    /// Where the walk goes on.
+    scanning: Option<u32>,
+    /// Where the scan of dirty ranges goes on.
     at: u32,
-    /// Ranges until the full walk is through.
+    /// Ranges until the full sync is through.
     pass: u32,
     deleted: Keys,
-    /// Too much was lost.
-    fallen: bool,
-    turns: [Option<Turn>; 2],
-    pub counts: Counts,
+    /// Too much was lost: only a full sync helps.
+    lost_all: bool,
+    notices: [Option<Notice>; 2],
+    pub counts: ReaderCounts,
 }
 
-/// What is counted of a consumer.
+/// What is counted of a reader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Full walks.
-    pub walks_started: u64,
-    pub walks_finished: u64,
+pub struct ReaderCounts {
+    /// Full syncs.
+    pub full_syncs_started: u64,
+    pub full_syncs_finished: u64,
     /// Times that it began to lose records.
-    pub overtaken: u64,
-    /// Records that it lost, or that were left to a walk because it was far behind.
+    pub lagged: u64,
+    /// Records that it lost, or that were left to a scan because it was far behind.
     pub lost: u64,
     /// Times that it has acknowledged with a reservation: its peer did not take all.
     pub refusals: u64,
 }
 
-impl Consumer {
-    /// A consumer that has to be told everything.
-    pub fn new(id: u64, name: &str, identity: &str, ranges: u32) -> Consumer {
-        Consumer {
+impl Reader {
+    /// A reader that has to be told everything.
+    pub fn new(id: u64, name: &str, identity: &str, ranges: u32) -> Reader {
+        Reader {
             id,
             name: name.to_owned(),
             identity: identity.to_owned(),
-            state: State::Walking,
+            state: ReaderState::Syncing,
             position: 0,
             lsn: 0,
             coalesces_to: 0,
@@ -133,42 +137,42 @@ impl Consumer {
             complete: 0,
             clean_at: u64::MAX,
             dirty: Ranges::new(ranges),
-            walking: None,
+            scanning: None,
             at: 0,
             pass: 0,
             deleted: Keys::default(),
-            fallen: false,
-            turns: [None; 2],
-            counts: Counts::default(),
+            lost_all: false,
+            notices: [None; 2],
+            counts: ReaderCounts::default(),
         }
     }
 
     /// It has everything up to `lsn`, and reads on at `position`.
     pub fn go_on(&mut self, lsn: u64, position: u64) {
-        (self.lsn, self.position, self.state) = (lsn, position, State::Streaming);
+        (self.lsn, self.position, self.state) = (lsn, position, ReaderState::Streaming);
         (self.acked, self.complete, self.clean_at) = (lsn, lsn, lsn);
     }
 
     /// It has nothing, and reads on at `position`, after `lsn`.
-    pub fn begin_walk(&mut self, lsn: u64, position: u64) {
-        (self.lsn, self.position, self.state) = (lsn, position, State::Walking);
-        (self.complete, self.clean_at, self.fallen) = (0, u64::MAX, false);
+    pub fn begin_full_sync(&mut self, lsn: u64, position: u64) {
+        (self.lsn, self.position, self.state) = (lsn, position, ReaderState::Syncing);
+        (self.complete, self.clean_at, self.lost_all) = (0, u64::MAX, false);
         self.dirty.set_all();
         self.deleted.clear();
-        self.turns = [None; 2];
+        self.notices = [None; 2];
         self.pass = self.dirty.len;
-        self.counts.walks_started += 1;
+        self.counts.full_syncs_started += 1;
     }
 
     /// Notes what its peer has confirmed.
     pub fn acknowledge(&mut self, lsn: u64) {
         self.acked = self.acked.max(lsn.min(self.lsn));
-        if self.state == State::Streaming && self.acked >= self.clean_at {
+        if self.state == ReaderState::Streaming && self.acked >= self.clean_at {
             self.complete = self.acked;
         }
     }
 
-    /// Whether every change is sent: a [`Fate`] need not be asked for.
+    /// Whether every change is sent: a [`Delivery`] need not be asked for.
     #[inline]
     pub fn takes_all(&self) -> bool {
         self.dirty.count == 0 && self.position >= self.coalesces_to
@@ -176,143 +180,159 @@ impl Consumer {
 
     /// What becomes of a record.
     #[inline]
-    pub fn fate(&mut self, kind: u8, range: impl FnOnce() -> u32) -> Fate {
-        if kind == Kind::Delete as u8 || kind == Kind::Flush as u8 {
-            return Fate::Sent;
+    pub fn delivery(&mut self, kind: u8, range: impl FnOnce() -> u32) -> Delivery {
+        if kind == RecordKind::Delete as u8 || kind == RecordKind::Flush as u8 {
+            return Delivery::Sent;
         }
-        if kind == NOTE {
-            return Fate::Skipped;
+        if kind == CHECKPOINT {
+            return Delivery::Skipped;
         }
-        if kind == GONE {
+        if kind == EVICTED {
             let kept = self.is_clean(range());
-            return if kept { Fate::Skipped } else { Fate::SentAsDelete };
+            return if kept { Delivery::Skipped } else { Delivery::SentAsDelete };
         }
         if self.position < self.coalesces_to {
             self.lose_item(kind, range());
-            return Fate::Skipped;
+            return Delivery::Skipped;
         }
-        if self.dirty.count > 0 && self.dirty.has(range()) { Fate::Skipped } else { Fate::Sent }
+        if self.dirty.count > 0 && self.dirty.has(range()) { Delivery::Skipped } else { Delivery::Sent }
     }
 
-    /// A record was dropped that it had not read.
+    /// The next record, which it has not read, is dropped.
     pub fn lose(&mut self, kind: u8, range: u32, key: &[u8], key_is_binary: bool) {
         let noted = match kind {
-            _ if kind == Kind::Flush as u8 => false,
-            NOTE => return,
-            GONE if self.is_clean(range) => return,
-            _ if kind == GONE || kind == Kind::Delete as u8 => self.deleted.add(key, key_is_binary),
+            _ if kind == RecordKind::Flush as u8 => false,
+            CHECKPOINT => return,
+            EVICTED if self.is_clean(range) => return,
+            _ if kind == EVICTED || kind == RecordKind::Delete as u8 => self.deleted.add(key, key_is_binary),
             _ => return self.lose_item(kind, range),
         };
         self.counts.lost += 1;
-        self.fallen |= !noted;
-        self.overtake();
+        self.lost_all |= !noted;
+        self.lag();
     }
 
     /// What it will not be told of an item.
     fn lose_item(&mut self, kind: u8, range: u32) {
-        if kind != Kind::Hit as u8 {
+        if kind != RecordKind::Hit as u8 {
             self.counts.lost += 1;
             self.dirty.set(range);
-            self.overtake();
+            self.lag();
         }
     }
 
     fn is_clean(&self, range: u32) -> bool {
-        self.walking != Some(range) && !self.dirty.has(range)
+        self.scanning != Some(range) && !self.dirty.has(range)
     }
 
-    fn overtake(&mut self) {
-        if self.state == State::Streaming {
-            self.state = State::Overtaken;
+    fn lag(&mut self) {
+        if self.state == ReaderState::Streaming {
+            self.state = ReaderState::Lagged;
             self.clean_at = u64::MAX;
-            self.counts.overtaken += 1;
-            self.turns[1] = Some(Turn::Overtaken(0));
+            self.counts.lagged += 1;
+            self.notices[1] = Some(Notice::Lagged(0));
         }
     }
 
     /// Whether it must begin from nothing.
-    pub fn is_fallen(&self) -> bool {
-        self.fallen
+    pub fn has_lost_all(&self) -> bool {
+        self.lost_all
     }
 
-    /// Makes it fall: only a full walk can tell it what it lacks.
-    pub fn fall(&mut self) {
-        self.fallen = true;
+    /// Only a full sync can tell it what it lacks from now on.
+    pub fn lose_all(&mut self) {
+        self.lost_all = true;
     }
 
-    /// Notes what is to be told first.
-    pub fn say_walk(&mut self) {
-        self.turns[0] = Some(Turn::Walk);
+    /// Notes that this is to be told first.
+    pub fn announce_full_sync(&mut self) {
+        self.notices[0] = Some(Notice::FullSync);
     }
 
     /// Whether it is to be told something before it reads on.
-    pub fn has_turn(&self) -> bool {
-        self.turns != [None; 2]
+    pub fn has_notice(&self) -> bool {
+        self.notices != [None; 2]
     }
 
     /// What that is; then it has been told.
-    pub fn turn(&mut self) -> Option<Turn> {
-        let [first, second] = &mut self.turns;
+    pub fn notice(&mut self) -> Option<Notice> {
+        let [first, second] = &mut self.notices;
         match first.take().or_else(|| second.take()) {
-            Some(Turn::Overtaken(_)) => Some(Turn::Overtaken(self.dirty.count)),
-            turn => turn,
+            Some(Notice::Lagged(_)) => Some(Notice::Lagged(self.dirty.count)),
+            notice => notice,
         }
     }
 
-    /// What to walk, now that everything was read and every slice was handed out.
-    pub fn target(&mut self, most: usize) -> Target {
+    /// What to scan, now that everything was read and every slice was handed out.
+    pub fn next_scan(&mut self, most: usize) -> NextScan {
         let keys = self.deleted.take(most);
         if !keys.is_empty() {
-            return Target::Keys(keys);
+            return NextScan::Keys(keys);
         }
         let next = self.dirty.next(self.at);
         let distance = next.map(|range| (range + self.dirty.len - self.at) % self.dirty.len);
-        if self.state == State::Walking && distance.is_none_or(|distance| distance >= self.pass) {
+        if self.state == ReaderState::Syncing && distance.is_none_or(|distance| distance >= self.pass) {
             self.at = (self.at + self.pass) % self.dirty.len;
             self.end_pass();
-            return Target::None;
+            return NextScan::None;
         }
         let (Some(range), Some(distance)) = (next, distance) else {
-            self.end_overtaken();
-            return Target::None;
+            self.end_lag();
+            return NextScan::None;
         };
         self.pass = self.pass.saturating_sub(distance + 1);
         self.at = (range + 1) % self.dirty.len;
         self.dirty.clear(range);
-        self.walking = Some(range);
-        Target::Range(range)
+        self.scanning = Some(range);
+        NextScan::Range(range)
     }
 
     fn end_pass(&mut self) {
         self.pass = 0;
-        self.counts.walks_finished += 1;
-        self.turns[0] = Some(Turn::Walked);
-        self.state = State::Streaming;
+        self.counts.full_syncs_finished += 1;
+        self.notices[0] = Some(Notice::Synced);
+        self.state = ReaderState::Streaming;
         if self.dirty.count > 0 {
-            self.overtake();
+            self.lag();
         }
     }
 
-    fn end_overtaken(&mut self) {
-        if self.state == State::Overtaken {
-            self.state = State::Streaming;
-            self.turns = [None, Some(Turn::CaughtUp)];
+    fn end_lag(&mut self) {
+        if self.state == ReaderState::Lagged {
+            self.state = ReaderState::Streaming;
+            self.notices = [None, Some(Notice::CaughtUp)];
         }
     }
 
     /// Whether it is clean, and nobody has noted since when.
-    pub fn wants_note(&self) -> bool {
-        self.state == State::Streaming && self.clean_at == u64::MAX
+    pub fn wants_checkpoint(&self) -> bool {
+        self.state == ReaderState::Streaming && self.clean_at == u64::MAX
     }
 
-    /// Whoever acknowledges record `lsn` has all that was handed out before it, slices and turns included.
-    pub fn note(&mut self, lsn: u64) {
+    /// Whoever acknowledges record `lsn` has all that was handed out before it, slices and notices included.
+    pub fn note_checkpoint(&mut self, lsn: u64) {
         self.clean_at = lsn;
     }
 
-    /// Ranges to be walked.
+    /// Ranges to be scanned.
     pub fn dirty(&self) -> usize {
         self.dirty.count
+    }
+
+    /// Whether what is kept agrees with itself: after each step.
+    pub fn check(&self) {
+        assert!(
+            self.complete <= self.acked && self.acked <= self.lsn,
+            "{} has confirmed what it has not read",
+            self.name
+        );
+        let owes_nothing = self.dirty.count == 0 && self.deleted.0.is_empty();
+        assert!(self.state != ReaderState::Streaming || owes_nothing, "{} streams and lacks something", self.name);
+        assert!(self.pass <= self.dirty.len, "{} syncs more ranges than there are", self.name);
+        debug_assert_eq!(
+            self.dirty.count,
+            self.dirty.bits.iter().map(|bits| bits.count_ones() as usize).sum::<usize>()
+        );
     }
 }
 

@@ -1,70 +1,123 @@
-//! What the journal's lock guards: the ring, who reads it, who has read it, and what is sent to whom.
+//! All readers of the journal: who is attached, who has gone, how far those who count have confirmed, and what of the
+//! ring nobody needs any more.
 //!
 //! ```text
-//! append ──> ring ──> read, for each consumer: runs of neighbours that it is to be sent, copied out
-//!             │
-//!             ├── room is needed: the oldest record is lost to those who have not read it
-//!             └── a segment is left: what nobody needs any more is given up
+//! ring ──> read, for each reader: runs of neighbours that it is to be sent, copied out
+//!   │
+//!   ├── room is needed: the oldest record is lost to those who have not read it
+//!   └── a segment is left: what nobody needs any more is given up
 //! ```
 //!
-//! Invariants: `slowest` is the least position of the consumers, so an append asks for nothing else while there is
-//! room; no name is attached twice, and who is attached is not remembered.
+//! Invariants ([`Readers::check`]): `slowest` is the least position of the readers, so an append asks for nothing else
+//! while there is room; every position is one that the ring has; no name is attached twice, and who is attached is not
+//! remembered.
 //!
-//! Not here: the lock and what is around it (`journal`), what becomes of a record (`consumer`).
+//! Not here: the lock (`journal`), what becomes of a record (`reader`).
 
-use super::reader::{Consumer, Fate};
-use super::record::{Entry, Head, Kind, PAD, make_delete, range_of};
+use super::reader::{Delivery, Notice, Reader, ReaderCounts, ReaderState};
+use super::record::{Head, PAD, make_delete, range_of};
 use super::ring::Ring;
-use super::{Attach, AttachError, ConsumerStatus, Read};
-use crate::clock::Clock;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Consumers at a time.
-pub const CONSUMERS_MAX: usize = 8;
+/// Readers at a time.
+pub const READERS_MAX: usize = 8;
 
-/// Consumers that are remembered after they have gone.
+/// Readers that are remembered after they have gone.
 const REMEMBERED_MAX: usize = 32;
 
 /// Bytes of the ring that are read under one lock: some 5 us, so that whoever waits to append does not go to sleep.
 const SCAN: u64 = if cfg!(test) { 1 << 10 } else { 32 << 10 };
 
-/// Read hits are sampled for at most one byte in so many of changes,
-pub const HIT_SHARE: u64 = 100;
-/// and for so many bytes a second beside, about 200 keys, so that a standby of a primary that is only read stays warm.
-pub const HIT_FLOOR: u64 = 12 << 10;
-/// Bytes that samples may save up.
-const HIT_BURST: u64 = 64 << 10;
-
 /// Samples of the head for the lag in time.
 pub const SAMPLES: usize = 1024;
 
-#[derive(Debug)]
-pub struct Inner {
-    pub on: bool,
-    pub ring: Ring,
-    /// Least position of the consumers.
-    slowest: u64,
-    pub consumers: Vec<Consumer>,
-    pub remembered: VecDeque<Remembered>,
-    pub attached: u64,
-    pub required: u32,
-    /// When the last consumer went, or none was needed any more.
-    pub idle_since: Option<Instant>,
-    /// Second of a flush_all that has not taken effect, 0 none.
-    pub pending_flush: u32,
-    /// In bytes times [`HIT_SHARE`].
-    pub hit_allowance: u64,
-    samples: Samples,
-    pub walks_started: u64,
-    pub walks_finished: u64,
+/// Who wants to read.
+#[derive(Clone, Copy, Debug)]
+pub struct Attach<'a> {
+    /// Its name; one that is attached already under it is replaced.
+    pub name: &'a str,
+    /// Of the peer: another one has other data.
+    pub identity: &'a str,
+    /// The journal and the last lsn that the peer has completely, if that is known.
+    pub run_id: Option<u64>,
+    pub lsn: Option<u64>,
 }
 
-/// A consumer that has gone.
-#[derive(Clone, Debug)]
-pub struct Remembered {
+/// Why nobody was attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttachError {
+    /// The peer is this server.
+    Itself,
+    /// The peer is where this server gets its own changes from.
+    Upstream,
+    /// There are as many as there can be.
+    TooMany,
+    /// It is fed already, under another name.
+    Twice,
+}
+
+/// Where a reader begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Start {
+    pub id: u64,
+    pub is_full_sync: bool,
+    pub lsn: u64,
+}
+
+/// What reading has found.
+#[derive(Clone, Copy, Debug)]
+pub enum Reading {
+    /// The reader is not attached any more.
+    Detached,
+    /// The consumer is to be told this first; nothing was read.
+    Notice(Notice, u64),
+    /// It is to be told something first, but after what is in `out`; nothing was read.
+    NoticeWaits,
+    /// It has read up to this lsn; whether there is more.
+    Upto(u64, bool),
+}
+
+/// A reader, for `stats replication`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsumerStatus {
     pub name: String,
     pub identity: String,
+    pub state: ReaderState,
+    /// The last record that was read, that was acknowledged, and up to which it is known to have all.
+    pub read: u64,
+    pub acked: u64,
+    pub complete: u64,
+    /// Records and bytes that it has not acknowledged or read, and how long it lacks the oldest of them.
+    pub lag: u64,
+    pub lag_bytes: u64,
+    pub lag_ms: u64,
+    /// Ranges to be scanned.
+    pub dirty: u64,
+    pub counts: ReaderCounts,
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct Readers {
+    attached: Vec<Reader>,
+    remembered: VecDeque<Remembered>,
+    /// Number of the last one that was attached.
+    last_id: u64,
+    /// Least position.
+    slowest: u64,
+    /// How many must confirm a change.
+    pub required: u32,
+    samples: Samples,
+    pub full_syncs_started: u64,
+    pub full_syncs_finished: u64,
+}
+
+/// A reader that has gone.
+#[derive(Clone, Debug)]
+struct Remembered {
+    name: String,
+    identity: String,
     complete: u64,
 }
 
@@ -74,67 +127,94 @@ pub fn is_named(run_id: u64, identity: &str) -> bool {
 }
 
 /// Whether an identity is a run id, which no two servers share.
-pub fn is_run_id(identity: &str) -> bool {
+fn is_run_id(identity: &str) -> bool {
     identity.len() == 16 && identity.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-impl Inner {
-    pub fn new() -> Inner {
-        Inner {
-            on: false,
-            ring: Ring::new(),
-            slowest: u64::MAX,
-            consumers: Vec::new(),
+impl Readers {
+    pub fn new() -> Readers {
+        Readers {
+            attached: Vec::new(),
             remembered: VecDeque::new(),
-            attached: 0,
+            last_id: 0,
+            slowest: u64::MAX,
             required: 0,
-            idle_since: None,
-            pending_flush: 0,
-            hit_allowance: 0,
             samples: Samples::default(),
-            walks_started: 0,
-            walks_finished: 0,
+            full_syncs_started: 0,
+            full_syncs_finished: 0,
         }
     }
 
-    /// One lsn is left out: what was read of an earlier journal cannot be continued, and 0 says that nothing is known.
-    pub fn switch_on(&mut self, capacity: usize) {
-        self.ring.allocate(capacity, self.ring.lsn() + 1);
-        self.on = true;
+    pub fn get(&mut self, id: u64) -> Option<&mut Reader> {
+        self.attached.iter_mut().find(|reader| reader.id == id)
     }
 
-    /// Why nobody of that name and identity can be attached.
-    pub fn check(&self, run_id: u64, name: &str, identity: &str, upstreams: &[u64]) -> Result<(), AttachError> {
-        let others = || self.consumers.iter().filter(|other| other.name != name);
+    pub fn is_empty(&self) -> bool {
+        self.attached.is_empty()
+    }
+
+    /// Why nobody of that name and identity can be attached to the journal `run_id`, which changes that came from
+    /// `upstreams`.
+    pub fn admit(&self, run_id: u64, name: &str, identity: &str, upstreams: &[u64]) -> Result<(), AttachError> {
+        let others = || self.attached.iter().filter(|other| other.name != name);
         if is_named(run_id, identity) {
             Err(AttachError::Itself)
         } else if upstreams.iter().any(|&run_id| is_named(run_id, identity)) {
             Err(AttachError::Upstream)
         } else if is_run_id(identity) && others().any(|other| other.identity == identity) {
             Err(AttachError::Twice)
-        } else if others().count() == CONSUMERS_MAX {
+        } else if others().count() == READERS_MAX {
             Err(AttachError::TooMany)
         } else {
             Ok(())
         }
     }
 
-    /// Returns the memory to be freed. Who was here is remembered, but not from where it could go on.
-    pub fn switch_off(&mut self) -> Vec<u8> {
-        self.on = false;
-        self.idle_since = None;
-        self.remembered.iter_mut().for_each(|known| known.complete = 0);
-        self.samples = Samples::default();
-        self.ring.free()
+    /// Whether one of that name and identity is attached or was.
+    pub fn knows(&self, name: &str, identity: &str) -> bool {
+        // Processes in containers may have the same number and second of start: of these the name counts, too.
+        let is_it = |known: &str, as_name: &str| known == identity && (is_run_id(identity) || as_name == name);
+        self.attached.iter().any(|other| is_it(&other.identity, &other.name))
+            || self.remembered.iter().any(|other| is_it(&other.identity, &other.name))
     }
 
-    pub fn note_idle(&mut self, now: Instant) {
-        let needed = !self.on || self.required > 0 || !self.consumers.is_empty();
-        self.idle_since = if needed { None } else { Some(self.idle_since.unwrap_or(now)) };
+    /// Whether the server with this run id is the peer of one.
+    pub fn feeds(&self, run_id: u64) -> bool {
+        self.attached.iter().any(|reader| is_named(run_id, &reader.identity))
     }
 
-    pub fn remove(&mut self, at: usize) {
-        let Consumer { name, identity, complete, .. } = self.consumers.remove(at);
+    /// Attaches one to the journal `run_id`, in place of another one of its name. With a full sync it needs, if that is
+    /// pending, the flush_all that was asked for before.
+    pub fn attach(&mut self, attach: &Attach<'_>, run_id: u64, ranges: u32, ring: &Ring) -> Start {
+        self.remove(|reader| reader.name == attach.name);
+        self.last_id += 1;
+        let mut reader = Reader::new(self.last_id, attach.name, attach.identity, ranges);
+        let from = self.goes_on_from(attach, run_id);
+        self.remembered.retain(|other| other.name != attach.name);
+        let place = from.and_then(|lsn| Some((lsn, ring.after(lsn)?)));
+        match place {
+            Some((lsn, position)) => reader.go_on(lsn, position),
+            None => self.begin_full_sync(&mut reader, ring),
+        }
+        let start = Start { id: reader.id, is_full_sync: place.is_none(), lsn: reader.lsn };
+        self.attached.push(reader);
+        self.find_slowest();
+        start
+    }
+
+    fn begin_full_sync(&mut self, reader: &mut Reader, ring: &Ring) {
+        reader.begin_full_sync(ring.lsn(), ring.head());
+        self.full_syncs_started += 1;
+    }
+
+    /// Lets one go, and remembers how far it has got.
+    pub fn detach(&mut self, id: u64) {
+        self.remove(|reader| reader.id == id);
+    }
+
+    fn remove(&mut self, is_it: impl Fn(&Reader) -> bool) {
+        let Some(at) = self.attached.iter().position(is_it) else { return };
+        let Reader { name, identity, complete, .. } = self.attached.remove(at);
         self.remembered.retain(|other| other.name != name);
         self.remembered.push_back(Remembered { name, identity, complete });
         if self.remembered.len() > REMEMBERED_MAX {
@@ -143,9 +223,9 @@ impl Inner {
         self.find_slowest();
     }
 
-    /// The lsn up to which a consumer has everything. Where it is remembered it may know of less than was confirmed,
-    /// never of more.
-    pub fn goes_on_from(&self, attach: &Attach<'_>, run_id: u64) -> Option<u64> {
+    /// The lsn up to which one has everything. Where it is remembered it may know of less than was confirmed, never of
+    /// more.
+    fn goes_on_from(&self, attach: &Attach<'_>, run_id: u64) -> Option<u64> {
         let given = attach.lsn.filter(|_| attach.run_id == Some(run_id));
         let before =
             self.remembered.iter().find(|other| other.name == attach.name && other.identity == attach.identity);
@@ -156,168 +236,171 @@ impl Inner {
         }
     }
 
-    /// The lsn up to which as many consumers as are required have everything.
+    /// The ring is freed: who was here is remembered, but not from where it could go on.
+    pub fn forget_positions(&mut self) {
+        self.remembered.iter_mut().for_each(|known| known.complete = 0);
+        self.samples = Samples::default();
+    }
+
+    /// Makes every one begin anew.
+    pub fn lose_all(&mut self) {
+        self.attached.iter_mut().for_each(Reader::lose_all);
+    }
+
+    /// The lsn up to which as many as are required have everything.
     pub fn confirmed(&self) -> u64 {
-        let mut complete: Vec<u64> = self.consumers.iter().map(|consumer| consumer.complete).collect();
+        let mut complete: Vec<u64> = self.attached.iter().map(|reader| reader.complete).collect();
         complete.sort_unstable_by(|a, b| b.cmp(a));
         let at = (self.required as usize).checked_sub(1);
         at.and_then(|at| complete.get(at).copied()).unwrap_or(0)
     }
 
-    #[inline]
-    pub fn append(&mut self, entry: &Entry<'_>) -> u64 {
-        let size = entry.size();
-        if !self.ring.stays(size) {
-            self.release();
-        }
-        while !self.ring.has_room(size) {
-            if self.ring.tail() >= self.slowest {
-                self.lose_oldest();
-            }
-            self.ring.drop_oldest();
-        }
-        self.hit_allowance += size as u64;
-        self.ring.push(entry)
-    }
-
     /// Gives up what nobody needs any more, so that its memory is used again while it is warm.
     #[cold]
-    fn release(&mut self) {
-        self.ring.release(self.not_needed());
-        let tail = self.ring.tail();
-        self.consumers.iter_mut().for_each(|consumer| consumer.position = consumer.position.max(tail));
+    pub fn release(&mut self, ring: &mut Ring) {
+        ring.release(self.not_needed(ring));
+        let tail = ring.tail();
+        self.attached.iter_mut().for_each(|reader| reader.position = reader.position.max(tail));
         self.find_slowest();
     }
 
-    /// The last record that every consumer has read, and that those who come back need not be sent again: of what
-    /// they have completely, as far as they can go on from there.
-    fn not_needed(&self) -> u64 {
-        let goes_on = |&complete: &u64| complete != 0 && complete + 1 >= self.ring.first();
-        let read = self.consumers.iter().map(|consumer| consumer.lsn);
-        let complete = self.consumers.iter().map(|consumer| consumer.complete);
+    /// The last record that every one has read, and that those who come back need not be sent again: of what they have
+    /// completely, as far as they can go on from there.
+    fn not_needed(&self, ring: &Ring) -> u64 {
+        let goes_on = |&complete: &u64| complete != 0 && complete + 1 >= ring.first();
+        let read = self.attached.iter().map(|reader| reader.lsn);
+        let complete = self.attached.iter().map(|reader| reader.complete);
         let remembered = self.remembered.iter().map(|other| other.complete);
-        read.chain(complete.chain(remembered).filter(goes_on)).min().unwrap_or(self.ring.lsn())
+        read.chain(complete.chain(remembered).filter(goes_on)).min().unwrap_or(ring.lsn())
+    }
+
+    /// Whether one has not read the oldest record.
+    #[inline]
+    pub fn need_oldest(&self, ring: &Ring) -> bool {
+        ring.tail() >= self.slowest
     }
 
     /// Takes the oldest record from those who have not read it.
     #[cold]
-    fn lose_oldest(&mut self) {
-        let (tail, (head, bytes)) = (self.ring.tail(), self.ring.oldest());
-        for consumer in self.consumers.iter_mut().filter(|consumer| consumer.position == tail) {
-            consumer.position += head.size() as u64;
+    pub fn lose_oldest(&mut self, ring: &Ring) {
+        let (tail, (head, bytes)) = (ring.tail(), ring.oldest());
+        for reader in self.attached.iter_mut().filter(|reader| reader.position == tail) {
+            reader.position += head.size() as u64;
             if head.kind != PAD {
-                consumer.lsn += 1;
-                consumer.lose(head.kind, range_of(bytes), head.key(bytes), head.key_is_binary());
+                reader.lsn += 1;
+                reader.lose(head.kind, range_of(bytes), head.key(bytes), head.key_is_binary());
             }
+            reader.check();
         }
         self.find_slowest();
     }
 
-    pub fn find_slowest(&mut self) {
-        self.slowest = self.consumers.iter().map(|consumer| consumer.position).min().unwrap_or(u64::MAX);
+    fn find_slowest(&mut self) {
+        self.slowest = self.attached.iter().map(|reader| reader.position).min().unwrap_or(u64::MAX);
     }
 
-    /// Appends the flush_all for later that is in effect now.
-    #[inline]
-    pub fn append_early_flush(&mut self, now: u32) {
-        if self.pending_flush != 0 && now + 1 >= self.pending_flush {
-            self.pending_flush = 0;
-            if self.on {
-                self.append_flush(0);
-            }
-        }
+    /// Lets one begin again that has lost too much. Whether it has.
+    pub fn sync_again(&mut self, id: u64, ring: &Ring) -> bool {
+        let Some(at) = self.attached.iter().position(|reader| reader.id == id && reader.has_lost_all()) else {
+            return false;
+        };
+        self.attached[at].begin_full_sync(ring.lsn(), ring.head());
+        self.attached[at].announce_full_sync();
+        self.full_syncs_started += 1;
+        self.find_slowest();
+        true
     }
 
-    /// Appends the flush_all that was asked for before somebody listened.
-    pub fn append_pending_flush(&mut self, clock: &Clock) {
-        self.append_early_flush(clock.now());
-        if self.pending_flush != 0 {
-            self.append_flush(clock.unix(self.pending_flush));
+    /// See [`super::Journal::read`].
+    pub fn read(&mut self, ring: &Ring, id: u64, until: u64, max: usize, out: &mut Vec<u8>) -> Reading {
+        let slowest = self.slowest;
+        let Some(reader) = self.get(id) else { return Reading::Detached };
+        if reader.has_notice() && !out.is_empty() {
+            return Reading::NoticeWaits;
         }
-    }
-
-    pub fn append_flush(&mut self, at: i64) -> u64 {
-        self.append(&Entry { expires_at: at, ..Entry::of(Kind::Flush as u8, 0, b"", false) })
-    }
-
-    pub fn read(&mut self, id: u64, until: u64, max: usize, clock: &Clock, out: &mut Vec<u8>) -> Read {
-        let Inner { ring, consumers, .. } = self;
-        let Some(consumer) = consumers.iter_mut().find(|consumer| consumer.id == id) else { return Read::Gone };
-        if consumer.is_fallen() {
-            consumer.begin_walk(ring.lsn(), ring.head());
-            consumer.say_walk();
-            self.walks_started += 1;
-            self.find_slowest();
-            self.append_pending_flush(clock);
-            return self.read(id, until, max, clock, out);
+        if let Some(notice) = reader.notice() {
+            return Reading::Notice(notice, reader.lsn);
         }
-        if consumer.has_turn() && !out.is_empty() {
-            return Read::TurnWaits;
+        if ring.head() - reader.position > ring.capacity() as u64 / 2 {
+            reader.coalesces_to = ring.head();
         }
-        if let Some(turn) = consumer.turn() {
-            return Read::Turn(turn, consumer.lsn);
-        }
-        if ring.head() - consumer.position > ring.capacity() as u64 / 2 {
-            consumer.coalesces_to = ring.head();
-        }
-        let slowest = consumer.position == self.slowest;
-        copy(ring, consumer, until, max, out);
-        let read = Read::Upto(consumer.lsn, consumer.position < ring.head());
-        if slowest {
+        let was_slowest = reader.position == slowest;
+        copy(ring, reader, until, max, out);
+        reader.check();
+        let reading = Reading::Upto(reader.lsn, reader.position < ring.head());
+        if was_slowest {
             self.find_slowest();
         }
-        read
+        reading
     }
 
-    pub fn sample(&mut self, now: Instant) {
-        let passed = self.samples.add(now, self.ring.lsn());
-        let floor = (HIT_FLOOR as f64 * passed.as_secs_f64()) as u64;
-        self.hit_allowance = (self.hit_allowance + floor * HIT_SHARE).min(HIT_BURST * HIT_SHARE);
+    /// Notes where the head is now, and says how long it is since the last time.
+    pub fn sample(&mut self, now: Instant, lsn: u64) -> Duration {
+        self.samples.add(now, lsn)
     }
 
-    pub fn status_of(&self, consumer: &Consumer, now: Instant) -> ConsumerStatus {
-        let since = self.samples.after(consumer.acked).filter(|_| consumer.acked < self.ring.lsn());
+    /// All that are attached, for statistics.
+    pub fn status(&self, ring: &Ring, now: Instant) -> Vec<ConsumerStatus> {
+        self.attached.iter().map(|reader| self.status_of(reader, ring, now)).collect()
+    }
+
+    fn status_of(&self, reader: &Reader, ring: &Ring, now: Instant) -> ConsumerStatus {
+        let since = self.samples.after(reader.acked).filter(|_| reader.acked < ring.lsn());
         ConsumerStatus {
-            name: consumer.name.clone(),
-            identity: consumer.identity.clone(),
-            state: consumer.state,
-            read: consumer.lsn,
-            acked: consumer.acked,
-            complete: consumer.complete,
-            lag: self.ring.lsn().saturating_sub(consumer.acked),
-            lag_bytes: self.ring.head() - consumer.position,
+            name: reader.name.clone(),
+            identity: reader.identity.clone(),
+            state: reader.state,
+            read: reader.lsn,
+            acked: reader.acked,
+            complete: reader.complete,
+            lag: ring.lsn().saturating_sub(reader.acked),
+            lag_bytes: ring.head() - reader.position,
             lag_ms: since.map_or(0, |since| now.saturating_duration_since(since).as_millis() as u64),
-            dirty: consumer.dirty() as u64,
-            counts: consumer.counts,
+            dirty: reader.dirty() as u64,
+            counts: reader.counts,
         }
+    }
+
+    /// Whether all agrees with each other and with the ring: after each step but an append.
+    pub fn check(&self, ring: &Ring) {
+        for reader in &self.attached {
+            reader.check();
+            let has = ring.tail() <= reader.position && reader.position <= ring.head() && reader.lsn <= ring.lsn();
+            assert!(has, "{} is where the ring is not", reader.name);
+            debug_assert!(self.remembered.iter().all(|other| other.name != reader.name));
+            debug_assert_eq!(self.attached.iter().filter(|other| other.name == reader.name).count(), 1);
+        }
+        let slowest = self.attached.iter().map(|reader| reader.position).min();
+        assert_eq!(slowest.unwrap_or(u64::MAX), self.slowest, "the slowest reader is another one");
+        assert!(self.attached.len() <= READERS_MAX && self.remembered.len() <= REMEMBERED_MAX);
     }
 }
 
-/// Copies what a consumer is to be sent, in runs of neighbours, of [`SCAN`] bytes of the ring at most. For one that
-/// takes all, a change costs 20 instructions less.
-fn copy(ring: &Ring, consumer: &mut Consumer, until: u64, max: usize, out: &mut Vec<u8>) {
-    let (bytes, takes_all) = (ring.from(consumer.position), consumer.takes_all());
+/// Copies what a reader is to be sent, in runs of neighbours, of [`SCAN`] bytes of the ring at most. For one that takes
+/// all, a change costs 20 instructions less.
+fn copy(ring: &Ring, reader: &mut Reader, until: u64, max: usize, out: &mut Vec<u8>) {
+    let (bytes, takes_all) = (ring.from(reader.position), reader.takes_all());
     let (mut at, mut run) = (0, 0);
-    while at < bytes.len() && at < SCAN as usize && consumer.lsn < until && out.len() + at - run < max {
+    while at < bytes.len() && at < SCAN as usize && reader.lsn < until && out.len() + at - run < max {
         let record = &bytes[at..];
         let head = Head::read(record);
         let size = head.size();
-        let fate = match head.kind {
-            _ if takes_all && head.is_change() => Fate::Sent,
-            PAD => Fate::Skipped,
-            kind => consumer.fate(kind, || range_of(record)),
+        let delivery = match head.kind {
+            _ if takes_all && head.is_change() => Delivery::Sent,
+            PAD => Delivery::Skipped,
+            kind => reader.delivery(kind, || range_of(record)),
         };
-        if fate != Fate::Sent {
+        if delivery != Delivery::Sent {
             out.extend_from_slice(&bytes[run..at]);
             run = at + size;
         }
-        if fate == Fate::SentAsDelete {
+        if delivery == Delivery::SentAsDelete {
             let start = out.len();
             out.extend_from_slice(&record[..size]);
             make_delete(&mut out[start..]);
         }
-        consumer.lsn += u64::from(head.kind != PAD);
-        consumer.position += size as u64;
+        reader.lsn += u64::from(head.kind != PAD);
+        reader.position += size as u64;
         at += size;
     }
     out.extend_from_slice(&bytes[run..at]);

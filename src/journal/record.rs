@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Key, client flags and value lie as they do in an item: they are copied at once. The same bytes lie in the ring, in
-//! the slices of a walk, and in what a consumer is handed; whoever sends them turns them into a protocol.
+//! snapshot slices, and in what a consumer is handed; whoever sends them turns them into a protocol.
 //! `expires_at` is a Unix time, 0 never.
 
 /// Bytes before the key.
@@ -20,7 +20,7 @@ pub const BIG: usize = 16 << 10;
 /// What happened to a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-pub enum Kind {
+pub enum RecordKind {
     /// An item with its value.
     Set = 1,
     /// An item whose value is large: look it up, and send what is there now, or a delete.
@@ -37,12 +37,12 @@ pub enum Kind {
     Hit,
 }
 
-/// Kind of a pad.
+/// RecordKind of a pad.
 pub const PAD: u8 = 0;
-/// Evicted, or found expired. Consumers never see it: it comes out as [`Kind::Delete`] or not at all.
-pub const GONE: u8 = 8;
-/// Nothing but a number, that can be acknowledged. Consumers never see it.
-pub const NOTE: u8 = 9;
+/// Evicted, or found expired. Readers are never given it: it comes out as [`RecordKind::Delete`] or not at all.
+pub const EVICTED: u8 = 8;
+/// Nothing but a number, that can be acknowledged. Readers are never given it.
+pub const CHECKPOINT: u8 = 9;
 
 /// Bits of a record: the item is stale.
 pub const STALE: u8 = 1;
@@ -53,20 +53,28 @@ pub const BINARY_KEY: u8 = 4;
 /// Bits of a record: client flags stand between key and value.
 pub const CLIENT_FLAGS: u8 = 8;
 
-const KINDS: [Kind; 7] = [Kind::Set, Kind::SetBig, Kind::Touch, Kind::State, Kind::Delete, Kind::Flush, Kind::Hit];
+const KINDS: [RecordKind; 7] = [
+    RecordKind::Set,
+    RecordKind::SetBig,
+    RecordKind::Touch,
+    RecordKind::State,
+    RecordKind::Delete,
+    RecordKind::Flush,
+    RecordKind::Hit,
+];
 
 /// One change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
     /// What happened.
-    pub kind: Kind,
-    /// Raw; empty for [`Kind::Flush`].
+    pub kind: RecordKind,
+    /// Raw; empty for [`RecordKind::Flush`].
     pub key: &'a [u8],
     /// The key came base64-encoded.
     pub key_is_binary: bool,
-    /// Of [`Kind::Set`] only.
+    /// Of [`RecordKind::Set`] only.
     pub value: &'a [u8],
-    /// Of [`Kind::Set`] only.
+    /// Of [`RecordKind::Set`] only.
     pub client_flags: u32,
     /// Unix time, 0 never.
     pub expires_at: i64,
@@ -80,7 +88,7 @@ pub struct Record<'a> {
 
 /// What is written of a change.
 #[derive(Clone, Copy, Debug)]
-pub struct Entry<'a> {
+pub struct RecordDraft<'a> {
     pub kind: u8,
     pub bits: u8,
     pub key_len: u8,
@@ -92,11 +100,11 @@ pub struct Entry<'a> {
     pub body: &'a [u8],
 }
 
-impl Entry<'_> {
+impl RecordDraft<'_> {
     /// An entry with nothing but a kind, a range and a key.
-    pub fn of(kind: u8, range: u32, key: &[u8], key_is_binary: bool) -> Entry<'_> {
+    pub fn of(kind: u8, range: u32, key: &[u8], key_is_binary: bool) -> RecordDraft<'_> {
         let bits = if key_is_binary { BINARY_KEY } else { 0 };
-        Entry { kind, bits, key_len: key.len() as u8, value_len: 0, range, expires_at: 0, cas: 0, body: key }
+        RecordDraft { kind, bits, key_len: key.len() as u8, value_len: 0, range, expires_at: 0, cas: 0, body: key }
     }
 
     /// Bytes it takes.
@@ -168,7 +176,7 @@ impl Head {
     /// Whether it is an item, or of one, and nothing but a dirty range keeps it from being sent.
     #[inline]
     pub fn is_change(&self) -> bool {
-        (Kind::Set as u8..=Kind::Hit as u8).contains(&self.kind)
+        (RecordKind::Set as u8..=RecordKind::Hit as u8).contains(&self.kind)
     }
 
     /// Its key; `bytes` is where it begins.
@@ -196,10 +204,10 @@ pub fn write_pad(bytes: &mut [u8]) {
 
 /// Makes a Delete of the record at the start of `bytes`.
 pub fn make_delete(bytes: &mut [u8]) {
-    bytes[4] = Kind::Delete as u8;
+    bytes[4] = RecordKind::Delete as u8;
 }
 
-/// The changes that [`crate::store::Feed::next`] has handed out, in order.
+/// The changes that [`crate::store::Subscription::next`] has handed out, in order.
 pub fn records(bytes: &[u8]) -> Records<'_> {
     Records { rest: bytes }
 }
@@ -239,7 +247,7 @@ fn decode(bytes: &[u8]) -> Record<'_> {
     let (key, rest) = body.split_at(usize::from(head.key_len));
     let (flags, rest) = rest.split_at(head.flags_len());
     Record {
-        kind: *KINDS.get(usize::from(head.kind).wrapping_sub(1)).expect("a kind that consumers see"),
+        kind: *KINDS.get(usize::from(head.kind).wrapping_sub(1)).expect("a kind that readers are given"),
         key,
         key_is_binary: head.key_is_binary(),
         value: &rest[..head.value_len as usize],
@@ -261,14 +269,14 @@ mod tests {
         for (i, &kind) in KINDS.iter().enumerate() {
             assert_eq!(kind as usize, i + 1);
             let (key, flags) = (vec![b'k'; i * 40], if i % 2 == 0 { &[1, 2, 3, 4][..] } else { b"" });
-            let value = vec![7; if kind == Kind::Set { 1000 + i } else { 0 }];
-            let entry = Entry {
+            let value = vec![7; if kind == RecordKind::Set { 1000 + i } else { 0 }];
+            let entry = RecordDraft {
                 bits: i as u8 & 7 | if flags.is_empty() { 0 } else { CLIENT_FLAGS },
                 value_len: value.len() as u32,
                 expires_at: -1 - i as i64,
                 cas: u64::MAX - i as u64,
                 body: &[&key, flags, &value].concat(),
-                ..Entry::of(kind as u8, 12345, &key, false)
+                ..RecordDraft::of(kind as u8, 12345, &key, false)
             };
             let start = bytes.len();
             entry.push(&mut bytes);

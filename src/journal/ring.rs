@@ -9,7 +9,7 @@
 //! A ring that is walked round has every record written to cold memory and read from there: of 64 MiB that cost the
 //! thread that reads it 879 ns for a set, and this 810, on a busy machine. So a segment whose records nobody needs any
 //! more is freed when the head leaves another one, and the one that was freed last is used next: as long as all
-//! consumers are near the head there are two or three segments in turn, which stay in a processor's second cache. Who
+//! readers are near the head there are two or three segments in turn, which stay in a processor's second cache. Who
 //! falls behind keeps segments from being freed, until there are `capacity` bytes of records; from then on the oldest
 //! record makes room for the next one.
 //!
@@ -21,7 +21,7 @@
 //!
 //! Not here: who has read what, what is needed, and what becomes of a record that nobody has read when its room is.
 
-use super::record::{Entry, Head, PAD, write_pad};
+use super::record::{Head, PAD, RecordDraft, write_pad};
 use std::collections::VecDeque;
 
 /// Bytes of a segment: three of them fit a second cache of 512 KiB, and the pads of the largest records, of 16 KiB,
@@ -141,7 +141,7 @@ impl Ring {
 
     /// Writes a record for which there is room.
     #[inline]
-    pub fn push(&mut self, entry: &Entry<'_>) -> u64 {
+    pub fn push(&mut self, entry: &RecordDraft<'_>) -> u64 {
         let size = entry.size();
         if size > self.room {
             self.enter_next();
@@ -163,6 +163,7 @@ impl Ring {
         self.used.push_back(Segment { at, first: self.lsn + 1 });
         (self.head_at, self.room) = (at, self.segment);
         self.leave_empty();
+        self.check();
     }
 
     #[inline]
@@ -191,6 +192,16 @@ impl Ring {
             self.tail = self.base;
             self.first = self.used[0].first;
         }
+        self.check();
+    }
+
+    /// Whether what is kept agrees with itself: each time that a segment is taken or freed.
+    fn check(&self) {
+        assert!(self.base <= self.tail && self.tail <= self.head && self.first <= self.lsn + 1);
+        assert!(self.head <= self.tail + self.capacity as u64, "more records than there may be");
+        assert_eq!(self.head + self.room as u64, self.base + (self.used.len() * self.segment) as u64);
+        assert_eq!((self.used.len() + self.free.len()) * self.segment, self.bytes.len(), "a segment is lost");
+        assert!(self.used.len() == 1 || self.tail < self.base + self.segment as u64, "a segment is kept for nothing");
     }
 
     /// The oldest record, or a pad: its head and its bytes. There must be one.
@@ -201,7 +212,7 @@ impl Ring {
 
     /// Drops the oldest record or pad. There must be one.
     pub fn drop_oldest(&mut self) {
-        debug_assert!(self.tail < self.head);
+        assert!(self.tail < self.head, "there is no oldest record");
         let (head, _) = self.oldest();
         self.tail += head.size() as u64;
         self.first += u64::from(head.kind != PAD);
@@ -210,7 +221,7 @@ impl Ring {
 
     /// The bytes from a position on, up to the head or the end of a segment.
     pub fn from(&self, position: u64) -> &[u8] {
-        debug_assert!(self.tail <= position && position <= self.head);
+        assert!(self.tail <= position && position <= self.head, "no record is there");
         if position == self.head {
             return b"";
         }

@@ -104,7 +104,7 @@ impl Control {
         let body = Loop::new(shared.clone(), poll, listener, stop.clone());
         let nudged = waker.clone();
         shared.store.journal().set_waker(move || wake(&nudged));
-        shared.store.set_replicas_ack(shared.config.replicas_ack, Instant::now());
+        shared.store.journal().set_required(shared.config.replicas_ack, Instant::now());
         let thread = std::thread::Builder::new().name("control".into()).spawn(move || body.run())?;
         Ok(Control { stop, waker, thread: Some(thread) })
     }
@@ -184,7 +184,7 @@ impl Loop {
     /// Waits, serves whom there is something for, and says how to wait next.
     fn turn(&mut self, events: &mut Events, rest: Rest) -> Rest {
         // To sleep through what the clients send: woken by each acknowledgement, a change cost 850 ns and not 670.
-        let is_prompt = self.shared.store.safety().required() > 0;
+        let is_prompt = self.shared.store.journal().acks().required() > 0;
         if rest == Rest::Nap && !is_prompt && !self.clients.iter().any(|(_, client)| !client.socket.is_writable()) {
             std::thread::sleep(self.due.saturating_duration_since(Instant::now()));
         }
@@ -270,7 +270,7 @@ impl Loop {
     /// in the sidecar and at the peer. With 50 connections 25 sets share one so, and 18 without; p99 of the sets was
     /// 1.5 ms, and 2.3 ms without.
     fn send(&mut self, now: Now, nudged: bool) -> Rest {
-        let is_prompt = self.shared.store.safety().required() > 0;
+        let is_prompt = self.shared.store.journal().acks().required() > 0;
         let is_due = nudged || now.at >= self.due;
         let sent = self.send_to_all(now, is_due, is_prompt);
         if sent.more {
@@ -398,7 +398,7 @@ impl Client {
             self.is_closing |= self.feed.is_gone();
             self.feed.beat(shared, now, &mut self.out);
             // What came meanwhile gathers for the next time: to send a few costs nearly as much as to send many.
-            if self.out.is_empty() || !self.feed.is_behind() && shared.store.safety().required() == 0 {
+            if self.out.is_empty() || !self.feed.is_behind() && shared.store.journal().acks().required() == 0 {
                 self.write();
                 return Progress { more: self.feed.is_behind(), ..progress };
             }
@@ -460,7 +460,7 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         let mut body = Loop::new(shared.clone(), Poll::new().unwrap(), listener, Arc::default());
         let now = Now { at: Instant::now(), unix_ms: 0 };
-        shared.store.set_replicas_ack(1, now.at);
+        shared.store.journal().set_required(1, now.at);
         let _ends = [0, 1].map(|_| {
             let (near, far) = UnixStream::pair().unwrap();
             body.admit(near);

@@ -81,7 +81,7 @@ impl Server {
         }
         let wakers = workers.iter().map(Worker::waker).collect();
         let alarms: Vec<_> = workers.iter().map(Worker::alarm).collect();
-        shared.store.safety().listen(move |safe| alarms.iter().for_each(|alarm| alarm.ring(safe)));
+        shared.store.journal().acks().listen(move |safe| alarms.iter().for_each(|alarm| alarm.ring(safe)));
         let (acceptor, gate) = Acceptor::new(shared.clone(), stop.clone(), listeners, inboxes)?;
         // From here on a failure stops, by drop, the threads that run already.
         let mut server = Server { addresses, stop, gate, wakers, threads: Vec::new() };

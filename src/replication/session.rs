@@ -16,7 +16,7 @@
 use crate::command::admin::stats;
 use crate::command::{Output, Shared};
 use crate::config::REPLICAS_MAX;
-use crate::journal::{Attach, AttachError, Kind, Record, records};
+use crate::journal::{Attach, AttachError, Notice, Record, RecordKind, records};
 use crate::protocol::change;
 use crate::protocol::change::{Expiry, WireKey};
 use crate::protocol::control::{
@@ -24,7 +24,7 @@ use crate::protocol::control::{
 };
 use crate::store;
 use crate::store::Relation;
-use crate::store::Step;
+use crate::store::Update;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -146,7 +146,7 @@ impl Feed {
             (Ok(ClientLine::Hello(name, identity)), _) => return inform(name, identity, shared, now, out),
             (Err(ClientError::Hello), _) => return refuse(control::HELLO_USAGE, out),
             (Ok(ClientLine::ReplicasAck(n)), _) if n <= REPLICAS_MAX => {
-                shared.store.set_replicas_ack(n, now.at);
+                shared.store.journal().set_required(n, now.at);
                 out.push(b"OK\r\n");
             }
             (Ok(ClientLine::ReplicasAck(_)) | Err(ClientError::ReplicasAck), _) => {
@@ -172,7 +172,7 @@ impl Feed {
         };
         let stream = Stream::new(feed, with_cas, now);
         let run = &control::run_word(shared.store.journal().run_id());
-        let began = if stream.feed.began_with_walk() { ServerLine::FullSync } else { ServerLine::Continuing };
+        let began = if stream.feed.began_with_full_sync() { ServerLine::FullSync } else { ServerLine::Continuing };
         say(out, began(Position { run, lsn: stream.lsn }));
         self.stream = Some(Box::new(stream));
         true
@@ -223,7 +223,7 @@ fn reason(error: AttachError) -> &'static str {
 /// An attached consumer.
 #[derive(Debug)]
 struct Stream {
-    feed: store::Feed,
+    feed: store::Subscription,
     /// The peer takes cas uniques.
     with_cas: bool,
     /// What was read from the journal, and how much of it is in batches.
@@ -246,9 +246,9 @@ struct Stream {
 }
 
 impl Stream {
-    fn new(feed: store::Feed, with_cas: bool, now: Now) -> Stream {
+    fn new(feed: store::Subscription, with_cas: bool, now: Now) -> Stream {
         let lsn = feed.lsn();
-        let acked = if feed.began_with_walk() { 0 } else { lsn };
+        let acked = if feed.began_with_full_sync() { 0 } else { lsn };
         Stream {
             feed,
             with_cas,
@@ -304,28 +304,28 @@ impl Stream {
         self.done = 0;
         let step = self.feed.next(READ_MAX, &mut self.records);
         let lsn = self.feed.lsn();
-        match step {
-            Step::Records => return true,
-            Step::Idle => return false,
-            Step::Gone => {
+        let notice = match step {
+            Update::Records => return true,
+            Update::Idle => return false,
+            Update::Notice(notice) => notice,
+            Update::Detached => {
                 self.end_batch(out);
                 self.is_gone = true;
                 return refuse("another connection of this consumer's name has taken its place", out);
             }
-            _ => self.end_batch(out),
-        }
+        };
+        self.end_batch(out);
         self.records.clear();
         self.lsn = lsn;
         self.said = lsn;
-        match step {
-            Step::Walk => {
+        match notice {
+            Notice::FullSync => {
                 let run = &control::run_word(shared.store.journal().run_id());
                 say(out, ServerLine::FullSync(Position { run, lsn }));
             }
-            Step::Walked => say(out, ServerLine::FullSyncEnd(lsn)),
-            Step::Overtaken(ranges) => say(out, ServerLine::Lagged(lsn, ranges as u64)),
-            Step::CaughtUp => say(out, ServerLine::CaughtUp(lsn)),
-            Step::Records | Step::Idle | Step::Gone => {}
+            Notice::Synced => say(out, ServerLine::FullSyncEnd(lsn)),
+            Notice::Lagged(ranges) => say(out, ServerLine::Lagged(lsn, ranges as u64)),
+            Notice::CaughtUp => say(out, ServerLine::CaughtUp(lsn)),
         }
         true
     }
@@ -349,7 +349,7 @@ impl Stream {
                     self.done = self.records.len() - rest;
                     return false;
                 }
-                Pushed::Never if record.kind == Kind::Hit => {}
+                Pushed::Never if record.kind == RecordKind::Hit => {}
                 Pushed::Never => {
                     self.untold = Some(leave_out(self.untold, &record, self.lsn, self.feed.lsn()));
                 }
@@ -427,7 +427,7 @@ fn push(record: &Record<'_>, form: Form, shared: &Shared, room: usize, out: &mut
     if lines + record.value.len() > room {
         return Pushed::NoRoom;
     }
-    if record.kind == Kind::Flush {
+    if record.kind == RecordKind::Flush {
         change::flush(record.expires_at, &mut out.bytes);
         return Pushed::Whole;
     }
@@ -440,21 +440,21 @@ fn push(record: &Record<'_>, form: Form, shared: &Shared, room: usize, out: &mut
     };
     let bytes = &mut out.bytes;
     match record.kind {
-        Kind::Set => {
+        RecordKind::Set => {
             change::set(key, record.value.len(), record.client_flags, &state, bytes);
             bytes.extend_from_slice(record.value);
             change::set_end(key, &state, bytes);
         }
-        Kind::SetBig => return push_present(record.key, key, form, shared, room - lines, out),
-        Kind::Touch | Kind::State if form.is_late => {
+        RecordKind::SetBig => return push_present(record.key, key, form, shared, room - lines, out),
+        RecordKind::Touch | RecordKind::State if form.is_late => {
             return push_present(record.key, key, form, shared, room - lines, out);
         }
         // To touch a stale item as others are would take its win token.
-        Kind::Touch if !record.stale => change::touch(key, state.expiry, bytes),
-        Kind::Touch | Kind::State => change::marks(key, &state, bytes),
-        Kind::Delete => change::delete(key, bytes),
-        Kind::Hit => change::fetch(key, bytes),
-        Kind::Flush => unreachable!("it names no key"),
+        RecordKind::Touch if !record.stale => change::touch(key, state.expiry, bytes),
+        RecordKind::Touch | RecordKind::State => change::marks(key, &state, bytes),
+        RecordKind::Delete => change::delete(key, bytes),
+        RecordKind::Hit => change::fetch(key, bytes),
+        RecordKind::Flush => unreachable!("it names no key"),
     }
     Pushed::Whole
 }

@@ -10,9 +10,10 @@ use super::requests::Counts;
 use super::shard::Shard;
 use super::shard::lru::{COLD, HOT, List, TEMP, WARM};
 use super::{
-    BUCKET_POWER, ClassSet, ClassStats, Event, EventMask, Item, Reassign, Source, Store, StoreConfig, StoreStats,
+    BUCKET_POWER, ChangeSource, ClassSet, ClassStats, Event, EventMask, Item, Reassign, Store, StoreConfig, StoreStats,
     Tuning,
 };
+use crate::journal::flush::Flushed;
 use crate::sync::lock;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,31 +25,15 @@ const MEMORY_LIMIT_MAX: u64 = 1_000_000_000 << 20;
 /// Items of each shard that flush_all unlinks itself, so that a small cache is seen to be empty at once.
 const FLUSH_AT_ONCE: usize = 4096;
 
-/// What became of a flush_all.
-enum Flushed {
-    Now,
-    Later,
-    /// This second has seen too many: all items are to be unlinked.
-    ByUnlinking,
-}
-
 impl Store {
     /// flush_all. `at` is a second as [`crate::clock::Clock::expires_at`] gives it; 0 or one that has passed is: now,
     /// and everything stored so far. A later one replaces a pending one and leaves what was flushed flushed.
     /// Returns its place in the journal. Nothing is done if the role does not admit `source`, which asks for it.
-    pub fn flush_all(&self, at: u32, source: Option<&Source>) -> Option<u64> {
+    pub fn flush_all(&self, at: u32, source: Option<&ChangeSource>) -> Option<u64> {
         let role = self.core.role.admit(source)?;
-        let flush = &self.core.flush;
-        let (done, lsn) = self.core.journal.flush(at, |now| match at > now {
-            true => {
-                flush.later(now, at);
-                Flushed::Later
-            }
-            false if flush.now(now) => Flushed::Now,
-            false => Flushed::ByUnlinking,
-        });
+        let (flushed, lsn) = self.core.journal.flush_all(&self.core.flush, at);
         drop(role);
-        match done {
+        match flushed {
             Flushed::Later => {}
             Flushed::Now => self.unlink_dead(),
             Flushed::ByUnlinking => (0..self.slots.len()).for_each(|index| self.unlink_all(index, source)),
@@ -62,7 +47,7 @@ impl Store {
     }
 
     /// Unlinks a shard's items in slices. Of those that come meanwhile it may take some.
-    fn unlink_all(&self, index: usize, source: Option<&Source>) {
+    fn unlink_all(&self, index: usize, source: Option<&ChangeSource>) {
         let buckets = 1 << self.hold(index, By::Walk).table.buckets().ilog2();
         let (mut bucket, mut found) = (0, Vec::new());
         while bucket < buckets {

@@ -75,3 +75,49 @@ impl ClassSet {
     /// All that items can have.
     pub const ALL: ClassSet = ClassSet(!1);
 }
+
+/// Ranges of all shards together: one of ten million items is 600 items, scanned in one slice or two; a set of them
+/// takes 2 KiB.
+const RANGES: usize = 1 << 14;
+
+/// Ranges of keys by their hashes, the smallest parts of a store that a reader of the journal can have missed something
+/// of: in each shard as many, and of each the buckets of which a number ends in the same bits.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyRanges {
+    shard_bits: u32,
+    range_bits: u32,
+}
+
+/// Where the items of a range are: in every `step`th bucket of a shard.
+#[derive(Clone, Copy, Debug)]
+pub struct RangeBuckets {
+    pub shard: usize,
+    pub first: usize,
+    pub step: usize,
+}
+
+impl KeyRanges {
+    /// Of a store of `shards` shards with at least `buckets` buckets each, both powers of two.
+    pub fn new(shards: usize, buckets: usize) -> KeyRanges {
+        let ranges = (RANGES / shards).min(1 << buckets.ilog2()).max(1);
+        KeyRanges { shard_bits: shards.ilog2(), range_bits: ranges.ilog2() }
+    }
+
+    /// How many.
+    pub fn count(self) -> u32 {
+        1 << (self.shard_bits + self.range_bits)
+    }
+
+    /// The range of a key.
+    #[inline]
+    pub fn of(self, hash: Hash) -> u32 {
+        let shard = (hash.0 >> 32 >> (32 - self.shard_bits)) as u32;
+        shard << self.range_bits | hash.0 as u32 & ((1 << self.range_bits) - 1)
+    }
+
+    /// Where the items of a range are.
+    pub fn buckets_of(self, range: u32) -> RangeBuckets {
+        let step = 1 << self.range_bits;
+        RangeBuckets { shard: range as usize >> self.range_bits, first: range as usize & (step - 1), step }
+    }
+}

@@ -8,7 +8,8 @@
 //! admin        flush_all, limits, statistics          kinds, config, stats   words, settings, numbers
 //! background/  threads: LRUs, crawler, page mover     requests   what commands ask of the background
 //! dump         all items, for a client                events     what watchers are told of
-//! resync       what a consumer of the journal is sent lock_time  how long locks are held
+//! resync       what a consumer of the journal is sent sources    what other servers send here
+//! role         who feeds it, and who may write        lock_time  how long locks are held
 //! pin, upload  values used outside the lock
 //! shard/       one structure behind one lock: items, table, LRUs, eviction, journalling
 //! memory/      address ranges, slab pages and classes, layout and sizes of what lies there
@@ -32,6 +33,7 @@ mod requests;
 mod resync;
 mod role;
 mod shard;
+mod sources;
 mod stats;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -41,11 +43,11 @@ pub use background::Background;
 pub use config::{Accounting, StoreConfig, Tuning};
 pub use dump::Dump;
 pub use events::{Event, EventMask};
-pub use kinds::{AllocError, ClassSet, Hash, ItemId, ItemSpec, Miss, Part, Reassign};
+pub use kinds::{AllocError, ClassSet, Hash, ItemId, ItemSpec, KeyRanges, Miss, Part, Reassign};
 pub use lock_time::{By, Holds};
 pub use pin::Pinned;
-pub use resync::{Feed, Step};
-pub use role::{Duty, Relation, Role, Source, SourceError, Upstream};
+pub use resync::{Subscription, Update};
+pub use role::{ChangeSource, Duty, Relation, Role, SourceError, Upstream};
 pub use shard::item::Item;
 pub use shard::locked::Locked;
 pub use stats::{ClassCounters, ClassStats, StoreStats};
@@ -53,7 +55,7 @@ pub use upload::Upload;
 
 use crate::clock::Clock;
 use crate::journal::Journal;
-use crate::journal::acks::{LastLsn, Safety};
+use crate::journal::acks::LastLsn;
 use crate::journal::flush::Flush;
 use crate::sync::lock;
 use events::Events;
@@ -115,17 +117,18 @@ impl Store {
         let shards = shard_count(&config);
         let mut tuning = config.tuning.clone();
         tuning.segmented &= config.maintainer;
-        let journal = Journal::new(clock.clone(), config.journal_bytes, shards, first_buckets(&config, shards));
+        let ranges = KeyRanges::new(shards, first_buckets(&config, shards));
+        let journal = Journal::new(clock.clone(), config.journal_bytes, ranges.count());
         let core = Arc::new(Core {
             clock,
             journal,
+            ranges,
             role: Role::default(),
             sizing: Sizing::new(&config),
             classes: Classes::new(&config, shards),
             pool: PagePool::new(config.page_size, config.memory_limit),
             flush: Flush::default(),
             events: Events::default(),
-            safety: Safety::default(),
             cas: AtomicU64::new(1),
             lent: AtomicU64::new(0),
             dumps: AtomicU64::new(0),
@@ -206,7 +209,7 @@ impl Store {
         self: &'a Arc<Store>,
         hash: Hash,
         last_lsn: &'a LastLsn,
-        source: Option<&Arc<Source>>,
+        source: Option<&Arc<ChangeSource>>,
     ) -> Locked<'a> {
         Locked::new(self, self.shard_of(hash), Some(last_lsn), source)
     }
@@ -220,12 +223,6 @@ impl Store {
     /// Whether an item of this shape is above `-I`. Pure arithmetic, no lock.
     pub fn is_too_large(&self, key_len: usize, client_flags: u32, value_len: usize) -> bool {
         self.core.sizing.total(key_len, client_flags != 0, value_len) > self.core.sizing.item_max
-    }
-
-    /// Which changes are safe to tell clients of.
-    #[inline]
-    pub fn safety(&self) -> &Safety {
-        &self.core.safety
     }
 
     /// The shard of a hash.

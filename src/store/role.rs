@@ -7,7 +7,7 @@
 //!   waiting, primary      what a lease is going to say; nothing sets them today
 //! ```
 //!
-//! A connection that brings the changes of another server is a [`Source`]. Of each run there is one: whoever announces
+//! A connection that brings the changes of another server is a [`ChangeSource`]. Of each run there is one: whoever announces
 //! the same run later takes its place. An older connection may have much input that was read and not run, and a killed
 //! sidecar may have left megabytes in a socket; nothing of that may come after what the new source sends. So the
 //! question is asked where the write happens:
@@ -40,7 +40,7 @@ const UPSTREAMS_MAX: usize = 8;
 /// What the server is there for.
 ///
 /// A lease sets it as a whole. `epoch` grows with every owner of the data and is 0 while there is no lease; who was
-/// replaced by a later epoch is a replaced [`Source`], so that [`Role::admits`] stays the only question.
+/// replaced by a later epoch is a replaced [`ChangeSource`], so that [`Role::admits`] stays the only question.
 #[derive(Clone, Debug, Default)]
 pub enum Duty {
     /// Nobody has told it anything: it serves as a memcached does.
@@ -75,7 +75,7 @@ pub struct Upstream {
 
 /// A connection by which the changes of another server come.
 #[derive(Debug)]
-pub struct Source {
+pub struct ChangeSource {
     run_id: u64,
     is_replaced: AtomicBool,
 }
@@ -102,7 +102,7 @@ pub enum Relation {
     Source,
 }
 
-impl Source {
+impl ChangeSource {
     /// Whether another connection has taken its place: nothing of it is applied any more.
     #[inline]
     pub fn is_replaced(&self) -> bool {
@@ -122,7 +122,7 @@ pub struct Role {
 pub struct Standing {
     duty: Duty,
     /// One for each run that is announced on an open connection.
-    sources: Vec<Arc<Source>>,
+    sources: Vec<Arc<ChangeSource>>,
 }
 
 impl Role {
@@ -130,12 +130,12 @@ impl Role {
     /// is to be changed: taking over passes through every lock after it has said so, which is why no stronger ordering
     /// is needed here.
     #[inline]
-    pub fn admits(&self, source: Option<&Source>) -> bool {
+    pub fn admits(&self, source: Option<&ChangeSource>) -> bool {
         source.is_none_or(|source| !source.is_replaced())
     }
 
     /// The lock, for what concerns the whole store. None if that may not be done any more.
-    pub fn admit(&self, source: Option<&Source>) -> Option<MutexGuard<'_, Standing>> {
+    pub fn admit(&self, source: Option<&ChangeSource>) -> Option<MutexGuard<'_, Standing>> {
         let standing = self.lock();
         self.admits(source).then_some(standing)
     }
@@ -161,7 +161,12 @@ impl Role {
 impl Standing {
     /// Notes that the changes of the first of these runs come by a connection, which was `source` before: what it is
     /// now, and whether another one was replaced. Then every shard is to be locked once, before that is answered.
-    pub fn follow(&mut self, run_ids: &[u64], source: Option<&Arc<Source>>, now: Instant) -> (Arc<Source>, bool) {
+    pub fn follow(
+        &mut self,
+        run_ids: &[u64],
+        source: Option<&Arc<ChangeSource>>,
+        now: Instant,
+    ) -> (Arc<ChangeSource>, bool) {
         let run_ids = run_ids[..run_ids.len().min(UPSTREAMS_MAX)].to_vec();
         let run_id = run_ids[0];
         self.duty = Duty::Standby { epoch: 0, upstream: Upstream { run_ids, heard: now } };
@@ -173,7 +178,7 @@ impl Standing {
         let older = self.sources.iter().position(|other| other.run_id == run_id);
         let older = older.map(|at| self.sources.swap_remove(at));
         older.iter().for_each(|older| older.is_replaced.store(true, Ordering::Relaxed));
-        let source = Arc::new(Source { run_id, is_replaced: AtomicBool::new(false) });
+        let source = Arc::new(ChangeSource { run_id, is_replaced: AtomicBool::new(false) });
         self.sources.push(source.clone());
         debug_assert!(self.sources.iter().all(|source| !source.is_replaced()));
         (source, older.is_some())

@@ -7,7 +7,7 @@
 
 use crate::VERSION;
 use crate::command::{Context, Shared};
-use crate::journal::{ConsumerStatus, State};
+use crate::journal::{ConsumerStatus, ReaderState};
 use crate::stats::{CONN_STATES, ConnInfo, Totals, process_times};
 use crate::store::{By, ClassCounters, StoreStats, Tuning};
 use std::fmt::{self, Display, Write};
@@ -115,10 +115,10 @@ fn replication_rows(shared: &Shared, now: Instant, sheet: &mut Sheet<'_>) {
         ("journal_first_lsn", status.first),
         ("journal_bytes", status.bytes),
         ("journal_limit", status.capacity),
-        ("walks_started", status.walks_started),
-        ("walks_finished", status.walks_finished),
+        ("walks_started", status.full_syncs_started),
+        ("walks_finished", status.full_syncs_finished),
         ("replicas_ack", status.required.into()),
-        ("degraded", shared.store.safety().is_degraded().into()),
+        ("degraded", shared.store.journal().acks().is_degraded().into()),
         ("replies_waiting", shared.stats.replies_waiting.load(Ordering::Relaxed)),
         ("replies_held", totals.replies_held),
         ("replies_timed_out", totals.replies_timed_out),
@@ -132,9 +132,9 @@ fn replication_rows(shared: &Shared, now: Instant, sheet: &mut Sheet<'_>) {
 
 fn consumer_rows(number: usize, consumer: &ConsumerStatus, sheet: &mut Sheet<'_>) {
     let state = match consumer.state {
-        State::Walking => "walking",
-        State::Streaming => "streaming",
-        State::Overtaken => "overtaken",
+        ReaderState::Syncing => "walking",
+        ReaderState::Streaming => "streaming",
+        ReaderState::Lagged => "overtaken",
     };
     sheet.row(format_args!("{number}:name"), &consumer.name);
     sheet.row(format_args!("{number}:identity"), &consumer.identity);
@@ -147,9 +147,9 @@ fn consumer_rows(number: usize, consumer: &ConsumerStatus, sheet: &mut Sheet<'_>
         ("lag_bytes", consumer.lag_bytes),
         ("lag_ms", consumer.lag_ms),
         ("ranges_to_walk", consumer.dirty),
-        ("walks_started", consumer.counts.walks_started),
-        ("walks_finished", consumer.counts.walks_finished),
-        ("overtaken", consumer.counts.overtaken),
+        ("walks_started", consumer.counts.full_syncs_started),
+        ("walks_finished", consumer.counts.full_syncs_finished),
+        ("overtaken", consumer.counts.lagged),
         ("changes_lost", consumer.counts.lost),
         ("refusals", consumer.counts.refusals),
     ];

@@ -2,10 +2,10 @@
 //! what several threads make of it.
 
 use super::*;
-use crate::journal::readers::{HIT_FLOOR, SAMPLES};
+use crate::journal::readers::SAMPLES;
 use crate::store::tests::copy::{Copy, known};
 use crate::store::tests::rig::{TestStore, clock_of, tiny};
-use crate::store::{Feed, Hash, ItemSpec, Part, Step, Store, StoreConfig};
+use crate::store::{Hash, ItemSpec, Part, Store, StoreConfig, Subscription, Update};
 use std::collections::BTreeMap;
 
 fn attach_as<'a>(name: &'a str, identity: &'a str) -> Attach<'a> {
@@ -13,9 +13,9 @@ fn attach_as<'a>(name: &'a str, identity: &'a str) -> Attach<'a> {
 }
 
 /// Reads and acknowledges all there is.
-fn drain(feed: &mut Feed) -> Vec<(Kind, Vec<u8>)> {
+fn drain(feed: &mut Subscription) -> Vec<(RecordKind, Vec<u8>)> {
     let (mut all, mut bytes) = (Vec::new(), Vec::new());
-    while feed.next(1000, &mut bytes) != Step::Idle {
+    while feed.next(1000, &mut bytes) != Update::Idle {
         all.extend(records(&bytes).map(|record| (record.kind, record.key.to_vec())));
     }
     feed.acknowledge(feed.lsn());
@@ -41,7 +41,7 @@ fn off_until_somebody_attaches_and_off_again_a_while_after() {
     journal.tick(gone + GRACE);
     assert!(!journal.enabled() && rig.set("key", b"value", 0));
     // What was complete then is not now.
-    assert!(rig.store.attach(&attach_as("a", "peer"), now).unwrap().began_with_walk());
+    assert!(rig.store.attach(&attach_as("a", "peer"), now).unwrap().began_with_full_sync());
 }
 
 /// Also when the journal has been off since.
@@ -70,11 +70,11 @@ fn the_newer_of_two_with_one_name_goes_on() {
     drain(&mut old);
     rig.set("key", b"value", 0);
     let mut new = rig.store.attach(&attach_as("a", "peer"), now).unwrap();
-    assert!(!new.began_with_walk());
-    assert_eq!(old.next(1000, &mut Vec::new()), Step::Gone);
+    assert!(!new.began_with_full_sync());
+    assert_eq!(old.next(1000, &mut Vec::new()), Update::Detached);
     drop(old);
-    assert_eq!(drain(&mut new), [(Kind::Set, b"key".to_vec())]);
-    assert!(rig.store.attach(&attach_as("a", "another peer"), now).unwrap().began_with_walk());
+    assert_eq!(drain(&mut new), [(RecordKind::Set, b"key".to_vec())]);
+    assert!(rig.store.attach(&attach_as("a", "another peer"), now).unwrap().began_with_full_sync());
 }
 
 #[test]
@@ -91,13 +91,13 @@ fn goes_on_from_what_is_known_here_and_there() {
         ("d", None, None),
     ] {
         let feed = rig.store.attach(&Attach { run_id, lsn: given, ..attach_as(name, "peer") }, now).unwrap();
-        assert_eq!((!feed.began_with_walk()).then_some(feed.lsn()), begins, "{name}");
+        assert_eq!((!feed.began_with_full_sync()).then_some(feed.lsn()), begins, "{name}");
     }
     let other = Attach { run_id: Some(1), lsn: Some(lsn), ..attach_as("e", "peer") };
-    assert!(rig.store.attach(&other, now).unwrap().began_with_walk());
+    assert!(rig.store.attach(&other, now).unwrap().began_with_full_sync());
     // It has not acknowledged the walk that began: whatever it believes, it begins again.
     let wrong = Attach { run_id, lsn: Some(lsn), ..attach_as("d", "peer") };
-    assert!(rig.store.attach(&wrong, now).unwrap().began_with_walk());
+    assert!(rig.store.attach(&wrong, now).unwrap().began_with_full_sync());
 }
 
 /// Of 100 bytes, so that a segment has a thousand.
@@ -114,7 +114,7 @@ fn what_nobody_needs_makes_room_at_once() {
     let mut reads = |acknowledges: bool| {
         for _ in 0..many / 100 {
             set_many(&rig, 100);
-            while feed.next(1000, &mut Vec::new()) != Step::Idle {}
+            while feed.next(1000, &mut Vec::new()) != Update::Idle {}
             if acknowledges {
                 feed.acknowledge(feed.lsn());
             }
@@ -127,7 +127,7 @@ fn what_nobody_needs_makes_room_at_once() {
     assert!(unconfirmed > many as u64 * 140, "{unconfirmed} with one that might come back");
     drop(feed);
     let mut feed = rig.store.attach(&attach_as("a", "peer"), now).unwrap();
-    assert!(!feed.began_with_walk());
+    assert!(!feed.began_with_full_sync());
     assert!(drain(&mut feed).len() >= many);
     set_many(&rig, many);
     assert!(bytes() > many as u64 * 140, "{} with one that has not read", bytes());
@@ -140,7 +140,7 @@ fn what_nobody_needs_makes_room_at_once() {
     set_many(&rig, many);
     drain(&mut other);
     let mut back = rig.store.attach(&attach_as("a", "peer"), now).unwrap();
-    assert!(!back.began_with_walk() && back.lsn() == gone);
+    assert!(!back.began_with_full_sync() && back.lsn() == gone);
     drain(&mut back);
     set_many(&rig, many);
     drain(&mut other);
@@ -165,44 +165,44 @@ fn who_stays_away_keeps_no_more_than_there_is_room_for() {
         assert!(bytes() <= 600_000);
         assert_eq!(bytes() > 400_000, round == 2 || round == 3, "{} in round {round}", bytes());
     }
-    assert!(rig.store.attach(&attach_as("b", "peer"), now).unwrap().began_with_walk());
+    assert!(rig.store.attach(&attach_as("b", "peer"), now).unwrap().began_with_full_sync());
     assert_eq!(rig.store.journal().status(now).consumers[0].counts.lost, 0);
 }
 
 #[test]
 fn confirmed_is_what_as_many_as_required_have() {
     let (rig, now) = rig();
-    let (store, safety) = (&rig.store, rig.store.safety());
-    store.set_replicas_ack(2, now);
-    assert!(store.journal().enabled() && safety.safe_lsn() == 0);
+    let (store, acks) = (&rig.store, rig.store.journal().acks());
+    store.journal().set_required(2, now);
+    assert!(store.journal().enabled() && acks.replicated_lsn() == 0);
     let mut a = store.attach(&attach_as("a", "peer"), now).unwrap();
     let mut b = store.attach(&attach_as("b", "peer"), now).unwrap();
     drain(&mut a);
     rig.set("key", b"value", 0);
     drain(&mut b);
-    assert_eq!(safety.safe_lsn(), a.lsn(), "less than b has");
+    assert_eq!(acks.replicated_lsn(), a.lsn(), "less than b has");
     drain(&mut a);
     drain(&mut b);
-    assert_eq!((safety.safe_lsn(), a.lsn()), (store.journal().lsn(), b.lsn()));
-    store.set_replicas_ack(0, now);
-    assert!(!safety.holds());
+    assert_eq!((acks.replicated_lsn(), a.lsn()), (store.journal().lsn(), b.lsn()));
+    store.journal().set_required(0, now);
+    assert!(!acks.holds());
 }
 
 #[test]
 fn an_acknowledgement_in_a_walk_confirms_nothing() {
     let (rig, now) = rig();
-    rig.store.set_replicas_ack(1, now);
+    rig.store.journal().set_required(1, now);
     (0..200).for_each(|i| assert!(rig.set(&format!("key{i}"), b"value", 0)));
     let mut feed = rig.store.attach(&attach_as("a", "peer"), now).unwrap();
     let mut bytes = Vec::new();
-    while feed.next(1000, &mut bytes) != Step::Walked {
+    while feed.next(1000, &mut bytes) != Update::Notice(Notice::Synced) {
         feed.acknowledge(feed.lsn());
-        assert_eq!(rig.store.safety().safe_lsn(), 0);
+        assert_eq!(rig.store.journal().acks().replicated_lsn(), 0);
     }
     feed.acknowledge(feed.lsn());
-    assert_eq!(rig.store.safety().safe_lsn(), 0, "nothing came after the end of the walk");
+    assert_eq!(rig.store.journal().acks().replicated_lsn(), 0, "nothing came after the end of the walk");
     assert!(drain(&mut feed).is_empty());
-    assert_eq!(rig.store.safety().safe_lsn(), rig.store.journal().lsn());
+    assert_eq!(rig.store.journal().acks().replicated_lsn(), rig.store.journal().lsn());
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn read_hits_take_their_share() {
     (0..100).for_each(|_| (0..300).for_each(|i| _ = rig.get(&format!("key{i}"))));
     let bytes = rig.store.journal().status(now).bytes - changes;
     assert!(0 < bytes && bytes * HIT_SHARE <= changes + changes / 50, "{bytes} for {changes}");
-    let hits = drain(&mut feed).iter().filter(|(kind, _)| *kind == Kind::Hit).count() as u64;
+    let hits = drain(&mut feed).iter().filter(|(kind, _)| *kind == RecordKind::Hit).count() as u64;
     assert!(hits * 40 == bytes, "{hits} in {bytes}");
     rig.store.journal().tick(now);
     rig.store.journal().tick(now + Duration::from_secs(1));
@@ -236,7 +236,7 @@ fn the_lag_is_told_in_records_bytes_and_time() {
     }
     let status = journal.status(now + Duration::from_secs(4 * SAMPLES as u64));
     let consumer = &status.consumers[0];
-    assert_eq!((consumer.state, consumer.lag_bytes), (State::Walking, status.bytes));
+    assert_eq!((consumer.state, consumer.lag_bytes), (ReaderState::Syncing, status.bytes));
     let seconds = consumer.lag_ms / 1000;
     assert!(seconds > 4 * SAMPLES as u64 * 9 / 10 && consumer.lag > 0, "{seconds}");
     drop(feed);
@@ -326,12 +326,12 @@ fn delete(store: &Arc<Store>, key: &[u8], hash: Hash) {
 }
 
 /// Applies what comes next. False when nothing came.
-fn copy_on(store: &Arc<Store>, feed: &mut Feed, copy: &mut Copy) -> bool {
+fn copy_on(store: &Arc<Store>, feed: &mut Subscription, copy: &mut Copy) -> bool {
     let mut bytes = Vec::new();
     match feed.next(3000, &mut bytes) {
-        Step::Idle => return false,
-        Step::Walk => copy.begin_walk(),
-        Step::Walked => copy.end_walk(),
+        Update::Idle => return false,
+        Update::Notice(Notice::FullSync) => copy.begin_full_sync(),
+        Update::Notice(Notice::Synced) => copy.end_full_sync(),
         _ => {}
     }
     records(&bytes).for_each(|record| copy.apply(&record, store));

@@ -1,12 +1,12 @@
 //! The ring holds the newest records, and finds each lsn that it holds.
 
 use super::*;
-use crate::journal::record::{Kind, range_of};
+use crate::journal::record::{RecordKind, range_of};
 
 fn push(ring: &mut Ring, range: u32, value: &[u8]) {
     let body = [b"key", value].concat();
     let value_len = value.len() as u32;
-    let entry = Entry { value_len, body: &body, ..Entry::of(Kind::Set as u8, range, b"key", false) };
+    let entry = RecordDraft { value_len, body: &body, ..RecordDraft::of(RecordKind::Set as u8, range, b"key", false) };
     while !ring.has_room(entry.size()) {
         ring.drop_oldest();
     }

@@ -438,7 +438,7 @@ impl<S: Socket> Connection<S> {
     /// Holds the output if it has to wait.
     #[cold]
     fn hold(&mut self, turn: &mut TurnContext<'_>) -> bool {
-        let Some(owed) = turn.ledger.settle(turn.shared.store.safety(), turn.out) else { return false };
+        let Some(owed) = turn.ledger.settle(turn.shared.store.journal().acks(), turn.out) else { return false };
         self.pending = Some(Box::new(Pending::hold(turn.out, turn.ledger, owed)));
         true
     }

@@ -29,7 +29,7 @@ use crate::net::worker::reply_hold::Place;
 use crate::protocol;
 use crate::protocol::{Bad, Cut, Parsed, Protocol, Refusal, Request, StoreHeader};
 use crate::stats::ConnInfo;
-use crate::store::{Source, Store, Upload};
+use crate::store::{ChangeSource, Store, Upload};
 use crate::sys::process::{Signal, signal_self};
 use crate::watch::Streams;
 use std::ops::Range;
@@ -122,7 +122,7 @@ pub struct Session {
     /// The last request was a large value: the next one may be, too.
     after_upload: bool,
     /// The other end is another server's sidecar, which brings that server's changes.
-    source: Option<Arc<Source>>,
+    source: Option<Arc<ChangeSource>>,
 }
 
 /// With a tag of its own: read out of the fields of others, it took five instructions each time, 40 in a turn.

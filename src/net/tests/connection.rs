@@ -162,7 +162,7 @@ impl TestConnection {
 
     pub(crate) fn turn(&mut self) -> After {
         // What others are sent is before it in the output, unless replies may have to wait.
-        self.ledger.begin(self.shared.store.safety(), self.time);
+        self.ledger.begin(self.shared.store.journal().acks(), self.time);
         let others: &[u8] = if self.ledger.is_on() { b"" } else { b"others' replies" };
         let mut turn = TurnContext {
             shared: &self.shared,

@@ -69,7 +69,7 @@ fn replaced_while_it_is_run(replicas_ack: u32) {
     for key in [&still, &other] {
         assert_eq!(ask(&mut client, &format!("ms {key} 1 E5\r\n1\r\n")).0, "HD\r\n");
     }
-    shared.store.set_replicas_ack(replicas_ack, Instant::now());
+    shared.store.journal().set_required(replicas_ack, Instant::now());
     let (mut old, mut new) = (source(&shared), TestConnection::on(shared.clone()));
     let (script, counters) = (changes(&still) + &changes(&other), old.counters.clone());
     let all_read = FROM.len() + script.len();

@@ -194,7 +194,7 @@ impl Worker {
             }
             let count = events.iter().count();
             let began = self.meter.begin(timeout != Some(Duration::ZERO), count == EVENTS);
-            self.ledger.begin(self.shared.store.safety(), began);
+            self.ledger.begin(self.shared.store.journal().acks(), began);
             self.run_ready(&mut reads);
             for event in &events {
                 self.handle(event, &mut reads);
@@ -235,7 +235,7 @@ impl Worker {
         self.alarm.set(first);
         let Owed { lsn, deadline } = first?;
         // Whoever advances it from now on sees the alarm.
-        let is_safe = self.shared.store.safety().safe_lsn() >= lsn;
+        let is_safe = self.shared.store.journal().acks().replicated_lsn() >= lsn;
         let left = if is_safe { Duration::ZERO } else { deadline.saturating_duration_since(Instant::now()) };
         Some(sweep.map_or(left, |sweep| sweep.min(left)))
     }
@@ -457,9 +457,9 @@ impl Worker {
     #[cold]
     fn release_safe(&mut self) {
         let shared = self.shared.clone();
-        let safety = shared.store.safety();
-        let is_refused = |lsn| !shared.config.ack_degrade && safety.is_refused(lsn);
-        let safe = safety.safe_lsn();
+        let acks = shared.store.journal().acks();
+        let is_refused = |lsn| !shared.config.ack_degrade && acks.is_refused(lsn);
+        let safe = acks.replicated_lsn();
         let end = self.meter.elapsed() + RELEASES;
         while self.meter.elapsed() <= end
             && let Some(key) = self.held.pop_safe(safe)
@@ -472,18 +472,18 @@ impl Worker {
 
     #[cold]
     fn give_up_expired(&mut self) {
-        let (now, safe) = (Instant::now(), self.shared.store.safety().safe_lsn());
+        let (now, safe) = (Instant::now(), self.shared.store.journal().acks().replicated_lsn());
         // What is safe may still be here, late or not: see `RELEASES`.
         if self.held.first().is_none_or(|owed| !owed.is_late(now, safe)) {
             return;
         }
         let shared = self.shared.clone();
-        let safety = shared.store.safety();
+        let acks = shared.store.journal().acks();
         if shared.config.ack_degrade {
-            safety.degrade(shared.store.journal().lsn());
+            acks.degrade(shared.store.journal().lsn());
             return self.release_safe();
         }
-        let is_missing = |lsn| lsn > safe || safety.is_refused(lsn);
+        let is_missing = |lsn| lsn > safe || acks.is_refused(lsn);
         let end = self.meter.elapsed() + RELEASES;
         while self.meter.elapsed() <= end
             && let Some(key) = self.held.pop_expired(now, safe)
@@ -628,7 +628,7 @@ impl Worker {
         let mut events = Events::with_capacity(EVENTS);
         loop {
             let began = self.meter.begin(false, false);
-            self.ledger.begin(self.shared.store.safety(), began);
+            self.ledger.begin(self.shared.store.journal().acks(), began);
             self.release_held();
             self.run_ready(&mut reads);
             let left = end.saturating_duration_since(Instant::now());

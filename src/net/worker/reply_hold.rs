@@ -18,10 +18,10 @@
 //! Invariants: a held connection is in the queue exactly once, and is not closed before it was taken out; in the
 //! queue lsn and deadline never decrease; the ledger is empty between turns.
 //!
-//! Not here: what is safe ([`crate::journal::acks::Safety`]), the output itself (`buffer`).
+//! Not here: what is safe ([`crate::journal::acks::Acks`]), the output itself (`buffer`).
 
 use crate::command::Output;
-use crate::journal::acks::Safety;
+use crate::journal::acks::Acks;
 use crate::protocol::binary::Status;
 use crate::protocol::{Refusal, Request, StoreHeader};
 use mio::Waker;
@@ -102,8 +102,8 @@ impl Ledger {
     }
 
     /// Looks whether replies to changes wait just now.
-    pub fn begin(&mut self, safety: &Safety, now: Instant) {
-        self.is_on = safety.holds();
+    pub fn begin(&mut self, acks: &Acks, now: Instant) {
+        self.is_on = acks.holds();
         self.now = now;
     }
 
@@ -153,9 +153,9 @@ impl Ledger {
     }
 
     /// What the output has to wait for, if anything. What was refused by now is told when it is let go.
-    pub fn settle(&mut self, safety: &Safety, out: &Output) -> Option<Owed> {
+    pub fn settle(&mut self, acks: &Acks, out: &Output) -> Option<Owed> {
         let owed = self.owed?;
-        let is_safe = owed.lsn <= safety.safe_lsn() && !self.marks.iter().any(|mark| safety.is_refused(mark.lsn));
+        let is_safe = owed.lsn <= acks.replicated_lsn() && !self.marks.iter().any(|mark| acks.is_refused(mark.lsn));
         // Without a mark it is a change of an earlier turn, whose deadline may be over.
         if is_safe || owed.deadline <= self.now {
             self.owed = None;
@@ -321,27 +321,27 @@ mod tests {
         assert_eq!(String::from_utf8_lossy(&out.bytes), text);
     }
 
-    fn safe_to(lsn: u64) -> Safety {
-        let safety = Safety::default();
-        safety.set_required(1, lsn);
-        safety
+    fn safe_to(lsn: u64) -> Acks {
+        let acks = Acks::default();
+        acks.set_required(1, lsn);
+        acks
     }
 
     /// It became safe before its turn was over, and was refused.
     #[test]
     fn what_is_refused_at_once_is_held_to_be_told() {
         for (refused, holds) in [((0, 1), true), ((1, 2), true), ((2, 3), false)] {
-            let (mut ledger, safety, mut out) = (Ledger::new(Duration::from_secs(1)), safe_to(3), Output::default());
-            safety.refuse(refused.0, refused.1);
+            let (mut ledger, acks, mut out) = (Ledger::new(Duration::from_secs(1)), safe_to(3), Output::default());
+            acks.refuse(refused.0, refused.1);
             for lsn in [1, 2] {
                 let start = Place::end_of(&out);
                 out.push(b"HD\r\n");
                 ledger.owe(lsn);
                 ledger.mark(&meta(), start, false, &out);
             }
-            assert_eq!(ledger.settle(&safety, &out).is_some(), holds, "{refused:?}");
+            assert_eq!(ledger.settle(&acks, &out).is_some(), holds, "{refused:?}");
             let marks = ledger.take_marks();
-            let told = refuse(&mut out, &marks, |lsn| safety.is_refused(lsn));
+            let told = refuse(&mut out, &marks, |lsn| acks.is_refused(lsn));
             assert_eq!(told.replies, u64::from(holds));
         }
     }

@@ -1,7 +1,7 @@
 //! From a changed item to a record: what the store's code calls under a shard's lock while the journal is on.
 
 use super::Shard;
-use crate::journal::record::{self, BIG, Entry, GONE, Kind};
+use crate::journal::record::{self, BIG, EVICTED, RecordDraft, RecordKind};
 use crate::store::Hash;
 use crate::store::memory::arena::offset;
 use crate::store::memory::layout::state;
@@ -82,12 +82,12 @@ impl Change {
     }
 
     /// A new cas alone is told by md `I`, and otherwise by a store.
-    fn kind(&self) -> Kind {
+    fn kind(&self) -> RecordKind {
         match self.what {
-            what if what & Change::SET != 0 => Kind::Set,
-            what if what & Change::STATE != 0 => Kind::State,
-            what if what & Change::CAS != 0 => Kind::Set,
-            _ => Kind::Touch,
+            what if what & Change::SET != 0 => RecordKind::Set,
+            what if what & Change::STATE != 0 => RecordKind::State,
+            what if what & Change::CAS != 0 => RecordKind::Set,
+            _ => RecordKind::Touch,
         }
     }
 }
@@ -97,25 +97,25 @@ impl Shard {
     pub fn journal_change(&self, change: Change) -> Option<u64> {
         debug_assert!(self.window.chunk(change.id).is(state::LINKED), "a change of what has gone");
         let hash = change.hash.unwrap_or_else(|| self.core.hash(self.key(change.id)));
-        let entry = self.entry(change.id, self.core.journal.range(hash.0), change.kind());
+        let entry = self.entry(change.id, self.core.ranges.of(hash), change.kind());
         self.core.journal.append(&self.core.flush, &entry, self.window.header(change.id).stamp())
     }
 
     /// Journals that a client deletes a linked item. Its number, if it was appended.
     pub fn journal_delete(&self, id: u32) -> Option<u64> {
-        self.journal_end(id, Kind::Delete as u8, u64::MAX)
+        self.journal_end(id, RecordKind::Delete as u8, u64::MAX)
     }
 
     /// Journals that a client deletes a key that has no item here. Its number, if it was appended.
     #[cold]
     pub fn journal_absence(&self, key: &[u8], key_is_binary: bool, hash: Hash) -> Option<u64> {
-        let entry = Entry::of(Kind::Delete as u8, self.core.journal.range(hash.0), key, key_is_binary);
+        let entry = RecordDraft::of(RecordKind::Delete as u8, self.core.ranges.of(hash), key, key_is_binary);
         self.core.journal.append(&self.core.flush, &entry, u64::MAX)
     }
 
     /// Journals that a linked item is evicted, or has expired.
     pub fn journal_gone(&self, id: u32) {
-        self.journal_end(id, GONE, self.window.header(id).stamp());
+        self.journal_end(id, EVICTED, self.window.header(id).stamp());
     }
 
     /// Journals a read, now and then.
@@ -135,38 +135,38 @@ impl Shard {
         if item.is_stale() {
             return;
         }
-        let range = self.core.journal.range(self.core.hash(item.key()).0);
-        self.core.journal.append_hit(&Entry::of(Kind::Hit as u8, range, item.key(), item.key_is_binary()));
+        let range = self.core.ranges.of(self.core.hash(item.key()));
+        self.core.journal.append_hit(&RecordDraft::of(RecordKind::Hit as u8, range, item.key(), item.key_is_binary()));
     }
 
     #[cold]
     fn journal_end(&self, id: u32, kind: u8, stamp: u64) -> Option<u64> {
         let item = self.item(id);
-        let range = self.core.journal.range(self.core.hash(item.key()).0);
-        let entry = Entry::of(kind, range, item.key(), item.key_is_binary());
+        let range = self.core.ranges.of(self.core.hash(item.key()));
+        let entry = RecordDraft::of(kind, range, item.key(), item.key_is_binary());
         self.core.journal.append(&self.core.flush, &entry, stamp)
     }
 
-    /// What is journalled of an item, and handed out by a walk.
+    /// What is journalled of an item, and taken by a snapshot slice.
     #[inline]
-    pub fn entry(&self, id: u32, range: u32, kind: Kind) -> Entry<'_> {
+    pub fn entry(&self, id: u32, range: u32, kind: RecordKind) -> RecordDraft<'_> {
         let header = self.window.header(id);
         let (chunk, key_len) = (&header.chunk, usize::from(header.chunk.key_len));
         let expires_at = match header.expires_at {
             0 => 0,
             second => self.core.clock.unix(second),
         };
-        let has_value = kind == Kind::Set && !chunk.is(state::CHUNKED) && (chunk.len as usize) < BIG;
+        let has_value = kind == RecordKind::Set && !chunk.is(state::CHUNKED) && (chunk.len as usize) < BIG;
         let (kind, bits, value_len, len) = match kind {
-            Kind::Set if has_value => {
+            RecordKind::Set if has_value => {
                 let len = chunk.value_at() - chunk.key_at() + chunk.len as usize;
-                (Kind::Set, bits(chunk.state), chunk.len, len)
+                (RecordKind::Set, bits(chunk.state), chunk.len, len)
             }
-            Kind::Set => (Kind::SetBig, bits(chunk.state & !state::CLIENT_FLAGS), 0, key_len),
+            RecordKind::Set => (RecordKind::SetBig, bits(chunk.state & !state::CLIENT_FLAGS), 0, key_len),
             kind => (kind, bits(chunk.state & !state::CLIENT_FLAGS), 0, key_len),
         };
         let body = self.window.bytes(offset(id) + chunk.key_at(), len);
         let (kind, cas) = (kind as u8, header.cas);
-        Entry { kind, bits, key_len: chunk.key_len, value_len, range, expires_at, cas, body }
+        RecordDraft { kind, bits, key_len: chunk.key_len, value_len, range, expires_at, cas, body }
     }
 }

@@ -8,7 +8,7 @@ use super::journaling::Change;
 use crate::journal::acks::LastLsn;
 use crate::store::memory::layout::state;
 use crate::store::{
-    AllocError, ClassCounters, Hash, Item, ItemId, ItemSpec, Miss, Part, Pinned, Source, Store, Upload,
+    AllocError, ChangeSource, ClassCounters, Hash, Item, ItemId, ItemSpec, Miss, Part, Pinned, Store, Upload,
 };
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
@@ -36,7 +36,7 @@ impl<'a> Locked<'a> {
         store: &'a Arc<Store>,
         index: usize,
         last_lsn: Option<&'a LastLsn>,
-        source: Option<&Arc<Source>>,
+        source: Option<&Arc<ChangeSource>>,
     ) -> Locked<'a> {
         let shard = store.shard(index);
         let is_refused = !shard.core.role.admits(source.map(|source| &**source));

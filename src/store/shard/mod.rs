@@ -26,7 +26,7 @@ use super::memory::layout::{Chunk, state};
 use super::memory::pool::PagePool;
 use super::memory::sizing::Sizing;
 use super::memory::slab::Slab;
-use super::{AllocError, Events, Hash, ItemSpec, Miss, Part, Role, Safety, StoreConfig, Tuning};
+use super::{AllocError, Events, Hash, ItemSpec, KeyRanges, Miss, Part, Role, StoreConfig, Tuning};
 use crate::clock::Clock;
 use crate::journal::Journal;
 use crate::journal::flush::Flush;
@@ -54,8 +54,8 @@ pub struct Core {
     pub pool: PagePool,
     pub flush: Flush,
     pub events: Events,
-    pub safety: Safety,
     pub journal: Journal,
+    pub ranges: KeyRanges,
     pub role: Role,
     /// The last cas unique that was given.
     pub cas: AtomicU64,

@@ -2,7 +2,7 @@
 //! whose reader is sometimes too slow, loses its connection, or comes back.
 //!
 //! ```text
-//! random commands ──> Store ──> Feed ── advance, one piece at a time ──> Copy { items, what a walk did not renew }
+//! random commands ──> Store ──> Subscription ── advance, one piece at a time ──> Copy { items, what a walk did not renew }
 //!        └──> last: what each key was when it was last changed <── compared ──┘
 //! ```
 //!
@@ -12,7 +12,7 @@
 
 use super::rig::{TestStore, put, tiny};
 use super::*;
-use crate::journal::{Attach, Kind, Record, State, records};
+use crate::journal::{Attach, Notice, ReaderState, Record, RecordKind, records};
 use crate::store::background::Worker;
 use crate::testing::{Rng, is_replay, seeds};
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,11 +51,11 @@ pub struct Copy {
 }
 
 impl Copy {
-    pub fn begin_walk(&mut self) {
+    pub fn begin_full_sync(&mut self) {
         self.old = self.items.keys().cloned().collect();
     }
 
-    pub fn end_walk(&mut self) {
+    pub fn end_full_sync(&mut self) {
         for key in std::mem::take(&mut self.old) {
             self.items.remove(&key);
         }
@@ -69,24 +69,24 @@ impl Copy {
     pub fn apply(&mut self, record: &Record<'_>, store: &Arc<Store>) {
         let item = self.items.get_mut(record.key);
         match (record.kind, item) {
-            (Kind::Set, _) => {
+            (RecordKind::Set, _) => {
                 let Record { client_flags, expires_at, cas, stale, win, .. } = *record;
                 let binary = record.key_is_binary;
                 let value = record.value.to_vec();
                 self.store(record.key, Known { value, client_flags, expires_at, cas, stale, win, binary });
             }
-            (Kind::SetBig, _) => match look_up(store, record.key) {
+            (RecordKind::SetBig, _) => match look_up(store, record.key) {
                 Some(known) => self.store(record.key, known),
                 None => _ = self.items.remove(record.key),
             },
-            (Kind::Touch, Some(item)) => item.expires_at = record.expires_at,
-            (Kind::State, Some(item)) => {
+            (RecordKind::Touch, Some(item)) => item.expires_at = record.expires_at,
+            (RecordKind::State, Some(item)) => {
                 (item.expires_at, item.cas) = (record.expires_at, record.cas);
                 (item.stale, item.win) = (record.stale, record.win);
             }
-            (Kind::Delete, _) => _ = self.items.remove(record.key),
+            (RecordKind::Delete, _) => _ = self.items.remove(record.key),
             // One for later comes once more in its time.
-            (Kind::Flush, _) if record.expires_at == 0 => self.items.clear(),
+            (RecordKind::Flush, _) if record.expires_at == 0 => self.items.clear(),
             _ => {}
         }
     }
@@ -122,7 +122,7 @@ struct CopyRun {
     last: BTreeMap<Vec<u8>, Known>,
     pending_flush: u32,
     now: Instant,
-    feed: Option<Feed>,
+    feed: Option<Subscription>,
     copy: Copy,
     bytes: Vec<u8>,
     seen: BTreeMap<&'static str, u64>,
@@ -372,12 +372,12 @@ impl CopyRun {
     fn attach(&mut self) {
         let (name, identity) = ("copy", "peer");
         let feed = self.store.attach(&Attach { name, identity, run_id: None, lsn: None }, self.now).unwrap();
-        if feed.began_with_walk() {
-            self.copy.begin_walk();
+        if feed.began_with_full_sync() {
+            self.copy.begin_full_sync();
         } else {
             self.copy.old.clear();
         }
-        self.note(if feed.began_with_walk() { "attached to walk" } else { "attached to go on" });
+        self.note(if feed.began_with_full_sync() { "attached to walk" } else { "attached to go on" });
         self.feed = Some(feed);
         self.bytes.clear();
     }
@@ -409,17 +409,17 @@ impl CopyRun {
         records(&bytes).for_each(|record| self.copy.apply(&record, &self.store));
     }
 
-    fn tell(&mut self, step: Step) {
+    fn tell(&mut self, step: Update) {
         match step {
-            Step::Walk => {
-                self.copy.begin_walk();
+            Update::Notice(Notice::FullSync) => {
+                self.copy.begin_full_sync();
                 self.note("walked again");
             }
-            Step::Walked => self.copy.end_walk(),
-            Step::Overtaken(_) => self.note("overtaken"),
-            Step::CaughtUp => self.note("caught up"),
-            Step::Records | Step::Idle => {}
-            Step::Gone => panic!("nobody has taken over"),
+            Update::Notice(Notice::Synced) => self.copy.end_full_sync(),
+            Update::Notice(Notice::Lagged(_)) => self.note("lagged"),
+            Update::Notice(Notice::CaughtUp) => self.note("caught up"),
+            Update::Records | Update::Idle => {}
+            Update::Detached => panic!("nobody has taken over"),
         }
     }
 
@@ -445,7 +445,7 @@ impl CopyRun {
             let step = feed.next(500, &mut self.bytes);
             self.apply();
             self.tell(step);
-            if step == Step::Idle {
+            if step == Update::Idle {
                 break;
             }
         }
@@ -453,7 +453,7 @@ impl CopyRun {
         self.feed = Some(feed);
         let status = self.store.journal().status(self.now);
         let consumer = &status.consumers[0];
-        let expected = (State::Streaming, status.lsn, status.lsn, 0);
+        let expected = (ReaderState::Streaming, status.lsn, status.lsn, 0);
         assert_eq!((consumer.state, consumer.read, consumer.complete, consumer.lag_bytes), expected);
     }
 
@@ -484,6 +484,6 @@ fn replica_model() {
         *seen.entry("evicted").or_insert(0) += evicted;
     }
     println!("{seen:?}");
-    let all = ["attached to walk", "attached to go on", "walked again", "overtaken", "caught up", "cut", "evicted"];
+    let all = ["attached to walk", "attached to go on", "walked again", "lagged", "caught up", "cut", "evicted"];
     assert!(is_replay() || all.iter().all(|what| seen.contains_key(what)), "never happened: {seen:?}");
 }

@@ -2,10 +2,10 @@
 
 use super::rig::{TestStore, tiny};
 use crate::journal::acks::LastLsn;
-use crate::journal::{Attach, AttachError, CONSUMERS_MAX};
-use crate::store::Feed;
+use crate::journal::{Attach, AttachError, READERS_MAX};
+use crate::store::Subscription;
 use crate::store::role::UPSTREAM;
-use crate::store::{AllocError, ItemSpec, Miss, Part, Relation, Source, SourceError};
+use crate::store::{AllocError, ChangeSource, ItemSpec, Miss, Part, Relation, SourceError};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -54,14 +54,15 @@ fn who_may_attach() {
     assert_eq!(store.announce(&[0xabc], None, later).map(drop), Err(SourceError::Circle));
     drop(feed);
     store.announce(&[0xabc], None, later).unwrap();
-    let names: Vec<String> = (0..CONSUMERS_MAX).map(|i| format!("name{i}")).collect();
-    let _feeds: Vec<Feed> = names.iter().map(|name| store.attach(&attach_as(name, "peer"), now).unwrap()).collect();
+    let names: Vec<String> = (0..READERS_MAX).map(|i| format!("name{i}")).collect();
+    let _feeds: Vec<Subscription> =
+        names.iter().map(|name| store.attach(&attach_as(name, "peer"), now).unwrap()).collect();
     assert_eq!(store.attach(&attach_as("more", "peer"), now).unwrap_err(), AttachError::TooMany);
     assert!(store.attach(&attach_as("name3", "peer"), now).is_ok());
 }
 
 /// Stores an item that a source has sent. False if it was refused.
-fn set_by(rig: &TestStore, source: &Arc<Source>, key: &str) -> bool {
+fn set_by(rig: &TestStore, source: &Arc<ChangeSource>, key: &str) -> bool {
     let (hash, last_lsn) = (rig.store.hash(key.as_bytes()), LastLsn::default());
     let mut shard = rig.store.lock_for(hash, &last_lsn, Some(source));
     let Ok(new) = shard.create(&spec(key), &[Part::Bytes(b"value")]) else { return false };

@@ -10,7 +10,7 @@
 //! in order, as in the run in which nothing waited, but for the errors in the places of those given up.
 //! `TWINCACHE_SEED` replays one seed; it is printed.
 
-use crate::journal::acks::{EVERYTHING, Safety};
+use crate::journal::acks::{Acks, EVERYTHING};
 use crate::net::conn::session::OUTPUT_HIGH;
 use crate::net::conn::{After, Readiness, Reason};
 use crate::net::tests::connection::{TestConnection, push};
@@ -59,14 +59,14 @@ fn rig() -> TestConnection {
         config.store.journal_bytes = 8 << 20;
         config.store.item_size_max = ITEM_MAX;
     });
-    rig.shared.store.set_replicas_ack(1, rig.time);
+    rig.shared.store.journal().set_required(1, rig.time);
     rig
 }
 
 fn ask_all(script: Vec<Request>) -> Vec<Asked> {
     let mut rig = rig();
     // Replies are marked, and nothing waits.
-    rig.shared.store.safety().set_required(1, EVERYTHING - 1);
+    rig.shared.store.journal().acks().set_required(1, EVERYTHING - 1);
     rig.pipe().room = usize::MAX / 2;
     let ask = |request: Request| {
         let before = rig.last_lsn.get();
@@ -117,8 +117,8 @@ impl Run {
         self.rig.last_lsn.get()
     }
 
-    fn safety(&self) -> &Safety {
-        self.rig.shared.store.safety()
+    fn acks(&self) -> &Acks {
+        self.rig.shared.store.journal().acks()
     }
 
     fn turn(&mut self) -> After {
@@ -130,7 +130,7 @@ impl Run {
             After::Held => {
                 assert!(self.queue.is_empty(), "held twice");
                 let owed = self.rig.connection.held_for().expect("it is held");
-                assert!(owed.lsn > self.safety().safe_lsn() && owed.deadline > self.rig.time);
+                assert!(owed.lsn > self.acks().replicated_lsn() && owed.deadline > self.rig.time);
                 self.queue.push(owed, 0);
                 self.held_after = before;
             }
@@ -142,7 +142,7 @@ impl Run {
 
     /// Notes what may leave from now on, even if more is asked of replicas later.
     fn note(&mut self) {
-        let free = if self.safety().holds() { self.safety().safe_lsn() } else { self.last_lsn() };
+        let free = if self.acks().holds() { self.acks().replicated_lsn() } else { self.last_lsn() };
         self.excused = self.excused.max(free);
     }
 
@@ -153,19 +153,19 @@ impl Run {
 
     /// Replicas confirm some of what they lack, or somebody changes what is asked of them.
     fn replicas(&mut self, rng: &mut Rng) {
-        let safe = if self.safety().holds() { self.safety().safe_lsn() } else { 0 };
+        let safe = if self.acks().holds() { self.acks().replicated_lsn() } else { 0 };
         let confirmed = safe + rng.below((self.last_lsn() - safe) as usize + 1) as u64;
         match rng.below(40) {
-            0 => self.safety().set_required(0, 0),
-            1 => self.safety().set_required(2, confirmed),
-            _ => self.safety().advance(confirmed),
+            0 => self.acks().set_required(0, 0),
+            1 => self.acks().set_required(2, confirmed),
+            _ => self.acks().advance(confirmed),
         }
         self.note();
     }
 
     /// What the worker does between two polls.
     fn release(&mut self) {
-        while self.queue.pop_safe(self.safety().safe_lsn()).is_some() {
+        while self.queue.pop_safe(self.acks().replicated_lsn()).is_some() {
             self.rig.connection.release_but(|_| false);
             self.turn();
         }
@@ -174,11 +174,11 @@ impl Run {
             return;
         }
         if self.mood == Mood::Degrading {
-            self.safety().degrade(self.last_lsn());
+            self.acks().degrade(self.last_lsn());
             self.note();
             return;
         }
-        let safe = self.safety().safe_lsn();
+        let safe = self.acks().replicated_lsn();
         assert_eq!(self.queue.pop_expired(self.rig.time, safe), Some(0));
         self.rig.connection.release_but(|lsn| lsn > safe);
         self.refused.push((safe.max(self.held_after), lsn));
@@ -401,7 +401,7 @@ impl Run {
 
     /// All there is becomes safe.
     fn confirm(&mut self) {
-        self.safety().advance(self.last_lsn());
+        self.acks().advance(self.last_lsn());
         self.release();
     }
 
@@ -414,7 +414,7 @@ impl Run {
 #[test]
 fn a_reply_goes_when_its_change_is_safe_and_no_sooner() {
     let mut run = held(b"set a 0 0 1\r\nA\r\nset b 0 0 1\r\nB\r\nget a\r\n");
-    run.safety().advance(run.last_lsn() - 1);
+    run.acks().advance(run.last_lsn() - 1);
     run.release();
     assert_eq!(run.sent(), "", "they leave together");
     run.confirm();
@@ -426,7 +426,7 @@ fn a_reply_goes_when_its_change_is_safe_and_no_sooner() {
 #[test]
 fn a_reply_that_waits_for_too_long_is_an_error() {
     let mut run = held(b"set a 0 0 1\r\nA\r\nset b 0 0 1\r\nB\r\nget a\r\nmd b q\r\nincr a 1\r\n");
-    run.safety().advance(run.last_lsn() - 2);
+    run.acks().advance(run.last_lsn() - 2);
     run.expire();
     let refusal = "SERVER_ERROR not replicated\r\n";
     let non_numeric = "CLIENT_ERROR cannot increment or decrement non-numeric value\r\n";
@@ -567,11 +567,11 @@ fn a_dump_waits_for_what_is_before_it() {
 #[test]
 fn nothing_waits_while_it_is_switched_off() {
     let mut run = held(b"set a 0 0 1\r\nA\r\n");
-    run.safety().set_required(0, 0);
+    run.acks().set_required(0, 0);
     run.release();
     assert_eq!(run.sent(), "STORED\r\n");
     assert_eq!(run.rig.ask(b"delete a\r\n"), "DELETED\r\n");
-    run.safety().set_required(1, 0);
+    run.acks().set_required(1, 0);
     assert_eq!(run.rig.ask(b"get a\r\n"), "END\r\n");
     assert_eq!(run.rig.ask(b"incr a 1\r\n"), "NOT_FOUND\r\n", "nothing was changed");
     assert_eq!(run.rig.ask(b"md a\r\n"), "", "a copy may have what is not here");
