@@ -119,13 +119,14 @@ impl Options {
             return Err(SidecarExit::usage(&format!("what is `{word}`?")));
         }
         let server = found.opt_str("server").ok_or_else(|| SidecarExit::usage("--server unix:PATH is needed"))?;
+        let number_of = |name, max| found.opt_str(name).map(|text| number(name, &text, max)).transpose();
         Ok(Options {
             server: path(&server)?,
             peers: peers(found.opt_strs("peer"))?,
-            limit_megabits: found.opt_str("limit-mbps").map(|text| megabits(&text)).transpose()?,
+            limit_megabits: number_of("limit-mbps", MEGABITS_MAX)?,
             may_replace: found.opt_present("replace-peer"),
             http: found.opt_str("http").map(|text| address(&text)).transpose()?,
-            max_lag: found.opt_str("max-lag-ms").map_or(Ok(MAX_LAG), |text| max_lag(&text))?,
+            max_lag: number_of("max-lag-ms", MAX_LAG_MS_MAX)?.map_or(MAX_LAG, Duration::from_millis),
             is_verbose: found.opt_present("verbose"),
         })
     }
@@ -191,14 +192,10 @@ fn mistake_in(text: &str) -> Option<&'static str> {
     }
 }
 
-fn megabits(text: &str) -> Result<u64, SidecarExit> {
-    let number = text.parse().ok().filter(|number| (1..=MEGABITS_MAX).contains(number));
-    number.ok_or_else(|| SidecarExit::usage(&format!("--limit-mbps {text}: 1 to {MEGABITS_MAX} are possible")))
-}
-
-fn max_lag(text: &str) -> Result<Duration, SidecarExit> {
-    let ms = text.parse().ok().filter(|ms| (1..=MAX_LAG_MS_MAX).contains(ms)).map(Duration::from_millis);
-    ms.ok_or_else(|| SidecarExit::usage(&format!("--max-lag-ms {text}: 1 to {MAX_LAG_MS_MAX} are possible")))
+/// The number of an option, from 1 on.
+fn number(option: &str, text: &str, max: u64) -> Result<u64, SidecarExit> {
+    let number = text.parse().ok().filter(|number| (1..=max).contains(number));
+    number.ok_or_else(|| SidecarExit::usage(&format!("--{option} {text}: 1 to {max} are possible")))
 }
 
 fn address(text: &str) -> Result<SocketAddr, SidecarExit> {

@@ -38,11 +38,11 @@
 
 use super::guard::OverwriteGuard;
 use super::relay::Incoming;
-use super::sink::{Answered, Barrier, Stage, StreamSink};
+use super::sink::{Answered, Barrier, StreamSink};
 use super::source::{ResumePoint, StreamSource};
 use crate::protocol::control::{self, ServerInfo, ServerLine};
 use crate::sidecar::moment::{Moment, Trouble};
-use crate::sidecar::observe::figures::{Figures, PeerPhase};
+use crate::sidecar::observe::figures::{Figures, PeerPhase, Stage};
 use crate::sidecar::pace::{BackOff, BandwidthBucket};
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -99,10 +99,16 @@ enum PumpState {
 struct StreamState {
     /// At the end of what was passed on.
     stage: Stage,
-    /// What is shown of it.
-    phase: PeerPhase,
+    /// What is shown, which is of what was confirmed.
+    shown: Stage,
     /// The last change of the batch whose body passes.
     batch_lsn: u64,
+}
+
+impl StreamState {
+    fn new(stage: Stage, lsn: u64) -> StreamState {
+        StreamState { stage, shown: stage, batch_lsn: lsn }
+    }
 }
 
 /// See the module's head.
@@ -270,10 +276,10 @@ impl Pump {
             }
             PumpState::Waiting { .. } => PeerPhase::Waiting,
             PumpState::Draining { .. } => PeerPhase::Draining,
-            PumpState::Attached(stream) => stream.phase,
+            PumpState::Attached(stream) => PeerPhase::Attached(stream.shown),
             _ => PeerPhase::Connecting,
         };
-        self.sink.figures(phase, matches!(self.state, PumpState::Attached(_)), now)
+        self.sink.figures(phase, now)
     }
 
     // ---- what the server says ----
@@ -331,7 +337,7 @@ impl Pump {
                 self.sink.figures.overtaken += 1;
                 if stream.stage == Stage::Clean {
                     log::info!("{}: overtaken by the journal, {ranges} ranges are copied again", self.sink.name);
-                    (stream.stage, stream.phase) = (Stage::Lagged, PeerPhase::Overtaken);
+                    (stream.stage, stream.shown) = (Stage::Lagged, Stage::Lagged);
                 }
             }
             ServerLine::CaughtUp(lsn) => {
@@ -386,8 +392,7 @@ impl Pump {
         self.sink.begin_stream(lsn);
         self.sink.figures.continued += 1;
         self.sink.lag.go_on(now.at);
-        self.state =
-            PumpState::Attached(StreamState { stage: Stage::Clean, phase: PeerPhase::Streaming, batch_lsn: lsn });
+        self.state = PumpState::Attached(StreamState::new(Stage::Clean, lsn));
         self.remember(lsn);
     }
 
@@ -396,8 +401,7 @@ impl Pump {
         log::info!("{}: {}, full sync from lsn {lsn}", self.sink.name, self.sink.figures.kind);
         self.resume = None;
         self.sink.begin_full_sync();
-        self.state =
-            PumpState::Attached(StreamState { stage: Stage::Syncing, phase: PeerPhase::Walking, batch_lsn: lsn });
+        self.state = PumpState::Attached(StreamState::new(Stage::Syncing, lsn));
     }
 
     /// The peer has everything of this run up to here.
@@ -428,8 +432,8 @@ impl Pump {
         self.back_off.reset();
         if self.sink.confirm(barrier) {
             self.source.acknowledge(barrier.lsn, std::mem::take(&mut self.sink.lacks_some));
-            if let PumpState::Attached(StreamState { stage: Stage::Clean, phase, .. }) = &mut self.state {
-                *phase = PeerPhase::Streaming;
+            if let PumpState::Attached(StreamState { stage: Stage::Clean, shown, .. }) = &mut self.state {
+                *shown = Stage::Clean;
             }
             self.remember(barrier.lsn);
         }

@@ -16,7 +16,7 @@ use super::lag::Lag;
 use super::relay::Relay;
 use crate::protocol::control::{self, Introduction, ReplicaLine};
 use crate::sidecar::moment::{Moment, Trouble};
-use crate::sidecar::observe::figures::{Figures, PeerPhase};
+use crate::sidecar::observe::figures::{Figures, PeerPhase, Stage};
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -36,18 +36,6 @@ const STATS_EVERY: Duration = Duration::from_millis(1100);
 
 /// Bytes of a peer's line that are shown.
 const SHOWN_MAX: usize = 200;
-
-/// What has been passed on so far is, as far as it is confirmed, …
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Stage {
-    /// … part of a full sync.
-    #[default]
-    Syncing,
-    /// … everything.
-    Clean,
-    /// … with gaps.
-    Lagged,
-}
 
 /// What a barrier confirms.
 #[derive(Clone, Copy, Debug)]
@@ -263,10 +251,10 @@ impl StreamSink {
     }
 
     /// The figures of now, when it is in this phase.
-    pub fn figures(&mut self, phase: PeerPhase, is_attached: bool, now: Moment) -> &Figures {
-        (self.figures.phase, self.figures.is_attached) = (phase, is_attached);
+    pub fn figures(&mut self, phase: PeerPhase, now: Moment) -> &Figures {
+        self.figures.phase = phase;
         self.figures.error_ago = self.refused_at.map(|at| now.at.saturating_sub(at));
-        if phase == PeerPhase::Streaming {
+        if phase.is_streaming() {
             self.lag.observe(self.answers.is_owed(), now.at);
         }
         self.figures.lag = self.lag.figure(now.at);

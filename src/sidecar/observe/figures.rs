@@ -14,12 +14,20 @@ pub enum PeerPhase {
     Draining,
     /// On the way to a stream.
     Connecting,
-    /// Everything is being copied.
-    Walking,
-    /// The peer has everything, up to the lag.
-    Streaming,
-    /// The journal went past the peer: what changed is being copied again.
-    Overtaken,
+    /// There is a stream, and this is what the peer has of it.
+    Attached(Stage),
+}
+
+/// What was sent up to some place is …
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stage {
+    /// … part of a full sync.
+    #[default]
+    Syncing,
+    /// … everything.
+    Clean,
+    /// … with gaps: the journal went past the peer, and what changed is being sent again.
+    Lagged,
 }
 
 impl PeerPhase {
@@ -29,9 +37,9 @@ impl PeerPhase {
         PeerPhase::Refused,
         PeerPhase::Draining,
         PeerPhase::Connecting,
-        PeerPhase::Walking,
-        PeerPhase::Streaming,
-        PeerPhase::Overtaken,
+        PeerPhase::Attached(Stage::Syncing),
+        PeerPhase::Attached(Stage::Clean),
+        PeerPhase::Attached(Stage::Lagged),
     ];
 
     /// Its name.
@@ -41,10 +49,15 @@ impl PeerPhase {
             PeerPhase::Refused => "refused",
             PeerPhase::Draining => "draining",
             PeerPhase::Connecting => "connecting",
-            PeerPhase::Walking => "walking",
-            PeerPhase::Streaming => "streaming",
-            PeerPhase::Overtaken => "overtaken",
+            PeerPhase::Attached(Stage::Syncing) => "walking",
+            PeerPhase::Attached(Stage::Clean) => "streaming",
+            PeerPhase::Attached(Stage::Lagged) => "overtaken",
         }
+    }
+
+    /// Whether the peer has everything, up to the lag.
+    pub fn is_streaming(self) -> bool {
+        self == PeerPhase::Attached(Stage::Clean)
     }
 }
 
@@ -60,12 +73,10 @@ pub struct Figures {
     pub trouble: String,
     /// `twincached`, `memcached <version>`, or empty while it is not known.
     pub kind: String,
-    /// The server's last lsn that is known.
+    /// The server's last lsn that is known; this, `confirmed` and `bytes_in_flight` are of now while it is attached.
     pub head: u64,
     /// The last lsn that the peer confirmed.
     pub confirmed: u64,
-    /// There is a stream: the two before, and the bytes in flight, are of now.
-    pub is_attached: bool,
     /// For how long the peer has not had everything, or has not answered; None when it never had everything.
     pub lag: Option<Duration>,
     /// Bytes of bodies read from the server and not confirmed.

@@ -1,6 +1,6 @@
 //! The text of `/health`: whether every peer has everything, and why not.
 
-use super::figures::{Figures, NamedFigures, PeerPhase};
+use super::figures::{Figures, NamedFigures};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub fn health(peers: &[NamedFigures], max_lag: Duration) -> (bool, String) {
     let mut text = if is_good { "ok\n" } else { "not every peer has everything\n" }.to_owned();
     for (name, figures) in peers {
         let _ = write!(text, "{name}: {}", figures.phase.name());
-        if figures.phase != PeerPhase::Streaming && !figures.trouble.is_empty() {
+        if !figures.phase.is_streaming() && !figures.trouble.is_empty() {
             let _ = write!(text, ": {}", figures.trouble);
         }
         if let Some(lag) = figures.lag {
@@ -33,14 +33,14 @@ pub fn health(peers: &[NamedFigures], max_lag: Duration) -> (bool, String) {
 }
 
 fn has_everything(figures: &Figures, max_lag: Duration) -> bool {
-    let is_near = figures.phase == PeerPhase::Streaming && figures.lag.is_some_and(|lag| lag <= max_lag);
+    let is_near = figures.phase.is_streaming() && figures.lag.is_some_and(|lag| lag <= max_lag);
     is_near && figures.error_ago.is_none_or(|ago| ago >= REFUSED_RECENTLY)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sidecar::observe::figures::ClockBounds;
+    use crate::sidecar::observe::figures::{ClockBounds, PeerPhase, Stage};
 
     #[test]
     fn health_says_why() {
@@ -64,7 +64,7 @@ mod tests {
     }
 
     fn streaming() -> Figures {
-        let (phase, is_attached, lag) = (PeerPhase::Streaming, true, Some(Duration::ZERO));
-        Figures { phase, is_attached, lag, kind: "twincached".into(), ..Figures::default() }
+        let (phase, lag) = (PeerPhase::Attached(Stage::Clean), Some(Duration::ZERO));
+        Figures { phase, lag, kind: "twincached".into(), ..Figures::default() }
     }
 }

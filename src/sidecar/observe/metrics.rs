@@ -36,7 +36,7 @@ fn count(number: u64) -> Option<i64> {
 
 /// What says something only while there is a stream.
 fn now(figures: &Figures, number: u64) -> Option<i64> {
-    if figures.is_attached { count(number) } else { None }
+    if matches!(figures.phase, PeerPhase::Attached(_)) { count(number) } else { None }
 }
 
 #[rustfmt::skip]
@@ -146,12 +146,13 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sidecar::observe::figures::Stage;
     use std::collections::BTreeSet;
     use std::time::Duration;
 
     fn streaming() -> Figures {
-        let (phase, is_attached, lag) = (PeerPhase::Streaming, true, Some(Duration::ZERO));
-        Figures { phase, is_attached, lag, head: 9, confirmed: 7, kind: "twincached".into(), ..Figures::default() }
+        let (phase, lag) = (PeerPhase::Attached(Stage::Clean), Some(Duration::ZERO));
+        Figures { phase, lag, head: 9, confirmed: 7, kind: "twincached".into(), ..Figures::default() }
     }
 
     /// Checks the form: HELP and TYPE before the samples of a name, no name and no sample twice.

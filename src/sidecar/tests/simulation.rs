@@ -14,7 +14,6 @@
 
 use crate::sidecar::link::pump::{Action, Pump};
 use crate::sidecar::moment::{Moment, Trouble};
-use crate::sidecar::observe::figures::PeerPhase;
 use crate::testing::{Rng, is_replay, seeds_from};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -636,7 +635,7 @@ impl Simulation {
 
     fn is_equal(&mut self) -> bool {
         let figures = self.pump.figures(self.now);
-        let is_confirmed = figures.phase == PeerPhase::Streaming && figures.confirmed == self.server.lsn();
+        let is_confirmed = figures.phase.is_streaming() && figures.confirmed == self.server.lsn();
         // What it refused it lacks, like what it evicts.
         let mut map = self.server.map.clone();
         map.retain(|key, _| !self.peer.lacks.contains_key(key));
