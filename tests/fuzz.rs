@@ -18,8 +18,8 @@ mod in_process;
 mod replies;
 
 use common::{Conn, DEADLINE, HEADER, Packet, Rng, Server, Waited, from_env, seed, show, until};
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::io::Write;
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -158,55 +158,12 @@ fn stream(rng: &mut Rng, mutated: bool) -> (bool, Vec<u8>) {
 /// everything that it said must be replies. The last of them may be cut off by a reset.
 fn half_closed(attack: &Attack, rng: &mut Rng, pieces: usize) {
     let bytes = stream(rng, true).1;
-    let mut conn = TcpStream::connect(attack.addr).expect("connect");
-    let mut got = Vec::new();
-    for piece in bytes.chunks(bytes.len() / pieces + 1) {
-        if !exchange(&mut conn, piece, &mut got) {
-            break;
-        }
-    }
-    let _ = conn.shutdown(Shutdown::Write);
-    drain(&mut conn, &mut got, &bytes);
+    let mut conn = Conn::to(attack.addr);
+    bytes.chunks(bytes.len() / pieces + 1).for_each(|piece| conn.send(piece));
+    conn.finish();
     match bytes.first() {
-        Some(0x80) => replies::check_binary(&got, false),
-        _ => replies::check_text(&got, false),
-    }
-}
-
-/// Writes all of `bytes`, reading whatever comes meanwhile; false when the server has closed.
-fn exchange(conn: &mut TcpStream, mut bytes: &[u8], got: &mut Vec<u8>) -> bool {
-    let mut buffer = [0; 65536];
-    conn.set_nonblocking(true).unwrap();
-    let end = Instant::now() + DEADLINE;
-    let open = loop {
-        assert!(Instant::now() < end, "the server takes nothing and says nothing");
-        match conn.read(&mut buffer) {
-            Ok(0) => break false,
-            Ok(n) => got.extend_from_slice(&buffer[..n]),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(_) => break false,
-        }
-        match conn.write(bytes) {
-            Ok(n) => bytes = &bytes[n..],
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                std::thread::sleep(Duration::from_millis(1))
-            }
-            Err(_) => break false,
-        }
-        if bytes.is_empty() {
-            break true;
-        }
-    };
-    conn.set_nonblocking(false).unwrap();
-    open
-}
-
-/// Reads until the server closes.
-fn drain(conn: &mut TcpStream, got: &mut Vec<u8>, sent: &[u8]) {
-    conn.set_read_timeout(Some(DEADLINE)).unwrap();
-    if let Err(error) = conn.read_to_end(got) {
-        let waited = matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut);
-        assert!(!waited, "not closed after the end of its input: {}", show(sent));
+        Some(0x80) => replies::check_binary(&conn.got, false),
+        _ => replies::check_text(&conn.got, false),
     }
 }
 
@@ -263,16 +220,9 @@ fn garbage_is_answered_or_closed(attack: &Attack, rng: &mut Rng) {
 fn slow(attack: &Attack, rng: &mut Rng) {
     let (_, mut bytes) = stream(rng, true);
     bytes.truncate(300);
-    let mut conn = TcpStream::connect(attack.addr).expect("connect");
-    conn.set_nodelay(true).unwrap();
-    let mut got = Vec::new();
-    for byte in bytes.chunks(1) {
-        if !exchange(&mut conn, byte, &mut got) {
-            break;
-        }
-    }
-    let _ = conn.shutdown(Shutdown::Write);
-    drain(&mut conn, &mut got, &bytes);
+    let mut conn = Conn::to(attack.addr);
+    bytes.chunks(1).for_each(|byte| conn.send(byte));
+    conn.finish();
 }
 
 /// Leaves with a reset in the middle.
@@ -411,12 +361,10 @@ fn half_close_is_answered() {
     for request in
         [&b"set a 0 0 2\r\nhi\r\nget a\r\nmn\r\nget"[..], b"set a 0 0 2\r\nhi\r\nget a\r\nmn\r\nset b 0 0 9\r\nxx"]
     {
-        let mut conn = TcpStream::connect(server.addr).unwrap();
-        conn.write_all(request).unwrap();
-        conn.shutdown(Shutdown::Write).unwrap();
-        let mut got = Vec::new();
-        drain(&mut conn, &mut got, request);
-        assert_eq!(show(&got), show(b"STORED\r\nVALUE a 0 2\r\nhi\r\nEND\r\nMN\r\n"));
+        let mut conn = server.connect();
+        conn.send(request);
+        conn.finish();
+        assert_eq!(show(&conn.got), show(b"STORED\r\nVALUE a 0 2\r\nhi\r\nEND\r\nMN\r\n"));
     }
 }
 

@@ -22,7 +22,7 @@ pub use running::{Running, address};
 pub use sidecar::Sidecar;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -374,6 +374,14 @@ impl Conn {
     pub fn expect(&mut self, reply: &str) {
         let waited = self.read_until(DEADLINE, |got| got.len() >= reply.len());
         assert_eq!(show(&std::mem::take(&mut self.got)), show(reply.as_bytes()), "{waited:?}");
+    }
+
+    /// Says that no more comes, and reads until the server closes.
+    pub fn finish(&mut self) {
+        // It may have closed already.
+        let _ = self.stream.shutdown(Shutdown::Write);
+        let waited = self.read_until(DEADLINE, |_| false);
+        assert_eq!(waited, Waited::Closed, "not closed after the end of its input: {}", show(&self.got));
     }
 
     /// Waits until the server closes the connection, and says nothing before.

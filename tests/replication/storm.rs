@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
+use twincache::protocol::base64;
 
 /// Clients; client i speaks protocol i mod 3.
 const CLIENTS: usize = 8;
@@ -51,7 +52,11 @@ impl Keys {
     pub fn word(self, index: usize) -> (Vec<u8>, &'static [u8]) {
         let key = self.key(index);
         match self.is_binary(index) {
-            true => (base64(&key), b" b"),
+            true => {
+                let mut word = Vec::new();
+                base64::encode(&key, &mut word);
+                (word, b" b")
+            }
             false => (key, b""),
         }
     }
@@ -292,17 +297,4 @@ fn value(rng: &mut Rng) -> Vec<u8> {
 
 fn unix() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
-}
-
-fn base64(bytes: &[u8]) -> Vec<u8> {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = Vec::new();
-    for group in bytes.chunks(3) {
-        let number = group.iter().fold(0_u32, |sum, &byte| sum << 8 | u32::from(byte)) << (8 * (3 - group.len()));
-        for digit in 0..4 {
-            let at = (number >> (18 - 6 * digit) & 63) as usize;
-            out.push(if digit <= group.len() { DIGITS[at] } else { b'=' });
-        }
-    }
-    out
 }
