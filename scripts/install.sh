@@ -27,6 +27,7 @@ esac
 
 units=$DESTDIR$PREFIX/lib/systemd/system
 pages=$DESTDIR$PREFIX/share/man/man1
+operations=$DESTDIR$PREFIX/share/man/man7/twincache.7
 defaults=$DESTDIR$SYSCONFDIR/default
 programs="twincached twincache-sidecar"
 
@@ -43,7 +44,7 @@ put_in() {
         fi
     done
     # All folders first: where one cannot be made, nothing has been put in.
-    for folder in "$DESTDIR$PREFIX/bin" "$units" "$pages" "$defaults"; do
+    for folder in "$DESTDIR$PREFIX/bin" "$units" "$pages" "$(dirname "$operations")" "$defaults"; do
         if ! mkdir -p "$folder" || [ ! -w "$folder" ]; then
             echo "install.sh: cannot write to $folder: run it as root, or give a PREFIX of your own" >&2
             exit 1
@@ -57,6 +58,7 @@ put_in() {
             -e "s|^EnvironmentFile=-/etc/|EnvironmentFile=-$SYSCONFDIR/|" "$units/$name.service"
         put_options "$name"
     done
+    install -D -m 644 "$here/../man/twincache.7" "$operations"
     say_how_to_start
 }
 
@@ -115,6 +117,7 @@ take_out() {
             echo "kept $options: it was changed"
         fi
     done
+    rm -f "$operations"
     if systemd_runs; then systemctl daemon-reload || true; fi
 }
 

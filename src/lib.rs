@@ -1,26 +1,52 @@
-//! twincache: a memcached drop-in.
+//! twincache: a memcached drop-in that keeps its data in two places.
 //!
 //! ```text
-//!  any memcached client
-//!      |  text / meta / binary
-//!  +---v------------------------------------------------------+
-//!  | net       acceptor -> worker loops -> connections        |
-//!  | protocol  bytes -> requests                              |
-//!  | command   what a verb means                              |
-//!  | store     shards of (hash table, slab pages, LRUs)       |
-//!  +----------------------------------------------------------+
+//!    any memcached client
+//!        |  text / meta / binary
+//!   +----v---------------------------+                    +------------------------+
+//!   | twincached (primary)           |                    | twincached (standby)   |
+//!   |  net > command > store         |                    |                        |
+//!   |                    | journal   |                    |                        |
+//!   +--------------------+-----------+                    +-----------^------------+
+//!                        | unix socket: every change, in order        | memcached's meta protocol
+//!   +--------------------v-----------+                                | (a stock memcached works, too)
+//!   | twincache-sidecar              +--------------------------------+
+//!   +--------------------------------+
 //! ```
 //!
-//! # The way of a request
+//! The stream of changes is memcached's own meta protocol, with absolute expiry, client flags and cas. The server knows
+//! nothing of peers: it orders changes, tells what has changed since a number, and can hold a reply until somebody says
+//! that this number is safe.
+//!
+//! # The way of a request: one way for all
 //!
 //! ```text
-//! 1 net/worker    poll -> token -> connection
-//! 2 net/conn      read into the worker's shared buffer
-//! 3 protocol      parse: Request | NeedBody | Partial | Bad
-//! 4 command       run(request, context, output)
-//! 5 store         hash once, lock one shard, probe once
-//! 6 command       encode the reply straight into the output
-//! 7 net/conn      one write for everything that was answered; stay, yield or close
+//! 1 net/worker   poll -> token -> connection; what is readable is read into the worker's buffer
+//! 2 net/conn     where its connection stands: between requests, in a value, in a dump
+//! 3 command      a batch of up to 16 requests, of one connection or of many: cut, hash, prefetch, run
+//! 4 store        lock one shard, probe once
+//! 5 command      encode the reply straight into the output; say which change it made, if replies wait for replicas
+//! 6 net/conn     one write for everything that was answered; stay, yield or close
+//! ```
+//!
+//! # Words
+//!
+//! ```text
+//! item, key, value        as in memcached; client flags are the 32 bits that a client stores with an item
+//! cas                     the number that a change gives to an item, by which a client compares
+//! exptime, expires_at     when an item ends: as the request says it, as the store keeps it
+//! slab class, page, chunk an item lies in a chunk of its size's class; pages are cut into chunks; the pool has the rest
+//! HOT, WARM, COLD, TEMP   the LRU lists of a class
+//! evict, reclaim          to drop a live item for room, to drop one that is dead
+//! shard                   a part of one server's store, behind a lock of its own
+//! batch, prefetch         requests that are run together, and hints to the CPU before that
+//! prefault                to touch memory before it is needed
+//! pin                     to keep an item where it is while it is sent or received outside the lock
+//! journal, lsn            every change in order, and the number of one
+//! full sync, lagged       a consumer is sent everything; a consumer has missed what the journal could not hold
+//! reply hold              a reply that waits until replicas have its change
+//! primary, standby, peer  who is written to, who has the copy, and whom a sidecar sends to
+//! role, source            what a server may do, and the connection that feeds it
 //! ```
 //!
 //! # Who may import whom
@@ -41,14 +67,6 @@
 //! protocol    -> nothing
 //! sidecar     -> protocol, io, sys                                      (a client, in a process of its own)
 //! bin         -> sidecar
-//! ```
-//!
-//! Inside a folder a use goes to the right; `mod` is its `mod.rs`:
-//!
-//! ```text
-//! sidecar: mod > link > observe > server_socket > moment, options, pace
-//! sidecar/link: mod > pump > sink, source > answers, clock_skew, guard, lag, relay
-//! sidecar/observe: mod > health, http, metrics > figures
 //! ```
 //!
 //! Everyone but `protocol` may import `clock`, `stats` and `sync`, and `main` the crate's root.

@@ -69,6 +69,7 @@ fn installs_and_uninstalls() {
         ("opt/t/lib/systemd/system/twincached.service", 0o644),
         ("opt/t/share/man/man1/twincache-sidecar.1", 0o644),
         ("opt/t/share/man/man1/twincached.1", 0o644),
+        ("opt/t/share/man/man7/twincache.7", 0o644),
     ];
     assert_eq!(target.files(), expected.map(|(name, mode)| (name.to_owned(), mode)));
     for (name, version) in [("twincached", "memcached 1.6.45\n"), ("twincache-sidecar", "twincache-sidecar 0.1.0\n")] {

@@ -81,8 +81,8 @@ fn names_are_unique() {
 
 #[test]
 fn groff_has_no_complaint() {
-    for name in ["twincached", "twincache-sidecar"] {
-        let page = format!("{}/man/{name}.1", env!("CARGO_MANIFEST_DIR"));
+    for name in ["twincached.1", "twincache-sidecar.1", "twincache.7"] {
+        let page = format!("{}/man/{name}", env!("CARGO_MANIFEST_DIR"));
         let Ok(output) = Command::new("groff").args(["-man", "-ww", "-z", "-Tutf8", &page]).output() else {
             eprintln!("skipped: groff is not installed");
             return;
