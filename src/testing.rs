@@ -25,6 +25,7 @@ use crate::stats::Counters;
 use crate::store::Store;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// A number from the environment.
 fn number(name: &str) -> Option<u64> {
@@ -47,6 +48,15 @@ pub fn seeds_from(first: u64, count: u64) -> impl Iterator<Item = u64> {
     let (first, count) = number("TWINCACHE_SEED").map_or((first, count), |chosen| (chosen, 1));
     let count = number("TWINCACHE_SEEDS").unwrap_or(count);
     (0..count).map(move |i| first.wrapping_add(i)).inspect(|seed| println!("TWINCACHE_SEED={seed}"))
+}
+
+/// Waits until something is so that is certain to come; on a busy machine that may take its time.
+pub fn until(what: &str, is_so: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(90);
+    while !is_so() {
+        assert!(Instant::now() < end, "waited in vain: {what}");
+        std::thread::yield_now();
+    }
 }
 
 /// A server without sockets and threads: a worker's belongings, and a store of its own.

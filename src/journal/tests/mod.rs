@@ -4,13 +4,9 @@
 use super::*;
 use crate::journal::readers::SAMPLES;
 use crate::store::tests::copy::{Copy, known};
-use crate::store::tests::rig::{TestStore, clock_of, tiny};
+use crate::store::tests::rig::{TestStore, attach_as, clock_of, put, rig, tiny};
 use crate::store::{Hash, ItemSpec, Part, Store, StoreConfig, Subscription, Update};
 use std::collections::BTreeMap;
-
-fn attach_as<'a>(name: &'a str, identity: &'a str) -> Attach<'a> {
-    Attach { name, identity, run_id: None, lsn: None }
-}
 
 /// Reads and acknowledges all there is.
 fn drain(feed: &mut Subscription) -> Vec<(RecordKind, Vec<u8>)> {
@@ -20,10 +16,6 @@ fn drain(feed: &mut Subscription) -> Vec<(RecordKind, Vec<u8>)> {
     }
     feed.acknowledge(feed.lsn());
     all
-}
-
-fn rig() -> (TestStore, Instant) {
-    (TestStore::new(tiny()), Instant::now())
 }
 
 #[test]
@@ -308,10 +300,7 @@ fn write(store: &Arc<Store>, seed: u64) {
                 let mut locked = store.lock(hash);
                 if locked.rewrite(&spec, hash, &value, None).is_none() {
                     let new = locked.create(&spec, &[Part::Bytes(&value)]).unwrap();
-                    match locked.find(&key, hash) {
-                        Ok(old) => locked.replace(old, new, hash, None),
-                        Err(_) => locked.link(new, hash, None),
-                    }
+                    put(&mut locked, &key, hash, new, None);
                 }
             }
         }

@@ -9,7 +9,7 @@
 use super::connection::TestConnection;
 use crate::command::Shared;
 use crate::net::conn::{After, Reason};
-use crate::testing::Rng;
+use crate::testing::{Rng, until};
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
@@ -52,14 +52,6 @@ fn changes(key: &str) -> String {
          incr {key} 1\r\nma {key} N0 q\r\ntouch {key} 1\r\nmg {key} T1 N1\r\ngat 1 {key}\r\nmd {key} x\r\n\
          md {key} I\r\ndelete {key}\r\nadd {key} 0 0 3\r\nnew\r\nflush_all\r\nreplica begin\r\nreplica end\r\nmn\r\n"
     )
-}
-
-fn until(what: &str, is_so: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed().as_secs() < 10, "{what}");
-        thread::yield_now();
-    }
 }
 
 fn replaced_while_it_is_run(replicas_ack: u32) {

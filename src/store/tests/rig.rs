@@ -2,12 +2,13 @@
 //! step.
 
 use crate::clock::Clock;
+use crate::journal::Attach;
 use crate::store::background::Worker;
 use crate::store::background::prefault;
 use crate::store::memory::layout::state;
 use crate::store::{ClassStats, EventMask, Hash, ItemId, ItemSpec, Locked, Part, Pinned, Store, StoreConfig};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub struct TestStore {
     pub store: Arc<Store>,
@@ -117,6 +118,16 @@ impl TestStore {
     pub fn sum(&self, of: impl Fn(&ClassStats) -> u64) -> u64 {
         self.store.class_stats().iter().map(of).sum()
     }
+}
+
+/// Such a store, and a moment.
+pub fn rig() -> (TestStore, Instant) {
+    (TestStore::new(tiny()), Instant::now())
+}
+
+/// One that wants to read the journal, and knows nothing of it.
+pub fn attach_as<'a>(name: &'a str, identity: &'a str) -> Attach<'a> {
+    Attach { name, identity, run_id: None, lsn: None }
 }
 
 /// Puts a new item in the place of what the key has, if it has anything.

@@ -1,21 +1,12 @@
 //! Who may feed this server and be fed by it, and what a source may still write.
 
-use super::rig::{TestStore, tiny};
+use super::rig::{TestStore, attach_as, put, rig};
 use crate::journal::acks::LastLsn;
-use crate::journal::{Attach, AttachError, READERS_MAX};
+use crate::journal::{AttachError, READERS_MAX};
 use crate::store::Subscription;
 use crate::store::role::UPSTREAM;
 use crate::store::{AllocError, ChangeSource, ItemSpec, Miss, Part, Relation, SourceError};
 use std::sync::Arc;
-use std::time::Instant;
-
-fn attach_as<'a>(name: &'a str, identity: &'a str) -> Attach<'a> {
-    Attach { name, identity, run_id: None, lsn: None }
-}
-
-fn rig() -> (TestStore, Instant) {
-    (TestStore::new(tiny()), Instant::now())
-}
 
 /// Who was fed by a server may be older than that: it does not feed it back when it hears of it no more.
 #[test]
@@ -66,10 +57,7 @@ fn set_by(rig: &TestStore, source: &Arc<ChangeSource>, key: &str) -> bool {
     let (hash, last_lsn) = (rig.store.hash(key.as_bytes()), LastLsn::default());
     let mut shard = rig.store.lock_for(hash, &last_lsn, Some(source));
     let Ok(new) = shard.create(&spec(key), &[Part::Bytes(b"value")]) else { return false };
-    match shard.find(key.as_bytes(), hash) {
-        Ok(old) => shard.replace(old, new, hash, None),
-        Err(_) => shard.link(new, hash, None),
-    }
+    put(&mut shard, key.as_bytes(), hash, new, None);
     true
 }
 
