@@ -82,6 +82,7 @@
 //!                   > requests, role > events, stats, config > kinds
 //! store/memory:     slab > arena, pool, classes, sizing > layout
 //! store/background: mod > prefault, crawler, maintainer, mover > balance
+//! replication:      mod > session > stream
 //! journal:          mod > readers > reader, ring > record, acks, flush
 //! net:              mod > acceptor, control > listen > worker > conn > admission, stop
 //! net/worker:       mod > batch, reply_hold

@@ -2,7 +2,7 @@
 //! and takes a few administrative lines.
 //!
 //! ```text
-//!  Unix listener, mode 0600 ── accept ──> client: input line ──> feed ──> output ──> socket
+//!  Unix listener, mode 0600 ── accept ──> client: input line ──> consumer ──> output ──> socket
 //!                                                                 ^
 //!  worker: append … nudge ── waker, if this thread is idle ───────┘ journal, walk
 //! ```
@@ -18,13 +18,13 @@
 //! read from the journal for this client; nobody but this client waits for it. Without `-o control_socket` nothing
 //! of this exists.
 //!
-//! Not here: what lines mean and what is sent (`command::feed`), the order of changes (`store::journal`).
+//! Not here: what lines mean and what is sent (`replication`), the order of changes (`store::journal`).
 
 use super::conn::buffer::{Cursor, Sent};
 use super::listen::{self, StartError};
 use crate::command::{Output, Shared};
 use crate::io::edge::Edge;
-use crate::replication::session::{Feed, Now};
+use crate::replication::session::{Consumer, Now};
 use mio::event::Event;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -176,7 +176,7 @@ impl Loop {
             rest = self.turn(&mut events, rest);
         }
         let end = Instant::now() + GRACE;
-        while self.clients.iter().any(|(_, client)| client.feed.lacks(&self.shared)) && Instant::now() < end {
+        while self.clients.iter().any(|(_, client)| client.consumer.lacks(&self.shared)) && Instant::now() < end {
             rest = self.turn(&mut events, if rest == Rest::Idle { Rest::Nap } else { rest });
         }
     }
@@ -248,7 +248,7 @@ impl Loop {
             Err(error) => return log::error!("cannot watch a connection of the control socket: {error}"),
         };
         let mut client = Client::new(socket);
-        client.feed.greet(&self.shared, &mut client.out);
+        client.consumer.greet(&self.shared, &mut client.out);
         vacant.insert(client);
     }
 
@@ -337,7 +337,7 @@ impl Progress {
 struct Client {
     /// Watched for room only where there was none: else whatever the other side reads would be a wake-up.
     socket: Edge<UnixStream>,
-    feed: Feed,
+    consumer: Consumer,
     out: Output,
     cursor: Cursor,
     /// To be closed, after its output if the socket takes that at once.
@@ -350,7 +350,7 @@ impl Client {
     fn new(socket: Edge<UnixStream>) -> Client {
         Client {
             socket,
-            feed: Feed::default(),
+            consumer: Consumer::default(),
             out: Output::default(),
             cursor: Cursor::default(),
             is_closing: false,
@@ -365,7 +365,7 @@ impl Client {
             match self.socket.read(&mut buffer) {
                 Ok(Some(n @ 1..)) => {
                     left = left.saturating_sub(n);
-                    let goes_on = self.feed.input(&buffer[..n], shared, now, &mut self.out);
+                    let goes_on = self.consumer.input(&buffer[..n], shared, now, &mut self.out);
                     if !goes_on || self.out.bytes.len() > OUTPUT_MAX {
                         self.is_closing = true;
                         return;
@@ -392,15 +392,15 @@ impl Client {
             if self.is_broken || !self.socket.is_writable() || !self.write() || self.is_closing {
                 return progress;
             }
-            if is_due || self.feed.is_behind() {
-                progress.something |= self.feed.fill(shared, now, &mut self.out);
+            if is_due || self.consumer.is_behind() {
+                progress.something |= self.consumer.fill(shared, now, &mut self.out);
             }
-            self.is_closing |= self.feed.is_gone();
-            self.feed.beat(shared, now, &mut self.out);
+            self.is_closing |= self.consumer.is_gone();
+            self.consumer.beat(shared, now, &mut self.out);
             // What came meanwhile gathers for the next time: to send a few costs nearly as much as to send many.
-            if self.out.is_empty() || !self.feed.is_behind() && shared.store.journal().acks().required() == 0 {
+            if self.out.is_empty() || !self.consumer.is_behind() && shared.store.journal().acks().required() == 0 {
                 self.write();
-                return Progress { more: self.feed.is_behind(), ..progress };
+                return Progress { more: self.consumer.is_behind(), ..progress };
             }
         }
         Progress { something: true, more: self.write() }
@@ -431,12 +431,12 @@ impl Client {
     }
 
     fn takes_changes(&self) -> bool {
-        self.feed.is_attached() && self.socket.is_writable()
+        self.consumer.is_attached() && self.socket.is_writable()
     }
 
     /// Whether it has acknowledged all that it was sent.
     fn is_ready(&self) -> bool {
-        !self.feed.awaits()
+        !self.consumer.awaits()
     }
 
     fn ask_for_room(&mut self, poll: &Poll, key: usize) {
@@ -468,7 +468,7 @@ mod tests {
         });
         let say = |body: &mut Loop, key: usize, line: String| {
             let client = &mut body.clients[key];
-            assert!(client.feed.input(line.as_bytes(), &shared, now, &mut client.out));
+            assert!(client.consumer.input(line.as_bytes(), &shared, now, &mut client.out));
         };
         (0..2).for_each(|key| say(&mut body, key, format!("attach {key} {key} - - cas\r\n")));
         for _ in 0..2 {

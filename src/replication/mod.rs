@@ -1,5 +1,6 @@
 //! What consumers of the journal are sent.
 
 pub mod session;
+pub mod stream;
 #[cfg(test)]
 mod tests;

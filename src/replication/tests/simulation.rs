@@ -1,8 +1,8 @@
-//! Journal, feed and a peer through schedules of cut writes, loss, cut connections and full walks, without sockets and
+//! Journal, consumer and a peer through schedules of cut writes, loss, cut connections and full walks, without sockets and
 //! with a clock of its own.
 //!
 //! ```text
-//!  random commands ──> primary ── journal ── Feed ──> wire, cut anywhere ──> Sidecar ──> peer
+//!  random commands ──> primary ── journal ── Consumer ──> wire, cut anywhere ──> Sidecar ──> peer
 //!                         │                                                     │ ack      │
 //!                         └──────────────── in the end, the same items ─────────┴──────────┘
 //! ```
@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::command::Output;
 use crate::config::Config;
 use crate::protocol::base64;
-use crate::replication::session::{Feed, Now};
+use crate::replication::session::{Consumer, Now};
 use crate::testing::{Rng, TestServer, flatten, is_replay, packet, seeds};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -223,8 +223,8 @@ struct Schedule {
     now: Instant,
     primary: TestServer,
     peer: TestServer,
-    feed: Feed,
-    /// What the feed has said and the wire has not taken.
+    consumer: Consumer,
+    /// What the consumer has said and the wire has not taken.
     out: Vec<u8>,
     sidecar: Sidecar,
     peers: u64,
@@ -245,8 +245,8 @@ impl Schedule {
             counts: Counts::default(),
         };
         let (primary, peer) = (server(&clock), server(&clock));
-        let (out, feed) = (Vec::new(), Feed::default());
-        Schedule { rng: Rng(seed), clock, now: Instant::now(), primary, peer, feed, out, sidecar, peers: 0 }
+        let (out, consumer) = (Vec::new(), Consumer::default());
+        Schedule { rng: Rng(seed), clock, now: Instant::now(), primary, peer, consumer, out, sidecar, peers: 0 }
     }
 
     fn run(mut self) -> Counts {
@@ -279,16 +279,16 @@ impl Schedule {
         }
     }
 
-    /// The feed is asked for more only when the wire has taken what it said, as a socket's owner does.
+    /// The consumer is asked for more only when the wire has taken what it said, as a socket's owner does.
     fn send(&mut self) -> bool {
         if !self.sidecar.connected || !self.out.is_empty() {
             return false;
         }
         let mut out = Output::default();
-        let filled = self.feed.fill(&self.primary.shared, self.now(), &mut out);
-        self.feed.beat(&self.primary.shared, self.now(), &mut out);
+        let filled = self.consumer.fill(&self.primary.shared, self.now(), &mut out);
+        self.consumer.beat(&self.primary.shared, self.now(), &mut out);
         self.out.append(&mut flatten(&out));
-        assert!(!self.feed.is_gone());
+        assert!(!self.consumer.is_gone());
         filled
     }
 
@@ -307,7 +307,7 @@ impl Schedule {
     fn say(&mut self, bytes: &[u8]) {
         let mut out = Output::default();
         let now = self.now();
-        assert!(self.feed.input(bytes, &self.primary.shared, now, &mut out), "{}", out.bytes.escape_ascii());
+        assert!(self.consumer.input(bytes, &self.primary.shared, now, &mut out), "{}", out.bytes.escape_ascii());
         self.out.append(&mut flatten(&out));
     }
 
@@ -330,10 +330,10 @@ impl Schedule {
         if self.sidecar.connected {
             return;
         }
-        self.feed = Feed::default();
+        self.consumer = Consumer::default();
         self.sidecar.connected = true;
         let mut out = Output::default();
-        self.feed.greet(&self.primary.shared, &mut out);
+        self.consumer.greet(&self.primary.shared, &mut out);
         self.out.append(&mut flatten(&out));
         let given = self.rng.one_in(2);
         let line = self.sidecar.attach_line(given);
@@ -342,7 +342,7 @@ impl Schedule {
 
     /// In the middle of a line, a batch, or an acknowledgement, as it happens.
     fn disconnect(&mut self) {
-        self.feed = Feed::default();
+        self.consumer = Consumer::default();
         self.sidecar.connected = false;
         self.out.clear();
         self.sidecar.wire.clear();
@@ -368,14 +368,14 @@ impl Schedule {
             self.sidecar.take(&self.peer);
             let acks = std::mem::take(&mut self.sidecar.acks);
             self.say(&acks);
-            if !sent && !self.feed.is_behind() {
+            if !sent && !self.consumer.is_behind() {
                 break;
             }
         }
         assert!(self.sidecar.is_clean, "the stream does not end");
         let head = self.primary.shared.store.journal().status(self.now).lsn;
         assert_eq!(self.sidecar.position, Some((self.primary.shared.store.journal().run_id(), head)));
-        assert!(!self.feed.lacks(&self.primary.shared));
+        assert!(!self.consumer.lacks(&self.primary.shared));
         let (primary, peer) = (items(&self.primary), items(&self.peer));
         for (key, item) in &primary {
             assert_eq!(peer.get(key), Some(item), "{}", key.escape_ascii());
