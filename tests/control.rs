@@ -189,8 +189,8 @@ fn a_consumer_sees_what_commands_do() {
             reply.len() + 2
         );
     }
-    let expected = "ms n 1 T0 E5 q\r\n5\r\nms n 1 T0 E6 q\r\n8\r\nmd n I T0 E7 q\r\nmg before T0 q\r\nmd n q\r\n\
-                    ms YSBi 2 b F7 T0 E8 q\r\nhi\r\nflush_all noreply\r\n";
+    let expected = "ms n 1 T0 E5 q\r\n5\r\nms n 1 T0 E6 q\r\n8\r\nmd n I T0 E7 q\r\nmg before T0 q\r\nmd nosuch q\r\n\
+                    md n q\r\nms YSBi 2 b F7 T0 E8 q\r\nhi\r\nflush_all noreply\r\n";
     assert_eq!(control.bodies(expected.len()), expected);
     until("everything is acknowledged", || stat(&mut client, "0:lag_lsn") == "0");
     assert_eq!(stat(&mut client, "0:state"), "streaming");
