@@ -39,15 +39,17 @@ pub struct Scale {
     pub rounds: usize,
     /// Keys with 100-byte values.
     pub keys: u64,
-    /// Seconds before and of a measurement.
+    /// Seconds before a measurement,
     pub warmup: f64,
+    /// and of it.
     pub seconds: f64,
     /// `-m` of the second table.
     pub memory: u64,
     /// Gets that the hit ratio is taken of, after as many that fill the cache.
     pub hit_requests: u64,
-    /// Of the third table.
+    /// Of the third table,
     pub time_rounds: usize,
+    /// and how long each takes.
     pub time_seconds: f64,
     /// How long a table takes to grow.
     pub growth_seconds: f64,

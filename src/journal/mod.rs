@@ -146,6 +146,7 @@ impl Drop for JournalGuard<'_> {
 
 /// The journal for `stats replication`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are those of `stats replication`")]
 pub struct JournalStatus {
     pub run_id: u64,
     pub is_on: bool,

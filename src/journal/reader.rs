@@ -71,7 +71,9 @@ pub enum Delivery {
 pub enum NextScan {
     /// Keys of lost deletes, each with whether it is binary.
     Keys(Vec<(Vec<u8>, bool)>),
+    /// A range of keys.
     Range(u32),
+    /// Nothing.
     None,
 }
 
@@ -111,8 +113,9 @@ pub struct Reader {
 /// What is counted of a reader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReaderCounts {
-    /// Full syncs.
+    /// Full syncs that began.
     pub full_syncs_started: u64,
+    /// Full syncs that ended.
     pub full_syncs_finished: u64,
     /// Times that it began to lose records.
     pub lagged: u64,

@@ -39,8 +39,9 @@ pub struct Attach<'a> {
     pub name: &'a str,
     /// Of the peer: another one has other data.
     pub identity: &'a str,
-    /// The journal and the last lsn that the peer has completely, if that is known.
+    /// The journal of which the peer has something, if that is known,
     pub run_id: Option<u64>,
+    /// and the last lsn that it has completely.
     pub lsn: Option<u64>,
 }
 
@@ -60,8 +61,11 @@ pub enum AttachError {
 /// Where a reader begins.
 #[derive(Clone, Copy, Debug)]
 pub struct Start {
+    /// Its number.
     pub id: u64,
+    /// It has to read everything.
     pub is_full_sync: bool,
+    /// The first record that it reads comes after this one.
     pub lsn: u64,
 }
 
@@ -80,6 +84,7 @@ pub enum Reading {
 
 /// A reader, for `stats replication`.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are those of `stats replication`")]
 pub struct ConsumerStatus {
     pub name: String,
     pub identity: String,

@@ -88,6 +88,7 @@ pub struct Record<'a> {
 
 /// What is written of a change.
 #[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "the fields of a record: see the module's head")]
 pub struct RecordDraft<'a> {
     pub kind: u8,
     pub bits: u8,
@@ -139,6 +140,7 @@ impl RecordDraft<'_> {
 /// What is asked about a record before it is copied.
 #[derive(Clone, Copy, Debug)]
 pub struct Head {
+    /// The kind of the record.
     pub kind: u8,
     bits: u8,
     key_len: u8,

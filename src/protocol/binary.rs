@@ -26,6 +26,7 @@ const BODY_MAX: u32 = 1 << 30;
 /// A response's status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
+#[allow(missing_docs, reason = "the names are the protocol's")]
 pub enum Status {
     Ok = 0,
     NotFound = 1,
@@ -61,6 +62,7 @@ impl Status {
 
 /// What a packet asks for. Extras are in the variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are the protocol's")]
 pub enum Op {
     Get,
     /// Set, Add, Replace, Append, Prepend.

@@ -110,6 +110,7 @@ pub enum Refusal {
     /// Complete with its line end; empty for nothing.
     Line(&'static [u8]),
     /// A packet: the opcode and opaque of the request, and what the body says.
+    #[allow(missing_docs, reason = "told above")]
     Packet { opcode: u8, opaque: [u8; 4], status: Status, text: &'static [u8] },
 }
 

@@ -85,6 +85,7 @@ pub struct Get<'a> {
 
 /// Administrative commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is the command of its name")]
 pub enum Admin {
     Stats,
     FlushAll,

@@ -83,8 +83,11 @@ impl Default for Buckets {
 /// Half of all durations, 99 in 100 and 999 in 1000 were no longer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Quantiles {
+    /// Half.
     pub p50: Duration,
+    /// 99 in 100.
     pub p99: Duration,
+    /// 999 in 1000.
     pub p999: Duration,
 }
 

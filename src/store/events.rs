@@ -13,6 +13,7 @@ const SYSTEM: u8 = 2;
 
 /// What happened in the store without a client asking, for the `watch` streams.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "the names are those of memcached's log lines")]
 pub enum Event {
     /// A live item was evicted.
     Evict { key: Vec<u8>, fetched: bool, ttl: i64, last_access_age: u32, class: u8, size: usize },

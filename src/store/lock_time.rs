@@ -56,9 +56,11 @@ pub fn rest() {
 /// Who holds a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
-    /// The background thread's parts.
+    /// The background thread when it keeps the LRUs in order,
     Maintainer,
+    /// when it looks for expired items,
     Crawler,
+    /// when it moves pages.
     Mover,
     /// Getting memory ahead of need.
     Ahead,

@@ -4,6 +4,7 @@
 
 /// Store-wide numbers for `stats`, all shards together. Counters are since the last reset.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[allow(missing_docs, reason = "the names are memcached's")]
 pub struct StoreStats {
     pub memory_limit: u64,
     pub bytes: u64,
@@ -102,6 +103,7 @@ class_counters! {
 
 /// Numbers of one slab class, all shards together, for `stats items` and `stats slabs`.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[allow(missing_docs, reason = "the names are memcached's")]
 pub struct ClassStats {
     pub class: u8,
     pub chunk_size: u64,

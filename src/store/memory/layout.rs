@@ -156,7 +156,7 @@ impl Chunk {
 }
 
 impl Header {
-    /// Last access and the flush_alls before it, in one number to compare with [`crate::journal::flush::Cut`].
+    /// Last access and the flush_alls before it, in one number to compare with [`crate::journal::flush::FlushCut`].
     #[inline]
     pub fn stamp(&self) -> u64 {
         u64::from(self.last_access) << 4 | u64::from(self.chunk.state >> state::FLUSH_SHIFT)
