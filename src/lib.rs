@@ -84,9 +84,9 @@
 //! store/background: mod > prefault, crawler, maintainer, mover > balance
 //! replication:      mod > session > stream
 //! journal:          mod > readers > reader, ring > record, acks, flush
-//! net:              mod > acceptor, control > listen > worker > conn > admission, stop
-//! net/worker:       mod > batch, reply_hold
-//! net/conn:         mod > session > buffer
+//! net:              mod > acceptor, control > listen > worker > conn > admission, reply_hold, stop
+//! net/worker:       mod > batch, client, idle
+//! net/conn:         mod > session > buffer, turn, upload > long_line
 //! sidecar:          mod > link > observe, server_socket, pace, options > moment
 //! sidecar/link:     mod > pump > sink, source > relay, answers, guard, clock_skew, lag
 //! sidecar/observe:  mod > http, metrics, health > figures

@@ -416,7 +416,7 @@ impl Client {
             Sent::All => self.clear(),
             Sent::Blocked => self.socket.was_full(),
             Sent::Broken => self.give_up(),
-            Sent::Held => unreachable!("nothing here is a reply to a change"),
+            Sent::Withheld => unreachable!("nothing here is a reply to a change"),
         }
         sent == Sent::All
     }

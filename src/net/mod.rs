@@ -16,6 +16,7 @@ mod admission;
 mod conn;
 mod control;
 mod listen;
+mod reply_hold;
 mod stop;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -80,8 +81,8 @@ impl Server {
             inboxes.push(inbox);
         }
         let wakers = workers.iter().map(Worker::waker).collect();
-        let alarms: Vec<_> = workers.iter().map(Worker::alarm).collect();
-        shared.store.journal().acks().listen(move |safe| alarms.iter().for_each(|alarm| alarm.ring(safe)));
+        let alarms: Vec<_> = workers.iter().map(Worker::ack_waker).collect();
+        shared.store.journal().acks().listen(move |safe| alarms.iter().for_each(|ack_waker| ack_waker.on_safe(safe)));
         let (acceptor, gate) = Acceptor::new(shared.clone(), stop.clone(), listeners, inboxes)?;
         // From here on a failure stops, by drop, the threads that run already.
         let mut server = Server { addresses, stop, gate, wakers, threads: Vec::new() };

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! Leftover   . . . . | g e t   a b       done bytes, then the start of a request; no memory when empty
-//! Pending    Output + Cursor             what is left of a batch's replies; or all of them, held (see `held`)
+//! Pending    Output + Cursor             what is left of a batch's replies; or all of them, waiting (`reply_hold`)
 //! ```
 //!
 //! Invariants: an idle connection owns neither; a [`Cursor`] never passes the end of its output.
@@ -11,8 +11,8 @@
 //! Not here: the worker's shared read buffer and shared output, which `worker` owns and lends.
 
 use crate::command::Output;
-use crate::net::worker::reply_hold;
-use crate::net::worker::reply_hold::{Ledger, Mark, Owed, Refused};
+use crate::net::reply_hold;
+use crate::net::reply_hold::{PendingAck, Refused, ReplyHold, ReplyMark};
 use std::io::{self, ErrorKind, IoSlice, Write};
 
 /// Slices handed to one vectored write. The kernel takes at most 1024; a batch has rarely more than two per value.
@@ -101,7 +101,7 @@ pub enum Sent {
     /// The peer is gone.
     Broken,
     /// Nothing was written: it begins to wait for replicas.
-    Held,
+    Withheld,
 }
 
 /// One write; how it ended and how many bytes went.
@@ -211,43 +211,43 @@ pub struct Pending {
     out: Output,
     cursor: Cursor,
     /// It waits for replicas: for what, and the marks of its replies to changes.
-    held: Option<(Owed, Box<[Mark]>)>,
+    waiting: Option<(PendingAck, Box<[ReplyMark]>)>,
 }
 
 impl Pending {
     /// Takes what is left of `out` from `cursor` on, and leaves `out` empty. Values that have gone are let go of.
     pub fn take(out: &mut Output, cursor: Cursor) -> Pending {
-        let mut pending = Pending { out: std::mem::take(out), cursor, held: None };
+        let mut pending = Pending { out: std::mem::take(out), cursor, waiting: None };
         pending.trim();
         pending
     }
 
     /// Takes a copy of what is left.
     pub fn of(rest: &[u8]) -> Pending {
-        Pending { out: Output { bytes: rest.to_vec(), values: Vec::new() }, cursor: Cursor::default(), held: None }
+        Pending { out: Output { bytes: rest.to_vec(), values: Vec::new() }, cursor: Cursor::default(), waiting: None }
     }
 
-    /// Takes all of `out` to hold it. The buffers of `out` and `ledger` stay where they are: batches that wait are
+    /// Takes all of `out` to hold it. The buffers of `out` and `reply_hold` stay where they are: batches that wait are
     /// short, and the next one need not grow them again.
-    pub fn hold(out: &mut Output, ledger: &mut Ledger, owed: Owed) -> Pending {
-        let held = Output { bytes: out.bytes.as_slice().to_vec(), values: std::mem::take(&mut out.values) };
+    pub fn hold(out: &mut Output, reply_hold: &mut ReplyHold, ack: PendingAck) -> Pending {
+        let copy = Output { bytes: out.bytes.as_slice().to_vec(), values: std::mem::take(&mut out.values) };
         out.bytes.clear();
-        Pending { out: held, cursor: Cursor::default(), held: Some((owed, ledger.take_marks())) }
+        Pending { out: copy, cursor: Cursor::default(), waiting: Some((ack, reply_hold.take_marks())) }
     }
 
     /// What it waits for, if it does.
-    pub fn held_for(&self) -> Option<Owed> {
-        self.held.as_ref().map(|(owed, _)| *owed)
+    pub fn waits_for(&self) -> Option<PendingAck> {
+        self.waiting.as_ref().map(|(ack, _)| *ack)
     }
 
     /// How many replies to changes wait in it.
-    pub fn held_replies(&self) -> u64 {
-        self.held.as_ref().map_or(0, |(_, marks)| marks.len() as u64)
+    pub fn waiting_replies(&self) -> u64 {
+        self.waiting.as_ref().map_or(0, |(_, marks)| marks.len() as u64)
     }
 
     /// It waits no more: replies to changes of which `is_missing` become errors.
     pub fn refuse(&mut self, is_missing: impl Fn(u64) -> bool) -> Refused {
-        self.held
+        self.waiting
             .take()
             .map_or_else(Refused::default, |(_, marks)| reply_hold::refuse(&mut self.out, &marks, is_missing))
     }

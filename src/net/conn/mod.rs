@@ -4,7 +4,7 @@
 //!   socket ── read ──> worker's buffer ── Session ──> worker's output ── write ──> socket
 //!                        │        ^                      │        ^
 //!           not a whole  v        │         not taken,  v        │ room again,
-//!             request   Leftover ─┘         or held    Pending ──┘ or released (see `reply_hold`)
+//!             request   Leftover ─┘         or waits   Pending ──┘ or replicas have it (`reply_hold`)
 //! ```
 //!
 //! A turn is: read; run what was read; write; and so on until the socket has no more, takes no more, or the turn's quota
@@ -14,29 +14,31 @@
 //! worker's read buffers or, after a turn that was cut short, in the connection's [`Leftover`].
 //!
 //! Invariants:
-//! - nothing is read and no request is run while output is stuck or held (`pending`);
+//! - nothing is read and no request is run while output is stuck or waits for replicas (`pending`);
 //! - the worker's output is empty before and after a turn;
 //! - no memory is held by a connection that waits for a request.
 //!
 //! Not here: what the bytes of a request do to a connection (`session`), when a turn comes (`worker`).
 
 pub mod buffer;
+pub mod long_line;
 pub mod session;
+pub mod turn;
+mod upload;
 
-use super::worker::reply_hold::{Ledger, Owed, Refused};
+use super::reply_hold::{PendingAck, Refused};
 use crate::command::batch::Batch;
-use crate::command::{Output, Shared};
 use crate::config::Binding;
 use crate::io::stream::Socket;
-use crate::journal::acks::LastLsn;
 use crate::stats::{ConnInfo, Counters};
 use crate::store::Store;
-use crate::watch::Streams;
 use buffer::{Cursor, Leftover, Pending, Sent, write_bytes};
-use session::{Quota, Session, Step};
+use long_line::LONG_LINE;
+use session::{Session, Step};
 use std::io::{ErrorKind, IoSliceMut, Read};
 use std::ops::Range;
 use std::sync::Arc;
+use turn::{After, CloseReason, Quota, TurnContext};
 
 /// Bytes of the worker's shared read buffer. A batch of a thousand short requests fits, and it stays in a core's
 /// second-level cache beside what the requests touch.
@@ -45,16 +47,9 @@ pub const READ_BUFFER: usize = 64 << 10;
 /// Least room for a read behind what is left over. With less, the new bytes are appended to the leftover.
 const READ_MIN: usize = READ_BUFFER / 4;
 
-/// A line that takes more memory than this is counted as long, see [`TurnContext::long_lines`].
-pub const LONG_LINE: usize = READ_BUFFER;
-
 /// Bytes read where another large value is expected: its line and little of the value, so that the rest is read to
 /// where it will be stored and not copied there: 5 % less for a set of 100 KiB.
 const READ_LINE: usize = 1 << 10;
-
-/// Bytes read or written in one turn before others get theirs: one value of the default size limit, and its line. What
-/// else costs time counts as some of them ([`Quota`]), so that a turn takes 0.4 ms at most.
-pub const TURN_BYTES: usize = (1 << 20) + READ_LINE;
 
 /// A large value of which at least [`LOW_WATER_MIN`] bytes are missing is read when this much of it has come, not as it
 /// trickles in. The kernel keeps it meanwhile: less than the store keeps for the value. A set of 1 MiB takes 5 reads
@@ -65,82 +60,6 @@ const LOW_WATER_MIN: usize = 64 << 10;
 /// Unread input dropped before closing, so that the kernel ends the connection in order and does not throw away
 /// replies on their way. More than this in flight, and the client is not listening anyway.
 const FAREWELL_MAX: usize = 256 << 10;
-
-/// What of its worker's a connection uses in a turn.
-#[derive(Debug)]
-pub struct TurnContext<'a> {
-    /// What all workers share.
-    pub shared: &'a Shared,
-    /// The worker's counters.
-    pub counters: &'a Counters,
-    /// Where replies go.
-    pub out: &'a mut Output,
-    /// Where this connection's begin: before them are others' that have not been written.
-    pub replies_at: usize,
-    /// The clock's second.
-    pub now: u32,
-    /// Memory that the worker's other connections hold for lines longer than [`LONG_LINE`].
-    pub long_lines: usize,
-    /// What the replies of the turn must wait for. Empty between turns.
-    pub ledger: &'a mut Ledger,
-    /// The last change that the worker's requests have journalled.
-    pub last_lsn: &'a LastLsn,
-}
-
-impl TurnContext<'_> {
-    /// Whether something has been journalled since the last lsn was `before`, and replies to changes wait: then it is
-    /// noted that one has to.
-    #[inline]
-    pub fn notes_change(&mut self, before: u64) -> bool {
-        let last = self.last_lsn.get();
-        let waits = last != before && self.ledger.is_on();
-        if waits {
-            self.ledger.owe(last);
-        }
-        waits
-    }
-}
-
-/// How a turn ended.
-#[derive(Debug, PartialEq, Eq)]
-pub enum After {
-    /// Until the socket has news.
-    Wait,
-    /// Until [`Connection::held_for`] is safe, or its deadline is over: then [`Connection::release_but`], and the next
-    /// turn.
-    Held,
-    /// There is more to do; others first.
-    Again,
-    /// Close the socket.
-    Close(Reason),
-    /// Hand the socket to the watch writer.
-    Watch(Streams),
-}
-
-/// Why a connection ends, as `watch connevents` names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// The client broke the rules, or the network did.
-    Error,
-    /// The client left or said quit.
-    Normal,
-    /// Nothing came for `idle_timeout` seconds.
-    IdleTimeout,
-    /// The shutdown command.
-    Shutdown,
-}
-
-impl Reason {
-    /// The word on the wire.
-    pub fn name(self) -> &'static str {
-        match self {
-            Reason::Error => "error",
-            Reason::Normal => "normal",
-            Reason::IdleTimeout => "idle_timeout",
-            Reason::Shutdown => "shutdown",
-        }
-    }
-}
 
 /// What the socket reported.
 #[derive(Clone, Copy, Debug, Default)]
@@ -161,7 +80,7 @@ pub struct Connection<S> {
     leftover: Leftover,
     pending: Option<Box<Pending>>,
     /// A change that is not safe yet and had no reply, or one that has gone.
-    owed: Option<Owed>,
+    pending_ack: Option<PendingAck>,
     ready: Readiness,
     /// Bytes from which on the socket reports that there is something to read.
     low_water: u32,
@@ -175,7 +94,7 @@ impl<S: Socket> Connection<S> {
             session: Session::new(info, binding, now),
             leftover: Leftover::default(),
             pending: None,
-            owed: None,
+            pending_ack: None,
             // A new socket takes output; whether it has input, the first event tells.
             ready: Readiness { readable: false, writable: true, hangup: false },
             low_water: 1,
@@ -210,18 +129,18 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Whether that is because it waits for replicas.
-    pub fn is_held(&self) -> bool {
-        self.held_for().is_some()
+    pub fn waits_for_acks(&self) -> bool {
+        self.waits_for().is_some()
     }
 
     /// What it waits for, if it does.
-    pub fn held_for(&self) -> Option<Owed> {
-        self.pending.as_ref().and_then(|pending| pending.held_for())
+    pub fn waits_for(&self) -> Option<PendingAck> {
+        self.pending.as_ref().and_then(|pending| pending.waits_for())
     }
 
     /// How many replies to changes wait for replicas.
-    pub fn held_replies(&self) -> u64 {
-        self.pending.as_ref().map_or(0, |pending| pending.held_replies())
+    pub fn waiting_replies(&self) -> u64 {
+        self.pending.as_ref().map_or(0, |pending| pending.waiting_replies())
     }
 
     /// Lets output go that was held: replies to changes of which `is_missing` become errors.
@@ -240,7 +159,7 @@ impl<S: Socket> Connection<S> {
 
     /// Bytes of memory held for input and output.
     #[cfg(test)]
-    pub fn held_memory(&self) -> usize {
+    pub fn memory(&self) -> usize {
         self.leftover.capacity() + self.pending.as_ref().map_or(0, |pending| pending.capacity())
     }
 
@@ -253,7 +172,7 @@ impl<S: Socket> Connection<S> {
 
     /// Reads for its next turn. 0 is: nothing there, and no turn needed.
     #[inline]
-    pub fn read_early(&mut self, room: &mut [u8]) -> Result<usize, Reason> {
+    pub fn read_early(&mut self, room: &mut [u8]) -> Result<usize, CloseReason> {
         let len = if self.session.expects_upload() { room.len().min(READ_LINE) } else { room.len() };
         read_once(&mut self.stream, &mut self.ready, &mut room[..len], &mut [])
     }
@@ -296,7 +215,7 @@ impl<S: Socket> Connection<S> {
 
     /// Whether it rests again, and its replies are bytes that need not wait.
     fn is_answered(&self, turn: &TurnContext<'_>) -> bool {
-        self.session.is_at_rest() && turn.out.values.is_empty() && !turn.ledger.owes()
+        self.session.is_at_rest() && turn.out.values.is_empty() && !turn.reply_hold.has_pending()
     }
 
     /// Ends a turn that consisted of [`Connection::run`] by writing its replies. None, nearly always: all were taken, and
@@ -309,7 +228,7 @@ impl<S: Socket> Connection<S> {
             match sent {
                 Sent::All => {}
                 Sent::Blocked => return Some(self.keep_replies(&replies[n..])),
-                Sent::Broken | Sent::Held => return Some(After::Close(Reason::Error)),
+                Sent::Broken | Sent::Withheld => return Some(After::Close(CloseReason::Error)),
             }
         }
         self.session.end_turn(false);
@@ -328,8 +247,8 @@ impl<S: Socket> Connection<S> {
     #[inline]
     pub fn begin_turn(&mut self, turn: &mut TurnContext<'_>) {
         self.session.begin_turn();
-        if turn.ledger.is_on() {
-            turn.ledger.open(self.owed.take());
+        if turn.reply_hold.is_on() {
+            turn.reply_hold.begin_turn(self.pending_ack.take());
         }
     }
 
@@ -344,8 +263,8 @@ impl<S: Socket> Connection<S> {
             match self.flush(turn, quota) {
                 Sent::All => {}
                 Sent::Blocked => break After::Wait,
-                Sent::Broken => break After::Close(Reason::Error),
-                Sent::Held => break After::Held,
+                Sent::Broken => break After::Close(CloseReason::Error),
+                Sent::Withheld => break After::WaitForAcks,
             }
             if let Some(end) = self.session.end() {
                 break end;
@@ -362,8 +281,8 @@ impl<S: Socket> Connection<S> {
             }
         };
         self.session.end_turn(self.is_stuck());
-        if turn.ledger.is_on() {
-            self.owed = turn.ledger.close();
+        if turn.reply_hold.is_on() {
+            self.pending_ack = turn.reply_hold.end_turn();
         }
         self.set_low_water();
         after
@@ -382,7 +301,7 @@ impl<S: Socket> Connection<S> {
     /// Writes what is stuck, as far as the socket takes it.
     pub fn flush_pending(&mut self, counters: &Counters) -> Sent {
         let Some(pending) = &mut self.pending else { return Sent::All };
-        if pending.held_for().is_some() {
+        if pending.waits_for().is_some() {
             return Sent::Blocked;
         }
         let (sent, n) = pending.write(&mut self.stream);
@@ -390,7 +309,7 @@ impl<S: Socket> Connection<S> {
         match sent {
             Sent::All => self.pending = None,
             Sent::Blocked => self.ready.writable = false,
-            Sent::Broken | Sent::Held => {}
+            Sent::Broken | Sent::Withheld => {}
         }
         sent
     }
@@ -415,8 +334,8 @@ impl<S: Socket> Connection<S> {
             }
             return sent;
         }
-        if turn.ledger.owes() && self.hold(turn) {
-            return Sent::Held;
+        if turn.reply_hold.has_pending() && self.hold(turn) {
+            return Sent::Withheld;
         }
         if turn.out.is_empty() {
             return Sent::All;
@@ -438,8 +357,10 @@ impl<S: Socket> Connection<S> {
     /// Holds the output if it has to wait.
     #[cold]
     fn hold(&mut self, turn: &mut TurnContext<'_>) -> bool {
-        let Some(owed) = turn.ledger.settle(turn.shared.store.journal().acks(), turn.out) else { return false };
-        self.pending = Some(Box::new(Pending::hold(turn.out, turn.ledger, owed)));
+        let Some(pending_ack) = turn.reply_hold.take_pending(turn.shared.store.journal().acks(), turn.out) else {
+            return false;
+        };
+        self.pending = Some(Box::new(Pending::hold(turn.out, turn.reply_hold, pending_ack)));
         true
     }
 
@@ -452,7 +373,7 @@ impl<S: Socket> Connection<S> {
     }
 
     /// One piece of work that is not writing. The error is: close at once.
-    fn advance(&mut self, buffer: &mut [u8], turn: &mut TurnContext<'_>, quota: &mut Quota) -> Result<(), Reason> {
+    fn advance(&mut self, buffer: &mut [u8], turn: &mut TurnContext<'_>, quota: &mut Quota) -> Result<(), CloseReason> {
         if self.session.is_dumping() {
             self.session.dump(turn, quota);
             return Ok(());
@@ -491,7 +412,12 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Reads behind what is left over and runs both.
-    fn read_input(&mut self, buffer: &mut [u8], turn: &mut TurnContext<'_>, quota: &mut Quota) -> Result<(), Reason> {
+    fn read_input(
+        &mut self,
+        buffer: &mut [u8],
+        turn: &mut TurnContext<'_>,
+        quota: &mut Quota,
+    ) -> Result<(), CloseReason> {
         let kept = self.leftover.len();
         // A leftover too long for the buffer, a get line, grows where it is.
         let start = if kept + READ_MIN > buffer.len() { 0 } else { kept };
@@ -517,7 +443,7 @@ fn read_once(
     ready: &mut Readiness,
     room: &mut [u8],
     behind: &mut [u8],
-) -> Result<usize, Reason> {
+) -> Result<usize, CloseReason> {
     let len = room.len() + behind.len();
     loop {
         let result = if behind.is_empty() {
@@ -526,7 +452,7 @@ fn read_once(
             stream.read_vectored(&mut [IoSliceMut::new(room), IoSliceMut::new(behind)])
         };
         match result {
-            Ok(0) => return Err(Reason::Normal),
+            Ok(0) => return Err(CloseReason::Normal),
             Ok(n) => {
                 ready.readable = n == len || ready.hangup;
                 return Ok(n);
@@ -536,7 +462,7 @@ fn read_once(
                 ready.readable = false;
                 return Ok(0);
             }
-            Err(_) => return Err(Reason::Error),
+            Err(_) => return Err(CloseReason::Error),
         }
     }
 }

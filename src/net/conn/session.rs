@@ -20,16 +20,18 @@
 //!
 //! Not here: reading, writing and buffers (`conn`), what bytes mean (`protocol`), what requests do (`command`).
 
-use super::{After, LONG_LINE, Reason, TurnContext};
+use super::long_line::{GET_LINE_MAX, LINE_TOO_LONG, LineFate};
+use super::turn::{After, CloseReason, LINE_BYTE, OUTPUT_HIGH, PART, Quota, TurnContext};
+use super::upload::Uploading;
 use crate::command;
 use crate::command::batch::{Batch, End};
 use crate::command::{Context, Next, Output};
-use crate::config::{Binding, Config};
-use crate::net::worker::reply_hold::Place;
+use crate::config::Binding;
+use crate::net::reply_hold::OutputPlace;
 use crate::protocol;
 use crate::protocol::{Bad, Cut, Parsed, Protocol, Refusal, Request, StoreHeader};
 use crate::stats::ConnInfo;
-use crate::store::{ChangeSource, Store, Upload};
+use crate::store::{ChangeSource, Store};
 use crate::sys::process::{Signal, signal_self};
 use crate::watch::Streams;
 use std::ops::Range;
@@ -40,34 +42,6 @@ use std::sync::atomic::Ordering;
 /// will be stored. So this bounds what a slow sender of small values holds.
 pub const SMALL_BODY_MAX: usize = 16 << 10;
 
-/// Replies beyond this are written before the next request of the batch is run.
-pub const OUTPUT_HIGH: usize = 256 << 10;
-
-/// What a byte of a line counts for: a key of 20 bytes takes 0.3 us, which is what 1 KiB of a large value takes.
-const LINE_BYTE: usize = 32;
-
-/// What a part of a long get counts for, a whole turn: it takes 0.25 ms and more.
-const PART: usize = 4 * OUTPUT_HIGH;
-
-/// memcached's bound on a line without its end.
-const LINE_MAX: usize = 2048;
-
-/// Spaces skipped before the command word of a line that is longer.
-const LEADING_SPACES_MAX: usize = 100;
-
-/// Bound on a get or gets line, which memcached does not bound: 60,000 of the longest keys, and still little
-/// enough that many clients must conspire to make it matter.
-pub const GET_LINE_MAX: usize = 16 << 20;
-
-/// Bound on the memory of a worker's long lines together, beside [`GET_LINE_MAX`] for each: four of the longest.
-const GET_LINES_MAX: usize = 4 * GET_LINE_MAX;
-
-/// memcached's answer when a get line finds no memory to grow.
-const LINE_TOO_LONG: &[u8] = b"SERVER_ERROR out of memory reading request\r\n";
-
-/// Longest tail after a value: `\r\n`.
-const TAIL_MAX: usize = 2;
-
 // Indices into `stats::CONN_STATES`.
 const INFO_READ: u8 = 1;
 const INFO_PARSE: u8 = 2;
@@ -76,37 +50,6 @@ const INFO_SWALLOW: u8 = 4;
 const INFO_MWRITE: u8 = 5;
 const INFO_WATCH: u8 = 6;
 const INFO_CLOSING: u8 = 7;
-
-/// What a turn may still do.
-#[derive(Debug)]
-pub struct Quota {
-    /// Requests.
-    pub requests: u32,
-    /// Bytes read, written or dumped, and what takes as long: see [`LINE_BYTE`] and [`PART`].
-    pub bytes: usize,
-}
-
-impl Quota {
-    /// Of a new turn, with so many bytes.
-    #[inline]
-    pub fn new(config: &Config, bytes: usize) -> Quota {
-        Quota { requests: config.reqs_per_event.max(1), bytes }
-    }
-
-    /// Whether it is others' turn.
-    pub fn is_spent(&self) -> bool {
-        self.requests == 0 || self.bytes == 0
-    }
-
-    /// Counts bytes.
-    pub fn take_bytes(&mut self, n: usize) {
-        self.bytes = self.bytes.saturating_sub(n);
-    }
-
-    fn take_request(&mut self) {
-        self.requests = self.requests.saturating_sub(1);
-    }
-}
 
 /// A client's requests, one after the other.
 #[derive(Debug)]
@@ -140,7 +83,7 @@ enum State {
     Dump(Box<command::admin::Dump>),
     Watch(Streams),
     /// Nothing more is run; close when the output has gone.
-    Closing(Reason),
+    Closing(CloseReason),
 }
 
 /// A get that is answered in parts.
@@ -150,19 +93,6 @@ struct Resume {
     at: usize,
     /// Bytes of the line.
     line: usize,
-}
-
-/// A large value on its way in.
-#[derive(Debug)]
-struct Uploading {
-    /// Everything before the value; parsed again at the end, which costs less than keeping it parsed.
-    line: Box<[u8]>,
-    upload: Upload,
-    /// Bytes of the value still to come.
-    left: usize,
-    tail: [u8; TAIL_MAX],
-    tail_have: usize,
-    tail_len: usize,
 }
 
 #[derive(Debug)]
@@ -269,28 +199,22 @@ impl Session {
     /// Where the next bytes of a large value go, at most `max`, and whether they may be its last. None when no
     /// large value is on its way.
     pub fn upload_room(&mut self, max: usize, turn: &mut TurnContext<'_>) -> Option<(&mut [u8], bool)> {
-        if !matches!(&self.state, State::Upload(uploading) if uploading.left > 0) {
-            return None;
-        }
         // The room is asked for twice because a borrow that may be returned cannot be given up on the way.
-        if let State::Upload(uploading) = &mut self.state
-            && uploading.upload.room().is_err()
-        {
-            self.abandon_upload(turn);
-            return None;
-        }
         let State::Upload(uploading) = &mut self.state else { return None };
-        let left = uploading.left;
-        let room = uploading.upload.room().ok()?;
-        let len = room.len().min(left).min(max);
-        Some((&mut room[..len], len == left))
+        if uploading.missing() > 0 && uploading.room(max).is_err() {
+            self.abandon_upload(turn);
+        }
+        match &mut self.state {
+            State::Upload(uploading) if uploading.missing() > 0 => uploading.room(max).ok(),
+            _ => None,
+        }
     }
 
     /// Bytes of a large value that are still to come.
     #[inline]
     pub fn upload_missing(&self) -> usize {
         match &self.state {
-            State::Upload(uploading) => uploading.left,
+            State::Upload(uploading) => uploading.missing(),
             _ => 0,
         }
     }
@@ -303,8 +227,7 @@ impl Session {
     /// Says that the first `n` bytes of that room were filled.
     pub fn upload_filled(&mut self, n: usize) {
         if let State::Upload(uploading) = &mut self.state {
-            uploading.upload.filled(n);
-            uploading.left -= n;
+            uploading.filled(n);
         }
     }
 
@@ -348,12 +271,12 @@ impl Session {
     fn fall_silent(&mut self, input: &[u8], turn: &mut TurnContext<'_>) -> Step {
         turn.out.bytes.truncate(turn.replies_at);
         turn.out.values.clear();
-        turn.ledger.close();
-        self.state = State::Closing(Reason::Normal);
+        turn.reply_hold.end_turn();
+        self.state = State::Closing(CloseReason::Normal);
         Step::Ends(input.len())
     }
 
-    #[inline]
+    #[inline(always)]
     fn run_requests(
         &mut self,
         batch: &Batch<'_>,
@@ -368,10 +291,10 @@ impl Session {
         }
         self.restart_idle(turn.now);
         let mut context = self.context(turn, resume);
-        let is_followed = turn.ledger.is_on() || self.tells_all();
+        let is_followed = turn.reply_hold.is_on() || self.tells_all();
         let mut used = 0;
         for prepared in batch.requests(range) {
-            let before = is_followed.then(|| (Place::end_of(turn.out), turn.last_lsn.get()));
+            let before = is_followed.then(|| (OutputPlace::end_of(turn.out), turn.last_lsn.get()));
             let next = prepared.run(&mut context, turn.out);
             let cut = &prepared.cut;
             quota.take_request();
@@ -396,12 +319,12 @@ impl Session {
         &self,
         cut: &Cut<'_>,
         input: &[u8],
-        (start, lsn): (Place, u64),
+        (start, lsn): (OutputPlace, u64),
         goes_on: bool,
         turn: &mut TurnContext<'_>,
     ) {
         if turn.notes_change(lsn) {
-            turn.ledger.mark(&cut.request, start, goes_on, turn.out);
+            turn.reply_hold.mark_reply(&cut.request, start, goes_on, turn.out);
         }
         if self.tells_all() {
             chat(self.info.fd, input, start, turn.out);
@@ -448,7 +371,7 @@ impl Session {
                 ends => return ends,
             }
         }
-        let (rest, start, before) = (&input[used..], Place::end_of(turn.out), turn.last_lsn.get());
+        let (rest, start, before) = (&input[used..], OutputPlace::end_of(turn.out), turn.last_lsn.get());
         let step = match end {
             End::Full if batch.count() == 0 => Step::Ends(0),
             End::Full => return Step::Took(used),
@@ -456,7 +379,8 @@ impl Session {
             End::Partial(need) => self.await_bytes(need.max(rest.len() + 1), State::Command),
             End::Value(cut) => self.begin_value(rest, &cut, turn, quota),
             End::Bad(bad) => {
-                self.begin_request(turn.now, quota);
+                quota.take_request();
+                self.restart_idle(turn.now);
                 assert!(bad.consumed > 0 || bad.close, "a refused request must get out of the way");
                 self.refuse(bad, turn.out)
             }
@@ -487,11 +411,6 @@ impl Session {
         }
     }
 
-    fn begin_request(&mut self, now: u32, quota: &mut Quota) {
-        quota.take_request();
-        self.restart_idle(now);
-    }
-
     /// Says that the client was not idle until `now`.
     pub fn restart_idle(&mut self, now: u32) {
         if self.last_cmd != now {
@@ -520,7 +439,7 @@ impl Session {
                 self.source = Some(source);
                 State::Command
             }
-            Next::Close => State::Closing(Reason::Normal),
+            Next::Close => State::Closing(CloseReason::Normal),
             Next::Watch(streams) => State::Watch(streams),
             Next::Dump(dump) => State::Dump(dump),
             Next::Shutdown { graceful } => {
@@ -528,7 +447,7 @@ impl Session {
                 if let Err(error) = signal_self(signal) {
                     log::error!("cannot stop the server: {error}");
                 }
-                State::Closing(Reason::Shutdown)
+                State::Closing(CloseReason::Shutdown)
             }
         };
         Step::Ends(used + cut.size())
@@ -540,12 +459,11 @@ impl Session {
             self.restart_idle(turn.now);
             return self.await_bytes(cut.size(), State::Body);
         }
-        self.begin_request(turn.now, quota);
+        quota.take_request();
+        self.restart_idle(turn.now);
         match command::begin(store_header(cut), cut.body, &self.context(turn, 0)) {
             Ok(upload) => {
-                let (line, left, tail_len) = (input[..cut.head].into(), cut.body, cut.tail);
-                let uploading = Uploading { line, upload, left, tail: [0; TAIL_MAX], tail_have: 0, tail_len };
-                self.state = State::Upload(Box::new(uploading));
+                self.state = State::Upload(Box::new(Uploading::new(input, cut, upload)));
                 Step::Took(cut.head)
             }
             Err(bad) => self.refuse(Bad { consumed: cut.head, ..bad }, turn.out),
@@ -572,23 +490,23 @@ impl Session {
 
     fn finish_upload(&mut self, turn: &mut TurnContext<'_>) {
         let State::Upload(uploading) = std::mem::replace(&mut self.state, State::Command) else { return };
-        let Uploading { line, upload, tail, tail_len, .. } = *uploading;
+        let Uploading { head, upload, tail, tail_len, .. } = *uploading;
         self.after_upload = true;
         // The client was not idle while it sent its value, however long that took.
         self.restart_idle(turn.now);
-        let (cut, start, before) = (self.cut_again(&line), Place::end_of(turn.out), turn.last_lsn.get());
+        let (cut, start, before) = (self.cut_again(&head), OutputPlace::end_of(turn.out), turn.last_lsn.get());
         command::finish(store_header(&cut), upload, &tail[..tail_len], &self.context(turn, 0), turn.out);
         if turn.notes_change(before) {
-            turn.ledger.mark(&cut.request, start, false, turn.out);
+            turn.reply_hold.mark_reply(&cut.request, start, false, turn.out);
         }
     }
 
     /// No memory half way: what is still to come is swallowed.
     fn abandon_upload(&mut self, turn: &mut TurnContext<'_>) {
         let State::Upload(uploading) = std::mem::replace(&mut self.state, State::Command) else { return };
-        let left = uploading.left + uploading.tail_len - uploading.tail_have;
+        let left = uploading.missing_with_tail();
         let before = turn.last_lsn.get();
-        let cut = self.cut_again(&uploading.line);
+        let cut = self.cut_again(&uploading.head);
         let bad = command::out_of_memory(store_header(&cut), left as u64, &self.context(turn, 0));
         self.refuse(bad, turn.out);
         turn.notes_change(before);
@@ -612,7 +530,7 @@ impl Session {
         swallow.left -= n;
         if swallow.left == 0 {
             swallow.reply.push_to(&mut out.bytes);
-            self.state = if swallow.close { State::Closing(Reason::Error) } else { State::Command };
+            self.state = if swallow.close { State::Closing(CloseReason::Error) } else { State::Command };
         }
         Step::Took(n as usize)
     }
@@ -623,7 +541,7 @@ impl Session {
             State::Swallow(Swallow { left: swallow, reply, close })
         } else {
             reply.push_to(&mut out.bytes);
-            if close { State::Closing(Reason::Error) } else { State::Command }
+            if close { State::Closing(CloseReason::Error) } else { State::Command }
         };
         Step::Took(consumed)
     }
@@ -633,14 +551,14 @@ impl Session {
         self.state = state;
         if want > GET_LINE_MAX {
             // No request without a large body is anywhere near this long.
-            self.state = State::Closing(Reason::Error);
+            self.state = State::Closing(CloseReason::Error);
             return Step::Took(0);
         }
         Step::Ends(0)
     }
 
     fn await_line(&mut self, input: &[u8], turn: &mut TurnContext<'_>) -> Step {
-        match judge_line(input, turn.long_lines) {
+        match LineFate::of(input, turn.long_lines) {
             LineFate::Wait => {
                 self.scanned = input.len();
                 return self.await_bytes(input.len() + 1, State::Command);
@@ -648,34 +566,8 @@ impl Session {
             LineFate::Refuse => turn.out.push(LINE_TOO_LONG),
             LineFate::Close => {}
         }
-        self.state = State::Closing(Reason::Error);
+        self.state = State::Closing(CloseReason::Error);
         Step::Took(0)
-    }
-}
-
-impl Uploading {
-    /// Takes what it can of `input`; the error is the same when memory ran out.
-    fn take(&mut self, input: &[u8]) -> Result<usize, usize> {
-        let mut used = 0;
-        while self.left > 0 && used < input.len() {
-            let Ok(room) = self.upload.room() else { return Err(used) };
-            let n = room.len().min(self.left).min(input.len() - used);
-            assert!(n > 0, "an upload that is not complete has room");
-            room[..n].copy_from_slice(&input[used..used + n]);
-            self.upload.filled(n);
-            self.left -= n;
-            used += n;
-        }
-        while self.tail_have < self.tail_len && used < input.len() {
-            self.tail[self.tail_have] = input[used];
-            self.tail_have += 1;
-            used += 1;
-        }
-        Ok(used)
-    }
-
-    fn is_complete(&self) -> bool {
-        self.left == 0 && self.tail_have == self.tail_len
     }
 }
 
@@ -687,7 +579,7 @@ fn store_header<'c, 'a>(cut: &'c Cut<'a>) -> &'c StoreHeader<'a> {
 
 /// What `-vv` says of a text request: its line, and the last line of its reply.
 #[cold]
-fn chat(fd: i32, request: &[u8], start: Place, out: &Output) {
+fn chat(fd: i32, request: &[u8], start: OutputPlace, out: &Output) {
     let end = memchr::memchr(b'\n', request).unwrap_or(request.len());
     log::debug!("<{fd} {}", request[..end].trim_ascii_end().escape_ascii());
     let reply = out.bytes[start.bytes()..].trim_ascii_end();
@@ -702,27 +594,4 @@ fn choose(first: u8, fd: i32) -> Protocol {
         if first == protocol::binary::REQUEST { (Protocol::Binary, "binary") } else { (Protocol::Ascii, "ascii") };
     log::debug!("{fd}: Client using the {name} protocol");
     protocol
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum LineFate {
-    Wait,
-    Refuse,
-    Close,
-}
-
-/// What becomes of a line whose end has not come; others hold `long_lines` bytes of such lines.
-// COMPAT(long_line): beyond 2048 bytes only get and gets may go on, after at most 100 spaces.
-fn judge_line(line: &[u8], long_lines: usize) -> LineFate {
-    if line.len() <= LINE_MAX {
-        return LineFate::Wait;
-    }
-    let word = line.iter().position(|&b| b != b' ').unwrap_or(line.len());
-    let is_get = line[word..].starts_with(b"get ") || line[word..].starts_with(b"gets ");
-    match is_get && word <= LEADING_SPACES_MAX {
-        true if line.len() > GET_LINE_MAX => LineFate::Refuse,
-        true if line.len() > LONG_LINE && long_lines > GET_LINES_MAX => LineFate::Refuse,
-        true => LineFate::Wait,
-        false => LineFate::Close,
-    }
 }

@@ -14,9 +14,11 @@ use crate::command::{Output, Shared};
 use crate::config::Config;
 use crate::io::stream::Socket;
 use crate::journal::acks::LastLsn;
-use crate::net::conn::session::{GET_LINE_MAX, Quota, SMALL_BODY_MAX};
-use crate::net::conn::{After, Connection, READ_BUFFER, Readiness, Reason, TURN_BYTES, TurnContext};
-use crate::net::worker::reply_hold::Ledger;
+use crate::net::conn::long_line::GET_LINE_MAX;
+use crate::net::conn::session::SMALL_BODY_MAX;
+use crate::net::conn::turn::{After, CloseReason, Quota, TurnContext};
+use crate::net::conn::{Connection, READ_BUFFER, Readiness};
+use crate::net::reply_hold::ReplyHold;
 use crate::protocol::Protocol;
 use crate::stats::{ConnInfo, Counters};
 use crate::testing::{Rng, TestServer, packet, seeds};
@@ -117,7 +119,7 @@ pub(crate) struct TestConnection {
     pub(crate) connection: Connection<Pipe>,
     /// What other connections hold for long lines.
     long_lines: usize,
-    ledger: Ledger,
+    reply_hold: ReplyHold,
     pub(crate) last_lsn: LastLsn,
     /// What the worker's clock says.
     pub(crate) time: Instant,
@@ -141,7 +143,7 @@ impl TestConnection {
         });
         let connection = Connection::new(Pipe::default(), info, shared.config.binding, shared.clock.now());
         let buffer = vec![0; READ_BUFFER].into();
-        let ledger = Ledger::new(shared.config.ack_timeout);
+        let reply_hold = ReplyHold::new(shared.config.ack_timeout);
         TestConnection {
             shared,
             counters,
@@ -149,7 +151,7 @@ impl TestConnection {
             buffer,
             connection,
             long_lines: 0,
-            ledger,
+            reply_hold,
             last_lsn: LastLsn::default(),
             time: Instant::now(),
             reads_early: false,
@@ -162,8 +164,8 @@ impl TestConnection {
 
     pub(crate) fn turn(&mut self) -> After {
         // What others are sent is before it in the output, unless replies may have to wait.
-        self.ledger.begin(self.shared.store.journal().acks(), self.time);
-        let others: &[u8] = if self.ledger.is_on() { b"" } else { b"others' replies" };
+        self.reply_hold.begin_loop(self.shared.store.journal().acks(), self.time);
+        let others: &[u8] = if self.reply_hold.is_on() { b"" } else { b"others' replies" };
         let mut turn = TurnContext {
             shared: &self.shared,
             counters: &self.counters,
@@ -171,10 +173,10 @@ impl TestConnection {
             replies_at: 0,
             now: self.shared.clock.now(),
             long_lines: self.long_lines,
-            ledger: &mut self.ledger,
+            reply_hold: &mut self.reply_hold,
             last_lsn: &self.last_lsn,
         };
-        let mut quota = Quota::new(&self.shared.config, TURN_BYTES);
+        let mut quota = Quota::new(&self.shared.config);
         // Every other turn as a worker makes it that reads for several connections before the first has its turn.
         self.reads_early = !self.reads_early;
         let mut room = [0; 3000];
@@ -314,7 +316,7 @@ fn check_seed(seed: u64, write_script: fn(&mut Rng) -> Vec<u8>) {
     }
     assert_eq!(whole.counters.bytes_read.get(), script.len() as u64);
     assert_eq!(cut.counters.bytes_written.get(), expected.len() as u64);
-    assert_eq!(cut.connection.held_memory(), 0, "an idle connection holds no buffer");
+    assert_eq!(cut.connection.memory(), 0, "an idle connection holds no buffer");
 }
 
 fn value(rng: &mut Rng) -> Vec<u8> {
@@ -425,7 +427,7 @@ fn a_batch_costs_one_read_and_one_write() {
         "STORED\r\nVALUE a 0 1\r\nA\r\nEND\r\nMN\r\nEND\r\n"
     );
     assert_eq!((rig.pipe().reads, rig.pipe().writes), (1, 1));
-    assert_eq!(rig.connection.held_memory(), 0);
+    assert_eq!(rig.connection.memory(), 0);
 }
 
 #[test]
@@ -488,7 +490,7 @@ fn swallowed_data_is_not_answered_before_it_came() {
     assert_eq!(rig.ask(b"set big 0 0 2000000\r\n"), "");
     assert_eq!(rig.connection.session().info_state_name(), "conn_swallow");
     assert_eq!(rig.ask(&vec![b'x'; 2_000_001]), "");
-    assert_eq!(rig.connection.held_memory(), 0);
+    assert_eq!(rig.connection.memory(), 0);
     assert_eq!(rig.ask(b"\nmn\r\n"), "SERVER_ERROR object too large for cache\r\nMN\r\n");
 }
 
@@ -499,7 +501,7 @@ fn quit_flushes_and_closes() {
     rig.send(b"mn\r\nquit\r\nmn\r\n");
     assert_eq!(rig.turn(), After::Wait);
     rig.take(1);
-    assert_eq!(rig.turn(), After::Close(Reason::Normal));
+    assert_eq!(rig.turn(), After::Close(CloseReason::Normal));
     assert_eq!(rig.replies(), b"MN\r\n");
 }
 
@@ -509,7 +511,7 @@ fn unread_input_is_drained_before_closing() {
     rig.pipe().room = usize::MAX / 2;
     rig.send(b"mn\r\nquit\r\n");
     rig.send(&[b'x'; 3 * READ_BUFFER]);
-    assert_eq!(rig.turn(), After::Close(Reason::Normal));
+    assert_eq!(rig.turn(), After::Close(CloseReason::Normal));
     assert!(rig.pipe().waiting() > 0);
     rig.connection.farewell(&mut rig.buffer);
     assert_eq!(rig.pipe().waiting(), 0);
@@ -523,7 +525,7 @@ fn the_end_of_input_closes_after_the_replies() {
     rig.pipe().is_ended = true;
     rig.connection.notify(Readiness { hangup: true, ..Readiness::default() });
     rig.send(b"mn\r\nget unfini");
-    assert_eq!(rig.turn(), After::Close(Reason::Normal));
+    assert_eq!(rig.turn(), After::Close(CloseReason::Normal));
     assert_eq!(rig.replies(), b"MN\r\n");
 }
 
@@ -545,7 +547,7 @@ fn compat_long_line() {
         let mut rig = TestConnection::new(|_| {});
         rig.pipe().room = usize::MAX / 2;
         rig.send(&line);
-        let wanted = if closes { After::Close(Reason::Error) } else { After::Wait };
+        let wanted = if closes { After::Close(CloseReason::Error) } else { After::Wait };
         assert_eq!(rig.settle(), wanted, "{:?}… of {} bytes", String::from_utf8_lossy(&line[..20]), line.len());
         assert_eq!(rig.replies(), b"");
     }
@@ -560,7 +562,7 @@ fn a_long_get_line_is_answered_however_it_comes() {
         assert_eq!(rig.ask(&b" nothing".repeat(40)), "");
     }
     assert_eq!(rig.ask(b" a\r\nmn\r\n"), "VALUE a 0 1\r\nA\r\nEND\r\nMN\r\n");
-    assert_eq!(rig.connection.held_memory(), 0);
+    assert_eq!(rig.connection.memory(), 0);
 }
 
 #[test]
@@ -615,7 +617,7 @@ fn a_get_line_has_a_bound() {
     rig.send(b"get ");
     for _ in 0..=GET_LINE_MAX >> 20 {
         rig.send(&vec![b'k'; 1 << 20]);
-        if rig.settle() == After::Close(Reason::Error) {
+        if rig.settle() == After::Close(CloseReason::Error) {
             assert_eq!(rig.replies(), b"SERVER_ERROR out of memory reading request\r\n");
             return;
         }
@@ -672,6 +674,6 @@ fn who_sends_a_value_slowly_is_not_idle() {
 fn a_connection_is_small() {
     assert!(std::mem::size_of::<Connection<crate::io::stream::Stream>>() <= 256);
     let rig = TestConnection::new(|_| {});
-    assert_eq!(rig.connection.held_memory(), 0);
+    assert_eq!(rig.connection.memory(), 0);
     assert_eq!(rig.shared.stats.curr_conns.load(Ordering::Relaxed), 0);
 }

@@ -8,7 +8,7 @@
 
 use super::connection::TestConnection;
 use crate::command::Shared;
-use crate::net::conn::{After, Reason};
+use crate::net::conn::turn::{After, CloseReason};
 use crate::testing::{Rng, until};
 use std::sync::Arc;
 use std::thread;
@@ -76,7 +76,7 @@ fn replaced_while_it_is_run(replicas_ack: u32) {
         drop(lock);
         let answer = new.join().expect("no panic").0;
         assert!(answer.starts_with("OK "), "{answer}");
-        assert_eq!(old.join().expect("no panic"), (String::new(), After::Close(Reason::Normal)));
+        assert_eq!(old.join().expect("no panic"), (String::new(), After::Close(CloseReason::Normal)));
     });
     for key in [&still, &other] {
         assert_eq!(ask(&mut client, &format!("mg {key} c t v\r\n")).0, "VA 1 c5 t-1\r\n1\r\n");
@@ -114,7 +114,7 @@ fn when_the_next_source_is_answered_the_old_one_has_written_its_last() {
             (ask(&mut client, &gets).0, old.join().expect("no panic"))
         });
         assert!(ask(&mut client, &gets).0 == then, "round {round}");
-        cut_short += u32::from(old.1 == After::Close(Reason::Normal));
+        cut_short += u32::from(old.1 == After::Close(CloseReason::Normal));
     }
     assert!(cut_short > 10, "{cut_short}");
 }

@@ -46,11 +46,6 @@ impl ReadBatch {
         ReadBatch { buffer: vec![0; READ_BUFFER].into(), used: 0, members: Vec::with_capacity(MEMBERS) }
     }
 
-    /// How many wait.
-    pub fn len(&self) -> usize {
-        self.members.len()
-    }
-
     /// Whether those who wait must have their turns before another one joins.
     pub fn is_full(&self) -> bool {
         self.members.len() >= MEMBERS || self.used >= BYTES

@@ -13,7 +13,7 @@
 //! rest between two requests are read first, and then answered together (`batch`); one alone is answered so as well. Who
 //! is in the middle of something has a turn by itself, which may be a long one, after those who were read before. Two
 //! read buffers and one output serve all connections of the worker. A connection whose output waits
-//! for replicas is in the queue of the held, by which the worker finds what an acknowledgement releases and what has
+//! for replicas is in a queue, by which the worker finds what an acknowledgement releases and what has
 //! waited for too long without looking at the others.
 //!
 //! Invariants: a connection is in the ready queue at most once; in the output are only replies of those in `unsent`, in
@@ -22,14 +22,16 @@
 //! Not here: what a turn does (`conn`), who may connect (`acceptor`), what comes with a connection (`admission`).
 
 mod batch;
-pub mod reply_hold;
+mod client;
+mod idle;
 #[cfg(test)]
 mod tests;
 
-use super::admission::{Arrival, ConnRecord, Inbox, Permit};
+use super::admission::{Arrival, Inbox};
 use super::conn::buffer::Sent;
-use super::conn::session::{OUTPUT_HIGH, Quota};
-use super::conn::{After, Connection, READ_BUFFER, Readiness, Reason, TURN_BYTES, TurnContext};
+use super::conn::turn::{After, CloseReason, OUTPUT_HIGH, Quota, TURN_BYTES, TurnContext};
+use super::conn::{Connection, READ_BUFFER};
+use super::reply_hold::{AckQueue, AckWaker, PendingAck, ReplyHold};
 use super::stop::{Stop, StopMode};
 use crate::command::batch::Batch;
 use crate::command::{Output, Shared};
@@ -39,13 +41,14 @@ use crate::stats::Counters;
 use crate::stats::event_loop::LoopTimer;
 use crate::watch::Streams;
 use batch::{MEMBERS, Members, ReadBatch};
+use client::{Client, Watched, readiness};
 use crossbeam_channel::Receiver;
+use idle::IdleSweep;
 use mio::event::Event;
-use mio::{Events, Interest, Poll, Token, Waker};
-use reply_hold::{Alarm, Ledger, Owed, Queue};
+use mio::{Events, Poll, Token, Waker};
 use slab::Slab;
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -75,19 +78,11 @@ const SEND_AT: usize = 8 << 10;
 /// How long a turn goes on with those whose replies wait no more; the next poll does not wait while there are others.
 const RELEASES: Duration = Duration::from_micros(200);
 
-/// Connections the idle sweep looks at between two polls: a few tens of microseconds.
-const SWEEP_SLICE: usize = 4096;
-
-/// How often idle connections are looked for; `idle_timeout` counts whole seconds.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
-
 /// Memory the shared output keeps after a reply that was larger.
 const OUTPUT_KEEP: usize = 2 * OUTPUT_HIGH;
 
 /// The inbox's token; connections have their slot number.
 const WAKER: Token = Token(usize::MAX - 1);
-
-const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
 /// One worker's state.
 #[derive(Debug)]
@@ -108,33 +103,14 @@ pub struct Worker {
     unsent: Vec<(usize, usize)>,
     /// Memory that connections hold for long lines, as of their last turns.
     long_lines: usize,
-    sweep: Sweep,
-    ledger: Ledger,
+    idle_sweep: IdleSweep,
+    reply_hold: ReplyHold,
     /// The last change that this worker's requests have journalled, and what it was when the journal's readers were
     /// last woken.
     last_lsn: LastLsn,
     told_lsn: u64,
-    held: Queue,
-    alarm: Arc<Alarm>,
-}
-
-/// The fields are dropped in this order: the record names the descriptor that the connection closes, and the
-/// permit goes back to the acceptor when the descriptor is free as well.
-#[derive(Debug)]
-struct Client {
-    record: ConnRecord,
-    connection: Connection<Stream>,
-    permit: Permit,
-    queued: bool,
-    /// The poll reports when the socket takes output again.
-    reports_room: bool,
-}
-
-#[derive(Debug)]
-struct Sweep {
-    due: Instant,
-    /// The next slot to look at while a sweep is on.
-    at: Option<usize>,
+    waiting: AckQueue,
+    ack_waker: Arc<AckWaker>,
 }
 
 impl Worker {
@@ -142,10 +118,10 @@ impl Worker {
     pub fn new(shared: Arc<Shared>, stop: Arc<Stop>) -> io::Result<(Worker, Inbox)> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-        let alarm = Arc::new(Alarm::new(waker.clone()));
+        let ack_waker = Arc::new(AckWaker::new(waker.clone()));
         let (inbox, arrivals) = Inbox::new(waker.clone());
         shared.stats.read_buf_bytes.fetch_add(2 * READ_BUFFER as u64, Ordering::Relaxed);
-        let ledger = Ledger::new(shared.config.ack_timeout);
+        let reply_hold = ReplyHold::new(shared.config.ack_timeout);
         let worker = Worker {
             counters: shared.stats.worker(),
             meter: shared.stats.event_loops.timer(),
@@ -160,12 +136,12 @@ impl Worker {
             out: Output::default(),
             unsent: Vec::with_capacity(MEMBERS),
             long_lines: 0,
-            sweep: Sweep { due: Instant::now() + SWEEP_EVERY, at: None },
-            ledger,
+            idle_sweep: IdleSweep::new(),
+            reply_hold,
             last_lsn: LastLsn::default(),
             told_lsn: 0,
-            held: Queue::default(),
-            alarm,
+            waiting: AckQueue::default(),
+            ack_waker,
         };
         Ok((worker, inbox))
     }
@@ -176,8 +152,8 @@ impl Worker {
     }
 
     /// What wakes the worker when a change is safe that its connections wait for.
-    pub fn alarm(&self) -> Arc<Alarm> {
-        self.alarm.clone()
+    pub fn ack_waker(&self) -> Arc<AckWaker> {
+        self.ack_waker.clone()
     }
 
     /// Serves until told to stop.
@@ -194,15 +170,20 @@ impl Worker {
             }
             let count = events.iter().count();
             let began = self.meter.begin(timeout != Some(Duration::ZERO), count == EVENTS);
-            self.ledger.begin(self.shared.store.journal().acks(), began);
-            self.run_ready(&mut reads);
+            self.reply_hold.begin_loop(self.shared.store.journal().acks(), began);
+            if !self.ready.is_empty() {
+                self.run_ready(&mut reads);
+            }
             for event in &events {
                 self.handle(event, &mut reads);
             }
             self.answer_batch(&mut reads);
-            self.release_held();
+            self.release_waiting();
             self.sweep();
-            self.wake_readers();
+            let last_lsn = self.last_lsn.get();
+            if last_lsn != std::mem::replace(&mut self.told_lsn, last_lsn) {
+                self.shared.store.journal().nudge();
+            }
             self.meter.end();
             if self.stop.mode() == StopMode::Graceful {
                 return self.finish(reads);
@@ -210,31 +191,22 @@ impl Worker {
         }
     }
 
-    /// Wakes whoever reads the journal, if a change was appended.
-    #[inline]
-    fn wake_readers(&mut self) {
-        let last = self.last_lsn.get();
-        if last != std::mem::replace(&mut self.told_lsn, last) {
-            self.shared.store.journal().nudge();
-        }
-    }
-
     fn timeout(&self) -> Option<Duration> {
-        if !self.ready.is_empty() || self.sweep.at.is_some() {
+        if !self.ready.is_empty() || self.idle_sweep.is_on() {
             return Some(Duration::ZERO);
         }
         let sweeps = self.shared.config.idle_timeout > 0 && !self.clients.is_empty();
-        let sweep = sweeps.then(|| self.sweep.due.saturating_duration_since(Instant::now()));
-        if self.held.is_empty() { sweep } else { self.held_timeout(sweep) }
+        let sweep = sweeps.then(|| self.idle_sweep.due_in());
+        if self.waiting.is_empty() { sweep } else { self.timeout_of_waiting(sweep) }
     }
 
-    /// For how long to sleep at most for those who are held, with the alarm set.
+    /// For how long to sleep at most for those who wait for replicas, with a wake-up prepared.
     #[cold]
-    fn held_timeout(&self, sweep: Option<Duration>) -> Option<Duration> {
-        let first = self.held.first();
-        self.alarm.set(first);
-        let Owed { lsn, deadline } = first?;
-        // Whoever advances it from now on sees the alarm.
+    fn timeout_of_waiting(&self, sweep: Option<Duration>) -> Option<Duration> {
+        let first = self.waiting.first();
+        self.ack_waker.wait_for(first);
+        let PendingAck { lsn, deadline } = first?;
+        // Whoever advances it from now on wakes this thread.
         let is_safe = self.shared.store.journal().acks().replicated_lsn() >= lsn;
         let left = if is_safe { Duration::ZERO } else { deadline.saturating_duration_since(Instant::now()) };
         Some(sweep.map_or(left, |sweep| sweep.min(left)))
@@ -280,14 +252,7 @@ impl Worker {
     }
 
     /// Answers those who were read, as far as there is time: the others keep what they have sent.
-    #[inline]
     fn answer_batch(&mut self, reads: &mut ReadBatch) {
-        if reads.len() > 0 {
-            self.answer_members(reads);
-        }
-    }
-
-    fn answer_members(&mut self, reads: &mut ReadBatch) {
         let members = reads.members();
         let mut next = 0;
         while next < members.len() && self.meter.elapsed() <= BATCH_TIME {
@@ -344,14 +309,14 @@ impl Worker {
             out: &mut self.out,
             now: self.shared.clock.now(),
             long_lines: self.long_lines,
-            ledger: &mut self.ledger,
+            reply_hold: &mut self.reply_hold,
             last_lsn: &self.last_lsn,
         };
         match self.clients[key].connection.run(batch, range, input, &mut turn, &mut quota) {
             None => {
                 self.unsent.push((key, self.out.bytes.len()));
                 // What has to wait is marked by its place in the output, which is then the connection's own.
-                if self.out.bytes.len() >= SEND_AT || self.ledger.is_on() {
+                if self.out.bytes.len() >= SEND_AT || self.reply_hold.is_on() {
                     self.send_replies();
                 }
             }
@@ -366,7 +331,7 @@ impl Worker {
     }
 
     fn quota(&self) -> Quota {
-        Quota::new(&self.shared.config, TURN_BYTES)
+        Quota::new(&self.shared.config)
     }
 
     /// Writes the replies of those who were run and whose turns are over with that. What stands behind them is left.
@@ -395,7 +360,7 @@ impl Worker {
 
     fn enqueue(&mut self, key: usize, since: Instant) {
         let client = &mut self.clients[key];
-        // It is there already if it was held, had an event late in a turn, and was let go in the same.
+        // It is there already if it waited, had an event late in a turn, and was let go in the same.
         if !std::mem::replace(&mut client.queued, true) {
             self.ready.push_back((key, since));
         }
@@ -404,16 +369,12 @@ impl Worker {
     fn welcome(&mut self) {
         for _ in 0..ARRIVALS {
             let Ok(arrival) = self.arrivals.try_recv() else { return };
-            let Arrival { mut stream, record, permit, binding } = arrival;
             let vacant = self.clients.vacant_entry();
-            let reports_room = stream.is_tcp();
-            let interest = if reports_room { BOTH } else { Interest::READABLE };
-            if let Err(error) = self.poll.registry().register(&mut stream, Token(vacant.key()), interest) {
-                log::error!("cannot watch a connection: {error}");
-                continue;
+            let token = Token(vacant.key());
+            match Client::new(arrival, self.poll.registry(), token, self.shared.clock.now()) {
+                Ok(client) => _ = vacant.insert(client),
+                Err(error) => log::error!("cannot watch a connection: {error}"),
             }
-            let connection = Connection::new(stream, record.info(), binding, self.shared.clock.now());
-            vacant.insert(Client { record, connection, permit, queued: false, reports_room });
         }
         // There may be more of them.
         if let Err(error) = self.waker.wake() {
@@ -421,36 +382,29 @@ impl Worker {
         }
     }
 
-    /// A TCP socket reports room only after it had none, so asking from the start saves a call per stuck reply. A
-    /// Unix socket reports it whenever its peer has read something, which would be one wake-up per reply.
-    fn ask_for_room(&mut self, key: usize) {
-        let client = &mut self.clients[key];
-        if client.reports_room || !client.connection.is_stuck() || client.connection.is_held() {
-            return;
-        }
-        client.reports_room = true;
-        let registry = self.poll.registry();
-        if let Err(error) = registry.reregister(client.connection.stream_mut(), Token(key), BOTH) {
+    /// Lets a connection wait for news of its socket.
+    fn watch(&mut self, key: usize) {
+        if let Err(error) = self.clients[key].ask_for_room(self.poll.registry(), Token(key)) {
             log::error!("cannot watch a connection: {error}");
-            self.close(key, Reason::Error);
+            self.close(key, CloseReason::Error);
         }
     }
 
     #[cold]
     fn hold(&mut self, key: usize) {
         let connection = &self.clients[key].connection;
-        let (Some(owed), replies) = (connection.held_for(), connection.held_replies()) else { return };
+        let (Some(ack), replies) = (connection.waits_for(), connection.waiting_replies()) else { return };
         self.counters.replies_held.add(replies);
         self.shared.stats.replies_waiting.fetch_add(replies, Ordering::Relaxed);
-        self.held.push(owed, key);
+        self.waiting.push(ack, key);
     }
 
     /// Gives those a turn whose replies wait no more.
-    fn release_held(&mut self) {
-        if !self.held.is_empty() {
+    fn release_waiting(&mut self) {
+        if !self.waiting.is_empty() {
             self.release_safe();
             self.give_up_expired();
-            self.alarm.set(None);
+            self.ack_waker.wait_for(None);
         }
     }
 
@@ -462,7 +416,7 @@ impl Worker {
         let safe = acks.replicated_lsn();
         let end = self.meter.elapsed() + RELEASES;
         while self.meter.elapsed() <= end
-            && let Some(key) = self.held.pop_safe(safe)
+            && let Some(key) = self.waiting.pop_safe(safe)
         {
             let counters = self.counters.clone();
             // Before they are written: who has read one may ask another worker how many there were.
@@ -474,7 +428,7 @@ impl Worker {
     fn give_up_expired(&mut self) {
         let (now, safe) = (Instant::now(), self.shared.store.journal().acks().replicated_lsn());
         // What is safe may still be here, late or not: see `RELEASES`.
-        if self.held.first().is_none_or(|owed| !owed.is_late(now, safe)) {
+        if self.waiting.first().is_none_or(|ack| !ack.is_late(now, safe)) {
             return;
         }
         let shared = self.shared.clone();
@@ -486,17 +440,17 @@ impl Worker {
         let is_missing = |lsn| lsn > safe || acks.is_refused(lsn);
         let end = self.meter.elapsed() + RELEASES;
         while self.meter.elapsed() <= end
-            && let Some(key) = self.held.pop_expired(now, safe)
+            && let Some(key) = self.waiting.pop_expired(now, safe)
         {
             let counters = self.counters.clone();
             self.let_go(key, |connection| counters.replies_timed_out.add(connection.release_but(is_missing).replies));
         }
     }
 
-    /// Lets go of what was held of a connection that is in the queue no more, and gives it its turn.
+    /// Lets go of the replies of a connection that is in the queue no more, and gives it its turn.
     fn let_go<R>(&mut self, key: usize, how: impl FnOnce(&mut Connection<Stream>) -> R) -> R {
         let connection = &mut self.clients[key].connection;
-        self.shared.stats.replies_waiting.fetch_sub(connection.held_replies(), Ordering::Relaxed);
+        self.shared.stats.replies_waiting.fetch_sub(connection.waiting_replies(), Ordering::Relaxed);
         let result = how(connection);
         self.turn(key);
         self.meter.look();
@@ -504,14 +458,7 @@ impl Worker {
     }
 
     /// Serves the connections that are in the queue, as far as there is time.
-    #[inline(always)]
     fn run_ready(&mut self, reads: &mut ReadBatch) {
-        if !self.ready.is_empty() {
-            self.run_queue(reads);
-        }
-    }
-
-    fn run_queue(&mut self, reads: &mut ReadBatch) {
         let Some(&(_, oldest)) = self.ready.front() else { return };
         let polled = self.meter.set_since(oldest);
         for _ in 0..self.ready.len() {
@@ -548,7 +495,7 @@ impl Worker {
             replies_at: 0,
             now: self.shared.clock.now(),
             long_lines: self.long_lines,
-            ledger: &mut self.ledger,
+            reply_hold: &mut self.reply_hold,
             last_lsn: &self.last_lsn,
         };
         let rest = rest.unwrap_or_else(|| {
@@ -563,8 +510,8 @@ impl Worker {
 
     fn follow(&mut self, key: usize, after: After) {
         match after {
-            After::Wait => self.ask_for_room(key),
-            After::Held => self.hold(key),
+            After::Wait => self.watch(key),
+            After::WaitForAcks => self.hold(key),
             After::Again => self.enqueue(key, Instant::now()),
             After::Close(reason) => {
                 self.clients[key].connection.farewell(&mut self.buffer);
@@ -581,7 +528,7 @@ impl Worker {
         }
     }
 
-    fn close(&mut self, key: usize, reason: Reason) {
+    fn close(&mut self, key: usize, reason: CloseReason) {
         let client = self.clients.remove(key);
         self.long_lines -= client.connection.long_line();
         client.record.log_close(&self.shared, reason.name());
@@ -595,30 +542,23 @@ impl Worker {
             log::error!("cannot let go of a connection: {error}");
             return;
         }
-        self.shared.watch.add_watcher(Box::new(Watched { _record: record, stream, _permit: permit }), streams);
+        self.shared.watch.add_watcher(Box::new(Watched::new(record, stream, permit)), streams);
     }
 
     /// Closes what has been idle for too long, a slice at a time.
     fn sweep(&mut self) {
         let limit = self.shared.config.idle_timeout;
-        if limit == 0 || (self.sweep.at.is_none() && Instant::now() < self.sweep.due) {
+        if limit == 0 {
             return;
         }
-        let start = self.sweep.at.unwrap_or(0);
-        let end = start + SWEEP_SLICE;
+        let Some(slots) = self.idle_sweep.next_slots(self.clients.capacity()) else { return };
         let now = self.shared.clock.now();
-        for key in start..end.min(self.clients.capacity()) {
+        for key in slots {
             if self.clients.get_mut(key).is_some_and(|client| client.is_idle(now, limit)) {
                 self.counters.idle_kicks.add(1);
-                self.close(key, Reason::IdleTimeout);
+                self.close(key, CloseReason::IdleTimeout);
             }
         }
-        let is_done = end >= self.clients.capacity();
-        self.sweep = if is_done {
-            Sweep { due: Instant::now() + SWEEP_EVERY, at: None }
-        } else {
-            Sweep { due: self.sweep.due, at: Some(end) }
-        };
     }
 
     /// Runs the requests that have been read, and waits a moment for those who are slow to take their replies and
@@ -628,8 +568,8 @@ impl Worker {
         let mut events = Events::with_capacity(EVENTS);
         loop {
             let began = self.meter.begin(false, false);
-            self.ledger.begin(self.shared.store.journal().acks(), began);
-            self.release_held();
+            self.reply_hold.begin_loop(self.shared.store.journal().acks(), began);
+            self.release_waiting();
             self.run_ready(&mut reads);
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() || (self.ready.is_empty() && self.flush_pending()) {
@@ -647,52 +587,12 @@ impl Worker {
         }
     }
 
-    /// Whether nobody is owed anything any more.
+    /// Whether all replies have gone.
     fn flush_pending(&mut self) -> bool {
         let mut is_done = true;
         for (_, client) in &mut self.clients {
             is_done &= client.connection.flush_pending(&self.counters) != Sent::Blocked;
         }
         is_done
-    }
-}
-
-impl Client {
-    fn is_idle(&mut self, now: u32, limit: u32) -> bool {
-        let may_be = !self.queued && !self.connection.is_stuck() && self.connection.stream_mut().is_tcp();
-        may_be && self.connection.session().is_idle(now, limit)
-    }
-}
-
-/// A connection that only receives log lines now. Dropped in this order, as [`Client`] is.
-struct Watched {
-    _record: ConnRecord,
-    stream: Stream,
-    _permit: Permit,
-}
-
-impl Read for Watched {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.stream.read(buf)
-    }
-}
-
-impl Write for Watched {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.stream.write(buf)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// An error shows at the next read or write, so it counts as both.
-fn readiness(event: &Event) -> Readiness {
-    let hangup = event.is_read_closed() || event.is_error();
-    Readiness {
-        readable: event.is_readable() || hangup,
-        writable: event.is_writable() || event.is_write_closed() || event.is_error(),
-        hangup,
     }
 }

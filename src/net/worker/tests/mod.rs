@@ -5,6 +5,7 @@ use crate::config::{Binding, Config, ListenAddr};
 use crate::net::acceptor::Acceptor;
 use crate::net::listen::listen;
 use crate::testing::TestServer;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 
 /// A worker that does what it is told, step by step, and its clients, in the order of their slots.

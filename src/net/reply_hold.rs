@@ -1,24 +1,24 @@
 //! Replies that wait until replicas have what they tell of (`-o replicas_ack`).
 //!
 //! ```text
-//!  request ── appended lsn 7 ──> Ledger: the turn owes 7, and a Mark: where the reply lies, how to refuse instead
-//!                                  │ the output is to be written
-//!            ┌─────────────────────┴─ 7 is safe ──> the socket
-//!            │ 7 is not safe yet
-//!            v
-//!  connection is held: its output in Pending, with the marks; it is not read. Its slot in the worker's Queue
-//!            ├── safe advances ── Alarm ──> worker ──> released: written as it is, but for what a replica refused
-//!            └── deadline ──┬─ strict ──> marked replies that are not safe become errors; written
-//!                           └─ ack_degrade ──> everything is safe, until replicas have caught up
+//!  request ── its change has lsn 7 ──> ReplyHold: 7 is pending, and a ReplyMark: where the reply lies, how to refuse instead
+//!                                        │ the output is to be written
+//!                ┌───────────────────────┴─ 7 is safe ──> the socket
+//!                │ 7 is not safe yet
+//!                v
+//!  the connection waits: its output in Pending, with the marks; it is not read. Its slot in the worker's AckQueue
+//!                ├── more is safe ── AckWaker ──> worker ──> written as it is, but for what a replica refused
+//!                └── deadline ──┬─ strict ──> marked replies that are not safe become errors; written
+//!                               └─ ack_degrade ──> everything is safe, until replicas have caught up
 //! ```
 //!
-//! All output of a connection waits behind a change that it owes, so replies stay in order; a change that has no
-//! reply is still owed by those that follow. Other connections go on. Nothing of this is touched while nobody waits.
+//! All output of a connection waits behind a change that is pending, so replies stay in order; a change that has no
+//! reply is waited for by the replies that follow. Other connections go on. Nothing of this is touched while nobody waits.
 //!
-//! Invariants: a held connection is in the queue exactly once, and is not closed before it was taken out; in the
-//! queue lsn and deadline never decrease; the ledger is empty between turns.
+//! Invariants: a connection that waits is in the queue exactly once, and is not closed before it was taken out; in the
+//! queue lsn and deadline never decrease; nothing is pending or marked between turns.
 //!
-//! Not here: what is safe ([`crate::journal::acks::Acks`]), the output itself (`buffer`).
+//! Not here: what is safe ([`crate::journal::acks::Acks`]), the output itself (`conn/buffer`).
 
 use crate::command::Output;
 use crate::journal::acks::Acks;
@@ -32,21 +32,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// What takes the place of a reply in text and meta.
-const REFUSAL: &[u8] = b"SERVER_ERROR not replicated\r\n";
+pub const REFUSAL: &[u8] = b"SERVER_ERROR not replicated\r\n";
 
-/// The lsn that an [`Alarm`] waits for when it waits for none.
+/// The lsn that an [`AckWaker`] waits for when it waits for none.
 const NOTHING: u64 = u64::MAX;
 
 /// A change that is not safe yet, and how long to wait for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owed {
+pub struct PendingAck {
     /// Its place in the journal.
     pub lsn: u64,
     /// When to give up.
     pub deadline: Instant,
 }
 
-impl Owed {
+impl PendingAck {
     /// Whether it is to be given up.
     pub fn is_late(&self, now: Instant, safe: u64) -> bool {
         self.deadline <= now && self.lsn > safe
@@ -55,16 +55,16 @@ impl Owed {
 
 /// A place in an [`Output`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct OutputPlace {
     bytes: usize,
     values: usize,
 }
 
-impl Place {
+impl OutputPlace {
     /// Where the next reply would begin.
     #[inline]
-    pub fn end_of(out: &Output) -> Place {
-        Place { bytes: out.bytes.len(), values: out.values.len() }
+    pub fn end_of(out: &Output) -> OutputPlace {
+        OutputPlace { bytes: out.bytes.len(), values: out.values.len() }
     }
 
     /// The bytes before it.
@@ -75,7 +75,7 @@ impl Place {
 
 /// The reply to a change.
 #[derive(Debug)]
-pub struct Mark {
+pub struct ReplyMark {
     bytes: Range<usize>,
     values: Range<usize>,
     lsn: u64,
@@ -85,63 +85,63 @@ pub struct Mark {
     goes_on: bool,
 }
 
-/// What a worker's turn owes. See the module's head.
+/// What the replies of a turn must wait for. See the module's head.
 #[derive(Debug)]
-pub struct Ledger {
+pub struct ReplyHold {
     is_on: bool,
     now: Instant,
     timeout: Duration,
-    owed: Option<Owed>,
-    marks: Vec<Mark>,
+    pending: Option<PendingAck>,
+    marks: Vec<ReplyMark>,
 }
 
-impl Ledger {
-    /// A ledger of changes that have `timeout` to become safe.
-    pub fn new(timeout: Duration) -> Ledger {
-        Ledger { is_on: false, now: Instant::now(), timeout, owed: None, marks: Vec::new() }
+impl ReplyHold {
+    /// For changes that have `timeout` to become safe.
+    pub fn new(timeout: Duration) -> ReplyHold {
+        ReplyHold { is_on: false, now: Instant::now(), timeout, pending: None, marks: Vec::new() }
     }
 
-    /// Looks whether replies to changes wait just now.
-    pub fn begin(&mut self, acks: &Acks, now: Instant) {
+    /// Looks whether replies to changes have to wait just now. `now` is when the event loop began.
+    pub fn begin_loop(&mut self, acks: &Acks, now: Instant) {
         self.is_on = acks.holds();
         self.now = now;
     }
 
-    /// Whether they do: then requests are run one by one, with their replies marked.
+    /// Whether they do: then replies to changes are marked.
     #[inline]
     pub fn is_on(&self) -> bool {
         self.is_on
     }
 
-    /// A turn begins of a connection that owes this.
-    pub fn open(&mut self, owed: Option<Owed>) {
-        assert!(self.marks.is_empty() && self.owed.is_none(), "a turn left marks that belong to its connection");
-        self.owed = owed;
+    /// A turn begins of a connection for which this is pending.
+    pub fn begin_turn(&mut self, pending: Option<PendingAck>) {
+        assert!(self.marks.is_empty() && self.pending.is_none(), "a turn left marks that belong to its connection");
+        self.pending = pending;
     }
 
-    /// It ends: what the connection owes now.
-    pub fn close(&mut self) -> Option<Owed> {
+    /// It ends: what is pending for the connection now.
+    pub fn end_turn(&mut self) -> Option<PendingAck> {
         self.marks.clear();
-        self.owed.take()
+        self.pending.take()
     }
 
     /// Whether something may have to wait.
     #[inline]
-    pub fn owes(&self) -> bool {
-        self.owed.is_some()
+    pub fn has_pending(&self) -> bool {
+        self.pending.is_some()
     }
 
     /// Notes a change.
-    pub fn owe(&mut self, lsn: u64) {
-        self.owed = Some(Owed { lsn, deadline: self.now + self.timeout });
+    pub fn note_change(&mut self, lsn: u64) {
+        self.pending = Some(PendingAck { lsn, deadline: self.now + self.timeout });
     }
 
     /// Notes that the reply to `request`, which is the last change noted, is what `out` has from `start` on. A text command
     /// without a reply wanted none.
     #[cold]
-    pub fn mark(&mut self, request: &Request<'_>, start: Place, goes_on: bool, out: &Output) {
-        let Some(Owed { lsn, .. }) = self.owed else { return };
-        let end = Place::end_of(out);
+    pub fn mark_reply(&mut self, request: &Request<'_>, start: OutputPlace, goes_on: bool, out: &Output) {
+        let Some(PendingAck { lsn, .. }) = self.pending else { return };
+        let end = OutputPlace::end_of(out);
         let is_text = matches!(request, Request::Text(_) | Request::Store(StoreHeader::Text(_)));
         if is_text && start == end {
             return;
@@ -149,27 +149,27 @@ impl Ledger {
         let status = Status::NotReplicated;
         let refusal = request.refusal(REFUSAL, status, status.text());
         let (bytes, values) = (start.bytes..end.bytes, start.values..end.values);
-        self.marks.push(Mark { bytes, values, lsn, refusal, goes_on });
+        self.marks.push(ReplyMark { bytes, values, lsn, refusal, goes_on });
     }
 
     /// What the output has to wait for, if anything. What was refused by now is told when it is let go.
-    pub fn settle(&mut self, acks: &Acks, out: &Output) -> Option<Owed> {
-        let owed = self.owed?;
-        let is_safe = owed.lsn <= acks.replicated_lsn() && !self.marks.iter().any(|mark| acks.is_refused(mark.lsn));
+    pub fn take_pending(&mut self, acks: &Acks, out: &Output) -> Option<PendingAck> {
+        let ack = self.pending?;
+        let is_safe = ack.lsn <= acks.replicated_lsn() && !self.marks.iter().any(|mark| acks.is_refused(mark.lsn));
         // Without a mark it is a change of an earlier turn, whose deadline may be over.
-        if is_safe || owed.deadline <= self.now {
-            self.owed = None;
+        if is_safe || ack.deadline <= self.now {
+            self.pending = None;
             self.marks.clear();
             return None;
         }
         if out.is_empty() && self.marks.is_empty() {
             return None;
         }
-        self.owed.take()
+        self.pending.take()
     }
 
     /// Takes the marks of an output that waits.
-    pub fn take_marks(&mut self) -> Box<[Mark]> {
+    pub fn take_marks(&mut self) -> Box<[ReplyMark]> {
         self.marks.drain(..).collect()
     }
 }
@@ -184,7 +184,7 @@ pub struct Refused {
 }
 
 /// Replaces the marked replies in `out` to changes of which `is_missing` by errors.
-pub fn refuse(out: &mut Output, marks: &[Mark], is_missing: impl Fn(u64) -> bool) -> Refused {
+pub fn refuse(out: &mut Output, marks: &[ReplyMark], is_missing: impl Fn(u64) -> bool) -> Refused {
     let old = std::mem::take(out);
     let mut values = old.values.into_iter().enumerate().peekable();
     let mut refused = Refused::default();
@@ -208,41 +208,41 @@ pub fn refuse(out: &mut Output, marks: &[Mark], is_missing: impl Fn(u64) -> bool
     refused
 }
 
-/// A worker's held connections, by what they wait for.
+/// A worker's connections that wait, by what they wait for.
 #[derive(Debug, Default)]
-pub struct Queue(VecDeque<(Owed, usize)>);
+pub struct AckQueue(VecDeque<(PendingAck, usize)>);
 
-impl Queue {
+impl AckQueue {
     /// Adds the connection in slot `key`.
-    pub fn push(&mut self, owed: Owed, key: usize) {
-        // Nearly always the last: only who owes a change of an earlier turn does not come last.
-        let at = self.0.partition_point(|(other, _)| other.lsn <= owed.lsn);
-        self.0.insert(at, (owed, key));
+    pub fn push(&mut self, ack: PendingAck, key: usize) {
+        // Nearly always the last: only who waits for a change of an earlier turn does not come last.
+        let at = self.0.partition_point(|(other, _)| other.lsn <= ack.lsn);
+        self.0.insert(at, (ack, key));
     }
 
-    /// Whether nobody is held.
+    /// Whether nobody waits.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// What is waited for first.
-    pub fn first(&self) -> Option<Owed> {
-        self.0.front().map(|(owed, _)| *owed)
+    pub fn first(&self) -> Option<PendingAck> {
+        self.0.front().map(|(ack, _)| *ack)
     }
 
     /// Takes out a connection whose change is safe.
     pub fn pop_safe(&mut self, safe: u64) -> Option<usize> {
-        self.pop_if(|owed| owed.lsn <= safe)
+        self.pop_if(|ack| ack.lsn <= safe)
     }
 
     /// Takes out a connection whose deadline is over. Those whose change is safe by now are let go of as such, however
     /// late.
     pub fn pop_expired(&mut self, now: Instant, safe: u64) -> Option<usize> {
-        self.pop_if(|owed| owed.is_late(now, safe))
+        self.pop_if(|ack| ack.is_late(now, safe))
     }
 
-    fn pop_if(&mut self, is_due: impl FnOnce(Owed) -> bool) -> Option<usize> {
+    fn pop_if(&mut self, is_due: impl FnOnce(PendingAck) -> bool) -> Option<usize> {
         let due = self.first().is_some_and(is_due);
         due.then(|| self.0.pop_front()).flatten().map(|(_, key)| key)
     }
@@ -250,24 +250,24 @@ impl Queue {
 
 /// Wakes a worker when the first change that it waits for is safe.
 #[derive(Debug)]
-pub struct Alarm {
+pub struct AckWaker {
     first: AtomicU64,
     waker: Arc<Waker>,
 }
 
-impl Alarm {
-    /// An alarm that is not set.
-    pub fn new(waker: Arc<Waker>) -> Alarm {
-        Alarm { first: AtomicU64::new(NOTHING), waker }
+impl AckWaker {
+    /// One that waits for nothing.
+    pub fn new(waker: Arc<Waker>) -> AckWaker {
+        AckWaker { first: AtomicU64::new(NOTHING), waker }
     }
 
-    /// Sets it for a change. Look at what is safe after this and before sleeping.
-    pub fn set(&self, first: Option<Owed>) {
-        self.first.store(first.map_or(NOTHING, |owed| owed.lsn), Ordering::SeqCst);
+    /// Waits for a change from now on. Look at what is safe after this and before sleeping.
+    pub fn wait_for(&self, first: Option<PendingAck>) {
+        self.first.store(first.map_or(NOTHING, |ack| ack.lsn), Ordering::SeqCst);
     }
 
-    /// Wakes the worker if it waits for one of the changes up to `safe`; once, until it is set again.
-    pub fn ring(&self, safe: u64) {
+    /// Wakes the worker if it waits for one of the changes up to `safe`; once, until it waits again.
+    pub fn on_safe(&self, safe: u64) {
         let first = self.first.load(Ordering::SeqCst);
         if first == NOTHING || first > safe {
             return;
@@ -297,24 +297,24 @@ mod tests {
         }
     }
 
-    fn owed(lsn: u64, start: Instant, ms: u64) -> Owed {
-        Owed { lsn, deadline: start + Duration::from_millis(ms) }
+    fn ack(lsn: u64, start: Instant, ms: u64) -> PendingAck {
+        PendingAck { lsn, deadline: start + Duration::from_millis(ms) }
     }
 
     #[test]
     fn only_what_is_not_safe_is_refused() {
-        let mut ledger = Ledger::new(Duration::from_secs(1));
+        let mut reply_hold = ReplyHold::new(Duration::from_secs(1));
         let mut out = Output::default();
         let requests = [(1, "STORED\r\n"), (0, "END\r\n"), (2, ""), (3, "HD\r\n"), (0, "MN\r\n"), (4, "HD\r\n")];
         for (lsn, reply) in requests {
-            let start = Place::end_of(&out);
+            let start = OutputPlace::end_of(&out);
             out.push(reply.as_bytes());
             if lsn > 0 {
-                ledger.owe(lsn);
-                ledger.mark(&meta(), start, lsn == 4, &out);
+                reply_hold.note_change(lsn);
+                reply_hold.mark_reply(&meta(), start, lsn == 4, &out);
             }
         }
-        let marks = ledger.take_marks();
+        let marks = reply_hold.take_marks();
         let refused = refuse(&mut out, &marks, |lsn| lsn > 1);
         assert_eq!(refused, Refused { replies: 3, cuts_get: true });
         let text = "STORED\r\nEND\r\n@@MN\r\n@".replace('@', "SERVER_ERROR not replicated\r\n");
@@ -329,18 +329,19 @@ mod tests {
 
     /// It became safe before its turn was over, and was refused.
     #[test]
-    fn what_is_refused_at_once_is_held_to_be_told() {
+    fn what_is_refused_at_once_waits_to_be_told() {
         for (refused, holds) in [((0, 1), true), ((1, 2), true), ((2, 3), false)] {
-            let (mut ledger, acks, mut out) = (Ledger::new(Duration::from_secs(1)), safe_to(3), Output::default());
+            let (mut reply_hold, acks, mut out) =
+                (ReplyHold::new(Duration::from_secs(1)), safe_to(3), Output::default());
             acks.refuse(refused.0, refused.1);
             for lsn in [1, 2] {
-                let start = Place::end_of(&out);
+                let start = OutputPlace::end_of(&out);
                 out.push(b"HD\r\n");
-                ledger.owe(lsn);
-                ledger.mark(&meta(), start, false, &out);
+                reply_hold.note_change(lsn);
+                reply_hold.mark_reply(&meta(), start, false, &out);
             }
-            assert_eq!(ledger.settle(&acks, &out).is_some(), holds, "{refused:?}");
-            let marks = ledger.take_marks();
+            assert_eq!(reply_hold.take_pending(&acks, &out).is_some(), holds, "{refused:?}");
+            let marks = reply_hold.take_marks();
             let told = refuse(&mut out, &marks, |lsn| acks.is_refused(lsn));
             assert_eq!(told.replies, u64::from(holds));
         }
@@ -348,36 +349,36 @@ mod tests {
 
     #[test]
     fn a_quiet_text_command_gets_no_refusal() {
-        let mut ledger = Ledger::new(Duration::from_secs(1));
+        let mut reply_hold = ReplyHold::new(Duration::from_secs(1));
         let out = Output::default();
-        ledger.owe(1);
-        ledger.mark(&request(b"delete a\r\n"), Place::end_of(&out), false, &out);
-        assert_eq!(ledger.settle(&safe_to(0), &out), None, "there is nothing to hold");
-        assert!(ledger.owes());
-        ledger.mark(&meta(), Place::end_of(&out), false, &out);
-        assert_eq!(ledger.settle(&safe_to(0), &out).map(|owed| owed.lsn), Some(1));
-        assert_eq!(ledger.take_marks().len(), 1);
+        reply_hold.note_change(1);
+        reply_hold.mark_reply(&request(b"delete a\r\n"), OutputPlace::end_of(&out), false, &out);
+        assert_eq!(reply_hold.take_pending(&safe_to(0), &out), None, "there is nothing to hold");
+        assert!(reply_hold.has_pending());
+        reply_hold.mark_reply(&meta(), OutputPlace::end_of(&out), false, &out);
+        assert_eq!(reply_hold.take_pending(&safe_to(0), &out).map(|ack| ack.lsn), Some(1));
+        assert_eq!(reply_hold.take_marks().len(), 1);
     }
 
     #[test]
-    fn what_is_owed_is_forgotten_when_it_is_safe_or_too_late() {
+    fn what_is_pending_is_forgotten_when_it_is_safe_or_too_late() {
         let start = Instant::now();
         let reply = Output { bytes: b"MN\r\n".to_vec(), values: vec![] };
         for (safe, later, holds) in [(6, 0, true), (7, 0, false), (6, 100, false)] {
-            let mut ledger = Ledger::new(Duration::from_secs(1));
-            ledger.now = start + Duration::from_millis(later);
-            ledger.open(Some(owed(7, start, 100)));
-            assert_eq!(ledger.settle(&safe_to(safe), &reply).is_some(), holds);
-            assert_eq!(ledger.close(), None);
+            let mut reply_hold = ReplyHold::new(Duration::from_secs(1));
+            reply_hold.now = start + Duration::from_millis(later);
+            reply_hold.begin_turn(Some(ack(7, start, 100)));
+            assert_eq!(reply_hold.take_pending(&safe_to(safe), &reply).is_some(), holds);
+            assert_eq!(reply_hold.end_turn(), None);
         }
     }
 
     #[test]
     fn the_queue_is_in_order_of_what_is_waited_for() {
         let start = Instant::now();
-        let mut queue = Queue::default();
+        let mut queue = AckQueue::default();
         for (lsn, key) in [(2, 20), (4, 40), (4, 41), (3, 30), (9, 90)] {
-            queue.push(owed(lsn, start, lsn), key);
+            queue.push(ack(lsn, start, lsn), key);
         }
         assert_eq!(queue.pop_safe(1), None);
         let safe: Vec<_> = std::iter::from_fn(|| queue.pop_safe(3)).collect();
@@ -386,32 +387,28 @@ mod tests {
         assert_eq!(queue.pop_expired(now, 4), None, "it is safe: it just has not been let go of");
         let expired: Vec<_> = std::iter::from_fn(|| queue.pop_expired(now, 3)).collect();
         assert_eq!(expired, [40, 41]);
-        assert_eq!(queue.first().map(|owed| owed.lsn), Some(9));
+        assert_eq!(queue.first().map(|ack| ack.lsn), Some(9));
         assert_eq!(queue.pop_safe(u64::MAX), Some(90));
         assert!(queue.is_empty());
     }
 
     #[test]
-    fn an_alarm_rings_once() {
+    fn a_worker_is_woken_once() {
         let mut poll = mio::Poll::new().expect("a poll");
-        let alarm = Alarm::new(Arc::new(Waker::new(poll.registry(), mio::Token(0)).expect("a waker")));
+        let ack_waker = AckWaker::new(Arc::new(Waker::new(poll.registry(), mio::Token(0)).expect("a waker")));
         let mut rings = || {
             let mut events = mio::Events::with_capacity(1);
             poll.poll(&mut events, Some(Duration::ZERO)).expect("a poll");
             !events.is_empty()
         };
-        alarm.ring(u64::MAX);
+        ack_waker.on_safe(u64::MAX);
         assert!(!rings(), "it is not set");
-        alarm.set(Some(owed(5, Instant::now(), 0)));
-        alarm.ring(4);
+        ack_waker.wait_for(Some(ack(5, Instant::now(), 0)));
+        ack_waker.on_safe(4);
         assert!(!rings());
-        alarm.ring(5);
+        ack_waker.on_safe(5);
         assert!(rings());
-        alarm.ring(6);
+        ack_waker.on_safe(6);
         assert!(!rings());
     }
 }
-
-#[cfg(test)]
-#[path = "tests/reply_hold.rs"]
-mod simulation;

@@ -11,10 +11,10 @@
 //! `TWINCACHE_SEED` replays one seed; it is printed.
 
 use crate::journal::acks::{Acks, EVERYTHING};
-use crate::net::conn::session::OUTPUT_HIGH;
-use crate::net::conn::{After, Readiness, Reason};
+use crate::net::conn::Readiness;
+use crate::net::conn::turn::{After, CloseReason, OUTPUT_HIGH};
+use crate::net::reply_hold::{AckQueue, PendingAck, REFUSAL};
 use crate::net::tests::connection::{TestConnection, push};
-use crate::net::worker::reply_hold::{Owed, Queue, REFUSAL};
 use crate::protocol::Parsed;
 use crate::protocol::binary::{Status, parse};
 use crate::testing::{Rng, packet, seeds};
@@ -92,7 +92,7 @@ enum Mood {
 /// A connection with what its worker does for it.
 struct Run {
     rig: TestConnection,
-    queue: Queue,
+    queue: AckQueue,
     mood: Mood,
     /// When each lsn was appended, as time since the start.
     appended: Vec<Duration>,
@@ -108,7 +108,7 @@ struct Run {
 impl Run {
     fn new(mood: Mood) -> Run {
         let rig = rig();
-        let (queue, appended, passed) = (Queue::default(), vec![Duration::ZERO], Duration::ZERO);
+        let (queue, appended, passed) = (AckQueue::default(), vec![Duration::ZERO], Duration::ZERO);
         Run { rig, queue, mood, appended, passed, excused: 0, held_after: 0, refused: Vec::new() }
     }
 
@@ -127,9 +127,9 @@ impl Run {
         let appended = self.last_lsn() as usize + 1;
         self.appended.resize(appended, self.passed);
         match after {
-            After::Held => {
+            After::WaitForAcks => {
                 assert!(self.queue.is_empty(), "held twice");
-                let owed = self.rig.connection.held_for().expect("it is held");
+                let owed = self.rig.connection.waits_for().expect("it is held");
                 assert!(owed.lsn > self.acks().replicated_lsn() && owed.deadline > self.rig.time);
                 self.queue.push(owed, 0);
                 self.held_after = before;
@@ -169,7 +169,7 @@ impl Run {
             self.rig.connection.release_but(|_| false);
             self.turn();
         }
-        let Some(Owed { lsn, deadline }) = self.queue.first() else { return };
+        let Some(PendingAck { lsn, deadline }) = self.queue.first() else { return };
         if deadline > self.rig.time {
             return;
         }
@@ -267,7 +267,7 @@ fn finish(run: &mut Run, asked: &[Asked]) {
         at = end;
     }
     assert_eq!(at, got.len(), "more than all replies");
-    assert_eq!(run.rig.connection.held_memory(), 0, "an idle connection holds no buffer");
+    assert_eq!(run.rig.connection.memory(), 0, "an idle connection holds no buffer");
     if run.mood == Mood::InTime {
         assert!(run.refused.is_empty());
     }
@@ -389,7 +389,7 @@ fn held(script: &[u8]) -> Run {
     run.rig.pipe().room = usize::MAX / 2;
     run.rig.send(script);
     while run.turn() == After::Again {}
-    assert!(run.rig.connection.is_held());
+    assert!(run.rig.connection.waits_for_acks());
     assert_eq!(run.rig.replies(), b"");
     run
 }
@@ -473,9 +473,9 @@ fn quit_waits_as_well() {
             run.rig.connection.release_but(|_| false);
         } else {
             run.rig.connection.release_but(|_| true);
-            run.queue = Queue::default();
+            run.queue = AckQueue::default();
         }
-        assert_eq!(run.turn(), After::Close(Reason::Normal));
+        assert_eq!(run.turn(), After::Close(CloseReason::Normal));
         assert_eq!(run.sent(), reply);
     }
 }
@@ -488,7 +488,7 @@ fn who_hangs_up_is_kept_until_it_is_safe() {
     assert_eq!(run.turn(), After::Wait);
     assert_eq!(run.queue.pop_safe(run.last_lsn()), Some(0));
     run.rig.connection.release_but(|_| false);
-    assert_eq!(run.turn(), After::Close(Reason::Normal));
+    assert_eq!(run.turn(), After::Close(CloseReason::Normal));
     assert_eq!(run.sent(), "STORED\r\n");
 }
 
@@ -525,14 +525,17 @@ fn a_get_that_is_refused_half_way_ends_there() {
     let keys = "a ".repeat(200);
     run.rig.send(format!("gat 100 {keys}\r\nmn\r\n").as_bytes());
     run.turn();
-    assert!(run.rig.connection.held_memory() < 2 * OUTPUT_HIGH, "held: {}", run.rig.connection.held_memory());
+    assert!(run.rig.connection.memory() < 2 * OUTPUT_HIGH, "held: {}", run.rig.connection.memory());
     run.confirm();
     let first = run.rig.replies().len();
-    assert!(first > OUTPUT_HIGH / 2 && run.rig.connection.is_held(), "{first} bytes, then the next part is held");
+    assert!(
+        first > OUTPUT_HIGH / 2 && run.rig.connection.waits_for_acks(),
+        "{first} bytes, then the next part is held"
+    );
     run.expire();
     while run.turn() == After::Again {}
     assert_eq!(run.sent(), "SERVER_ERROR not replicated\r\nMN\r\n");
-    assert_eq!(run.rig.connection.held_memory(), 0);
+    assert_eq!(run.rig.connection.memory(), 0);
 }
 
 #[test]
@@ -543,8 +546,8 @@ fn what_is_held_is_bounded() {
     run.rig.ask(&[b"set a 0 0 10000 noreply\r\n".as_slice(), &value, b"\r\n"].concat());
     run.rig.send(&b"get a\r\n".repeat(1000));
     while run.turn() == After::Again {}
-    assert!(run.rig.connection.is_held());
-    assert!(run.rig.connection.held_memory() < 2 * OUTPUT_HIGH);
+    assert!(run.rig.connection.waits_for_acks());
+    assert!(run.rig.connection.memory() < 2 * OUTPUT_HIGH);
     run.confirm();
     while run.turn() == After::Again {}
     assert_eq!(run.rig.replies().len(), 1000 * ("VALUE a 0 10000\r\n".len() + 10_000 + "\r\nEND\r\n".len()));
@@ -556,7 +559,7 @@ fn a_dump_waits_for_what_is_before_it() {
     run.rig.ask(b"set a 0 0 1 noreply\r\nA\r\n");
     run.rig.send(b"lru_crawler metadump all\r\n");
     while run.turn() == After::Again {}
-    assert!(run.rig.connection.is_held());
+    assert!(run.rig.connection.waits_for_acks());
     assert_eq!(run.sent(), "");
     run.confirm();
     while run.turn() == After::Again {}

@@ -1,0 +1,130 @@
+//! What a turn of a connection is: what it may use, how much it may do, and how it ends.
+//!
+//! Not here: what is done in it (`conn`, `session`), when it comes (`worker`).
+
+use crate::command::{Output, Shared};
+use crate::config::Config;
+use crate::journal::acks::LastLsn;
+use crate::net::reply_hold::ReplyHold;
+use crate::stats::Counters;
+use crate::watch::Streams;
+
+/// Replies beyond this are written before the next request of the batch is run.
+pub const OUTPUT_HIGH: usize = 256 << 10;
+
+/// Bytes read or written in one turn before others get theirs: one value of the default size limit, and its line. What
+/// else costs time counts as some of them ([`Quota`]), so that a turn takes 0.4 ms at most.
+pub const TURN_BYTES: usize = (1 << 20) + (1 << 10);
+
+/// What a byte of a line counts for: a key of 20 bytes takes 0.3 us, which is what 1 KiB of a large value takes.
+pub const LINE_BYTE: usize = 32;
+
+/// What a part of a long get counts for, a whole turn: it takes 0.25 ms and more.
+pub const PART: usize = 4 * OUTPUT_HIGH;
+
+/// What of its worker's a connection uses in a turn.
+#[derive(Debug)]
+pub struct TurnContext<'a> {
+    /// What all workers share.
+    pub shared: &'a Shared,
+    /// The worker's counters.
+    pub counters: &'a Counters,
+    /// Where replies go.
+    pub out: &'a mut Output,
+    /// Where this connection's begin: before them are others' that have not been written.
+    pub replies_at: usize,
+    /// The clock's second.
+    pub now: u32,
+    /// Memory that the worker's other connections hold for lines longer than [`super::long_line::LONG_LINE`].
+    pub long_lines: usize,
+    /// What the replies of the turn must wait for. Empty between turns.
+    pub reply_hold: &'a mut ReplyHold,
+    /// The last change that the worker's requests have journalled.
+    pub last_lsn: &'a LastLsn,
+}
+
+impl TurnContext<'_> {
+    /// Whether something has been journalled since the last lsn was `before`, and replies to changes wait: then it is
+    /// noted that one has to.
+    #[inline]
+    pub fn notes_change(&mut self, before: u64) -> bool {
+        let last = self.last_lsn.get();
+        let waits = last != before && self.reply_hold.is_on();
+        if waits {
+            self.reply_hold.note_change(last);
+        }
+        waits
+    }
+}
+
+/// How a turn ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum After {
+    /// Until the socket has news.
+    Wait,
+    /// Until what its replies wait for has come, or the deadline is over; then the next turn.
+    WaitForAcks,
+    /// There is more to do; others first.
+    Again,
+    /// Close the socket.
+    Close(CloseReason),
+    /// Hand the socket to the watch writer.
+    Watch(Streams),
+}
+
+/// Why a connection ends, as `watch connevents` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The client broke the rules, or the network did.
+    Error,
+    /// The client left or said quit.
+    Normal,
+    /// Nothing came for `idle_timeout` seconds.
+    IdleTimeout,
+    /// The shutdown command.
+    Shutdown,
+}
+
+impl CloseReason {
+    /// The word on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            CloseReason::Error => "error",
+            CloseReason::Normal => "normal",
+            CloseReason::IdleTimeout => "idle_timeout",
+            CloseReason::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// What a turn may still do.
+#[derive(Debug)]
+pub struct Quota {
+    /// Requests.
+    pub requests: u32,
+    /// Bytes read, written or dumped, and what takes as long: see [`LINE_BYTE`] and [`PART`].
+    pub bytes: usize,
+}
+
+impl Quota {
+    /// Of a new turn.
+    #[inline]
+    pub fn new(config: &Config) -> Quota {
+        Quota { requests: config.reqs_per_event.max(1), bytes: TURN_BYTES }
+    }
+
+    /// Whether it is others' turn.
+    pub fn is_spent(&self) -> bool {
+        self.requests == 0 || self.bytes == 0
+    }
+
+    /// Counts bytes.
+    pub fn take_bytes(&mut self, n: usize) {
+        self.bytes = self.bytes.saturating_sub(n);
+    }
+
+    /// Counts a request.
+    pub fn take_request(&mut self) {
+        self.requests = self.requests.saturating_sub(1);
+    }
+}

@@ -1,0 +1,96 @@
+//! What a worker has of each connection.
+//!
+//! Not here: what a connection does (`conn`).
+
+use crate::io::stream::Stream;
+use crate::net::admission::{Arrival, ConnRecord, Permit};
+use crate::net::conn::{Connection, Readiness};
+use mio::event::Event;
+use mio::{Interest, Registry, Token};
+use std::io::{self, Read, Write};
+
+const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
+
+/// A connection and what its worker knows of it. The fields are dropped in this order: the record names the descriptor that the connection closes, and the
+/// permit goes back to the acceptor when the descriptor is free as well.
+#[derive(Debug)]
+pub struct Client {
+    /// Its line in `stats conns`.
+    pub record: ConnRecord,
+    /// The connection.
+    pub connection: Connection<Stream>,
+    /// Its share of `-c`.
+    pub permit: Permit,
+    /// It is in the ready queue.
+    pub queued: bool,
+    /// The poll reports when the socket takes output again.
+    reports_room: bool,
+}
+
+impl Client {
+    /// Makes an arrival a client whose socket the poll reports as `token`.
+    pub fn new(arrival: Arrival, registry: &Registry, token: Token, now: u32) -> io::Result<Client> {
+        let Arrival { mut stream, record, permit, binding } = arrival;
+        // A TCP socket reports room only after it had none, so asking from the start saves a call per stuck reply. A
+        // Unix socket reports it whenever its peer has read something, which would be one wake-up per reply.
+        let reports_room = stream.is_tcp();
+        registry.register(&mut stream, token, if reports_room { BOTH } else { Interest::READABLE })?;
+        let connection = Connection::new(stream, record.info(), binding, now);
+        Ok(Client { record, connection, permit, queued: false, reports_room })
+    }
+
+    /// Has the poll report room from now on, if there is output that waits for it.
+    pub fn ask_for_room(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        if self.reports_room || !self.connection.is_stuck() || self.connection.waits_for_acks() {
+            return Ok(());
+        }
+        self.reports_room = true;
+        registry.reregister(self.connection.stream_mut(), token, BOTH)
+    }
+
+    /// Whether nothing has come from it for more than `limit` seconds, and nothing is on its way to it.
+    pub fn is_idle(&mut self, now: u32, limit: u32) -> bool {
+        let may_be = !self.queued && !self.connection.is_stuck() && self.connection.stream_mut().is_tcp();
+        may_be && self.connection.session().is_idle(now, limit)
+    }
+}
+
+/// A connection that only receives log lines now. Dropped in this order, as [`Client`] is.
+pub struct Watched {
+    _record: ConnRecord,
+    stream: Stream,
+    _permit: Permit,
+}
+
+impl Watched {
+    /// Takes over what a client had.
+    pub fn new(record: ConnRecord, stream: Stream, permit: Permit) -> Watched {
+        Watched { _record: record, stream, _permit: permit }
+    }
+}
+
+impl Read for Watched {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.stream.read(buf)
+    }
+}
+
+impl Write for Watched {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.stream.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What the poll has reported. An error shows at the next read or write, so it counts as both.
+pub fn readiness(event: &Event) -> Readiness {
+    let hangup = event.is_read_closed() || event.is_error();
+    Readiness {
+        readable: event.is_readable() || hangup,
+        writable: event.is_writable() || event.is_write_closed() || event.is_error(),
+        hangup,
+    }
+}

@@ -1,0 +1,52 @@
+//! Which connections to look at for idle ones (`-o idle_timeout`), and when.
+//!
+//! Not here: which are idle (`client`), and their end (`worker`).
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+/// Connections looked at between two polls: a few tens of microseconds.
+const SLICE: usize = 4096;
+
+/// How often a sweep begins; `idle_timeout` counts whole seconds.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// A walk over all slots, a slice at a time, once a second.
+#[derive(Debug)]
+pub struct IdleSweep {
+    due: Instant,
+    /// The next slot to look at while a sweep is on.
+    at: Option<usize>,
+}
+
+impl IdleSweep {
+    /// The first sweep is due in a second.
+    pub fn new() -> IdleSweep {
+        IdleSweep { due: Instant::now() + EVERY, at: None }
+    }
+
+    /// Whether a sweep has begun and is not over.
+    pub fn is_on(&self) -> bool {
+        self.at.is_some()
+    }
+
+    /// How long it is until the next one.
+    pub fn due_in(&self) -> Duration {
+        self.due.saturating_duration_since(Instant::now())
+    }
+
+    /// Which of so many slots to look at now, if any.
+    pub fn next_slots(&mut self, slots: usize) -> Option<Range<usize>> {
+        let now = Instant::now();
+        if self.at.is_none() && now < self.due {
+            return None;
+        }
+        let start = self.at.unwrap_or(0);
+        let end = slots.min(start + SLICE);
+        self.at = (end < slots).then_some(end);
+        if self.at.is_none() {
+            self.due = now + EVERY;
+        }
+        Some(start..end)
+    }
+}
