@@ -65,6 +65,11 @@ impl Source {
         (1..=self.text.lines().count()).filter(|&at| !is_in(&tests, at)).count()
     }
 
+    /// The lines of its longest piece that is only there for tests.
+    pub fn longest_test(&self) -> usize {
+        self.test_lines().into_iter().map(Iterator::count).max().unwrap_or(0)
+    }
+
     fn test_lines(&self) -> Vec<RangeInclusive<usize>> {
         let words = words(&self.text);
         let ranges = test_ranges(&words).into_iter();
