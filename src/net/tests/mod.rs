@@ -1,5 +1,5 @@
 //! Tests of the network.
 
 pub(crate) mod connection;
-mod reply_hold;
+mod held_replies;
 mod takeover;
