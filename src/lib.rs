@@ -78,8 +78,8 @@
 //! A file uses only what stands to its right in its folder's row; `mod` is the folder's own `mod.rs`.
 //!
 //! ```text
-//! store:            admin > dump, resync, sources > background > mod > lock_time > shard > pin, upload > memory
-//!                   > requests, role > events, stats, config > kinds
+//! store:            admin > dump, resync, sources > background > mod > locked > pin, upload > handle > lock_time
+//!                   > shard > memory > requests, role > events, stats, config > kinds
 //! store/memory:     slab > arena, pool, classes, sizing > layout
 //! store/background: mod > prefault, crawler, maintainer, mover > balance
 //! replication:      mod > session > stream

@@ -323,3 +323,19 @@ impl Shard {
         self.core.clock.now().saturating_sub(self.window.header(list.tail).last_access).into()
     }
 }
+
+impl Store {
+    /// Checks every structure of every shard against every other. For tests and debugging: it is slow.
+    pub fn check(&self) -> Result<(), String> {
+        let mut pages = self.core.pool.unused();
+        for (index, shard) in self.shards().enumerate() {
+            shard.check().map_err(|what| format!("shard {index}: {what}"))?;
+            pages += shard.slab.classes.iter().map(|class| class.pages).sum::<u64>();
+        }
+        let taken = self.core.pool.taken() / self.core.config.page_size as u64;
+        match pages == taken {
+            true => Ok(()),
+            false => Err(format!("{taken} pages were taken, {pages} are there")),
+        }
+    }
+}

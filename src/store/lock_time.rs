@@ -11,9 +11,7 @@
 //! that turn's time is a bound (`stats::event_loop`).
 
 use super::shard::Shard;
-use super::{Slot, Store};
 use crate::stats::histogram::Max;
-use crate::sync::lock;
 use crate::sys::cpu;
 use std::ops::{Deref, DerefMut};
 use std::sync::MutexGuard;
@@ -106,22 +104,11 @@ pub struct Held<'a> {
     shard: MutexGuard<'a, Shard>,
 }
 
-impl Store {
-    /// Locks a shard, and notes for how long.
-    pub(crate) fn hold(&self, index: usize, by: By) -> Held<'_> {
-        Held::new(&self.slots[index], &self.holds, by)
-    }
-
-    /// Does so with every shard, one after the other.
-    pub(crate) fn hold_each(&self, by: By) -> impl Iterator<Item = Held<'_>> {
-        (0..self.slots.len()).map(move |index| self.hold(index, by))
-    }
-}
-
 impl<'a> Held<'a> {
-    fn new(slot: &'a Slot, holds: &'a Holds, by: By) -> Held<'a> {
+    /// Takes the lock by `lock`, and measures from then on.
+    pub fn new(lock: impl FnOnce() -> MutexGuard<'a, Shard>, holds: &'a Holds, by: By) -> Held<'a> {
         let cpu = cpu::thread_cpu_time();
-        let shard = lock(&slot.shard);
+        let shard = lock();
         Held { since: Instant::now(), cpu, holds, by, shard }
     }
 }

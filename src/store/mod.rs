@@ -10,6 +10,7 @@
 //! dump         all items, for a client                events     what watchers are told of
 //! resync       what a consumer of the journal is sent sources    what other servers send here
 //! role         who feeds it, and who may write        lock_time  how long locks are held
+//! handle       the store's shards and the ways to a lock  locked  what commands call under it
 //! pin, upload  values used outside the lock
 //! shard/       one structure behind one lock: items, table, LRUs, eviction, journalling
 //! memory/      address ranges, slab pages and classes, layout and sizes of what lies there
@@ -25,8 +26,10 @@ mod background;
 mod config;
 mod dump;
 mod events;
+mod handle;
 mod kinds;
 mod lock_time;
+mod locked;
 mod memory;
 mod pin;
 mod requests;
@@ -43,13 +46,14 @@ pub use background::Background;
 pub use config::{Accounting, StoreConfig, Tuning};
 pub use dump::Dump;
 pub use events::{Event, EventMask};
+pub use handle::{AHEAD_MAX, Store};
 pub use kinds::{AllocError, ClassSet, Hash, ItemId, ItemSpec, KeyRanges, Miss, Part, Reassign};
 pub use lock_time::{By, Holds};
+pub use locked::Locked;
 pub use pin::Pinned;
 pub use resync::{Subscription, Update};
 pub use role::{ChangeSource, Duty, Relation, Role, SourceError, Upstream};
 pub use shard::item::Item;
-pub use shard::locked::Locked;
 pub use stats::{ClassCounters, ClassStats, StoreStats};
 pub use upload::Upload;
 
@@ -57,17 +61,17 @@ use crate::clock::Clock;
 use crate::journal::Journal;
 use crate::journal::acks::LastLsn;
 use crate::journal::flush::Flush;
-use crate::sync::lock;
 use events::Events;
-use memory::arena::{self, Prefetcher};
+use handle::ShardCell;
+use memory::arena;
 use memory::classes::Classes;
 use memory::pool::PagePool;
 use memory::sizing::Sizing;
-use shard::table::{self, Table};
+use shard::table::Table;
 use shard::{Core, Shard};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex};
 
 /// Most shards there may be: a window of address range each.
 const SHARDS_MAX: usize = 1024;
@@ -83,32 +87,6 @@ const BUCKETS: usize = 1 << 13;
 
 /// log2 of the 8-byte buckets of memcached that one of ours stands for.
 const BUCKET_POWER: u32 = 3;
-
-/// The handle that everything outside holds.
-#[derive(Debug)]
-pub struct Store {
-    core: Arc<Core>,
-    slots: Box<[Slot]>,
-    /// log2 of their number.
-    shard_bits: u32,
-    tuning: Mutex<Tuning>,
-    crawler: AtomicBool,
-    background: requests::State,
-    holds: Holds,
-}
-
-/// One shard and what can be read without its lock.
-#[derive(Debug)]
-#[repr(align(128))]
-struct Slot {
-    shard: Mutex<Shard>,
-    prefetcher: Prefetcher,
-    /// Buckets of the table, perhaps a little late.
-    buckets: AtomicUsize,
-}
-
-/// Keys that are looked for together by [`Store::prefetch_items`].
-pub const AHEAD_MAX: usize = 16;
 
 impl Store {
     /// Builds an empty store. The error is one line for the operator.
@@ -147,55 +125,6 @@ impl Store {
         }))
     }
 
-    /// Hashes a key, once per request.
-    #[inline]
-    pub fn hash(&self, key: &[u8]) -> Hash {
-        self.core.hash(key)
-    }
-
-    /// Hints the CPU to fetch what a lookup of `hash` will read first. Takes no lock.
-    #[inline]
-    pub fn prefetch(&self, hash: Hash) {
-        let slot = &self.slots[self.shard_of(hash)];
-        slot.prefetcher.line(table::address(hash, slot.buckets.load(Ordering::Relaxed)));
-    }
-
-    /// Hints the CPU to fetch the items of up to [`AHEAD_MAX`] keys, a little after [`Store::prefetch`] has fetched the
-    /// ways to them.
-    pub fn prefetch_items(&self, keys: &[(Hash, bool)]) {
-        self.candidates(keys, (1 << keys.len()) - 1, |shard, id| shard.prefetch(id));
-    }
-
-    /// Hints the CPU to fetch what else sets may touch, a little after [`Store::prefetch_items`]: of those keys that are
-    /// marked.
-    pub fn prefetch_around(&self, keys: &[(Hash, bool)]) {
-        let marked = keys.iter().rev().fold(0, |bits, &(_, marked)| bits << 1 | u32::from(marked));
-        self.candidates(keys, marked, |shard, id| shard.prefetch_around(id));
-    }
-
-    /// Calls `each` with what [`Table::find`] would look at for these keys, as far as their bits are in `left`. Leaves
-    /// out what is locked just now. Each shard is locked once.
-    #[inline]
-    fn candidates(&self, keys: &[(Hash, bool)], mut left: u32, each: impl Fn(&Shard, u32)) {
-        assert!(keys.len() <= AHEAD_MAX, "too many keys at once");
-        while left != 0 {
-            let index = self.shard_of(keys[left.trailing_zeros() as usize].0);
-            let shard = self.slots[index].shard.try_lock();
-            let mut looked_at = left;
-            while looked_at != 0 {
-                let i = looked_at.trailing_zeros() as usize;
-                looked_at &= looked_at - 1;
-                let hash = keys[i].0;
-                if self.shard_of(hash) == index {
-                    left &= !(1 << i);
-                    if let Ok(shard) = &shard {
-                        shard.table.candidates(hash, |id| each(shard, id));
-                    }
-                }
-            }
-        }
-    }
-
     /// Locks the shard of `hash`.
     #[inline]
     pub fn lock(self: &Arc<Store>, hash: Hash) -> Locked<'_> {
@@ -224,23 +153,6 @@ impl Store {
     pub fn is_too_large(&self, key_len: usize, client_flags: u32, value_len: usize) -> bool {
         self.core.sizing.total(key_len, client_flags != 0, value_len) > self.core.sizing.item_max
     }
-
-    /// The shard of a hash.
-    #[inline]
-    fn shard_of(&self, hash: Hash) -> usize {
-        (hash.0 >> 32 >> (32 - self.shard_bits)) as usize
-    }
-
-    /// Locks a shard by its number.
-    #[inline]
-    fn shard(&self, index: usize) -> MutexGuard<'_, Shard> {
-        lock(&self.slots[index].shard)
-    }
-
-    /// Locks every shard, one after the other.
-    fn shards(&self) -> impl Iterator<Item = MutexGuard<'_, Shard>> {
-        (0..self.slots.len()).map(|index| self.shard(index))
-    }
 }
 
 /// Least address space of a shard, as a multiple of its share of the memory limit: shards fill unevenly, and
@@ -252,12 +164,12 @@ const WINDOW_PER_BUCKET: usize = 256;
 
 /// Reserves as much address space as ids reach, which costs nothing; or less where its amount is limited
 /// (`ulimit -v`, valgrind), down to what the memory limit needs.
-fn reserve_slots(core: &Arc<Core>, tuning: &Tuning, shards: usize) -> std::io::Result<Box<[Slot]>> {
+fn reserve_slots(core: &Arc<Core>, tuning: &Tuning, shards: usize) -> std::io::Result<Box<[ShardCell]>> {
     let needed = WINDOW_SLACK * (core.config.memory_limit as usize / shards + core.config.page_size);
     // miri has no address space to waste.
     let mut window = if cfg!(miri) { needed } else { arena::WINDOW_MAX };
     loop {
-        let slots: std::io::Result<_> = (0..shards).map(|_| Slot::new(core, tuning, shards, window)).collect();
+        let slots: std::io::Result<_> = (0..shards).map(|_| ShardCell::new(core, tuning, shards, window)).collect();
         if slots.is_ok() || window / 2 < needed {
             return slots;
         }
@@ -265,8 +177,8 @@ fn reserve_slots(core: &Arc<Core>, tuning: &Tuning, shards: usize) -> std::io::R
     }
 }
 
-impl Slot {
-    fn new(core: &Arc<Core>, tuning: &Tuning, shards: usize, window: usize) -> std::io::Result<Slot> {
+impl ShardCell {
+    fn new(core: &Arc<Core>, tuning: &Tuning, shards: usize, window: usize) -> std::io::Result<ShardCell> {
         let config = &core.config;
         let table = Table::new(first_buckets(config, shards), config.hash_expand, window / WINDOW_PER_BUCKET)?;
         let (prefetcher, buckets) = (table.prefetcher(), AtomicUsize::new(table.buckets()));
@@ -279,7 +191,7 @@ impl Slot {
         if config.preallocate && !shard.preallocate(config.memory_limit / shards as u64) {
             return Err(std::io::ErrorKind::OutOfMemory.into());
         }
-        Ok(Slot { shard: Mutex::new(shard), prefetcher, buckets })
+        Ok(ShardCell { shard: Mutex::new(shard), prefetcher, buckets })
     }
 }
 

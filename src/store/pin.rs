@@ -5,7 +5,7 @@
 //!
 //! Not here: values that are written outside the lock (`upload`).
 
-use super::Store;
+use super::handle::Store;
 use super::memory::arena::Piece;
 use super::shard::Shard;
 use std::io::IoSlice;
@@ -59,15 +59,5 @@ impl Pinned {
 impl Drop for Pinned {
     fn drop(&mut self) {
         self.store.unpin(self.shard, self.id);
-    }
-}
-
-impl Store {
-    /// Takes a pin off an item.
-    pub(super) fn unpin(&self, index: usize, id: u32) {
-        // After a panic under the lock there is nothing left to give back to, and a second panic would hide it.
-        if let Ok(mut shard) = self.slots[index].shard.lock() {
-            shard.unpin(id);
-        }
     }
 }

@@ -9,10 +9,11 @@
 //!
 //! Not here: what is linked, and when (`command`).
 
+use super::handle::Store;
 use super::memory::arena::{Piece, offset};
 use super::memory::layout::{Chunk, state};
 use super::shard::Shard;
-use super::{AllocError, ItemSpec, Store};
+use super::{AllocError, ItemSpec};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 

@@ -1,27 +1,13 @@
 //! Checks every structure against every other. For tests: it is slow.
 
 use super::Shard;
-use crate::store::Store;
 use crate::store::memory::classes::CLASSES;
 use crate::store::memory::layout::state;
 use std::collections::BTreeSet;
 
-impl Store {
-    /// Checks every structure of every shard against every other. For tests and debugging: it is slow.
-    pub fn check(&self) -> Result<(), String> {
-        let mut pages = self.core.pool.unused();
-        for (index, shard) in self.shards().enumerate() {
-            shard.check().map_err(|what| format!("shard {index}: {what}"))?;
-            pages += shard.slab.classes.iter().map(|class| class.pages).sum::<u64>();
-        }
-        let taken = self.core.pool.taken() / self.core.config.page_size as u64;
-        ensure(pages == taken, || format!("{taken} pages were taken, {pages} are there"))?;
-        Ok(())
-    }
-}
-
 impl Shard {
-    fn check(&self) -> Result<(), String> {
+    /// Checks every structure against every other.
+    pub fn check(&self) -> Result<(), String> {
         let linked = self.check_lists()?;
         self.check_table(&linked)?;
         let free = self.check_free_lists()?;
@@ -167,6 +153,6 @@ impl Shard {
 }
 
 /// Says what is wrong unless the condition holds.
-fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
+pub fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(what()) }
 }

@@ -15,8 +15,7 @@
 mod check;
 mod evict;
 pub mod item;
-mod journaling;
-pub mod locked;
+pub mod journaling;
 pub mod lru;
 pub mod table;
 

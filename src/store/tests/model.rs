@@ -8,6 +8,7 @@ use super::*;
 use crate::store::background::Worker;
 use crate::testing::{Rng, seeds};
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 const STEPS: usize = 30_000;

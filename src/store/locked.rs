@@ -3,8 +3,8 @@
 //! While the journal is on, a change is remembered here until the lock is given back, and then journalled with all
 //! else that was done to the item. Whatever could free the remembered item journals it first.
 
-use super::Shard;
-use super::journaling::Change;
+use super::shard::Shard;
+use super::shard::journaling::Change;
 use crate::journal::acks::LastLsn;
 use crate::store::memory::layout::state;
 use crate::store::{
