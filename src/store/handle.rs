@@ -30,7 +30,7 @@ pub struct Store {
     pub(in crate::store) shard_bits: u32,
     pub(in crate::store) tuning: Mutex<Tuning>,
     pub(in crate::store) crawler: AtomicBool,
-    pub(in crate::store) background: requests::State,
+    pub(in crate::store) background: requests::BackgroundRequests,
     pub(in crate::store) holds: Holds,
 }
 

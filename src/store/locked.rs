@@ -28,6 +28,8 @@ pub struct Locked<'a> {
     last_lsn: Option<&'a LastLsn>,
     /// The role does not admit who locked it. Nothing is found or made, so nothing can be changed either.
     is_refused: bool,
+    /// Who locked it brings another server's changes, with their cas uniques.
+    is_source: bool,
 }
 
 impl<'a> Locked<'a> {
@@ -40,7 +42,7 @@ impl<'a> Locked<'a> {
     ) -> Locked<'a> {
         let shard = store.shard(index);
         let is_refused = !shard.core.role.admits(source.map(|source| &**source));
-        Locked { store, index, shard, changed: Change::default(), last_lsn, is_refused }
+        Locked { store, index, shard, changed: Change::default(), last_lsn, is_refused, is_source: source.is_some() }
     }
 
     /// Finds a live item. An expired or flushed one is reclaimed on the way. Changes nothing else.
@@ -85,6 +87,7 @@ impl<'a> Locked<'a> {
     /// in the table.
     #[inline]
     pub fn link(&mut self, id: ItemId, hash: Hash, cas: Option<u64>) {
+        self.follow(cas);
         self.shard.link(id.0, hash, cas);
         let slot = &self.store.slots[self.index];
         if slot.buckets.load(Ordering::Relaxed) != self.shard.table.buckets() {
@@ -97,6 +100,7 @@ impl<'a> Locked<'a> {
     #[inline]
     pub fn replace(&mut self, old: ItemId, new: ItemId, hash: Hash, cas: Option<u64>) {
         self.changed.forget(old.0);
+        self.follow(cas);
         self.shard.replace(old.0, new.0, hash, cas);
         self.remember_set(new, hash);
     }
@@ -109,6 +113,7 @@ impl<'a> Locked<'a> {
             return None;
         }
         self.settle();
+        self.follow(cas);
         let id = self.shard.rewrite(spec, hash, value, cas).map(ItemId)?;
         self.remember_set(id, hash);
         Some(id)
@@ -161,9 +166,16 @@ impl<'a> Locked<'a> {
     pub fn set_cas(&mut self, id: ItemId, cas: u64) {
         if self.shard.core.config.cas_enabled {
             self.shard.window.header_mut(id.0).cas = cas;
-            self.shard.core.follow_cas(cas);
+            self.follow(Some(cas));
         }
         self.remember(id, Change::CAS);
+    }
+
+    #[inline]
+    fn follow(&self, cas: Option<u64>) {
+        if let (true, Some(cas)) = (self.is_source, cas) {
+            self.shard.core.follow_cas(cas);
+        }
     }
 
     /// Sets the expiry.

@@ -119,7 +119,7 @@ impl Store {
             shard_bits: shards.ilog2(),
             tuning: Mutex::new(tuning),
             crawler: AtomicBool::new(core.config.crawler),
-            background: requests::State::default(),
+            background: requests::BackgroundRequests::default(),
             holds: Holds::default(),
             core,
         }))

@@ -18,7 +18,7 @@ const CRAWL_PAUSE_SECONDS: u32 = 60;
 
 /// What the store shares with its background thread.
 #[derive(Debug, Default)]
-pub struct State {
+pub struct BackgroundRequests {
     requests: Mutex<Requests>,
     asked: Condvar,
     /// Memory is wanted ahead of need.
@@ -64,7 +64,7 @@ pub struct Counts {
     pub slabs_moved: u64,
 }
 
-impl State {
+impl BackgroundRequests {
     /// Lets the background see at once that something has changed.
     pub fn wake(&self) {
         self.requests().fresh = true;

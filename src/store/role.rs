@@ -114,7 +114,6 @@ impl ChangeSource {
 #[derive(Debug, Default)]
 pub struct Role {
     standing: Mutex<Standing>,
-    follows_cas: AtomicBool,
 }
 
 /// What the role's lock guards.
@@ -143,18 +142,6 @@ impl Role {
     /// The lock.
     pub fn lock(&self) -> MutexGuard<'_, Standing> {
         lock(&self.standing)
-    }
-
-    /// Whether an explicit cas raises the counter. memcached does not do this; a server that gets the changes of another
-    /// one must, or a cas it gives when it takes over may be one that a client already holds for an older value.
-    #[inline]
-    pub fn follows_cas(&self) -> bool {
-        self.follows_cas.load(Ordering::Relaxed)
-    }
-
-    /// From now on it does, for good.
-    pub fn follow_cas(&self) {
-        self.follows_cas.store(true, Ordering::Relaxed);
     }
 }
 

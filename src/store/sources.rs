@@ -54,7 +54,6 @@ impl Store {
         }
         let (source, took_over) = role.follow(run_ids, source, now);
         self.core.flush.renew_refresh(self.core.clock.now());
-        self.core.role.follow_cas();
         drop(role);
         if took_over {
             // Whoever writes for the one that was replaced has asked before, and holds one of these locks.

@@ -35,7 +35,7 @@ const NAP_EAGER: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Automove {
     /// By shard and class.
-    windows: Vec<Window>,
+    windows: Vec<ClassHistory>,
     /// The second of the last look.
     looked: u32,
     /// The shard to be asked first: each has its turn.
@@ -52,9 +52,9 @@ pub struct Move {
 
 /// What happened in the last seconds.
 #[derive(Clone, Debug, Default)]
-struct Window {
+struct ClassHistory {
     seconds: VecDeque<Second>,
-    sum: Sum,
+    sum: AgeSum,
     before: Before,
     /// Evictions up to mode 2's last look.
     evictions: u64,
@@ -68,7 +68,7 @@ struct Second {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Sum {
+struct AgeSum {
     age: u64,
     evictions: u64,
     /// Seconds with evictions.
@@ -87,7 +87,7 @@ struct Before {
 impl Automove {
     /// Nothing seen yet.
     pub fn new(store: &Store) -> Automove {
-        let windows = vec![Window::default(); store.slots.len() * CLASSES];
+        let windows = vec![ClassHistory::default(); store.slots.len() * CLASSES];
         Automove { windows, looked: store.core.clock.now(), turn: 0 }
     }
 
@@ -217,7 +217,7 @@ pub fn above_limit(store: &Store) -> Option<Move> {
     next.map(|source| source.to(0))
 }
 
-impl Window {
+impl ClassHistory {
     /// Adds what happened since a second ago.
     fn add(&mut self, now: Before, age: u32, size: usize) {
         // The counter may have been reset.
@@ -262,7 +262,7 @@ impl Shard {
     }
 
     /// Source and destination of a move that is worth it, once a second.
-    fn decide(&self, windows: &mut [Window]) -> Option<(u8, u8)> {
+    fn decide(&self, windows: &mut [ClassHistory]) -> Option<(u8, u8)> {
         let size = self.tuning.automove_window.max(1) as usize;
         let used = 1..=usize::from(self.core.classes.largest());
         for class in used.clone() {
@@ -289,7 +289,7 @@ impl Shard {
         (worth && (youngest.0 as f64) < oldest.0 as f64 * self.tuning.automove_ratio).then_some((src, dst))
     }
 
-    fn look(&self, class: usize, window: &mut Window, size: usize) {
+    fn look(&self, class: usize, window: &mut ClassHistory, size: usize) {
         let pages = self.slab.classes[class].pages;
         let counters = &self.lrus[class].counters;
         if pages == 0 && window.seconds.is_empty() {

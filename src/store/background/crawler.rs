@@ -92,14 +92,14 @@ impl Crawler {
         while looked < ITEMS_PER_NAP {
             match run.go_on(store) {
                 // A list without items takes its time, too.
-                Part::Looked(0) => looked += 1,
-                Part::Looked(items) => {
+                CrawlProgress::Looked(0) => looked += 1,
+                CrawlProgress::Looked(items) => {
                     looked += items;
                     rest();
                 }
-                Part::EndOfList(list, found) if run.automatic => self.plans[list].found = Some(found),
-                Part::EndOfList(..) => {}
-                Part::End => {
+                CrawlProgress::EndOfList(list, found) if run.automatic => self.plans[list].found = Some(found),
+                CrawlProgress::EndOfList(..) => {}
+                CrawlProgress::End => {
                     self.stop(store);
                     return NAP_MAX;
                 }
@@ -205,7 +205,7 @@ struct Run {
 }
 
 /// What a part of a run came to.
-enum Part {
+enum CrawlProgress {
     /// So many items were looked at.
     Looked(usize),
     /// The list is done in all shards.
@@ -226,8 +226,8 @@ impl Run {
     }
 
     /// Looks at some items of the current list.
-    fn go_on(&mut self, store: &Store) -> Part {
-        let Some(&list) = self.lists.last() else { return Part::End };
+    fn go_on(&mut self, store: &Store) -> CrawlProgress {
+        let Some(&list) = self.lists.last() else { return CrawlProgress::End };
         if self.shard == store.slots.len() || self.left == 0 {
             self.close(store);
             return self.end_list(store, list);
@@ -247,16 +247,16 @@ impl Run {
             shard.examine(id, list % CLASSES, &mut self.found);
             (looked, self.left) = (looked + 1, self.left - 1);
         }
-        Part::Looked(looked)
+        CrawlProgress::Looked(looked)
     }
 
-    fn end_list(&mut self, store: &Store, list: usize) -> Part {
+    fn end_list(&mut self, store: &Store, list: usize) -> CrawlProgress {
         self.lists.pop();
         self.shard = 0;
         self.left = tocrawl(store);
         let mut found = std::mem::replace(&mut self.found, Found::new(store));
         found.ended = store.core.clock.now();
-        Part::EndOfList(list, found)
+        CrawlProgress::EndOfList(list, found)
     }
 
     fn close(&mut self, store: &Store) {

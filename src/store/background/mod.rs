@@ -2,8 +2,8 @@
 //! that gets memory ahead of need.
 //!
 //! ```text
-//! Background ─┬ store: loop { Worker::step ; sleep until something is due, asked for, or to stop }
-//!             │                └── Worker { Maintainer, Crawler, Mover }, each says when it wants to be called again
+//! Background ─┬ store: loop { BackgroundWorker::step ; sleep until something is due, asked for, or to stop }
+//!             │                └── BackgroundWorker { Maintainer, Crawler, Mover }, each says when it wants to be called again
 //!             └ ahead: loop { sleep until memory is wanted, or to stop ; get it }
 //! ```
 //!
@@ -70,7 +70,7 @@ impl Drop for Background {
 }
 
 fn work(store: &Store) {
-    let mut worker = Worker::new(store);
+    let mut worker = BackgroundWorker::new(store);
     let mut before = Instant::now();
     let mut nap = Duration::ZERO;
     while let Some(woken) = store.background.sleep(nap) {
@@ -83,19 +83,19 @@ fn work(store: &Store) {
 
 /// The work itself, without a thread.
 #[derive(Debug)]
-pub struct Worker {
-    maintainer: (Alarm, Maintainer),
-    crawler: (Alarm, Crawler),
-    mover: (Alarm, Mover),
+pub struct BackgroundWorker {
+    maintainer: (DueTime, Maintainer),
+    crawler: (DueTime, Crawler),
+    mover: (DueTime, Mover),
 }
 
-impl Worker {
+impl BackgroundWorker {
     /// A worker that has everything before it.
-    pub fn new(store: &Store) -> Worker {
-        Worker {
-            maintainer: (Alarm::default(), Maintainer::new(store)),
-            crawler: (Alarm::default(), Crawler::new(store)),
-            mover: (Alarm::default(), Mover::new(store)),
+    pub fn new(store: &Store) -> BackgroundWorker {
+        BackgroundWorker {
+            maintainer: (DueTime::default(), Maintainer::new(store)),
+            crawler: (DueTime::default(), Crawler::new(store)),
+            mover: (DueTime::default(), Mover::new(store)),
         }
     }
 
@@ -118,7 +118,7 @@ impl Worker {
 }
 
 #[cfg(test)]
-impl Worker {
+impl BackgroundWorker {
     /// One step of the mover, whether it is due or not.
     pub fn step_mover(&mut self, store: &Store) {
         self.mover.1.step(store);
@@ -127,12 +127,12 @@ impl Worker {
 
 /// When somebody is due.
 #[derive(Clone, Copy, Debug, Default)]
-struct Alarm {
+struct DueTime {
     left: Duration,
     passed: Duration,
 }
 
-impl Alarm {
+impl DueTime {
     /// How long it was since it last rang, if it rings.
     fn rings(&mut self, passed: Duration) -> Option<Duration> {
         self.left = self.left.saturating_sub(passed);

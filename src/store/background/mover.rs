@@ -67,20 +67,20 @@ impl Mover {
         }
         if self.job.is_none() {
             match self.next_move(store) {
-                Next::Nothing => return self.automove.nap(store),
-                Next::Impossible(src, dst) => return end(store, src, dst, false),
-                Next::Move(next) if next.src == 0 => {
+                NextMove::Nothing => return self.automove.nap(store),
+                NextMove::Impossible(src, dst) => return end(store, src, dst, false),
+                NextMove::Move(next) if next.src == 0 => {
                     let Move { shard, src, dst } = next;
                     return end(store, src, dst, store.hold(shard, By::Mover).take_unused(dst));
                 }
-                Next::Move(next) => self.job = Job::begin(store, next),
+                NextMove::Move(next) => self.job = Job::begin(store, next),
             }
         }
         let Some(job) = &mut self.job else { return NAP };
         match job.go_on(store) {
-            Part::More => NAP,
-            Part::Busy => NAP_BUSY,
-            Part::Moved(ok) => {
+            MoveProgress::More => NAP,
+            MoveProgress::Busy => NAP_BUSY,
+            MoveProgress::Moved(ok) => {
                 let done = job.it;
                 self.job = None;
                 self.automove.excuse(store, done);
@@ -89,19 +89,19 @@ impl Mover {
         }
     }
 
-    fn next_move(&mut self, store: &Store) -> Next {
+    fn next_move(&mut self, store: &Store) -> NextMove {
         if let Some((src, dst)) = store.background.take_reassign() {
-            return asked(store, src, dst).map_or(Next::Impossible(src.unwrap_or(0), dst), Next::Move);
+            return asked(store, src, dst).map_or(NextMove::Impossible(src.unwrap_or(0), dst), NextMove::Move);
         }
         let found = above_limit(store).or_else(|| self.automove.decide(store));
         match found {
-            Some(found) if store.background.begin_move() => Next::Move(found),
-            _ => Next::Nothing,
+            Some(found) if store.background.begin_move() => NextMove::Move(found),
+            _ => NextMove::Nothing,
         }
     }
 }
 
-enum Next {
+enum NextMove {
     Nothing,
     /// It was possible when it was asked for.
     Impossible(u8, u8),
@@ -136,7 +136,7 @@ enum Phase {
 }
 
 /// What a part of a move came to.
-enum Part {
+enum MoveProgress {
     More,
     /// Somebody holds what is left.
     Busy,
@@ -160,22 +160,22 @@ impl Job {
         begun.map(|at| Job { it, phase: Phase::Withdraw, at, rounds: 0 })
     }
 
-    fn go_on(&mut self, store: &Store) -> Part {
+    fn go_on(&mut self, store: &Store) -> MoveProgress {
         let mut shard = store.hold(self.it.shard, By::Mover);
         match self.phase {
             Phase::Withdraw => {
                 if shard.withdraw(&mut self.at) {
                     self.again(&shard, Phase::Empty);
                 }
-                Part::More
+                MoveProgress::More
             }
             Phase::Empty => self.empty(store, &mut shard),
-            Phase::GiveUp if shard.take_back(&mut self.at) => Part::Moved(false),
-            Phase::GiveUp => Part::More,
+            Phase::GiveUp if shard.take_back(&mut self.at) => MoveProgress::Moved(false),
+            Phase::GiveUp => MoveProgress::More,
         }
     }
 
-    fn empty(&mut self, store: &Store, shard: &mut Shard) -> Part {
+    fn empty(&mut self, store: &Store, shard: &mut Shard) -> MoveProgress {
         let mut counts = store.background.counts();
         let patient = self.rounds < ROUNDS_PATIENT;
         let mut slice = Slice::new();
@@ -183,7 +183,7 @@ impl Job {
             let copied = shard.vacate(self.at, patient, &mut counts);
             self.at += step(self.it.src, &shard.core.classes);
             if copied > LARGE || slice.is_over() {
-                return Part::More;
+                return MoveProgress::More;
             }
         }
         drop(counts);
@@ -191,19 +191,19 @@ impl Job {
     }
 
     /// The whole page was looked at.
-    fn end_round(&mut self, shard: &mut Shard) -> Part {
+    fn end_round(&mut self, shard: &mut Shard) -> MoveProgress {
         self.rounds += 1;
         if shard.slab.pages[shard.slab.moving.page as usize].used == 0 {
             shard.hand_over(self.it.dst);
-            return Part::Moved(true);
+            return MoveProgress::Moved(true);
         }
         if self.rounds < ROUNDS_MAX {
             self.again(shard, Phase::Empty);
-            return Part::Busy;
+            return MoveProgress::Busy;
         }
         shard.slab.moving.given_up = true;
         self.again(shard, Phase::GiveUp);
-        Part::More
+        MoveProgress::More
     }
 
     fn again(&mut self, shard: &Shard, phase: Phase) {

@@ -20,7 +20,7 @@
 //! Not here: what lies in a page, who may take one.
 #![allow(unsafe_code)]
 
-use super::layout::{Bucket, Chunk, Header};
+use super::layout::{Bucket, Chunk, ItemHeader};
 use crate::sys::cpu;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -56,7 +56,7 @@ pub unsafe trait Plain: Copy {}
 // SAFETY: repr(C), integers only, 16 bytes without padding (asserted there).
 unsafe impl Plain for Chunk {}
 // SAFETY: repr(C), integers only, 32 bytes without padding (asserted there).
-unsafe impl Plain for Header {}
+unsafe impl Plain for ItemHeader {}
 // SAFETY: repr(C), integers only, 64 bytes without padding (asserted there).
 unsafe impl Plain for Bucket {}
 
@@ -279,16 +279,16 @@ impl Window {
 
     /// The head of an item.
     #[inline]
-    pub fn header(&self, id: u32) -> &Header {
-        self.map.check_head(id, size_of::<Header>());
+    pub fn header(&self, id: u32) -> &ItemHeader {
+        self.map.check_head(id, size_of::<ItemHeader>());
         // SAFETY: (range) checked, 8-aligned; (plain); (lock) `&self`.
         unsafe { self.map.at(offset(id)).cast().as_ref() }
     }
 
     /// The head of an item, to change.
     #[inline]
-    pub fn header_mut(&mut self, id: u32) -> &mut Header {
-        self.map.check_head(id, size_of::<Header>());
+    pub fn header_mut(&mut self, id: u32) -> &mut ItemHeader {
+        self.map.check_head(id, size_of::<ItemHeader>());
         // SAFETY: (range) checked, 8-aligned; (plain); (lock) `&mut self`, and no Piece covers a head.
         unsafe { self.map.at(offset(id)).cast().as_mut() }
     }

@@ -1,13 +1,13 @@
 //! What lies in a shard's memory, byte by byte.
 //!
 //! ```text
-//! item      | Header 32                 | key | client flags 4, unless 0 | value |
-//! large     | Header 32 | first piece 4, last piece 4, unused 8 | key | client flags |     in a small chunk
+//! item      | ItemHeader 32                 | key | client flags 4, unless 0 | value |
+//! large     | ItemHeader 32 | first piece 4, last piece 4, unused 8 | key | client flags |     in a small chunk
 //!   piece   | Chunk 16  | part of the value |      all but the last fill a chunk of the largest class
 //! free      | Chunk 16  |
 //!
 //! Chunk     next 4, prev 4, state 2, pins 1, key length 1, length 4
-//! Header    Chunk, cas 8, expires_at 4, last access 4
+//! ItemHeader    Chunk, cas 8, expires_at 4, last access 4
 //! Bucket    12 tags of 8 bits, overflow 4, 12 item ids of 32 bits
 //! ```
 //!
@@ -43,7 +43,7 @@ pub struct Chunk {
 /// The head of an item.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
-pub struct Header {
+pub struct ItemHeader {
     /// What every chunk has.
     pub chunk: Chunk,
     /// The cas unique.
@@ -54,7 +54,7 @@ pub struct Header {
     pub last_access: u32,
 }
 
-const _: () = assert!(size_of::<Chunk>() == 16 && size_of::<Header>() == 32);
+const _: () = assert!(size_of::<Chunk>() == 16 && size_of::<ItemHeader>() == 32);
 
 /// Bits of [`Chunk::state`].
 pub mod state {
@@ -140,7 +140,7 @@ impl Chunk {
     /// Where the key begins, from the chunk's begin.
     #[inline]
     pub fn key_at(&self) -> usize {
-        size_of::<Header>() + usize::from(self.state & state::CHUNKED != 0) * CHAIN_BYTES
+        size_of::<ItemHeader>() + usize::from(self.state & state::CHUNKED != 0) * CHAIN_BYTES
     }
 
     /// Where the value begins when it is in one piece.
@@ -155,14 +155,14 @@ impl Chunk {
     }
 }
 
-impl Header {
+impl ItemHeader {
     /// Last access and the flush_alls before it, in one number to compare with [`crate::journal::flush::FlushCut`].
     #[inline]
     pub fn stamp(&self) -> u64 {
         u64::from(self.last_access) << 4 | u64::from(self.chunk.state >> state::FLUSH_SHIFT)
     }
 
-    /// Sets what [`Header::stamp`] gives.
+    /// Sets what [`ItemHeader::stamp`] gives.
     #[inline]
     pub fn set_stamp(&mut self, stamp: u64) {
         self.last_access = (stamp >> 4) as u32;
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_stamp_keeps_the_other_bits() {
-        let mut header = Header::default();
+        let mut header = ItemHeader::default();
         header.chunk.state = state::LINKED | state::CLIENT_FLAGS;
         header.set_stamp(77 << 4 | 15);
         assert_eq!((header.stamp(), header.last_access), (77 << 4 | 15, 77));

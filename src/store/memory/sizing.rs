@@ -2,7 +2,7 @@
 //!
 //! Not here: which chunk takes it (`classes`).
 
-use super::layout::{CHAIN_BYTES, Chunk, Header};
+use super::layout::{CHAIN_BYTES, Chunk, ItemHeader};
 use crate::store::{Accounting, StoreConfig};
 
 /// memcached's header, piece header, cas, and the line end it stores with the value.
@@ -57,7 +57,7 @@ impl Sizing {
     #[inline]
     fn fixed(&self, key_len: usize, has_flags: bool) -> usize {
         let head = match (self.memcached, self.cas) {
-            (false, _) => size_of::<Header>(),
+            (false, _) => size_of::<ItemHeader>(),
             (true, true) => MC_HEADER + MC_CAS + 1,
             (true, false) => MC_HEADER + 1,
         };

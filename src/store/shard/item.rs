@@ -4,14 +4,14 @@
 
 use super::Shard;
 use crate::store::memory::arena::offset;
-use crate::store::memory::layout::{Header, state};
+use crate::store::memory::layout::{ItemHeader, state};
 
 /// A view of an item, while its shard is locked.
 #[derive(Clone, Copy, Debug)]
 pub struct Item<'a> {
     shard: &'a Shard,
     id: u32,
-    header: &'a Header,
+    header: &'a ItemHeader,
 }
 
 impl<'a> Item<'a> {
@@ -23,7 +23,7 @@ impl<'a> Item<'a> {
     }
 
     #[cfg(test)]
-    pub(crate) fn header(&self) -> &'a Header {
+    pub(crate) fn header(&self) -> &'a ItemHeader {
         self.header
     }
 

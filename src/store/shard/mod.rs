@@ -13,6 +13,7 @@
 //! Not here: which list an item goes to and who is evicted (`lru`), chunks (`slab`).
 
 mod check;
+mod core;
 mod evict;
 pub mod item;
 pub mod journaling;
@@ -20,73 +21,19 @@ pub mod lru;
 pub mod table;
 
 use super::memory::arena::{Window, offset};
-use super::memory::classes::{CLASSES, Classes};
+use super::memory::classes::CLASSES;
 use super::memory::layout::{Chunk, state};
-use super::memory::pool::PagePool;
-use super::memory::sizing::Sizing;
 use super::memory::slab::Slab;
-use super::{AllocError, Events, Hash, ItemSpec, KeyRanges, Miss, Part, Role, StoreConfig, Tuning};
-use crate::clock::Clock;
-use crate::journal::Journal;
-use crate::journal::flush::Flush;
+use super::{AllocError, Hash, ItemSpec, Miss, Part, Tuning};
+pub use core::Core;
 use item::Item;
 use lru::Lru;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use table::Table;
-
-/// A client may name any cas, and what names one above this cannot have counted up to it. The counter does not follow
-/// that far, or it would run over.
-const CAS_FOLLOWED_MAX: u64 = u64::MAX / 2;
 
 /// Keys up to this are compared without a call.
 const SHORT_KEY: usize = 40;
-
-/// What all shards share.
-#[derive(Debug)]
-pub struct Core {
-    pub config: StoreConfig,
-    pub clock: Arc<Clock>,
-    pub sizing: Sizing,
-    pub classes: Classes,
-    pub pool: PagePool,
-    pub flush: Flush,
-    pub events: Events,
-    pub journal: Journal,
-    pub ranges: KeyRanges,
-    pub role: Role,
-    /// The last cas unique that was given.
-    pub cas: AtomicU64,
-    /// Bytes of chunks that uploads hold.
-    pub lent: AtomicU64,
-    /// Dumps that have not been dropped.
-    pub dumps: AtomicU64,
-    pub hash_seed: u64,
-}
-
-impl Core {
-    /// Hashes a key.
-    #[inline]
-    pub fn hash(&self, key: &[u8]) -> Hash {
-        Hash(xxhash_rust::xxh3::xxh3_64_with_seed(key, self.hash_seed))
-    }
-
-    /// The next cas unique, 0 with `-C`.
-    #[inline]
-    pub fn next_cas(&self) -> u64 {
-        if self.config.cas_enabled { self.cas.fetch_add(1, Ordering::Relaxed) + 1 } else { 0 }
-    }
-
-    /// Raises the cas counter to at least `cas`, if the role says so.
-    #[inline]
-    pub fn follow_cas(&self, cas: u64) {
-        let follows = self.role.follows_cas() && cas <= CAS_FOLLOWED_MAX;
-        if follows && cas > self.cas.load(Ordering::Relaxed) {
-            self.cas.fetch_max(cas, Ordering::Relaxed);
-        }
-    }
-}
 
 /// See the module's head.
 #[derive(Debug)]
@@ -567,7 +514,6 @@ impl Shard {
 
     #[inline]
     fn cas_to_give(&self, cas: Option<u64>) -> u64 {
-        self.core.follow_cas(cas.unwrap_or(0));
         match cas {
             None => self.core.next_cas(),
             Some(cas) if self.core.config.cas_enabled => cas,
@@ -654,8 +600,10 @@ impl Extents {
 
 #[cfg(test)]
 mod tests {
+    use crate::journal::acks::LastLsn;
     use crate::store::tests::rig::{TestStore, tiny};
     use crate::store::{ItemSpec, Part};
+    use std::time::Instant;
 
     #[test]
     fn flush_alls_of_one_second_take_all() {
@@ -670,12 +618,15 @@ mod tests {
     }
 
     #[test]
-    fn a_cas_that_cannot_be_counted_up_to_is_not_followed() {
+    fn only_a_cas_of_a_source_is_followed_and_only_one_that_can_be_counted_up_to() {
         let rig = TestStore::new(tiny());
-        rig.store.core.role.follow_cas();
-        for (key, cas) in [("a", Some(1000)), ("b", Some(u64::MAX)), ("c", None)] {
+        let source = rig.store.announce(&[7], None, Instant::now()).expect("a source");
+        let lsn = LastLsn::default();
+        let table =
+            [("a", Some(1000), true), ("b", Some(u64::MAX), true), ("evil", Some(5000), false), ("c", None, true)];
+        for (key, cas, is_source) in table {
             let hash = rig.store.hash(key.as_bytes());
-            let mut locked = rig.store.lock(hash);
+            let mut locked = rig.store.lock_for(hash, &lsn, is_source.then_some(&source));
             let spec = ItemSpec { key: key.as_bytes(), key_is_binary: false, client_flags: 0, expires_at: 0 };
             let id = locked.create(&spec, &[]).unwrap();
             locked.link(id, hash, cas);

@@ -172,7 +172,7 @@ impl Table {
         bucket.tags[slot] = 0;
         bucket.ids[slot] = 0;
         self.items -= 1;
-        let first = Place::Bucket(address(hash, self.buckets.len()));
+        let first = BucketPlace::Bucket(address(hash, self.buckets.len()));
         if self.at(first).overflow != 0 {
             self.close_gap(first, place);
         }
@@ -199,49 +199,49 @@ impl Table {
     }
 
     fn put(&mut self, index: usize, tag: u8, id: u32) {
-        let mut place = Place::Bucket(index);
+        let mut place = BucketPlace::Bucket(index);
         while !self.at_mut(place).put(tag, id) {
             if self.at(place).overflow == 0 {
                 let overflow = self.take_overflow();
                 self.at_mut(place).overflow = overflow;
             }
-            place = Place::Overflow(self.at(place).overflow as usize);
+            place = BucketPlace::Overflow(self.at(place).overflow as usize);
         }
     }
 
-    fn at(&self, place: Place) -> &Bucket {
+    fn at(&self, place: BucketPlace) -> &Bucket {
         match place {
-            Place::Bucket(index) => self.buckets.get(index),
-            Place::Overflow(index) => self.overflow.get(index),
+            BucketPlace::Bucket(index) => self.buckets.get(index),
+            BucketPlace::Overflow(index) => self.overflow.get(index),
         }
     }
 
-    fn at_mut(&mut self, place: Place) -> &mut Bucket {
+    fn at_mut(&mut self, place: BucketPlace) -> &mut Bucket {
         match place {
-            Place::Bucket(index) => self.buckets.get_mut(index),
-            Place::Overflow(index) => self.overflow.get_mut(index),
+            BucketPlace::Bucket(index) => self.buckets.get_mut(index),
+            BucketPlace::Overflow(index) => self.overflow.get_mut(index),
         }
     }
 
     #[inline]
-    fn locate(&self, hash: Hash, id: u32) -> (Place, usize) {
-        let mut place = Place::Bucket(address(hash, self.buckets.len()));
+    fn locate(&self, hash: Hash, id: u32) -> (BucketPlace, usize) {
+        let mut place = BucketPlace::Bucket(address(hash, self.buckets.len()));
         loop {
             let bucket = self.at(place);
             if let Some(slot) = bucket.ids.iter().position(|&other| other == id) {
                 return (place, slot);
             }
             assert!(bucket.overflow != 0, "an item is missing in the table");
-            place = Place::Overflow(bucket.overflow as usize);
+            place = BucketPlace::Overflow(bucket.overflow as usize);
         }
     }
 
     /// Fills the slot that became empty in `gap` from the end of the chain, and frees what is empty then.
-    fn close_gap(&mut self, first: Place, gap: Place) {
+    fn close_gap(&mut self, first: BucketPlace, gap: BucketPlace) {
         let (mut before, mut last) = (first, first);
         while self.at(last).overflow != 0 {
             before = last;
-            last = Place::Overflow(self.at(last).overflow as usize);
+            last = BucketPlace::Overflow(self.at(last).overflow as usize);
         }
         if last != gap {
             let bucket = self.at_mut(last);
@@ -311,7 +311,7 @@ impl Table {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum BucketPlace {
     Bucket(usize),
     Overflow(usize),
 }
@@ -362,8 +362,8 @@ mod tests {
         // One bucket, one tag: the longest chain there can be.
         (1..=100).for_each(|id| table.insert(Hash(0), id, |_| Hash(0), |_| ()));
         (1..=100).rev().for_each(|id| table.remove(Hash(0), id));
-        assert_eq!((table.items(), table.at(Place::Bucket(0)).overflow), (0, 0));
-        assert!(table.at(Place::Bucket(0)).is_empty());
+        assert_eq!((table.items(), table.at(BucketPlace::Bucket(0)).overflow), (0, 0));
+        assert!(table.at(BucketPlace::Bucket(0)).is_empty());
     }
 
     #[test]

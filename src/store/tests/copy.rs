@@ -13,7 +13,7 @@
 use super::rig::{TestStore, put, tiny};
 use super::*;
 use crate::journal::{Attach, Notice, ReaderState, Record, RecordKind, records};
-use crate::store::background::Worker;
+use crate::store::background::BackgroundWorker;
 use crate::testing::{Rng, is_replay, seeds};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -116,7 +116,7 @@ fn look_up(store: &Arc<Store>, key: &[u8]) -> Option<Known> {
 struct CopyRun {
     store: Arc<Store>,
     clock: Arc<Clock>,
-    worker: Worker,
+    worker: BackgroundWorker,
     rng: Rng,
     keys: u64,
     last: BTreeMap<Vec<u8>, Known>,

@@ -5,7 +5,7 @@
 
 use super::rig::{self, TestStore, put};
 use super::*;
-use crate::store::background::Worker;
+use crate::store::background::BackgroundWorker;
 use crate::testing::{Rng, seeds};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -30,7 +30,7 @@ struct Expected {
 struct Model {
     store: Arc<Store>,
     clock: Arc<Clock>,
-    worker: Worker,
+    worker: BackgroundWorker,
     rng: Rng,
     items: BTreeMap<Vec<u8>, Expected>,
     pending_flush: u32,

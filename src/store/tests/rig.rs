@@ -3,7 +3,7 @@
 
 use crate::clock::Clock;
 use crate::journal::Attach;
-use crate::store::background::Worker;
+use crate::store::background::BackgroundWorker;
 use crate::store::background::prefault;
 use crate::store::memory::layout::state;
 use crate::store::{ClassStats, EventMask, Hash, ItemId, ItemSpec, Locked, Part, Pinned, Store, StoreConfig};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 pub struct TestStore {
     pub store: Arc<Store>,
     pub clock: Arc<Clock>,
-    pub worker: Worker,
+    pub worker: BackgroundWorker,
     begun: bool,
 }
 
@@ -36,7 +36,7 @@ impl TestStore {
         clock.pause(true);
         let store = Store::new(config, clock.clone()).unwrap();
         store.keep_events(EventMask { evictions: true, system: true });
-        let worker = Worker::new(&store);
+        let worker = BackgroundWorker::new(&store);
         TestStore { store, clock, worker, begun: false }
     }
 

@@ -1,0 +1,64 @@
+//! What all shards of a store share. Each part of it has a lock of its own, or is atomic.
+
+use crate::clock::Clock;
+use crate::journal::Journal;
+use crate::journal::flush::Flush;
+use crate::store::config::StoreConfig;
+use crate::store::events::Events;
+use crate::store::kinds::{Hash, KeyRanges};
+use crate::store::memory::classes::Classes;
+use crate::store::memory::pool::PagePool;
+use crate::store::memory::sizing::Sizing;
+use crate::store::role::Role;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A source passes on any cas that a client has named, and nobody can have counted up to one above this. The counter does not follow
+/// that far, or it would run over.
+const CAS_FOLLOWED_MAX: u64 = u64::MAX / 2;
+
+/// What all shards share.
+#[derive(Debug)]
+pub struct Core {
+    pub config: StoreConfig,
+    pub clock: Arc<Clock>,
+    pub sizing: Sizing,
+    pub classes: Classes,
+    pub pool: PagePool,
+    pub flush: Flush,
+    pub events: Events,
+    pub journal: Journal,
+    pub ranges: KeyRanges,
+    pub role: Role,
+    /// The last cas unique that was given.
+    pub cas: AtomicU64,
+    /// Bytes of chunks that uploads hold.
+    pub lent: AtomicU64,
+    /// Dumps that have not been dropped.
+    pub dumps: AtomicU64,
+    pub hash_seed: u64,
+}
+
+impl Core {
+    /// Hashes a key.
+    #[inline]
+    pub fn hash(&self, key: &[u8]) -> Hash {
+        Hash(xxhash_rust::xxh3::xxh3_64_with_seed(key, self.hash_seed))
+    }
+
+    /// The next cas unique, 0 with `-C`.
+    #[inline]
+    pub fn next_cas(&self) -> u64 {
+        if self.config.cas_enabled { self.cas.fetch_add(1, Ordering::Relaxed) + 1 } else { 0 }
+    }
+
+    /// Raises the cas counter to at least `cas`, which the source of another server's changes has sent: a cas that is
+    /// given after taking over must not be one that a client already holds for an older value. A client's own explicit
+    /// cas raises nothing, as in memcached.
+    #[inline]
+    pub fn follow_cas(&self, cas: u64) {
+        if cas <= CAS_FOLLOWED_MAX && cas > self.cas.load(Ordering::Relaxed) {
+            self.cas.fetch_max(cas, Ordering::Relaxed);
+        }
+    }
+}
