@@ -82,6 +82,8 @@
 //!                   > shard > memory > requests, role > events, stats, config > kinds
 //! store/memory:     slab > arena, pool, classes, sizing > layout
 //! store/background: mod > prefault, crawler, maintainer, mover > balance
+//! command:          mod > batch > run > admin > arith, delete, write > read > lookup > context > dump > reply > output
+//! command/admin:    mod > cache, debug, replica > crawler > stats, watch
 //! replication:      mod > session > stream
 //! journal:          mod > readers > reader, ring > record, acks, flush
 //! net:              mod > acceptor, control > listen > worker > conn > admission, reply_hold, stop

@@ -8,7 +8,7 @@ use super::read::answer_item_flag;
 use super::reply::{push_code, push_flags, respond, respond_text, response};
 use super::{Context, Output};
 use crate::protocol::binary::{Packet, Status};
-use crate::protocol::meta::{Command, LetterSet};
+use crate::protocol::meta::{LetterSet, MetaCommand};
 use crate::protocol::token;
 use crate::protocol::token::{DIGITS_MAX, decimal};
 use crate::store::{AllocError, Hash, ItemId, ItemSpec, Locked, Part};
@@ -38,7 +38,7 @@ struct Initial {
 
 /// Why nothing was added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refusal {
+enum ArithError {
     NotFound,
     Exists,
     NonNumeric,
@@ -49,7 +49,7 @@ enum Refusal {
 }
 
 /// What came of it.
-struct Sum {
+struct ArithResult {
     id: ItemId,
     number: u64,
     /// The item was created for it.
@@ -81,18 +81,18 @@ pub(crate) fn text(
     }
 }
 
-fn text_refusal(refusal: Refusal) -> &'static [u8] {
+fn text_refusal(refusal: ArithError) -> &'static [u8] {
     match refusal {
-        Refusal::NotFound => b"NOT_FOUND\r\n",
-        Refusal::Exists => b"EXISTS\r\n",
-        Refusal::NonNumeric => b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n",
-        Refusal::NoMemory => b"SERVER_ERROR out of memory\r\n",
-        Refusal::NotCreated => b"SERVER_ERROR Out of memory allocating new item\r\n",
+        ArithError::NotFound => b"NOT_FOUND\r\n",
+        ArithError::Exists => b"EXISTS\r\n",
+        ArithError::NonNumeric => b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n",
+        ArithError::NoMemory => b"SERVER_ERROR out of memory\r\n",
+        ArithError::NotCreated => b"SERVER_ERROR Out of memory allocating new item\r\n",
     }
 }
 
 /// ma.
-pub(crate) fn meta(command: &Command<'_>, (key, hash): (&[u8], Hash), context: &Context<'_>, out: &mut Output) {
+pub(crate) fn meta(command: &MetaCommand<'_>, (key, hash): (&[u8], Hash), context: &Context<'_>, out: &mut Output) {
     let delta = Delta { incr: !command.decr, by: command.delta(), compare: command.compare(), cas: command.cas() };
     let initial = command.vivify().is_some().then(|| Initial {
         value: command.initial(),
@@ -103,13 +103,13 @@ pub(crate) fn meta(command: &Command<'_>, (key, hash): (&[u8], Hash), context: &
     let mut shard = context.lock(hash);
     match run(&mut shard, (key, hash), delta, initial, context) {
         Ok(sum) => answer_meta(&mut shard, &sum, command, key, context, out),
-        Err(Refusal::NotFound) => {
+        Err(ArithError::NotFound) => {
             if command.has(b'T') {
                 shard.invalidate_copies(key, command.has(b'b'), hash);
             }
             push_code(b"NF", command, key, out)
         }
-        Err(Refusal::Exists) => push_code(b"EX", command, key, out),
+        Err(ArithError::Exists) => push_code(b"EX", command, key, out),
         Err(refusal) => out.push(text_refusal(refusal)),
     }
 }
@@ -119,8 +119,8 @@ const MA_FLAGS: LetterSet = LetterSet::of(b"TNtc");
 
 fn answer_meta(
     shard: &mut Locked<'_>,
-    sum: &Sum,
-    command: &Command<'_>,
+    sum: &ArithResult,
+    command: &MetaCommand<'_>,
     key: &[u8],
     context: &Context<'_>,
     out: &mut Output,
@@ -168,16 +168,16 @@ pub(crate) fn binary(
     let result = run(&mut shard, (packet.key, hash), delta, initial, context);
     match result {
         Ok(_) if packet.quiet => {}
-        Ok(Sum { id, number, .. }) => {
+        Ok(ArithResult { id, number, .. }) => {
             let cas = shard.item(id).cas();
             response(packet, Status::Ok, cas, b"", b"", size_of::<u64>()).encode(&mut out.bytes);
             out.push(&number.to_be_bytes());
         }
-        Err(Refusal::NotFound) => respond(packet, Status::NotFound, out),
-        Err(Refusal::Exists) => respond(packet, Status::Exists, out),
-        Err(Refusal::NonNumeric) => respond(packet, Status::NonNumeric, out),
-        Err(Refusal::NoMemory) => respond_text(packet, Status::NoMemory, b"Out of memory incrementing value", out),
-        Err(Refusal::NotCreated) => respond(packet, Status::NoMemory, out),
+        Err(ArithError::NotFound) => respond(packet, Status::NotFound, out),
+        Err(ArithError::Exists) => respond(packet, Status::Exists, out),
+        Err(ArithError::NonNumeric) => respond(packet, Status::NonNumeric, out),
+        Err(ArithError::NoMemory) => respond_text(packet, Status::NoMemory, b"Out of memory incrementing value", out),
+        Err(ArithError::NotCreated) => respond(packet, Status::NoMemory, out),
     }
 }
 
@@ -188,7 +188,7 @@ fn run(
     delta: Delta,
     initial: Option<Initial>,
     context: &Context<'_>,
-) -> Result<Sum, Refusal> {
+) -> Result<ArithResult, ArithError> {
     let counters = context.counters;
     match (lookup(shard, key, hash, context), initial) {
         (Ok(id), _) => {
@@ -201,10 +201,10 @@ fn run(
             Ok(sum)
         }
         (Err(_), Some(initial)) => {
-            let id = create(shard, key, &initial).map_err(|_| Refusal::NotCreated)?;
+            let id = create(shard, key, &initial).map_err(|_| ArithError::NotCreated)?;
             shard.link(id, hash, delta.cas);
             watch_create(shard, key, id, &initial, context);
-            Ok(Sum { id, number: initial.value, made: true })
+            Ok(ArithResult { id, number: initial.value, made: true })
         }
         (Err(_), None) => {
             if delta.incr {
@@ -212,7 +212,7 @@ fn run(
             } else {
                 counters.decr_misses.add(1)
             }
-            Err(Refusal::NotFound)
+            Err(ArithError::NotFound)
         }
     }
 }
@@ -239,15 +239,20 @@ fn create(shard: &mut Locked<'_>, key: &[u8], initial: &Initial) -> Result<ItemI
     shard.create(&spec, &[Part::Bytes(decimal(initial.value, &mut buffer))])
 }
 
-fn add(shard: &mut Locked<'_>, id: ItemId, (key, hash): (&[u8], Hash), delta: Delta) -> Result<Sum, Refusal> {
+fn add(
+    shard: &mut Locked<'_>,
+    id: ItemId,
+    (key, hash): (&[u8], Hash),
+    delta: Delta,
+) -> Result<ArithResult, ArithError> {
     let item = shard.item(id);
     // COMPAT(no_number_in_chunks): a value in chained chunks is no number, whatever it says.
     // COMPAT(no_number_before_cas): that, and that it is empty, is found before the cas is compared.
-    let value = item.value().filter(|value| !item.is_chunked() && !value.is_empty()).ok_or(Refusal::NonNumeric)?;
+    let value = item.value().filter(|value| !item.is_chunked() && !value.is_empty()).ok_or(ArithError::NonNumeric)?;
     if delta.compare.is_some_and(|given| given != item.cas() || given == 0) {
-        return Err(Refusal::Exists);
+        return Err(ArithError::Exists);
     }
-    let old = token::stored_number(value).ok_or(Refusal::NonNumeric)?;
+    let old = token::stored_number(value).ok_or(ArithError::NonNumeric)?;
     let number = if delta.incr { old.wrapping_add(delta.by) } else { old.saturating_sub(delta.by) };
     let counters = shard.class_counters(id);
     *(if delta.incr { &mut counters.incr_hits } else { &mut counters.decr_hits }) += 1;
@@ -263,7 +268,7 @@ fn add(shard: &mut Locked<'_>, id: ItemId, (key, hash): (&[u8], Hash), delta: De
     } else {
         renew(shard, id, (key, hash), digits, cas)?
     };
-    Ok(Sum { id, number, made: false })
+    Ok(ArithResult { id, number, made: false })
 }
 
 /// Writes the digits over the old text, when they fit and nobody reads it.
@@ -289,7 +294,7 @@ fn renew(
     (key, hash): (&[u8], Hash),
     digits: &[u8],
     cas: u64,
-) -> Result<ItemId, Refusal> {
+) -> Result<ItemId, ArithError> {
     let item = shard.item(old);
     let spec = ItemSpec {
         key,
@@ -297,7 +302,7 @@ fn renew(
         client_flags: item.client_flags(),
         expires_at: item.expires_at(),
     };
-    let new = shard.create(&spec, &[Part::Bytes(digits)]).map_err(|_| Refusal::NoMemory)?;
+    let new = shard.create(&spec, &[Part::Bytes(digits)]).map_err(|_| ArithError::NoMemory)?;
     // Making room may have evicted the old one.
     match shard.find(key, hash) {
         Ok(old) => shard.replace(old, new, hash, Some(cas)),

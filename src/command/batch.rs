@@ -24,7 +24,7 @@
 //! Not here: what a verb does (`read`, `write`, …), what is left of an input (`net/conn/session`), who shares a batch
 //! (`net/worker`).
 
-use super::{Context, Next, Output, run_request};
+use super::{Context, Next, Output, run};
 use crate::protocol;
 use crate::protocol::{Bad, Cut, Parsed, Protocol};
 use crate::store::{AHEAD_MAX, Hash, Store};
@@ -40,16 +40,16 @@ pub struct Prepared<'a> {
     /// What is asked for.
     pub cut: Cut<'a>,
     /// Of its key.
-    pub(super) hash: Hash,
+    hash: Hash,
     /// The value, and what follows it.
-    pub(super) value: &'a [u8],
+    value: &'a [u8],
 }
 
 impl Prepared<'_> {
     /// Answers it.
     #[inline(always)]
     pub fn run(&self, context: &mut Context<'_>, out: &mut Output) -> Next {
-        run_request(self, context, out)
+        run::request(&self.cut.request, self.hash, (self.value, self.cut.body), context, out)
     }
 }
 

@@ -7,7 +7,7 @@ use super::lookup::{count_prefix, lookup};
 use super::reply::{push_code, respond, respond_unless_quiet};
 use super::{Context, Output};
 use crate::protocol::binary::{Packet, Status};
-use crate::protocol::meta::Command;
+use crate::protocol::meta::MetaCommand;
 use crate::stats::PrefixEvent;
 use crate::store::{AllocError, Hash, ItemId, ItemSpec, Locked};
 use crate::watch::Streams;
@@ -45,7 +45,7 @@ fn count_delete(hit: bool, context: &Context<'_>) {
 }
 
 /// md.
-pub(super) fn meta(command: &Command<'_>, (key, hash): (&[u8], Hash), context: &Context<'_>, out: &mut Output) {
+pub(super) fn meta(command: &MetaCommand<'_>, (key, hash): (&[u8], Hash), context: &Context<'_>, out: &mut Output) {
     let mut shard = context.lock(hash);
     let Ok(empty) = empty(&mut shard, key, command, context) else {
         out.push(b"SERVER_ERROR out of memory\r\n");
@@ -72,7 +72,7 @@ pub(super) fn meta(command: &Command<'_>, (key, hash): (&[u8], Hash), context: &
 fn empty(
     shard: &mut Locked<'_>,
     key: &[u8],
-    command: &Command<'_>,
+    command: &MetaCommand<'_>,
     context: &Context<'_>,
 ) -> Result<Option<ItemId>, AllocError> {
     if !command.has(b'x') {
@@ -89,7 +89,7 @@ fn delete_item(
     id: ItemId,
     empty: Option<ItemId>,
     (key, hash): (&[u8], Hash),
-    command: &Command<'_>,
+    command: &MetaCommand<'_>,
     context: &Context<'_>,
 ) -> (&'static [u8; 2], bool) {
     let cas = shard.item(id).cas();
@@ -114,7 +114,7 @@ fn delete_item(
 }
 
 /// md `I`: the next client that asks is told to renew it.
-fn invalidate(shard: &mut Locked<'_>, id: ItemId, command: &Command<'_>, next_cas: u64, context: &Context<'_>) {
+fn invalidate(shard: &mut Locked<'_>, id: ItemId, command: &MetaCommand<'_>, next_cas: u64, context: &Context<'_>) {
     if let Some(ttl) = command.ttl() {
         shard.set_expires_at(id, context.shared.clock.expires_at(ttl.into()));
     }

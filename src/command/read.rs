@@ -1,15 +1,14 @@
 //! get, gets, gat, gats, touch, mg, me, and the binary gets and touches.
 
-use super::batch::BATCH;
 use super::lookup::{count_prefix, lookup};
 use super::output::Decimals;
 use super::reply::{push_code, push_flag_number, push_flags, push_ttl, respond, response};
 use super::{Context, Next, Output};
 use crate::protocol::binary::{Packet, Status};
-use crate::protocol::meta::{Command, LetterSet};
+use crate::protocol::meta::{LetterSet, MetaCommand};
 use crate::protocol::{base64, text, token};
 use crate::stats::PrefixEvent;
-use crate::store::{AllocError, Hash, Item, ItemId, ItemSpec, Locked};
+use crate::store::{AHEAD_MAX, AllocError, Hash, Item, ItemId, ItemSpec, Locked};
 
 /// A line with many keys pauses for its output to be written when it has produced this many bytes.
 const PART: usize = 256 * 1024;
@@ -42,9 +41,9 @@ pub(crate) fn get_many(get: &text::Get<'_>, context: &mut Context<'_>, out: &mut
     let mut words = token::words(&get.keys[start..]);
     let mut produced = 0;
     loop {
-        let (mut keys, mut hashes) = ([&b""[..]; BATCH], [(Hash(0), false); BATCH]);
+        let (mut keys, mut hashes) = ([&b""[..]; AHEAD_MAX], [(Hash(0), false); AHEAD_MAX]);
         let mut len = 0;
-        for key in words.by_ref().take(BATCH) {
+        for key in words.by_ref().take(AHEAD_MAX) {
             let hash = context.shared.store.hash(key);
             context.shared.store.prefetch(hash);
             (keys[len], hashes[len].0) = (key, hash);
@@ -54,7 +53,7 @@ pub(crate) fn get_many(get: &text::Get<'_>, context: &mut Context<'_>, out: &mut
         for (key, &(hash, _)) in keys[..len].iter().zip(&hashes) {
             produced += KEY_COST + answer_any(key, hash, get.with_cas, expires_at, b"\r\n", context, out);
         }
-        if len < BATCH {
+        if len < AHEAD_MAX {
             out.push(b"END\r\n");
             return Next::Continue;
         }
@@ -188,7 +187,7 @@ fn touch_key(key: &[u8], hash: Hash, exptime: i64, context: &Context<'_>) -> Opt
 }
 
 /// mg.
-pub(crate) fn meta_get(command: &Command<'_>, (key, hash): (&[u8], Hash), context: &Context<'_>, out: &mut Output) {
+pub(crate) fn meta_get(command: &MetaCommand<'_>, (key, hash): (&[u8], Hash), context: &Context<'_>, out: &mut Output) {
     let mut shard = context.lock(hash);
     let found = lookup(&mut shard, key, hash, context).ok();
     let item = match (found, command.vivify()) {
@@ -212,7 +211,7 @@ pub(crate) fn meta_get(command: &Command<'_>, (key, hash): (&[u8], Hash), contex
 }
 
 /// Makes the empty item that `N` asks for; its TTL comes when `N`'s turn comes among the flags.
-fn vivify(shard: &mut Locked<'_>, command: &Command<'_>, key: &[u8], hash: Hash) -> Result<ItemId, AllocError> {
+fn vivify(shard: &mut Locked<'_>, command: &MetaCommand<'_>, key: &[u8], hash: Hash) -> Result<ItemId, AllocError> {
     let spec = ItemSpec { key, key_is_binary: command.has(b'b'), client_flags: 0, expires_at: 0 };
     let id = shard.create(&spec, &[])?;
     shard.link(id, hash, command.cas());
@@ -236,7 +235,7 @@ fn answer_meta(
     shard: &mut Locked<'_>,
     id: ItemId,
     made: bool,
-    command: &Command<'_>,
+    command: &MetaCommand<'_>,
     key: &[u8],
     context: &Context<'_>,
     out: &mut Output,
@@ -279,7 +278,7 @@ fn answer_flag(
     shard: &mut Locked<'_>,
     hit: &Hit,
     letter: u8,
-    command: &Command<'_>,
+    command: &MetaCommand<'_>,
     context: &Context<'_>,
     out: &mut Output,
 ) -> bool {
@@ -302,7 +301,7 @@ pub(super) fn answer_item_flag(
     shard: &mut Locked<'_>,
     (id, made): (ItemId, bool),
     letter: u8,
-    command: &Command<'_>,
+    command: &MetaCommand<'_>,
     context: &Context<'_>,
     out: &mut Output,
 ) {

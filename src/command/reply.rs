@@ -11,7 +11,7 @@
 use super::Output;
 use crate::protocol::base64;
 use crate::protocol::binary::{Packet, Response, Status};
-use crate::protocol::meta::{Command, LetterSet};
+use crate::protocol::meta::{LetterSet, MetaCommand};
 
 /// A complete text reply.
 pub(crate) type Reply = &'static [u8];
@@ -26,7 +26,7 @@ const REPEATED: LetterSet = LetterSet::of(b"kO");
 /// that the client is told the key so.
 #[inline]
 pub(super) fn push_flags(
-    command: &Command<'_>,
+    command: &MetaCommand<'_>,
     key: &[u8],
     key_is_base64: bool,
     others: LetterSet,
@@ -50,7 +50,7 @@ pub(super) fn push_flags(
 }
 
 /// A reply that says `code` and no more than what the request says, with its line end.
-pub(super) fn push_code(code: &[u8; 2], command: &Command<'_>, key: &[u8], out: &mut Output) {
+pub(super) fn push_code(code: &[u8; 2], command: &MetaCommand<'_>, key: &[u8], out: &mut Output) {
     out.push(code);
     push_flags(command, key, command.has(b'b'), LetterSet::default(), out, |_, _| {});
     out.push(b"\r\n");

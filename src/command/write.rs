@@ -13,7 +13,7 @@ use super::lookup::{count_prefix, lookup};
 use super::reply::{push_flag_number, push_flags, respond, response};
 use super::{Context, Output};
 use crate::protocol::binary::{Op, Packet, Status};
-use crate::protocol::meta::{Command, KeyBuffer, LetterSet};
+use crate::protocol::meta::{KeyBuffer, LetterSet, MetaCommand};
 use crate::protocol::text::BAD_CHUNK;
 use crate::protocol::{Bad, Mode, Refusal, StoreHeader};
 use crate::stats::PrefixEvent;
@@ -184,7 +184,12 @@ fn simple_order(mode: Mode, key: &[u8], hash: Hash) -> Order<'_> {
     }
 }
 
-fn meta_order<'a>(command: &'a Command<'_>, hash: Hash, buffer: &'a mut KeyBuffer, context: &Context<'_>) -> Order<'a> {
+fn meta_order<'a>(
+    command: &'a MetaCommand<'_>,
+    hash: Hash,
+    buffer: &'a mut KeyBuffer,
+    context: &Context<'_>,
+) -> Order<'a> {
     let clock = &context.shared.clock;
     Order {
         key_is_binary: command.has(b'b'),
@@ -476,7 +481,7 @@ fn text_reply(outcome: Outcome) -> &'static [u8] {
 /// Flags of ms that say something besides `k` and `O`.
 const MS_FLAGS: LetterSet = LetterSet::of(b"cs");
 
-fn meta_reply(command: &Command<'_>, done: &Done, key: &[u8], out: &mut Output) {
+fn meta_reply(command: &MetaCommand<'_>, done: &Done, key: &[u8], out: &mut Output) {
     let code = match done.outcome {
         Outcome::Stored if command.quiet() => return,
         Outcome::Stored => b"HD",

@@ -143,7 +143,7 @@ struct Loop {
     poll: Poll,
     listener: UnixListener,
     stop: Arc<AtomicBool>,
-    clients: Slab<Client>,
+    clients: Slab<ControlClient>,
     /// Naps in a row without a change.
     naps: u32,
     /// Before this, changes gather.
@@ -247,7 +247,7 @@ impl Loop {
             Ok(socket) => socket,
             Err(error) => return log::error!("cannot watch a connection of the control socket: {error}"),
         };
-        let mut client = Client::new(socket);
+        let mut client = ControlClient::new(socket);
         client.consumer.greet(&self.shared, &mut client.out);
         vacant.insert(client);
     }
@@ -334,7 +334,7 @@ impl Progress {
 }
 
 #[derive(Debug)]
-struct Client {
+struct ControlClient {
     /// Watched for room only where there was none: else whatever the other side reads would be a wake-up.
     socket: Edge<UnixStream>,
     consumer: Consumer,
@@ -346,9 +346,9 @@ struct Client {
     is_broken: bool,
 }
 
-impl Client {
-    fn new(socket: Edge<UnixStream>) -> Client {
-        Client {
+impl ControlClient {
+    fn new(socket: Edge<UnixStream>) -> ControlClient {
+        ControlClient {
             socket,
             consumer: Consumer::default(),
             out: Output::default(),

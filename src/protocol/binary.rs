@@ -159,7 +159,7 @@ impl Packet<'_> {
 }
 
 /// The fixed fields of a request.
-struct Header {
+struct PacketHeader {
     opcode: u8,
     key: usize,
     extras: usize,
@@ -168,9 +168,9 @@ struct Header {
     cas: u64,
 }
 
-impl Header {
-    fn read(bytes: &[u8; HEADER]) -> Header {
-        Header {
+impl PacketHeader {
+    fn read(bytes: &[u8; HEADER]) -> PacketHeader {
+        PacketHeader {
             opcode: bytes[1],
             key: usize::from(u16::from_be_bytes([bytes[2], bytes[3]])),
             extras: usize::from(bytes[4]),
@@ -200,7 +200,7 @@ pub fn parse(input: &[u8]) -> Parsed<'_> {
     if header[0] != REQUEST {
         return Parsed::Bad(Bad { consumed: 0, swallow: 0, reply: Refusal::Line(b""), close: true });
     }
-    let header = Header::read(header);
+    let header = PacketHeader::read(header);
     if header.key + header.extras > header.body as usize {
         return header.bad(Status::UnknownCommand, 0, true);
     }
@@ -220,7 +220,7 @@ pub fn parse(input: &[u8]) -> Parsed<'_> {
     }
 }
 
-fn packet<'a>(header: &Header, kind: Kind, (extras, key): (&[u8], &'a [u8]), head: usize) -> Parsed<'a> {
+fn packet<'a>(header: &PacketHeader, kind: Kind, (extras, key): (&[u8], &'a [u8]), head: usize) -> Parsed<'a> {
     let (opcode, opaque, cas) = (header.opcode, header.opaque, header.cas);
     let quiet = matches!(opcode, 0x09 | 0x0d | 0x11..=0x1a | 0x1e | 0x24);
     let with_key = matches!(opcode, 0x0c | 0x0d | 0x23 | 0x24);
@@ -290,7 +290,7 @@ impl Shape {
         }
     }
 
-    fn fits(&self, header: &Header) -> bool {
+    fn fits(&self, header: &PacketHeader) -> bool {
         let key = match self.key {
             Key::No => header.key == 0,
             Key::Yes => header.key > 0,

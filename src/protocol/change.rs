@@ -119,7 +119,7 @@ impl Expiry {
 
 /// What is told of an item besides key and value.
 #[derive(Clone, Copy, Debug)]
-pub struct State {
+pub struct ItemState {
     /// When it expires.
     pub expiry: Expiry,
     /// Its cas unique, for a peer that takes it.
@@ -132,7 +132,7 @@ pub struct State {
 
 /// Opens a store of `len` bytes of value. They, and then [`set_end`], are to follow.
 #[inline]
-pub fn set(key: WireKey<'_>, len: usize, client_flags: u32, state: &State, out: &mut Vec<u8>) {
+pub fn set(key: WireKey<'_>, len: usize, client_flags: u32, state: &ItemState, out: &mut Vec<u8>) {
     let fresh_win = state.win && !state.stale;
     let expiry = if fresh_win { state.expiry.before_far() } else { state.expiry };
     let mut tail = Tail::new(b" q\r\n");
@@ -153,7 +153,7 @@ pub fn set(key: WireKey<'_>, len: usize, client_flags: u32, state: &State, out: 
 
 /// Ends a store, and sets the item's marks.
 #[inline]
-pub fn set_end(key: WireKey<'_>, state: &State, out: &mut Vec<u8>) {
+pub fn set_end(key: WireKey<'_>, state: &ItemState, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
     if state.stale {
         stale(key, state, out);
@@ -163,7 +163,7 @@ pub fn set_end(key: WireKey<'_>, state: &State, out: &mut Vec<u8>) {
 }
 
 /// Sets the expiry and the marks of an item that has its value.
-pub fn marks(key: WireKey<'_>, state: &State, out: &mut Vec<u8>) {
+pub fn marks(key: WireKey<'_>, state: &ItemState, out: &mut Vec<u8>) {
     if state.stale {
         return stale(key, state, out);
     }
@@ -206,7 +206,7 @@ pub fn flush(at: i64, out: &mut Vec<u8>) {
     out.extend_from_slice(b" noreply\r\n");
 }
 
-fn stale(key: WireKey<'_>, state: &State, out: &mut Vec<u8>) {
+fn stale(key: WireKey<'_>, state: &ItemState, out: &mut Vec<u8>) {
     key.begin(b"md ", 0, out);
     key.flag(out);
     out.extend_from_slice(b" I");

@@ -57,7 +57,7 @@ pub type KeyBuffer = Option<[u8; KEY_MAX]>;
 
 /// A meta command; `ms` without its data. Each flag is there at most once, its argument checked.
 #[derive(Debug)]
-pub struct Command<'a> {
+pub struct MetaCommand<'a> {
     /// Which.
     pub verb: Verb,
     /// ms: what M says. ma: `Append` stands for nothing.
@@ -95,7 +95,7 @@ pub struct Numbers {
     pub delta: u64,
 }
 
-impl<'a> Command<'a> {
+impl<'a> MetaCommand<'a> {
     /// The key as it is stored: decoded into `buffer` when the `b` flag is there.
     #[inline]
     pub fn key<'k>(&'k self, buffer: &'k mut KeyBuffer) -> &'k [u8] {
@@ -177,7 +177,7 @@ pub(super) fn parse_line(letter: u8, rest: &[u8], consumed: usize) -> Parsed<'_>
         b'd' => Verb::Delete,
         b'a' => Verb::Arith,
         b'e' => Verb::Debug,
-        _ => return Parsed::Request(Cut::new(Request::Meta(Command::new(Verb::Noop, b"", b"")), consumed)),
+        _ => return Parsed::Request(Cut::new(Request::Meta(MetaCommand::new(Verb::Noop, b"", b"")), consumed)),
     };
     let mut words = token::words(rest);
     let Some(wire_key) = words.next() else { return bad(consumed, 0, BAD_FORMAT) };
@@ -186,7 +186,7 @@ pub(super) fn parse_line(letter: u8, rest: &[u8], consumed: usize) -> Parsed<'_>
         let Some(len) = words.next().and_then(data_length) else { return bad(consumed, 0, BAD_FORMAT) };
         (body, most) = (Some(len), FLAGS_MAX - 1);
     }
-    let mut command = Command::new(verb, wire_key, words.rest());
+    let mut command = MetaCommand::new(verb, wire_key, words.rest());
     match (command.take_flags(), body) {
         (Ok(count), None) if count <= most => Parsed::Request(Cut::new(Request::Meta(command), consumed)),
         (Ok(count), Some(body)) if count <= most => {
@@ -200,7 +200,7 @@ pub(super) fn parse_line(letter: u8, rest: &[u8], consumed: usize) -> Parsed<'_>
 /// Says what is wrong with flags, in memcached's order, when `error` or too many is what was found first.
 #[cold]
 fn refuse<'a>(
-    command: &Command<'_>,
+    command: &MetaCommand<'_>,
     error: Option<&'static [u8]>,
     most: usize,
     body: Option<usize>,
@@ -221,12 +221,12 @@ fn refuse<'a>(
     bad(consumed, body.map_or(0, |len| len as u64 + 2), reply)
 }
 
-impl<'a> Command<'a> {
+impl<'a> MetaCommand<'a> {
     /// The command with its flags as yet unseen.
     #[inline]
-    fn new(verb: Verb, wire_key: &'a [u8], text: &'a [u8]) -> Command<'a> {
+    fn new(verb: Verb, wire_key: &'a [u8], text: &'a [u8]) -> MetaCommand<'a> {
         let numbers = Numbers { delta: 1, ..Numbers::default() };
-        Command { verb, mode: Mode::Set, decr: false, wire_key, text, seen: LetterSet(0), numbers }
+        MetaCommand { verb, mode: Mode::Set, decr: false, wire_key, text, seen: LetterSet(0), numbers }
     }
 
     /// Checks letters and arguments, and keeps the arguments. How many flags there are.

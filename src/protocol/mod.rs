@@ -131,9 +131,9 @@ impl Refusal {
 #[derive(Debug)]
 pub enum Request<'a> {
     /// A text command without a value.
-    Text(text::Command<'a>),
+    Text(text::TextCommand<'a>),
     /// A meta command without a value.
-    Meta(meta::Command<'a>),
+    Meta(meta::MetaCommand<'a>),
     /// A packet without a value.
     Binary(binary::Packet<'a>),
     /// A store of any protocol; its value stands behind it.
@@ -165,9 +165,9 @@ impl<'a> Request<'a> {
 #[derive(Debug)]
 pub enum StoreHeader<'a> {
     /// set, add, replace, append, prepend, cas.
-    Text(text::Store<'a>),
+    Text(text::TextStore<'a>),
     /// ms.
-    Meta(meta::Command<'a>),
+    Meta(meta::MetaCommand<'a>),
     /// Set, Add, Replace, Append, Prepend and their quiet twins.
     Binary(binary::Packet<'a>),
 }

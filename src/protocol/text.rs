@@ -1,7 +1,7 @@
 //! Classic text commands.
 //!
 //! ```text
-//! <word> <token>* [noreply] \r\n        Command
+//! <word> <token>* [noreply] \r\n        TextCommand
 //! <word> <key> <client flags> <exptime> <length> [cas] [noreply] \r\n <data> \r\n        Store
 //! ```
 //!
@@ -27,7 +27,7 @@ pub const UNKNOWN: &[u8] = b"ERROR\r\n";
 
 /// A command without a data block.
 #[derive(Debug)]
-pub enum Command<'a> {
+pub enum TextCommand<'a> {
     /// get, gets, gat, gats.
     Get(Get<'a>),
     /// delete.
@@ -113,7 +113,7 @@ impl Admin {
 
 /// set, add, replace, append, prepend, cas.
 #[derive(Debug)]
-pub struct Store<'a> {
+pub struct TextStore<'a> {
     /// What to do with an existing or missing item; cas is `Set` with `compare`.
     pub mode: Mode,
     /// 1 to 250 bytes.
@@ -128,16 +128,16 @@ pub struct Store<'a> {
     pub quiet: bool,
 }
 
-impl<'a> Command<'a> {
+impl<'a> TextCommand<'a> {
     /// The key, where there is one and no other.
     #[inline]
     pub(super) fn key(&self) -> &'a [u8] {
         match self {
-            Command::Get(Get { keys: key, single: true, .. })
-            | Command::Delete { key, .. }
-            | Command::Arith { key, .. }
-            | Command::Touch { key, .. } => key,
-            Command::Get(_) | Command::Quit | Command::Admin { .. } => b"",
+            TextCommand::Get(Get { keys: key, single: true, .. })
+            | TextCommand::Delete { key, .. }
+            | TextCommand::Arith { key, .. }
+            | TextCommand::Touch { key, .. } => key,
+            TextCommand::Get(_) | TextCommand::Quit | TextCommand::Admin { .. } => b"",
         }
     }
 }
@@ -158,7 +158,7 @@ pub(super) fn parse_common(input: &[u8]) -> Option<Cut<'_>> {
     let head = |end: &[u8]| input.len() - end.len() + 2;
     if input[0] == b'g' {
         let get = Get { keys: key, single: true, with_cas: false, exptime: None };
-        return behind.starts_with(b"\r\n").then(|| Cut::new(Request::Text(Command::Get(get)), head(behind)));
+        return behind.starts_with(b"\r\n").then(|| Cut::new(Request::Text(TextCommand::Get(get)), head(behind)));
     }
     let (client_flags, text) = spaced_number(behind)?;
     let (exptime, text) = spaced_number(text)?;
@@ -169,7 +169,7 @@ pub(super) fn parse_common(input: &[u8]) -> Option<Cut<'_>> {
     }
     let (client_flags, exptime, quiet) =
         (client_flags.try_into().ok()?, exptime.try_into().ok()?, end.len() < text.len());
-    let store = Store { mode: Mode::Set, key, client_flags, exptime, compare: None, quiet };
+    let store = TextStore { mode: Mode::Set, key, client_flags, exptime, compare: None, quiet };
     Some(Cut { request: Request::Store(StoreHeader::Text(store)), head: head(end), body: len as usize, tail: 2 })
 }
 
@@ -195,7 +195,7 @@ pub fn get_again(input: &[u8], head: usize) -> Cut<'_> {
     let mut words = token::words(rest);
     let exptime = if word.starts_with(b"gat") { words.next().and_then(token::strict_i32) } else { None };
     let get = Get { keys: words.rest(), single: false, with_cas: word.ends_with(b"s"), exptime };
-    Cut::new(Request::Text(Command::Get(get)), head)
+    Cut::new(Request::Text(TextCommand::Get(get)), head)
 }
 
 /// The bytes before the first space, and the rest.
@@ -221,12 +221,12 @@ pub(super) fn parse_line(line: &[u8], consumed: usize) -> Parsed<'_> {
         b"touch" => parse_touch(line, consumed),
         b"gat" => parse_gat(rest, consumed, false),
         b"gats" => parse_gat(rest, consumed, true),
-        b"quit" => request(Command::Quit, consumed),
+        b"quit" => request(TextCommand::Quit, consumed),
         _ => parse_rare(word, line, consumed),
     }
 }
 
-fn request(command: Command<'_>, consumed: usize) -> Parsed<'_> {
+fn request(command: TextCommand<'_>, consumed: usize) -> Parsed<'_> {
     Parsed::Request(Cut::new(Request::Text(command), consumed))
 }
 
@@ -235,7 +235,7 @@ fn parse_get(arguments: &[u8], consumed: usize, with_cas: bool) -> Parsed<'_> {
     let keys = arguments.strip_prefix(b" ").unwrap_or(arguments);
     let single = !keys.is_empty() && keys.len() <= KEY_MAX && memchr::memchr(b' ', keys).is_none();
     match single || check_keys(keys) {
-        true => request(Command::Get(Get { keys, single, with_cas, exptime: None }), consumed),
+        true => request(TextCommand::Get(Get { keys, single, with_cas, exptime: None }), consumed),
         false => bad(consumed, 0, if keys.ends_with(b" noreply") { b"" } else { BAD_FORMAT }),
     }
 }
@@ -251,7 +251,7 @@ fn parse_gat(arguments: &[u8], consumed: usize, with_cas: bool) -> Parsed<'_> {
         return bad(consumed, 0, BAD_EXPTIME);
     };
     match check_keys(keys) {
-        true => request(Command::Get(Get { keys, single: false, with_cas, exptime: Some(exptime) }), consumed),
+        true => request(TextCommand::Get(Get { keys, single: false, with_cas, exptime: Some(exptime) }), consumed),
         false => bad(consumed, 0, BAD_FORMAT),
     }
 }
@@ -280,8 +280,8 @@ fn parse_store(line: &[u8], consumed: usize, mode: Mode, cas: bool) -> Parsed<'_
     }
 }
 
-fn store_header<'a>(tokens: &Tokens<'a>, mode: Mode, cas: bool, quiet: bool) -> Option<Store<'a>> {
-    Some(Store {
+fn store_header<'a>(tokens: &Tokens<'a>, mode: Mode, cas: bool, quiet: bool) -> Option<TextStore<'a>> {
+    Some(TextStore {
         mode,
         key: tokens.get(1).filter(|key| key.len() <= KEY_MAX)?,
         client_flags: token::c_flags(tokens.get(2)?)?,
@@ -316,7 +316,7 @@ fn parse_delete(line: &[u8], consumed: usize) -> Parsed<'_> {
     let tokens = Tokens::new(line);
     let fits = tokens.as_slice().len() <= DELETE_WORDS_MAX;
     match key_command(&tokens, 2).filter(|_| fits) {
-        Some((key, quiet)) => request(Command::Delete { key, quiet }, consumed),
+        Some((key, quiet)) => request(TextCommand::Delete { key, quiet }, consumed),
         None => bad_format(&tokens, 2, consumed),
     }
 }
@@ -327,7 +327,7 @@ fn parse_arith(line: &[u8], consumed: usize, incr: bool) -> Parsed<'_> {
         return bad_format(&tokens, 3, consumed);
     };
     match tokens.get(2).and_then(token::strict_u64) {
-        Some(delta) => request(Command::Arith { key, incr, delta, quiet }, consumed),
+        Some(delta) => request(TextCommand::Arith { key, incr, delta, quiet }, consumed),
         None => bad(consumed, 0, if quiet { b"" } else { BAD_DELTA }),
     }
 }
@@ -338,7 +338,7 @@ fn parse_touch(line: &[u8], consumed: usize) -> Parsed<'_> {
         return bad_format(&tokens, 3, consumed);
     };
     match tokens.get(2).and_then(token::strict_i32) {
-        Some(exptime) => request(Command::Touch { key, exptime, quiet }, consumed),
+        Some(exptime) => request(TextCommand::Touch { key, exptime, quiet }, consumed),
         None => bad(consumed, 0, if quiet { b"" } else { BAD_EXPTIME }),
     }
 }
@@ -365,7 +365,7 @@ fn parse_rare<'a>(word: &[u8], line: &'a [u8], consumed: usize) -> Parsed<'a> {
         _ => return unknown(&tokens, consumed),
     };
     let noreply = verb.honours_noreply() && tokens.as_slice().len() > 1 && tokens.ends_with_noreply();
-    request(Command::Admin { verb, line, noreply }, consumed)
+    request(TextCommand::Admin { verb, line, noreply }, consumed)
 }
 
 /// An unknown command. A line that looks like HTTP closes: a browser was tricked into posting here, and what

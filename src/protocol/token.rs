@@ -53,6 +53,11 @@ pub fn without_end(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
+/// Whether `text` stands for `word`, as any beginning of it does.
+pub fn means(text: &[u8], word: &str) -> bool {
+    word.as_bytes().starts_with(text)
+}
+
 /// The tokens of a line, without a limit.
 pub fn words(line: &[u8]) -> Words<'_> {
     Words { rest: line }

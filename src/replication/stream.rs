@@ -303,7 +303,7 @@ fn push(record: &Record<'_>, form: WireForm, shared: &Shared, room: usize, out: 
         return Pushed::Whole;
     }
     let Some(key) = WireKey::new(record.key, record.key_is_binary) else { return Pushed::Never };
-    let state = change::State {
+    let state = change::ItemState {
         expiry: Expiry::new(record.expires_at),
         cas: form.with_cas.then_some(record.cas),
         stale: record.stale,
@@ -353,7 +353,7 @@ fn push_present(
         0 => 0,
         second => shared.clock.unix(second),
     };
-    let state = change::State {
+    let state = change::ItemState {
         expiry: Expiry::new(expires_at),
         cas: form.with_cas.then_some(item.cas()),
         stale: item.is_stale(),

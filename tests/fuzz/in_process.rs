@@ -178,8 +178,7 @@ impl FuzzServer {
                 Next::Continue | Next::Source(_) => return true,
                 Next::More(resume) => context.resume = resume,
                 Next::Dump(mut dump) => {
-                    context.resume = 0;
-                    while dump.fill(&mut context, out) {}
+                    while dump.fill(&self.shared.clock, out) {}
                     return true;
                 }
                 Next::Close | Next::Watch(_) | Next::Shutdown { .. } => return false,

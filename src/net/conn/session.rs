@@ -57,7 +57,7 @@ pub struct Session {
     info: Arc<ConnInfo>,
     /// None until the first byte decides.
     protocol: Option<Protocol>,
-    state: State,
+    state: SessionState,
     want: usize,
     /// The unused input begins with this many bytes without a line feed.
     scanned: usize,
@@ -71,7 +71,7 @@ pub struct Session {
 /// With a tag of its own: read out of the fields of others, it took five instructions each time, 40 in a turn.
 #[derive(Debug)]
 #[repr(u8)]
-enum State {
+enum SessionState {
     /// A request may begin.
     Command,
     /// A request has begun whose small body is on its way.
@@ -80,7 +80,7 @@ enum State {
     Resume(Resume),
     Upload(Box<Uploading>),
     Swallow(Swallow),
-    Dump(Box<command::admin::Dump>),
+    Dump(Box<command::KeyDump>),
     Watch(Streams),
     /// Nothing more is run; close when the output has gone.
     Closing(CloseReason),
@@ -123,7 +123,7 @@ impl Session {
         Session {
             info,
             protocol,
-            state: State::Command,
+            state: SessionState::Command,
             want: 0,
             scanned: 0,
             last_cmd: now,
@@ -139,21 +139,21 @@ impl Session {
 
     /// Whether the client has said nothing for more than `limit` seconds while a request could begin.
     pub fn is_idle(&self, now: u32, limit: u32) -> bool {
-        matches!(self.state, State::Command) && now.saturating_sub(self.last_cmd) > limit
+        matches!(self.state, SessionState::Command) && now.saturating_sub(self.last_cmd) > limit
     }
 
     /// What is to become of the socket once the output has gone, if this session is over.
     pub fn end(&self) -> Option<After> {
         match self.state {
-            State::Closing(reason) => Some(After::Close(reason)),
-            State::Watch(streams) => Some(After::Watch(streams)),
+            SessionState::Closing(reason) => Some(After::Close(reason)),
+            SessionState::Watch(streams) => Some(After::Watch(streams)),
             _ => None,
         }
     }
 
     /// Whether it waits for a request and nothing else.
     pub fn is_at_rest(&self) -> bool {
-        matches!(self.state, State::Command) && self.want == 0
+        matches!(self.state, SessionState::Command) && self.want == 0
     }
 
     /// Notes for `stats conns` that a turn begins.
@@ -165,11 +165,11 @@ impl Session {
     pub fn end_turn(&self, is_stuck: bool) {
         let state = match self.state {
             _ if is_stuck => INFO_MWRITE,
-            State::Body | State::Upload(_) => INFO_NREAD,
-            State::Swallow(_) => INFO_SWALLOW,
-            State::Watch(_) => INFO_WATCH,
-            State::Closing(_) => INFO_CLOSING,
-            State::Command | State::Resume(_) | State::Dump(_) => INFO_READ,
+            SessionState::Body | SessionState::Upload(_) => INFO_NREAD,
+            SessionState::Swallow(_) => INFO_SWALLOW,
+            SessionState::Watch(_) => INFO_WATCH,
+            SessionState::Closing(_) => INFO_CLOSING,
+            SessionState::Command | SessionState::Resume(_) | SessionState::Dump(_) => INFO_READ,
         };
         self.info.state.store(state, Ordering::Relaxed);
     }
@@ -182,17 +182,17 @@ impl Session {
 
     /// Whether [`Session::dump`] has something to do.
     pub fn is_dumping(&self) -> bool {
-        matches!(self.state, State::Dump(_))
+        matches!(self.state, SessionState::Dump(_))
     }
 
     /// Queues a piece of a dump, which is all of a turn. The output must be empty.
     pub fn dump(&mut self, turn: &mut TurnContext<'_>, quota: &mut Quota) {
-        let State::Dump(mut dump) = std::mem::replace(&mut self.state, State::Command) else { return };
-        let more = dump.fill(&mut self.context(turn, 0), turn.out);
+        let SessionState::Dump(dump) = &mut self.state else { return };
+        let more = dump.fill(&turn.shared.clock, turn.out);
         // Of which it took most, also when there was nothing to print.
         quota.bytes = 0;
-        if more {
-            self.state = State::Dump(dump);
+        if !more {
+            self.state = SessionState::Command;
         }
     }
 
@@ -200,12 +200,12 @@ impl Session {
     /// large value is on its way.
     pub fn upload_room(&mut self, max: usize, turn: &mut TurnContext<'_>) -> Option<(&mut [u8], bool)> {
         // The room is asked for twice because a borrow that may be returned cannot be given up on the way.
-        let State::Upload(uploading) = &mut self.state else { return None };
+        let SessionState::Upload(uploading) = &mut self.state else { return None };
         if uploading.missing() > 0 && uploading.room(max).is_err() {
             self.abandon_upload(turn);
         }
         match &mut self.state {
-            State::Upload(uploading) if uploading.missing() > 0 => uploading.room(max).ok(),
+            SessionState::Upload(uploading) if uploading.missing() > 0 => uploading.room(max).ok(),
             _ => None,
         }
     }
@@ -214,7 +214,7 @@ impl Session {
     #[inline]
     pub fn upload_missing(&self) -> usize {
         match &self.state {
-            State::Upload(uploading) => uploading.missing(),
+            SessionState::Upload(uploading) => uploading.missing(),
             _ => 0,
         }
     }
@@ -226,7 +226,7 @@ impl Session {
 
     /// Says that the first `n` bytes of that room were filled.
     pub fn upload_filled(&mut self, n: usize) {
-        if let State::Upload(uploading) = &mut self.state {
+        if let SessionState::Upload(uploading) = &mut self.state {
             uploading.filled(n);
         }
     }
@@ -235,7 +235,7 @@ impl Session {
     /// where one goes on.
     #[inline(always)]
     pub fn cut<'a>(&mut self, input: &'a [u8], most: usize, batch: &mut Batch<'a>, store: &Store) -> End<'a> {
-        if let State::Resume(Resume { line, .. }) = self.state {
+        if let SessionState::Resume(Resume { line, .. }) = self.state {
             batch.push(protocol::text::get_again(input, line), &input[..line], store);
             return End::Full;
         }
@@ -272,7 +272,7 @@ impl Session {
         turn.out.bytes.truncate(turn.replies_at);
         turn.out.values.clear();
         turn.reply_hold.end_turn();
-        self.state = State::Closing(CloseReason::Normal);
+        self.state = SessionState::Closing(CloseReason::Normal);
         Step::Ends(input.len())
     }
 
@@ -285,9 +285,9 @@ impl Session {
         turn: &mut TurnContext<'_>,
         quota: &mut Quota,
     ) -> Step {
-        let resume = if let State::Resume(Resume { at, .. }) = self.state { at } else { 0 };
-        if !matches!(self.state, State::Command) {
-            self.state = State::Command;
+        let resume = if let SessionState::Resume(Resume { at, .. }) = self.state { at } else { 0 };
+        if !matches!(self.state, SessionState::Command) {
+            self.state = SessionState::Command;
         }
         self.restart_idle(turn.now);
         let mut context = self.context(turn, resume);
@@ -337,11 +337,13 @@ impl Session {
         loop {
             let rest = &input[used..];
             let step = match &self.state {
-                State::Command | State::Body | State::Resume(_) => self.run_batch(rest, turn, quota),
-                State::Upload(_) => self.receive(rest, turn, quota),
-                State::Swallow(_) => self.swallow(rest, turn.out),
-                State::Dump(_) | State::Watch(_) => Step::Ends(0),
-                State::Closing(_) => return input.len(),
+                SessionState::Command | SessionState::Body | SessionState::Resume(_) => {
+                    self.run_batch(rest, turn, quota)
+                }
+                SessionState::Upload(_) => self.receive(rest, turn, quota),
+                SessionState::Swallow(_) => self.swallow(rest, turn.out),
+                SessionState::Dump(_) | SessionState::Watch(_) => Step::Ends(0),
+                SessionState::Closing(_) => return input.len(),
             };
             if self.is_replaced() {
                 self.fall_silent(input, turn);
@@ -351,7 +353,7 @@ impl Session {
                 Step::Took(n) => used += n,
                 Step::Ends(n) => return used + n,
             }
-            let is_done = used == input.len() && matches!(self.state, State::Command);
+            let is_done = used == input.len() && matches!(self.state, SessionState::Command);
             if is_done || turn.out.len() >= OUTPUT_HIGH {
                 return used;
             }
@@ -376,7 +378,7 @@ impl Session {
             End::Full if batch.count() == 0 => Step::Ends(0),
             End::Full => return Step::Took(used),
             End::Partial(0) if self.protocol == Some(Protocol::Ascii) => self.await_line(rest, turn),
-            End::Partial(need) => self.await_bytes(need.max(rest.len() + 1), State::Command),
+            End::Partial(need) => self.await_bytes(need.max(rest.len() + 1), SessionState::Command),
             End::Value(cut) => self.begin_value(rest, &cut, turn, quota),
             End::Bad(bad) => {
                 quota.take_request();
@@ -406,8 +408,8 @@ impl Session {
 
     /// Drops what is left of a get, a part of which was refused.
     pub fn cut_get(&mut self) {
-        if let State::Resume(Resume { line, .. }) = self.state {
-            self.state = State::Swallow(Swallow { left: line as u64, reply: Refusal::Line(b""), close: false });
+        if let SessionState::Resume(Resume { line, .. }) = self.state {
+            self.state = SessionState::Swallow(Swallow { left: line as u64, reply: Refusal::Line(b""), close: false });
         }
     }
 
@@ -429,25 +431,25 @@ impl Session {
     fn follow(&mut self, next: Next, used: usize, cut: &Cut<'_>, quota: &mut Quota) -> Step {
         if let Next::More(at) = next {
             quota.take_bytes(PART);
-            self.state = State::Resume(Resume { at, line: cut.head });
+            self.state = SessionState::Resume(Resume { at, line: cut.head });
             return Step::Ends(used);
         }
         quota.take_bytes(cut.head * LINE_BYTE);
         self.state = match next {
-            Next::Continue | Next::More(_) => State::Command,
+            Next::Continue | Next::More(_) => SessionState::Command,
             Next::Source(source) => {
                 self.source = Some(source);
-                State::Command
+                SessionState::Command
             }
-            Next::Close => State::Closing(CloseReason::Normal),
-            Next::Watch(streams) => State::Watch(streams),
-            Next::Dump(dump) => State::Dump(dump),
+            Next::Close => SessionState::Closing(CloseReason::Normal),
+            Next::Watch(streams) => SessionState::Watch(streams),
+            Next::Dump(dump) => SessionState::Dump(dump),
             Next::Shutdown { graceful } => {
                 let signal = if graceful { Signal::StopGracefully } else { Signal::Stop };
                 if let Err(error) = signal_self(signal) {
                     log::error!("cannot stop the server: {error}");
                 }
-                State::Closing(CloseReason::Shutdown)
+                SessionState::Closing(CloseReason::Shutdown)
             }
         };
         Step::Ends(used + cut.size())
@@ -457,13 +459,13 @@ impl Session {
     fn begin_value(&mut self, input: &[u8], cut: &Cut<'_>, turn: &mut TurnContext<'_>, quota: &mut Quota) -> Step {
         if cut.body + cut.tail <= SMALL_BODY_MAX {
             self.restart_idle(turn.now);
-            return self.await_bytes(cut.size(), State::Body);
+            return self.await_bytes(cut.size(), SessionState::Body);
         }
         quota.take_request();
         self.restart_idle(turn.now);
         match command::begin(store_header(cut), cut.body, &self.context(turn, 0)) {
             Ok(upload) => {
-                self.state = State::Upload(Box::new(Uploading::new(input, cut, upload)));
+                self.state = SessionState::Upload(Box::new(Uploading::new(input, cut, upload)));
                 Step::Took(cut.head)
             }
             Err(bad) => self.refuse(Bad { consumed: cut.head, ..bad }, turn.out),
@@ -472,7 +474,7 @@ impl Session {
 
     /// Takes a piece of a large value, and its tail; stores it when that was the last.
     fn receive(&mut self, input: &[u8], turn: &mut TurnContext<'_>, quota: &mut Quota) -> Step {
-        let State::Upload(uploading) = &mut self.state else { return Step::Ends(0) };
+        let SessionState::Upload(uploading) = &mut self.state else { return Step::Ends(0) };
         match uploading.take(input) {
             Err(used) => {
                 self.abandon_upload(turn);
@@ -489,7 +491,7 @@ impl Session {
     }
 
     fn finish_upload(&mut self, turn: &mut TurnContext<'_>) {
-        let State::Upload(uploading) = std::mem::replace(&mut self.state, State::Command) else { return };
+        let SessionState::Upload(uploading) = std::mem::replace(&mut self.state, SessionState::Command) else { return };
         let Uploading { head, upload, tail, tail_len, .. } = *uploading;
         self.after_upload = true;
         // The client was not idle while it sent its value, however long that took.
@@ -503,7 +505,7 @@ impl Session {
 
     /// No memory half way: what is still to come is swallowed.
     fn abandon_upload(&mut self, turn: &mut TurnContext<'_>) {
-        let State::Upload(uploading) = std::mem::replace(&mut self.state, State::Command) else { return };
+        let SessionState::Upload(uploading) = std::mem::replace(&mut self.state, SessionState::Command) else { return };
         let left = uploading.missing_with_tail();
         let before = turn.last_lsn.get();
         let cut = self.cut_again(&uploading.head);
@@ -522,7 +524,7 @@ impl Session {
     }
 
     fn swallow(&mut self, input: &[u8], out: &mut Output) -> Step {
-        let State::Swallow(swallow) = &mut self.state else { return Step::Ends(0) };
+        let SessionState::Swallow(swallow) = &mut self.state else { return Step::Ends(0) };
         if input.is_empty() {
             return Step::Ends(0);
         }
@@ -530,7 +532,7 @@ impl Session {
         swallow.left -= n;
         if swallow.left == 0 {
             swallow.reply.push_to(&mut out.bytes);
-            self.state = if swallow.close { State::Closing(CloseReason::Error) } else { State::Command };
+            self.state = if swallow.close { SessionState::Closing(CloseReason::Error) } else { SessionState::Command };
         }
         Step::Took(n as usize)
     }
@@ -538,20 +540,20 @@ impl Session {
     fn refuse(&mut self, bad: Bad, out: &mut Output) -> Step {
         let Bad { consumed, swallow, reply, close } = bad;
         self.state = if swallow > 0 {
-            State::Swallow(Swallow { left: swallow, reply, close })
+            SessionState::Swallow(Swallow { left: swallow, reply, close })
         } else {
             reply.push_to(&mut out.bytes);
-            if close { State::Closing(CloseReason::Error) } else { State::Command }
+            if close { SessionState::Closing(CloseReason::Error) } else { SessionState::Command }
         };
         Step::Took(consumed)
     }
 
-    fn await_bytes(&mut self, want: usize, state: State) -> Step {
+    fn await_bytes(&mut self, want: usize, state: SessionState) -> Step {
         self.want = want;
         self.state = state;
         if want > GET_LINE_MAX {
             // No request without a large body is anywhere near this long.
-            self.state = State::Closing(CloseReason::Error);
+            self.state = SessionState::Closing(CloseReason::Error);
             return Step::Took(0);
         }
         Step::Ends(0)
@@ -561,12 +563,12 @@ impl Session {
         match LineFate::of(input, turn.long_lines) {
             LineFate::Wait => {
                 self.scanned = input.len();
-                return self.await_bytes(input.len() + 1, State::Command);
+                return self.await_bytes(input.len() + 1, SessionState::Command);
             }
             LineFate::Refuse => turn.out.push(LINE_TOO_LONG),
             LineFate::Close => {}
         }
-        self.state = State::Closing(CloseReason::Error);
+        self.state = SessionState::Closing(CloseReason::Error);
         Step::Took(0)
     }
 }

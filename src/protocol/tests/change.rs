@@ -3,7 +3,7 @@
 use super::*;
 use crate::protocol::{Parsed, Protocol, Request, StoreHeader, meta, parse};
 
-const STATE: State = State { expiry: Expiry(0), cas: Some(7), stale: false, win: false };
+const STATE: ItemState = ItemState { expiry: Expiry(0), cas: Some(7), stale: false, win: false };
 
 /// Every command of `wire` as verb, key, and flags in their order; the length of the data stands for ms's.
 fn read_back(mut wire: &[u8]) -> Vec<(meta::Verb, Vec<u8>, String)> {
@@ -20,7 +20,7 @@ fn read_back(mut wire: &[u8]) -> Vec<(meta::Verb, Vec<u8>, String)> {
     commands
 }
 
-fn told(key: &[u8], is_binary: bool, state: State) -> Vec<(meta::Verb, Vec<u8>, String)> {
+fn told(key: &[u8], is_binary: bool, state: ItemState) -> Vec<(meta::Verb, Vec<u8>, String)> {
     let key = WireKey::new(key, is_binary).expect("fits a line");
     let mut wire = Vec::new();
     set(key, 5, 9, &state, &mut wire);
@@ -44,15 +44,15 @@ fn what_is_told_is_what_is_read() {
     assert_eq!(flags(&plain), ["F9 T0 E7 q", "T0 q", "q", "q", "T0 q"]);
     let verbs: Vec<_> = plain.iter().map(|(verb, _, _)| *verb).collect();
     assert_eq!(verbs, [Verb::Set, Verb::Get, Verb::Delete, Verb::Get, Verb::Get]);
-    let stale = State { expiry: Expiry::new(1_800_000_000), stale: true, cas: None, ..STATE };
+    let stale = ItemState { expiry: Expiry::new(1_800_000_000), stale: true, cas: None, ..STATE };
     let commands = told(b"foo", true, stale);
     let md = "b I T1800000000 q";
     assert_eq!(flags(&commands), ["b F9 T1800000000 q", md, md, "b q", "b q", "b T1800000000 q"]);
     assert!(commands.iter().all(|(_, key, _)| key == b"foo"));
-    let renewed = told(b"foo", false, State { win: true, cas: Some(0), ..stale });
+    let renewed = told(b"foo", false, ItemState { win: true, cas: Some(0), ..stale });
     let md = "I T1800000000 q";
     assert_eq!(flags(&renewed), ["F9 T1800000000 q", md, "q", md, "q", "q", "q", "T1800000000 q"]);
-    let won = told(b"foo", false, State { win: true, ..STATE });
+    let won = told(b"foo", false, ItemState { win: true, ..STATE });
     let far = "T2147483646 q";
     assert_eq!(flags(&won)[..4], ["F9 T2147483646 E7 q", "R2147483647 T0 q", far, "R2147483647 T0 q"]);
 }

@@ -35,10 +35,10 @@ fn refusals() {
 #[test]
 fn a_get_taken_up_again_is_the_same() {
     for line in [&b"get a b\r\nx"[..], b"get  a  b \nget c\r\n", b"gets a b\r\n", b"gat  5 a b\r\n", b"gats -1 a\r\n"] {
-        let Parsed::Request(Cut { request: Request::Text(Command::Get(first)), head, .. }) = parse(line, 0) else {
+        let Parsed::Request(Cut { request: Request::Text(TextCommand::Get(first)), head, .. }) = parse(line, 0) else {
             panic!()
         };
-        let Request::Text(Command::Get(again)) = get_again(line, head).request else { panic!() };
+        let Request::Text(TextCommand::Get(again)) = get_again(line, head).request else { panic!() };
         // What is left of a line is counted from its end.
         assert!(token::words(first.keys).eq(token::words(again.keys)));
         assert_eq!(first.keys.as_ptr_range().end, again.keys.as_ptr_range().end);
@@ -64,7 +64,7 @@ fn long_keys() {
 
 #[test]
 fn quiet_only_behind_what_is_needed() {
-    let Parsed::Request(Cut { request: Request::Text(Command::Delete { key, quiet }), .. }) =
+    let Parsed::Request(Cut { request: Request::Text(TextCommand::Delete { key, quiet }), .. }) =
         parse(b"delete noreply\r\n", 0)
     else {
         panic!()

@@ -1,0 +1,97 @@
+//! What a command runs in, and what it may want of its connection afterwards.
+
+use super::Output;
+use super::dump::KeyDump;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::journal::acks::LastLsn;
+use crate::stats::{Counters, Registry};
+use crate::store::{ChangeSource, Hash, Locked, Store};
+use crate::watch;
+use std::sync::Arc;
+
+/// What all workers share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The command line.
+    pub config: Config,
+    /// The server's clock.
+    pub clock: Arc<Clock>,
+    /// The items.
+    pub store: Arc<Store>,
+    /// Counters and gauges.
+    pub stats: Registry,
+    /// Watchers.
+    pub watch: watch::Hub,
+}
+
+impl Shared {
+    /// What the workers of a server on `store` share, with the store's own clock.
+    pub fn new(config: Config, clock: Arc<Clock>, store: Arc<Store>) -> Shared {
+        let stats = Registry::default();
+        stats.prefixes.set_delimiter(config.prefix_delimiter);
+        stats.prefixes.enable(config.detail_enabled);
+        let watch = watch::Hub::new(config.watcher_logbuf_size, config.worker_logbuf_size);
+        Shared { config, clock, store, stats, watch }
+    }
+}
+
+/// What a command runs in: its worker and its connection.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// What all workers share.
+    pub shared: &'a Shared,
+    /// This worker's counters.
+    pub counters: &'a Counters,
+    /// The connection's file descriptor, as `watch` prints it.
+    pub fd: i32,
+    /// The last change that the worker's requests have journalled.
+    pub last_lsn: &'a LastLsn,
+    /// That the connection brings another server's changes. None: it is a client's.
+    pub source: Option<&'a Arc<ChangeSource>>,
+    /// Where the connection's replies begin in the output: what stands before them is for others.
+    pub replies_at: usize,
+    /// Where to go on in a request that returned [`Next::More`]: bytes of keys left; 0 for a fresh one.
+    pub resume: usize,
+}
+
+impl<'a> Context<'a> {
+    /// Locks the shard of a key: the one way of a command to the items.
+    #[inline]
+    pub fn lock(&self, hash: Hash) -> Locked<'a> {
+        self.shared.store.lock_for(hash, self.last_lsn, self.source)
+    }
+
+    /// Flushes everything, after so many seconds or at such a time.
+    pub(super) fn flush_all(&self, exptime: i64) {
+        let at = self.shared.clock.expires_at(exptime);
+        self.last_lsn.note(self.shared.store.flush_all(at, self.source.map(|source| &**source)));
+    }
+
+    /// Whether nothing waits to be sent to the connection.
+    pub(super) fn is_first_reply(&self, out: &Output) -> bool {
+        out.bytes.len() == self.replies_at && out.values.is_empty()
+    }
+}
+
+/// What the connection does after a request.
+#[derive(Debug)]
+pub enum Next {
+    /// The next request.
+    Continue,
+    /// Flush what is queued, then close.
+    Close,
+    /// The output is long enough: flush it, then run the same request again with this `resume`.
+    More(usize),
+    /// Hand the socket to the watch writer, after the output is flushed.
+    Watch(watch::Streams),
+    /// Call [`KeyDump::fill`] each time the output has been flushed, until it says that it is done.
+    Dump(Box<KeyDump>),
+    /// The next request, of what is from now on the source of another server's changes.
+    Source(Arc<ChangeSource>),
+    /// Stop the server, `shutdown` (SIGINT) or `shutdown graceful` (SIGUSR1), and close.
+    Shutdown {
+        /// SIGUSR1.
+        graceful: bool,
+    },
+}

@@ -1,0 +1,132 @@
+//! From a request to the function of its verb, for each protocol.
+//!
+//! Not here: what a verb does.
+
+use super::reply::{respond, respond_text, respond_unless_quiet, response};
+use super::{Context, Next, Output, admin, arith, delete, read, write};
+use crate::protocol::binary::{Op, Packet, Status};
+use crate::protocol::token::Tokens;
+use crate::protocol::{Request, meta, text};
+use crate::store::Hash;
+
+/// Answers a request with this hash of its key; a store's `value` has `body` bytes, and then what follows it.
+#[inline(always)]
+pub(super) fn request(
+    request: &Request<'_>,
+    hash: Hash,
+    (value, body): (&[u8], usize),
+    context: &mut Context<'_>,
+    out: &mut Output,
+) -> Next {
+    match request {
+        Request::Text(command) => return run_text(command, hash, context, out),
+        Request::Store(header) => {
+            let (value, tail) = value.split_at(body);
+            write::run(header, hash, write::Value::Bytes(value), tail, context, out);
+        }
+        Request::Meta(command) => run_meta(command, hash, context, out),
+        Request::Binary(packet) => return run_binary(packet, hash, context, out),
+    }
+    Next::Continue
+}
+
+#[inline]
+fn run_text(command: &text::TextCommand<'_>, hash: Hash, context: &mut Context<'_>, out: &mut Output) -> Next {
+    match command {
+        text::TextCommand::Get(get) if get.single => return read::get_one(get, hash, context, out),
+        text::TextCommand::Get(get) => return read::get_many(get, context, out),
+        text::TextCommand::Delete { key, quiet } => delete::text(key, hash, *quiet, context, out),
+        text::TextCommand::Arith { key, incr, delta, quiet } => {
+            arith::text((key, hash), *incr, *delta, *quiet, context, out);
+        }
+        text::TextCommand::Touch { key, exptime, quiet } => read::touch(key, hash, *exptime, *quiet, context, out),
+        text::TextCommand::Quit => return Next::Close,
+        text::TextCommand::Admin { verb, line, noreply } => {
+            return admin::run(*verb, &Tokens::new(line), *noreply, context, out);
+        }
+    }
+    Next::Continue
+}
+
+fn run_meta(command: &meta::MetaCommand<'_>, hash: Hash, context: &mut Context<'_>, out: &mut Output) {
+    let mut buffer = None;
+    let key = command.key(&mut buffer);
+    match command.verb {
+        meta::Verb::Get => read::meta_get(command, (key, hash), context, out),
+        meta::Verb::Delete => delete::meta(command, (key, hash), context, out),
+        meta::Verb::Arith => arith::meta(command, (key, hash), context, out),
+        meta::Verb::Debug => read::meta_debug((key, hash), context, out),
+        meta::Verb::Noop => out.push(b"MN\r\n"),
+        meta::Verb::Set => unreachable!("the parser gives ms as a store request"),
+    }
+}
+
+fn run_binary(packet: &Packet<'_>, hash: Hash, context: &mut Context<'_>, out: &mut Output) -> Next {
+    match packet.op {
+        Op::Get => read::binary_get(packet, hash, None, context, out),
+        Op::GetAndTouch { exptime } => read::binary_get(packet, hash, Some(exptime), context, out),
+        Op::Touch { exptime } => read::binary_touch(packet, hash, exptime, context, out),
+        Op::Delete => delete::binary(packet, hash, context, out),
+        Op::Arith { incr, delta, initial, exptime } => {
+            let create = (exptime != arith::NEVER_CREATE).then_some((initial, exptime));
+            arith::binary(packet, hash, incr, delta, create, context, out);
+        }
+        Op::Noop => respond(packet, Status::Ok, out),
+        Op::Version => respond_text(packet, Status::Ok, crate::VERSION.as_bytes(), out),
+        Op::Flush { exptime } => binary_flush(packet, exptime, context, out),
+        Op::Stat => binary_stat(packet, context, out),
+        Op::Quit => {
+            respond_unless_quiet(packet, out);
+            return Next::Close;
+        }
+        Op::Store { .. } => unreachable!("the parser gives it as a store request"),
+    }
+    Next::Continue
+}
+
+fn binary_flush(packet: &Packet<'_>, exptime: u32, context: &mut Context<'_>, out: &mut Output) {
+    if !context.shared.config.flush_enabled {
+        return respond(packet, Status::AuthError, out);
+    }
+    context.flush_all(exptime.into());
+    context.counters.flush_cmds.add(1);
+    respond_unless_quiet(packet, out);
+}
+
+fn binary_stat(packet: &Packet<'_>, context: &mut Context<'_>, out: &mut Output) {
+    let known = match packet.key.strip_prefix(b"detail") {
+        Some(argument) => binary_stat_detail(packet, argument, context, out),
+        None => admin::stats::each((!packet.key.is_empty()).then_some(packet.key), context, &mut |name, value| {
+            push_stat(packet, name.as_bytes(), value.as_bytes(), out);
+        }),
+    };
+    match known {
+        true => respond(packet, Status::Ok, out),
+        false => respond(packet, Status::NotFound, out),
+    }
+}
+
+/// `detail on|off|dump`; false for anything else, and for all of it under `-X`.
+fn binary_stat_detail(packet: &Packet<'_>, argument: &[u8], context: &Context<'_>, out: &mut Output) -> bool {
+    if !context.shared.config.dump_enabled {
+        return false;
+    }
+    let prefixes = &context.shared.stats.prefixes;
+    match argument {
+        b" on" => prefixes.enable(true),
+        b" off" => prefixes.enable(false),
+        b" dump" => {
+            let mut text = Vec::new();
+            prefixes.dump(&mut text);
+            text.extend_from_slice(b"END\r\n");
+            push_stat(packet, b"detailed", &text, out);
+        }
+        _ => return false,
+    }
+    true
+}
+
+fn push_stat(packet: &Packet<'_>, name: &[u8], value: &[u8], out: &mut Output) {
+    response(packet, Status::Ok, 0, b"", name, value.len()).encode(&mut out.bytes);
+    out.push(value);
+}
