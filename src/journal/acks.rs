@@ -191,6 +191,7 @@ impl Acks {
     }
 
     fn enter(&self, state: &mut AckState, degraded_at: Option<u64>, replicated: u64) {
+        assert!(self.required() > 0 || replicated == EVERYTHING, "nobody is required, and replies wait");
         state.degraded_at = degraded_at;
         self.is_degraded.store(degraded_at.is_some(), Ordering::Relaxed);
         // Before the listener looks who waits; who begins to wait stores that first and then looks here.

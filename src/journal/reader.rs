@@ -156,13 +156,13 @@ impl Reader {
         (self.acked, self.complete, self.clean_at) = (lsn, lsn, lsn);
     }
 
-    /// It has nothing, and reads on at `position`, after `lsn`.
-    pub fn begin_full_sync(&mut self, lsn: u64, position: u64) {
+    /// It has nothing, and reads on at `position`, after `lsn`. Its consumer is to be told that by `notice`.
+    pub fn begin_full_sync(&mut self, lsn: u64, position: u64, notice: Option<Notice>) {
         (self.lsn, self.position, self.state) = (lsn, position, ReaderState::Syncing);
         (self.complete, self.clean_at, self.lost_all) = (0, u64::MAX, false);
         self.dirty.set_all();
-        self.deleted.clear();
-        self.notices = [None; 2];
+        self.deleted = Keys::default();
+        self.notices = [notice, None];
         self.pass = self.dirty.len;
         self.counts.full_syncs_started += 1;
     }
@@ -247,11 +247,6 @@ impl Reader {
         self.lost_all = true;
     }
 
-    /// Notes that this is to be told first.
-    pub fn announce_full_sync(&mut self) {
-        self.notices[0] = Some(Notice::FullSync);
-    }
-
     /// Whether it is to be told something before it reads on.
     pub fn has_notice(&self) -> bool {
         self.notices != [None; 2]
@@ -329,7 +324,7 @@ impl Reader {
             "{} has confirmed what it has not read",
             self.name
         );
-        let owes_nothing = self.dirty.count == 0 && self.deleted.0.is_empty();
+        let owes_nothing = self.dirty.count == 0 && self.deleted.keys.is_empty();
         assert!(self.state != ReaderState::Streaming || owes_nothing, "{} streams and lacks something", self.name);
         assert!(self.pass <= self.dirty.len, "{} syncs more ranges than there are", self.name);
         debug_assert_eq!(
@@ -385,36 +380,31 @@ impl Ranges {
     }
 }
 
-/// Keys in a bounded number of bytes, each with two bytes after it: its length, and whether it is binary.
+/// Keys, each with whether it is binary, in a bounded number of bytes.
 #[derive(Debug, Default)]
-struct Keys(Vec<u8>);
+struct Keys {
+    keys: Vec<(Vec<u8>, bool)>,
+    bytes: usize,
+}
 
 impl Keys {
     /// False when there is no room.
     fn add(&mut self, key: &[u8], key_is_binary: bool) -> bool {
-        if self.0.len() + key.len() + 2 > DELETED_MAX {
+        let bytes = self.bytes + size_of::<(Vec<u8>, bool)>() + key.len();
+        if bytes > DELETED_MAX {
             return false;
         }
-        self.0.extend_from_slice(key);
-        self.0.extend([key.len() as u8, u8::from(key_is_binary)]);
+        self.bytes = bytes;
+        self.keys.push((key.to_vec(), key_is_binary));
         true
     }
 
     /// Takes some out.
     fn take(&mut self, most: usize) -> Vec<(Vec<u8>, bool)> {
-        let keys = std::iter::from_fn(|| {
-            let &[.., len, binary] = &self.0[..] else { return None };
-            let key = self.0.split_off(self.0.len() - 2 - usize::from(len));
-            Some((key[..usize::from(len)].to_vec(), binary != 0))
-        });
-        let keys = keys.take(most).collect();
-        if self.0.is_empty() {
-            self.clear();
+        let taken = self.keys.split_off(self.keys.len().saturating_sub(most));
+        if self.keys.is_empty() {
+            *self = Keys::default();
         }
-        keys
-    }
-
-    fn clear(&mut self) {
-        self.0 = Vec::new();
+        taken
     }
 }

@@ -199,17 +199,15 @@ impl Readers {
         let place = from.and_then(|lsn| Some((lsn, ring.after(lsn)?)));
         match place {
             Some((lsn, position)) => reader.go_on(lsn, position),
-            None => self.begin_full_sync(&mut reader, ring),
+            None => {
+                reader.begin_full_sync(ring.lsn(), ring.head(), None);
+                self.full_syncs_started += 1;
+            }
         }
         let start = Start { id: reader.id, is_full_sync: place.is_none(), lsn: reader.lsn };
         self.attached.push(reader);
         self.find_slowest();
         start
-    }
-
-    fn begin_full_sync(&mut self, reader: &mut Reader, ring: &Ring) {
-        reader.begin_full_sync(ring.lsn(), ring.head());
-        self.full_syncs_started += 1;
     }
 
     /// Lets one go, and remembers how far it has got.
@@ -306,11 +304,8 @@ impl Readers {
 
     /// Lets one begin again that has lost too much. Whether it has.
     pub fn sync_again(&mut self, id: u64, ring: &Ring) -> bool {
-        let Some(at) = self.attached.iter().position(|reader| reader.id == id && reader.has_lost_all()) else {
-            return false;
-        };
-        self.attached[at].begin_full_sync(ring.lsn(), ring.head());
-        self.attached[at].announce_full_sync();
+        let Some(reader) = self.get(id).filter(|reader| reader.has_lost_all()) else { return false };
+        reader.begin_full_sync(ring.lsn(), ring.head(), Some(Notice::FullSync));
         self.full_syncs_started += 1;
         self.find_slowest();
         true

@@ -89,22 +89,22 @@ impl Consumer {
 
     /// Whether the last [`Consumer::fill`] ended before there was nothing left.
     pub fn is_behind(&self) -> bool {
-        self.stream.as_ref().is_some_and(|stream| stream.is_behind())
+        self.stream.as_ref().is_some_and(|stream| stream.is_behind)
     }
 
     /// Whether the peer has not confirmed all that was sent.
     pub fn awaits(&self) -> bool {
-        self.stream.as_ref().is_some_and(|stream| stream.awaits())
+        self.stream.as_ref().is_some_and(|stream| stream.acked < stream.said)
     }
 
     /// Whether the stream has ended: another consumer has taken this one's place.
     pub fn is_gone(&self) -> bool {
-        self.stream.as_ref().is_some_and(|stream| stream.is_gone())
+        self.stream.as_ref().is_some_and(|stream| stream.is_gone)
     }
 
     /// Whether the peer has not confirmed everything.
     pub fn lacks(&self, shared: &Shared) -> bool {
-        self.stream.as_ref().is_some_and(|stream| stream.lacks(shared))
+        self.stream.as_ref().is_some_and(|stream| !stream.is_gone && stream.acked < shared.store.journal().lsn())
     }
 
     fn obey(&mut self, line: &[u8], shared: &Shared, now: Now, out: &mut Output) -> bool {
@@ -145,7 +145,7 @@ impl Consumer {
         let stream = ChangeStream::new(subscription, with_cas, now.at);
         let run = &control::run_word(shared.store.journal().run_id());
         let began = if is_full_sync { ServerLine::FullSync } else { ServerLine::Continuing };
-        say(out, began(Position { run, lsn: stream.lsn() }));
+        say(out, began(Position { run, lsn: stream.lsn }));
         self.stream = Some(Box::new(stream));
         self.beat_due = Some(now.at + BEAT);
         true

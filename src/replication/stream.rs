@@ -58,16 +58,18 @@ pub struct ChangeStream {
     /// Where in the output the batch in the making begins: room for its line, then its body.
     begun: Option<usize>,
     /// Everything up to here is in batches.
-    lsn: u64,
+    pub(super) lsn: u64,
     /// The batch in the making says so much more.
-    said: u64,
-    acked: u64,
+    pub(super) said: u64,
+    pub(super) acked: u64,
     /// What came after one lsn and up to the other had changes that no command can tell.
     untold: Option<(u64, u64)>,
     /// What was not read yet was appended after this; none: perhaps long ago.
     fresh_since: Option<Instant>,
-    is_behind: bool,
-    is_gone: bool,
+    /// The last [`ChangeStream::fill`] ended before there was nothing left.
+    pub(super) is_behind: bool,
+    /// Another consumer has taken this one's place.
+    pub(super) is_gone: bool,
 }
 
 impl ChangeStream {
@@ -90,31 +92,6 @@ impl ChangeStream {
             is_behind: true,
             is_gone: false,
         }
-    }
-
-    /// Everything up to here is in batches.
-    pub fn lsn(&self) -> u64 {
-        self.lsn
-    }
-
-    /// Whether the last [`ChangeStream::fill`] ended before there was nothing left.
-    pub fn is_behind(&self) -> bool {
-        self.is_behind
-    }
-
-    /// Whether the peer has not confirmed all that was sent.
-    pub fn awaits(&self) -> bool {
-        self.acked < self.said
-    }
-
-    /// Whether another consumer has taken this one's place.
-    pub fn is_gone(&self) -> bool {
-        self.is_gone
-    }
-
-    /// Whether the peer has not confirmed everything that there is.
-    pub fn lacks(&self, shared: &Shared) -> bool {
-        !self.is_gone && self.acked < shared.store.journal().lsn()
     }
 
     /// Notes what the peer has confirmed: all up to `lsn`, or all but some of what came since the last time. Whether the
@@ -149,6 +126,8 @@ impl ChangeStream {
             }
         }
         self.end_batch(out);
+        assert!(self.acked <= self.said && self.said == self.lsn && self.begun.is_none(), "not all is said");
+        assert!(self.done <= self.records.len(), "more is in batches than was read");
         out.len() > before
     }
 
