@@ -78,8 +78,8 @@
 //! A file uses only what stands to its right in its folder's row; `mod` is the folder's own `mod.rs`.
 //!
 //! ```text
-//! store:            admin > dump, resync, sources > background > mod > locked > pin, upload > handle > lock_time
-//!                   > shard > memory > requests, role > events, stats, config > kinds
+//! store:            admin > background > dump, resync, sources > mod > lock_time, upload, pin > shard > memory
+//!                   > requests, role > events, stats, config > kinds
 //! store/memory:     slab > arena, pool, classes, sizing > layout
 //! store/background: mod > prefault, crawler, maintainer, mover > balance
 //! command:          mod > batch > run > admin > arith, delete, write > read > lookup > context > dump > reply > output

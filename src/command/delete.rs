@@ -60,7 +60,7 @@ pub(super) fn meta(command: &MetaCommand<'_>, (key, hash): (&[u8], Hash), contex
         }
     };
     if let (Some(empty), false) = (empty, used) {
-        shard.abandon(empty);
+        shard.free(empty);
     }
     drop(shard);
     if code != b"HD" || !command.quiet() {

@@ -282,7 +282,7 @@ fn place(shard: &mut Locked<'_>, order: &Order<'_>, new: ItemId, context: &Conte
     }
     match stored {
         Some(id) if id == new => {}
-        _ => shard.abandon(new),
+        _ => shard.free(new),
     }
     done
 }

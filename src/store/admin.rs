@@ -3,15 +3,14 @@
 //! Each call locks one shard after the other, so a sum over shards is not one moment's, as elsewhere in `stats`.
 
 use super::background::Background;
-use super::lock_time::{By, Holds, Slice, rest};
+use super::lock_time::{Holder, LockTimes, Slice, rest};
 use super::memory::classes::CLASSES;
-use super::memory::layout::state;
 use super::requests::Counts;
 use super::shard::Shard;
-use super::shard::lru::{COLD, HOT, List, TEMP, WARM};
+use super::shard::lru::{COLD, HOT, TEMP, WARM};
 use super::{
-    BUCKET_POWER, ChangeSource, ClassSet, ClassStats, Event, EventMask, Item, Reassign, Store, StoreConfig, StoreStats,
-    Tuning,
+    BUCKET_POWER, ChangeSource, ClassSet, ClassStats, Event, EventMask, Item, ItemId, Reassign, Store, StoreConfig,
+    StoreStats, Tuning,
 };
 use crate::journal::flush::Flushed;
 use crate::sync::lock;
@@ -21,9 +20,6 @@ use std::sync::atomic::Ordering;
 /// cache_memlimit's bounds, as memcached's.
 const MEMORY_LIMIT_MIN: u64 = 8 << 20;
 const MEMORY_LIMIT_MAX: u64 = 1_000_000_000 << 20;
-
-/// Items of each shard that flush_all unlinks itself, so that a small cache is seen to be empty at once.
-const FLUSH_AT_ONCE: usize = 4096;
 
 impl Store {
     /// flush_all. `at` is a second as [`crate::clock::Clock::expires_at`] gives it; 0 or one that has passed is: now,
@@ -36,29 +32,28 @@ impl Store {
         match flushed {
             Flushed::Later => {}
             Flushed::Now => self.unlink_dead(),
-            Flushed::ByUnlinking => (0..self.slots.len()).for_each(|index| self.unlink_all(index, source)),
+            Flushed::ByUnlinking => (0..self.shards.len()).for_each(|index| self.unlink_all(index, source)),
         }
         lsn
     }
 
-    /// Unlinks what is flushed, where that is soon done.
-    pub(crate) fn unlink_dead(&self) {
-        self.hold_each(By::Walk).for_each(|mut shard| shard.unlink_dead(FLUSH_AT_ONCE));
-    }
-
     /// Unlinks a shard's items in slices. Of those that come meanwhile it may take some.
     fn unlink_all(&self, index: usize, source: Option<&ChangeSource>) {
-        let buckets = 1 << self.hold(index, By::Walk).table.buckets().ilog2();
+        let buckets = 1 << self.lock_timed(index, Holder::Walk).table.buckets().ilog2();
         let (mut bucket, mut found) = (0, Vec::new());
         while bucket < buckets {
-            let mut shard = self.hold(index, By::Walk);
+            let mut shard = self.lock_timed(index, Holder::Walk);
             if !self.core.role.admits(source) {
                 return;
             }
             let mut slice = Slice::new();
             while bucket < buckets && !slice.is_over() {
                 shard.table.visit(bucket, buckets, |id| found.push(id));
-                found.drain(..).for_each(|id| shard.unlink_flushed(id));
+                // Not let_go: the record of a flush_all without a cut would not take it elsewhere.
+                for id in found.drain(..) {
+                    let hash = shard.hash_of(id);
+                    shard.unlink(id, hash);
+                }
                 bucket += 1;
             }
             drop(shard);
@@ -73,7 +68,7 @@ impl Store {
         }
         self.core.pool.set_limit(bytes);
         self.core.pool.shrink();
-        self.background.shrink();
+        self.core.requests.shrink();
         true
     }
 
@@ -92,14 +87,14 @@ impl Store {
             Some(src) if pages[usize::from(src)] < 2 => Reassign::NoSpare,
             // COMPAT(reassign_any): with no class to choose, the choice is a bad class.
             None if !(1..CLASSES).any(|class| class != usize::from(dst) && pages[class] > 1) => Reassign::BadClass,
-            _ => self.background.reassign(src, dst),
+            _ => self.core.requests.reassign(src, dst),
         }
     }
 
     /// By class, with the unused ones under 0.
     fn pages(&self) -> [u64; CLASSES] {
         let mut pages = [0; CLASSES];
-        for shard in self.hold_each(By::Walk) {
+        for shard in self.lock_each_timed(Holder::Walk) {
             std::iter::zip(&mut pages, &shard.slab.classes).for_each(|(sum, class)| *sum += class.pages);
         }
         pages[0] = self.core.pool.unused();
@@ -108,13 +103,13 @@ impl Store {
 
     /// lru_crawler crawl. False when another one runs.
     pub fn crawl(&self, classes: ClassSet) -> bool {
-        self.background.crawl(classes, self.core.clock.now())
+        self.core.requests.crawl(classes, self.core.clock.now())
     }
 
     /// lru_crawler enable|disable. False when it is so already.
     pub fn enable_crawler(&self, on: bool) -> bool {
         let changed = self.crawler.swap(on, Ordering::Relaxed) != on;
-        self.background.wake();
+        self.core.requests.wake();
         changed
     }
 
@@ -126,9 +121,9 @@ impl Store {
     /// stats cachedump: the COLD items of one class, head first, at most `limit` (0 all) while `each` says true.
     pub fn cachedump(&self, class: u8, limit: usize, each: &mut dyn FnMut(Item<'_>) -> bool) {
         let mut left = if limit == 0 { usize::MAX } else { limit };
-        for shard in self.hold_each(By::Walk) {
-            let mut id = shard.lrus.get(usize::from(class)).map_or(0, |lru| lru.lists[COLD].head);
-            while id != 0 {
+        for shard in self.lock_each_timed(Holder::Walk) {
+            let mut id = shard.lrus.get(usize::from(class)).map_or(ItemId::NONE, |lru| lru.lists[COLD].head);
+            while id != ItemId::NONE {
                 if shard.death(id).is_none() {
                     if left == 0 || !each(shard.item(id)) {
                         return;
@@ -154,7 +149,7 @@ impl Store {
     pub fn tune(&self, change: impl FnOnce(&mut Tuning)) {
         let mut tuning = lock(&self.tuning);
         change(&mut tuning);
-        self.hold_each(By::Walk).for_each(|mut shard| shard.tuning = tuning.clone());
+        self.lock_each_timed(Holder::Walk).for_each(|mut shard| shard.tuning = tuning.clone());
     }
 
     /// What it was built with; `memory_limit` and `tuning` in it are those of the start.
@@ -165,7 +160,7 @@ impl Store {
     /// Numbers for `stats`.
     pub fn stats(&self) -> StoreStats {
         let pool = &self.core.pool;
-        let counts = self.background.counts().clone();
+        let counts = self.core.requests.counts().clone();
         let mut stats = StoreStats {
             memory_limit: pool.limit(),
             slab_global_page_pool: pool.unused(),
@@ -177,16 +172,16 @@ impl Store {
             slab_reassign_busy_deletes: counts.busy_deletes,
             slab_reassign_busy_nomem: counts.busy_nomem,
             slab_reassign_last_busy_status: counts.last_busy.unwrap_or("none"),
-            slab_reassign_running: self.background.is_moving(),
+            slab_reassign_running: self.core.requests.is_moving(),
             slabs_moved: counts.slabs_moved,
             oldest_live: self.core.flush.oldest_live(),
-            lru_crawler_running: self.background.is_crawling(),
+            lru_crawler_running: self.core.requests.is_crawling(),
             lru_crawler_starts: counts.crawler_starts,
             lru_maintainer_juggles: counts.juggles,
             ..StoreStats::default()
         };
         let mut buckets = 0;
-        for shard in self.hold_each(By::Walk) {
+        for shard in self.lock_each_timed(Holder::Walk) {
             stats.bytes += shard.bytes;
             stats.curr_items += shard.table.items() as u64;
             stats.total_items += shard.total_items;
@@ -202,7 +197,7 @@ impl Store {
     /// Numbers per class, classes that hold a page or an item, ascending.
     pub fn class_stats(&self) -> Vec<ClassStats> {
         let mut sums = vec![ClassStats::default(); CLASSES];
-        for shard in self.hold_each(By::Walk) {
+        for shard in self.lock_each_timed(Holder::Walk) {
             for (class, sum) in sums.iter_mut().enumerate() {
                 shard.add_class_stats(class, sum);
             }
@@ -218,9 +213,9 @@ impl Store {
 
     /// stats reset.
     pub fn reset_stats(&self) {
-        *self.background.counts() = Counts::default();
-        self.holds.reset();
-        for mut shard in self.hold_each(By::Walk) {
+        *self.core.requests.counts() = Counts::default();
+        self.lock_times.reset();
+        for mut shard in self.lock_each_timed(Holder::Walk) {
             shard.total_items = 0;
             shard.slab.malloc_fails = 0;
             shard.lrus.iter_mut().for_each(|lru| lru.counters = Default::default());
@@ -228,19 +223,30 @@ impl Store {
     }
 
     /// The longest times that shards' locks were held, since the last reset.
-    pub fn holds(&self) -> &Holds {
-        &self.holds
+    pub fn holds(&self) -> &LockTimes {
+        &self.lock_times
     }
 
     /// stats sizes: (size rounded up to 32, items), None without `track_sizes`.
     pub fn sizes(&self) -> Option<Vec<(u64, u64)>> {
         let mut sum = std::collections::BTreeMap::new();
-        for shard in self.hold_each(By::Walk) {
+        for shard in self.lock_each_timed(Holder::Walk) {
             for (&size, &items) in shard.sizes.as_ref()? {
                 *sum.entry(32 * size as u64).or_insert(0) += items;
             }
         }
         Some(sum.into_iter().collect())
+    }
+
+    /// Checks every structure of every shard against every other. For tests and debugging: it is slow.
+    pub fn check(&self) -> Result<(), String> {
+        let mut pages = self.core.pool.unused();
+        for shard in self.lock_each() {
+            shard.check().map_err(|what| format!("shard {}: {what}", shard.number))?;
+            pages += shard.slab.classes.iter().map(|class| class.pages).sum::<u64>();
+        }
+        let taken = self.core.pool.taken() / self.core.config.page_size as u64;
+        if pages == taken { Ok(()) } else { Err(format!("{taken} pages were taken, {pages} are there")) }
     }
 
     /// Which events to keep from now on.
@@ -260,42 +266,6 @@ impl Store {
 }
 
 impl Shard {
-    /// Takes and touches pages for `bytes`. False when the system has not got them.
-    pub fn preallocate(&mut self, bytes: u64) -> bool {
-        let page = self.core.config.page_size;
-        let len = (bytes as usize / page).max(1) * page;
-        if len > self.window.capacity() - page || !self.window.extend(page + len) {
-            return false;
-        }
-        self.window.touch(page, len);
-        true
-    }
-
-    /// Unlinks an item that a flush_all takes without a cut: its journal record would not take it elsewhere.
-    fn unlink_flushed(&mut self, id: u32) {
-        if self.core.journal.enabled() {
-            self.journal_delete(id);
-        }
-        self.unlink_by_id(id);
-    }
-
-    /// Unlinks flushed and expired items if there are at most so many items.
-    fn unlink_dead(&mut self, most: usize) {
-        if self.table.items() > most {
-            return;
-        }
-        for list in 0..CLASSES * 4 {
-            let mut id = self.lrus[list / 4].lists[list % 4].tail;
-            while id != 0 {
-                let next = self.window.chunk(id).prev;
-                if self.death(id).is_some() {
-                    self.unlink_by_id(id);
-                }
-                id = next;
-            }
-        }
-    }
-
     fn add_class_stats(&self, class: usize, sum: &mut ClassStats) {
         let chunks = &self.slab.classes[class];
         let lists = &self.lrus[class].lists;
@@ -307,35 +277,10 @@ impl Shard {
         sum.number_warm += lists[WARM].count;
         sum.number_cold += lists[COLD].count;
         sum.number_temp += lists[TEMP].count;
-        sum.age_hot = sum.age_hot.max(self.age(&lists[HOT]));
-        sum.age_warm = sum.age_warm.max(self.age(&lists[WARM]));
-        sum.age = sum.age.max(self.age(&lists[COLD]));
+        sum.age_hot = sum.age_hot.max(u64::from(self.idle_seconds(lists[HOT].tail)));
+        sum.age_warm = sum.age_warm.max(u64::from(self.idle_seconds(lists[WARM].tail)));
+        sum.age = sum.age.max(u64::from(self.idle_seconds(lists[COLD].tail)));
         sum.mem_requested += lists.iter().map(|list| list.bytes).sum::<u64>();
         sum.counters.add(&self.lrus[class].counters);
-    }
-
-    /// Seconds since the last access of a list's tail.
-    fn age(&self, list: &List) -> u64 {
-        if list.tail == 0 {
-            return 0;
-        }
-        debug_assert!(self.window.chunk(list.tail).is(state::LINKED));
-        self.core.clock.now().saturating_sub(self.window.header(list.tail).last_access).into()
-    }
-}
-
-impl Store {
-    /// Checks every structure of every shard against every other. For tests and debugging: it is slow.
-    pub fn check(&self) -> Result<(), String> {
-        let mut pages = self.core.pool.unused();
-        for (index, shard) in self.shards().enumerate() {
-            shard.check().map_err(|what| format!("shard {index}: {what}"))?;
-            pages += shard.slab.classes.iter().map(|class| class.pages).sum::<u64>();
-        }
-        let taken = self.core.pool.taken() / self.core.config.page_size as u64;
-        match pages == taken {
-            true => Ok(()),
-            false => Err(format!("{taken} pages were taken, {pages} are there")),
-        }
     }
 }

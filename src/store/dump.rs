@@ -16,7 +16,7 @@
 //!
 //! Not here: how items are printed (`command::dump`).
 
-use super::lock_time::By;
+use super::lock_time::Holder;
 use super::shard::table::MAX_BUCKETS;
 use super::{ClassSet, Item, Store};
 use std::sync::Arc;
@@ -57,10 +57,10 @@ impl Dump {
     /// Hands the live items of the next few buckets to `each`, perhaps none, under the shard's lock; false when there
     /// are no more.
     pub fn next(&mut self, each: &mut dyn FnMut(Item<'_>)) -> bool {
-        if self.shard == self.store.slots.len() {
+        if self.shard == self.store.shards.len() {
             return false;
         }
-        let shard = self.store.hold(self.shard, By::Walk);
+        let shard = self.store.lock_timed(self.shard, Holder::Walk);
         // Every size that a table has is kept by all later ones.
         let size_bits = shard.table.buckets().ilog2();
         let (mut buckets, mut items) = (0, 0);

@@ -6,9 +6,16 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hash(pub u64);
 
-/// Names an item of one shard, while that shard is locked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Names an item of one shard, while that shard is locked: its chunk's offset in the shard's memory, in units of eight
+/// bytes. Inside the store it names any chunk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(transparent)]
 pub struct ItemId(pub(crate) u32);
+
+impl ItemId {
+    /// No item: the end of a list.
+    pub(crate) const NONE: ItemId = ItemId(0);
+}
 
 /// Why a lookup found nothing. An expired or flushed item is reclaimed by the lookup that meets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

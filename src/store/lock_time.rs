@@ -1,7 +1,7 @@
 //! How long a shard's lock is held by those who may hold it long, and how long they may.
 //!
 //! ```text
-//! Store::hold(shard, By) ──> Held: the locked shard and since when ── drop ──> Holds[By], if it is the longest
+//! Store::lock_timed(shard, Holder) ──> TimedShard: the lock and since when ── drop ──> LockTimes[Holder], if longest
 //! ```
 //!
 //! The background and the commands that walk whole shards are always measured: two looks at the clock and at the
@@ -11,10 +11,10 @@
 //! that turn's time is a bound (`stats::event_loop`).
 
 use super::shard::Shard;
+use super::shard::locked::{Locked, Shards};
 use crate::stats::histogram::Max;
 use crate::sys::cpu;
 use std::ops::{Deref, DerefMut};
-use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 /// A shard's lock is held for 100 us at most: this, and what is done until it is noticed, 40 us at worst.
@@ -53,7 +53,7 @@ pub fn rest() {
 
 /// Who holds a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum By {
+pub enum Holder {
     /// The background thread when it keeps the LRUs in order,
     Maintainer,
     /// when it looks for expired items,
@@ -67,19 +67,19 @@ pub enum By {
 }
 
 /// How many there are.
-const HOLDERS: usize = By::Walk as usize + 1;
+const HOLDERS: usize = Holder::Walk as usize + 1;
 
 /// The longest times, by who.
 #[derive(Debug, Default)]
-pub struct Holds {
+pub struct LockTimes {
     by: [Max; HOLDERS],
     cpu: Max,
 }
 
-impl Holds {
+impl LockTimes {
     /// The longest time that one of them held a lock.
-    pub fn longest(&self, by: By) -> Duration {
-        self.by[by as usize].get()
+    pub fn longest(&self, holder: Holder) -> Duration {
+        self.by[holder as usize].get()
     }
 
     /// The most CPU time that one of them took while it held a lock.
@@ -94,26 +94,26 @@ impl Holds {
     }
 }
 
-/// A locked shard.
+/// A locked shard whose holder may hold it long.
 #[derive(Debug)]
-pub struct Held<'a> {
+pub struct TimedShard<'a> {
     since: Instant,
     cpu: Duration,
-    holds: &'a Holds,
-    by: By,
-    shard: MutexGuard<'a, Shard>,
+    times: &'a LockTimes,
+    holder: Holder,
+    shard: Locked<'a>,
 }
 
-impl<'a> Held<'a> {
-    /// Takes the lock by `lock`, and measures from then on.
-    pub fn new(lock: impl FnOnce() -> MutexGuard<'a, Shard>, holds: &'a Holds, by: By) -> Held<'a> {
+impl<'a> TimedShard<'a> {
+    /// Locks a shard.
+    pub fn new(shards: &'a Shards, number: usize, times: &'a LockTimes, holder: Holder) -> TimedShard<'a> {
         let cpu = cpu::thread_cpu_time();
-        let shard = lock();
-        Held { since: Instant::now(), cpu, holds, by, shard }
+        let shard = Locked::new(shards, number, None, None);
+        TimedShard { since: Instant::now(), cpu, times, holder, shard }
     }
 }
 
-impl Deref for Held<'_> {
+impl Deref for TimedShard<'_> {
     type Target = Shard;
 
     fn deref(&self) -> &Shard {
@@ -121,19 +121,19 @@ impl Deref for Held<'_> {
     }
 }
 
-impl DerefMut for Held<'_> {
+impl DerefMut for TimedShard<'_> {
     fn deref_mut(&mut self) -> &mut Shard {
         &mut self.shard
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for TimedShard<'_> {
     fn drop(&mut self) {
         let held = self.since.elapsed();
-        self.holds.by[self.by as usize].note(held);
+        self.times.by[self.holder as usize].note(held);
         // Read before the lock was had, so a little of what that cost may be in it.
-        if held > self.holds.cpu.get() {
-            self.holds.cpu.note((cpu::thread_cpu_time().saturating_sub(self.cpu)).min(held));
+        if held > self.times.cpu.get() {
+            self.times.cpu.note((cpu::thread_cpu_time().saturating_sub(self.cpu)).min(held));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The store: items by key, within a memory limit.
 //!
 //! ```text
-//! Store ── shard 0 ── Mutex<Shard> { table, slab classes and pages, LRUs, class counters }
+//! Store ── shard 0 ── ShardCell: Mutex<Shard> { table, slab classes and pages, LRUs, class counters }
 //!      ├── shard 1 …                       a shard's code is single-threaded
 //!      └── core    what all share: page pool, cas counter, flush_all, events, classes
 //!
@@ -10,7 +10,6 @@
 //! dump         all items, for a client                events     what watchers are told of
 //! resync       what a consumer of the journal is sent sources    what other servers send here
 //! role         who feeds it, and who may write        lock_time  how long locks are held
-//! handle       the store's shards and the ways to a lock  locked  what commands call under it
 //! pin, upload  values used outside the lock
 //! shard/       one structure behind one lock: items, table, LRUs, eviction, journalling
 //! memory/      address ranges, slab pages and classes, layout and sizes of what lies there
@@ -26,10 +25,8 @@ mod background;
 mod config;
 mod dump;
 mod events;
-mod handle;
 mod kinds;
 mod lock_time;
-mod locked;
 mod memory;
 mod pin;
 mod requests;
@@ -46,14 +43,13 @@ pub use background::Background;
 pub use config::{Accounting, StoreConfig, Tuning};
 pub use dump::Dump;
 pub use events::{Event, EventMask};
-pub use handle::{AHEAD_MAX, Store};
 pub use kinds::{AllocError, ClassSet, Hash, ItemId, ItemSpec, KeyRanges, Miss, Part, Reassign};
-pub use lock_time::{By, Holds};
-pub use locked::Locked;
+pub use lock_time::{Holder, LockTimes};
 pub use pin::Pinned;
 pub use resync::{Subscription, Update};
 pub use role::{ChangeSource, Duty, Relation, Role, SourceError, Upstream};
 pub use shard::item::Item;
+pub use shard::locked::Locked;
 pub use stats::{ClassCounters, ClassStats, StoreStats};
 pub use upload::Upload;
 
@@ -62,15 +58,17 @@ use crate::journal::Journal;
 use crate::journal::acks::LastLsn;
 use crate::journal::flush::Flush;
 use events::Events;
-use handle::ShardCell;
+use lock_time::TimedShard;
 use memory::arena;
 use memory::classes::Classes;
 use memory::pool::PagePool;
 use memory::sizing::Sizing;
+use requests::BackgroundRequests;
+use shard::locked::{ShardCell, Shards};
 use shard::table::Table;
 use shard::{Core, Shard};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 
 /// Most shards there may be: a window of address range each.
@@ -85,8 +83,26 @@ const SHARD_MAX_BYTES: u64 = 16 << 30;
 /// Buckets of an empty store: 512 KiB, as memcached's table.
 const BUCKETS: usize = 1 << 13;
 
+/// Items of each shard that flush_all unlinks itself, so that a small cache is seen to be empty at once.
+const FLUSH_AT_ONCE: usize = 4096;
+
 /// log2 of the 8-byte buckets of memcached that one of ours stands for.
 const BUCKET_POWER: u32 = 3;
+
+/// The handle that everything outside holds.
+#[derive(Debug)]
+pub struct Store {
+    core: Arc<Core>,
+    shards: Shards,
+    /// log2 of their number.
+    shard_bits: u32,
+    tuning: Mutex<Tuning>,
+    crawler: AtomicBool,
+    lock_times: LockTimes,
+}
+
+/// Keys that are looked for together by [`Store::prefetch_items`].
+pub const AHEAD_MAX: usize = 16;
 
 impl Store {
     /// Builds an empty store. The error is one line for the operator.
@@ -101,6 +117,7 @@ impl Store {
             clock,
             journal,
             ranges,
+            requests: BackgroundRequests::default(),
             role: Role::default(),
             sizing: Sizing::new(&config),
             classes: Classes::new(&config, shards),
@@ -113,45 +130,113 @@ impl Store {
             hash_seed: RandomState::new().hash_one(0),
             config,
         });
-        let slots = reserve_slots(&core, &tuning, shards);
+        let reserved = reserve(&core, &tuning, shards);
         Ok(Arc::new(Store {
-            slots: slots.map_err(|error| format!("cannot reserve memory for items: {error}"))?,
+            shards: reserved.map_err(|error| format!("cannot reserve memory for items: {error}"))?,
             shard_bits: shards.ilog2(),
             tuning: Mutex::new(tuning),
             crawler: AtomicBool::new(core.config.crawler),
-            background: requests::BackgroundRequests::default(),
-            holds: Holds::default(),
+            lock_times: LockTimes::default(),
             core,
         }))
     }
 
+    /// Hashes a key, once per request.
+    #[inline]
+    pub fn hash(&self, key: &[u8]) -> Hash {
+        self.core.hash(key)
+    }
+
+    /// Hints the CPU to fetch what a lookup of `hash` will read first. Takes no lock.
+    #[inline]
+    pub fn prefetch(&self, hash: Hash) {
+        self.shards[self.shard_of(hash)].prefetch(hash);
+    }
+
+    /// Hints the CPU to fetch the items of up to [`AHEAD_MAX`] keys, a little after [`Store::prefetch`] has fetched the
+    /// ways to them.
+    pub fn prefetch_items(&self, keys: &[(Hash, bool)]) {
+        self.candidates(keys, (1 << keys.len()) - 1, |shard, id| shard.prefetch(id));
+    }
+
+    /// Hints the CPU to fetch what else sets may touch, a little after [`Store::prefetch_items`]: of those keys that are
+    /// marked.
+    pub fn prefetch_around(&self, keys: &[(Hash, bool)]) {
+        let marked = keys.iter().rev().fold(0, |bits, &(_, marked)| bits << 1 | u32::from(marked));
+        self.candidates(keys, marked, |shard, id| shard.prefetch_around(id));
+    }
+
+    /// Calls `each` with what [`Table::find`] would look at for these keys, as far as their bits are in `left`. Leaves
+    /// out what is locked just now. Each shard is locked once.
+    #[inline]
+    fn candidates(&self, keys: &[(Hash, bool)], mut left: u32, each: impl Fn(&Shard, ItemId)) {
+        assert!(keys.len() <= AHEAD_MAX, "too many keys at once");
+        while left != 0 {
+            let index = self.shard_of(keys[left.trailing_zeros() as usize].0);
+            let shard = self.shards[index].try_lock();
+            let mut looked_at = left;
+            while looked_at != 0 {
+                let i = looked_at.trailing_zeros() as usize;
+                looked_at &= looked_at - 1;
+                let hash = keys[i].0;
+                if self.shard_of(hash) == index {
+                    left &= !(1 << i);
+                    if let Ok(shard) = &shard {
+                        shard.table.candidates(hash, |id| each(shard, id));
+                    }
+                }
+            }
+        }
+    }
+
     /// Locks the shard of `hash`.
     #[inline]
-    pub fn lock(self: &Arc<Store>, hash: Hash) -> Locked<'_> {
-        Locked::new(self, self.shard_of(hash), None, None)
+    pub fn lock(&self, hash: Hash) -> Locked<'_> {
+        Locked::new(&self.shards, self.shard_of(hash), None, None)
     }
 
     /// As [`Store::lock`], for a change that `source` has sent, if there is one; and for who wants to know the last
     /// change that is journalled meanwhile.
     #[inline]
-    pub fn lock_for<'a>(
-        self: &'a Arc<Store>,
-        hash: Hash,
-        last_lsn: &'a LastLsn,
-        source: Option<&Arc<ChangeSource>>,
-    ) -> Locked<'a> {
-        Locked::new(self, self.shard_of(hash), Some(last_lsn), source)
+    pub fn lock_for<'a>(&'a self, hash: Hash, last_lsn: &'a LastLsn, source: Option<&Arc<ChangeSource>>) -> Locked<'a> {
+        Locked::new(&self.shards, self.shard_of(hash), Some(last_lsn), source)
     }
 
     /// Makes room for a value that arrives in pieces. `TooLarge` and a first `NoMemory` show here.
     /// At most half of the memory limit is lent to uploads at a time; beyond that it is `NoMemory`.
-    pub fn upload(self: &Arc<Store>, hash: Hash, spec: &ItemSpec<'_>, value_len: usize) -> Result<Upload, AllocError> {
-        Upload::new(self, self.shard_of(hash), spec, value_len)
+    pub fn upload(&self, hash: Hash, spec: &ItemSpec<'_>, value_len: usize) -> Result<Upload, AllocError> {
+        Upload::new(&self.shards, self.shard_of(hash), spec, value_len)
     }
 
-    /// Whether an item of this shape is above `-I`. Pure arithmetic, no lock.
-    pub fn is_too_large(&self, key_len: usize, client_flags: u32, value_len: usize) -> bool {
-        self.core.sizing.total(key_len, client_flags != 0, value_len) > self.core.sizing.item_max
+    /// The shard of a hash.
+    #[inline]
+    fn shard_of(&self, hash: Hash) -> usize {
+        (hash.0 >> 32 >> (32 - self.shard_bits)) as usize
+    }
+
+    /// Locks a shard by its number.
+    fn lock_number(&self, number: usize) -> Locked<'_> {
+        Locked::new(&self.shards, number, None, None)
+    }
+
+    /// Locks every shard, one after the other.
+    fn lock_each(&self) -> impl Iterator<Item = Locked<'_>> {
+        (0..self.shards.len()).map(|number| self.lock_number(number))
+    }
+
+    /// Locks a shard, and notes for how long.
+    fn lock_timed(&self, number: usize, holder: Holder) -> TimedShard<'_> {
+        TimedShard::new(&self.shards, number, &self.lock_times, holder)
+    }
+
+    /// Does so with every shard, one after the other.
+    fn lock_each_timed(&self, holder: Holder) -> impl Iterator<Item = TimedShard<'_>> {
+        (0..self.shards.len()).map(move |number| self.lock_timed(number, holder))
+    }
+
+    /// Unlinks what is flushed, where that is soon done.
+    fn unlink_dead(&self) {
+        self.lock_each_timed(Holder::Walk).for_each(|mut shard| shard.unlink_dead(FLUSH_AT_ONCE));
     }
 }
 
@@ -164,35 +249,39 @@ const WINDOW_PER_BUCKET: usize = 256;
 
 /// Reserves as much address space as ids reach, which costs nothing; or less where its amount is limited
 /// (`ulimit -v`, valgrind), down to what the memory limit needs.
-fn reserve_slots(core: &Arc<Core>, tuning: &Tuning, shards: usize) -> std::io::Result<Box<[ShardCell]>> {
+fn reserve(core: &Arc<Core>, tuning: &Tuning, shards: usize) -> std::io::Result<Shards> {
     let needed = WINDOW_SLACK * (core.config.memory_limit as usize / shards + core.config.page_size);
     // miri has no address space to waste.
     let mut window = if cfg!(miri) { needed } else { arena::WINDOW_MAX };
     loop {
-        let slots: std::io::Result<_> = (0..shards).map(|_| ShardCell::new(core, tuning, shards, window)).collect();
-        if slots.is_ok() || window / 2 < needed {
-            return slots;
+        let made = |number| Ok(ShardCell::new(make_shard(core, number, tuning, shards, window)?));
+        let cells: std::io::Result<Shards> = (0..shards).map(made).collect();
+        if cells.is_ok() || window / 2 < needed {
+            return cells;
         }
         window /= 2;
     }
 }
 
-impl ShardCell {
-    fn new(core: &Arc<Core>, tuning: &Tuning, shards: usize, window: usize) -> std::io::Result<ShardCell> {
-        let config = &core.config;
-        let table = Table::new(first_buckets(config, shards), config.hash_expand, window / WINDOW_PER_BUCKET)?;
-        let (prefetcher, buckets) = (table.prefetcher(), AtomicUsize::new(table.buckets()));
-        let mut shard = Shard::new(core.clone(), tuning.clone(), window, table)?;
-        // A random get of 4 million items takes 0.5 us instead of 0.75. A small cache would rather stay small.
-        if config.preallocate || config.memory_limit / shards as u64 >= SHARD_MIN_BYTES {
-            shard.window.prefer_huge_pages();
-            shard.table.prefer_huge_pages();
-        }
-        if config.preallocate && !shard.preallocate(config.memory_limit / shards as u64) {
-            return Err(std::io::ErrorKind::OutOfMemory.into());
-        }
-        Ok(ShardCell { shard: Mutex::new(shard), prefetcher, buckets })
+fn make_shard(
+    core: &Arc<Core>,
+    number: usize,
+    tuning: &Tuning,
+    shards: usize,
+    window: usize,
+) -> std::io::Result<Shard> {
+    let config = &core.config;
+    let table = Table::new(first_buckets(config, shards), config.hash_expand, window / WINDOW_PER_BUCKET)?;
+    let mut shard = Shard::new(core.clone(), number, tuning.clone(), window, table)?;
+    // A random get of 4 million items takes 0.5 us instead of 0.75. A small cache would rather stay small.
+    if config.preallocate || config.memory_limit / shards as u64 >= SHARD_MIN_BYTES {
+        shard.window.prefer_huge_pages();
+        shard.table.prefer_huge_pages();
     }
+    if config.preallocate && !shard.preallocate(config.memory_limit / shards as u64) {
+        return Err(std::io::ErrorKind::OutOfMemory.into());
+    }
+    Ok(shard)
 }
 
 /// Buckets of a shard's empty table.

@@ -5,36 +5,39 @@
 //!
 //! Not here: values that are written outside the lock (`upload`).
 
-use super::handle::Store;
+use super::ItemId;
 use super::memory::arena::Piece;
-use super::shard::Shard;
+use super::shard::locked::{Locked, Shards};
 use std::io::IoSlice;
-use std::sync::Arc;
 
 /// A value held in place outside the lock.
 #[derive(Debug)]
 pub struct Pinned {
-    store: Arc<Store>,
-    shard: usize,
-    id: u32,
+    shards: Shards,
+    number: usize,
+    id: ItemId,
     len: usize,
     first: Option<Piece>,
     more: Vec<Piece>,
 }
 
-impl Pinned {
-    pub(crate) fn new(store: &Arc<Store>, index: usize, shard: &mut Shard, id: u32) -> Option<Pinned> {
-        if !shard.pin(id) {
+impl Locked<'_> {
+    /// Keeps the value where it is and as it is until the handle is dropped, outside the lock. None when too
+    /// many hold it already: copy instead.
+    pub fn pin(&mut self, id: ItemId) -> Option<Pinned> {
+        if !self.add_pin(id) {
             return None;
         }
-        let len = shard.window.chunk(id).len as usize;
-        let mut extents = shard.extents(id);
-        let mut next = || extents.next(shard).map(|(at, len)| shard.window.lend(at, len));
+        let len = self.window.chunk(id).len as usize;
+        let mut extents = self.extents(id);
+        let mut next = || extents.next(self).map(|(at, len)| self.window.lend(at, len));
         let first = next();
         let more = std::iter::from_fn(next).collect();
-        Some(Pinned { store: store.clone(), shard: index, id, len, first, more })
+        Some(Pinned { shards: self.shards().clone(), number: self.number, id, len, first, more })
     }
+}
 
+impl Pinned {
     /// Bytes of the value.
     pub fn len(&self) -> usize {
         self.len
@@ -58,6 +61,6 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        self.store.unpin(self.shard, self.id);
+        self.shards[self.number].unpin(self.id);
     }
 }

@@ -19,7 +19,7 @@ const CRAWL_PAUSE_SECONDS: u32 = 60;
 /// What the store shares with its background thread.
 #[derive(Debug, Default)]
 pub struct BackgroundRequests {
-    requests: Mutex<Requests>,
+    state: Mutex<Asked>,
     asked: Condvar,
     /// Memory is wanted ahead of need.
     wanted: AtomicBool,
@@ -28,7 +28,7 @@ pub struct BackgroundRequests {
 }
 
 #[derive(Debug, Default)]
-struct Requests {
+struct Asked {
     stop: bool,
     /// Something was asked for since the last step.
     fresh: bool,
@@ -67,47 +67,47 @@ pub struct Counts {
 impl BackgroundRequests {
     /// Lets the background see at once that something has changed.
     pub fn wake(&self) {
-        self.requests().fresh = true;
+        self.lock().fresh = true;
         self.asked.notify_one();
     }
 
     /// Asks for a crawl. False when another one runs.
     pub fn crawl(&self, classes: ClassSet, now: u32) -> bool {
-        let mut requests = self.requests();
-        if requests.crawling {
-            requests.no_automatic_until = now + CRAWL_PAUSE_SECONDS;
+        let mut asked = self.lock();
+        if asked.crawling {
+            asked.no_automatic_until = now + CRAWL_PAUSE_SECONDS;
             return false;
         }
-        requests.crawling = true;
-        requests.crawl = Some(classes);
-        drop(requests);
+        asked.crawling = true;
+        asked.crawl = Some(classes);
+        drop(asked);
         self.wake();
         true
     }
 
     /// The crawl that was asked for.
     pub fn take_crawl(&self) -> Option<ClassSet> {
-        self.requests().crawl.take()
+        self.lock().crawl.take()
     }
 
     /// Whether an automatic crawl may begin; then it has.
     pub fn begin_automatic(&self, now: u32) -> bool {
-        let mut requests = self.requests();
-        let may = !requests.crawling && requests.no_automatic_until <= now;
-        requests.crawling |= may;
+        let mut asked = self.lock();
+        let may = !asked.crawling && asked.no_automatic_until <= now;
+        asked.crawling |= may;
         may
     }
 
     /// Says that no crawl runs and none is asked for.
     pub fn end_crawl(&self) {
-        let mut requests = self.requests();
-        requests.crawling = false;
-        requests.crawl = None;
+        let mut asked = self.lock();
+        asked.crawling = false;
+        asked.crawl = None;
     }
 
     /// Whether a crawl runs.
     pub fn is_crawling(&self) -> bool {
-        self.requests().crawling
+        self.lock().crawling
     }
 
     /// Asks for a page move.
@@ -115,47 +115,47 @@ impl BackgroundRequests {
         if !self.begin_move() {
             return Reassign::Busy;
         }
-        self.requests().reassign = Some((src, dst));
+        self.lock().reassign = Some((src, dst));
         self.wake();
         Reassign::Ok
     }
 
     /// The page move that was asked for.
     pub fn take_reassign(&self) -> Option<(Option<u8>, u8)> {
-        self.requests().reassign.take()
+        self.lock().reassign.take()
     }
 
     /// Whether a page move may begin; then it has.
     pub fn begin_move(&self) -> bool {
-        !std::mem::replace(&mut self.requests().moving, true)
+        !std::mem::replace(&mut self.lock().moving, true)
     }
 
     /// Says that no page is on its way.
     pub fn end_move(&self) {
-        self.requests().moving = false;
+        self.lock().moving = false;
     }
 
     /// Whether one is.
     pub fn is_moving(&self) -> bool {
-        self.requests().moving
+        self.lock().moving
     }
 
     /// Asks for memory ahead of need.
     pub fn want(&self) {
         if !self.wanted.swap(true, Ordering::Relaxed) {
             // Whoever has just seen that nothing is wanted sleeps by now.
-            drop(self.requests());
+            drop(self.lock());
             self.wants.notify_one();
         }
     }
 
     /// Sleeps until some is wanted, or for `rest`. False when it is time to stop.
     pub fn wait_wanted(&self, rest: Option<Duration>) -> bool {
-        let idle = |requests: &mut Requests| !requests.stop && !self.wanted.load(Ordering::Relaxed);
-        let asleep = self.wants.wait_timeout_while(self.requests(), rest.unwrap_or(Duration::MAX), idle);
-        let (requests, _) = sound(asleep);
+        let idle = |asked: &mut Asked| !asked.stop && !self.wanted.load(Ordering::Relaxed);
+        let asleep = self.wants.wait_timeout_while(self.lock(), rest.unwrap_or(Duration::MAX), idle);
+        let (asked, _) = sound(asleep);
         self.wanted.store(false, Ordering::Relaxed);
-        !requests.stop
+        !asked.stop
     }
 
     /// Whether some is wanted; then it is about to be had.
@@ -166,18 +166,18 @@ impl BackgroundRequests {
 
     /// Asks for pages above the memory limit to be given back.
     pub fn shrink(&self) {
-        self.requests().shrinking = true;
+        self.lock().shrinking = true;
         self.wake();
     }
 
     /// Whether pages above the limit are to be given back.
     pub fn is_shrinking(&self) -> bool {
-        self.requests().shrinking
+        self.lock().shrinking
     }
 
     /// Says that nothing more can be given back.
     pub fn end_shrinking(&self) {
-        self.requests().shrinking = false;
+        self.lock().shrinking = false;
     }
 
     /// The counters, to read or change.
@@ -187,24 +187,24 @@ impl BackgroundRequests {
 
     /// Asks the threads to end, or no longer.
     pub fn stop(&self, on: bool) {
-        self.requests().stop = on;
+        self.lock().stop = on;
         self.asked.notify_one();
         self.wants.notify_one();
     }
 
-    fn requests(&self) -> MutexGuard<'_, Requests> {
-        lock(&self.requests)
+    fn lock(&self) -> MutexGuard<'_, Asked> {
+        lock(&self.state)
     }
 
     /// Sleeps for `nap` or until something is asked for. None when it is time to stop.
     pub fn sleep(&self, nap: Duration) -> Option<Woken> {
-        let idle = |requests: &mut Requests| !requests.stop && !requests.fresh;
-        let asleep = self.asked.wait_timeout_while(self.requests(), nap, idle);
-        let (mut requests, _) = sound(asleep);
-        if requests.stop {
+        let idle = |asked: &mut Asked| !asked.stop && !asked.fresh;
+        let asleep = self.asked.wait_timeout_while(self.lock(), nap, idle);
+        let (mut asked, _) = sound(asleep);
+        if asked.stop {
             return None;
         }
-        Some(if std::mem::take(&mut requests.fresh) { Woken::Asked } else { Woken::Slept })
+        Some(if std::mem::take(&mut asked.fresh) { Woken::Asked } else { Woken::Slept })
     }
 }
 

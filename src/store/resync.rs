@@ -20,9 +20,9 @@
 //! Not here: bytes of a protocol (`replication`), which ranges are dirty (`journal`), what other servers send here
 //! (`sources`).
 
-use super::lock_time::{By, Slice};
+use super::lock_time::{Holder, Slice};
 use super::shard::Shard;
-use super::{Miss, Store};
+use super::{ItemId, Miss, Store};
 use crate::journal::{Attach, AttachError, Journal, NextScan, Notice, Reading, RecordDraft, RecordKind, Start};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -60,7 +60,7 @@ pub struct Subscription {
     /// Where the scan of a range goes on: the range and the next bucket.
     at: Option<(u32, usize)>,
     /// Items of a bucket.
-    found: Vec<u32>,
+    found: Vec<ItemId>,
     /// There was nothing to be scanned when it last looked.
     settled: bool,
 }
@@ -85,7 +85,7 @@ impl Store {
     /// Journals once more that a key was deleted, if it is not there.
     fn delete_again(&self, key: &[u8], key_is_binary: bool) {
         let hash = self.core.hash(key);
-        let mut shard = self.shard(self.shard_of(hash));
+        let mut shard = self.lock(hash);
         if shard.find(key, hash).is_err() {
             shard.journal_absence(key, key_is_binary, hash);
         }
@@ -180,7 +180,7 @@ impl Subscription {
         debug_assert!(self.slice.is_none(), "the last one was handed out");
         let Some((range, mut bucket)) = self.at.take() else { return };
         let buckets = self.store.core.ranges.buckets_of(range);
-        let shard = self.store.hold(buckets.shard, By::Walk);
+        let shard = self.store.lock_timed(buckets.shard, Holder::Walk);
         // Before any item is looked at.
         let lsn = self.store.core.journal.lsn_under_lock();
         let (mut slice, mut out) = (Slice::new(), Vec::new());
@@ -213,7 +213,7 @@ impl Drop for Subscription {
 impl Shard {
     /// Appends an item as a change that makes it what it is: an expired one as a delete, for there may be an older
     /// value of it. What was flushed, a Flush tells.
-    fn push_snapshot(&self, id: u32, out: &mut Vec<u8>) {
+    fn push_snapshot(&self, id: ItemId, out: &mut Vec<u8>) {
         let item = self.item(id);
         match self.death(id) {
             None => self.entry(id, 0, RecordKind::Set).push(out),

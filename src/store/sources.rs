@@ -57,7 +57,7 @@ impl Store {
         drop(role);
         if took_over {
             // Whoever writes for the one that was replaced has asked before, and holds one of these locks.
-            self.shards().for_each(drop);
+            self.lock_each().for_each(drop);
         }
         Ok(source)
     }

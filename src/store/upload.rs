@@ -9,22 +9,22 @@
 //!
 //! Not here: what is linked, and when (`command`).
 
-use super::handle::Store;
 use super::memory::arena::{Piece, offset};
 use super::memory::layout::{Chunk, state};
-use super::shard::Shard;
-use super::{AllocError, ItemSpec};
+use super::shard::Core;
+use super::shard::locked::{Locked, Shards};
+use super::{AllocError, ItemId, ItemSpec};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// An item on its way in: memory that only its owner writes, freed when dropped before it is finished.
 #[derive(Debug)]
 pub struct Upload {
-    store: Arc<Store>,
-    shard: usize,
-    /// 0 when finished.
-    id: u32,
-    key: Piece,
+    shards: Shards,
+    core: Arc<Core>,
+    number: usize,
+    /// None when finished.
+    id: ItemId,
     chunked: bool,
     /// Bytes of the value still to come.
     left: usize,
@@ -36,33 +36,23 @@ pub struct Upload {
 }
 
 impl Upload {
-    pub(crate) fn new(
-        store: &Arc<Store>,
-        index: usize,
-        spec: &ItemSpec<'_>,
-        value_len: usize,
-    ) -> Result<Upload, AllocError> {
-        let mut shard = store.shard(index);
+    /// Makes room in a shard. `TooLarge` and a first `NoMemory` show here.
+    pub fn new(shards: &Shards, number: usize, spec: &ItemSpec<'_>, value_len: usize) -> Result<Upload, AllocError> {
+        let mut shard = Locked::new(shards, number, None, None);
         let made = shard.make(spec, value_len);
-        store.look_ahead(&mut shard);
+        shard.look_ahead();
         let id = made?;
         shard.window.chunk_mut(id).pins = 1;
         let chunk = *shard.window.chunk(id);
-        let key = shard.window.lend(offset(id) + chunk.key_at(), spec.key.len());
         let chunked = chunk.is(state::CHUNKED);
         let room = (!chunked).then(|| shard.window.lend(offset(id) + chunk.value_at(), value_len));
-        let size = shard.core.classes.size(shard.slab.class_of(id)) as u64;
+        let (core, size) = (shard.core.clone(), shard.core.classes.size(shard.slab.class_of(id)) as u64);
         drop(shard);
-        let store = store.clone();
-        let mut upload = Upload { store, shard: index, id, key, chunked, left: value_len, room, used: 0, lent: 0 };
+        let shards = shards.clone();
+        let mut upload = Upload { shards, core, number, id, chunked, left: value_len, room, used: 0, lent: 0 };
         upload.borrow(size)?;
         upload.room()?;
         Ok(upload)
-    }
-
-    /// The key it was made with.
-    pub fn key(&self) -> &[u8] {
-        self.key.bytes()
     }
 
     /// Where the next bytes go; not empty unless complete. For a value in chained chunks this may take one
@@ -87,26 +77,14 @@ impl Upload {
         self.left == 0
     }
 
-    pub(crate) fn shard(&self) -> usize {
-        self.shard
-    }
-
-    /// Hands the item over to the holder of the shard's lock.
-    pub(crate) fn finish(mut self, shard: &mut Shard) -> u32 {
-        assert!(self.is_complete(), "finished before it was complete");
-        let id = std::mem::take(&mut self.id);
-        shard.window.chunk_mut(id).pins = 0;
-        id
-    }
-
     fn next_piece(&mut self) -> Result<(), AllocError> {
         assert!(self.chunked, "a value in one piece has all its room");
-        let sizing = self.store.core.sizing;
+        let sizing = self.core.sizing;
         let payload = sizing.payload(self.left);
         self.borrow((payload + sizing.piece_overhead()).min(sizing.chunk_max) as u64)?;
-        let mut shard = self.store.shard(self.shard);
+        let mut shard = Locked::new(&self.shards, self.number, None, None);
         let piece = shard.add_piece(self.id, payload);
-        self.store.look_ahead(&mut shard);
+        shard.look_ahead();
         let (piece, holds) = piece.ok_or(AllocError::NoMemory)?;
         self.room = Some(shard.window.lend(offset(piece) + size_of::<Chunk>(), holds.min(self.left)));
         self.used = 0;
@@ -115,7 +93,7 @@ impl Upload {
 
     /// Counts `size` more bytes as lent. A single upload may always go on.
     fn borrow(&mut self, size: u64) -> Result<(), AllocError> {
-        let core = &self.store.core;
+        let core = &self.core;
         let most = core.pool.limit() / 2;
         let grown = |lent: u64| (lent == self.lent || lent + size <= most).then_some(lent + size);
         let lent = core.lent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown);
@@ -124,11 +102,21 @@ impl Upload {
     }
 }
 
+impl Locked<'_> {
+    /// Takes over the item of a complete upload of this shard.
+    pub fn finish(&mut self, mut upload: Upload) -> Result<ItemId, AllocError> {
+        assert_eq!(upload.number, self.number, "an upload of another shard");
+        assert!(upload.is_complete(), "finished before it was complete");
+        let id = std::mem::take(&mut upload.id);
+        self.take_over(id)
+    }
+}
+
 impl Drop for Upload {
     fn drop(&mut self) {
-        self.store.core.lent.fetch_sub(self.lent, Ordering::Relaxed);
-        if self.id != 0 {
-            self.store.unpin(self.shard, self.id);
+        self.core.lent.fetch_sub(self.lent, Ordering::Relaxed);
+        if self.id != ItemId::NONE {
+            self.shards[self.number].unpin(self.id);
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::VERSION;
 use crate::command::{Context, Shared};
 use crate::journal::{ConsumerStatus, ReaderState};
 use crate::stats::{CONN_STATES, ConnInfo, Totals, process_times};
-use crate::store::{By, ClassCounters, StoreStats, Tuning};
+use crate::store::{ClassCounters, Holder, StoreStats, Tuning};
 use std::fmt::{self, Display, Write};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -377,7 +377,8 @@ fn durations(context: &Context<'_>, sheet: &mut Sheet<'_>) {
     let holds = context.shared.store.holds();
     // Read first because it is noted last, so that it is never above the other.
     let longest_cpu = holds.longest_cpu();
-    let by = [By::Maintainer, By::Crawler, By::Mover, By::Ahead, By::Walk].map(|by| holds.longest(by));
+    let by =
+        [Holder::Maintainer, Holder::Crawler, Holder::Mover, Holder::Ahead, Holder::Walk].map(|by| holds.longest(by));
     let us = |duration: Duration| duration.as_micros() as u64;
     sheet.all([
         ("loop_turns_served", loops.served),

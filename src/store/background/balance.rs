@@ -14,7 +14,7 @@
 //! Not here: how a page is moved (`mover`).
 
 use crate::store::Store;
-use crate::store::lock_time::By;
+use crate::store::lock_time::Holder;
 use crate::store::memory::classes::CLASSES;
 use crate::store::requests::NAP_MAX;
 use crate::store::shard::Shard;
@@ -87,7 +87,7 @@ struct Before {
 impl Automove {
     /// Nothing seen yet.
     pub fn new(store: &Store) -> Automove {
-        let windows = vec![ClassHistory::default(); store.slots.len() * CLASSES];
+        let windows = vec![ClassHistory::default(); store.shards.len() * CLASSES];
         Automove { windows, looked: store.core.clock.now(), turn: 0 }
     }
 
@@ -109,12 +109,12 @@ impl Automove {
         }
         self.looked = now;
         self.turn += 1;
-        let shards = store.slots.len();
+        let shards = store.shards.len();
         let mut decided = None;
         // All are looked at each second, so that no window has gaps.
         for index in (0..shards).map(|index| (index + self.turn) % shards) {
             let windows = &mut self.windows[index * CLASSES..][..CLASSES];
-            let move_here = store.hold(index, By::Mover).decide(windows);
+            let move_here = store.lock_timed(index, Holder::Mover).decide(windows);
             decided = decided.or(move_here.map(|(src, dst)| Move { shard: index, src, dst }));
         }
         decided
@@ -122,14 +122,14 @@ impl Automove {
 
     /// Forgets the evictions that a move itself has made, or mode 2 would move the page back.
     pub fn excuse(&mut self, store: &Store, done: Move) {
-        let evicted = store.hold(done.shard, By::Mover).lrus[usize::from(done.src)].counters.evicted;
+        let evicted = store.lock_timed(done.shard, Holder::Mover).lrus[usize::from(done.src)].counters.evicted;
         self.windows[done.shard * CLASSES + usize::from(done.src)].evictions = evicted;
     }
 
     /// A page for a class that has evicted since the last look.
     fn eager(&mut self, store: &Store) -> Option<Move> {
         let mut needs = None;
-        for (index, shard) in store.hold_each(By::Mover).enumerate() {
+        for (index, shard) in store.lock_each_timed(Holder::Mover).enumerate() {
             for (class, lru) in shard.lrus.iter().enumerate() {
                 let before = &mut self.windows[index * CLASSES + class].evictions;
                 if lru.counters.evicted > *before {
@@ -176,7 +176,7 @@ impl Source {
 pub fn sources(store: &Store) -> Vec<Source> {
     let mut sources = Vec::new();
     let mut pages = [0; CLASSES];
-    for (index, shard) in store.hold_each(By::Mover).enumerate() {
+    for (index, shard) in store.lock_each_timed(Holder::Mover).enumerate() {
         for class in 1..=store.largest_class() {
             if let Some(source) = shard.source(index, class) {
                 pages[usize::from(class)] += source.pages;
@@ -191,8 +191,8 @@ pub fn sources(store: &Store) -> Vec<Source> {
 /// Where to do what a command asks for; no source is any class.
 pub fn asked(store: &Store, src: Option<u8>, dst: u8) -> Option<Move> {
     if src == Some(0) {
-        let pages = |&shard: &usize| store.hold(shard, By::Mover).slab.classes[usize::from(dst)].pages;
-        let shard = (0..store.slots.len()).min_by_key(pages)?;
+        let pages = |&shard: &usize| store.lock_timed(shard, Holder::Mover).slab.classes[usize::from(dst)].pages;
+        let shard = (0..store.shards.len()).min_by_key(pages)?;
         return Some(Move { shard, src: 0, dst });
     }
     let sources = sources(store).into_iter();
@@ -205,14 +205,14 @@ pub fn asked(store: &Store, src: Option<u8>, dst: u8) -> Option<Move> {
 /// would take another with its next item.
 pub fn above_limit(store: &Store) -> Option<Move> {
     let pool = &store.core.pool;
-    let lowered = store.background.is_shrinking();
+    let lowered = store.core.requests.is_shrinking();
     let gives = |source: &Source| lowered || source.has_spare() && !store.core.config.preallocate;
     let page = store.core.config.page_size as u64;
     let beyond = if lowered { 0 } else { page * u64::from(store.largest_class()) };
     let above = pool.taken() > pool.limit() + beyond;
     let next = if above { sources(store).into_iter().filter(gives).max_by_key(Source::rank) } else { None };
     if next.is_none() {
-        store.background.end_shrinking();
+        store.core.requests.end_shrinking();
     }
     next.map(|source| source.to(0))
 }

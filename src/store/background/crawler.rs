@@ -13,12 +13,12 @@
 //!
 //! Not here: dumps, which walk the table (`dump`).
 
-use crate::store::lock_time::{By, Slice, rest};
+use crate::store::lock_time::{Holder, Slice, rest};
 use crate::store::memory::classes::CLASSES;
 use crate::store::memory::layout::state;
 use crate::store::requests::NAP_MAX;
 use crate::store::shard::Shard;
-use crate::store::{Event, Miss, Store};
+use crate::store::{Event, ItemId, Miss, Store};
 use std::time::Duration;
 
 /// Items looked at between two naps, as memcached does.
@@ -113,17 +113,17 @@ impl Crawler {
         if let Some(mut run) = self.run.take() {
             run.close(store);
         }
-        if store.background.is_crawling() {
-            store.background.end_crawl();
+        if store.core.requests.is_crawling() {
+            store.core.requests.end_crawl();
         }
     }
 
     fn next_run(&mut self, store: &Store) -> Option<Run> {
-        let lists = match store.background.take_crawl() {
+        let lists = match store.core.requests.take_crawl() {
             Some(classes) => (false, (0..LISTS).filter(|list| classes.0 >> (list % CLASSES) & 1 != 0).collect()),
             None => (true, self.due(store)?),
         };
-        store.background.counts().crawler_starts += 1;
+        store.core.requests.counts().crawler_starts += 1;
         Some(Run::new(store, lists.0, lists.1))
     }
 
@@ -139,7 +139,7 @@ impl Crawler {
         }
         let exists = |list: &usize| (1..=usize::from(store.largest_class())).contains(&(list % CLASSES));
         let due: Vec<usize> = (0..LISTS).filter(exists).filter(|&list| now > self.plans[list].next).collect();
-        if due.is_empty() || !store.background.begin_automatic(now) {
+        if due.is_empty() || !store.core.requests.begin_automatic(now) {
             return None;
         }
         due.iter().for_each(|&list| self.plans[list].next = now + PAUSE_MIN_SECONDS);
@@ -217,7 +217,7 @@ enum CrawlProgress {
 impl Run {
     fn new(store: &Store, automatic: bool, mut lists: Vec<usize>) -> Run {
         let mut items = [0; LISTS];
-        for shard in store.hold_each(By::Crawler) {
+        for shard in store.lock_each_timed(Holder::Crawler) {
             lists.iter().for_each(|&list| items[list] += items_of(&shard, list));
         }
         lists.sort_by_key(|&list| std::cmp::Reverse((items[list], list)));
@@ -228,11 +228,11 @@ impl Run {
     /// Looks at some items of the current list.
     fn go_on(&mut self, store: &Store) -> CrawlProgress {
         let Some(&list) = self.lists.last() else { return CrawlProgress::End };
-        if self.shard == store.slots.len() || self.left == 0 {
+        if self.shard == store.shards.len() || self.left == 0 {
             self.close(store);
             return self.end_list(store, list);
         }
-        let mut shard = store.hold(self.shard, By::Crawler);
+        let mut shard = store.lock_timed(self.shard, Holder::Crawler);
         if !self.open {
             shard.open_cursor(list % CLASSES, list / CLASSES);
             self.open = true;
@@ -261,7 +261,7 @@ impl Run {
 
     fn close(&mut self, store: &Store) {
         if std::mem::take(&mut self.open) {
-            store.hold(self.shard, By::Crawler).cursor = 0;
+            store.lock_timed(self.shard, Holder::Crawler).cursor = ItemId::NONE;
         }
     }
 }
@@ -297,7 +297,7 @@ impl Found {
 
 impl Shard {
     /// Looks at one item of a class and reclaims it if it is dead.
-    fn examine(&mut self, id: u32, class: usize, found: &mut Found) {
+    fn examine(&mut self, id: ItemId, class: usize, found: &mut Found) {
         let death = self.death(id);
         let header = self.window.header(id);
         let counters = &mut self.lrus[class].counters;
@@ -308,7 +308,7 @@ impl Shard {
         found.reclaimed += 1;
         counters.crawler_reclaimed += 1;
         counters.expired_unfetched += u64::from(miss == Miss::Expired && !header.chunk.is(state::FETCHED));
-        self.unlink_by_id(id);
+        self.let_go(id, self.hash_of(id));
     }
 }
 

@@ -15,12 +15,12 @@
 //!
 //! Not here: moves that a fetch or an allocation makes (`lru`).
 
-use crate::store::Store;
-use crate::store::lock_time::{By, Slice, rest};
+use crate::store::lock_time::{Holder, Slice, rest};
 use crate::store::memory::classes::CLASSES;
 use crate::store::memory::layout::state;
 use crate::store::shard::Shard;
 use crate::store::shard::lru::{COLD, HOT, List, TEMP, WARM};
+use crate::store::{ItemId, Store};
 use std::time::Duration;
 
 /// Naps are from 1 ms to 1 s, as memcached's.
@@ -45,7 +45,7 @@ pub struct Maintainer {
 impl Maintainer {
     /// A maintainer that has not looked at anything yet.
     pub fn new(store: &Store) -> Maintainer {
-        Maintainer { naps: vec![Nap::default(); store.slots.len() * CLASSES] }
+        Maintainer { naps: vec![Nap::default(); store.shards.len() * CLASSES] }
     }
 
     /// Makes the moves that are due now that `passed` has passed. When to be called again.
@@ -53,7 +53,7 @@ impl Maintainer {
         if !store.core.config.maintainer {
             return NAP_MAX;
         }
-        store.background.counts().juggles += 1;
+        store.core.requests.counts().juggles += 1;
         let mut next = NAP_MAX;
         for (shard, naps) in self.naps.chunks_mut(CLASSES).enumerate() {
             for (class, nap) in naps.iter_mut().enumerate().take(usize::from(store.largest_class()) + 1).skip(1) {
@@ -71,7 +71,7 @@ impl Maintainer {
 fn juggle(store: &Store, shard: usize, class: u8) -> usize {
     let mut moves = 0;
     loop {
-        let (made, more) = store.hold(shard, By::Maintainer).juggle(class, PASS - moves);
+        let (made, more) = store.lock_timed(shard, Holder::Maintainer).juggle(class, PASS - moves);
         moves += made;
         if !more || moves == PASS {
             return moves;
@@ -134,7 +134,7 @@ impl Shard {
     /// Reclaims the tail of COLD if it is dead, or moves it if it does not belong there any more.
     fn tidy_cold(&mut self, class: u8) -> bool {
         let tail = self.lrus[usize::from(class)].lists[COLD].tail;
-        tail != 0 && (self.reclaim(tail) || self.move_up(tail, class))
+        tail != ItemId::NONE && (self.reclaim(tail) || self.move_up(tail, class))
     }
 
     /// Of HOT and WARM.
@@ -161,7 +161,7 @@ impl Shard {
         }
         let Shard { lrus, window, .. } = self;
         let List { tail, bytes, .. } = lrus[usize::from(class)].lists[lru];
-        if tail == 0 {
+        if tail == ItemId::NONE {
             return false;
         }
         // The next tail: each is waited for otherwise.
@@ -191,15 +191,7 @@ impl Shard {
     /// Reclaims the tail of a list if it is dead.
     fn reclaim_at(&mut self, class: u8, lru: usize) -> bool {
         let tail = self.lrus[usize::from(class)].lists[lru].tail;
-        tail != 0 && self.reclaim(tail)
-    }
-
-    /// Seconds since the last access of an item, 0 for none.
-    pub fn idle_seconds(&self, id: u32) -> u32 {
-        if id == 0 {
-            return 0;
-        }
-        self.core.clock.now().saturating_sub(self.window.header(id).last_access)
+        tail != ItemId::NONE && self.reclaim(tail)
     }
 }
 

@@ -62,10 +62,10 @@ fn spawn(name: &str, store: &Arc<Store>, run: fn(&Store)) -> JoinHandle<()> {
 
 impl Drop for Background {
     fn drop(&mut self) {
-        self.store.background.stop(true);
+        self.store.core.requests.stop(true);
         let ended = self.threads.drain(..).map(JoinHandle::join).all(|ended| ended.is_ok());
         assert!(ended || std::thread::panicking(), "a background thread panicked");
-        self.store.background.stop(false);
+        self.store.core.requests.stop(false);
     }
 }
 
@@ -73,7 +73,7 @@ fn work(store: &Store) {
     let mut worker = BackgroundWorker::new(store);
     let mut before = Instant::now();
     let mut nap = Duration::ZERO;
-    while let Some(woken) = store.background.sleep(nap) {
+    while let Some(woken) = store.core.requests.sleep(nap) {
         let now = Instant::now();
         let passed = if woken == Woken::Asked { NAP_MAX } else { now - before };
         before = now;

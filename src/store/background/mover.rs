@@ -16,14 +16,14 @@
 //! Not here: which class needs a page (`balance`).
 
 use super::balance::{Automove, Move, above_limit, asked};
-use crate::store::lock_time::{By, Slice};
+use crate::store::lock_time::{Holder, Slice};
 use crate::store::memory::arena::offset;
 use crate::store::memory::layout::{Chunk, state};
 use crate::store::memory::slab::step;
 use crate::store::requests::{Counts, NAP_MAX};
 use crate::store::shard::Shard;
 use crate::store::shard::lru::{COLD, HOT, TEMP, WARM};
-use crate::store::{Event, Store};
+use crate::store::{Event, ItemId, Store};
 use std::time::Duration;
 
 /// Chunks withdrawn under one lock.
@@ -71,7 +71,7 @@ impl Mover {
                 NextMove::Impossible(src, dst) => return end(store, src, dst, false),
                 NextMove::Move(next) if next.src == 0 => {
                     let Move { shard, src, dst } = next;
-                    return end(store, src, dst, store.hold(shard, By::Mover).take_unused(dst));
+                    return end(store, src, dst, store.lock_timed(shard, Holder::Mover).take_unused(dst));
                 }
                 NextMove::Move(next) => self.job = Job::begin(store, next),
             }
@@ -90,12 +90,12 @@ impl Mover {
     }
 
     fn next_move(&mut self, store: &Store) -> NextMove {
-        if let Some((src, dst)) = store.background.take_reassign() {
+        if let Some((src, dst)) = store.core.requests.take_reassign() {
             return asked(store, src, dst).map_or(NextMove::Impossible(src.unwrap_or(0), dst), NextMove::Move);
         }
         let found = above_limit(store).or_else(|| self.automove.decide(store));
         match found {
-            Some(found) if store.background.begin_move() => NextMove::Move(found),
+            Some(found) if store.core.requests.begin_move() => NextMove::Move(found),
             _ => NextMove::Nothing,
         }
     }
@@ -110,8 +110,8 @@ enum NextMove {
 
 /// Tells and counts how a move ended.
 fn end(store: &Store, src: u8, dst: u8, ok: bool) -> Duration {
-    store.background.end_move();
-    store.background.counts().slabs_moved += u64::from(ok);
+    store.core.requests.end_move();
+    store.core.requests.counts().slabs_moved += u64::from(ok);
     if store.core.events.wants_system() {
         store.core.events.keep(Event::SlabMove { src, dst, ok });
     }
@@ -124,7 +124,7 @@ struct Job {
     it: Move,
     phase: Phase,
     /// The next chunk to look at.
-    at: u32,
+    at: ItemId,
     rounds: u32,
 }
 
@@ -147,7 +147,7 @@ enum MoveProgress {
 impl Job {
     /// None when the class has no page any more.
     fn begin(store: &Store, it: Move) -> Option<Job> {
-        let mut shard = store.hold(it.shard, By::Mover);
+        let mut shard = store.lock_timed(it.shard, Holder::Mover);
         if it.dst != 0 && shard.source(it.shard, it.src).is_some_and(|source| source.free_pages == 0) {
             // While memory is not full nobody has to go.
             shard.take_unused(it.src);
@@ -161,7 +161,7 @@ impl Job {
     }
 
     fn go_on(&mut self, store: &Store) -> MoveProgress {
-        let mut shard = store.hold(self.it.shard, By::Mover);
+        let mut shard = store.lock_timed(self.it.shard, Holder::Mover);
         match self.phase {
             Phase::Withdraw => {
                 if shard.withdraw(&mut self.at) {
@@ -176,12 +176,12 @@ impl Job {
     }
 
     fn empty(&mut self, store: &Store, shard: &mut Shard) -> MoveProgress {
-        let mut counts = store.background.counts();
+        let mut counts = store.core.requests.counts();
         let patient = self.rounds < ROUNDS_PATIENT;
         let mut slice = Slice::new();
         while self.at < shard.slab.moving.end {
             let copied = shard.vacate(self.at, patient, &mut counts);
-            self.at += step(self.it.src, &shard.core.classes);
+            self.at.0 += step(self.it.src, &shard.core.classes);
             if copied > LARGE || slice.is_over() {
                 return MoveProgress::More;
             }
@@ -221,7 +221,7 @@ impl Shard {
     }
 
     /// Begins to empty the page of a class that holds least. Its first chunk.
-    fn begin_move(&mut self, class: u8) -> Option<u32> {
+    fn begin_move(&mut self, class: u8) -> Option<ItemId> {
         let pages = self.slab.pages.iter().enumerate().filter(|(_, page)| page.class == class);
         let (page, _) = pages.min_by_key(|(_, page)| page.used)?;
         self.slab.begin_move(page as u32, &self.core.classes);
@@ -229,7 +229,7 @@ impl Shard {
     }
 
     /// Withdraws free chunks of the page. True when it was looked at to the end.
-    fn withdraw(&mut self, at: &mut u32) -> bool {
+    fn withdraw(&mut self, at: &mut ItemId) -> bool {
         let moving = self.slab.moving;
         let step = step(self.slab.pages[moving.page as usize].class, &self.core.classes);
         for _ in 0..WITHDRAWN_PER_SLICE {
@@ -239,18 +239,18 @@ impl Shard {
             if self.window.chunk(*at).is(state::FREE) {
                 self.slab.withdraw(*at, &mut self.window);
             }
-            *at += step;
+            at.0 += step;
         }
         false
     }
 
     /// Empties a chunk if possible. How many bytes were copied for it.
-    fn vacate(&mut self, id: u32, patient: bool, counts: &mut Counts) -> usize {
+    fn vacate(&mut self, id: ItemId, patient: bool, counts: &mut Counts) -> usize {
         let chunk = *self.window.chunk(id);
         if chunk.is_gone() {
             return 0;
         }
-        let item = if chunk.is_piece() { chunk.len } else { id };
+        let item = if chunk.is_piece() { chunk.piece_of() } else { id };
         if let Some(busy) = self.busy(item) {
             counts.busy_items += 1;
             counts.last_busy = Some(busy);
@@ -265,7 +265,7 @@ impl Shard {
     }
 
     /// Why an item cannot be moved now.
-    fn busy(&self, item: u32) -> Option<&'static str> {
+    fn busy(&self, item: ItemId) -> Option<&'static str> {
         let header = self.window.header(item);
         match header.chunk {
             chunk if chunk.is(state::LINKED) => (chunk.pins > 0).then_some("busy"),
@@ -276,7 +276,7 @@ impl Shard {
     }
 
     /// Moves an item, or a piece of it, into another chunk. When there is none, the item goes.
-    fn rescue(&mut self, id: u32, item: u32, counts: &mut Counts) -> usize {
+    fn rescue(&mut self, id: ItemId, item: ItemId, counts: &mut Counts) -> usize {
         let class = self.slab.class_of(id);
         if let Some(new) = self.chunk_elsewhere(class, item, counts) {
             return if id == item {
@@ -296,7 +296,7 @@ impl Shard {
     }
 
     /// A chunk of a page that stays, if need be by evicting another item than this.
-    fn chunk_elsewhere(&mut self, class: u8, item: u32, counts: &mut Counts) -> Option<u32> {
+    fn chunk_elsewhere(&mut self, class: u8, item: ItemId, counts: &mut Counts) -> Option<ItemId> {
         self.window.chunk_mut(item).pins += 1;
         let mut found = self.take_ready(class);
         for _ in 0..EVICTIONS {
@@ -315,12 +315,12 @@ impl Shard {
         [COLD, HOT, WARM, TEMP].iter().any(|&lru| self.reclaim_tail(class, lru) > 0) || self.make_room(class)
     }
 
-    fn take_ready(&mut self, class: u8) -> Option<u32> {
+    fn take_ready(&mut self, class: u8) -> Option<ItemId> {
         self.slab.take_ready(class, &mut self.window, &self.core.classes)
     }
 
     /// Copies a linked item to `new`, which is the item from then on. Bytes that were copied.
-    fn move_item(&mut self, old: u32, new: u32) -> usize {
+    fn move_item(&mut self, old: ItemId, new: ItemId) -> usize {
         let hash = self.core.hash(self.key(old));
         let chunk = *self.window.chunk(old);
         let value = if chunk.is(state::CHUNKED) { 0 } else { chunk.len as usize };
@@ -330,11 +330,11 @@ impl Shard {
         let class = self.listed_class(old, &chunk);
         let list = &mut self.lrus[usize::from(class)].lists[chunk.lru()];
         match chunk.prev {
-            0 => list.head = new,
+            ItemId::NONE => list.head = new,
             prev => self.window.chunk_mut(prev).next = new,
         }
         match chunk.next {
-            0 => list.tail = new,
+            ItemId::NONE => list.tail = new,
             next => self.window.chunk_mut(next).prev = new,
         }
         if self.cursor == old {
@@ -348,27 +348,28 @@ impl Shard {
     }
 
     /// Tells the pieces of an item where it is.
-    fn tell_pieces(&mut self, item: u32) {
+    fn tell_pieces(&mut self, item: ItemId) {
         let mut piece = self.chain(item).0;
-        while piece != 0 {
+        while piece != ItemId::NONE {
             let chunk = self.window.chunk_mut(piece);
-            chunk.len = item;
+            chunk.len = item.0;
             piece = chunk.next;
         }
     }
 
     /// Copies a piece of a linked item to `new`. Bytes that were copied.
-    fn move_piece(&mut self, old: u32, new: u32) -> usize {
-        let Chunk { prev, next, len: item, .. } = *self.window.chunk(old);
+    fn move_piece(&mut self, old: ItemId, new: ItemId) -> usize {
+        let chunk = *self.window.chunk(old);
+        let (Chunk { prev, next, .. }, item) = (chunk, chunk.piece_of());
         let bytes = self.core.classes.size(self.slab.class_of(old));
         self.window.copy(offset(old), offset(new), bytes);
         let (mut first, mut last) = self.chain(item);
         match prev {
-            0 => first = new,
+            ItemId::NONE => first = new,
             prev => self.window.chunk_mut(prev).next = new,
         }
         match next {
-            0 => last = new,
+            ItemId::NONE => last = new,
             next => self.window.chunk_mut(next).prev = new,
         }
         self.set_chain(item, first, last);
@@ -377,7 +378,7 @@ impl Shard {
     }
 
     /// Forgets a chunk whose contents are elsewhere now.
-    fn drop_chunk(&mut self, id: u32) {
+    fn drop_chunk(&mut self, id: ItemId) {
         *self.window.chunk_mut(id) = Chunk::default();
         self.slab.put(id, &mut self.window);
     }
@@ -396,21 +397,21 @@ impl Shard {
     }
 
     /// Makes chunks of a page that stays free again. True when all are.
-    fn take_back(&mut self, at: &mut u32) -> bool {
+    fn take_back(&mut self, at: &mut ItemId) -> bool {
         let page = self.slab.moving.page;
         let class = self.slab.pages[page as usize].class;
         let step = step(class, &self.core.classes);
-        let end = self.slab.first_chunk(page) + self.core.classes.per_page(class) * step;
+        let end = ItemId(self.slab.first_chunk(page).0 + self.core.classes.per_page(class) * step);
         for _ in 0..WITHDRAWN_PER_SLICE {
             let uncarved = self.slab.moving.end;
             if uncarved < end {
-                self.slab.moving.end += step;
+                self.slab.moving.end.0 += step;
                 self.slab.put_free(uncarved, &mut self.window);
             } else if *at < end {
                 if self.window.chunk(*at).is_gone() {
                     self.slab.put_free(*at, &mut self.window);
                 }
-                *at += step;
+                at.0 += step;
             } else {
                 self.slab.moving = Default::default();
                 return true;

@@ -15,7 +15,7 @@
 //! Not here: which ranges have huge pages (`arena`), how many pages may be taken (`slab`).
 
 use crate::store::Store;
-use crate::store::lock_time::By;
+use crate::store::lock_time::Holder;
 use crate::store::memory::arena::{Stretch, WINDOW_AHEAD};
 use crate::store::shard::Shard;
 use std::time::Duration;
@@ -26,7 +26,7 @@ const REST_AT_START: Duration = Duration::from_millis(100);
 /// Makes ready the begin of each table and then what is wanted, until the background ends.
 pub fn run(store: &Store) {
     let mut rest = Some(REST_AT_START);
-    while store.background.wait_wanted(rest) {
+    while store.core.requests.wait_wanted(rest) {
         prepare(store);
         rest = None;
     }
@@ -34,15 +34,15 @@ pub fn run(store: &Store) {
 
 /// Makes ready what is wanted now.
 pub fn prepare(store: &Store) {
-    (0..store.slots.len()).for_each(|index| prepare_shard(store, index));
+    (0..store.shards.len()).for_each(|index| prepare_shard(store, index));
 }
 
 fn prepare_shard(store: &Store, index: usize) {
     loop {
-        let stretch = store.hold(index, By::Ahead).next_stretch(has_room(store));
+        let stretch = store.lock_timed(index, Holder::Ahead).next_stretch(has_room(store));
         let Some(stretch) = stretch else { return };
         let done = stretch.populate();
-        store.hold(index, By::Ahead).adopt(&stretch, done);
+        store.lock_timed(index, Holder::Ahead).adopt(&stretch, done);
     }
 }
 
@@ -52,24 +52,7 @@ fn has_room(store: &Store) -> bool {
     let pool = &store.core.pool;
     let left = pool.limit().saturating_sub(pool.taken());
     // With all memory taken at start there is none to wait for.
-    !store.core.config.preallocate && left > (store.slots.len() * WINDOW_AHEAD) as u64
-}
-
-impl Store {
-    /// Lets the background know when a shard will soon need memory.
-    #[inline]
-    pub(crate) fn look_ahead(&self, shard: &mut Shard) {
-        if shard.window.asks() || shard.table.asks() {
-            self.ask_ahead(shard);
-        }
-    }
-
-    #[cold]
-    fn ask_ahead(&self, shard: &mut Shard) {
-        shard.window.asked();
-        shard.table.asked();
-        self.background.want();
-    }
+    !store.core.config.preallocate && left > (store.shards.len() * WINDOW_AHEAD) as u64
 }
 
 impl Shard {
@@ -94,7 +77,7 @@ mod tests {
     fn a_page_is_ready_before_it_is_taken() {
         let config = StoreConfig { memory_limit: SHARD_MIN_BYTES, shards: Some(1), ..StoreConfig::default() };
         let mut rig = TestStore::new(config);
-        let ready = |rig: &TestStore| rig.store.shard(0).window.ready();
+        let ready = |rig: &TestStore| rig.store.lock_number(0).window.ready();
         rig.steps(1);
         assert_eq!(ready(&rig), arena::ALIGN, "an unused cache takes nothing");
         assert!(rig.set("key", b"value", 0));
@@ -121,7 +104,7 @@ mod tests {
         }
         assert_eq!(rig.store.stats().total_malloced, limit);
         // The first page of the window is not used.
-        let ready = rig.store.shard(0).window.ready();
+        let ready = rig.store.lock_number(0).window.ready();
         assert!(ready >= limit as usize / 2 && ready <= limit as usize + page, "{ready}");
     }
 }

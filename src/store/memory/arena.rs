@@ -21,6 +21,7 @@
 #![allow(unsafe_code)]
 
 use super::layout::{Bucket, Chunk, ItemHeader};
+use crate::store::ItemId;
 use crate::sys::cpu;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -121,7 +122,7 @@ impl Map {
 
     /// [`Map::check`] for the head of a chunk. Neither number comes near overflow, so that one comparison does.
     #[inline]
-    fn check_head(&self, id: u32, len: usize) {
+    fn check_head(&self, id: ItemId, len: usize) {
         if offset(id) + len > self.usable {
             corrupt(offset(id), len);
         }
@@ -263,7 +264,7 @@ impl Window {
 
     /// The first 16 bytes of any chunk.
     #[inline]
-    pub fn chunk(&self, id: u32) -> &Chunk {
+    pub fn chunk(&self, id: ItemId) -> &Chunk {
         self.map.check_head(id, size_of::<Chunk>());
         // SAFETY: (range) checked, 8-aligned as UNIT is; (plain); (lock) `&self`.
         unsafe { self.map.at(offset(id)).cast().as_ref() }
@@ -271,7 +272,7 @@ impl Window {
 
     /// The first 16 bytes of any chunk, to change.
     #[inline]
-    pub fn chunk_mut(&mut self, id: u32) -> &mut Chunk {
+    pub fn chunk_mut(&mut self, id: ItemId) -> &mut Chunk {
         self.map.check_head(id, size_of::<Chunk>());
         // SAFETY: (range) checked, 8-aligned; (plain); (lock) `&mut self`, and no Piece covers a head.
         unsafe { self.map.at(offset(id)).cast().as_mut() }
@@ -279,7 +280,7 @@ impl Window {
 
     /// The head of an item.
     #[inline]
-    pub fn header(&self, id: u32) -> &ItemHeader {
+    pub fn header(&self, id: ItemId) -> &ItemHeader {
         self.map.check_head(id, size_of::<ItemHeader>());
         // SAFETY: (range) checked, 8-aligned; (plain); (lock) `&self`.
         unsafe { self.map.at(offset(id)).cast().as_ref() }
@@ -287,7 +288,7 @@ impl Window {
 
     /// The head of an item, to change.
     #[inline]
-    pub fn header_mut(&mut self, id: u32) -> &mut ItemHeader {
+    pub fn header_mut(&mut self, id: ItemId) -> &mut ItemHeader {
         self.map.check_head(id, size_of::<ItemHeader>());
         // SAFETY: (range) checked, 8-aligned; (plain); (lock) `&mut self`, and no Piece covers a head.
         unsafe { self.map.at(offset(id)).cast().as_mut() }
@@ -326,7 +327,7 @@ impl Window {
 
     /// Hints the CPU to fetch an item's head, key and the begin of its value.
     #[inline]
-    pub fn prefetch(&self, id: u32) {
+    pub fn prefetch(&self, id: ItemId) {
         let at = self.map.base.as_ptr().wrapping_add(offset(id));
         cpu::prefetch(at);
         cpu::prefetch(at.wrapping_add(64));
@@ -334,14 +335,14 @@ impl Window {
 
     /// Hints the CPU to fetch a chunk's head.
     #[inline]
-    pub fn prefetch_head(&self, id: u32) {
+    pub fn prefetch_head(&self, id: ItemId) {
         cpu::prefetch(self.map.base.as_ptr().wrapping_add(offset(id)));
     }
 
     /// Hints the CPU to fetch the lines of a chunk of `len` bytes, or the first of them: what follows, the CPU fetches
     /// by itself.
     #[inline]
-    pub fn prefetch_lines(&self, id: u32, len: usize) {
+    pub fn prefetch_lines(&self, id: ItemId, len: usize) {
         let at = self.map.base.as_ptr().wrapping_add(offset(id));
         (0..len.min(PREFETCH_MAX)).step_by(64).for_each(|line| cpu::prefetch(at.wrapping_add(line)));
     }
@@ -349,8 +350,8 @@ impl Window {
 
 /// The byte offset of a chunk.
 #[inline]
-pub const fn offset(id: u32) -> usize {
-    id as usize * UNIT
+pub const fn offset(id: ItemId) -> usize {
+    id.0 as usize * UNIT
 }
 
 /// Bytes of a chunk that are used outside the shard's lock. Its holder keeps the store alive and the item
@@ -567,8 +568,8 @@ mod tests {
         window.bytes_mut(4096, 4).copy_from_slice(b"abcd");
         window.copy(4096, 100, 4);
         assert_eq!(window.bytes(100, 4), b"abcd");
-        window.header_mut(1024 / 8).cas = 7;
-        assert_eq!(window.header(1024 / 8).cas, 7);
+        window.header_mut(ItemId(1024 / 8)).cas = 7;
+        assert_eq!(window.header(ItemId(1024 / 8)).cas, 7);
         window.discard(4096, 4096);
         assert_eq!(window.bytes(4096, 4), [0; 4]);
         assert_eq!(window.lend(100, 4).bytes(), b"abcd");
@@ -579,18 +580,18 @@ mod tests {
     fn an_id_outside_stops_the_process() {
         let mut window = Window::new(1 << 20).unwrap();
         assert!(window.extend(4096));
-        window.header((1 << 20) / 8 - 1);
+        window.header(ItemId((1 << 20) / 8 - 1));
     }
 
     #[test]
     fn a_region_is_zero_at_first() {
         let mut region: Region<Chunk> = Region::new(1024).unwrap();
         assert!(region.extend(10));
-        assert_eq!(region.get(9).next, 0);
-        region.get_mut(9).next = 3;
+        assert_eq!(region.get(9).next, ItemId::NONE);
+        region.get_mut(9).next = ItemId(3);
         assert!(region.extend(1024));
         assert!(!region.extend(1025));
-        assert_eq!(region.get(9).next, 3);
+        assert_eq!(region.get(9).next, ItemId(3));
         assert_eq!(region.len(), 1024);
     }
 }

@@ -1,14 +1,14 @@
 //! What lies in a shard's memory, byte by byte.
 //!
 //! ```text
-//! item      | ItemHeader 32                 | key | client flags 4, unless 0 | value |
+//! item      | ItemHeader 32 | key | client flags 4, unless 0 | value |
 //! large     | ItemHeader 32 | first piece 4, last piece 4, unused 8 | key | client flags |     in a small chunk
 //!   piece   | Chunk 16  | part of the value |      all but the last fill a chunk of the largest class
 //! free      | Chunk 16  |
 //!
-//! Chunk     next 4, prev 4, state 2, pins 1, key length 1, length 4
+//! Chunk         next 4, prev 4, state 2, pins 1, key length 1, length 4
 //! ItemHeader    Chunk, cas 8, expires_at 4, last access 4
-//! Bucket    12 tags of 8 bits, overflow 4, 12 item ids of 32 bits
+//! Bucket        12 tags of 8 bits, overflow 4, 12 item ids of 32 bits
 //! ```
 //!
 //! `next` and `prev` are LRU links of a linked item (next is towards the tail), the chain of a large item's
@@ -19,7 +19,7 @@
 //!
 //! Not here: where in memory a chunk or a bucket lies (`arena`), which chunks are free (`slab`).
 
-use crate::store::ItemSpec;
+use crate::store::{ItemId, ItemSpec};
 use crate::sys::cpu;
 
 /// The head of every chunk.
@@ -27,9 +27,9 @@ use crate::sys::cpu;
 #[repr(C)]
 pub struct Chunk {
     /// Towards the tail of the LRU; the next piece; the next free chunk.
-    pub next: u32,
+    pub next: ItemId,
     /// The other way.
-    pub prev: u32,
+    pub prev: ItemId,
     /// Bits of [`state`].
     pub state: u16,
     /// Holders outside the lock, that keep the item where and as it is.
@@ -125,6 +125,12 @@ impl Chunk {
         self.state & (state::LINKED | state::PIECE) == state::PIECE
     }
 
+    /// Of a piece, the item.
+    pub fn piece_of(&self) -> ItemId {
+        debug_assert!(self.is_piece());
+        ItemId(self.len)
+    }
+
     /// Whether there is nothing, not even a free chunk: its page is being emptied.
     pub fn is_gone(&self) -> bool {
         let what = state::LINKED | state::FREE | state::PIECE;
@@ -183,7 +189,7 @@ impl ItemHeader {
 pub struct Bucket {
     pub tags: [u8; SLOTS],
     pub overflow: u32,
-    pub ids: [u32; SLOTS],
+    pub ids: [ItemId; SLOTS],
 }
 
 const _: () = assert!(size_of::<Bucket>() == 64);
@@ -199,7 +205,7 @@ impl Bucket {
     }
 
     /// Puts an item into an empty slot; false when there is none.
-    pub fn put(&mut self, tag: u8, id: u32) -> bool {
+    pub fn put(&mut self, tag: u8, id: ItemId) -> bool {
         let Some(empty) = self.matches(0).next() else { return false };
         self.tags[empty] = tag;
         self.ids[empty] = id;

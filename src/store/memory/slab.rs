@@ -19,6 +19,7 @@ use super::arena::Window;
 use super::classes::{CLASSES, Classes};
 use super::layout::{Chunk, state};
 use super::pool::PagePool;
+use crate::store::ItemId;
 
 /// A page of a shard.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,11 +34,11 @@ pub struct Page {
 #[derive(Clone, Debug, Default)]
 pub struct ClassChunks {
     /// First free chunk.
-    pub free: u32,
+    pub free: ItemId,
     /// Chunks in the free list.
     pub free_count: u64,
     /// Next chunk of the page being carved.
-    pub carve: u32,
+    pub carve: ItemId,
     /// How many it has left.
     pub carve_left: u32,
     /// Pages.
@@ -54,11 +55,11 @@ pub struct Moving {
     /// 0 none.
     pub page: u32,
     /// First chunk that is not carved.
-    pub end: u32,
+    pub end: ItemId,
     /// It will stay after all: what becomes free in it is free again.
     pub given_up: bool,
     /// The chunk of it that became free last, 0 none.
-    pub gone: u32,
+    pub gone: ItemId,
 }
 
 /// Pages and chunks of one shard.
@@ -92,19 +93,19 @@ impl Slab {
 
     /// The page a chunk lies in.
     #[inline]
-    pub fn page_of(&self, id: u32) -> usize {
-        (id >> self.page_shift) as usize
+    pub fn page_of(&self, id: ItemId) -> usize {
+        (id.0 >> self.page_shift) as usize
     }
 
     /// The class of a chunk.
     #[inline]
-    pub fn class_of(&self, id: u32) -> u8 {
+    pub fn class_of(&self, id: ItemId) -> u8 {
         self.pages[self.page_of(id)].class
     }
 
     /// The first chunk of a page.
-    pub fn first_chunk(&self, page: u32) -> u32 {
-        page << self.page_shift
+    pub fn first_chunk(&self, page: u32) -> ItemId {
+        ItemId(page << self.page_shift)
     }
 
     /// Chunks of a class that can be had without another page.
@@ -118,12 +119,12 @@ impl Slab {
     #[inline]
     pub fn has_ready(&self, class: u8) -> bool {
         let chunks = &self.classes[usize::from(class)];
-        chunks.free != 0 || chunks.carve_left > 0 || !chunks.spare.is_empty()
+        chunks.free != ItemId::NONE || chunks.carve_left > 0 || !chunks.spare.is_empty()
     }
 
     /// A chunk nobody uses; its head is stale. None when the class has none and no page may be taken.
     #[inline]
-    pub fn take(&mut self, class: u8, window: &mut Window, classes: &Classes, pool: &PagePool) -> Option<u32> {
+    pub fn take(&mut self, class: u8, window: &mut Window, classes: &Classes, pool: &PagePool) -> Option<ItemId> {
         self.take_ready(class, window, classes).or_else(|| {
             let first = self.classes[usize::from(class)].pages == 0;
             self.take_page(class, window, classes, pool, || pool.take(first));
@@ -133,15 +134,15 @@ impl Slab {
 
     /// As [`Slab::take`], from the pages that the class has.
     #[inline]
-    pub fn take_ready(&mut self, class: u8, window: &mut Window, classes: &Classes) -> Option<u32> {
+    pub fn take_ready(&mut self, class: u8, window: &mut Window, classes: &Classes) -> Option<ItemId> {
         let chunks = &mut self.classes[usize::from(class)];
-        let id = if chunks.free != 0 {
+        let id = if chunks.free != ItemId::NONE {
             let id = chunks.free;
             chunks.free = window.chunk(id).next;
             chunks.free_count -= 1;
             assert!(window.chunk(id).is(state::FREE), "a used chunk in the free list");
-            if chunks.free != 0 {
-                window.chunk_mut(chunks.free).prev = 0;
+            if chunks.free != ItemId::NONE {
+                window.chunk_mut(chunks.free).prev = ItemId::NONE;
             }
             id
         } else {
@@ -151,7 +152,7 @@ impl Slab {
             }
             let chunks = &mut self.classes[usize::from(class)];
             let id = chunks.carve;
-            chunks.carve += step(class, classes);
+            chunks.carve.0 += step(class, classes);
             chunks.carve_left -= 1;
             id
         };
@@ -162,7 +163,7 @@ impl Slab {
     }
 
     /// Frees a chunk. In a page that is being emptied it is gone.
-    pub fn put(&mut self, id: u32, window: &mut Window) {
+    pub fn put(&mut self, id: ItemId, window: &mut Window) {
         let page = self.page_of(id);
         self.pages[page].used -= 1;
         self.classes[usize::from(self.pages[page].class)].used -= 1;
@@ -178,26 +179,26 @@ impl Slab {
 
     /// A chunk of the page that is being emptied, for a store that would be refused otherwise. The mover comes back
     /// for it.
-    pub fn take_gone(&mut self, class: u8) -> Option<u32> {
+    pub fn take_gone(&mut self, class: u8) -> Option<ItemId> {
         let Moving { page, gone, given_up, .. } = self.moving;
-        if gone == 0 || given_up || self.pages[page as usize].class != class {
+        if gone == ItemId::NONE || given_up || self.pages[page as usize].class != class {
             return None;
         }
-        self.moving.gone = 0;
+        self.moving.gone = ItemId::NONE;
         self.classes[usize::from(class)].used += 1;
         self.pages[page as usize].used += 1;
         Some(gone)
     }
 
     /// Puts a chunk that is neither used nor free into the free list.
-    pub fn put_free(&mut self, id: u32, window: &mut Window) {
+    pub fn put_free(&mut self, id: ItemId, window: &mut Window) {
         let class = self.class_of(id);
         let chunks = &mut self.classes[usize::from(class)];
         let chunk = window.chunk_mut(id);
         chunk.state = state::FREE;
-        chunk.prev = 0;
+        chunk.prev = ItemId::NONE;
         chunk.next = chunks.free;
-        if chunks.free != 0 {
+        if chunks.free != ItemId::NONE {
             window.chunk_mut(chunks.free).prev = id;
         }
         chunks.free = id;
@@ -205,16 +206,16 @@ impl Slab {
     }
 
     /// Takes a free chunk out of the free list for good: its page is being emptied.
-    pub fn withdraw(&mut self, id: u32, window: &mut Window) {
+    pub fn withdraw(&mut self, id: ItemId, window: &mut Window) {
         let chunk = *window.chunk(id);
         assert!(chunk.is(state::FREE), "withdrawn while in use");
         let class = self.class_of(id);
         let chunks = &mut self.classes[usize::from(class)];
         match chunk.prev {
-            0 => chunks.free = chunk.next,
+            ItemId::NONE => chunks.free = chunk.next,
             prev => window.chunk_mut(prev).next = chunk.next,
         }
-        if chunk.next != 0 {
+        if chunk.next != ItemId::NONE {
             window.chunk_mut(chunk.next).prev = chunk.prev;
         }
         chunks.free_count -= 1;
@@ -236,9 +237,9 @@ impl Slab {
             chunks.carve_left = 0;
             chunks.carve
         } else {
-            first + classes.per_page(class) * step(class, classes)
+            ItemId(first.0 + classes.per_page(class) * step(class, classes))
         };
-        self.moving = Moving { page, end, given_up: false, gone: 0 };
+        self.moving = Moving { page, end, given_up: false, gone: ItemId::NONE };
     }
 
     /// Ends the move of a page that is empty now: nobody uses it.

@@ -1,20 +1,19 @@
-//! What all shards of a store share. Each part of it has a lock of its own, or is atomic.
+//! What all shards of a store share.
 
 use crate::clock::Clock;
 use crate::journal::Journal;
 use crate::journal::flush::Flush;
-use crate::store::config::StoreConfig;
 use crate::store::events::Events;
-use crate::store::kinds::{Hash, KeyRanges};
 use crate::store::memory::classes::Classes;
 use crate::store::memory::pool::PagePool;
 use crate::store::memory::sizing::Sizing;
-use crate::store::role::Role;
+use crate::store::requests::BackgroundRequests;
+use crate::store::{Hash, KeyRanges, Role, StoreConfig};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A source passes on any cas that a client has named, and nobody can have counted up to one above this. The counter does not follow
-/// that far, or it would run over.
+/// A source passes on any cas that a client has named, and nobody can have counted up to one above this. The counter does
+/// not follow that far, or it would run over.
 const CAS_FOLLOWED_MAX: u64 = u64::MAX / 2;
 
 /// What all shards share.
@@ -29,6 +28,7 @@ pub struct Core {
     pub events: Events,
     pub journal: Journal,
     pub ranges: KeyRanges,
+    pub requests: BackgroundRequests,
     pub role: Role,
     /// The last cas unique that was given.
     pub cas: AtomicU64,

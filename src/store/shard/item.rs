@@ -3,6 +3,7 @@
 //! Not here: where its parts lie (`memory::layout`).
 
 use super::Shard;
+use crate::store::ItemId;
 use crate::store::memory::arena::offset;
 use crate::store::memory::layout::{ItemHeader, state};
 
@@ -10,13 +11,13 @@ use crate::store::memory::layout::{ItemHeader, state};
 #[derive(Clone, Copy, Debug)]
 pub struct Item<'a> {
     shard: &'a Shard,
-    id: u32,
+    id: ItemId,
     header: &'a ItemHeader,
 }
 
 impl<'a> Item<'a> {
     #[inline]
-    pub(crate) fn new(shard: &'a Shard, id: u32) -> Item<'a> {
+    pub(crate) fn new(shard: &'a Shard, id: ItemId) -> Item<'a> {
         let header = shard.window.header(id);
         debug_assert!(!header.chunk.is(state::FREE) && !header.chunk.is_piece(), "not an item");
         Item { shard, id, header }

@@ -1,10 +1,13 @@
-//! From a changed item to a record: what the store's code calls under a shard's lock while the journal is on.
+//! From a changed item to a record.
+//!
+//! While the journal is on, a change is remembered until the lock is given back, and then journalled with all else that
+//! was done to the item. Whatever takes the remembered item away journals it first, or makes it void.
 
 use super::Shard;
 use crate::journal::record::{self, BIG, EVICTED, RecordDraft, RecordKind};
-use crate::store::Hash;
 use crate::store::memory::arena::offset;
 use crate::store::memory::layout::state;
+use crate::store::{Hash, ItemId};
 use std::cell::Cell;
 
 /// One read hit in so many asks whether it may be journalled: the answer costs 20 ns, under the journal's lock.
@@ -31,8 +34,8 @@ thread_local! {
 /// What was done to one item under one lock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Change {
-    /// 0 none.
-    id: u32,
+    /// The item, if there is one.
+    id: ItemId,
     what: u8,
     /// Of its key, if that is at hand.
     hash: Option<Hash>,
@@ -46,39 +49,24 @@ impl Change {
     /// Stale, or the win token.
     pub const STATE: u8 = 8;
 
-    /// Whether it is of an item, and not of this one.
-    #[inline]
-    pub fn is_of_other(&self, id: u32) -> bool {
-        self.id != 0 && self.id != id
-    }
-
     /// Adds to what was done to an item.
     #[inline]
-    pub fn add(&mut self, id: u32, what: u8) {
+    pub fn add(&mut self, id: ItemId, what: u8) {
         *self = Change { id, what: self.what | what, hash: self.hash };
     }
 
     /// The one that puts a new item, or its value, under a key with this hash.
     #[inline]
-    pub fn set(id: u32, hash: Hash) -> Change {
+    pub fn set(id: ItemId, hash: Hash) -> Change {
         Change { id, what: Change::SET, hash: Some(hash) }
     }
 
     /// Forgets it, if it is of this item.
     #[inline]
-    pub fn forget(&mut self, id: u32) {
+    pub fn forget(&mut self, id: ItemId) {
         if self.id == id {
             *self = Change::default();
         }
-    }
-
-    /// Takes it, if there is one.
-    #[inline]
-    pub fn take(&mut self) -> Option<Change> {
-        if self.id == 0 {
-            return None;
-        }
-        Some(std::mem::take(self))
     }
 
     /// A new cas alone is told by md `I`, and otherwise by a store.
@@ -93,34 +81,104 @@ impl Change {
 }
 
 impl Shard {
-    /// Journals a change of a linked item, as the item is now. Its number, if it was appended.
-    pub fn journal_change(&self, change: Change) -> Option<u64> {
-        debug_assert!(self.window.chunk(change.id).is(state::LINKED), "a change of what has gone");
-        let hash = change.hash.unwrap_or_else(|| self.core.hash(self.key(change.id)));
-        let entry = self.entry(change.id, self.core.ranges.of(hash), change.kind());
-        self.core.journal.append(&self.core.flush, &entry, self.window.header(change.id).stamp())
+    /// Whether the journal wants to know what is done here.
+    #[inline]
+    pub(super) fn is_journalled(&self) -> bool {
+        self.core.journal.enabled()
     }
 
-    /// Journals that a client deletes a linked item. Its number, if it was appended.
-    pub fn journal_delete(&self, id: u32) -> Option<u64> {
-        self.journal_end(id, RecordKind::Delete as u8, u64::MAX)
+    /// Notes that an item was put under its key, or has a new value.
+    #[inline]
+    pub(super) fn remember_set(&mut self, id: ItemId, hash: Hash) {
+        if self.is_journalled() {
+            self.settle_other(id);
+            self.changed = Change::set(id, hash);
+            self.is_unsettled = true;
+        }
     }
 
-    /// Journals that a client deletes a key that has no item here. Its number, if it was appended.
+    /// Notes that an item was changed.
+    #[inline]
+    pub(super) fn remember(&mut self, id: ItemId, what: u8) {
+        // What is not linked will be changed as a whole when it is.
+        if self.is_journalled() && self.window.chunk(id).is(state::LINKED) {
+            self.settle_other(id);
+            self.changed.add(id, what);
+            self.is_unsettled = true;
+        }
+    }
+
+    #[inline(never)]
+    fn settle_other(&mut self, id: ItemId) {
+        if self.changed.id != id {
+            self.append_change();
+        }
+    }
+
+    /// Journals what was changed since the shard was locked. The last change that was appended since.
     #[cold]
-    pub fn journal_absence(&self, key: &[u8], key_is_binary: bool, hash: Hash) -> Option<u64> {
-        let entry = RecordDraft::of(RecordKind::Delete as u8, self.core.ranges.of(hash), key, key_is_binary);
-        self.core.journal.append(&self.core.flush, &entry, u64::MAX)
+    pub(super) fn settle(&mut self) -> Option<u64> {
+        self.append_change();
+        self.is_unsettled = false;
+        self.appended.take()
     }
 
-    /// Journals that a linked item is evicted, or has expired.
-    pub fn journal_gone(&self, id: u32) {
-        self.journal_end(id, EVICTED, self.window.header(id).stamp());
+    /// Journals what was changed of a linked item, as the item is now.
+    fn append_change(&mut self) {
+        let change = std::mem::take(&mut self.changed);
+        if change.id == ItemId::NONE {
+            return;
+        }
+        debug_assert!(self.window.chunk(change.id).is(state::LINKED), "a change of what has gone");
+        let hash = change.hash.unwrap_or_else(|| self.hash_of(change.id));
+        let entry = self.entry(change.id, self.core.ranges.of(hash), change.kind());
+        let appended = self.core.journal.append(&self.core.flush, &entry, self.window.header(change.id).stamp());
+        self.note_appended(appended);
+    }
+
+    /// Keeps the number of a change, if it was appended, for who has locked the shard.
+    fn note_appended(&mut self, lsn: Option<u64>) {
+        self.appended = lsn.or(self.appended);
+        self.is_unsettled = true;
+    }
+
+    /// Journals that a client deletes a linked item.
+    pub(super) fn journal_delete(&mut self, id: ItemId) {
+        self.changed.forget(id);
+        if self.is_journalled() {
+            let appended = self.journal_end(id, RecordKind::Delete as u8, u64::MAX);
+            self.note_appended(appended);
+        }
+    }
+
+    /// Says that a client has taken away, made stale or given a shorter life to what is not here. A copy may hold it
+    /// still, because each side evicts for itself: there it goes, since a shorter life is the safe side.
+    #[inline]
+    pub fn invalidate_copies(&mut self, key: &[u8], key_is_binary: bool, hash: Hash) {
+        if self.is_journalled() && !self.is_refused {
+            self.journal_absence(key, key_is_binary, hash);
+        }
+    }
+
+    /// Journals that a key is deleted which has no item here.
+    #[cold]
+    pub fn journal_absence(&mut self, key: &[u8], key_is_binary: bool, hash: Hash) {
+        let entry = RecordDraft::of(RecordKind::Delete as u8, self.core.ranges.of(hash), key, key_is_binary);
+        let appended = self.core.journal.append(&self.core.flush, &entry, u64::MAX);
+        self.note_appended(appended);
+    }
+
+    /// Journals that a linked item is evicted, or has expired, after what was changed of it.
+    pub(super) fn journal_gone(&mut self, id: ItemId) {
+        self.append_change();
+        if self.is_journalled() {
+            self.journal_end(id, EVICTED, self.window.header(id).stamp());
+        }
     }
 
     /// Journals a read, now and then.
     #[inline]
-    pub fn sample_hit(&self, id: u32) {
+    pub(super) fn sample_hit(&self, id: ItemId) {
         let hits = HITS.get();
         HITS.set(hits.wrapping_add(1));
         if hits.is_multiple_of(HIT_EVERY) {
@@ -129,27 +187,27 @@ impl Shard {
     }
 
     #[cold]
-    fn append_hit(&self, id: u32) {
+    fn append_hit(&self, id: ItemId) {
         let item = self.item(id);
         // To read a stale item elsewhere would take its win token.
         if item.is_stale() {
             return;
         }
-        let range = self.core.ranges.of(self.core.hash(item.key()));
+        let range = self.core.ranges.of(self.hash_of(id));
         self.core.journal.append_hit(&RecordDraft::of(RecordKind::Hit as u8, range, item.key(), item.key_is_binary()));
     }
 
     #[cold]
-    fn journal_end(&self, id: u32, kind: u8, stamp: u64) -> Option<u64> {
+    fn journal_end(&self, id: ItemId, kind: u8, stamp: u64) -> Option<u64> {
         let item = self.item(id);
-        let range = self.core.ranges.of(self.core.hash(item.key()));
+        let range = self.core.ranges.of(self.hash_of(id));
         let entry = RecordDraft::of(kind, range, item.key(), item.key_is_binary());
         self.core.journal.append(&self.core.flush, &entry, stamp)
     }
 
     /// What is journalled of an item, and taken by a snapshot slice.
     #[inline]
-    pub fn entry(&self, id: u32, range: u32, kind: RecordKind) -> RecordDraft<'_> {
+    pub fn entry(&self, id: ItemId, range: u32, kind: RecordKind) -> RecordDraft<'_> {
         let header = self.window.header(id);
         let (chunk, key_len) = (&header.chunk, usize::from(header.chunk.key_len));
         let expires_at = match header.expires_at {

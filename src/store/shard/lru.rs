@@ -23,8 +23,8 @@
 //! Not here: the moves in the background (`maintainer`).
 
 use super::Shard;
-use crate::store::ClassCounters;
 use crate::store::memory::layout::state;
+use crate::store::{ClassCounters, ItemId};
 
 /// Lists of a class, by their number in an item's state.
 pub const HOT: usize = 0;
@@ -42,8 +42,8 @@ const REFRESH_SECONDS: u32 = 60;
 /// One list.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct List {
-    pub head: u32,
-    pub tail: u32,
+    pub head: ItemId,
+    pub tail: ItemId,
     pub count: u64,
     pub bytes: u64,
 }
@@ -58,7 +58,7 @@ pub struct Lru {
 impl Shard {
     /// The list for a new item.
     #[inline]
-    pub fn first_lru(&self, id: u32, now: u32) -> usize {
+    pub fn first_lru(&self, id: ItemId, now: u32) -> usize {
         let expires_at = self.window.header(id).expires_at;
         match self.tuning.temporary_ttl {
             Some(ttl) if expires_at != 0 && expires_at.saturating_sub(now) <= ttl => TEMP,
@@ -69,40 +69,40 @@ impl Shard {
 
     /// Puts a linked item at the head of a list of its class.
     #[inline]
-    pub fn push(&mut self, id: u32, lru: usize, size: usize) {
+    pub fn push(&mut self, id: ItemId, lru: usize, size: usize) {
         let class = self.listed_class(id, self.window.chunk(id));
         self.push_in(class, id, lru, size);
     }
 
     /// [`Shard::push`] for who knows the class.
     #[inline]
-    pub fn push_in(&mut self, class: u8, id: u32, lru: usize, size: usize) {
+    pub fn push_in(&mut self, class: u8, id: ItemId, lru: usize, size: usize) {
         let list = &mut self.lrus[usize::from(class)].lists[lru];
         let next = std::mem::replace(&mut list.head, id);
-        if next == 0 {
+        if next == ItemId::NONE {
             list.tail = id;
         }
         list.count += 1;
         list.bytes += size as u64;
-        if next != 0 {
+        if next != ItemId::NONE {
             self.window.chunk_mut(next).prev = id;
         }
         let chunk = self.window.chunk_mut(id);
         chunk.next = next;
-        chunk.prev = 0;
+        chunk.prev = ItemId::NONE;
         chunk.state = chunk.state & !(state::LRU | state::RENEWED) | lru as u16;
     }
 
     /// Takes a linked item out of its list.
     #[inline]
-    pub fn remove(&mut self, id: u32, size: usize) {
+    pub fn take_from_list(&mut self, id: ItemId, size: usize) {
         let class = self.listed_class(id, self.window.chunk(id));
-        self.remove_from(class, id, size);
+        self.take_from_list_of(class, id, size);
     }
 
-    /// [`Shard::remove`] for who knows the class.
+    /// [`Shard::take_from_list`] for who knows the class.
     #[inline]
-    pub fn remove_from(&mut self, class: u8, id: u32, size: usize) {
+    pub fn take_from_list_of(&mut self, class: u8, id: ItemId, size: usize) {
         let chunk = *self.window.chunk(id);
         assert!(chunk.is(state::LINKED), "not in a list");
         if self.cursor == id {
@@ -111,16 +111,16 @@ impl Shard {
         let list = &mut self.lrus[usize::from(class)].lists[chunk.lru()];
         list.count -= 1;
         list.bytes -= size as u64;
-        if chunk.prev == 0 {
+        if chunk.prev == ItemId::NONE {
             list.head = chunk.next;
         }
-        if chunk.next == 0 {
+        if chunk.next == ItemId::NONE {
             list.tail = chunk.prev;
         }
-        if chunk.prev != 0 {
+        if chunk.prev != ItemId::NONE {
             self.window.chunk_mut(chunk.prev).next = chunk.next;
         }
-        if chunk.next != 0 {
+        if chunk.next != ItemId::NONE {
             self.window.chunk_mut(chunk.next).prev = chunk.prev;
         }
     }
@@ -128,7 +128,7 @@ impl Shard {
     /// Notes that a linked item was set in its chunk, and what it takes of its list's bytes, before and now. One that
     /// belongs in another list than it was in cannot wait to be met at a tail.
     #[inline]
-    pub fn renew(&mut self, class: u8, id: u32, (before, size): (usize, usize), now: u32) {
+    pub fn renew(&mut self, class: u8, id: ItemId, (before, size): (usize, usize), now: u32) {
         let (lru, first) = (self.window.chunk(id).lru(), self.first_lru(id, now));
         let list = &mut self.lrus[usize::from(class)].lists[lru];
         list.bytes = list.bytes - before as u64 + size as u64;
@@ -138,25 +138,29 @@ impl Shard {
     }
 
     /// Moves a linked item to the head of a list of its class.
-    pub fn relist(&mut self, id: u32, lru: usize) {
+    pub fn relist(&mut self, id: ItemId, lru: usize) {
         let size = self.item(id).size();
-        self.remove(id, size);
+        self.take_from_list(id, size);
         self.push(id, lru, size);
     }
 
-    /// Notes a client's fetch. An item that is often fetched is only looked at.
+    /// Notes a client's fetch: fetched, then active, as memcached's segmented LRU does. An item that is often fetched is
+    /// only looked at. Count the hit first: the item may change its list.
     #[inline]
-    pub fn bump(&mut self, id: u32) {
+    pub fn bump(&mut self, id: ItemId) {
         const NOTED: u16 = state::FETCHED | state::ACTIVE;
         let header = self.window.header(id);
         let idle = self.core.clock.now().saturating_sub(header.last_access);
         if header.chunk.state & NOTED != NOTED || idle > REFRESH_SECONDS {
             self.note_fetch(id);
         }
+        if self.is_journalled() {
+            self.sample_hit(id);
+        }
     }
 
     #[inline(never)]
-    fn note_fetch(&mut self, id: u32) {
+    fn note_fetch(&mut self, id: ItemId) {
         if !self.tuning.segmented {
             return self.bump_flat(id);
         }
@@ -171,16 +175,24 @@ impl Shard {
 
     /// The counters of the class that an item is listed in.
     #[inline]
-    pub fn class_counters(&mut self, id: u32) -> &mut ClassCounters {
+    pub fn class_counters(&mut self, id: ItemId) -> &mut ClassCounters {
         let class = self.listed_class(id, self.window.chunk(id));
         &mut self.lrus[usize::from(class)].counters
     }
 
     /// Counts a get that found this item.
     #[inline]
-    pub fn count_get(&mut self, id: u32) {
+    pub fn count_get(&mut self, id: ItemId) {
         let lru = self.window.chunk(id).lru();
         self.class_counters(id).hits[lru] += 1;
+    }
+
+    /// Seconds since the last access of an item, 0 for none.
+    pub fn idle_seconds(&self, id: ItemId) -> u32 {
+        if id == ItemId::NONE {
+            return 0;
+        }
+        self.core.clock.now().saturating_sub(self.window.header(id).last_access)
     }
 
     /// Begins the crawler's walk from the tail of a list to its head.
@@ -189,16 +201,16 @@ impl Shard {
     }
 
     /// The item that the crawler stands on; it steps on. None at the end.
-    pub fn next_of_cursor(&mut self) -> Option<u32> {
+    pub fn next_of_cursor(&mut self) -> Option<ItemId> {
         let id = self.cursor;
-        if id == 0 {
+        if id == ItemId::NONE {
             return None;
         }
         self.cursor = self.window.chunk(id).prev;
         Some(id)
     }
 
-    fn bump_flat(&mut self, id: u32) {
+    fn bump_flat(&mut self, id: ItemId) {
         let header = self.window.header_mut(id);
         header.chunk.state |= state::FETCHED;
         if self.core.clock.now().saturating_sub(header.last_access) > REFRESH_SECONDS {

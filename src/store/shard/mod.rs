@@ -16,21 +16,29 @@ mod check;
 mod core;
 mod evict;
 pub mod item;
-pub mod journaling;
+mod journaling;
+pub mod locked;
 pub mod lru;
 pub mod table;
+mod value;
+
+pub use core::Core;
 
 use super::memory::arena::{Window, offset};
 use super::memory::classes::CLASSES;
 use super::memory::layout::{Chunk, state};
 use super::memory::slab::Slab;
-use super::{AllocError, Hash, ItemSpec, Miss, Part, Tuning};
-pub use core::Core;
+use super::{AllocError, Hash, ItemId, ItemSpec, Miss, Part, Tuning};
 use item::Item;
+use journaling::Change;
 use lru::Lru;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use table::Table;
+
+/// An item that would have expired within so many seconds is journalled with its value when it is touched: a copy of
+/// it may be gone when it learns of that. As long as a consumer that has gone can go on where it was.
+const TOUCH_LATEST: u32 = 60;
 
 /// Keys up to this are compared without a call.
 const SHORT_KEY: usize = 40;
@@ -39,6 +47,8 @@ const SHORT_KEY: usize = 40;
 #[derive(Debug)]
 pub struct Shard {
     pub core: Arc<Core>,
+    /// Its place among the store's shards.
+    pub number: usize,
     /// Copy of the store's, so that no lock is needed to read it.
     pub tuning: Tuning,
     pub window: Window,
@@ -47,41 +57,70 @@ pub struct Shard {
     /// By class.
     pub lrus: Vec<Lru>,
     /// The item of an LRU that the crawler looks at next, or 0.
-    pub cursor: u32,
+    pub cursor: ItemId,
     /// Bytes of the linked items.
     pub bytes: u64,
     /// Items ever linked, since the last reset.
     pub total_items: u64,
     /// Items by size rounded up to 32, divided by 32.
     pub sizes: Option<BTreeMap<usize, u64>>,
+    /// What was changed since it was locked, and is not yet journalled.
+    changed: Change,
+    /// The last change that was journalled since it was locked.
+    appended: Option<u64>,
+    /// There is one of these: the lock is not just given back.
+    is_unsettled: bool,
+    /// The role does not admit who has locked it. Nothing is found or made, so nothing can be changed either.
+    is_refused: bool,
+    /// Who has locked it brings another server's changes, with their cas uniques.
+    is_source: bool,
 }
 
 impl Shard {
     /// A shard without pages.
-    pub fn new(core: Arc<Core>, tuning: Tuning, window: usize, table: Table) -> std::io::Result<Shard> {
+    pub fn new(core: Arc<Core>, number: usize, tuning: Tuning, window: usize, table: Table) -> std::io::Result<Shard> {
         Ok(Shard {
+            number,
             tuning,
             window: Window::new(window)?,
             slab: Slab::new(core.config.page_size),
             table,
             lrus: vec![Lru::default(); CLASSES],
-            cursor: 0,
+            cursor: ItemId::NONE,
             bytes: 0,
             total_items: 0,
             sizes: core.config.track_sizes.then(BTreeMap::new),
+            changed: Change::default(),
+            appended: None,
+            is_unsettled: false,
+            is_refused: false,
+            is_source: false,
             core,
         })
     }
 
-    /// Finds a live item; one whose time has come is unlinked.
+    /// Takes and touches pages for `bytes`. False when the system has not got them.
+    pub fn preallocate(&mut self, bytes: u64) -> bool {
+        let page = self.core.config.page_size;
+        let len = (bytes as usize / page).max(1) * page;
+        if len > self.window.capacity() - page || !self.window.extend(page + len) {
+            return false;
+        }
+        self.window.touch(page, len);
+        true
+    }
+
+    /// Finds a live item. An expired or flushed one is reclaimed on the way. Changes nothing else.
     #[inline]
-    pub fn find(&mut self, key: &[u8], hash: Hash) -> Result<u32, Miss> {
+    pub fn find(&mut self, key: &[u8], hash: Hash) -> Result<ItemId, Miss> {
+        if self.is_refused {
+            return Err(Miss::NotFound);
+        }
         let id = self.locate(key, hash).ok_or(Miss::NotFound)?;
         match self.death(id) {
             None => Ok(id),
             Some(miss) => {
-                self.note_gone(id);
-                self.unlink(id, hash);
+                self.let_go(id, hash);
                 Err(miss)
             }
         }
@@ -89,7 +128,7 @@ impl Shard {
 
     /// Finds an item, dead or alive.
     #[inline]
-    fn locate(&self, key: &[u8], hash: Hash) -> Option<u32> {
+    fn locate(&self, key: &[u8], hash: Hash) -> Option<ItemId> {
         let window = &self.window;
         self.table.find(hash, |id| {
             let chunk = window.chunk(id);
@@ -99,13 +138,13 @@ impl Shard {
 
     /// Hints the CPU to fetch an item: all of a small one, the begin of a large one.
     #[inline]
-    pub fn prefetch(&self, id: u32) {
+    pub fn prefetch(&self, id: ItemId) {
         self.window.prefetch_lines(id, self.core.classes.size(self.slab.class_of(id)));
     }
 
     /// Hints the CPU to fetch the neighbours of an item in its list, in case a set of it needs another chunk.
     #[inline]
-    pub fn prefetch_around(&self, id: u32) {
+    pub fn prefetch_around(&self, id: ItemId) {
         let chunk = self.window.chunk(id);
         self.window.prefetch_head(chunk.next);
         self.window.prefetch_head(chunk.prev);
@@ -113,7 +152,7 @@ impl Shard {
 
     /// Why a linked item is not to be seen any more, None while it lives.
     #[inline]
-    pub fn death(&self, id: u32) -> Option<Miss> {
+    pub fn death(&self, id: ItemId) -> Option<Miss> {
         let header = self.window.header(id);
         let now = self.core.clock.now();
         if self.core.flush.cut(now).takes(header.stamp()) {
@@ -125,25 +164,44 @@ impl Shard {
         }
     }
 
+    /// The hash of an item's key.
+    pub fn hash_of(&self, id: ItemId) -> Hash {
+        self.core.hash(self.key(id))
+    }
+
+    /// Lets the background know when memory will soon be needed.
+    #[inline]
+    pub fn look_ahead(&mut self) {
+        if self.window.asks() || self.table.asks() {
+            self.window.asked();
+            self.table.asked();
+            self.core.requests.want();
+        }
+    }
+
     /// The key of an item.
     #[inline]
-    pub fn key(&self, id: u32) -> &[u8] {
+    pub fn key(&self, id: ItemId) -> &[u8] {
         key_in(&self.window, id)
     }
 
     /// The class an item is listed in: the largest for one in pieces, else that of its chunk.
     #[inline]
-    pub fn listed_class(&self, id: u32, chunk: &Chunk) -> u8 {
+    pub fn listed_class(&self, id: ItemId, chunk: &Chunk) -> u8 {
         if chunk.is(state::CHUNKED) { self.core.classes.largest() } else { self.slab.class_of(id) }
     }
 
-    /// Makes a floating item whose value is `parts`.
+    /// Makes a floating item whose value is `parts` (at most 64) in order. May evict others.
     #[inline]
-    pub fn create(&mut self, spec: &ItemSpec<'_>, parts: &[Part<'_>]) -> Result<u32, AllocError> {
+    pub fn create(&mut self, spec: &ItemSpec<'_>, parts: &[Part<'_>]) -> Result<ItemId, AllocError> {
+        if self.is_refused {
+            return Err(AllocError::NoMemory);
+        }
         let value_len = parts.iter().fold(0_usize, |sum, part| sum.saturating_add(self.part_len(part)));
         let kept = self.keep(parts);
         let made = self.make(spec, value_len).and_then(|id| self.make_pieces(id, value_len).map(|()| id));
         self.unkeep(parts, kept);
+        self.look_ahead();
         let id = made?;
         self.fill(id, parts);
         Ok(id)
@@ -151,7 +209,7 @@ impl Shard {
 
     /// Makes a floating item, the value not yet written and, for a large one, its pieces not yet there.
     #[inline]
-    pub fn make(&mut self, spec: &ItemSpec<'_>, value_len: usize) -> Result<u32, AllocError> {
+    pub fn make(&mut self, spec: &ItemSpec<'_>, value_len: usize) -> Result<ItemId, AllocError> {
         let (key_len, has_flags) = (spec.key.len(), spec.client_flags != 0);
         assert!((1..=250).contains(&key_len), "a key of 1 to 250 bytes");
         let sizing = &self.core.sizing;
@@ -171,7 +229,7 @@ impl Shard {
         header.last_access = 0;
         let at = offset(id) + header.chunk.key_at();
         if chunked {
-            self.set_chain(id, 0, 0);
+            self.set_chain(id, ItemId::NONE, ItemId::NONE);
         }
         self.window.bytes_mut(at, key_len).copy_from_slice(spec.key);
         if has_flags {
@@ -180,18 +238,20 @@ impl Shard {
         Ok(id)
     }
 
-    /// Makes a floating item visible.
+    /// Makes a floating item visible. `cas` None takes the next number (0 with `-C`). The key must not be in the table.
     #[inline]
-    pub fn link(&mut self, id: u32, hash: Hash, cas: Option<u64>) {
+    pub fn link(&mut self, id: ItemId, hash: Hash, cas: Option<u64>) {
         self.enlist(id, cas);
         let Shard { table, window, core, .. } = self;
         table.insert(hash, id, |other| core.hash(key_in(window, other)), |other| window.prefetch(other));
+        self.remember_set(id, hash);
     }
 
-    /// Puts a floating item in the place of a linked one with the same key.
+    /// Puts a floating item in the place of a linked one with the same key, which is freed.
     #[inline]
-    pub fn replace(&mut self, old: u32, new: u32, hash: Hash, cas: Option<u64>) {
+    pub fn replace(&mut self, old: ItemId, new: ItemId, hash: Hash, cas: Option<u64>) {
         debug_assert_eq!(self.key(old), self.key(new));
+        self.changed.forget(old);
         let stamp = self.window.header(old).stamp();
         self.table.replace(hash, old, new);
         self.delist(old);
@@ -201,6 +261,7 @@ impl Shard {
         if self.core.flush.cut(self.core.clock.now()).takes(stamp) {
             self.window.header_mut(new).set_stamp(stamp);
         }
+        self.remember_set(new, hash);
     }
 
     /// Makes the live item of a key what a new one in its place would be, in the chunk that it has and mostly where it
@@ -208,7 +269,10 @@ impl Shard {
     /// and no change where there is no such item, somebody reads it, another chunk is called for, or it is not certain
     /// that one could be had for a new item.
     #[inline]
-    pub fn rewrite(&mut self, spec: &ItemSpec<'_>, hash: Hash, value: &[u8], cas: Option<u64>) -> Option<u32> {
+    pub fn rewrite(&mut self, spec: &ItemSpec<'_>, hash: Hash, value: &[u8], cas: Option<u64>) -> Option<ItemId> {
+        if self.is_refused {
+            return None;
+        }
         let id = self.locate(spec.key, hash)?;
         let (class, size) = self.may_rewrite(id, spec, value.len())?;
         let old_size = self.item(id).size();
@@ -226,12 +290,13 @@ impl Shard {
         let now = self.stamp(id);
         self.recount(old_size, size);
         self.renew(class, id, (old_size, size), now);
+        self.remember_set(id, hash);
         Some(id)
     }
 
     /// The class and size of the item as it will be, if it may.
     #[inline]
-    fn may_rewrite(&self, id: u32, spec: &ItemSpec<'_>, value_len: usize) -> Option<(u8, usize)> {
+    fn may_rewrite(&self, id: ItemId, spec: &ItemSpec<'_>, value_len: usize) -> Option<(u8, usize)> {
         let Core { sizing, classes, config, .. } = &*self.core;
         let chunk = self.window.chunk(id);
         let size = sizing.total(spec.key.len(), spec.client_flags != 0, value_len);
@@ -245,31 +310,29 @@ impl Shard {
         (fits && certain).then_some((class, size))
     }
 
-    /// Takes a linked item out and frees it, or leaves that to the last unpin.
+    /// Takes a linked item out for a client and frees it, or leaves that to the last unpin.
     #[inline]
-    pub fn unlink(&mut self, id: u32, hash: Hash) {
+    pub fn unlink(&mut self, id: ItemId, hash: Hash) {
+        self.journal_delete(id);
+        self.remove(id, hash);
+    }
+
+    /// The same without a client's asking: the item is dead, or there is no room for it.
+    pub fn let_go(&mut self, id: ItemId, hash: Hash) {
+        self.journal_gone(id);
+        self.remove(id, hash);
+    }
+
+    #[inline]
+    fn remove(&mut self, id: ItemId, hash: Hash) {
         self.table.remove(hash, id);
         self.delist(id);
         self.free(id);
     }
 
-    /// [`Shard::unlink`] for who does not know the hash.
-    pub fn unlink_by_id(&mut self, id: u32) {
-        self.note_gone(id);
-        self.unlink(id, self.core.hash(self.key(id)));
-    }
-
-    /// Tells the journal of an item that goes without a client's asking.
-    #[inline]
-    fn note_gone(&self, id: u32) {
-        if self.core.journal.enabled() {
-            self.journal_gone(id);
-        }
-    }
-
     /// Frees a floating item unless it is pinned.
     #[inline]
-    pub fn free(&mut self, id: u32) {
+    pub fn free(&mut self, id: ItemId) {
         let chunk = *self.window.chunk(id);
         assert!(!chunk.is(state::LINKED | state::FREE | state::PIECE), "not a floating item");
         if chunk.pins > 0 {
@@ -282,7 +345,7 @@ impl Shard {
     }
 
     /// Adds a pin; false when there are as many as can be counted.
-    pub fn pin(&mut self, id: u32) -> bool {
+    pub fn add_pin(&mut self, id: ItemId) -> bool {
         let chunk = self.window.chunk_mut(id);
         let Some(pins) = chunk.pins.checked_add(1) else { return false };
         chunk.pins = pins;
@@ -290,7 +353,7 @@ impl Shard {
     }
 
     /// Takes a pin off, and frees the item when it was the last one of a floating item.
-    pub fn unpin(&mut self, id: u32) {
+    pub fn unpin(&mut self, id: ItemId) {
         let chunk = self.window.chunk_mut(id);
         chunk.pins = chunk.pins.checked_sub(1).expect("unpinned more than pinned");
         if chunk.pins == 0 && !chunk.is(state::LINKED) {
@@ -300,7 +363,7 @@ impl Shard {
 
     /// Sets the last access to now. An item that was flushed since it was found stays flushed.
     #[inline]
-    pub fn set_accessed(&mut self, id: u32) {
+    pub fn set_accessed(&mut self, id: ItemId) {
         let now = self.core.clock.now();
         let header = self.window.header_mut(id);
         if let Some(stamp) = self.core.flush.renewed(header.stamp(), now) {
@@ -308,168 +371,58 @@ impl Shard {
         }
     }
 
-    /// Overwrites the value in place, see [`super::Locked::overwrite`].
-    pub fn overwrite(&mut self, id: u32, value: &[u8]) -> bool {
+    /// The next cas unique, 0 with `-C`.
+    pub fn next_cas(&self) -> u64 {
+        self.core.next_cas()
+    }
+
+    /// Sets the cas unique (0 stays with `-C`).
+    pub fn set_cas(&mut self, id: ItemId, cas: u64) {
+        self.window.header_mut(id).cas = self.cas_to_give(Some(cas));
+        self.remember(id, Change::CAS);
+    }
+
+    /// Sets the expiry.
+    #[inline]
+    pub fn set_expires_at(&mut self, id: ItemId, expires_at: u32) {
+        let now = self.core.clock.now();
+        let before = std::mem::replace(&mut self.window.header_mut(id).expires_at, expires_at);
+        let soon = before != 0 && before < now.saturating_add(TOUCH_LATEST);
+        self.remember(id, if soon { Change::SET } else { Change::EXPIRY });
+    }
+
+    /// Marks stale (meta `I`) or not.
+    pub fn set_stale(&mut self, id: ItemId, stale: bool) {
+        self.window.chunk_mut(id).set(state::STALE, stale);
+        self.remember(id, Change::STATE);
+    }
+
+    /// Notes that a client was told to recache (meta `W`).
+    pub fn set_win_sent(&mut self, id: ItemId, sent: bool) {
+        self.window.chunk_mut(id).set(state::WIN_SENT, sent);
+        self.remember(id, Change::STATE);
+    }
+
+    /// Overwrites the value with one of the same length, in place. False when somebody reads it just now
+    /// or it is in chained chunks; then nothing changed.
+    pub fn overwrite(&mut self, id: ItemId, value: &[u8]) -> bool {
         let chunk = *self.window.chunk(id);
         if chunk.pins > 0 || chunk.is(state::CHUNKED) || chunk.len as usize != value.len() {
             return false;
         }
         self.window.bytes_mut(offset(id) + chunk.value_at(), value.len()).copy_from_slice(value);
+        self.remember(id, Change::SET);
         true
-    }
-
-    /// Where the bytes of a value lie.
-    #[inline]
-    pub fn extents(&self, id: u32) -> Extents {
-        let chunk = self.window.chunk(id);
-        let left = chunk.len as usize;
-        if chunk.is(state::CHUNKED) {
-            Extents { whole: None, piece: self.chain(id).0, left }
-        } else {
-            Extents { whole: Some(offset(id) + chunk.value_at()), piece: 0, left }
-        }
-    }
-
-    /// Adds a piece to a floating item; `payload` is what is still to be held. Its id and how much it can hold.
-    pub fn add_piece(&mut self, item: u32, payload: usize) -> Option<(u32, usize)> {
-        let overhead = self.core.sizing.piece_overhead();
-        let largest = self.core.classes.largest();
-        let wanted = payload.saturating_add(overhead).min(self.core.sizing.chunk_max);
-        // When the best class for the tail has no memory, a chunk of the largest may do.
-        let id = self.alloc(self.core.classes.of(wanted)).or_else(|| self.alloc(largest))?;
-        let (first, last) = self.chain(item);
-        *self.window.chunk_mut(id) = Chunk { prev: last, state: state::PIECE, len: item, ..Chunk::default() };
-        if last == 0 {
-            self.set_chain(item, id, id);
-        } else {
-            self.window.chunk_mut(last).next = id;
-            self.set_chain(item, first, id);
-        }
-        Some((id, self.core.classes.size(self.slab.class_of(id)) - overhead))
-    }
-
-    /// First and last piece of a large item, 0 none.
-    pub fn chain(&self, id: u32) -> (u32, u32) {
-        let bytes = self.window.bytes(offset(id) + 32, 8);
-        let id_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
-        (id_at(0), id_at(4))
-    }
-
-    /// Sets what [`Shard::chain`] gives.
-    pub fn set_chain(&mut self, id: u32, first: u32, last: u32) {
-        let bytes = self.window.bytes_mut(offset(id) + 32, 8);
-        bytes[..4].copy_from_slice(&first.to_le_bytes());
-        bytes[4..].copy_from_slice(&last.to_le_bytes());
     }
 
     /// A view of an item.
     #[inline]
-    pub fn item(&self, id: u32) -> Item<'_> {
+    pub fn item(&self, id: ItemId) -> Item<'_> {
         Item::new(self, id)
     }
 
-    fn make_pieces(&mut self, id: u32, value_len: usize) -> Result<(), AllocError> {
-        if !self.window.chunk(id).is(state::CHUNKED) {
-            return Ok(());
-        }
-        let mut left = value_len;
-        while left > 0 {
-            let Some((_, holds)) = self.add_piece(id, self.core.sizing.payload(left)) else {
-                self.free(id);
-                return Err(AllocError::NoMemory);
-            };
-            left = left.saturating_sub(holds);
-        }
-        Ok(())
-    }
-
-    fn free_pieces(&mut self, id: u32) {
-        let mut piece = self.chain(id).0;
-        while piece != 0 {
-            let chunk = self.window.chunk_mut(piece);
-            assert!(chunk.is_piece() && chunk.len == id, "a chain leads astray");
-            let next = chunk.next;
-            chunk.state = 0;
-            self.slab.put(piece, &mut self.window);
-            piece = next;
-        }
-    }
-
-    fn part_len(&self, part: &Part<'_>) -> usize {
-        match part {
-            Part::Bytes(bytes) => bytes.len(),
-            Part::Value(id) => self.window.chunk(id.0).len as usize,
-        }
-    }
-
-    /// Keeps the items among `parts` from eviction. Says which were kept by this, one bit each.
-    fn keep(&mut self, parts: &[Part<'_>]) -> u64 {
-        let mut kept = 0;
-        for (i, part) in parts.iter().enumerate() {
-            if let Part::Value(id) = part {
-                kept |= u64::from(self.pin(id.0)) << i;
-            }
-        }
-        kept
-    }
-
-    fn unkeep(&mut self, parts: &[Part<'_>], kept: u64) {
-        for (i, part) in parts.iter().enumerate() {
-            if let Part::Value(id) = part
-                && kept >> i & 1 != 0
-            {
-                self.window.chunk_mut(id.0).pins -= 1;
-            }
-        }
-    }
-
-    #[inline]
-    fn fill(&mut self, id: u32, parts: &[Part<'_>]) {
-        let mut extents = self.extents(id);
-        let mut to = (0, 0);
-        for part in parts {
-            match part {
-                Part::Bytes(bytes) => self.write(&mut extents, &mut to, bytes),
-                Part::Value(from) => self.copy_from(&mut extents, &mut to, from.0),
-            }
-        }
-    }
-
-    #[inline]
-    fn write(&mut self, extents: &mut Extents, to: &mut (usize, usize), mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            let (at, n) = self.room(extents, to, bytes.len());
-            let (now, later) = bytes.split_at(n);
-            self.window.bytes_mut(at, n).copy_from_slice(now);
-            bytes = later;
-        }
-    }
-
-    fn copy_from(&mut self, extents: &mut Extents, to: &mut (usize, usize), id: u32) {
-        let mut from = self.extents(id);
-        while let Some((mut start, mut len)) = from.next(self) {
-            while len > 0 {
-                let (at, n) = self.room(extents, to, len);
-                self.window.copy(start, at, n);
-                start += n;
-                len -= n;
-            }
-        }
-    }
-
-    /// Takes up to `wanted` bytes of the room for a value.
-    #[inline]
-    fn room(&self, extents: &mut Extents, to: &mut (usize, usize), wanted: usize) -> (usize, usize) {
-        if to.1 == 0 {
-            *to = extents.next(self).expect("a value is longer than its room");
-        }
-        let (at, n) = (to.0, wanted.min(to.1));
-        *to = (at + n, to.1 - n);
-        (at, n)
-    }
-
     /// Puts an item in its list and into the sums.
-    fn enlist(&mut self, id: u32, cas: Option<u64>) {
+    fn enlist(&mut self, id: ItemId, cas: Option<u64>) {
         let cas = self.cas_to_give(cas);
         let header = self.window.header_mut(id);
         assert!(!header.chunk.is(state::LINKED | state::FREE | state::PIECE), "linked twice");
@@ -484,7 +437,7 @@ impl Shard {
 
     /// Stamps an item that is stored now. The second that is.
     #[inline]
-    fn stamp(&mut self, id: u32) -> u32 {
+    fn stamp(&mut self, id: ItemId) -> u32 {
         let now = self.core.clock.now();
         let stamp = self.core.flush.stamp(now);
         self.window.header_mut(id).set_stamp(stamp);
@@ -514,6 +467,9 @@ impl Shard {
 
     #[inline]
     fn cas_to_give(&self, cas: Option<u64>) -> u64 {
+        if let (true, Some(cas)) = (self.is_source, cas) {
+            self.core.follow_cas(cas);
+        }
         match cas {
             None => self.core.next_cas(),
             Some(cas) if self.core.config.cas_enabled => cas,
@@ -522,9 +478,9 @@ impl Shard {
     }
 
     /// The opposite of [`Shard::enlist`].
-    fn delist(&mut self, id: u32) {
+    fn delist(&mut self, id: ItemId) {
         let size = self.item(id).size();
-        self.remove(id, size);
+        self.take_from_list(id, size);
         self.window.chunk_mut(id).state &= !(state::LINKED | state::RENEWED);
         self.discount(size);
     }
@@ -557,45 +513,9 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 
 /// The key of an item in a window.
 #[inline]
-pub fn key_in(window: &Window, id: u32) -> &[u8] {
+pub fn key_in(window: &Window, id: ItemId) -> &[u8] {
     let chunk = window.chunk(id);
     window.bytes(offset(id) + chunk.key_at(), chunk.key_len.into())
-}
-
-/// A walk over the places of a value's bytes, in order.
-#[derive(Clone, Debug)]
-pub struct Extents {
-    whole: Option<usize>,
-    piece: u32,
-    left: usize,
-}
-
-impl Extents {
-    /// Offset in the window and length of the next run of bytes; never an empty one.
-    #[inline]
-    pub fn next(&mut self, shard: &Shard) -> Option<(usize, usize)> {
-        if self.left == 0 {
-            return None;
-        }
-        let (at, len) = match self.whole {
-            Some(at) => (at, self.left),
-            None => self.next_piece(shard)?,
-        };
-        self.left -= len;
-        Some((at, len))
-    }
-
-    fn next_piece(&mut self, shard: &Shard) -> Option<(usize, usize)> {
-        if self.piece == 0 {
-            return None;
-        }
-        let chunk = shard.window.chunk(self.piece);
-        assert!(chunk.is_piece(), "a chain leads astray");
-        let holds = shard.core.classes.size(shard.slab.class_of(self.piece)) - shard.core.sizing.piece_overhead();
-        let at = offset(self.piece) + size_of::<Chunk>();
-        self.piece = chunk.next;
-        Some((at, holds.min(self.left)))
-    }
 }
 
 #[cfg(test)]

@@ -13,9 +13,11 @@
 //! Invariants: tag 0 is an empty slot. A chain of overflow buckets has no empty bucket. The table never shrinks,
 //! so bucket `b` of a table of size 2^k holds, at any later size, what is in the buckets `b, b + 2^k, b + 2·2^k, …`.
 
-use crate::store::Hash;
 use crate::store::memory::arena::{Prefetcher, Region, Stretch};
 use crate::store::memory::layout::Bucket;
+use crate::store::{Hash, ItemId};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Items per bucket, on the average, that a growing table keeps. Of 12 slots 7 are used: about 9 bytes an item,
 /// and one lookup in ten goes on to an overflow bucket.
@@ -45,9 +47,11 @@ pub struct Table {
     buckets: Region<Bucket>,
     overflow: Region<Bucket>,
     free_overflow: u32,
+    /// `buckets.len()`, for who has not locked the shard.
+    published: Arc<AtomicUsize>,
     items: usize,
     grows: bool,
-    moving: Vec<(u8, u32)>,
+    moving: Vec<(u8, ItemId)>,
 }
 
 impl Table {
@@ -59,6 +63,7 @@ impl Table {
             buckets: Region::new(max)?,
             overflow: Region::new(max)?,
             free_overflow: 0,
+            published: Arc::new(AtomicUsize::new(buckets)),
             items: 0,
             grows,
             moving: Vec::new(),
@@ -103,6 +108,11 @@ impl Table {
         self.items
     }
 
+    /// Buckets, perhaps a little late, to be read without the shard's lock.
+    pub fn published(&self) -> Arc<AtomicUsize> {
+        self.published.clone()
+    }
+
     /// For prefetching without the shard's lock.
     pub fn prefetcher(&self) -> Prefetcher {
         self.buckets.prefetcher()
@@ -110,7 +120,7 @@ impl Table {
 
     /// The item of this hash for which `is_it` holds. A call of its own would take 25 instructions of each lookup.
     #[inline(always)]
-    pub fn find(&self, hash: Hash, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+    pub fn find(&self, hash: Hash, mut is_it: impl FnMut(ItemId) -> bool) -> Option<ItemId> {
         let tag = tag(hash);
         let mut bucket = self.buckets.get(address(hash, self.buckets.len()));
         loop {
@@ -133,7 +143,7 @@ impl Table {
 
     /// Calls `each` with the items that [`Table::find`] would ask about first.
     #[inline]
-    pub fn candidates(&self, hash: Hash, mut each: impl FnMut(u32)) {
+    pub fn candidates(&self, hash: Hash, mut each: impl FnMut(ItemId)) {
         let bucket = self.buckets.get(address(hash, self.buckets.len()));
         for slot in bucket.matches(tag(hash)) {
             each(bucket.ids[slot]);
@@ -142,14 +152,14 @@ impl Table {
 
     /// Adds an item, and a bucket when it is time for one. `rehash` gives the hash of an item, and `soon` is told
     /// of items that the next calls of `rehash` will be for.
-    pub fn insert(&mut self, hash: Hash, id: u32, rehash: impl Fn(u32) -> Hash, soon: impl Fn(u32)) {
+    pub fn insert(&mut self, hash: Hash, id: ItemId, rehash: impl Fn(ItemId) -> Hash, soon: impl Fn(ItemId)) {
         self.put(address(hash, self.buckets.len()), tag(hash), id);
         self.items += 1;
         if self.wants_growth() {
             self.split(rehash);
             // About LOAD inserts from now these are read: without this, each waits for memory in its turn.
             let next = self.splits_next();
-            self.buckets.get(next).ids.iter().filter(|&&id| id != 0).for_each(|&id| soon(id));
+            self.buckets.get(next).ids.iter().filter(|&&id| id != ItemId::NONE).for_each(|&id| soon(id));
         }
     }
 
@@ -160,17 +170,17 @@ impl Table {
     }
 
     /// Puts `new` in the slot of `old`, which has the same hash.
-    pub fn replace(&mut self, hash: Hash, old: u32, new: u32) {
+    pub fn replace(&mut self, hash: Hash, old: ItemId, new: ItemId) {
         let (place, slot) = self.locate(hash, old);
         self.at_mut(place).ids[slot] = new;
     }
 
     /// Takes an item out.
-    pub fn remove(&mut self, hash: Hash, id: u32) {
+    pub fn remove(&mut self, hash: Hash, id: ItemId) {
         let (place, slot) = self.locate(hash, id);
         let bucket = self.at_mut(place);
         bucket.tags[slot] = 0;
-        bucket.ids[slot] = 0;
+        bucket.ids[slot] = ItemId::NONE;
         self.items -= 1;
         let first = BucketPlace::Bucket(address(hash, self.buckets.len()));
         if self.at(first).overflow != 0 {
@@ -180,11 +190,11 @@ impl Table {
 
     /// Calls `each` with every item that was or would have been in bucket `at` of a table of `size` buckets, a
     /// power of two that this table has reached.
-    pub fn visit(&self, at: usize, size: usize, mut each: impl FnMut(u32)) {
+    pub fn visit(&self, at: usize, size: usize, mut each: impl FnMut(ItemId)) {
         for index in (at..self.buckets.len()).step_by(size) {
             let mut bucket = self.buckets.get(index);
             loop {
-                bucket.ids.iter().filter(|&&id| id != 0).for_each(|&id| each(id));
+                bucket.ids.iter().filter(|&&id| id != ItemId::NONE).for_each(|&id| each(id));
                 if bucket.overflow == 0 {
                     break;
                 }
@@ -198,7 +208,7 @@ impl Table {
         (self.buckets.len() + self.overflow.len() - 1) * size_of::<Bucket>()
     }
 
-    fn put(&mut self, index: usize, tag: u8, id: u32) {
+    fn put(&mut self, index: usize, tag: u8, id: ItemId) {
         let mut place = BucketPlace::Bucket(index);
         while !self.at_mut(place).put(tag, id) {
             if self.at(place).overflow == 0 {
@@ -224,7 +234,7 @@ impl Table {
     }
 
     #[inline]
-    fn locate(&self, hash: Hash, id: u32) -> (BucketPlace, usize) {
+    fn locate(&self, hash: Hash, id: ItemId) -> (BucketPlace, usize) {
         let mut place = BucketPlace::Bucket(address(hash, self.buckets.len()));
         loop {
             let bucket = self.at(place);
@@ -245,10 +255,10 @@ impl Table {
         }
         if last != gap {
             let bucket = self.at_mut(last);
-            let slot = bucket.ids.iter().position(|&id| id != 0).expect("a chain has no empty bucket");
+            let slot = bucket.ids.iter().position(|&id| id != ItemId::NONE).expect("a chain has no empty bucket");
             let (tag, id) = (bucket.tags[slot], bucket.ids[slot]);
             bucket.tags[slot] = 0;
-            bucket.ids[slot] = 0;
+            bucket.ids[slot] = ItemId::NONE;
             assert!(self.at_mut(gap).put(tag, id));
         }
         if self.at(last).is_empty() {
@@ -275,12 +285,13 @@ impl Table {
     }
 
     /// Adds one bucket. Does nothing when there is no memory for it.
-    pub fn split(&mut self, rehash: impl Fn(u32) -> Hash) {
+    pub fn split(&mut self, rehash: impl Fn(ItemId) -> Hash) {
         let (old, new) = (self.splits_next(), self.buckets.len());
         if !self.buckets.extend(new + 1) {
             self.grows = false;
             return;
         }
+        self.published.store(new + 1, Ordering::Relaxed);
         let mut moving = std::mem::take(&mut self.moving);
         self.drain(old, &mut moving);
         for (tag, id) in moving.drain(..) {
@@ -296,10 +307,10 @@ impl Table {
         new - (new + 1).next_power_of_two() / 2
     }
 
-    fn drain(&mut self, index: usize, into: &mut Vec<(u8, u32)>) {
+    fn drain(&mut self, index: usize, into: &mut Vec<(u8, ItemId)>) {
         let mut bucket = std::mem::take(self.buckets.get_mut(index));
         loop {
-            into.extend(std::iter::zip(bucket.tags, bucket.ids).filter(|&(_, id)| id != 0));
+            into.extend(std::iter::zip(bucket.tags, bucket.ids).filter(|&(_, id)| id != ItemId::NONE));
             let next = bucket.overflow;
             if next == 0 {
                 return;
@@ -321,8 +332,8 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    fn hash_of(id: u32) -> Hash {
-        Hash(xxhash_rust::xxh3::xxh3_64(&id.to_le_bytes()))
+    fn hash_of(id: ItemId) -> Hash {
+        Hash(xxhash_rust::xxh3::xxh3_64(&id.0.to_le_bytes()))
     }
 
     #[test]
@@ -338,20 +349,21 @@ mod tests {
     #[test]
     fn grows_and_forgets_nothing() {
         let mut table = Table::new(1, true, 1 << 16).unwrap();
-        for id in 1..=20_000 {
+        for id in (1..=20_000).map(ItemId) {
             table.insert(hash_of(id), id, hash_of, |_| ());
         }
         assert_eq!(table.buckets(), 20_000_usize.div_ceil(LOAD));
-        for id in 1..=20_000 {
+        for id in (1..=20_000).map(ItemId) {
             assert_eq!(table.find(hash_of(id), |other| other == id), Some(id));
         }
-        for id in (1..=20_000).filter(|id| id % 3 != 0) {
+        for id in (1..=20_000).filter(|id| id % 3 != 0).map(ItemId) {
             table.remove(hash_of(id), id);
             assert_eq!(table.find(hash_of(id), |other| other == id), None);
         }
-        for id in (3..=20_000).step_by(3) {
-            table.replace(hash_of(id), id, id + 100_000);
-            assert_eq!(table.find(hash_of(id), |other| other == id + 100_000), Some(id + 100_000));
+        for id in (3..=20_000).step_by(3).map(ItemId) {
+            let new = ItemId(id.0 + 100_000);
+            table.replace(hash_of(id), id, new);
+            assert_eq!(table.find(hash_of(id), |other| other == new), Some(new));
         }
         assert_eq!(table.items(), 20_000 / 3);
     }
@@ -360,8 +372,8 @@ mod tests {
     fn one_bucket_takes_all_when_it_may_not_grow() {
         let mut table = Table::new(1, false, 1).unwrap();
         // One bucket, one tag: the longest chain there can be.
-        (1..=100).for_each(|id| table.insert(Hash(0), id, |_| Hash(0), |_| ()));
-        (1..=100).rev().for_each(|id| table.remove(Hash(0), id));
+        (1..=100).map(ItemId).for_each(|id| table.insert(Hash(0), id, |_| Hash(0), |_| ()));
+        (1..=100).rev().map(ItemId).for_each(|id| table.remove(Hash(0), id));
         assert_eq!((table.items(), table.at(BucketPlace::Bucket(0)).overflow), (0, 0));
         assert!(table.at(BucketPlace::Bucket(0)).is_empty());
     }
@@ -369,15 +381,15 @@ mod tests {
     #[test]
     fn a_walk_sees_each_item_once_while_the_table_grows() {
         let mut table = Table::new(5, true, 1 << 16).unwrap();
-        (1..=40).for_each(|id| table.insert(hash_of(id), id, hash_of, |_| ()));
+        (1..=40).map(ItemId).for_each(|id| table.insert(hash_of(id), id, hash_of, |_| ()));
         let size = table.buckets().next_power_of_two() / 2;
         let mut seen = BTreeMap::new();
         for at in 0..size {
             table.visit(at, size, |id| *seen.entry(id).or_insert(0) += 1);
             let from = 1000 * (at as u32 + 1);
-            (from..from + 100).for_each(|id| table.insert(hash_of(id), id, hash_of, |_| ()));
+            (from..from + 100).map(ItemId).for_each(|id| table.insert(hash_of(id), id, hash_of, |_| ()));
         }
-        assert!((1..=40).all(|id| seen.get(&id) == Some(&1)));
+        assert!((1..=40).map(ItemId).all(|id| seen.get(&id) == Some(&1)));
         assert!(seen.values().all(|&times| times == 1));
     }
 }

@@ -43,9 +43,9 @@ fn a_table_that_has_grown_meanwhile_is_seen_in_small_pieces() {
     let mut dump = rig.store.dump(ClassSet::ALL).unwrap();
     let mut seen = BTreeMap::new();
     assert!(step(&mut dump, &mut seen));
-    let buckets = rig.store.shard(0).table.buckets();
+    let buckets = rig.store.lock_number(0).table.buckets();
     (1000..50_000).for_each(set);
-    let grown = rig.store.shard(0).table.buckets() / buckets;
+    let grown = rig.store.lock_number(0).table.buckets() / buckets;
     assert!(grown >= 8, "{grown}");
     let mut most = 0;
     loop {
@@ -66,7 +66,7 @@ fn what_finds_no_room_in_its_bucket_is_seen_in_small_pieces() {
     let config = StoreConfig { memory_limit: 64 << 20, hash_power: Some(7), hash_expand: false, ..tiny() };
     let rig = TestStore::new(config);
     (0..5000).for_each(|n| assert!(rig.set(&format!("key{n}"), b"v", 0)));
-    assert_eq!(rig.store.shard(0).table.buckets(), 16);
+    assert_eq!(rig.store.lock_number(0).table.buckets(), 16);
     let (mut dump, mut seen) = (rig.store.dump(ClassSet::ALL).unwrap(), BTreeMap::new());
     let mut steps = 0;
     while step(&mut dump, &mut seen) {

@@ -35,7 +35,7 @@ struct Model {
     items: BTreeMap<Vec<u8>, Expected>,
     pending_flush: u32,
     pinned: Vec<(Pinned, Vec<u8>)>,
-    uploads: Vec<(Upload, Expected, usize)>,
+    uploads: Vec<(Upload, Vec<u8>, Expected, usize)>,
     refused: usize,
     stored: usize,
     rewritten: usize,
@@ -129,7 +129,7 @@ impl Model {
         let limit = limit / 4 + self.rng.below(limit);
         self.store.core.pool.set_limit(limit);
         self.store.core.pool.shrink();
-        self.store.background.shrink();
+        self.store.core.requests.shrink();
         let (automove, automove_window) = (self.rng.below(3) as u8, 3 + self.rng.below(4) as u32);
         self.store.tune(|tuning| *tuning = Tuning { automove, automove_window, ..tuning.clone() });
     }
@@ -217,7 +217,7 @@ impl Model {
                 self.stored += 1;
             }
             Err(error) => {
-                let too_large = store.is_too_large(key.len(), item.client_flags, item.value.len());
+                let too_large = is_too_large(&store, key.len(), item.client_flags, item.value.len());
                 assert_eq!(error == AllocError::TooLarge, too_large);
                 self.refused += usize::from(!too_large);
             }
@@ -325,9 +325,9 @@ impl Model {
         let (key, item) = (self.key(), self.expected());
         let hash = self.store.hash(&key);
         match self.store.upload(hash, &spec(&key, &item), item.value.len()) {
-            Ok(upload) => self.uploads.push((upload, item, 0)),
+            Ok(upload) => self.uploads.push((upload, key, item, 0)),
             Err(AllocError::TooLarge) => {
-                assert!(self.store.is_too_large(key.len(), item.client_flags, item.value.len()))
+                assert!(is_too_large(&self.store, key.len(), item.client_flags, item.value.len()))
             }
             Err(AllocError::NoMemory) => self.refused += 1,
         }
@@ -338,7 +338,7 @@ impl Model {
             return;
         }
         let at = self.rng.below(self.uploads.len());
-        let (mut upload, item, mut filled) = self.uploads.swap_remove(at);
+        let (mut upload, key, item, mut filled) = self.uploads.swap_remove(at);
         if self.rng.one_in(6) {
             return;
         }
@@ -351,19 +351,18 @@ impl Model {
             upload.filled(n);
         }
         if upload.is_complete() {
-            self.finish(upload, item);
+            self.finish(upload, key, item);
         } else {
-            self.uploads.push((upload, item, filled));
+            self.uploads.push((upload, key, item, filled));
         }
     }
 
-    fn finish(&mut self, upload: Upload, mut item: Expected) {
-        let key = upload.key().to_vec();
+    fn finish(&mut self, upload: Upload, key: Vec<u8>, mut item: Expected) {
         let (store, hash) = (self.store.clone(), self.store.hash(&key));
         let mut locked = store.lock(hash);
         let new = locked.finish(upload).unwrap();
         if self.rng.one_in(5) {
-            return locked.abandon(new);
+            return locked.free(new);
         }
         put(&mut locked, &key, hash, new, None);
         (item.cas, item.accessed) = (locked.item(new).cas(), self.clock.now());
@@ -468,6 +467,11 @@ fn collect(pinned: &Pinned) -> Vec<u8> {
     let mut slices = Vec::new();
     pinned.io_slices(0, &mut slices);
     slices.iter().flat_map(|slice| slice.iter().copied()).collect()
+}
+
+/// Whether an item of this shape is above `-I`.
+fn is_too_large(store: &Store, key_len: usize, client_flags: u32, value_len: usize) -> bool {
+    store.core.sizing.total(key_len, client_flags != 0, value_len) > store.core.sizing.item_max
 }
 
 /// One of several threads that store, read in and out of the lock, upload, delete and flush.
@@ -620,7 +624,7 @@ fn one_large_item(item_size_max: usize) {
     let hash = store.hash(b"large");
     let spec = ItemSpec { key: b"large", key_is_binary: false, client_flags: 7, expires_at: 0 };
     let len = item_size_max - 32 - 5 - 4;
-    assert!(!store.is_too_large(5, 7, len) && store.is_too_large(5, 7, len + 1));
+    assert!(!is_too_large(&store, 5, 7, len) && is_too_large(&store, 5, 7, len + 1));
     for round in 1..=3 {
         let mut upload = store.upload(hash, &spec, len).unwrap();
         while !upload.is_complete() {

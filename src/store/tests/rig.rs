@@ -100,7 +100,7 @@ impl TestStore {
     /// Steps of the background, without time for the clients.
     pub fn steps(&mut self, steps: usize) {
         for _ in 0..steps {
-            if self.store.background.take_wanted() || !std::mem::replace(&mut self.begun, true) {
+            if self.store.core.requests.take_wanted() || !std::mem::replace(&mut self.begun, true) {
                 prefault::prepare(&self.store);
             }
             self.worker.step(&self.store, Duration::from_secs(1));

@@ -113,7 +113,7 @@ fn each_shard_for_itself() {
         rig.second();
     }
     assert!(rig.store.stats().slabs_moved > 4);
-    let in_each = rig.store.shards().filter(|shard| shard.slab.classes.iter().any(|class| class.pages > 20)).count();
+    let in_each = rig.store.lock_each().filter(|shard| shard.slab.classes.iter().any(|class| class.pages > 20)).count();
     assert_eq!(in_each, 4);
 }
 

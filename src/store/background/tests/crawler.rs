@@ -146,7 +146,7 @@ fn it_can_be_turned_off_and_on() {
     assert!(rig.store.enable_crawler(false) && !rig.store.enable_crawler(false));
     rig.steps(1);
     assert!(!rig.store.stats().lru_crawler_running);
-    assert_eq!(rig.store.shard(0).cursor, 0);
+    assert_eq!(rig.store.lock_number(0).cursor, ItemId::NONE);
     (0..3).for_each(|_| rig.second());
     assert_eq!(rig.store.stats().lru_crawler_starts, 1);
     assert!(rig.store.enable_crawler(true));

@@ -87,7 +87,7 @@ fn dead_tails_are_reclaimed() {
     assert!(rig.get("key10").is_some());
     rig.second();
     assert_eq!(rig.store.stats().curr_items, 0);
-    assert_eq!(rig.store.shard(0).lrus.iter().map(|lru| lru.counters.reclaimed).sum::<u64>(), 50);
+    assert_eq!(rig.store.lock_number(0).lrus.iter().map(|lru| lru.counters.reclaimed).sum::<u64>(), 50);
     assert_eq!(rig.sum(|class| class.counters.expired_unfetched), 49);
 }
 

@@ -25,7 +25,7 @@ fn fill(rig: &TestStore, from: usize, to: usize, len: usize) {
 type Seen = (u64, u32, u32, u32, usize);
 
 /// What must not change when an item moves, and where it is.
-fn seen(rig: &TestStore, i: usize, len: usize) -> Option<(Seen, u32)> {
+fn seen(rig: &TestStore, i: usize, len: usize) -> Option<(Seen, ItemId)> {
     let key = format!("key{i:03}");
     let hash = rig.store.hash(key.as_bytes());
     let mut locked = rig.store.lock(hash);
@@ -35,7 +35,7 @@ fn seen(rig: &TestStore, i: usize, len: usize) -> Option<(Seen, u32)> {
     item.copy_value(&mut found);
     assert!(found == value(i, len), "a wrong value");
     let state = usize::from(item.header().chunk.state);
-    Some(((item.cas(), item.client_flags(), item.expires_at(), item.last_access(), state), id.0))
+    Some(((item.cas(), item.client_flags(), item.expires_at(), item.last_access(), state), id))
 }
 
 fn moves(rig: &TestStore) -> Vec<Event> {
@@ -99,7 +99,7 @@ fn every_item_survives() {
         assert_eq!(rig.store.reassign(src.into(), 1), Reassign::Busy);
         rig.mover_steps(10);
         let found: Vec<_> = (0..40).map(|i| seen(&rig, i, 500)).collect();
-        let of = |seen: &[Option<(Seen, u32)>]| seen.iter().map(|seen| seen.map(|seen| seen.0)).collect::<Vec<_>>();
+        let of = |seen: &[Option<(Seen, ItemId)>]| seen.iter().map(|seen| seen.map(|seen| seen.0)).collect::<Vec<_>>();
         assert_eq!(of(&expected), of(&found));
         let stats = rig.store.stats();
         let moved = std::iter::zip(&expected, &found).filter(|(before, after)| before != after).count() as u64;
@@ -135,15 +135,15 @@ fn large_items_survive() {
     fill(&rig, 100, 300, 15);
     (200..270).for_each(|i| rig.unlink(&format!("key{i:03}")));
     let head = seen(&rig, 0, 6000).unwrap().1;
-    let page = rig.store.shard(0).slab.page_of(head);
-    assert_eq!(rig.store.shard(0).slab.pages[page].class, heads);
-    rig.store.shard(0).slab.begin_move(page as u32, &rig.store.core.classes);
+    let page = rig.store.lock_number(0).slab.page_of(head);
+    assert_eq!(rig.store.lock_number(0).slab.pages[page].class, heads);
+    rig.store.lock_number(0).slab.begin_move(page as u32, &rig.store.core.classes);
     let mut counts = Counts::default();
-    let mut shard = rig.store.shard(0);
+    let mut shard = rig.store.lock_number(0);
     let (first, step) = (shard.slab.first_chunk(page as u32), step(heads, &shard.core.classes));
     assert!(shard.withdraw(&mut first.clone()));
     (0..shard.core.classes.per_page(heads)).for_each(|at| {
-        shard.vacate(first + at * step, true, &mut counts);
+        shard.vacate(ItemId(first.0 + at * step), true, &mut counts);
     });
     assert!(counts.rescues >= 10, "{counts:?}");
     shard.hand_over(0);
@@ -267,7 +267,7 @@ fn uploads_are_waited_for() {
     for (i, mut upload) in uploads.into_iter().enumerate() {
         upload.room().unwrap().copy_from_slice(&value(i, 500)[100..]);
         upload.filled(400);
-        let hash = rig.store.hash(upload.key());
+        let hash = rig.store.hash(format!("new{i:03}").as_bytes());
         let mut locked = rig.store.lock(hash);
         let id = locked.finish(upload).unwrap();
         locked.link(id, hash, None);
