@@ -3,7 +3,7 @@
 //! The decoder skips foreign characters, as memcached's does: what counts is that a multiple of four
 //! characters of the alphabet (padding included) remains, and at least one byte comes out.
 
-use super::KEY_MAX;
+use super::token::KEY_MAX;
 
 /// Bytes that [`encode`] makes of the longest key.
 pub const ENCODED_MAX: usize = KEY_MAX.div_ceil(3) * 4;

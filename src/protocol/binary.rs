@@ -9,154 +9,15 @@
 //! All numbers are big endian; bodylen counts extras, key and value. Quiet opcodes become the `quiet` field;
 //! replies carry the opcode that came in.
 
-use super::{Bad, Cut, KEY_MAX, Mode, Parsed, Refusal, Request, StoreHeader};
-
-/// Bytes of a header.
-pub const HEADER: usize = 24;
+use super::request::{Bad, Cut, Mode, Parsed, Refusal, Request, StoreHeader};
+pub use super::request::{HEADER, Op, Packet, Response, Status};
+use super::token::KEY_MAX;
 
 /// First byte of a request.
 pub const REQUEST: u8 = 0x80;
 
-/// First byte of a response.
-const RESPONSE: u8 = 0x81;
-
 /// Larger bodies are refused: nothing that large can be stored.
 const BODY_MAX: u32 = 1 << 30;
-
-/// A response's status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u16)]
-#[allow(missing_docs, reason = "the names are the protocol's")]
-pub enum Status {
-    Ok = 0,
-    NotFound = 1,
-    Exists = 2,
-    TooLarge = 3,
-    Invalid = 4,
-    NotStored = 5,
-    NonNumeric = 6,
-    AuthError = 0x20,
-    UnknownCommand = 0x81,
-    NoMemory = 0x82,
-    NotReplicated = 0x86,
-}
-
-impl Status {
-    /// What the body says of it when it says nothing else.
-    pub fn text(self) -> &'static [u8] {
-        match self {
-            Status::Ok => b"",
-            Status::NotFound => b"Not found",
-            Status::Exists => b"Data exists for key.",
-            Status::TooLarge => b"Too large.",
-            Status::Invalid => b"Invalid arguments",
-            Status::NotStored => b"Not stored.",
-            Status::NonNumeric => b"Non-numeric server-side value for incr or decr",
-            Status::AuthError => b"Auth failure.",
-            Status::UnknownCommand => b"Unknown command",
-            Status::NoMemory => b"Out of memory allocating item",
-            Status::NotReplicated => b"Not replicated",
-        }
-    }
-}
-
-/// What a packet asks for. Extras are in the variants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names are the protocol's")]
-pub enum Op {
-    Get,
-    /// Set, Add, Replace, Append, Prepend.
-    Store {
-        mode: Mode,
-        client_flags: u32,
-        exptime: u32,
-    },
-    Delete,
-    Arith {
-        incr: bool,
-        delta: u64,
-        initial: u64,
-        exptime: u32,
-    },
-    Quit,
-    Flush {
-        exptime: u32,
-    },
-    Noop,
-    Version,
-    Stat,
-    Touch {
-        exptime: u32,
-    },
-    GetAndTouch {
-        exptime: u32,
-    },
-}
-
-/// A packet without its value.
-#[derive(Debug)]
-pub struct Packet<'a> {
-    /// What it asks for.
-    pub op: Op,
-    /// As it came in: replies repeat it.
-    pub opcode: u8,
-    /// Success (for gets: a miss) is not answered.
-    pub quiet: bool,
-    /// Gets: the reply carries the key.
-    pub with_key: bool,
-    /// 0 to 250 bytes.
-    pub key: &'a [u8],
-    /// Repeated in replies.
-    pub opaque: [u8; 4],
-    /// 0: do not compare.
-    pub cas: u64,
-}
-
-/// A response's parts.
-#[derive(Debug)]
-pub struct Response<'a> {
-    /// The opcode of the request.
-    pub opcode: u8,
-    /// Its outcome.
-    pub status: Status,
-    /// The opaque of the request.
-    pub opaque: [u8; 4],
-    /// The item's cas unique, or 0.
-    pub cas: u64,
-    /// Before the key.
-    pub extras: &'a [u8],
-    /// Often empty.
-    pub key: &'a [u8],
-    /// Bytes of the value that follows.
-    pub value_len: usize,
-}
-
-impl Response<'_> {
-    /// Appends header, extras and key to `out`; the value is up to the caller.
-    #[inline]
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        let body = self.extras.len() + self.key.len() + self.value_len;
-        let mut header = [0; HEADER];
-        header[0] = RESPONSE;
-        header[1] = self.opcode;
-        header[2..4].copy_from_slice(&(self.key.len() as u16).to_be_bytes());
-        header[4] = self.extras.len() as u8;
-        header[6..8].copy_from_slice(&(self.status as u16).to_be_bytes());
-        header[8..12].copy_from_slice(&(body as u32).to_be_bytes());
-        header[12..16].copy_from_slice(&self.opaque);
-        header[16..24].copy_from_slice(&self.cas.to_be_bytes());
-        out.extend_from_slice(&header);
-        out.extend_from_slice(self.extras);
-        out.extend_from_slice(self.key);
-    }
-}
-
-impl Packet<'_> {
-    /// The response to this packet that says `status` with `text`.
-    pub fn refusal(&self, status: Status, text: &'static [u8]) -> Refusal {
-        Refusal::Packet { opcode: self.opcode, opaque: self.opaque, status, text }
-    }
-}
 
 /// The fixed fields of a request.
 struct PacketHeader {
@@ -324,6 +185,7 @@ fn op(kind: Kind, extras: &[u8]) -> Op {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::request::RESPONSE;
 
     fn request(opcode: u8, extras: &[u8], key: &[u8], value: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();

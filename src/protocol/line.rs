@@ -7,7 +7,8 @@
 //!
 //! The line end is the first `\n`; one `\r` before it is dropped.
 
-use super::{BAD_FORMAT, Parsed, bad, meta, text, token};
+use super::request::{BAD_FORMAT, Parsed, bad};
+use super::{meta, text, token};
 
 /// A line shorter than this, its end included, is refused.
 const LINE_MIN: usize = 4;

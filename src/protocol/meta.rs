@@ -10,8 +10,10 @@
 //! so that a command can rely on them.
 
 use super::base64;
+use super::request::{BAD_FORMAT, Cut, Mode, Parsed, Request, StoreHeader, bad, data_length};
+pub use super::request::{KeyBuffer, LetterSet, MetaCommand, Numbers, Verb};
 use super::token;
-use super::{BAD_FORMAT, Cut, KEY_MAX, Mode, Parsed, Request, StoreHeader, bad, data_length};
+use super::token::KEY_MAX;
 
 /// Most tokens of a line, command and key included.
 const TOKENS_MAX: usize = 20;
@@ -34,139 +36,6 @@ const OPAQUE_TOO_LONG: &[u8] = b"CLIENT_ERROR opaque token too long\r\n";
 const MA_BAD_FLAG: &[u8] = b"CLIENT_ERROR invalid or duplicate flag\r\n";
 const MS_BAD_MODE: &[u8] = b"CLIENT_ERROR invalid mode for ms M token\r\n";
 const MA_BAD_MODE: &[u8] = b"CLIENT_ERROR invalid mode for ma M token\r\n";
-
-/// Which meta command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb {
-    /// mg.
-    Get,
-    /// ms.
-    Set,
-    /// md.
-    Delete,
-    /// ma.
-    Arith,
-    /// me.
-    Debug,
-    /// mn.
-    Noop,
-}
-
-/// Where a base64 key is decoded to; not touched for plain keys.
-pub type KeyBuffer = Option<[u8; KEY_MAX]>;
-
-/// A meta command; `ms` without its data. Each flag is there at most once, its argument checked.
-#[derive(Debug)]
-pub struct MetaCommand<'a> {
-    /// Which.
-    pub verb: Verb,
-    /// ms: what M says. ma: `Append` stands for nothing.
-    pub mode: Mode,
-    /// ma: M says decr.
-    pub decr: bool,
-    /// As on the wire: base64 when the `b` flag is there. Empty for mn.
-    pub wire_key: &'a [u8],
-    /// The flags, the end of the line. It is cut again for who goes through it: kept cut, they would be 290 bytes to move
-    /// about.
-    text: &'a [u8],
-    /// Letters that are there.
-    seen: LetterSet,
-    numbers: Numbers,
-}
-
-/// Arguments of flags that are numbers.
-#[derive(Debug, Default)]
-pub struct Numbers {
-    /// `T`: new TTL.
-    pub ttl: i32,
-    /// `N`: TTL of an item made on a miss.
-    pub vivify: i32,
-    /// `R`: recache below this TTL.
-    pub recache: i32,
-    /// `F`: client flags.
-    pub client_flags: u32,
-    /// `C`: compare cas.
-    pub compare: u64,
-    /// `E`: cas to give.
-    pub cas: u64,
-    /// `J`: initial value.
-    pub initial: u64,
-    /// `D`: delta.
-    pub delta: u64,
-}
-
-impl<'a> MetaCommand<'a> {
-    /// The key as it is stored: decoded into `buffer` when the `b` flag is there.
-    #[inline]
-    pub fn key<'k>(&'k self, buffer: &'k mut KeyBuffer) -> &'k [u8] {
-        if !self.has(b'b') {
-            return self.wire_key;
-        }
-        base64::decode(self.wire_key, buffer.insert([0; KEY_MAX])).expect("the parser refuses keys that do not decode")
-    }
-
-    /// Whether success (for mg: a miss) is not answered.
-    pub fn quiet(&self) -> bool {
-        self.has(b'q')
-    }
-
-    /// Whether `letter` is there.
-    #[inline]
-    pub fn has(&self, letter: u8) -> bool {
-        self.seen.has_any(LetterSet::one(letter))
-    }
-
-    /// Whether one of `letters` is there.
-    #[inline]
-    pub fn has_any(&self, letters: LetterSet) -> bool {
-        self.seen.has_any(letters)
-    }
-
-    /// All flags in the order of the request, letter first.
-    pub fn flags(&self) -> impl Iterator<Item = &'a [u8]> + '_ {
-        token::words(self.text)
-    }
-
-    /// `T`, when it is there.
-    pub fn ttl(&self) -> Option<i32> {
-        self.has(b'T').then_some(self.numbers.ttl)
-    }
-
-    /// `N`, when it is there.
-    pub fn vivify(&self) -> Option<i32> {
-        self.has(b'N').then_some(self.numbers.vivify)
-    }
-
-    /// `R`, when it is there.
-    pub fn recache(&self) -> Option<i32> {
-        self.has(b'R').then_some(self.numbers.recache)
-    }
-
-    /// `F`, 0 when it is not there.
-    pub fn client_flags(&self) -> u32 {
-        self.numbers.client_flags
-    }
-
-    /// `C`, when it is there.
-    pub fn compare(&self) -> Option<u64> {
-        self.has(b'C').then_some(self.numbers.compare)
-    }
-
-    /// `E`, when it is there.
-    pub fn cas(&self) -> Option<u64> {
-        self.has(b'E').then_some(self.numbers.cas)
-    }
-
-    /// `J`, 0 when it is not there.
-    pub fn initial(&self) -> u64 {
-        self.numbers.initial
-    }
-
-    /// `D`, 1 when it is not there.
-    pub fn delta(&self) -> u64 {
-        self.numbers.delta
-    }
-}
 
 /// Parses what follows the command word `m<letter>`.
 #[inline]
@@ -226,7 +95,7 @@ impl<'a> MetaCommand<'a> {
     #[inline]
     fn new(verb: Verb, wire_key: &'a [u8], text: &'a [u8]) -> MetaCommand<'a> {
         let numbers = Numbers { delta: 1, ..Numbers::default() };
-        MetaCommand { verb, mode: Mode::Set, decr: false, wire_key, text, seen: LetterSet(0), numbers }
+        MetaCommand { verb, mode: Mode::Set, decr: false, wire_key, text, seen: LetterSet::default(), numbers }
     }
 
     /// Checks letters and arguments, and keeps the arguments. How many flags there are.
@@ -288,45 +157,6 @@ impl<'a> MetaCommand<'a> {
             _ => {}
         }
         Ok(())
-    }
-}
-
-/// Letters of flags.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct LetterSet(u64);
-
-impl LetterSet {
-    /// The set of these, all of `A` to `z`.
-    pub const fn of(letters: &[u8]) -> LetterSet {
-        let (mut set, mut at) = (LetterSet(0), 0);
-        while at < letters.len() {
-            set = set.with(LetterSet::one(letters[at]));
-            at += 1;
-        }
-        set
-    }
-
-    #[inline]
-    const fn one(letter: u8) -> LetterSet {
-        LetterSet(1 << (letter - b'A'))
-    }
-
-    /// Whether a letter is in it.
-    #[inline]
-    pub fn has(self, letter: u8) -> bool {
-        matches!(letter, b'A'..=b'z') && self.has_any(LetterSet::one(letter))
-    }
-
-    /// Whether one of these is in it.
-    #[inline]
-    pub fn has_any(self, letters: LetterSet) -> bool {
-        self.0 & letters.0 != 0
-    }
-
-    /// Both sets together.
-    #[inline]
-    pub const fn with(self, letters: LetterSet) -> LetterSet {
-        LetterSet(self.0 | letters.0)
     }
 }
 

@@ -9,9 +9,11 @@
 //!
 //! Not here: where a line ends, and which words are meta (`line`).
 
+pub use super::request::{Admin, Get, TextCommand, TextStore};
+use super::request::{BAD_FORMAT, Bad, Cut, Mode, Parsed, Refusal, Request, StoreHeader, VALUE_MAX, bad, data_length};
 use super::token;
+use super::token::KEY_MAX;
 use super::token::Tokens;
-use super::{BAD_FORMAT, Bad, Cut, KEY_MAX, Mode, Parsed, Refusal, Request, StoreHeader, VALUE_MAX, bad, data_length};
 
 /// Answer to data that does not end in `\r\n`.
 pub const BAD_CHUNK: &[u8] = b"CLIENT_ERROR bad data chunk\r\n";
@@ -24,123 +26,6 @@ pub const BAD_DELTA: &[u8] = b"CLIENT_ERROR invalid numeric delta argument\r\n";
 
 /// Answer to an unknown command.
 pub const UNKNOWN: &[u8] = b"ERROR\r\n";
-
-/// A command without a data block.
-#[derive(Debug)]
-pub enum TextCommand<'a> {
-    /// get, gets, gat, gats.
-    Get(Get<'a>),
-    /// delete.
-    Delete {
-        /// 1 to 250 bytes.
-        key: &'a [u8],
-        /// Answer nothing.
-        quiet: bool,
-    },
-    /// incr, decr.
-    Arith {
-        /// 1 to 250 bytes.
-        key: &'a [u8],
-        /// Incr, not decr.
-        incr: bool,
-        /// By how much.
-        delta: u64,
-        /// Answer nothing.
-        quiet: bool,
-    },
-    /// touch.
-    Touch {
-        /// 1 to 250 bytes.
-        key: &'a [u8],
-        /// As on the wire.
-        exptime: i32,
-        /// Answer nothing.
-        quiet: bool,
-    },
-    /// quit.
-    Quit,
-    /// Everything administrative, its sub-arguments unparsed: `command::admin` reads them.
-    Admin {
-        /// Which command.
-        verb: Admin,
-        /// The whole line. It is cut into tokens when it is run, which makes all that is parsed 370 bytes smaller.
-        line: &'a [u8],
-        /// The last token is `noreply`, and this command honours it.
-        noreply: bool,
-    },
-}
-
-/// get, gets, gat, gats.
-#[derive(Debug)]
-pub struct Get<'a> {
-    /// One or more keys between spaces, each of 1 to 250 bytes, up to the end of the line.
-    pub keys: &'a [u8],
-    /// `keys` is one key and nothing else: the common case, worth knowing.
-    pub single: bool,
-    /// Answer with the cas unique.
-    pub with_cas: bool,
-    /// gat and gats: the new exptime, as on the wire.
-    pub exptime: Option<i32>,
-}
-
-/// Administrative commands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "each is the command of its name")]
-pub enum Admin {
-    Stats,
-    FlushAll,
-    Version,
-    Verbosity,
-    Shutdown,
-    CacheMemlimit,
-    Slabs,
-    Lru,
-    LruCrawler,
-    Watch,
-    RefreshCerts,
-    Extstore,
-    Replica,
-    Misbehave,
-    Debugtime,
-    Debugitem,
-}
-
-impl Admin {
-    fn honours_noreply(self) -> bool {
-        !matches!(self, Admin::Stats | Admin::Version | Admin::Watch)
-    }
-}
-
-/// set, add, replace, append, prepend, cas.
-#[derive(Debug)]
-pub struct TextStore<'a> {
-    /// What to do with an existing or missing item; cas is `Set` with `compare`.
-    pub mode: Mode,
-    /// 1 to 250 bytes.
-    pub key: &'a [u8],
-    /// Stored beside the value.
-    pub client_flags: u32,
-    /// As on the wire.
-    pub exptime: i32,
-    /// cas: the unique that the item must have.
-    pub compare: Option<u64>,
-    /// Answer nothing.
-    pub quiet: bool,
-}
-
-impl<'a> TextCommand<'a> {
-    /// The key, where there is one and no other.
-    #[inline]
-    pub(super) fn key(&self) -> &'a [u8] {
-        match self {
-            TextCommand::Get(Get { keys: key, single: true, .. })
-            | TextCommand::Delete { key, .. }
-            | TextCommand::Arith { key, .. }
-            | TextCommand::Touch { key, .. } => key,
-            TextCommand::Get(_) | TextCommand::Quit | TextCommand::Admin { .. } => b"",
-        }
-    }
-}
 
 /// The line at the start of `input`, if it is as nearly every client sends it: get of one key, or set with numbers that
 /// are not too large; single spaces, nothing more, and `\r\n`. One pass, which knows the end of the line when it gets

@@ -4,6 +4,9 @@
 //! of numbers: *strict* ones (lengths, deltas, cas, meta arguments) are plain digits; *C* ones (client flags
 //! and exptime of the classic store commands) are what `strtoul` and `strtol` accept.
 
+/// Longest key in bytes.
+pub const KEY_MAX: usize = 250;
+
 /// Tokens kept of a line; later ones are ignored.
 pub const TOKENS_MAX: usize = 23;
 

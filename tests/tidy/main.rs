@@ -18,9 +18,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use tree::{Edge, Tree, types};
 
-/// Rules that the sources do not keep yet: they only print what is against them.
-const PENDING: &[&str] = &["floors", "circles", "type names", "long files"];
-
 /// Longest file in src, without its inline tests.
 const LINES_MAX: usize = 600;
 /// Longest tests among what ships: a table or two.
@@ -32,9 +29,7 @@ const SUBJECT_MAX: usize = 60;
 /// The last commit whose subject may be longer.
 const SUBJECTS_SINCE: &str = "fdb92c7";
 /// Files and folders that may hold unsafe code.
-const UNSAFE: &[&str] = &["src/sys.rs", "src/sys/", "src/store/arena.rs", "src/store/memory/arena.rs"];
-/// Types of the protocols that are always written with their module: `text::X`, `meta::X`.
-const VARIANTS: &[&str] = &[];
+const UNSAFE: &[&str] = &["src/sys/", "src/store/memory/arena.rs"];
 /// The one test-only file that stands beside shipped ones.
 const TESTING: &str = "src/testing.rs";
 
@@ -46,14 +41,9 @@ fn may_be_unsafe(file: &Source) -> bool {
     UNSAFE.iter().any(|path| file.path == *path || (path.ends_with('/') && file.path.starts_with(path)))
 }
 
-/// Fails, or prints for a rule that is pending, if something is against a rule.
+/// Fails if something is against a rule.
 fn check(rule: &str, says: &str, broken: &[String]) {
-    let list = format!("{rule}: {says}:\n  {}", broken.join("\n  "));
-    if PENDING.contains(&rule) {
-        println!("pending ({} left): {list}", broken.len());
-    } else {
-        assert!(broken.is_empty(), "{list}");
-    }
+    assert!(broken.is_empty(), "{rule}: {says}:\n  {}", broken.join("\n  "));
 }
 
 fn lib() -> String {
@@ -93,10 +83,7 @@ fn a_type_name_occurs_once() {
             places.entry(name.text).or_default().push(format!("{}:{}", file.path, name.line));
         }
     }
-    let is_variant = |name: &str, places: &[String]| {
-        VARIANTS.contains(&name) && places.iter().all(|place| place.starts_with("src/protocol/"))
-    };
-    let twice = places.iter().filter(|(name, places)| places.len() > 1 && !is_variant(name, places));
+    let twice = places.iter().filter(|(_, places)| places.len() > 1);
     let broken: Vec<String> = twice.map(|(name, places)| format!("{name}: {}", places.join(", "))).collect();
     check("type names", "a type name occurs once", &broken);
 }
