@@ -1,113 +1,151 @@
 //! A socket under an edge-triggered poll: what "drained" and "writable again" mean.
 //!
 //! ```text
-//! event says        until                                            so
-//! readable          a read fills less than its room, or would block   nothing is read before the next event
-//! writable          a write takes less than it was offered            nothing is written before the next event
-//! ended             for ever                                          it is read until its end, however little comes
+//! event says   until                                                  so
+//! readable     a read fills less than its room, or would block         nothing is read before the next event
+//! writable     a write takes less than it was offered                  nothing is written before the next event
+//! hangup       for ever                                                it is read until its end, however little comes
 //! ```
 //!
-//! The poll tells each change once, and tells it to whoever asked. A socket that is always watched for room wakes its
-//! thread whenever the other side has read something, so a socket may ask for that only where there was no room:
-//! [`Edge::ask_for_room`].
+//! The poll tells each change once, and tells it to whoever asked. A Unix socket that is watched for room wakes its
+//! thread whenever the other side has read something, so it asks for that only where there was no room:
+//! [`Edge::ask_for_room`]. A TCP socket tells of room only after it had none, and is watched for it from the start.
 //!
 //! Not here: what is read and written, and what becomes of a socket that fails.
 
 use mio::event::{Event, Source};
 use mio::{Interest, Registry, Token};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 
 /// What a socket is watched for that asks for room.
 const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
-/// A socket with what is known of its readiness. A new one is tried in both directions.
+/// What an event says of a socket.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Readiness {
+    /// Bytes, or the end, may be there.
+    pub readable: bool,
+    /// Room may be there.
+    pub writable: bool,
+    /// The other side has closed or broken the connection, which is announced once, maybe before the last bytes are
+    /// read: only a read that finds the end has seen everything.
+    pub hangup: bool,
+}
+
+impl From<&Event> for Readiness {
+    /// An error shows at the next read or write, so it counts as both.
+    fn from(event: &Event) -> Readiness {
+        let hangup = event.is_read_closed() || event.is_error();
+        Readiness {
+            readable: event.is_readable() || hangup,
+            writable: event.is_writable() || event.is_write_closed() || event.is_error(),
+            hangup,
+        }
+    }
+}
+
+/// A socket with what is known of its readiness.
 #[derive(Debug)]
 pub struct Edge<S> {
     socket: S,
-    is_readable: bool,
-    is_writable: bool,
-    /// The other side has closed, which is announced once, maybe before the last bytes are read.
-    has_ended: bool,
+    ready: Readiness,
     /// The poll reports when there is room for output again.
     reports_room: bool,
 }
 
-impl<S: Source + Read + Write> Edge<S> {
-    /// Watches a socket, which must not block.
-    pub fn new(mut socket: S, registry: &Registry, token: Token, watches_room: bool) -> io::Result<Edge<S>> {
-        registry.register(&mut socket, token, if watches_room { BOTH } else { Interest::READABLE })?;
-        Ok(Edge { socket, is_readable: true, is_writable: true, has_ended: false, reports_room: watches_room })
+impl<S> Edge<S> {
+    /// A new socket, which must not block. It takes output; whether it has input, the first event tells.
+    pub fn new(socket: S) -> Edge<S> {
+        Edge { socket, ready: Readiness { writable: true, ..Readiness::default() }, reports_room: false }
     }
 
     /// The socket itself.
+    #[inline]
     pub fn socket(&mut self) -> &mut S {
         &mut self.socket
     }
 
+    /// Gives the socket away.
+    pub fn into_socket(self) -> S {
+        self.socket
+    }
+
     /// Takes what the poll says.
-    pub fn note(&mut self, event: &Event) {
-        self.has_ended |= event.is_read_closed() || event.is_error();
-        self.is_readable |= event.is_readable() || self.has_ended;
-        self.is_writable |= event.is_writable() || event.is_write_closed() || event.is_error();
+    #[inline]
+    pub fn note(&mut self, news: Readiness) {
+        self.ready.hangup |= news.hangup;
+        self.ready.readable |= news.readable;
+        self.ready.writable |= news.writable;
     }
 
     /// Whether there may be something to read.
+    #[inline]
     pub fn is_readable(&self) -> bool {
-        self.is_readable
+        self.ready.readable
     }
 
     /// Whether the socket may take output.
+    #[inline]
     pub fn is_writable(&self) -> bool {
-        self.is_writable
+        self.ready.writable
     }
 
-    /// Reads once, into a `buffer` with room. None: there is nothing at present. 0: the end, after which nothing is read.
-    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        let read = until_not_interrupted(|| self.socket.read(buffer));
-        self.is_readable = matches!(read, Ok(n) if n == buffer.len() || n > 0 && self.has_ended);
-        none_if_blocked(read)
+    /// Reads once, by `call`, which offers the socket so much room. None: there is nothing at present. 0: the end.
+    #[inline]
+    pub fn read_by(&mut self, room: usize, call: impl FnMut(&mut S) -> io::Result<usize>) -> io::Result<Option<usize>> {
+        let read = self.once(call);
+        self.ready.readable = matches!(read, Ok(Some(n)) if n == room || n > 0 && self.ready.hangup);
+        read
     }
 
-    /// Calls `write`, which offers the socket so many bytes once. None: it takes nothing at present.
-    pub fn write(
+    /// Writes once, by `call`, which offers the socket so many bytes. None: it takes nothing at present.
+    #[inline]
+    pub fn write_by(
         &mut self,
         offered: usize,
-        mut write: impl FnMut(&mut S) -> io::Result<usize>,
+        call: impl FnMut(&mut S) -> io::Result<usize>,
     ) -> io::Result<Option<usize>> {
-        let written = until_not_interrupted(|| write(&mut self.socket));
-        self.is_writable = matches!(written, Ok(n) if n == offered);
-        none_if_blocked(written)
+        let written = self.once(call);
+        self.ready.writable = matches!(written, Ok(Some(n)) if n == offered);
+        written
     }
 
-    /// Says that the socket took less than it was offered.
-    pub fn was_full(&mut self) {
-        self.is_writable = false;
+    #[inline]
+    fn once(&mut self, mut call: impl FnMut(&mut S) -> io::Result<usize>) -> io::Result<Option<usize>> {
+        loop {
+            match call(&mut self.socket) {
+                Ok(n) => return Ok(Some(n)),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl<S: Read> Edge<S> {
+    /// Reads once into a `buffer` with room. None: there is nothing at present. 0: the end.
+    #[inline]
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        self.read_by(buffer.len(), |socket| socket.read(buffer))
+    }
+}
+
+impl<S: Source> Edge<S> {
+    /// Has the poll report what becomes of it: from the start on whether there is room, or only when that is asked for.
+    pub fn watch(mut self, registry: &Registry, token: Token, for_room: bool) -> io::Result<Edge<S>> {
+        registry.register(&mut self.socket, token, if for_room { BOTH } else { Interest::READABLE })?;
+        self.reports_room = for_room;
+        Ok(self)
     }
 
     /// Asks to be told of room if there was none, and no more if there was. What there is by now is told, too.
     pub fn ask_for_room(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        if self.is_writable == self.reports_room {
-            let interest = if self.is_writable { Interest::READABLE } else { BOTH };
+        if self.ready.writable == self.reports_room {
+            let interest = if self.ready.writable { Interest::READABLE } else { BOTH };
             registry.reregister(&mut self.socket, token, interest)?;
-            self.reports_room = !self.is_writable;
+            self.reports_room = !self.ready.writable;
         }
         Ok(())
-    }
-}
-
-fn until_not_interrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
-    loop {
-        match call() {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            result => return result,
-        }
-    }
-}
-
-fn none_if_blocked(result: io::Result<usize>) -> io::Result<Option<usize>> {
-    match result {
-        Ok(n) => Ok(Some(n)),
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
-        Err(error) => Err(error),
     }
 }

@@ -242,7 +242,7 @@ impl Loop {
             return;
         }
         let vacant = self.clients.vacant_entry();
-        let watched = Edge::new(stream, self.poll.registry(), Token(vacant.key()), false);
+        let watched = Edge::new(stream).watch(self.poll.registry(), Token(vacant.key()), false);
         let socket = match watched {
             Ok(socket) => socket,
             Err(error) => return log::error!("cannot watch a connection of the control socket: {error}"),
@@ -254,7 +254,7 @@ impl Loop {
 
     fn notify(&mut self, key: usize, event: &Event) {
         let Some(client) = self.clients.get_mut(key) else { return };
-        client.socket.note(event);
+        client.socket.note(event.into());
     }
 
     fn read(&mut self, now: Now) {
@@ -411,10 +411,10 @@ impl ControlClient {
         if self.out.is_empty() {
             return true;
         }
-        let (sent, _) = self.cursor.write(self.socket.socket(), &self.out);
+        let (sent, _) = self.cursor.write(&mut self.socket, &self.out);
         match sent {
             Sent::All => self.clear(),
-            Sent::Blocked => self.socket.was_full(),
+            Sent::Blocked => {}
             Sent::Broken => self.give_up(),
             Sent::Withheld => unreachable!("nothing here is a reply to a change"),
         }

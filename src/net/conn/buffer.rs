@@ -11,9 +11,10 @@
 //! Not here: the worker's shared read buffer and shared output, which `worker` owns and lends.
 
 use crate::command::Output;
+use crate::io::edge::Edge;
 use crate::net::reply_hold;
 use crate::net::reply_hold::{PendingAck, Refused, ReplyHold, ReplyMark};
-use std::io::{self, ErrorKind, IoSlice, Write};
+use std::io::{self, IoSlice, Write};
 
 /// Slices handed to one vectored write. The kernel takes at most 1024; a batch has rarely more than two per value.
 const SLICES_MAX: usize = 64;
@@ -106,22 +107,20 @@ pub enum Sent {
 
 /// One write; how it ended and how many bytes went.
 #[inline]
-pub fn write_bytes(stream: &mut impl Write, bytes: &[u8]) -> (Sent, usize) {
-    write_once(bytes.len(), || stream.write(bytes))
+pub fn write_bytes(socket: &mut Edge<impl Write>, bytes: &[u8]) -> (Sent, usize) {
+    write_once(socket, bytes.len(), |stream| stream.write(bytes))
 }
 
-/// One that took less than it was offered has filled the socket: there is no second try that would only learn that.
 #[inline]
-fn write_once(offered: usize, mut write: impl FnMut() -> io::Result<usize>) -> (Sent, usize) {
-    loop {
-        match write() {
-            Ok(n) if n == offered => return (Sent::All, n),
-            Ok(0) => return (Sent::Broken, 0),
-            Ok(n) => return (Sent::Blocked, n),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return (Sent::Blocked, 0),
-            Err(_) => return (Sent::Broken, 0),
-        }
+fn write_once<S: Write>(
+    socket: &mut Edge<S>,
+    offered: usize,
+    write: impl FnMut(&mut S) -> io::Result<usize>,
+) -> (Sent, usize) {
+    match socket.write_by(offered, write) {
+        Ok(Some(n)) if n == offered => (Sent::All, n),
+        Ok(Some(0)) | Err(_) => (Sent::Broken, 0),
+        Ok(n) => (Sent::Blocked, n.unwrap_or(0)),
     }
 }
 
@@ -138,10 +137,10 @@ pub struct Cursor {
 
 impl Cursor {
     /// Writes `out` from here on, and returns how it ended and how many bytes went.
-    pub fn write(&mut self, stream: &mut impl Write, out: &Output) -> (Sent, usize) {
+    pub fn write(&mut self, socket: &mut Edge<impl Write>, out: &Output) -> (Sent, usize) {
         let mut total = 0;
         while !self.is_end(out) {
-            let (sent, n) = self.write_some(stream, out);
+            let (sent, n) = self.write_some(socket, out);
             self.advance(out, n);
             total += n;
             if sent != Sent::All {
@@ -155,13 +154,13 @@ impl Cursor {
         self.bytes == out.bytes.len() && self.value == out.values.len()
     }
 
-    fn write_some(&self, stream: &mut impl Write, out: &Output) -> (Sent, usize) {
+    fn write_some(&self, socket: &mut Edge<impl Write>, out: &Output) -> (Sent, usize) {
         if self.value == out.values.len() {
-            return write_bytes(stream, &out.bytes[self.bytes..]);
+            return write_bytes(socket, &out.bytes[self.bytes..]);
         }
         let slices = self.slices(out);
         let offered = slices.iter().map(|s| s.len()).sum();
-        write_once(offered, || stream.write_vectored(&slices))
+        write_once(socket, offered, |stream| stream.write_vectored(&slices))
     }
 
     fn slices<'a>(&self, out: &'a Output) -> Vec<IoSlice<'a>> {
@@ -253,8 +252,8 @@ impl Pending {
     }
 
     /// Writes on.
-    pub fn write(&mut self, stream: &mut impl Write) -> (Sent, usize) {
-        let result = self.cursor.write(stream, &self.out);
+    pub fn write(&mut self, socket: &mut Edge<impl Write>) -> (Sent, usize) {
+        let result = self.cursor.write(socket, &self.out);
         self.out.values.drain(..self.cursor.value);
         self.cursor.value = 0;
         result

@@ -29,13 +29,14 @@ mod upload;
 use super::reply_hold::{PendingAck, Refused};
 use crate::command::batch::Batch;
 use crate::config::Binding;
+use crate::io::edge::Edge;
 use crate::io::stream::Socket;
 use crate::stats::{ConnInfo, Counters};
 use crate::store::Store;
 use buffer::{Cursor, Leftover, Pending, Sent, write_bytes};
 use long_line::LONG_LINE;
 use session::{Session, Step};
-use std::io::{ErrorKind, IoSliceMut, Read};
+use std::io::{IoSliceMut, Read};
 use std::ops::Range;
 use std::sync::Arc;
 use turn::{After, CloseReason, Quota, TurnContext};
@@ -61,66 +62,46 @@ const LOW_WATER_MIN: usize = 64 << 10;
 /// replies on their way. More than this in flight, and the client is not listening anyway.
 const FAREWELL_MAX: usize = 256 << 10;
 
-/// What the socket reported.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Readiness {
-    /// Bytes, or the end, may be there.
-    pub readable: bool,
-    /// Room may be there.
-    pub writable: bool,
-    /// The peer has closed or broken its side: only a read that finds the end has seen everything.
-    pub hangup: bool,
-}
-
 /// A client's connection over the socket `S`.
 #[derive(Debug)]
 pub struct Connection<S> {
-    stream: S,
+    socket: Edge<S>,
     session: Session,
     leftover: Leftover,
     pending: Option<Box<Pending>>,
     /// A change that is not safe yet and had no reply, or one that has gone.
     pending_ack: Option<PendingAck>,
-    ready: Readiness,
     /// Bytes from which on the socket reports that there is something to read.
     low_water: u32,
 }
 
 impl<S: Socket> Connection<S> {
     /// A connection that has just been accepted. `now` is the clock's second.
-    pub fn new(stream: S, info: Arc<ConnInfo>, binding: Binding, now: u32) -> Connection<S> {
+    pub fn new(socket: Edge<S>, info: Arc<ConnInfo>, binding: Binding, now: u32) -> Connection<S> {
         Connection {
-            stream,
+            socket,
             session: Session::new(info, binding, now),
             leftover: Leftover::default(),
             pending: None,
             pending_ack: None,
-            // A new socket takes output; whether it has input, the first event tells.
-            ready: Readiness { readable: false, writable: true, hangup: false },
             low_water: 1,
         }
     }
 
     /// The socket.
-    pub fn stream_mut(&mut self) -> &mut S {
-        &mut self.stream
+    #[inline]
+    pub fn socket(&mut self) -> &mut Edge<S> {
+        &mut self.socket
     }
 
     /// Gives the socket away.
-    pub fn into_stream(self) -> S {
-        self.stream
+    pub fn into_socket(self) -> S {
+        self.socket.into_socket()
     }
 
     /// What it is in the middle of.
     pub fn session(&self) -> &Session {
         &self.session
-    }
-
-    /// Notes what the socket reported.
-    pub fn notify(&mut self, news: Readiness) {
-        self.ready.readable |= news.readable;
-        self.ready.writable |= news.writable;
-        self.ready.hangup |= news.hangup;
     }
 
     /// Whether there is output that cannot leave for now.
@@ -167,14 +148,14 @@ impl<S: Socket> Connection<S> {
     /// its turn begins with [`Connection::run`].
     #[inline]
     pub fn can_read_early(&self) -> bool {
-        self.ready.readable && self.pending.is_none() && self.leftover.is_empty() && self.session.is_at_rest()
+        self.socket.is_readable() && self.pending.is_none() && self.leftover.is_empty() && self.session.is_at_rest()
     }
 
     /// Reads for its next turn. 0 is: nothing there, and no turn needed.
     #[inline]
     pub fn read_early(&mut self, room: &mut [u8]) -> Result<usize, CloseReason> {
         let len = if self.session.expects_upload() { room.len().min(READ_LINE) } else { room.len() };
-        read_once(&mut self.stream, &mut self.ready, &mut room[..len], &mut [])
+        read_once(&mut self.socket, &mut room[..len], &mut [])
     }
 
     /// Keeps what was read early for a later turn.
@@ -223,7 +204,7 @@ impl<S: Socket> Connection<S> {
     #[inline]
     pub fn send(&mut self, replies: &[u8], counters: &Counters) -> Option<After> {
         if !replies.is_empty() {
-            let (sent, n) = write_bytes(&mut self.stream, replies);
+            let (sent, n) = write_bytes(&mut self.socket, replies);
             counters.bytes_written.add(n as u64);
             match sent {
                 Sent::All => {}
@@ -232,12 +213,11 @@ impl<S: Socket> Connection<S> {
             }
         }
         self.session.end_turn(false);
-        self.ready.readable.then_some(After::Again)
+        self.socket.is_readable().then_some(After::Again)
     }
 
     #[cold]
     fn keep_replies(&mut self, rest: &[u8]) -> After {
-        self.ready.writable = false;
         self.pending = Some(Box::new(Pending::of(rest)));
         self.session.end_turn(true);
         After::Wait
@@ -294,7 +274,7 @@ impl<S: Socket> Connection<S> {
         let bytes = if missing < LOW_WATER_MIN { 1 } else { missing.min(LOW_WATER) as u32 };
         if bytes != self.low_water {
             self.low_water = bytes;
-            self.stream.set_low_water(bytes);
+            self.socket.socket().set_low_water(bytes);
         }
     }
 
@@ -304,12 +284,10 @@ impl<S: Socket> Connection<S> {
         if pending.waits_for().is_some() {
             return Sent::Blocked;
         }
-        let (sent, n) = pending.write(&mut self.stream);
+        let (sent, n) = pending.write(&mut self.socket);
         counters.bytes_written.add(n as u64);
-        match sent {
-            Sent::All => self.pending = None,
-            Sent::Blocked => self.ready.writable = false,
-            Sent::Broken | Sent::Withheld => {}
+        if sent == Sent::All {
+            self.pending = None;
         }
         sent
     }
@@ -317,8 +295,8 @@ impl<S: Socket> Connection<S> {
     /// Reads and drops what has come in already, so that closing is in order. See [`FAREWELL_MAX`].
     pub fn farewell(&mut self, buffer: &mut [u8]) {
         let mut dropped = 0;
-        while self.ready.readable && dropped < FAREWELL_MAX {
-            match read_once(&mut self.stream, &mut self.ready, buffer, &mut []) {
+        while self.socket.is_readable() && dropped < FAREWELL_MAX {
+            match read_once(&mut self.socket, buffer, &mut []) {
                 Ok(n) => dropped += n,
                 Err(_) => return,
             }
@@ -327,7 +305,7 @@ impl<S: Socket> Connection<S> {
 
     fn flush(&mut self, turn: &mut TurnContext<'_>, quota: &mut Quota) -> Sent {
         if self.pending.is_some() {
-            let sent = if self.ready.writable { self.flush_pending(turn.counters) } else { Sent::Blocked };
+            let sent = if self.socket.is_writable() { self.flush_pending(turn.counters) } else { Sent::Blocked };
             if sent == Sent::All {
                 // Only now has the client all replies that its next request may have waited for.
                 self.session.restart_idle(turn.now);
@@ -341,11 +319,10 @@ impl<S: Socket> Connection<S> {
             return Sent::All;
         }
         let mut cursor = Cursor::default();
-        let (sent, n) = cursor.write(&mut self.stream, turn.out);
+        let (sent, n) = cursor.write(&mut self.socket, turn.out);
         turn.counters.bytes_written.add(n as u64);
         quota.take_bytes(n);
         if sent == Sent::Blocked {
-            self.ready.writable = false;
             self.pending = Some(Box::new(Pending::take(turn.out, cursor)));
         } else {
             turn.out.bytes.clear();
@@ -365,7 +342,7 @@ impl<S: Socket> Connection<S> {
     }
 
     fn has_work(&self) -> bool {
-        self.ready.readable || self.has_input() || self.session.is_dumping()
+        self.socket.is_readable() || self.has_input() || self.session.is_dumping()
     }
 
     fn has_input(&self) -> bool {
@@ -386,7 +363,7 @@ impl<S: Socket> Connection<S> {
             Some((room, may_be_last)) => {
                 let behind: &mut [u8] = if may_be_last { &mut *buffer } else { &mut [] };
                 let room_len = room.len();
-                let n = read_once(&mut self.stream, &mut self.ready, room, behind)?;
+                let n = read_once(&mut self.socket, room, behind)?;
                 self.run_upload(&buffer[..n.saturating_sub(room_len)], n.min(room_len), turn, quota);
                 Ok(())
             }
@@ -422,7 +399,7 @@ impl<S: Socket> Connection<S> {
         // A leftover too long for the buffer, a get line, grows where it is.
         let start = if kept + READ_MIN > buffer.len() { 0 } else { kept };
         let end = if self.session.expects_upload() { start + READ_LINE } else { buffer.len() };
-        let n = read_once(&mut self.stream, &mut self.ready, &mut buffer[start..end], &mut [])?;
+        let n = read_once(&mut self.socket, &mut buffer[start..end], &mut [])?;
         turn.counters.bytes_read.add(n as u64);
         quota.take_bytes(n);
         if start < kept || kept + n < self.session.want() {
@@ -436,33 +413,17 @@ impl<S: Socket> Connection<S> {
     }
 }
 
-/// One read, into `room` and then `behind`; 0 is: nothing there. One that fills less than it could has drained the
-/// socket, unless the peer has hung up: then the end is still to be read.
-fn read_once(
-    stream: &mut impl Read,
-    ready: &mut Readiness,
-    room: &mut [u8],
-    behind: &mut [u8],
-) -> Result<usize, CloseReason> {
-    let len = room.len() + behind.len();
-    loop {
-        let result = if behind.is_empty() {
-            stream.read(room)
-        } else {
+/// One read, into `room` and then `behind`; 0 is: nothing there.
+fn read_once(socket: &mut Edge<impl Read>, room: &mut [u8], behind: &mut [u8]) -> Result<usize, CloseReason> {
+    let read = match behind {
+        [] => socket.read(room),
+        _ => socket.read_by(room.len() + behind.len(), |stream| {
             stream.read_vectored(&mut [IoSliceMut::new(room), IoSliceMut::new(behind)])
-        };
-        match result {
-            Ok(0) => return Err(CloseReason::Normal),
-            Ok(n) => {
-                ready.readable = n == len || ready.hangup;
-                return Ok(n);
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                ready.readable = false;
-                return Ok(0);
-            }
-            Err(_) => return Err(CloseReason::Error),
-        }
+        }),
+    };
+    match read {
+        Ok(Some(0)) => Err(CloseReason::Normal),
+        Ok(n) => Ok(n.unwrap_or(0)),
+        Err(_) => Err(CloseReason::Error),
     }
 }

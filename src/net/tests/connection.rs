@@ -12,12 +12,13 @@
 use crate::command::batch::Batch;
 use crate::command::{Output, Shared};
 use crate::config::Config;
+use crate::io::edge::{Edge, Readiness};
 use crate::io::stream::Socket;
 use crate::journal::acks::LastLsn;
 use crate::net::conn::long_line::GET_LINE_MAX;
 use crate::net::conn::session::SMALL_BODY_MAX;
 use crate::net::conn::turn::{After, CloseReason, Quota, TurnContext};
-use crate::net::conn::{Connection, READ_BUFFER, Readiness};
+use crate::net::conn::{Connection, READ_BUFFER};
 use crate::net::reply_hold::ReplyHold;
 use crate::protocol::Protocol;
 use crate::stats::{ConnInfo, Counters};
@@ -141,7 +142,7 @@ impl TestConnection {
             state: AtomicU8::new(1),
             last_cmd: AtomicU32::new(0),
         });
-        let connection = Connection::new(Pipe::default(), info, shared.config.binding, shared.clock.now());
+        let connection = Connection::new(Edge::new(Pipe::default()), info, shared.config.binding, shared.clock.now());
         let buffer = vec![0; READ_BUFFER].into();
         let reply_hold = ReplyHold::new(shared.config.ack_timeout);
         TestConnection {
@@ -159,7 +160,7 @@ impl TestConnection {
     }
 
     pub(crate) fn pipe(&mut self) -> &mut Pipe {
-        self.connection.stream_mut()
+        self.connection.socket().socket()
     }
 
     pub(crate) fn turn(&mut self) -> After {
@@ -200,12 +201,12 @@ impl TestConnection {
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.pipe().inbound.extend_from_slice(bytes);
         let readable = self.pipe().waiting() >= self.pipe().low_water;
-        self.connection.notify(Readiness { readable, ..Readiness::default() });
+        self.connection.socket().note(Readiness { readable, ..Readiness::default() });
     }
 
     pub(crate) fn take(&mut self, room: usize) {
         self.pipe().room += room;
-        self.connection.notify(Readiness { writable: true, ..Readiness::default() });
+        self.connection.socket().note(Readiness { writable: true, ..Readiness::default() });
     }
 
     /// Turns until nothing moves any more.
@@ -523,7 +524,7 @@ fn the_end_of_input_closes_after_the_replies() {
     let mut rig = TestConnection::new(|_| {});
     rig.pipe().room = usize::MAX / 2;
     rig.pipe().is_ended = true;
-    rig.connection.notify(Readiness { hangup: true, ..Readiness::default() });
+    rig.connection.socket().note(Readiness { hangup: true, ..Readiness::default() });
     rig.send(b"mn\r\nget unfini");
     assert_eq!(rig.turn(), After::Close(CloseReason::Normal));
     assert_eq!(rig.replies(), b"MN\r\n");

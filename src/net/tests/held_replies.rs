@@ -10,8 +10,8 @@
 //! in order, as in the run in which nothing waited, but for the errors in the places of those given up.
 //! `TWINCACHE_SEED` replays one seed; it is printed.
 
+use crate::io::edge::Readiness;
 use crate::journal::acks::{Acks, EVERYTHING};
-use crate::net::conn::Readiness;
 use crate::net::conn::turn::{After, CloseReason, OUTPUT_HIGH};
 use crate::net::reply_hold::{AckQueue, PendingAck, REFUSAL};
 use crate::net::tests::connection::{TestConnection, push};
@@ -484,7 +484,7 @@ fn quit_waits_as_well() {
 fn who_hangs_up_is_kept_until_it_is_safe() {
     let mut run = held(b"set a 0 0 1\r\nA\r\n");
     run.rig.pipe().is_ended = true;
-    run.rig.connection.notify(Readiness { readable: true, writable: true, hangup: true });
+    run.rig.connection.socket().note(Readiness { readable: true, writable: true, hangup: true });
     assert_eq!(run.turn(), After::Wait);
     assert_eq!(run.queue.pop_safe(run.last_lsn()), Some(0));
     run.rig.connection.release_but(|_| false);

@@ -2,17 +2,15 @@
 //!
 //! Not here: what a connection does (`conn`).
 
+use crate::io::edge::Edge;
 use crate::io::stream::Stream;
 use crate::net::admission::{Arrival, ConnRecord, Permit};
-use crate::net::conn::{Connection, Readiness};
-use mio::event::Event;
-use mio::{Interest, Registry, Token};
+use crate::net::conn::Connection;
+use mio::{Registry, Token};
 use std::io::{self, Read, Write};
 
-const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
-
-/// A connection and what its worker knows of it. The fields are dropped in this order: the record names the descriptor that the connection closes, and the
-/// permit goes back to the acceptor when the descriptor is free as well.
+/// A connection and what its worker knows of it. The fields are dropped in this order: the record names the descriptor
+/// that the connection closes, and the permit goes back to the acceptor when the descriptor is free as well.
 #[derive(Debug)]
 pub struct Client {
     /// Its line in `stats conns`.
@@ -23,34 +21,31 @@ pub struct Client {
     pub permit: Permit,
     /// It is in the ready queue.
     pub queued: bool,
-    /// The poll reports when the socket takes output again.
-    reports_room: bool,
 }
 
 impl Client {
     /// Makes an arrival a client whose socket the poll reports as `token`.
     pub fn new(arrival: Arrival, registry: &Registry, token: Token, now: u32) -> io::Result<Client> {
-        let Arrival { mut stream, record, permit, binding } = arrival;
+        let Arrival { stream, record, permit, binding } = arrival;
         // A TCP socket reports room only after it had none, so asking from the start saves a call per stuck reply. A
         // Unix socket reports it whenever its peer has read something, which would be one wake-up per reply.
-        let reports_room = stream.is_tcp();
-        registry.register(&mut stream, token, if reports_room { BOTH } else { Interest::READABLE })?;
-        let connection = Connection::new(stream, record.info(), binding, now);
-        Ok(Client { record, connection, permit, queued: false, reports_room })
+        let is_tcp = stream.is_tcp();
+        let socket = Edge::new(stream).watch(registry, token, is_tcp)?;
+        let connection = Connection::new(socket, record.info(), binding, now);
+        Ok(Client { record, connection, permit, queued: false })
     }
 
     /// Has the poll report room from now on, if there is output that waits for it.
     pub fn ask_for_room(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        if self.reports_room || !self.connection.is_stuck() || self.connection.waits_for_acks() {
+        if !self.connection.is_stuck() || self.connection.waits_for_acks() {
             return Ok(());
         }
-        self.reports_room = true;
-        registry.reregister(self.connection.stream_mut(), token, BOTH)
+        self.connection.socket().ask_for_room(registry, token)
     }
 
     /// Whether nothing has come from it for more than `limit` seconds, and nothing is on its way to it.
     pub fn is_idle(&mut self, now: u32, limit: u32) -> bool {
-        let may_be = !self.queued && !self.connection.is_stuck() && self.connection.stream_mut().is_tcp();
+        let may_be = !self.queued && !self.connection.is_stuck() && self.connection.socket().socket().is_tcp();
         may_be && self.connection.session().is_idle(now, limit)
     }
 }
@@ -82,15 +77,5 @@ impl Write for Watched {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-/// What the poll has reported. An error shows at the next read or write, so it counts as both.
-pub fn readiness(event: &Event) -> Readiness {
-    let hangup = event.is_read_closed() || event.is_error();
-    Readiness {
-        readable: event.is_readable() || hangup,
-        writable: event.is_writable() || event.is_write_closed() || event.is_error(),
-        hangup,
     }
 }

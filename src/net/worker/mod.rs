@@ -41,7 +41,7 @@ use crate::stats::Counters;
 use crate::stats::event_loop::LoopTimer;
 use crate::watch::Streams;
 use batch::{MEMBERS, Members, ReadBatch};
-use client::{Client, Watched, readiness};
+use client::{Client, Watched};
 use crossbeam_channel::Receiver;
 use idle::IdleSweep;
 use mio::event::Event;
@@ -219,7 +219,7 @@ impl Worker {
         let key = event.token().0;
         // An earlier event of the same round may have closed it.
         let Some(client) = self.clients.get_mut(key) else { return };
-        client.connection.notify(readiness(event));
+        client.connection.socket().note(event.into());
         if client.queued {
             return;
         }
@@ -537,7 +537,7 @@ impl Worker {
     fn hand_over(&mut self, key: usize, streams: Streams) {
         let Client { record, connection, permit, .. } = self.clients.remove(key);
         self.long_lines -= connection.long_line();
-        let mut stream = connection.into_stream();
+        let mut stream = connection.into_socket();
         if let Err(error) = self.poll.registry().deregister(&mut stream) {
             log::error!("cannot let go of a connection: {error}");
             return;
@@ -581,7 +581,7 @@ impl Worker {
             }
             for event in &events {
                 if let Some(client) = self.clients.get_mut(event.token().0) {
-                    client.connection.notify(readiness(event));
+                    client.connection.socket().note(event.into());
                 }
             }
         }

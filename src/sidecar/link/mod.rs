@@ -125,8 +125,8 @@ impl Link {
             }
             for event in &events {
                 match event.token() {
-                    SERVER => self.server.iter_mut().for_each(|server| server.note(event)),
-                    PEER => self.peer.iter_mut().for_each(|peer| peer.note(event)),
+                    SERVER => self.server.iter_mut().for_each(|server| server.note(event.into())),
+                    PEER => self.peer.iter_mut().for_each(|peer| peer.note(event.into())),
                     _ => {}
                 }
             }
@@ -195,7 +195,7 @@ impl Link {
             return false;
         }
         let offered = slices.iter().map(|slice| slice.len()).sum();
-        match peer.write(offered, |socket| socket.write_vectored(&slices)) {
+        match peer.write_by(offered, |socket| socket.write_vectored(&slices)) {
             Ok(Some(n)) => self.pump.peer_wrote(n, now),
             Ok(None) => return false,
             Err(error) => self.pump.peer_gone(&error.to_string(), now),
@@ -209,7 +209,7 @@ impl Link {
         if bytes.is_empty() {
             return false;
         }
-        let wrote = server.write(bytes.len(), |socket| socket.write(bytes));
+        let wrote = server.write_by(bytes.len(), |socket| socket.write(bytes));
         match server.ask_for_room(self.poll.registry(), SERVER).and(wrote) {
             Ok(Some(n)) => self.pump.server_wrote(n),
             Ok(None) => return false,
@@ -249,7 +249,7 @@ impl Link {
     fn register_server(&mut self, socket: std::os::unix::net::UnixStream) -> Result<(), Trouble> {
         let made = socket
             .set_nonblocking(true)
-            .and_then(|()| Edge::new(UnixStream::from_std(socket), self.poll.registry(), SERVER, false));
+            .and_then(|()| Edge::new(UnixStream::from_std(socket)).watch(self.poll.registry(), SERVER, false));
         self.server = Some(made.map_err(|error| Trouble::Broken(format!("the control socket: {error}")))?);
         Ok(())
     }
@@ -261,7 +261,7 @@ impl Link {
         let keepalive = socket2::TcpKeepalive::new().with_time(TCP_PROBE_EVERY).with_interval(TCP_PROBE_EVERY);
         options.set_tcp_keepalive(&keepalive.with_retries(2))?;
         socket.set_nonblocking(true)?;
-        self.peer = Some(Edge::new(TcpStream::from_std(socket), self.poll.registry(), PEER, true)?);
+        self.peer = Some(Edge::new(TcpStream::from_std(socket)).watch(self.poll.registry(), PEER, true)?);
         Ok(())
     }
 }

@@ -45,7 +45,7 @@ impl TestWorker {
         self.worker.poll.poll(&mut events, Some(Duration::from_millis(10))).expect("a poll");
         for event in &events {
             if let Some(client) = self.worker.clients.get_mut(event.token().0) {
-                client.connection.notify(readiness(event));
+                client.connection.socket().note(event.into());
             }
         }
     }
