@@ -296,7 +296,7 @@ impl Table {
         self.drain(old, &mut moving);
         for (tag, id) in moving.drain(..) {
             let to = address(rehash(id), new + 1);
-            debug_assert!(to == old || to == new);
+            assert!(to == old || to == new, "a split bucket leads astray");
             self.put(to, tag, id);
         }
         self.moving = moving;
