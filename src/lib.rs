@@ -97,6 +97,9 @@
 //!
 //! `tests/tidy` holds the sources to both tables, and to have no circles but in `store/shard`.
 
+// Here and not in Cargo.toml: the crates of tests and benches share files in which everything is `pub`.
+#![warn(unreachable_pub)]
+
 pub mod clock;
 pub mod command;
 pub mod config;

@@ -11,9 +11,10 @@
 //! memory (`net::tests::connection`).
 
 #[path = "../tests/common/rng.rs"]
+#[allow(unreachable_pub, reason = "the crates of the tests have it, too")]
 mod rng;
 
-pub use rng::Rng;
+pub(crate) use rng::Rng;
 
 use crate::clock::Clock;
 use crate::command::batch::{Batch, End};
@@ -34,24 +35,24 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// Whether somebody has chosen the seed: what is sure to happen in many runs need not happen in one.
-pub fn is_replay() -> bool {
+pub(crate) fn is_replay() -> bool {
     number("TWINCACHE_SEED").is_some()
 }
 
 /// As many seeds, which differ from run to run.
-pub fn seeds(count: u64) -> impl Iterator<Item = u64> {
+pub(crate) fn seeds(count: u64) -> impl Iterator<Item = u64> {
     seeds_from(RandomState::new().hash_one(0), count)
 }
 
 /// As many seeds, the same ones in every run.
-pub fn seeds_from(first: u64, count: u64) -> impl Iterator<Item = u64> {
+pub(crate) fn seeds_from(first: u64, count: u64) -> impl Iterator<Item = u64> {
     let (first, count) = number("TWINCACHE_SEED").map_or((first, count), |chosen| (chosen, 1));
     let count = number("TWINCACHE_SEEDS").unwrap_or(count);
     (0..count).map(move |i| first.wrapping_add(i)).inspect(|seed| println!("TWINCACHE_SEED={seed}"))
 }
 
 /// Waits until something is so that is certain to come; on a busy machine that may take its time.
-pub fn until(what: &str, is_so: impl Fn() -> bool) {
+pub(crate) fn until(what: &str, is_so: impl Fn() -> bool) {
     let end = Instant::now() + Duration::from_secs(90);
     while !is_so() {
         assert!(Instant::now() < end, "waited in vain: {what}");
@@ -60,7 +61,7 @@ pub fn until(what: &str, is_so: impl Fn() -> bool) {
 }
 
 /// A server without sockets and threads: a worker's belongings, and a store of its own.
-pub struct TestServer {
+pub(crate) struct TestServer {
     pub shared: Arc<Shared>,
     pub counters: Arc<Counters>,
     pub last_lsn: LastLsn,
@@ -68,12 +69,12 @@ pub struct TestServer {
 
 impl TestServer {
     /// With the default options but for these changes.
-    pub fn new(change: impl FnOnce(&mut Config)) -> TestServer {
+    pub(crate) fn new(change: impl FnOnce(&mut Config)) -> TestServer {
         TestServer::with_clock(&Arc::new(Clock::new()), change)
     }
 
     /// As [`TestServer::new`], with a clock that the test drives, or that servers share.
-    pub fn with_clock(clock: &Arc<Clock>, change: impl FnOnce(&mut Config)) -> TestServer {
+    pub(crate) fn with_clock(clock: &Arc<Clock>, change: impl FnOnce(&mut Config)) -> TestServer {
         let mut config = Config::default();
         change(&mut config);
         let store = Store::new(config.store.clone(), clock.clone()).expect("a store");
@@ -83,7 +84,7 @@ impl TestServer {
     }
 
     /// What a command runs in.
-    pub fn context(&self) -> Context<'_> {
+    pub(crate) fn context(&self) -> Context<'_> {
         Context {
             shared: &self.shared,
             counters: &self.counters,
@@ -96,7 +97,7 @@ impl TestServer {
     }
 
     /// Runs the request at the start of `input`. How many bytes it took, 0 if it is not whole.
-    pub fn run_one(&self, input: &[u8], out: &mut Output) -> (Next, usize) {
+    pub(crate) fn run_one(&self, input: &[u8], out: &mut Output) -> (Next, usize) {
         let protocol = if input[0] == 0x80 { Protocol::Binary } else { Protocol::Ascii };
         let mut batch = Batch::default();
         match batch.cut(protocol, input, 0, 1, &self.shared.store) {
@@ -112,7 +113,7 @@ impl TestServer {
     }
 
     /// Runs every whole request at the start of `input`. How many bytes they took, and the replies.
-    pub fn run(&self, input: &[u8]) -> (usize, Vec<u8>) {
+    pub(crate) fn run(&self, input: &[u8]) -> (usize, Vec<u8>) {
         let (mut at, mut out) = (0, Output::default());
         while at < input.len() {
             let (next, used) = self.run_one(&input[at..], &mut out);
@@ -126,20 +127,20 @@ impl TestServer {
     }
 
     /// Runs whole requests.
-    pub fn send(&self, input: &[u8]) -> Vec<u8> {
+    pub(crate) fn send(&self, input: &[u8]) -> Vec<u8> {
         let (used, replies) = self.run(input);
         assert_eq!(used, input.len(), "half a request: {}", input[used..].escape_ascii());
         replies
     }
 
     /// Runs text requests, line ends written as `|`; the replies in the same notation.
-    pub fn ask(&self, script: &str) -> String {
+    pub(crate) fn ask(&self, script: &str) -> String {
         let replies = self.send(script.replace('|', "\r\n").as_bytes());
         String::from_utf8(replies).expect("text").replace("\r\n", "|")
     }
 
     /// Runs scripts, one after the other, whose replies must be these. The last line ends may be left out.
-    pub fn check(&self, scripts: &[(&str, &str)]) {
+    pub(crate) fn check(&self, scripts: &[(&str, &str)]) {
         let whole = |text: &str| if text.is_empty() || text.ends_with('|') { text.into() } else { format!("{text}|") };
         for (script, replies) in scripts {
             assert_eq!(self.ask(&whole(script)), whole(replies), "{script}");
@@ -148,7 +149,7 @@ impl TestServer {
 }
 
 /// What a client is sent, the values that leave by reference in their places.
-pub fn flatten(out: &Output) -> Vec<u8> {
+pub(crate) fn flatten(out: &Output) -> Vec<u8> {
     let (mut bytes, mut at) = (Vec::new(), 0);
     for inserted in &out.values {
         bytes.extend_from_slice(&out.bytes[at..inserted.at]);
@@ -162,7 +163,7 @@ pub fn flatten(out: &Output) -> Vec<u8> {
 }
 
 /// A binary request.
-pub fn packet(opcode: u8, extras: &[u8], key: &[u8], value: &[u8], opaque: u32, cas: u64) -> Vec<u8> {
+pub(crate) fn packet(opcode: u8, extras: &[u8], key: &[u8], value: &[u8], opaque: u32, cas: u64) -> Vec<u8> {
     let body = extras.len() + key.len() + value.len();
     let mut packet = vec![0x80, opcode, 0, key.len() as u8, extras.len() as u8, 0, 0, 0];
     packet.extend_from_slice(&(body as u32).to_be_bytes());

@@ -29,7 +29,7 @@ impl Binding {
 }
 
 /// The value of `-B`.
-pub fn protocol(text: &str) -> Result<Binding, Exit> {
+pub(super) fn protocol(text: &str) -> Result<Binding, Exit> {
     match text {
         "auto" => Ok(Binding::Auto),
         "ascii" => Ok(Binding::Ascii),

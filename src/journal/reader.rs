@@ -60,7 +60,7 @@ pub enum Notice {
 
 /// What becomes of a record when it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Delivery {
+pub(super) enum Delivery {
     Sent,
     SentAsDelete,
     Skipped,
@@ -79,7 +79,7 @@ pub enum NextScan {
 
 /// See the module's head.
 #[derive(Debug)]
-pub struct Reader {
+pub(super) struct Reader {
     pub id: u64,
     pub name: String,
     pub identity: String,
@@ -127,7 +127,7 @@ pub struct ReaderCounts {
 
 impl Reader {
     /// A reader that has to be told everything.
-    pub fn new(id: u64, name: &str, identity: &str, ranges: u32) -> Reader {
+    pub(super) fn new(id: u64, name: &str, identity: &str, ranges: u32) -> Reader {
         Reader {
             id,
             name: name.to_owned(),
@@ -151,13 +151,13 @@ impl Reader {
     }
 
     /// It has everything up to `lsn`, and reads on at `position`.
-    pub fn go_on(&mut self, lsn: u64, position: u64) {
+    pub(super) fn go_on(&mut self, lsn: u64, position: u64) {
         (self.lsn, self.position, self.state) = (lsn, position, ReaderState::Streaming);
         (self.acked, self.complete, self.clean_at) = (lsn, lsn, lsn);
     }
 
     /// It has nothing, and reads on at `position`, after `lsn`. Its consumer is to be told that by `notice`.
-    pub fn begin_full_sync(&mut self, lsn: u64, position: u64, notice: Option<Notice>) {
+    pub(super) fn begin_full_sync(&mut self, lsn: u64, position: u64, notice: Option<Notice>) {
         (self.lsn, self.position, self.state) = (lsn, position, ReaderState::Syncing);
         (self.complete, self.clean_at, self.lost_all) = (0, u64::MAX, false);
         self.dirty.set_all();
@@ -168,7 +168,7 @@ impl Reader {
     }
 
     /// Notes what its peer has confirmed.
-    pub fn acknowledge(&mut self, lsn: u64) {
+    pub(super) fn acknowledge(&mut self, lsn: u64) {
         self.acked = self.acked.max(lsn.min(self.lsn));
         if self.state == ReaderState::Streaming && self.acked >= self.clean_at {
             self.complete = self.acked;
@@ -177,13 +177,13 @@ impl Reader {
 
     /// Whether every change is sent: a [`Delivery`] need not be asked for.
     #[inline]
-    pub fn takes_all(&self) -> bool {
+    pub(super) fn takes_all(&self) -> bool {
         self.dirty.count == 0 && self.position >= self.coalesces_to
     }
 
     /// What becomes of a record.
     #[inline]
-    pub fn delivery(&mut self, kind: u8, range: impl FnOnce() -> u32) -> Delivery {
+    pub(super) fn delivery(&mut self, kind: u8, range: impl FnOnce() -> u32) -> Delivery {
         if kind == RecordKind::Delete as u8 || kind == RecordKind::Flush as u8 {
             return Delivery::Sent;
         }
@@ -202,7 +202,7 @@ impl Reader {
     }
 
     /// The next record, which it has not read, is dropped.
-    pub fn lose(&mut self, kind: u8, range: u32, key: &[u8], key_is_binary: bool) {
+    pub(super) fn lose(&mut self, kind: u8, range: u32, key: &[u8], key_is_binary: bool) {
         let noted = match kind {
             _ if kind == RecordKind::Flush as u8 => false,
             CHECKPOINT => return,
@@ -238,22 +238,22 @@ impl Reader {
     }
 
     /// Whether it must begin from nothing.
-    pub fn has_lost_all(&self) -> bool {
+    pub(super) fn has_lost_all(&self) -> bool {
         self.lost_all
     }
 
     /// Only a full sync can tell it what it lacks from now on.
-    pub fn lose_all(&mut self) {
+    pub(super) fn lose_all(&mut self) {
         self.lost_all = true;
     }
 
     /// Whether it is to be told something before it reads on.
-    pub fn has_notice(&self) -> bool {
+    pub(super) fn has_notice(&self) -> bool {
         self.notices != [None; 2]
     }
 
     /// What that is; then it has been told.
-    pub fn notice(&mut self) -> Option<Notice> {
+    pub(super) fn notice(&mut self) -> Option<Notice> {
         let [first, second] = &mut self.notices;
         match first.take().or_else(|| second.take()) {
             Some(Notice::Lagged(_)) => Some(Notice::Lagged(self.dirty.count)),
@@ -262,7 +262,7 @@ impl Reader {
     }
 
     /// What to scan, now that everything was read and every slice was handed out.
-    pub fn next_scan(&mut self, most: usize) -> NextScan {
+    pub(super) fn next_scan(&mut self, most: usize) -> NextScan {
         let keys = self.deleted.take(most);
         if !keys.is_empty() {
             return NextScan::Keys(keys);
@@ -303,22 +303,22 @@ impl Reader {
     }
 
     /// Whether it is clean, and nobody has noted since when.
-    pub fn wants_checkpoint(&self) -> bool {
+    pub(super) fn wants_checkpoint(&self) -> bool {
         self.state == ReaderState::Streaming && self.clean_at == u64::MAX
     }
 
     /// Whoever acknowledges record `lsn` has all that was handed out before it, slices and notices included.
-    pub fn note_checkpoint(&mut self, lsn: u64) {
+    pub(super) fn note_checkpoint(&mut self, lsn: u64) {
         self.clean_at = lsn;
     }
 
     /// Ranges to be scanned.
-    pub fn dirty(&self) -> usize {
+    pub(super) fn dirty(&self) -> usize {
         self.dirty.count
     }
 
     /// Whether what is kept agrees with itself: after each step.
-    pub fn check(&self) {
+    pub(super) fn check(&self) {
         assert!(
             self.complete <= self.acked && self.acked <= self.lsn,
             "{} has confirmed what it has not read",

@@ -30,7 +30,7 @@ const REMEMBERED_MAX: usize = 32;
 const SCAN: u64 = if cfg!(test) { 1 << 10 } else { 32 << 10 };
 
 /// Samples of the head for the lag in time.
-pub const SAMPLES: usize = 1024;
+pub(super) const SAMPLES: usize = 1024;
 
 /// Who wants to read.
 #[derive(Clone, Copy, Debug)]
@@ -104,7 +104,7 @@ pub struct ConsumerStatus {
 
 /// See the module's head.
 #[derive(Debug)]
-pub struct Readers {
+pub(super) struct Readers {
     attached: Vec<Reader>,
     remembered: VecDeque<Remembered>,
     /// Number of the last one that was attached.
@@ -137,7 +137,7 @@ fn is_run_id(identity: &str) -> bool {
 }
 
 impl Readers {
-    pub fn new() -> Readers {
+    pub(super) fn new() -> Readers {
         Readers {
             attached: Vec::new(),
             remembered: VecDeque::new(),
@@ -150,17 +150,17 @@ impl Readers {
         }
     }
 
-    pub fn get(&mut self, id: u64) -> Option<&mut Reader> {
+    pub(super) fn get(&mut self, id: u64) -> Option<&mut Reader> {
         self.attached.iter_mut().find(|reader| reader.id == id)
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.attached.is_empty()
     }
 
     /// Why nobody of that name and identity can be attached to the journal `run_id`, which changes that came from
     /// `upstreams`.
-    pub fn admit(&self, run_id: u64, name: &str, identity: &str, upstreams: &[u64]) -> Result<(), AttachError> {
+    pub(super) fn admit(&self, run_id: u64, name: &str, identity: &str, upstreams: &[u64]) -> Result<(), AttachError> {
         let others = || self.attached.iter().filter(|other| other.name != name);
         if is_named(run_id, identity) {
             Err(AttachError::Itself)
@@ -176,7 +176,7 @@ impl Readers {
     }
 
     /// Whether one of that name and identity is attached or was.
-    pub fn knows(&self, name: &str, identity: &str) -> bool {
+    pub(super) fn knows(&self, name: &str, identity: &str) -> bool {
         // Processes in containers may have the same number and second of start: of these the name counts, too.
         let is_it = |known: &str, as_name: &str| known == identity && (is_run_id(identity) || as_name == name);
         self.attached.iter().any(|other| is_it(&other.identity, &other.name))
@@ -184,13 +184,13 @@ impl Readers {
     }
 
     /// Whether the server with this run id is the peer of one.
-    pub fn feeds(&self, run_id: u64) -> bool {
+    pub(super) fn feeds(&self, run_id: u64) -> bool {
         self.attached.iter().any(|reader| is_named(run_id, &reader.identity))
     }
 
     /// Attaches one to the journal `run_id`, in place of another one of its name. With a full sync it needs, if that is
     /// pending, the flush_all that was asked for before.
-    pub fn attach(&mut self, attach: &Attach<'_>, run_id: u64, ranges: u32, ring: &Ring) -> Start {
+    pub(super) fn attach(&mut self, attach: &Attach<'_>, run_id: u64, ranges: u32, ring: &Ring) -> Start {
         self.remove(|reader| reader.name == attach.name);
         self.last_id += 1;
         let mut reader = Reader::new(self.last_id, attach.name, attach.identity, ranges);
@@ -211,7 +211,7 @@ impl Readers {
     }
 
     /// Lets one go, and remembers how far it has got.
-    pub fn detach(&mut self, id: u64) {
+    pub(super) fn detach(&mut self, id: u64) {
         self.remove(|reader| reader.id == id);
     }
 
@@ -240,18 +240,18 @@ impl Readers {
     }
 
     /// The ring is freed: who was here is remembered, but not from where it could go on.
-    pub fn forget_positions(&mut self) {
+    pub(super) fn forget_positions(&mut self) {
         self.remembered.iter_mut().for_each(|known| known.complete = 0);
         self.samples = Samples::default();
     }
 
     /// Makes every one begin anew.
-    pub fn lose_all(&mut self) {
+    pub(super) fn lose_all(&mut self) {
         self.attached.iter_mut().for_each(Reader::lose_all);
     }
 
     /// The lsn up to which as many as are required have everything.
-    pub fn confirmed(&self) -> u64 {
+    pub(super) fn confirmed(&self) -> u64 {
         let mut complete: Vec<u64> = self.attached.iter().map(|reader| reader.complete).collect();
         complete.sort_unstable_by(|a, b| b.cmp(a));
         let at = (self.required as usize).checked_sub(1);
@@ -260,7 +260,7 @@ impl Readers {
 
     /// Gives up what nobody needs any more, so that its memory is used again while it is warm.
     #[cold]
-    pub fn release(&mut self, ring: &mut Ring) {
+    pub(super) fn release(&mut self, ring: &mut Ring) {
         ring.release(self.not_needed(ring));
         let tail = ring.tail();
         self.attached.iter_mut().for_each(|reader| reader.position = reader.position.max(tail));
@@ -279,13 +279,13 @@ impl Readers {
 
     /// Whether one has not read the oldest record.
     #[inline]
-    pub fn need_oldest(&self, ring: &Ring) -> bool {
+    pub(super) fn need_oldest(&self, ring: &Ring) -> bool {
         ring.tail() >= self.slowest
     }
 
     /// Takes the oldest record from those who have not read it.
     #[cold]
-    pub fn lose_oldest(&mut self, ring: &Ring) {
+    pub(super) fn lose_oldest(&mut self, ring: &Ring) {
         let (tail, (head, bytes)) = (ring.tail(), ring.oldest());
         for reader in self.attached.iter_mut().filter(|reader| reader.position == tail) {
             reader.position += head.size() as u64;
@@ -303,7 +303,7 @@ impl Readers {
     }
 
     /// Lets one begin again that has lost too much. Whether it has.
-    pub fn sync_again(&mut self, id: u64, ring: &Ring) -> bool {
+    pub(super) fn sync_again(&mut self, id: u64, ring: &Ring) -> bool {
         let Some(reader) = self.get(id).filter(|reader| reader.has_lost_all()) else { return false };
         reader.begin_full_sync(ring.lsn(), ring.head(), Some(Notice::FullSync));
         self.full_syncs_started += 1;
@@ -312,7 +312,7 @@ impl Readers {
     }
 
     /// See [`super::Journal::read`].
-    pub fn read(&mut self, ring: &Ring, id: u64, until: u64, max: usize, out: &mut Vec<u8>) -> Reading {
+    pub(super) fn read(&mut self, ring: &Ring, id: u64, until: u64, max: usize, out: &mut Vec<u8>) -> Reading {
         let slowest = self.slowest;
         let Some(reader) = self.get(id) else { return Reading::Detached };
         if reader.has_notice() && !out.is_empty() {
@@ -335,12 +335,12 @@ impl Readers {
     }
 
     /// Notes where the head is now, and says how long it is since the last time.
-    pub fn sample(&mut self, now: Instant, lsn: u64) -> Duration {
+    pub(super) fn sample(&mut self, now: Instant, lsn: u64) -> Duration {
         self.samples.add(now, lsn)
     }
 
     /// All that are attached, for statistics.
-    pub fn status(&self, ring: &Ring, now: Instant) -> Vec<ConsumerStatus> {
+    pub(super) fn status(&self, ring: &Ring, now: Instant) -> Vec<ConsumerStatus> {
         self.attached.iter().map(|reader| self.status_of(reader, ring, now)).collect()
     }
 
@@ -362,7 +362,7 @@ impl Readers {
     }
 
     /// Whether all agrees with each other and with the ring: after each step but an append.
-    pub fn check(&self, ring: &Ring) {
+    pub(super) fn check(&self, ring: &Ring) {
         for reader in &self.attached {
             reader.check();
             let has = ring.tail() <= reader.position && reader.position <= ring.head() && reader.lsn <= ring.lsn();

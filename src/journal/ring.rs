@@ -33,7 +33,7 @@ const SEGMENTS_MIN: usize = 2;
 
 /// See the module's head.
 #[derive(Debug, Default)]
-pub struct Ring {
+pub(super) struct Ring {
     bytes: Vec<u8>,
     /// Bytes of records there may be, and of a segment.
     capacity: usize,
@@ -63,12 +63,12 @@ struct Segment {
 
 impl Ring {
     /// A ring without room, whose next record is number 1.
-    pub fn new() -> Ring {
+    pub(super) fn new() -> Ring {
         Ring { first: 1, ..Ring::default() }
     }
 
     /// Gives it room, untouched memory until it is used. The next record has number `lsn + 1`.
-    pub fn allocate(&mut self, capacity: usize, lsn: u64) {
+    pub(super) fn allocate(&mut self, capacity: usize, lsn: u64) {
         let segment = SEGMENT.min((capacity / SEGMENTS_MIN) & !7);
         let capacity = capacity / segment * segment;
         // One more, for the records that the oldest one still has.
@@ -92,7 +92,7 @@ impl Ring {
 
     /// Forgets all records and gives up the memory, which is returned: freeing it takes long.
     #[must_use]
-    pub fn free(&mut self) -> Vec<u8> {
+    pub(super) fn free(&mut self) -> Vec<u8> {
         let old = std::mem::take(self);
         (self.lsn, self.first) = (old.lsn, old.lsn + 1);
         old.bytes
@@ -100,48 +100,48 @@ impl Ring {
 
     /// Number of the last record.
     #[inline]
-    pub fn lsn(&self) -> u64 {
+    pub(super) fn lsn(&self) -> u64 {
         self.lsn
     }
 
     /// Number of the oldest record in it.
-    pub fn first(&self) -> u64 {
+    pub(super) fn first(&self) -> u64 {
         self.first
     }
 
     /// Position after the last record.
     #[inline]
-    pub fn head(&self) -> u64 {
+    pub(super) fn head(&self) -> u64 {
         self.head
     }
 
     /// Position of the oldest record.
     #[inline]
-    pub fn tail(&self) -> u64 {
+    pub(super) fn tail(&self) -> u64 {
         self.tail
     }
 
     /// Bytes of records there may be.
-    pub fn capacity(&self) -> usize {
+    pub(super) fn capacity(&self) -> usize {
         self.capacity
     }
 
     /// Whether the head stays in its segment with a record of `size` bytes.
     #[inline]
-    pub fn stays(&self, size: usize) -> bool {
+    pub(super) fn stays(&self, size: usize) -> bool {
         size <= self.room
     }
 
     /// Whether a record of `size` bytes can be written without dropping another.
     #[inline]
-    pub fn has_room(&self, size: usize) -> bool {
+    pub(super) fn has_room(&self, size: usize) -> bool {
         let needed = if size > self.room { self.room + size } else { size };
         self.head + needed as u64 <= self.tail + self.capacity as u64
     }
 
     /// Writes a record for which there is room.
     #[inline]
-    pub fn push(&mut self, entry: &RecordDraft<'_>) -> u64 {
+    pub(super) fn push(&mut self, entry: &RecordDraft<'_>) -> u64 {
         let size = entry.size();
         if size > self.room {
             self.enter_next();
@@ -186,7 +186,7 @@ impl Ring {
     }
 
     /// Drops the records up to number `lsn`, as far as they fill segments that the head has left.
-    pub fn release(&mut self, lsn: u64) {
+    pub(super) fn release(&mut self, lsn: u64) {
         while self.used.get(1).is_some_and(|next| next.first <= lsn + 1) {
             self.free_first();
             self.tail = self.base;
@@ -205,13 +205,13 @@ impl Ring {
     }
 
     /// The oldest record, or a pad: its head and its bytes. There must be one.
-    pub fn oldest(&self) -> (Head, &[u8]) {
+    pub(super) fn oldest(&self) -> (Head, &[u8]) {
         let bytes = &self.bytes[self.used[0].at + (self.tail - self.base) as usize..];
         (Head::read(bytes), bytes)
     }
 
     /// Drops the oldest record or pad. There must be one.
-    pub fn drop_oldest(&mut self) {
+    pub(super) fn drop_oldest(&mut self) {
         assert!(self.tail < self.head, "there is no oldest record");
         let (head, _) = self.oldest();
         self.tail += head.size() as u64;
@@ -220,7 +220,7 @@ impl Ring {
     }
 
     /// The bytes from a position on, up to the head or the end of a segment.
-    pub fn from(&self, position: u64) -> &[u8] {
+    pub(super) fn from(&self, position: u64) -> &[u8] {
         assert!(self.tail <= position && position <= self.head, "no record is there");
         if position == self.head {
             return b"";
@@ -232,7 +232,7 @@ impl Ring {
 
     /// Position of the record after number `lsn`; None when that one, or one before it, is not here any more. It looks
     /// at the records of one segment at most, some 20 us.
-    pub fn after(&self, lsn: u64) -> Option<u64> {
+    pub(super) fn after(&self, lsn: u64) -> Option<u64> {
         if lsn > self.lsn || lsn + 1 < self.first {
             return None;
         }

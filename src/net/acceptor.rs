@@ -38,7 +38,7 @@ const WAKER: Token = Token(usize::MAX - 1);
 
 /// Accepts connections.
 #[derive(Debug)]
-pub struct Acceptor {
+pub(super) struct Acceptor {
     shared: Arc<Shared>,
     stop: Arc<Stop>,
     poll: Poll,
@@ -80,7 +80,7 @@ enum Accepted {
 
 impl Acceptor {
     /// An acceptor for `listeners` that deals to `inboxes`, and what wakes it.
-    pub fn new(
+    pub(super) fn new(
         shared: Arc<Shared>,
         stop: Arc<Stop>,
         listeners: Vec<Listener>,
@@ -117,7 +117,7 @@ impl Acceptor {
     }
 
     /// Accepts until told to stop.
-    pub fn run(mut self) {
+    pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(self.listeners.len() + 1);
         loop {
             if let Err(error) = self.poll.poll(&mut events, self.timeout()) {

@@ -32,7 +32,7 @@ const STATE_READ: u8 = 1;
 
 /// Counts the open connections against `-c`, and wakes the acceptor.
 #[derive(Debug)]
-pub struct Gate {
+pub(super) struct Gate {
     limit: u64,
     /// Permits that are out.
     open: AtomicU64,
@@ -45,7 +45,7 @@ pub struct Gate {
 
 impl Gate {
     /// A gate without connections, for the acceptor that `waker` wakes.
-    pub fn new(shared: &Arc<Shared>, waker: Waker) -> Gate {
+    pub(super) fn new(shared: &Arc<Shared>, waker: Waker) -> Gate {
         Gate {
             limit: shared.config.max_conns.into(),
             open: AtomicU64::new(0),
@@ -56,17 +56,17 @@ impl Gate {
     }
 
     /// Whether all of `-c` is taken.
-    pub fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.open.load(Ordering::SeqCst) >= self.limit
     }
 
     /// Whether the acceptor is to be woken by the next permit that comes back.
-    pub fn wake_on_return(&self, on: bool) {
+    pub(super) fn wake_on_return(&self, on: bool) {
         self.is_full.store(on, Ordering::SeqCst);
     }
 
     /// Makes the acceptor look around.
-    pub fn wake(&self) {
+    pub(super) fn wake(&self) {
         if let Err(error) = self.waker.wake() {
             log::error!("cannot wake the acceptor: {error}");
         }
@@ -75,13 +75,13 @@ impl Gate {
 
 /// A connection's share of `-c`.
 #[derive(Debug)]
-pub struct Permit {
+pub(super) struct Permit {
     gate: Arc<Gate>,
 }
 
 impl Permit {
     /// Takes a share. The caller has asked [`Gate::is_full`]; listeners are counted without asking.
-    pub fn take(gate: &Arc<Gate>) -> Permit {
+    pub(super) fn take(gate: &Arc<Gate>) -> Permit {
         let open = gate.open.fetch_add(1, Ordering::SeqCst) + 1;
         if let Some(shared) = gate.shared.upgrade() {
             let stats = &shared.stats;
@@ -108,7 +108,7 @@ impl Drop for Permit {
 /// A connection's line in `stats conns`. Drop it before its descriptor is closed: afterwards the number may be
 /// somebody else's.
 #[derive(Debug)]
-pub struct ConnRecord {
+pub(super) struct ConnRecord {
     shared: Weak<Shared>,
     info: Arc<ConnInfo>,
     /// None for a listener.
@@ -121,12 +121,12 @@ struct Remote(Option<SocketAddr>);
 
 impl ConnRecord {
     /// The line of a listening socket.
-    pub fn listener(shared: &Arc<Shared>, fd: i32, addr: String) -> ConnRecord {
+    pub(super) fn listener(shared: &Arc<Shared>, fd: i32, addr: String) -> ConnRecord {
         ConnRecord::new(shared, fd, addr, None, None)
     }
 
     /// The line of a client that came from `peer` by way of the listener at `listen_addr`.
-    pub fn client(shared: &Arc<Shared>, fd: i32, peer: Option<SocketAddr>, listen_addr: String) -> ConnRecord {
+    pub(super) fn client(shared: &Arc<Shared>, fd: i32, peer: Option<SocketAddr>, listen_addr: String) -> ConnRecord {
         let addr = peer.map_or_else(|| "?:<AF 0>".into(), tcp_name);
         let record = ConnRecord::new(shared, fd, addr, Some(listen_addr), Some(Remote(peer)));
         if let Some((rip, rport, transport)) = record.watched_peer(shared) {
@@ -150,12 +150,12 @@ impl ConnRecord {
     }
 
     /// What `stats conns` prints.
-    pub fn info(&self) -> Arc<ConnInfo> {
+    pub(super) fn info(&self) -> Arc<ConnInfo> {
         self.info.clone()
     }
 
     /// Tells those who watch that the connection ends, and why.
-    pub fn log_close(&self, shared: &Shared, reason: &str) {
+    pub(super) fn log_close(&self, shared: &Shared, reason: &str) {
         log::debug!("<{} connection closed.", self.info.fd);
         if let Some((rip, rport, transport)) = self.watched_peer(shared) {
             shared.watch.conn_close(&rip, rport, transport, reason, self.info.fd);
@@ -181,7 +181,7 @@ impl Drop for ConnRecord {
 }
 
 /// An address as `stats conns` prints it.
-pub fn tcp_name(address: SocketAddr) -> String {
+pub(super) fn tcp_name(address: SocketAddr) -> String {
     match address {
         SocketAddr::V4(v4) => format!("tcp:{}:{}", v4.ip(), v4.port()),
         SocketAddr::V6(v6) => format!("tcp6:[{}]:{}", v6.ip(), v6.port()),
@@ -190,7 +190,7 @@ pub fn tcp_name(address: SocketAddr) -> String {
 
 /// A connection on its way to a worker.
 #[derive(Debug)]
-pub struct Arrival {
+pub(super) struct Arrival {
     /// The socket.
     pub stream: Stream,
     /// Its line in `stats conns`.
@@ -203,20 +203,20 @@ pub struct Arrival {
 
 /// Where the acceptor leaves connections for one worker.
 #[derive(Debug)]
-pub struct Inbox {
+pub(super) struct Inbox {
     sender: Sender<Arrival>,
     waker: Arc<Waker>,
 }
 
 impl Inbox {
     /// An inbox for the worker that `waker` wakes, and the end where it takes its arrivals out.
-    pub fn new(waker: Arc<Waker>) -> (Inbox, Receiver<Arrival>) {
+    pub(super) fn new(waker: Arc<Waker>) -> (Inbox, Receiver<Arrival>) {
         let (sender, arrivals) = crossbeam_channel::unbounded();
         (Inbox { sender, waker }, arrivals)
     }
 
     /// Hands over a connection. The channel needs no bound of its own: what is in it holds permits.
-    pub fn send(&self, arrival: Arrival) {
+    pub(super) fn send(&self, arrival: Arrival) {
         // A worker that is gone has been stopped; the connection is closed with it.
         if self.sender.send(arrival).is_ok()
             && let Err(error) = self.waker.wake()

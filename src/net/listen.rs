@@ -14,7 +14,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 
 /// EX_OSERR, memcached's exit code when it cannot listen.
-pub const EXIT_OSERR: i32 = 71;
+pub(super) const EXIT_OSERR: i32 = 71;
 
 /// Who can open the control socket sees every key and value.
 const CONTROL_MODE: u32 = 0o600;
@@ -30,7 +30,7 @@ pub struct StartError {
 
 /// A socket that clients connect to.
 #[derive(Debug)]
-pub struct Listener {
+pub(super) struct Listener {
     /// The socket.
     pub socket: ListenSocket,
     /// What its clients may speak.
@@ -39,7 +39,7 @@ pub struct Listener {
 
 /// Either kind of listening socket.
 #[derive(Debug)]
-pub enum ListenSocket {
+pub(super) enum ListenSocket {
     /// With the address it is bound to.
     Tcp(TcpListener, SocketAddr),
     /// With its path.
@@ -56,7 +56,7 @@ impl AsRawFd for ListenSocket {
 }
 
 /// Opens every listening socket that the configuration asks for.
-pub fn listen(config: &Config) -> Result<Vec<Listener>, StartError> {
+pub(super) fn listen(config: &Config) -> Result<Vec<Listener>, StartError> {
     if let Some(path) = &config.unix_socket {
         let socket = listen_unix(path, config)
             .map_err(|error| failure(&format!("failed to listen on UNIX socket: {path}"), &error))?;
@@ -128,7 +128,7 @@ fn listen_unix(path: &str, config: &Config) -> io::Result<ListenSocket> {
 }
 
 /// Opens the control socket. Another server's is not taken from it.
-pub fn listen_control(path: &str, backlog: u32) -> Result<UnixListener, StartError> {
+pub(super) fn listen_control(path: &str, backlog: u32) -> Result<UnixListener, StartError> {
     let what = format!("failed to listen on the control socket: {path}");
     let refuse = |why: &str| StartError { message: format!("{what}: {why}"), exit_code: EXIT_OSERR };
     // The system calls each of these an address in use, or just knows no such file.
@@ -174,7 +174,7 @@ fn failure(what: &str, error: &io::Error) -> StartError {
 }
 
 /// The system's own words, without the number that Rust adds.
-pub fn reason(error: &io::Error) -> String {
+pub(super) fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     match text.find(" (os error ") {
         Some(end) => text[..end].to_string(),

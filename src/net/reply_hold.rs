@@ -32,14 +32,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// What takes the place of a reply in text and meta.
-pub const REFUSAL: &[u8] = b"SERVER_ERROR not replicated\r\n";
+pub(super) const REFUSAL: &[u8] = b"SERVER_ERROR not replicated\r\n";
 
 /// The lsn that an [`AckWaker`] waits for when it waits for none.
 const NOTHING: u64 = u64::MAX;
 
 /// A change that is not safe yet, and how long to wait for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PendingAck {
+pub(super) struct PendingAck {
     /// Its place in the journal.
     pub lsn: u64,
     /// When to give up.
@@ -48,14 +48,14 @@ pub struct PendingAck {
 
 impl PendingAck {
     /// Whether it is to be given up.
-    pub fn is_late(&self, now: Instant, safe: u64) -> bool {
+    pub(super) fn is_late(&self, now: Instant, safe: u64) -> bool {
         self.deadline <= now && self.lsn > safe
     }
 }
 
 /// A place in an [`Output`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OutputPlace {
+pub(super) struct OutputPlace {
     bytes: usize,
     values: usize,
 }
@@ -63,19 +63,19 @@ pub struct OutputPlace {
 impl OutputPlace {
     /// Where the next reply would begin.
     #[inline]
-    pub fn end_of(out: &Output) -> OutputPlace {
+    pub(super) fn end_of(out: &Output) -> OutputPlace {
         OutputPlace { bytes: out.bytes.len(), values: out.values.len() }
     }
 
     /// The bytes before it.
-    pub fn bytes(self) -> usize {
+    pub(super) fn bytes(self) -> usize {
         self.bytes
     }
 }
 
 /// The reply to a change.
 #[derive(Debug)]
-pub struct ReplyMark {
+pub(super) struct ReplyMark {
     bytes: Range<usize>,
     values: Range<usize>,
     lsn: u64,
@@ -87,7 +87,7 @@ pub struct ReplyMark {
 
 /// What the replies of a turn must wait for. See the module's head.
 #[derive(Debug)]
-pub struct ReplyHold {
+pub(super) struct ReplyHold {
     is_on: bool,
     now: Instant,
     timeout: Duration,
@@ -97,49 +97,49 @@ pub struct ReplyHold {
 
 impl ReplyHold {
     /// For changes that have `timeout` to become safe.
-    pub fn new(timeout: Duration) -> ReplyHold {
+    pub(super) fn new(timeout: Duration) -> ReplyHold {
         ReplyHold { is_on: false, now: Instant::now(), timeout, pending: None, marks: Vec::new() }
     }
 
     /// Looks whether replies to changes have to wait just now. `now` is when the event loop began.
-    pub fn begin_loop(&mut self, acks: &Acks, now: Instant) {
+    pub(super) fn begin_loop(&mut self, acks: &Acks, now: Instant) {
         self.is_on = acks.holds();
         self.now = now;
     }
 
     /// Whether they do: then replies to changes are marked.
     #[inline]
-    pub fn is_on(&self) -> bool {
+    pub(super) fn is_on(&self) -> bool {
         self.is_on
     }
 
     /// A turn begins of a connection for which this is pending.
-    pub fn begin_turn(&mut self, pending: Option<PendingAck>) {
+    pub(super) fn begin_turn(&mut self, pending: Option<PendingAck>) {
         assert!(self.marks.is_empty() && self.pending.is_none(), "a turn left marks that belong to its connection");
         self.pending = pending;
     }
 
     /// It ends: what is pending for the connection now.
-    pub fn end_turn(&mut self) -> Option<PendingAck> {
+    pub(super) fn end_turn(&mut self) -> Option<PendingAck> {
         self.marks.clear();
         self.pending.take()
     }
 
     /// Whether something may have to wait.
     #[inline]
-    pub fn has_pending(&self) -> bool {
+    pub(super) fn has_pending(&self) -> bool {
         self.pending.is_some()
     }
 
     /// Notes a change.
-    pub fn note_change(&mut self, lsn: u64) {
+    pub(super) fn note_change(&mut self, lsn: u64) {
         self.pending = Some(PendingAck { lsn, deadline: self.now + self.timeout });
     }
 
     /// Notes that the reply to `request`, which is the last change noted, is what `out` has from `start` on. A text command
     /// without a reply wanted none.
     #[cold]
-    pub fn mark_reply(&mut self, request: &Request<'_>, start: OutputPlace, goes_on: bool, out: &Output) {
+    pub(super) fn mark_reply(&mut self, request: &Request<'_>, start: OutputPlace, goes_on: bool, out: &Output) {
         let Some(PendingAck { lsn, .. }) = self.pending else { return };
         let end = OutputPlace::end_of(out);
         let is_text = matches!(request, Request::Text(_) | Request::Store(StoreHeader::Text(_)));
@@ -153,7 +153,7 @@ impl ReplyHold {
     }
 
     /// What the output has to wait for, if anything. What was refused by now is told when it is let go.
-    pub fn take_pending(&mut self, acks: &Acks, out: &Output) -> Option<PendingAck> {
+    pub(super) fn take_pending(&mut self, acks: &Acks, out: &Output) -> Option<PendingAck> {
         let ack = self.pending?;
         let is_safe = ack.lsn <= acks.replicated_lsn() && !self.marks.iter().any(|mark| acks.is_refused(mark.lsn));
         // Without a mark it is a change of an earlier turn, whose deadline may be over.
@@ -169,14 +169,14 @@ impl ReplyHold {
     }
 
     /// Takes the marks of an output that waits.
-    pub fn take_marks(&mut self) -> Box<[ReplyMark]> {
+    pub(super) fn take_marks(&mut self) -> Box<[ReplyMark]> {
         self.marks.drain(..).collect()
     }
 }
 
 /// What came of giving up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Refused {
+pub(super) struct Refused {
     /// Replies that became errors.
     pub replies: u64,
     /// One of them was the first part of a get that has not been answered to its end.
@@ -184,7 +184,7 @@ pub struct Refused {
 }
 
 /// Replaces the marked replies in `out` to changes of which `is_missing` by errors.
-pub fn refuse(out: &mut Output, marks: &[ReplyMark], is_missing: impl Fn(u64) -> bool) -> Refused {
+pub(super) fn refuse(out: &mut Output, marks: &[ReplyMark], is_missing: impl Fn(u64) -> bool) -> Refused {
     let old = std::mem::take(out);
     let mut values = old.values.into_iter().enumerate().peekable();
     let mut refused = Refused::default();
@@ -210,11 +210,11 @@ pub fn refuse(out: &mut Output, marks: &[ReplyMark], is_missing: impl Fn(u64) ->
 
 /// A worker's connections that wait, by what they wait for.
 #[derive(Debug, Default)]
-pub struct AckQueue(VecDeque<(PendingAck, usize)>);
+pub(super) struct AckQueue(VecDeque<(PendingAck, usize)>);
 
 impl AckQueue {
     /// Adds the connection in slot `key`.
-    pub fn push(&mut self, ack: PendingAck, key: usize) {
+    pub(super) fn push(&mut self, ack: PendingAck, key: usize) {
         // Nearly always the last: only who waits for a change of an earlier turn does not come last.
         let at = self.0.partition_point(|(other, _)| other.lsn <= ack.lsn);
         self.0.insert(at, (ack, key));
@@ -222,23 +222,23 @@ impl AckQueue {
 
     /// Whether nobody waits.
     #[inline]
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// What is waited for first.
-    pub fn first(&self) -> Option<PendingAck> {
+    pub(super) fn first(&self) -> Option<PendingAck> {
         self.0.front().map(|(ack, _)| *ack)
     }
 
     /// Takes out a connection whose change is safe.
-    pub fn pop_safe(&mut self, safe: u64) -> Option<usize> {
+    pub(super) fn pop_safe(&mut self, safe: u64) -> Option<usize> {
         self.pop_if(|ack| ack.lsn <= safe)
     }
 
     /// Takes out a connection whose deadline is over. Those whose change is safe by now are let go of as such, however
     /// late.
-    pub fn pop_expired(&mut self, now: Instant, safe: u64) -> Option<usize> {
+    pub(super) fn pop_expired(&mut self, now: Instant, safe: u64) -> Option<usize> {
         self.pop_if(|ack| ack.is_late(now, safe))
     }
 
@@ -250,24 +250,24 @@ impl AckQueue {
 
 /// Wakes a worker when the first change that it waits for is safe.
 #[derive(Debug)]
-pub struct AckWaker {
+pub(super) struct AckWaker {
     first: AtomicU64,
     waker: Arc<Waker>,
 }
 
 impl AckWaker {
     /// One that waits for nothing.
-    pub fn new(waker: Arc<Waker>) -> AckWaker {
+    pub(super) fn new(waker: Arc<Waker>) -> AckWaker {
         AckWaker { first: AtomicU64::new(NOTHING), waker }
     }
 
     /// Waits for a change from now on. Look at what is safe after this and before sleeping.
-    pub fn wait_for(&self, first: Option<PendingAck>) {
+    pub(super) fn wait_for(&self, first: Option<PendingAck>) {
         self.first.store(first.map_or(NOTHING, |ack| ack.lsn), Ordering::SeqCst);
     }
 
     /// Wakes the worker if it waits for one of the changes up to `safe`; once, until it waits again.
-    pub fn on_safe(&self, safe: u64) {
+    pub(super) fn on_safe(&self, safe: u64) {
         let first = self.first.load(Ordering::SeqCst);
         if first == NOTHING || first > safe {
             return;

@@ -4,17 +4,17 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 /// Whether the server's threads are to go on.
 #[derive(Debug, Default)]
-pub struct Stop(AtomicU8);
+pub(super) struct Stop(AtomicU8);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StopMode {
+pub(super) enum StopMode {
     Run,
     Now,
     Graceful,
 }
 
 impl Stop {
-    pub fn mode(&self) -> StopMode {
+    pub(super) fn mode(&self) -> StopMode {
         match self.0.load(Ordering::Relaxed) {
             0 => StopMode::Run,
             1 => StopMode::Now,
@@ -22,7 +22,7 @@ impl Stop {
         }
     }
 
-    pub fn set(&self, mode: StopMode) {
+    pub(super) fn set(&self, mode: StopMode) {
         self.0.store(mode as u8, Ordering::Relaxed);
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// The time of a call.
 #[derive(Clone, Copy, Debug)]
-pub struct Moment {
+pub(super) struct Moment {
     /// Since the start of the program.
     pub at: Duration,
     /// Milliseconds since 1970.
@@ -13,7 +13,7 @@ pub struct Moment {
 
 /// Why a connection cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub(super) enum Trouble {
     /// It broke or could not be made: soon tried again.
     Broken(String),
     /// One side said no, or is not what it should be: tried again now and then.
@@ -24,7 +24,7 @@ pub enum Trouble {
 
 impl Trouble {
     /// What to say of it.
-    pub fn text(self) -> String {
+    pub(super) fn text(self) -> String {
         let (Trouble::Broken(text) | Trouble::Refused(text) | Trouble::Guarded(text)) = self;
         text
     }

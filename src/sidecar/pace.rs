@@ -30,7 +30,7 @@ const WRITE_MIN: u64 = 4 << 10;
 
 /// The pauses between attempts.
 #[derive(Debug)]
-pub struct BackOff {
+pub(super) struct BackOff {
     next: Duration,
     /// The state of splitmix64, which is good enough for jitter.
     random: u64,
@@ -38,19 +38,19 @@ pub struct BackOff {
 
 impl BackOff {
     /// Starts with the shortest pause.
-    pub fn new(seed: u64) -> BackOff {
+    pub(super) fn new(seed: u64) -> BackOff {
         BackOff { next: PAUSE_MIN, random: seed }
     }
 
     /// The pause before the next attempt. Random, so that many sidecars do not come back at the same moment.
-    pub fn pause(&mut self) -> Duration {
+    pub(super) fn pause(&mut self) -> Duration {
         let whole = self.next.as_micros() as u64;
         self.next = (self.next * 2).min(PAUSE_MAX);
         Duration::from_micros(whole / 2 + self.below(whole / 2)).max(PAUSE_MIN)
     }
 
     /// The pause after a refusal: nothing gets better by asking soon.
-    pub fn long_pause(&mut self) -> Duration {
+    pub(super) fn long_pause(&mut self) -> Duration {
         self.next = PAUSE_MAX;
         REFUSED_MIN + Duration::from_micros(self.below(REFUSED_MIN.as_micros() as u64))
     }
@@ -65,14 +65,14 @@ impl BackOff {
     }
 
     /// It went well.
-    pub fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.next = PAUSE_MIN;
     }
 }
 
 /// A token bucket of bytes. May be overdrawn by nothing: a write takes at most what is in it.
 #[derive(Debug)]
-pub struct BandwidthBucket {
+pub(super) struct BandwidthBucket {
     /// Bytes a second; None: no limit.
     rate: Option<u64>,
     tokens: u64,
@@ -81,12 +81,12 @@ pub struct BandwidthBucket {
 
 impl BandwidthBucket {
     /// A bucket for this many megabits (of 1,000,000) a second.
-    pub fn new(megabits: Option<u64>) -> BandwidthBucket {
+    pub(super) fn new(megabits: Option<u64>) -> BandwidthBucket {
         BandwidthBucket { rate: megabits.map(|megabits| megabits * 125_000), tokens: 0, filled_at: Duration::ZERO }
     }
 
     /// Bytes that may be written now of `wanted`; 0 while it is not worth a write.
-    pub fn allows(&mut self, wanted: usize, now: Duration) -> usize {
+    pub(super) fn allows(&mut self, wanted: usize, now: Duration) -> usize {
         let Some(rate) = self.rate else { return wanted };
         let new = u128::from(rate) * now.saturating_sub(self.filled_at).as_micros() / 1_000_000;
         if new > 0 {
@@ -99,17 +99,17 @@ impl BandwidthBucket {
     }
 
     /// Bytes that may be written in a second, if there is a limit.
-    pub fn second(&self) -> Option<u64> {
+    pub(super) fn second(&self) -> Option<u64> {
         self.rate
     }
 
     /// That many were written.
-    pub fn take(&mut self, n: usize) {
+    pub(super) fn take(&mut self, n: usize) {
         self.tokens = self.tokens.saturating_sub(n as u64);
     }
 
     /// When `wanted` bytes are worth another look, for a caller that was allowed none.
-    pub fn worth_at(&self, wanted: usize) -> Option<Duration> {
+    pub(super) fn worth_at(&self, wanted: usize) -> Option<Duration> {
         let missing = (wanted as u64).min(WRITE_MIN).saturating_sub(self.tokens);
         Some(self.filled_at + Duration::from_micros(missing * 1_000_000 / self.rate? + 1))
     }

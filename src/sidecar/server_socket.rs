@@ -18,7 +18,7 @@ const STATUS_MAX: Duration = Duration::from_secs(1);
 const STATUS_BYTES: u64 = 256 << 10;
 
 /// Connects, if that is safe.
-pub fn connect(path: &Path) -> Result<UnixStream, Trouble> {
+pub(super) fn connect(path: &Path) -> Result<UnixStream, Trouble> {
     let shown = path.display();
     let meta = std::fs::metadata(path).map_err(|error| match error.kind() {
         ErrorKind::NotFound => Trouble::Broken(format!("there is no {shown}: is twincached up, with control_socket?")),
@@ -41,7 +41,7 @@ pub fn connect(path: &Path) -> Result<UnixStream, Trouble> {
 }
 
 /// The lines of `stats replication`, as (name, value).
-pub fn status(path: &Path) -> Result<Vec<(String, String)>, String> {
+pub(super) fn status(path: &Path) -> Result<Vec<(String, String)>, String> {
     let mut socket = connect(path).map_err(Trouble::text)?;
     let asked = socket
         .set_read_timeout(Some(STATUS_MAX))

@@ -32,7 +32,7 @@ const ITEMS: usize = 128;
 const BITS: u32 = MAX_BUCKETS.ilog2();
 
 /// Dumps at a time. Each is work without end for a client that takes it; memcached has one.
-pub const DUMPS_MAX: u64 = 4;
+pub(super) const DUMPS_MAX: u64 = 4;
 
 /// Where a dump has got to. Dropping it ends the dump.
 #[derive(Debug)]

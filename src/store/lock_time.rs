@@ -28,26 +28,26 @@ const REST: Duration = Duration::from_micros(20);
 
 /// How long a shard's lock is held already.
 #[derive(Debug)]
-pub struct Slice {
+pub(super) struct Slice {
     until: Instant,
     done: u32,
 }
 
 impl Slice {
     /// Begins now.
-    pub fn new() -> Slice {
+    pub(super) fn new() -> Slice {
         Slice { until: Instant::now() + SLICE, done: 0 }
     }
 
     /// Whether it is time to let others have the lock, now that one more thing is done.
-    pub fn is_over(&mut self) -> bool {
+    pub(super) fn is_over(&mut self) -> bool {
         self.done += 1;
         self.done.is_multiple_of(LOOK_EVERY) && Instant::now() >= self.until
     }
 }
 
 /// Lets others have the lock that was held, before the next slice.
-pub fn rest() {
+pub(super) fn rest() {
     std::thread::sleep(REST);
 }
 
@@ -96,7 +96,7 @@ impl LockTimes {
 
 /// A locked shard whose holder may hold it long.
 #[derive(Debug)]
-pub struct TimedShard<'a> {
+pub(super) struct TimedShard<'a> {
     since: Instant,
     cpu: Duration,
     times: &'a LockTimes,
@@ -106,7 +106,7 @@ pub struct TimedShard<'a> {
 
 impl<'a> TimedShard<'a> {
     /// Locks a shard.
-    pub fn new(shards: &'a Shards, number: usize, times: &'a LockTimes, holder: Holder) -> TimedShard<'a> {
+    pub(super) fn new(shards: &'a Shards, number: usize, times: &'a LockTimes, holder: Holder) -> TimedShard<'a> {
         let cpu = cpu::thread_cpu_time();
         let shard = Locked::new(shards, number, None, None);
         TimedShard { since: Instant::now(), cpu, times, holder, shard }

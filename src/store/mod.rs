@@ -244,7 +244,7 @@ impl Store {
 /// the limit may be raised.
 const WINDOW_SLACK: usize = 2;
 
-/// Bytes of items per bucket of the largest table: [`table::LOAD`] items of the smallest size, and some reserve.
+/// Bytes of items per bucket of the largest table: `table::LOAD` items of the smallest size, and some reserve.
 const WINDOW_PER_BUCKET: usize = 256;
 
 /// Reserves as much address space as ids reach, which costs nothing; or less where its amount is limited

@@ -11,7 +11,7 @@ use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 /// Longest sleep: what is decided once a second is decided in time.
-pub const NAP_MAX: Duration = Duration::from_secs(1);
+pub(super) const NAP_MAX: Duration = Duration::from_secs(1);
 
 /// After a crawl was refused because another one ran, automatic ones leave room for it this long, as memcached's.
 const CRAWL_PAUSE_SECONDS: u32 = 60;

@@ -32,7 +32,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// An upstream that was silent for so long is not live any more: this server may then feed it.
-pub const UPSTREAM: Duration = Duration::from_secs(5);
+pub(super) const UPSTREAM: Duration = Duration::from_secs(5);
 
 /// Servers that an upstream may name before itself; a longer circle is not found.
 const UPSTREAMS_MAX: usize = 8;

@@ -24,7 +24,7 @@ const PENDING_WASTE: usize = 4;
 
 /// Input that waits for more.
 #[derive(Debug, Default)]
-pub struct Leftover {
+pub(crate) struct Leftover {
     data: Vec<u8>,
     /// Bytes of `data` that are done with.
     start: usize,
@@ -32,28 +32,28 @@ pub struct Leftover {
 
 impl Leftover {
     /// The bytes that wait.
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.data[self.start..]
     }
 
     /// How many wait.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.data.len() - self.start
     }
 
     /// Whether none wait.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Memory held.
-    pub fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.data.capacity()
     }
 
     /// Replaces everything by `rest`, with room for `want` bytes in all.
     #[inline]
-    pub fn keep(&mut self, rest: &[u8], want: usize) {
+    pub(crate) fn keep(&mut self, rest: &[u8], want: usize) {
         // Nearly always.
         if rest.is_empty() && self.data.capacity() == 0 {
             self.start = 0;
@@ -74,7 +74,7 @@ impl Leftover {
     }
 
     /// Adds bytes that came later.
-    pub fn append(&mut self, bytes: &[u8]) {
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
         if self.start > 0 {
             self.data.drain(..self.start);
             self.start = 0;
@@ -83,7 +83,7 @@ impl Leftover {
     }
 
     /// Says that the first `n` bytes are done with.
-    pub fn advance(&mut self, n: usize) {
+    pub(crate) fn advance(&mut self, n: usize) {
         self.start += n;
         assert!(self.start <= self.data.len(), "consumed more than there was");
         if self.is_empty() {
@@ -94,7 +94,7 @@ impl Leftover {
 
 /// How a write ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sent {
+pub(crate) enum Sent {
     /// Everything is with the kernel.
     All,
     /// The socket takes no more until it says so.
@@ -107,7 +107,7 @@ pub enum Sent {
 
 /// One write; how it ended and how many bytes went.
 #[inline]
-pub fn write_bytes(socket: &mut Edge<impl Write>, bytes: &[u8]) -> (Sent, usize) {
+pub(crate) fn write_bytes(socket: &mut Edge<impl Write>, bytes: &[u8]) -> (Sent, usize) {
     write_once(socket, bytes.len(), |stream| stream.write(bytes))
 }
 
@@ -126,7 +126,7 @@ fn write_once<S: Write>(
 
 /// How far an [`Output`] has been written.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Cursor {
+pub(crate) struct Cursor {
     /// Bytes of [`Output::bytes`] written.
     bytes: usize,
     /// Values written.
@@ -137,7 +137,7 @@ pub struct Cursor {
 
 impl Cursor {
     /// Writes `out` from here on, and returns how it ended and how many bytes went.
-    pub fn write(&mut self, socket: &mut Edge<impl Write>, out: &Output) -> (Sent, usize) {
+    pub(crate) fn write(&mut self, socket: &mut Edge<impl Write>, out: &Output) -> (Sent, usize) {
         let mut total = 0;
         while !self.is_end(out) {
             let (sent, n) = self.write_some(socket, out);
@@ -206,7 +206,7 @@ impl Cursor {
 
 /// Replies that the socket did not take.
 #[derive(Debug)]
-pub struct Pending {
+pub(crate) struct Pending {
     out: Output,
     cursor: Cursor,
     /// It waits for replicas: for what, and the marks of its replies to changes.
@@ -215,44 +215,44 @@ pub struct Pending {
 
 impl Pending {
     /// Takes what is left of `out` from `cursor` on, and leaves `out` empty. Values that have gone are let go of.
-    pub fn take(out: &mut Output, cursor: Cursor) -> Pending {
+    pub(crate) fn take(out: &mut Output, cursor: Cursor) -> Pending {
         let mut pending = Pending { out: std::mem::take(out), cursor, waiting: None };
         pending.trim();
         pending
     }
 
     /// Takes a copy of what is left.
-    pub fn of(rest: &[u8]) -> Pending {
+    pub(crate) fn of(rest: &[u8]) -> Pending {
         Pending { out: Output { bytes: rest.to_vec(), values: Vec::new() }, cursor: Cursor::default(), waiting: None }
     }
 
     /// Takes all of `out` to hold it. The buffers of `out` and `reply_hold` stay where they are: batches that wait are
     /// short, and the next one need not grow them again.
-    pub fn hold(out: &mut Output, reply_hold: &mut ReplyHold, ack: PendingAck) -> Pending {
+    pub(crate) fn hold(out: &mut Output, reply_hold: &mut ReplyHold, ack: PendingAck) -> Pending {
         let copy = Output { bytes: out.bytes.as_slice().to_vec(), values: std::mem::take(&mut out.values) };
         out.bytes.clear();
         Pending { out: copy, cursor: Cursor::default(), waiting: Some((ack, reply_hold.take_marks())) }
     }
 
     /// What it waits for, if it does.
-    pub fn waits_for(&self) -> Option<PendingAck> {
+    pub(crate) fn waits_for(&self) -> Option<PendingAck> {
         self.waiting.as_ref().map(|(ack, _)| *ack)
     }
 
     /// How many replies to changes wait in it.
-    pub fn waiting_replies(&self) -> u64 {
+    pub(crate) fn waiting_replies(&self) -> u64 {
         self.waiting.as_ref().map_or(0, |(_, marks)| marks.len() as u64)
     }
 
     /// It waits no more: replies to changes of which `is_missing` become errors.
-    pub fn refuse(&mut self, is_missing: impl Fn(u64) -> bool) -> Refused {
+    pub(crate) fn refuse(&mut self, is_missing: impl Fn(u64) -> bool) -> Refused {
         self.waiting
             .take()
             .map_or_else(Refused::default, |(_, marks)| reply_hold::refuse(&mut self.out, &marks, is_missing))
     }
 
     /// Writes on.
-    pub fn write(&mut self, socket: &mut Edge<impl Write>) -> (Sent, usize) {
+    pub(crate) fn write(&mut self, socket: &mut Edge<impl Write>) -> (Sent, usize) {
         let result = self.cursor.write(socket, &self.out);
         self.out.values.drain(..self.cursor.value);
         self.cursor.value = 0;
@@ -261,7 +261,7 @@ impl Pending {
 
     /// Memory held.
     #[cfg(test)]
-    pub fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.out.bytes.capacity()
     }
 

@@ -3,7 +3,7 @@
 //! Not here: their bytes (`buffer`).
 
 /// A line that takes more memory than this is counted as long, see [`LineFate::of`].
-pub const LONG_LINE: usize = 64 << 10;
+pub(crate) const LONG_LINE: usize = 64 << 10;
 
 /// memcached's bound on a line without its end.
 const LINE_MAX: usize = 2048;
@@ -13,17 +13,17 @@ const LEADING_SPACES_MAX: usize = 100;
 
 /// Bound on a get or gets line, which memcached does not bound: 60,000 of the longest keys, and still little
 /// enough that many clients must conspire to make it matter.
-pub const GET_LINE_MAX: usize = 16 << 20;
+pub(crate) const GET_LINE_MAX: usize = 16 << 20;
 
 /// Bound on the memory of a worker's long lines together, beside [`GET_LINE_MAX`] for each: four of the longest.
 const GET_LINES_MAX: usize = 4 * GET_LINE_MAX;
 
 /// memcached's answer when a get line finds no memory to grow.
-pub const LINE_TOO_LONG: &[u8] = b"SERVER_ERROR out of memory reading request\r\n";
+pub(crate) const LINE_TOO_LONG: &[u8] = b"SERVER_ERROR out of memory reading request\r\n";
 
 /// What becomes of a line whose end has not come.
 #[derive(Debug, PartialEq, Eq)]
-pub enum LineFate {
+pub(crate) enum LineFate {
     /// The rest is waited for.
     Wait,
     /// It is answered [`LINE_TOO_LONG`], and the connection is closed.
@@ -35,7 +35,7 @@ pub enum LineFate {
 impl LineFate {
     /// Of this one, while the worker's other connections hold `long_lines` bytes of lines longer than [`LONG_LINE`].
     // COMPAT(long_line): beyond 2048 bytes only get and gets may go on, after at most 100 spaces.
-    pub fn of(line: &[u8], long_lines: usize) -> LineFate {
+    pub(crate) fn of(line: &[u8], long_lines: usize) -> LineFate {
         if line.len() <= LINE_MAX {
             return LineFate::Wait;
         }

@@ -20,10 +20,10 @@
 //!
 //! Not here: what the bytes of a request do to a connection (`session`), when a turn comes (`worker`).
 
-pub mod buffer;
-pub mod long_line;
-pub mod session;
-pub mod turn;
+pub(super) mod buffer;
+pub(super) mod long_line;
+pub(super) mod session;
+pub(super) mod turn;
 mod upload;
 
 use super::reply_hold::{PendingAck, Refused};
@@ -43,7 +43,7 @@ use turn::{After, CloseReason, Quota, TurnContext};
 
 /// Bytes of the worker's shared read buffer. A batch of a thousand short requests fits, and it stays in a core's
 /// second-level cache beside what the requests touch.
-pub const READ_BUFFER: usize = 64 << 10;
+pub(super) const READ_BUFFER: usize = 64 << 10;
 
 /// Least room for a read behind what is left over. With less, the new bytes are appended to the leftover.
 const READ_MIN: usize = READ_BUFFER / 4;
@@ -64,7 +64,7 @@ const FAREWELL_MAX: usize = 256 << 10;
 
 /// A client's connection over the socket `S`.
 #[derive(Debug)]
-pub struct Connection<S> {
+pub(super) struct Connection<S> {
     socket: Edge<S>,
     session: Session,
     leftover: Leftover,
@@ -77,7 +77,7 @@ pub struct Connection<S> {
 
 impl<S: Socket> Connection<S> {
     /// A connection that has just been accepted. `now` is the clock's second.
-    pub fn new(socket: Edge<S>, info: Arc<ConnInfo>, binding: Binding, now: u32) -> Connection<S> {
+    pub(super) fn new(socket: Edge<S>, info: Arc<ConnInfo>, binding: Binding, now: u32) -> Connection<S> {
         Connection {
             socket,
             session: Session::new(info, binding, now),
@@ -90,42 +90,42 @@ impl<S: Socket> Connection<S> {
 
     /// The socket.
     #[inline]
-    pub fn socket(&mut self) -> &mut Edge<S> {
+    pub(super) fn socket(&mut self) -> &mut Edge<S> {
         &mut self.socket
     }
 
     /// Gives the socket away.
-    pub fn into_socket(self) -> S {
+    pub(super) fn into_socket(self) -> S {
         self.socket.into_socket()
     }
 
     /// What it is in the middle of.
-    pub fn session(&self) -> &Session {
+    pub(super) fn session(&self) -> &Session {
         &self.session
     }
 
     /// Whether there is output that cannot leave for now.
-    pub fn is_stuck(&self) -> bool {
+    pub(super) fn is_stuck(&self) -> bool {
         self.pending.is_some()
     }
 
     /// Whether that is because it waits for replicas.
-    pub fn waits_for_acks(&self) -> bool {
+    pub(super) fn waits_for_acks(&self) -> bool {
         self.waits_for().is_some()
     }
 
     /// What it waits for, if it does.
-    pub fn waits_for(&self) -> Option<PendingAck> {
+    pub(super) fn waits_for(&self) -> Option<PendingAck> {
         self.pending.as_ref().and_then(|pending| pending.waits_for())
     }
 
     /// How many replies to changes wait for replicas.
-    pub fn waiting_replies(&self) -> u64 {
+    pub(super) fn waiting_replies(&self) -> u64 {
         self.pending.as_ref().map_or(0, |pending| pending.waiting_replies())
     }
 
     /// Lets output go that was held: replies to changes of which `is_missing` become errors.
-    pub fn release_but(&mut self, is_missing: impl Fn(u64) -> bool) -> Refused {
+    pub(super) fn release_but(&mut self, is_missing: impl Fn(u64) -> bool) -> Refused {
         let refused = self.pending.as_mut().map_or_else(Refused::default, |pending| pending.refuse(is_missing));
         if refused.cuts_get {
             self.session.cut_get();
@@ -134,46 +134,46 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Memory held for a line, if that is a long one.
-    pub fn long_line(&self) -> usize {
+    pub(super) fn long_line(&self) -> usize {
         if self.leftover.capacity() > LONG_LINE { self.leftover.capacity() } else { 0 }
     }
 
     /// Bytes of memory held for input and output.
     #[cfg(test)]
-    pub fn memory(&self) -> usize {
+    pub(super) fn memory(&self) -> usize {
         self.leftover.capacity() + self.pending.as_ref().map_or(0, |pending| pending.capacity())
     }
 
     /// Whether it rests between two requests and may have something to read: then [`Connection::read_early`] reads it, and
     /// its turn begins with [`Connection::run`].
     #[inline]
-    pub fn can_read_early(&self) -> bool {
+    pub(super) fn can_read_early(&self) -> bool {
         self.socket.is_readable() && self.pending.is_none() && self.leftover.is_empty() && self.session.is_at_rest()
     }
 
     /// Reads for its next turn. 0 is: nothing there, and no turn needed.
     #[inline]
-    pub fn read_early(&mut self, room: &mut [u8]) -> Result<usize, CloseReason> {
+    pub(super) fn read_early(&mut self, room: &mut [u8]) -> Result<usize, CloseReason> {
         let len = if self.session.expects_upload() { room.len().min(READ_LINE) } else { room.len() };
         read_once(&mut self.socket, &mut room[..len], &mut [])
     }
 
     /// Keeps what was read early for a later turn.
-    pub fn keep_input(&mut self, input: &[u8], counters: &Counters) {
+    pub(super) fn keep_input(&mut self, input: &[u8], counters: &Counters) {
         counters.bytes_read.add(input.len() as u64);
         self.leftover.keep(input, 0);
     }
 
     /// Cuts up to `most` requests of what was read early, as far as the batch has room, to be run a little later.
     #[inline(always)]
-    pub fn cut<'a>(&mut self, input: &'a [u8], most: usize, batch: &mut Batch<'a>, store: &Store) {
+    pub(super) fn cut<'a>(&mut self, input: &'a [u8], most: usize, batch: &mut Batch<'a>, store: &Store) {
         self.session.cut(input, most, batch, store);
     }
 
     /// Begins a turn with some requests of a batch, which are the first of what was read early. What is left of that, with
     /// which [`Connection::turn`] goes on; None if the turn is over when [`Connection::send`] has sent the replies.
     #[inline]
-    pub fn run<'a>(
+    pub(super) fn run<'a>(
         &mut self,
         batch: &Batch<'_>,
         range: Range<usize>,
@@ -202,7 +202,7 @@ impl<S: Socket> Connection<S> {
     /// Ends a turn that consisted of [`Connection::run`] by writing its replies. None, nearly always: all were taken, and
     /// it waits for the next request.
     #[inline]
-    pub fn send(&mut self, replies: &[u8], counters: &Counters) -> Option<After> {
+    pub(super) fn send(&mut self, replies: &[u8], counters: &Counters) -> Option<After> {
         if !replies.is_empty() {
             let (sent, n) = write_bytes(&mut self.socket, replies);
             counters.bytes_written.add(n as u64);
@@ -225,7 +225,7 @@ impl<S: Socket> Connection<S> {
 
     /// Begins a turn.
     #[inline]
-    pub fn begin_turn(&mut self, turn: &mut TurnContext<'_>) {
+    pub(super) fn begin_turn(&mut self, turn: &mut TurnContext<'_>) {
         self.session.begin_turn();
         if turn.reply_hold.is_on() {
             turn.reply_hold.begin_turn(self.pending_ack.take());
@@ -234,7 +234,13 @@ impl<S: Socket> Connection<S> {
 
     /// Goes on with a turn that has begun, and does what can be done now. `input` is the rest of what was read early, and
     /// `buffer` is the worker's, of [`READ_BUFFER`] bytes.
-    pub fn turn(&mut self, input: &[u8], buffer: &mut [u8], turn: &mut TurnContext<'_>, quota: &mut Quota) -> After {
+    pub(super) fn turn(
+        &mut self,
+        input: &[u8],
+        buffer: &mut [u8],
+        turn: &mut TurnContext<'_>,
+        quota: &mut Quota,
+    ) -> After {
         if !input.is_empty() {
             let used = self.session.consume(input, turn, quota);
             self.leftover.keep(&input[used..], self.session.want());
@@ -279,7 +285,7 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Writes what is stuck, as far as the socket takes it.
-    pub fn flush_pending(&mut self, counters: &Counters) -> Sent {
+    pub(super) fn flush_pending(&mut self, counters: &Counters) -> Sent {
         let Some(pending) = &mut self.pending else { return Sent::All };
         if pending.waits_for().is_some() {
             return Sent::Blocked;
@@ -293,7 +299,7 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Reads and drops what has come in already, so that closing is in order. See [`FAREWELL_MAX`].
-    pub fn farewell(&mut self, buffer: &mut [u8]) {
+    pub(super) fn farewell(&mut self, buffer: &mut [u8]) {
         let mut dropped = 0;
         while self.socket.is_readable() && dropped < FAREWELL_MAX {
             match read_once(&mut self.socket, buffer, &mut []) {

@@ -40,7 +40,7 @@ use std::sync::atomic::Ordering;
 
 /// Values up to this (with their tail) wait in a buffer until they are whole; larger ones go straight to where they
 /// will be stored. So this bounds what a slow sender of small values holds.
-pub const SMALL_BODY_MAX: usize = 16 << 10;
+pub(crate) const SMALL_BODY_MAX: usize = 16 << 10;
 
 // Indices into `stats::CONN_STATES`.
 const INFO_READ: u8 = 1;
@@ -53,7 +53,7 @@ const INFO_CLOSING: u8 = 7;
 
 /// A client's requests, one after the other.
 #[derive(Debug)]
-pub struct Session {
+pub(crate) struct Session {
     info: Arc<ConnInfo>,
     /// None until the first byte decides.
     protocol: Option<Protocol>,
@@ -104,7 +104,7 @@ struct Swallow {
 
 /// What one step of [`Session::consume`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// Used this many bytes; go on.
     Took(usize),
     /// Used this many bytes, and can do no more: what is queued is to be written first, more bytes must come, or others
@@ -114,7 +114,7 @@ pub enum Step {
 
 impl Session {
     /// The session of a new connection. `now` is the clock's second.
-    pub fn new(info: Arc<ConnInfo>, binding: Binding, now: u32) -> Session {
+    pub(crate) fn new(info: Arc<ConnInfo>, binding: Binding, now: u32) -> Session {
         let protocol = match binding {
             Binding::Auto => None,
             Binding::Ascii => Some(Protocol::Ascii),
@@ -133,17 +133,17 @@ impl Session {
     }
 
     /// From how many bytes on unused input is worth offering again; 0 is any.
-    pub fn want(&self) -> usize {
+    pub(crate) fn want(&self) -> usize {
         self.want
     }
 
     /// Whether the client has said nothing for more than `limit` seconds while a request could begin.
-    pub fn is_idle(&self, now: u32, limit: u32) -> bool {
+    pub(crate) fn is_idle(&self, now: u32, limit: u32) -> bool {
         matches!(self.state, SessionState::Command) && now.saturating_sub(self.last_cmd) > limit
     }
 
     /// What is to become of the socket once the output has gone, if this session is over.
-    pub fn end(&self) -> Option<After> {
+    pub(crate) fn end(&self) -> Option<After> {
         match self.state {
             SessionState::Closing(reason) => Some(After::Close(reason)),
             SessionState::Watch(streams) => Some(After::Watch(streams)),
@@ -152,17 +152,17 @@ impl Session {
     }
 
     /// Whether it waits for a request and nothing else.
-    pub fn is_at_rest(&self) -> bool {
+    pub(crate) fn is_at_rest(&self) -> bool {
         matches!(self.state, SessionState::Command) && self.want == 0
     }
 
     /// Notes for `stats conns` that a turn begins.
-    pub fn begin_turn(&mut self) {
+    pub(crate) fn begin_turn(&mut self) {
         self.info.state.store(INFO_PARSE, Ordering::Relaxed);
     }
 
     /// Notes for `stats conns` what the connection waits for.
-    pub fn end_turn(&self, is_stuck: bool) {
+    pub(crate) fn end_turn(&self, is_stuck: bool) {
         let state = match self.state {
             _ if is_stuck => INFO_MWRITE,
             SessionState::Body | SessionState::Upload(_) => INFO_NREAD,
@@ -176,17 +176,17 @@ impl Session {
 
     /// What `stats conns` prints as the state.
     #[cfg(test)]
-    pub fn info_state_name(&self) -> &'static str {
+    pub(crate) fn info_state_name(&self) -> &'static str {
         crate::stats::CONN_STATES[usize::from(self.info.state.load(Ordering::Relaxed))]
     }
 
     /// Whether [`Session::dump`] has something to do.
-    pub fn is_dumping(&self) -> bool {
+    pub(crate) fn is_dumping(&self) -> bool {
         matches!(self.state, SessionState::Dump(_))
     }
 
     /// Queues a piece of a dump, which is all of a turn. The output must be empty.
-    pub fn dump(&mut self, turn: &mut TurnContext<'_>, quota: &mut Quota) {
+    pub(crate) fn dump(&mut self, turn: &mut TurnContext<'_>, quota: &mut Quota) {
         let SessionState::Dump(dump) = &mut self.state else { return };
         let more = dump.fill(&turn.shared.clock, turn.out);
         // Of which it took most, also when there was nothing to print.
@@ -198,7 +198,7 @@ impl Session {
 
     /// Where the next bytes of a large value go, at most `max`, and whether they may be its last. None when no
     /// large value is on its way.
-    pub fn upload_room(&mut self, max: usize, turn: &mut TurnContext<'_>) -> Option<(&mut [u8], bool)> {
+    pub(crate) fn upload_room(&mut self, max: usize, turn: &mut TurnContext<'_>) -> Option<(&mut [u8], bool)> {
         // The room is asked for twice because a borrow that may be returned cannot be given up on the way.
         let SessionState::Upload(uploading) = &mut self.state else { return None };
         if uploading.missing() > 0 && uploading.room(max).is_err() {
@@ -212,7 +212,7 @@ impl Session {
 
     /// Bytes of a large value that are still to come.
     #[inline]
-    pub fn upload_missing(&self) -> usize {
+    pub(crate) fn upload_missing(&self) -> usize {
         match &self.state {
             SessionState::Upload(uploading) => uploading.missing(),
             _ => 0,
@@ -220,12 +220,12 @@ impl Session {
     }
 
     /// Whether the next request is likely to be a large value. Says so once for each one that there was.
-    pub fn expects_upload(&mut self) -> bool {
+    pub(crate) fn expects_upload(&mut self) -> bool {
         std::mem::take(&mut self.after_upload)
     }
 
     /// Says that the first `n` bytes of that room were filled.
-    pub fn upload_filled(&mut self, n: usize) {
+    pub(crate) fn upload_filled(&mut self, n: usize) {
         if let SessionState::Upload(uploading) = &mut self.state {
             uploading.filled(n);
         }
@@ -234,7 +234,7 @@ impl Session {
     /// Cuts up to `most` requests at the start of `input`, as far as the batch has room. Only between two requests, or
     /// where one goes on.
     #[inline(always)]
-    pub fn cut<'a>(&mut self, input: &'a [u8], most: usize, batch: &mut Batch<'a>, store: &Store) -> End<'a> {
+    pub(crate) fn cut<'a>(&mut self, input: &'a [u8], most: usize, batch: &mut Batch<'a>, store: &Store) -> End<'a> {
         if let SessionState::Resume(Resume { line, .. }) = self.state {
             batch.push(protocol::text::get_again(input, line), &input[..line], store);
             return End::Full;
@@ -248,7 +248,7 @@ impl Session {
 
     /// Runs requests of a batch, which are the first of `input`.
     #[inline(always)]
-    pub fn run(
+    pub(crate) fn run(
         &mut self,
         batch: &Batch<'_>,
         range: Range<usize>,
@@ -332,7 +332,7 @@ impl Session {
     }
 
     /// Runs what `input` holds and returns how many bytes are done with.
-    pub fn consume(&mut self, input: &[u8], turn: &mut TurnContext<'_>, quota: &mut Quota) -> usize {
+    pub(crate) fn consume(&mut self, input: &[u8], turn: &mut TurnContext<'_>, quota: &mut Quota) -> usize {
         let mut used = 0;
         loop {
             let rest = &input[used..];
@@ -407,14 +407,14 @@ impl Session {
     }
 
     /// Drops what is left of a get, a part of which was refused.
-    pub fn cut_get(&mut self) {
+    pub(crate) fn cut_get(&mut self) {
         if let SessionState::Resume(Resume { line, .. }) = self.state {
             self.state = SessionState::Swallow(Swallow { left: line as u64, reply: Refusal::Line(b""), close: false });
         }
     }
 
     /// Says that the client was not idle until `now`.
-    pub fn restart_idle(&mut self, now: u32) {
+    pub(crate) fn restart_idle(&mut self, now: u32) {
         if self.last_cmd != now {
             self.last_cmd = now;
             self.info.last_cmd.store(now, Ordering::Relaxed);

@@ -10,21 +10,21 @@ use crate::stats::Counters;
 use crate::watch::Streams;
 
 /// Replies beyond this are written before the next request of the batch is run.
-pub const OUTPUT_HIGH: usize = 256 << 10;
+pub(crate) const OUTPUT_HIGH: usize = 256 << 10;
 
 /// Bytes read or written in one turn before others get theirs: one value of the default size limit, and its line. What
 /// else costs time counts as some of them ([`Quota`]), so that a turn takes 0.4 ms at most.
-pub const TURN_BYTES: usize = (1 << 20) + (1 << 10);
+pub(crate) const TURN_BYTES: usize = (1 << 20) + (1 << 10);
 
 /// What a byte of a line counts for: a key of 20 bytes takes 0.3 us, which is what 1 KiB of a large value takes.
-pub const LINE_BYTE: usize = 32;
+pub(crate) const LINE_BYTE: usize = 32;
 
 /// What a part of a long get counts for, a whole turn: it takes 0.25 ms and more.
-pub const PART: usize = 4 * OUTPUT_HIGH;
+pub(crate) const PART: usize = 4 * OUTPUT_HIGH;
 
 /// What of its worker's a connection uses in a turn.
 #[derive(Debug)]
-pub struct TurnContext<'a> {
+pub(crate) struct TurnContext<'a> {
     /// What all workers share.
     pub shared: &'a Shared,
     /// The worker's counters.
@@ -47,7 +47,7 @@ impl TurnContext<'_> {
     /// Whether something has been journalled since the last lsn was `before`, and replies to changes wait: then it is
     /// noted that one has to.
     #[inline]
-    pub fn notes_change(&mut self, before: u64) -> bool {
+    pub(crate) fn notes_change(&mut self, before: u64) -> bool {
         let last = self.last_lsn.get();
         let waits = last != before && self.reply_hold.is_on();
         if waits {
@@ -59,7 +59,7 @@ impl TurnContext<'_> {
 
 /// How a turn ended.
 #[derive(Debug, PartialEq, Eq)]
-pub enum After {
+pub(crate) enum After {
     /// Until the socket has news.
     Wait,
     /// Until what its replies wait for has come, or the deadline is over; then the next turn.
@@ -74,7 +74,7 @@ pub enum After {
 
 /// Why a connection ends, as `watch connevents` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CloseReason {
+pub(crate) enum CloseReason {
     /// The client broke the rules, or the network did.
     Error,
     /// The client left or said quit.
@@ -87,7 +87,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// The word on the wire.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             CloseReason::Error => "error",
             CloseReason::Normal => "normal",
@@ -99,7 +99,7 @@ impl CloseReason {
 
 /// What a turn may still do.
 #[derive(Debug)]
-pub struct Quota {
+pub(crate) struct Quota {
     /// Requests.
     pub requests: u32,
     /// Bytes read, written or dumped, and what takes as long: see [`LINE_BYTE`] and [`PART`].
@@ -109,22 +109,22 @@ pub struct Quota {
 impl Quota {
     /// Of a new turn.
     #[inline]
-    pub fn new(config: &Config) -> Quota {
+    pub(crate) fn new(config: &Config) -> Quota {
         Quota { requests: config.reqs_per_event.max(1), bytes: TURN_BYTES }
     }
 
     /// Whether it is others' turn.
-    pub fn is_spent(&self) -> bool {
+    pub(crate) fn is_spent(&self) -> bool {
         self.requests == 0 || self.bytes == 0
     }
 
     /// Counts bytes.
-    pub fn take_bytes(&mut self, n: usize) {
+    pub(crate) fn take_bytes(&mut self, n: usize) {
         self.bytes = self.bytes.saturating_sub(n);
     }
 
     /// Counts a request.
-    pub fn take_request(&mut self) {
+    pub(crate) fn take_request(&mut self) {
         self.requests = self.requests.saturating_sub(1);
     }
 }

@@ -14,7 +14,7 @@ const TAIL_MAX: usize = 2;
 
 /// A large value on its way in.
 #[derive(Debug)]
-pub struct Uploading {
+pub(super) struct Uploading {
     /// Everything before the value; parsed again at the end, which costs less than keeping it parsed.
     pub(super) head: Box<[u8]>,
     pub(super) upload: Upload,
@@ -27,23 +27,23 @@ pub struct Uploading {
 
 impl Uploading {
     /// The value of the request that `input` begins with, on its way to `upload`.
-    pub fn new(input: &[u8], cut: &Cut<'_>, upload: Upload) -> Uploading {
+    pub(super) fn new(input: &[u8], cut: &Cut<'_>, upload: Upload) -> Uploading {
         let (left, tail_len) = (cut.body, cut.tail);
         Uploading { head: input[..cut.head].into(), upload, left, tail: [0; TAIL_MAX], tail_have: 0, tail_len }
     }
 
     /// Bytes of the value that are still to come.
-    pub fn missing(&self) -> usize {
+    pub(super) fn missing(&self) -> usize {
         self.left
     }
 
     /// Bytes of the value and its tail that are still to come.
-    pub fn missing_with_tail(&self) -> usize {
+    pub(super) fn missing_with_tail(&self) -> usize {
         self.left + self.tail_len - self.tail_have
     }
 
     /// Where the next bytes go, at most `max`, and whether they may be the last of the value. The error is: out of memory.
-    pub fn room(&mut self, max: usize) -> Result<(&mut [u8], bool), AllocError> {
+    pub(super) fn room(&mut self, max: usize) -> Result<(&mut [u8], bool), AllocError> {
         let left = self.left;
         let room = self.upload.room()?;
         let len = room.len().min(left).min(max);
@@ -51,13 +51,13 @@ impl Uploading {
     }
 
     /// Says that the first `n` bytes of that room were filled.
-    pub fn filled(&mut self, n: usize) {
+    pub(super) fn filled(&mut self, n: usize) {
         self.upload.filled(n);
         self.left -= n;
     }
 
     /// Takes what it can of `input`; the error is the same when memory ran out.
-    pub fn take(&mut self, input: &[u8]) -> Result<usize, usize> {
+    pub(super) fn take(&mut self, input: &[u8]) -> Result<usize, usize> {
         let mut used = 0;
         while self.left > 0 && used < input.len() {
             let Ok((room, _)) = self.room(input.len() - used) else { return Err(used) };
@@ -76,7 +76,7 @@ impl Uploading {
     }
 
     /// Whether value and tail are there.
-    pub fn is_complete(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         self.left == 0 && self.tail_have == self.tail_len
     }
 }

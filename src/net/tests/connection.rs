@@ -117,7 +117,7 @@ pub(crate) struct TestConnection {
     pub(crate) counters: Arc<Counters>,
     out: Output,
     buffer: Box<[u8]>,
-    pub(crate) connection: Connection<Pipe>,
+    pub(in crate::net) connection: Connection<Pipe>,
     /// What other connections hold for long lines.
     long_lines: usize,
     reply_hold: ReplyHold,

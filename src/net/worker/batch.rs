@@ -18,7 +18,7 @@ use crate::net::conn::READ_BUFFER;
 use std::ops::Range;
 
 /// Most members: reading them takes 40 us, which is what the first of them waits.
-pub const MEMBERS: usize = 32;
+pub(super) const MEMBERS: usize = 32;
 
 /// A batch that holds this much input takes no more, so that who comes last has room for many
 /// requests.
@@ -26,7 +26,7 @@ const BYTES: usize = READ_BUFFER / 4;
 
 /// See the module's head.
 #[derive(Debug)]
-pub struct ReadBatch {
+pub(super) struct ReadBatch {
     buffer: Box<[u8]>,
     /// Bytes of it that hold input.
     used: usize,
@@ -42,35 +42,35 @@ struct Member {
 
 impl ReadBatch {
     /// A batch without members.
-    pub fn new() -> ReadBatch {
+    pub(super) fn new() -> ReadBatch {
         ReadBatch { buffer: vec![0; READ_BUFFER].into(), used: 0, members: Vec::with_capacity(MEMBERS) }
     }
 
     /// Whether those who wait must have their turns before another one joins.
-    pub fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.members.len() >= MEMBERS || self.used >= BYTES
     }
 
     /// Where the next one reads to.
-    pub fn room(&mut self) -> &mut [u8] {
+    pub(super) fn room(&mut self) -> &mut [u8] {
         &mut self.buffer[self.used..]
     }
 
     /// Adds the connection of slot `key`, which has read so many bytes to the room.
     #[inline]
-    pub fn join(&mut self, key: usize, n: usize) {
+    pub(super) fn join(&mut self, key: usize, n: usize) {
         let start = self.used;
         self.used += n;
         self.members.push(Member { key, read: start..self.used });
     }
 
     /// All members.
-    pub fn members(&self) -> Members<'_> {
+    pub(super) fn members(&self) -> Members<'_> {
         Members { buffer: &self.buffer, members: &self.members }
     }
 
     /// Says that all have been answered.
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.used = 0;
         self.members.clear();
     }
@@ -78,20 +78,20 @@ impl ReadBatch {
 
 /// The members of a batch.
 #[derive(Clone, Copy, Debug)]
-pub struct Members<'a> {
+pub(super) struct Members<'a> {
     buffer: &'a [u8],
     members: &'a [Member],
 }
 
 impl<'a> Members<'a> {
     /// How many.
-    pub fn len(self) -> usize {
+    pub(super) fn len(self) -> usize {
         self.members.len()
     }
 
     /// Slot and input of one.
     #[inline]
-    pub fn get(self, i: usize) -> (usize, &'a [u8]) {
+    pub(super) fn get(self, i: usize) -> (usize, &'a [u8]) {
         let Member { key, read } = &self.members[i];
         (*key, &self.buffer[read.clone()])
     }

@@ -12,7 +12,7 @@ use std::io::{self, Read, Write};
 /// A connection and what its worker knows of it. The fields are dropped in this order: the record names the descriptor
 /// that the connection closes, and the permit goes back to the acceptor when the descriptor is free as well.
 #[derive(Debug)]
-pub struct Client {
+pub(super) struct Client {
     /// Its line in `stats conns`.
     pub record: ConnRecord,
     /// The connection.
@@ -25,7 +25,7 @@ pub struct Client {
 
 impl Client {
     /// Makes an arrival a client whose socket the poll reports as `token`.
-    pub fn new(arrival: Arrival, registry: &Registry, token: Token, now: u32) -> io::Result<Client> {
+    pub(super) fn new(arrival: Arrival, registry: &Registry, token: Token, now: u32) -> io::Result<Client> {
         let Arrival { stream, record, permit, binding } = arrival;
         // A TCP socket reports room only after it had none, so asking from the start saves a call per stuck reply. A
         // Unix socket reports it whenever its peer has read something, which would be one wake-up per reply.
@@ -36,7 +36,7 @@ impl Client {
     }
 
     /// Has the poll report room from now on, if there is output that waits for it.
-    pub fn ask_for_room(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+    pub(super) fn ask_for_room(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         if !self.connection.is_stuck() || self.connection.waits_for_acks() {
             return Ok(());
         }
@@ -44,14 +44,14 @@ impl Client {
     }
 
     /// Whether nothing has come from it for more than `limit` seconds, and nothing is on its way to it.
-    pub fn is_idle(&mut self, now: u32, limit: u32) -> bool {
+    pub(super) fn is_idle(&mut self, now: u32, limit: u32) -> bool {
         let may_be = !self.queued && !self.connection.is_stuck() && self.connection.socket().socket().is_tcp();
         may_be && self.connection.session().is_idle(now, limit)
     }
 }
 
 /// A connection that only receives log lines now. Dropped in this order, as [`Client`] is.
-pub struct Watched {
+pub(super) struct Watched {
     _record: ConnRecord,
     stream: Stream,
     _permit: Permit,
@@ -59,7 +59,7 @@ pub struct Watched {
 
 impl Watched {
     /// Takes over what a client had.
-    pub fn new(record: ConnRecord, stream: Stream, permit: Permit) -> Watched {
+    pub(super) fn new(record: ConnRecord, stream: Stream, permit: Permit) -> Watched {
         Watched { _record: record, stream, _permit: permit }
     }
 }

@@ -13,7 +13,7 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// A walk over all slots, a slice at a time, once a second.
 #[derive(Debug)]
-pub struct IdleSweep {
+pub(super) struct IdleSweep {
     due: Instant,
     /// The next slot to look at while a sweep is on.
     at: Option<usize>,
@@ -21,22 +21,22 @@ pub struct IdleSweep {
 
 impl IdleSweep {
     /// The first sweep is due in a second.
-    pub fn new() -> IdleSweep {
+    pub(super) fn new() -> IdleSweep {
         IdleSweep { due: Instant::now() + EVERY, at: None }
     }
 
     /// Whether a sweep has begun and is not over.
-    pub fn is_on(&self) -> bool {
+    pub(super) fn is_on(&self) -> bool {
         self.at.is_some()
     }
 
     /// How long it is until the next one.
-    pub fn due_in(&self) -> Duration {
+    pub(super) fn due_in(&self) -> Duration {
         self.due.saturating_duration_since(Instant::now())
     }
 
     /// Which of so many slots to look at now, if any.
-    pub fn next_slots(&mut self, slots: usize) -> Option<Range<usize>> {
+    pub(super) fn next_slots(&mut self, slots: usize) -> Option<Range<usize>> {
         let now = Instant::now();
         if self.at.is_none() && now < self.due {
             return None;

@@ -86,7 +86,7 @@ const WAKER: Token = Token(usize::MAX - 1);
 
 /// One worker's state.
 #[derive(Debug)]
-pub struct Worker {
+pub(super) struct Worker {
     shared: Arc<Shared>,
     counters: Arc<Counters>,
     meter: LoopTimer,
@@ -115,7 +115,7 @@ pub struct Worker {
 
 impl Worker {
     /// Makes a worker, not yet running, and where to leave connections for it.
-    pub fn new(shared: Arc<Shared>, stop: Arc<Stop>) -> io::Result<(Worker, Inbox)> {
+    pub(super) fn new(shared: Arc<Shared>, stop: Arc<Stop>) -> io::Result<(Worker, Inbox)> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let ack_waker = Arc::new(AckWaker::new(waker.clone()));
@@ -147,17 +147,17 @@ impl Worker {
     }
 
     /// What makes the worker look at its inbox and its stop flag.
-    pub fn waker(&self) -> Arc<Waker> {
+    pub(super) fn waker(&self) -> Arc<Waker> {
         self.waker.clone()
     }
 
     /// What wakes the worker when a change is safe that its connections wait for.
-    pub fn ack_waker(&self) -> Arc<AckWaker> {
+    pub(super) fn ack_waker(&self) -> Arc<AckWaker> {
         self.ack_waker.clone()
     }
 
     /// Serves until told to stop.
-    pub fn run(mut self) {
+    pub(super) fn run(mut self) {
         let (mut events, mut reads) = (Events::with_capacity(EVENTS), ReadBatch::new());
         loop {
             let timeout = self.timeout();

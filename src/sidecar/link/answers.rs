@@ -16,7 +16,7 @@ const LINE_MAX: usize = 2048;
 
 /// What is expected of the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expect<M> {
+pub(super) enum Expect<M> {
     /// `MN`, which confirms everything before.
     Barrier(M),
     /// One line.
@@ -27,7 +27,7 @@ pub enum Expect<M> {
 
 /// A question of ours that is answered by one line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Query {
+pub(super) enum Query {
     /// `mn`, the first command of a connection.
     Hello,
     /// `replica who`, sent at this Unix time in milliseconds.
@@ -46,7 +46,7 @@ pub enum Query {
 
 /// What a line of the peer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer<'a, M> {
+pub(super) enum Answer<'a, M> {
     /// The peer has done everything before this barrier.
     Confirmed(M),
     /// The answer to a question.
@@ -63,7 +63,7 @@ pub enum Answer<'a, M> {
 
 /// Lines of the peer, and what they are expected to be.
 #[derive(Debug)]
-pub struct Answers<M> {
+pub(super) struct Answers<M> {
     expected: VecDeque<Expect<M>>,
     /// The start of a line that has not ended.
     partial: Vec<u8>,
@@ -77,29 +77,29 @@ impl<M> Default for Answers<M> {
 
 impl<M: Copy> Answers<M> {
     /// Forgets everything: the connection is new.
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.expected.clear();
         self.partial.clear();
     }
 
     /// A command was put on its way whose answer this is.
-    pub fn expect(&mut self, what: Expect<M>) {
+    pub(super) fn expect(&mut self, what: Expect<M>) {
         self.expected.push_back(what);
     }
 
     /// Whether any answer is missing.
-    pub fn is_owed(&self) -> bool {
+    pub(super) fn is_owed(&self) -> bool {
         !self.expected.is_empty()
     }
 
     /// What is expected next.
-    pub fn next_expected(&self) -> Option<Expect<M>> {
+    pub(super) fn next_expected(&self) -> Option<Expect<M>> {
         self.expected.front().copied()
     }
 
     /// Takes the first line of `bytes`, or adds what there is of it to what came before. Returns the line with its
     /// length in `bytes`, or None when it has not ended.
-    pub fn line<'a>(&mut self, bytes: &'a [u8], joined: &'a mut Vec<u8>) -> Option<(&'a [u8], usize)> {
+    pub(super) fn line<'a>(&mut self, bytes: &'a [u8], joined: &'a mut Vec<u8>) -> Option<(&'a [u8], usize)> {
         let Some(end) = memchr::memchr(b'\n', bytes) else {
             self.partial.extend_from_slice(&bytes[..bytes.len().min(LINE_MAX.saturating_sub(self.partial.len()))]);
             return None;
@@ -114,7 +114,7 @@ impl<M: Copy> Answers<M> {
     }
 
     /// What this line is.
-    pub fn take<'a>(&mut self, line: &'a [u8]) -> Answer<'a, M> {
+    pub(super) fn take<'a>(&mut self, line: &'a [u8]) -> Answer<'a, M> {
         match self.expected.front().copied() {
             Some(Expect::Barrier(mark)) if line == b"MN" => {
                 self.expected.pop_front();

@@ -31,7 +31,7 @@ const AHEAD_MAX: i64 = 1000;
 
 /// What a peer's time is made of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Grain {
+pub(crate) enum Grain {
     /// Milliseconds of a true clock.
     #[default]
     Millisecond,
@@ -41,7 +41,7 @@ pub enum Grain {
 
 /// The estimate for one peer.
 #[derive(Debug, Default)]
-pub struct ClockSkew {
+pub(crate) struct ClockSkew {
     grain: Grain,
     window: ClockBounds,
     samples: u32,
@@ -54,12 +54,12 @@ pub struct ClockSkew {
 
 impl ClockSkew {
     /// Knows nothing yet.
-    pub fn new(grain: Grain) -> ClockSkew {
+    pub(crate) fn new(grain: Grain) -> ClockSkew {
         ClockSkew { grain, ..ClockSkew::default() }
     }
 
     /// A new connection, maybe to another peer: what is known stands until it is found to be otherwise.
-    pub fn resume(&mut self, grain: Grain) {
+    pub(crate) fn resume(&mut self, grain: Grain) {
         if self.grain != grain {
             *self = ClockSkew::new(grain);
         }
@@ -67,7 +67,7 @@ impl ClockSkew {
     }
 
     /// Takes a sample, all in Unix milliseconds. True when the answer of [`ClockSkew::is_off`] has changed.
-    pub fn sample(&mut self, asked: i64, told: i64, answered: i64) -> bool {
+    pub(crate) fn sample(&mut self, asked: i64, told: i64, answered: i64) -> bool {
         let grain = if self.grain == Grain::Second { 1000 } else { 0 };
         // A peer may say anything.
         self.window.low = self.window.low.max(told.saturating_sub(answered));
@@ -98,12 +98,12 @@ impl ClockSkew {
     }
 
     /// Whether the peer's clock is off by more than is allowed.
-    pub fn is_off(&self) -> bool {
+    pub(crate) fn is_off(&self) -> bool {
         self.is_off
     }
 
     /// The bounds by the last whole window, or by what there is of the first.
-    pub fn bounds(&self) -> Option<ClockBounds> {
+    pub(crate) fn bounds(&self) -> Option<ClockBounds> {
         let first = (self.samples > 0 && self.window.low <= self.window.high).then_some(self.window);
         self.last.or(first)
     }

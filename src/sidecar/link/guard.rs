@@ -33,18 +33,18 @@ const THERE_BEFORE: u64 = 4;
 
 /// Says no to the loss of a copy. See the module's head.
 #[derive(Debug)]
-pub struct OverwriteGuard {
+pub(super) struct OverwriteGuard {
     may_replace: bool,
 }
 
 impl OverwriteGuard {
     /// One that is told whether a server that was there before may replace whatever there is.
-    pub fn new(may_replace: bool) -> OverwriteGuard {
+    pub(super) fn new(may_replace: bool) -> OverwriteGuard {
         OverwriteGuard { may_replace }
     }
 
     /// Why the server, of which `info` tells, shall not be copied to a peer with so many items by a sidecar of this age.
-    pub fn objection(&self, info: &ServerInfo<'_>, peer_items: u64, age: Duration) -> Option<String> {
+    pub(super) fn objection(&self, info: &ServerInfo<'_>, peer_items: u64, age: Duration) -> Option<String> {
         let is_told_to = self.may_replace && info.uptime >= age.as_secs() + THERE_BEFORE;
         if is_told_to || peer_items == 0 {
             return None;

@@ -22,7 +22,7 @@ const UNTOLD: u64 = u64::MAX;
 
 /// See the module's head. Times are since the start of the program.
 #[derive(Debug, Default)]
-pub struct Lag {
+pub(super) struct Lag {
     marks: VecDeque<(u64, Duration)>,
     /// Since when the peer owes an answer, and has said nothing else.
     owed_since: Option<Duration>,
@@ -32,28 +32,28 @@ pub struct Lag {
 
 impl Lag {
     /// The peer is not asked anything any more.
-    pub fn forget_answers(&mut self) {
+    pub(super) fn forget_answers(&mut self) {
         self.owed_since = None;
     }
 
     /// The peer has said something, and owes an answer or not.
-    pub fn heard(&mut self, is_owed: bool, now: Duration) {
+    pub(super) fn heard(&mut self, is_owed: bool, now: Duration) {
         self.owed_since = is_owed.then_some(now);
     }
 
     /// A full sync begins.
-    pub fn begin(&mut self) {
+    pub(super) fn begin(&mut self) {
         self.marks.clear();
     }
 
     /// A stream goes on where it was.
-    pub fn go_on(&mut self, now: Duration) {
+    pub(super) fn go_on(&mut self, now: Duration) {
         self.marks.clear();
         self.marks.push_back((UNTOLD, self.whole_at.unwrap_or(now)));
     }
 
     /// The server has come to this lsn; the peer has confirmed that one.
-    pub fn note_head(&mut self, lsn: u64, confirmed: u64, now: Duration) {
+    pub(super) fn note_head(&mut self, lsn: u64, confirmed: u64, now: Duration) {
         let is_new = match self.marks.back() {
             Some(&(known, at)) => known < lsn && now >= at + MARK_EVERY,
             None => confirmed < lsn,
@@ -64,7 +64,7 @@ impl Lag {
     }
 
     /// The server says how far it is: the first mark of a stream that went on gets its lsn.
-    pub fn place_first_mark(&mut self, head: u64, confirmed: u64) {
+    pub(super) fn place_first_mark(&mut self, head: u64, confirmed: u64) {
         if let Some(&(UNTOLD, at)) = self.marks.front() {
             self.marks.clear();
             if head > confirmed {
@@ -74,21 +74,21 @@ impl Lag {
     }
 
     /// The peer has confirmed everything up to here.
-    pub fn confirm(&mut self, lsn: u64) {
+    pub(super) fn confirm(&mut self, lsn: u64) {
         while self.marks.front().is_some_and(|known| known.0 <= lsn) {
             self.marks.pop_front();
         }
     }
 
     /// The stream is one that the peer follows change by change: takes note of when the peer had everything.
-    pub fn observe(&mut self, is_owed: bool, now: Duration) {
+    pub(super) fn observe(&mut self, is_owed: bool, now: Duration) {
         let known = self.marks.front().map_or(now, |mark| mark.1);
         self.owed_since = is_owed.then(|| self.owed_since.unwrap_or(now));
         self.whole_at = Some(known.min(self.owed_since.unwrap_or(now)));
     }
 
     /// For how long the peer has not had everything, or has not answered; None when it never had everything.
-    pub fn figure(&self, now: Duration) -> Option<Duration> {
+    pub(super) fn figure(&self, now: Duration) -> Option<Duration> {
         self.whole_at.map(|at| now.saturating_sub(at))
     }
 }

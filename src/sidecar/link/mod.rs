@@ -10,10 +10,10 @@
 //! Not here: what the bytes mean (`pump`), when a socket is tried again (`io::edge`).
 
 mod answers;
-pub mod clock_skew;
+pub(super) mod clock_skew;
 mod guard;
 mod lag;
-pub mod pump;
+pub(super) mod pump;
 mod relay;
 mod sink;
 mod source;
@@ -37,7 +37,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const SERVER: Token = Token(0);
 const PEER: Token = Token(1);
 /// Of the waker that stops the thread.
-pub const WAKE: Token = Token(2);
+pub(super) const WAKE: Token = Token(2);
 
 /// Longest wait for one address of a peer.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
@@ -57,7 +57,7 @@ const SLEEP_MAX: Duration = Duration::from_secs(1);
 
 /// What the threads and the HTTP server share of one peer.
 #[derive(Debug)]
-pub struct PeerFigures {
+pub(super) struct PeerFigures {
     /// The peer as it was given, which is also the consumer's name.
     pub name: String,
     figures: Mutex<Figures>,
@@ -65,12 +65,12 @@ pub struct PeerFigures {
 
 impl PeerFigures {
     /// Of a peer that was not tried yet.
-    pub fn new(name: &str) -> PeerFigures {
+    pub(super) fn new(name: &str) -> PeerFigures {
         PeerFigures { name: name.to_owned(), figures: Mutex::default() }
     }
 
     /// The figures of now.
-    pub fn figures(&self) -> Figures {
+    pub(super) fn figures(&self) -> Figures {
         lock(&self.figures).clone()
     }
 
@@ -80,7 +80,7 @@ impl PeerFigures {
 }
 
 /// See the module's head.
-pub struct Link {
+pub(super) struct Link {
     pump: Pump,
     poll: Poll,
     server: Option<Edge<UnixStream>>,
@@ -93,7 +93,7 @@ pub struct Link {
 
 impl Link {
     /// A link from the server's control socket to this peer.
-    pub fn new(options: &Options, shown: Arc<PeerFigures>) -> io::Result<Link> {
+    pub(super) fn new(options: &Options, shown: Arc<PeerFigures>) -> io::Result<Link> {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
         let seed = time ^ u64::from(std::process::id());
         Ok(Link {
@@ -109,12 +109,12 @@ impl Link {
     }
 
     /// Where a waker can be registered.
-    pub fn registry(&self) -> &Registry {
+    pub(super) fn registry(&self) -> &Registry {
         self.poll.registry()
     }
 
     /// Runs until `stop` is set.
-    pub fn run(&mut self, stop: &AtomicBool) {
+    pub(super) fn run(&mut self, stop: &AtomicBool) {
         let mut events = Events::with_capacity(8);
         while !stop.load(Ordering::Relaxed) {
             while self.turn() {}

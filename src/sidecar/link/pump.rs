@@ -57,7 +57,7 @@ const SETTLE: Duration = Duration::from_millis(100);
 
 /// What the owner of the sockets shall do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
+pub(crate) enum Action {
     /// Connect to the control socket, then call [`Pump::server_opened`] or [`Pump::server_gone`].
     OpenServer,
     /// Connect to the peer, then call [`Pump::peer_opened`] or [`Pump::peer_gone`].
@@ -113,7 +113,7 @@ impl StreamState {
 
 /// See the module's head.
 #[derive(Debug)]
-pub struct Pump {
+pub(crate) struct Pump {
     state: PumpState,
     actions: VecDeque<Action>,
     source: StreamSource,
@@ -128,7 +128,7 @@ pub struct Pump {
 
 impl Pump {
     /// A pump for the consumer of this name, which is also how the log calls the peer.
-    pub fn new(name: &str, limit_megabits: Option<u64>, may_replace: bool, seed: u64) -> Pump {
+    pub(crate) fn new(name: &str, limit_megabits: Option<u64>, may_replace: bool, seed: u64) -> Pump {
         Pump {
             state: PumpState::Waiting { until: Duration::ZERO, is_refused: false },
             actions: VecDeque::new(),
@@ -145,7 +145,7 @@ impl Pump {
     // ---- what the owner of the sockets calls ----
 
     /// What to do next; call it until it says None, at the latest at [`Pump::deadline`].
-    pub fn action(&mut self, now: Moment) -> Option<Action> {
+    pub(crate) fn action(&mut self, now: Moment) -> Option<Action> {
         if self.actions.is_empty() && now.at >= self.deadline() {
             self.on_deadline(now);
         }
@@ -153,7 +153,7 @@ impl Pump {
     }
 
     /// When [`Pump::action`] has to be called although nothing was read or written.
-    pub fn deadline(&self) -> Duration {
+    pub(crate) fn deadline(&self) -> Duration {
         match self.state {
             PumpState::Waiting { until, .. } | PumpState::Draining { until, .. } => until,
             PumpState::Settling { until } => until.min(self.silent_at()),
@@ -163,13 +163,13 @@ impl Pump {
     }
 
     /// The control socket is connected.
-    pub fn server_opened(&mut self, now: Moment) {
+    pub(crate) fn server_opened(&mut self, now: Moment) {
         self.source.is_open = true;
         self.source.heard(now.at);
     }
 
     /// The control socket could not be connected, or has broken.
-    pub fn server_gone(&mut self, trouble: Trouble, now: Moment) {
+    pub(crate) fn server_gone(&mut self, trouble: Trouble, now: Moment) {
         if self.source.is_open || self.state == PumpState::Greeting {
             self.source.is_open = false;
             self.fail(trouble, now);
@@ -177,14 +177,14 @@ impl Pump {
     }
 
     /// Where to read the control socket into; empty when it shall not be read now.
-    pub fn server_room(&mut self) -> &mut [u8] {
+    pub(crate) fn server_room(&mut self) -> &mut [u8] {
         // More than a second ahead of what may be sent our own commands would wait for too long.
         let is_ahead = self.bucket.second().is_some_and(|bytes| self.sink.relay.pending() as u64 > bytes);
         if self.source.is_open && !is_ahead { self.sink.relay.room() } else { &mut [] }
     }
 
     /// So many bytes were read into [`Pump::server_room`].
-    pub fn server_read(&mut self, n: usize, now: Moment) {
+    pub(crate) fn server_read(&mut self, n: usize, now: Moment) {
         self.source.heard(now.at);
         self.sink.relay.filled(n);
         let mut line = std::mem::take(&mut self.line);
@@ -200,22 +200,22 @@ impl Pump {
     }
 
     /// What to write to the control socket.
-    pub fn server_output(&mut self) -> &[u8] {
+    pub(crate) fn server_output(&mut self) -> &[u8] {
         self.source.output()
     }
 
     /// So many bytes of [`Pump::server_output`] were written.
-    pub fn server_wrote(&mut self, n: usize) {
+    pub(crate) fn server_wrote(&mut self, n: usize) {
         self.source.wrote(n);
     }
 
     /// The peer is connected.
-    pub fn peer_opened(&mut self, now: Moment) {
+    pub(crate) fn peer_opened(&mut self, now: Moment) {
         self.sink.opened(now);
     }
 
     /// The peer could not be connected, or its connection has broken or ended.
-    pub fn peer_gone(&mut self, why: &str, now: Moment) {
+    pub(crate) fn peer_gone(&mut self, why: &str, now: Moment) {
         self.sink.is_open = false;
         match self.state {
             PumpState::Draining { is_refused, .. } => self.end_draining(is_refused, now),
@@ -229,7 +229,7 @@ impl Pump {
     }
 
     /// These bytes were read from the peer.
-    pub fn peer_read(&mut self, bytes: &[u8], now: Moment) {
+    pub(crate) fn peer_read(&mut self, bytes: &[u8], now: Moment) {
         self.sink.heard(now.at);
         let (mut at, mut joined) = (0, Vec::new());
         while let Some((line, len)) = self.sink.answers.line(&bytes[at..], &mut joined) {
@@ -247,7 +247,7 @@ impl Pump {
     }
 
     /// What to write to the peer; empty when there is nothing, or when it has to wait for bandwidth.
-    pub fn peer_output(&mut self, now: Moment) -> Vec<IoSlice<'_>> {
+    pub(crate) fn peer_output(&mut self, now: Moment) -> Vec<IoSlice<'_>> {
         let pending = if self.sink.is_open && !self.is_draining() { self.sink.relay.pending() } else { 0 };
         let is_late = matches!(self.state, PumpState::Attached(_)) && self.sink.is_late(now.at);
         let allowed = if pending == 0 || is_late { pending } else { self.bucket.allows(pending, now.at) };
@@ -255,13 +255,13 @@ impl Pump {
     }
 
     /// When [`Pump::peer_output`] gives something again, after it gave nothing for want of bandwidth.
-    pub fn bandwidth_at(&self) -> Option<Duration> {
+    pub(crate) fn bandwidth_at(&self) -> Option<Duration> {
         let pending = if self.is_draining() { 0 } else { self.sink.relay.pending() };
         if pending == 0 { None } else { self.bucket.worth_at(pending) }
     }
 
     /// So many bytes of [`Pump::peer_output`] were written.
-    pub fn peer_wrote(&mut self, n: usize, now: Moment) {
+    pub(crate) fn peer_wrote(&mut self, n: usize, now: Moment) {
         self.sink.wrote(n, now);
         // While the relay was full the server could not be heard.
         self.source.heard(now.at);
@@ -269,7 +269,7 @@ impl Pump {
     }
 
     /// The figures of now.
-    pub fn figures(&mut self, now: Moment) -> &Figures {
+    pub(crate) fn figures(&mut self, now: Moment) -> &Figures {
         let phase = match self.state {
             PumpState::Waiting { is_refused: true, .. } | PumpState::Draining { is_refused: true, .. } => {
                 PeerPhase::Refused

@@ -39,7 +39,7 @@ enum RelaySegment {
 
 /// What comes next from the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Incoming {
+pub(super) enum Incoming {
     /// A line.
     Line,
     /// The end of a body.
@@ -48,7 +48,7 @@ pub enum Incoming {
 
 /// See the module's head.
 #[derive(Debug)]
-pub struct Relay {
+pub(super) struct Relay {
     buffer: Box<[u8]>,
     start: usize,
     parsed: usize,
@@ -79,14 +79,14 @@ impl Default for Relay {
 
 impl Relay {
     /// Forgets everything: both connections are new.
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         (self.start, self.parsed, self.end) = (0, 0, 0);
         self.segments.clear();
         (self.own_taken, self.pending, self.body_left) = (0, 0, None);
     }
 
     /// Where to read the control socket into; empty while the peer is slower than the server.
-    pub fn room(&mut self) -> &mut [u8] {
+    pub(super) fn room(&mut self) -> &mut [u8] {
         if self.start >= CAPACITY / 2 || self.start == self.end {
             self.buffer.copy_within(self.start..self.end, 0);
             self.parsed -= self.start;
@@ -98,14 +98,14 @@ impl Relay {
     }
 
     /// `n` bytes were read into [`Relay::room`].
-    pub fn filled(&mut self, n: usize) {
+    pub(super) fn filled(&mut self, n: usize) {
         self.end += n;
         self.check();
     }
 
     /// What comes next: a line, put into `line` without its end, or the end of the body that was begun. None when more
     /// has to be read first.
-    pub fn next(&mut self, line: &mut Vec<u8>) -> Result<Option<Incoming>, &'static str> {
+    pub(super) fn next(&mut self, line: &mut Vec<u8>) -> Result<Option<Incoming>, &'static str> {
         if let Some(left) = self.body_left {
             let here = (self.end - self.parsed).min(usize::try_from(left).unwrap_or(usize::MAX));
             self.pass(here);
@@ -124,7 +124,7 @@ impl Relay {
     }
 
     /// Says that a body of so many bytes follows the last line.
-    pub fn begin_body(&mut self, bytes: u64) {
+    pub(super) fn begin_body(&mut self, bytes: u64) {
         assert!(self.body_left.is_none(), "a body within a body");
         self.body_left = Some(bytes);
     }
@@ -167,12 +167,12 @@ impl Relay {
     }
 
     /// Whether a command of our own can be added here: not in the midst of a body.
-    pub fn is_between_batches(&self) -> bool {
+    pub(super) fn is_between_batches(&self) -> bool {
         self.body_left.is_none()
     }
 
     /// Adds a command of our own after what was passed so far.
-    pub fn add(&mut self, own: impl Into<Cow<'static, [u8]>>) {
+    pub(super) fn add(&mut self, own: impl Into<Cow<'static, [u8]>>) {
         assert!(self.is_between_batches(), "a command within a body");
         let own = own.into();
         self.pending += own.len();
@@ -181,12 +181,12 @@ impl Relay {
     }
 
     /// Bytes that wait to be written to the peer.
-    pub fn pending(&self) -> usize {
+    pub(super) fn pending(&self) -> usize {
         self.pending
     }
 
     /// What to write to the peer next, `limit` bytes at most.
-    pub fn slices(&self, limit: usize) -> Vec<IoSlice<'_>> {
+    pub(super) fn slices(&self, limit: usize) -> Vec<IoSlice<'_>> {
         let mut slices = Vec::with_capacity(self.segments.len().min(SLICES_MAX));
         let (mut at, mut left) = (self.start, limit);
         for (number, segment) in self.segments.iter().enumerate() {
@@ -212,7 +212,7 @@ impl Relay {
     }
 
     /// The first `n` bytes of [`Relay::slices`] were written.
-    pub fn written(&mut self, n: usize) {
+    pub(super) fn written(&mut self, n: usize) {
         self.pending -= n;
         self.drop_written(n);
         self.check();

@@ -39,7 +39,7 @@ const SHOWN_MAX: usize = 200;
 
 /// What a barrier confirms.
 #[derive(Clone, Copy, Debug)]
-pub struct Barrier {
+pub(super) struct Barrier {
     /// Everything up to here.
     pub lsn: u64,
     /// What is so from here on.
@@ -54,7 +54,7 @@ pub struct Barrier {
 
 /// What an answer says to the whole.
 #[derive(Clone, Copy, Debug)]
-pub enum Answered {
+pub(super) enum Answered {
     /// Nothing that others have to know.
     Nothing,
     /// The peer has done everything before this barrier.
@@ -67,7 +67,7 @@ pub enum Answered {
 
 /// Who the peer is.
 #[derive(Clone, Debug, Default)]
-pub struct PeerInfo {
+pub(super) struct PeerInfo {
     /// Its run, or what stands for one with a stock memcached.
     pub identity: String,
     /// It is no twincached.
@@ -81,7 +81,7 @@ pub struct PeerInfo {
 
 /// See the module's head.
 #[derive(Debug, Default)]
-pub struct StreamSink {
+pub(super) struct StreamSink {
     /// How the log calls it.
     pub name: String,
     /// The connection is there.
@@ -109,12 +109,12 @@ pub struct StreamSink {
 
 impl StreamSink {
     /// A peer of this name that was not tried yet.
-    pub fn new(name: &str) -> StreamSink {
+    pub(super) fn new(name: &str) -> StreamSink {
         StreamSink { name: name.to_owned(), ..StreamSink::default() }
     }
 
     /// Nothing is asked or owed any more: the next connection is a new one.
-    pub fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.relay.clear();
         self.answers.clear();
         self.lag.forget_answers();
@@ -122,7 +122,7 @@ impl StreamSink {
     }
 
     /// The connection is there: asks who this is.
-    pub fn opened(&mut self, now: Moment) {
+    pub(super) fn opened(&mut self, now: Moment) {
         self.is_open = true;
         self.heard = now.at;
         self.ask(b"mn\r\n".as_slice(), Expect::Line(Query::Hello));
@@ -132,54 +132,54 @@ impl StreamSink {
     }
 
     /// The peer has said something.
-    pub fn heard(&mut self, now: Duration) {
+    pub(super) fn heard(&mut self, now: Duration) {
         self.heard = now;
     }
 
     /// The peer has taken so many bytes.
-    pub fn wrote(&mut self, n: usize, now: Moment) {
+    pub(super) fn wrote(&mut self, n: usize, now: Moment) {
         self.heard = now.at;
         self.figures.sent_bytes += n as u64;
         self.relay.written(n);
     }
 
     /// Whether not even the first answer of a connection has come.
-    pub fn has_said_nothing(&self) -> bool {
+    pub(super) fn has_said_nothing(&self) -> bool {
         matches!(self.answers.next_expected(), Some(Expect::Line(Query::Hello)))
     }
 
     /// From when on its silence has lasted too long.
-    pub fn silent_at(&self) -> Duration {
+    pub(super) fn silent_at(&self) -> Duration {
         let owes = self.is_open && (self.answers.is_owed() || self.relay.pending() > 0);
         if owes { self.heard + SILENCE_MAX } else { Duration::MAX }
     }
 
     /// Whether the peer's answer to `replica from` is so late that the limit of bandwidth has to wait.
-    pub fn is_late(&self, now: Duration) -> bool {
+    pub(super) fn is_late(&self, now: Duration) -> bool {
         !self.peer.is_stock && now >= self.from_answered + FROM_LATE
     }
 
     /// When it is to be asked again what it is asked regularly: not in the midst of a body.
-    pub fn due(&self) -> Duration {
+    pub(super) fn due(&self) -> Duration {
         if self.relay.is_between_batches() { self.due } else { Duration::MAX }
     }
 
     /// Asks for its statistics.
-    pub fn ask_stats(&mut self, now: Moment) {
+    pub(super) fn ask_stats(&mut self, now: Moment) {
         self.due = now.at + STATS_EVERY;
         self.stats_asked = now.unix_ms;
         self.ask(b"stats\r\n".as_slice(), Expect::Stats);
     }
 
     /// Tells a twincached who feeds it: this run, and those behind it.
-    pub fn announce(&mut self, run: &str, upstreams: &[String], now: Moment) {
+    pub(super) fn announce(&mut self, run: &str, upstreams: &[String], now: Moment) {
         self.due = now.at + FROM_EVERY;
         let runs = [run].into_iter().chain(upstreams.iter().map(String::as_str)).collect();
         self.tell(&ReplicaLine::From(runs), Query::ReplicaFrom(now.unix_ms));
     }
 
     /// A stream begins after this change: with a full sync, or where the last one ended.
-    pub fn begin_stream(&mut self, lsn: u64) {
+    pub(super) fn begin_stream(&mut self, lsn: u64) {
         self.figures.attached += 1;
         self.figures.trouble.clear();
         self.figures.is_guarded = false;
@@ -187,7 +187,7 @@ impl StreamSink {
     }
 
     /// Says that everything is going to be sent.
-    pub fn begin_full_sync(&mut self) {
+    pub(super) fn begin_full_sync(&mut self) {
         self.figures.walks_started += 1;
         match self.peer.is_stock {
             true => self.ask(b"flush_all\r\n".as_slice(), Expect::Line(Query::Begin)),
@@ -196,14 +196,14 @@ impl StreamSink {
     }
 
     /// Says that everything has been sent.
-    pub fn end_full_sync(&mut self) {
+    pub(super) fn end_full_sync(&mut self) {
         if !self.peer.is_stock {
             self.tell(&ReplicaLine::End, Query::End);
         }
     }
 
     /// The body of a batch goes to the peer next.
-    pub fn begin_batch(&mut self, bytes: u64) {
+    pub(super) fn begin_batch(&mut self, bytes: u64) {
         self.relay.begin_body(bytes);
         self.figures.batches += 1;
         self.figures.body_bytes += bytes;
@@ -211,13 +211,13 @@ impl StreamSink {
     }
 
     /// Asks for the confirmation of everything up to this change.
-    pub fn barrier(&mut self, lsn: u64, stage: Stage, ends_full_sync: bool) {
+    pub(super) fn barrier(&mut self, lsn: u64, stage: Stage, ends_full_sync: bool) {
         let (walks, bytes) = (self.figures.walks_started, self.figures.body_bytes);
         self.ask(b"mn\r\n".as_slice(), Expect::Barrier(Barrier { lsn, stage, walks, bytes, ends_full_sync }));
     }
 
     /// The peer has confirmed everything before this barrier. Whether it has everything up to there then.
-    pub fn confirm(&mut self, barrier: Barrier) -> bool {
+    pub(super) fn confirm(&mut self, barrier: Barrier) -> bool {
         self.figures.barriers += 1;
         self.figures.confirmed = barrier.lsn;
         self.figures.bytes_in_flight = self.figures.body_bytes - barrier.bytes;
@@ -230,13 +230,13 @@ impl StreamSink {
     }
 
     /// The server has come to this change.
-    pub fn note_head(&mut self, lsn: u64, now: Moment) {
+    pub(super) fn note_head(&mut self, lsn: u64, now: Moment) {
         self.figures.head = self.figures.head.max(lsn);
         self.lag.note_head(lsn, self.figures.confirmed, now.at);
     }
 
     /// The connection cannot be used.
-    pub fn note_trouble(&mut self, trouble: Trouble) {
+    pub(super) fn note_trouble(&mut self, trouble: Trouble) {
         let figures = &mut self.figures;
         *if let Trouble::Broken(_) = trouble { &mut figures.breaks } else { &mut figures.refusals } += 1;
         let is_guarded = matches!(trouble, Trouble::Guarded(_));
@@ -251,7 +251,7 @@ impl StreamSink {
     }
 
     /// The figures of now, when it is in this phase.
-    pub fn figures(&mut self, phase: PeerPhase, now: Moment) -> &Figures {
+    pub(super) fn figures(&mut self, phase: PeerPhase, now: Moment) -> &Figures {
         self.figures.phase = phase;
         self.figures.error_ago = self.refused_at.map(|at| now.at.saturating_sub(at));
         if phase.is_streaming() {
@@ -273,7 +273,7 @@ impl StreamSink {
     // ---- what the peer answers ----
 
     /// Takes a line of the peer; `run` is the server's. An error is why the connection cannot be used.
-    pub fn take(&mut self, line: &[u8], run: &str, now: Moment) -> Result<Answered, Trouble> {
+    pub(super) fn take(&mut self, line: &[u8], run: &str, now: Moment) -> Result<Answered, Trouble> {
         match self.answers.take(line) {
             Answer::Confirmed(barrier) => return Ok(Answered::Confirmed(barrier)),
             Answer::Line(query, line) => return self.take_answer(query, line, run, now),
@@ -371,7 +371,7 @@ impl StreamSink {
 
 impl PeerInfo {
     /// Completes what the statistics have told; false when they left out what has to be known.
-    pub fn complete(&mut self) -> bool {
+    pub(super) fn complete(&mut self) -> bool {
         if self.is_stock {
             // Constant for as long as it runs: both numbers are made of the same one.
             let started = self.time.saturating_sub(self.uptime);

@@ -15,7 +15,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// Up to where a peer is known to have everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ResumePoint {
+pub(super) struct ResumePoint {
     /// The server's run.
     pub run: String,
     /// The peer's identity.
@@ -26,7 +26,7 @@ pub struct ResumePoint {
 
 /// See the module's head.
 #[derive(Debug, Default)]
-pub struct StreamSource {
+pub(super) struct StreamSource {
     /// The control socket is connected.
     pub is_open: bool,
     /// The server's run.
@@ -44,7 +44,7 @@ pub struct StreamSource {
 
 impl StreamSource {
     /// Nothing is asked or owed any more: the next connection is a new one.
-    pub fn reset(&mut self, now: Duration) {
+    pub(super) fn reset(&mut self, now: Duration) {
         *self = StreamSource {
             run: std::mem::take(&mut self.run),
             upstreams: std::mem::take(&mut self.upstreams),
@@ -54,25 +54,25 @@ impl StreamSource {
     }
 
     /// The server has said something, or could not have been heard until now.
-    pub fn heard(&mut self, now: Duration) {
+    pub(super) fn heard(&mut self, now: Duration) {
         self.heard = now;
     }
 
     /// From when on its silence has lasted too long.
-    pub fn silent_at(&self) -> Duration {
+    pub(super) fn silent_at(&self) -> Duration {
         self.heard + SILENCE_MAX
     }
 
     /// Asks what there is to copy to a peer, unless that was asked already. Before it attaches, and then now and then,
     /// because a server may get another upstream at any time.
-    pub fn ask(&mut self, name: &str, identity: &str) {
+    pub(super) fn ask(&mut self, name: &str, identity: &str) {
         if !std::mem::replace(&mut self.is_asked, true) {
             self.say(ClientLine::Hello(name, identity));
         }
     }
 
     /// The answer has come: these are its upstreams. Whether that is news.
-    pub fn answered(&mut self, upstreams: &[&str]) -> bool {
+    pub(super) fn answered(&mut self, upstreams: &[&str]) -> bool {
         self.is_asked = false;
         let is_news = self.upstreams != upstreams;
         self.upstreams = upstreams.iter().map(|&run| run.to_owned()).collect();
@@ -80,7 +80,14 @@ impl StreamSource {
     }
 
     /// Asks for the stream, from where the peer is known to be.
-    pub fn attach(&mut self, name: &str, identity: &str, with_cas: bool, known: Option<&ResumePoint>, now: Duration) {
+    pub(super) fn attach(
+        &mut self,
+        name: &str,
+        identity: &str,
+        with_cas: bool,
+        known: Option<&ResumePoint>,
+        now: Duration,
+    ) {
         self.heard = now;
         let known = known.filter(|known| known.run == self.run && known.identity == identity);
         let (run, lsn) = (known.map(|known| known.run.as_str()), known.map(|known| known.lsn));
@@ -88,7 +95,7 @@ impl StreamSource {
     }
 
     /// The peer has everything up to here, or lacks some of what came since the last time.
-    pub fn acknowledge(&mut self, lsn: u64, lacks_some: bool) {
+    pub(super) fn acknowledge(&mut self, lsn: u64, lacks_some: bool) {
         match lacks_some {
             true => (self.refuse_due, self.ack_due) = (Some(lsn), None),
             false => self.ack_due = Some(lsn),
@@ -96,7 +103,7 @@ impl StreamSource {
     }
 
     /// What to write to the control socket.
-    pub fn output(&mut self) -> &[u8] {
+    pub(super) fn output(&mut self) -> &[u8] {
         if self.output.is_empty() {
             let refusal = self.refuse_due.take().map(ClientLine::Refuse);
             let acknowledgement = self.ack_due.take().map(ClientLine::Ack);
@@ -106,7 +113,7 @@ impl StreamSource {
     }
 
     /// So many bytes of [`StreamSource::output`] were written.
-    pub fn wrote(&mut self, n: usize) {
+    pub(super) fn wrote(&mut self, n: usize) {
         self.output.drain(..n);
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Where a peer is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum PeerPhase {
+pub(crate) enum PeerPhase {
     /// Nothing is open; the next attempt comes soon.
     #[default]
     Waiting,
@@ -20,7 +20,7 @@ pub enum PeerPhase {
 
 /// What was sent up to some place is …
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Stage {
+pub(crate) enum Stage {
     /// … part of a full sync.
     #[default]
     Syncing,
@@ -32,7 +32,7 @@ pub enum Stage {
 
 impl PeerPhase {
     /// All of them, for a metric that has one line each.
-    pub const ALL: [PeerPhase; 7] = [
+    pub(crate) const ALL: [PeerPhase; 7] = [
         PeerPhase::Waiting,
         PeerPhase::Refused,
         PeerPhase::Draining,
@@ -43,7 +43,7 @@ impl PeerPhase {
     ];
 
     /// Its name.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             PeerPhase::Waiting => "waiting",
             PeerPhase::Refused => "refused",
@@ -56,17 +56,17 @@ impl PeerPhase {
     }
 
     /// Whether the peer has everything, up to the lag.
-    pub fn is_streaming(self) -> bool {
+    pub(crate) fn is_streaming(self) -> bool {
         self == PeerPhase::Attached(Stage::Clean)
     }
 }
 
 /// A peer by name.
-pub type NamedFigures = (String, Figures);
+pub(crate) type NamedFigures = (String, Figures);
 
 /// The figures of one peer.
 #[derive(Clone, Debug, Default)]
-pub struct Figures {
+pub(crate) struct Figures {
     /// Where it is.
     pub phase: PeerPhase,
     /// Why it is not further; empty when nothing went wrong since it last streamed.
@@ -119,7 +119,7 @@ pub struct Figures {
 
 /// Bounds of the offset, in milliseconds: positive when the peer is ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClockBounds {
+pub(crate) struct ClockBounds {
     /// At least this.
     pub low: i64,
     /// At most this.
@@ -135,7 +135,7 @@ impl Default for ClockBounds {
 
 impl ClockBounds {
     /// The middle.
-    pub fn middle(self) -> i64 {
+    pub(crate) fn middle(self) -> i64 {
         self.low + (self.high - self.low) / 2
     }
 }

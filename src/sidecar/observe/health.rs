@@ -8,7 +8,7 @@ use std::time::Duration;
 const REFUSED_RECENTLY: Duration = Duration::from_secs(60);
 
 /// Whether every peer has everything but what is younger than `max_lag`, and a line about each.
-pub fn health(peers: &[NamedFigures], max_lag: Duration) -> (bool, String) {
+pub(crate) fn health(peers: &[NamedFigures], max_lag: Duration) -> (bool, String) {
     let is_good = peers.iter().all(|(_, figures)| has_everything(figures, max_lag));
     let mut text = if is_good { "ok\n" } else { "not every peer has everything\n" }.to_owned();
     for (name, figures) in peers {

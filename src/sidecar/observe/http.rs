@@ -25,7 +25,7 @@ const REQUEST_MAX: Duration = Duration::from_secs(2);
 
 /// A page.
 #[derive(Debug, PartialEq, Eq)]
-pub struct HttpPage {
+pub(crate) struct HttpPage {
     /// 200 or 503, with its words.
     pub status: &'static str,
     /// Its media type.
@@ -35,10 +35,10 @@ pub struct HttpPage {
 }
 
 /// Makes the page of a path; None: there is no such page.
-pub type HttpPages = dyn Fn(&str) -> Option<HttpPage> + Send + Sync;
+pub(crate) type HttpPages = dyn Fn(&str) -> Option<HttpPage> + Send + Sync;
 
 /// Serves `pages` at `address` from now on.
-pub fn serve(address: SocketAddr, pages: Arc<HttpPages>) -> std::io::Result<SocketAddr> {
+pub(crate) fn serve(address: SocketAddr, pages: Arc<HttpPages>) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind(address)?;
     let bound = listener.local_addr()?;
     std::thread::Builder::new().name("http".into()).spawn(move || accept(&listener, &pages))?;

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// The media type of `/metrics`.
-pub const MEDIA: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(crate) const MEDIA: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 struct Metric {
     name: &'static str,
@@ -66,7 +66,7 @@ const METRICS: &[Metric] = &[
 ];
 
 /// The text of `/metrics`; `server` is what `stats replication` says, or why it could not be asked.
-pub fn metrics(peers: &[NamedFigures], server: &Result<Vec<(String, String)>, String>) -> String {
+pub(crate) fn metrics(peers: &[NamedFigures], server: &Result<Vec<(String, String)>, String>) -> String {
     let mut text = String::with_capacity(8 << 10);
     head(&mut text, "twincache_sidecar_peer_state", "gauge", "1 for the state that the peer is in, else 0.");
     for (name, figures) in peers {

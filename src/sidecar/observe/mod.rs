@@ -5,7 +5,7 @@
 //!   GET /metrics ─> http ─> metrics┴─> figures, which each link publishes
 //! ```
 
-pub mod figures;
-pub mod health;
-pub mod http;
-pub mod metrics;
+pub(super) mod figures;
+pub(super) mod health;
+pub(super) mod http;
+pub(super) mod metrics;

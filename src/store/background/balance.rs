@@ -33,7 +33,7 @@ const NAP_EAGER: Duration = Duration::from_millis(50);
 
 /// See the module's head.
 #[derive(Debug)]
-pub struct Automove {
+pub(super) struct Automove {
     /// By shard and class.
     windows: Vec<ClassHistory>,
     /// The second of the last look.
@@ -44,7 +44,7 @@ pub struct Automove {
 
 /// A page to go from a class, 0 the pool, to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Move {
+pub(super) struct Move {
     pub shard: usize,
     pub src: u8,
     pub dst: u8,
@@ -86,18 +86,18 @@ struct Before {
 
 impl Automove {
     /// Nothing seen yet.
-    pub fn new(store: &Store) -> Automove {
+    pub(super) fn new(store: &Store) -> Automove {
         let windows = vec![ClassHistory::default(); store.shards.len() * CLASSES];
         Automove { windows, looked: store.core.clock.now(), turn: 0 }
     }
 
     /// How long until there may be something to decide.
-    pub fn nap(&self, store: &Store) -> Duration {
+    pub(super) fn nap(&self, store: &Store) -> Duration {
         if store.tuning().automove == 2 { NAP_EAGER } else { NAP_MAX }
     }
 
     /// A move that is worth it.
-    pub fn decide(&mut self, store: &Store) -> Option<Move> {
+    pub(super) fn decide(&mut self, store: &Store) -> Option<Move> {
         let mode = store.tuning().automove;
         if mode == 0 {
             return None;
@@ -121,7 +121,7 @@ impl Automove {
     }
 
     /// Forgets the evictions that a move itself has made, or mode 2 would move the page back.
-    pub fn excuse(&mut self, store: &Store, done: Move) {
+    pub(super) fn excuse(&mut self, store: &Store, done: Move) {
         let evicted = store.lock_timed(done.shard, Holder::Mover).lrus[usize::from(done.src)].counters.evicted;
         self.windows[done.shard * CLASSES + usize::from(done.src)].evictions = evicted;
     }
@@ -146,7 +146,7 @@ impl Automove {
 
 /// A class of a shard that a page can be taken from.
 #[derive(Clone, Copy, Debug)]
-pub struct Source {
+pub(super) struct Source {
     pub shard: usize,
     pub class: u8,
     pages: u64,
@@ -157,23 +157,23 @@ pub struct Source {
 
 impl Source {
     /// The higher, the less the page will be missed.
-    pub fn rank(&self) -> (bool, u64, u32, u64) {
+    pub(super) fn rank(&self) -> (bool, u64, u32, u64) {
         (self.pages > 1, self.free_pages, self.idle, self.pages)
     }
 
     /// Whether it keeps a page.
-    pub fn has_spare(&self) -> bool {
+    pub(super) fn has_spare(&self) -> bool {
         self.pages > 1
     }
 
     /// The move of a page of it.
-    pub fn to(self, dst: u8) -> Move {
+    pub(super) fn to(self, dst: u8) -> Move {
         Move { shard: self.shard, src: self.class, dst }
     }
 }
 
 /// Classes with pages, of which there are more than one in all shards together.
-pub fn sources(store: &Store) -> Vec<Source> {
+pub(super) fn sources(store: &Store) -> Vec<Source> {
     let mut sources = Vec::new();
     let mut pages = [0; CLASSES];
     for (index, shard) in store.lock_each_timed(Holder::Mover).enumerate() {
@@ -189,7 +189,7 @@ pub fn sources(store: &Store) -> Vec<Source> {
 }
 
 /// Where to do what a command asks for; no source is any class.
-pub fn asked(store: &Store, src: Option<u8>, dst: u8) -> Option<Move> {
+pub(super) fn asked(store: &Store, src: Option<u8>, dst: u8) -> Option<Move> {
     if src == Some(0) {
         let pages = |&shard: &usize| store.lock_timed(shard, Holder::Mover).slab.classes[usize::from(dst)].pages;
         let shard = (0..store.shards.len()).min_by_key(pages)?;
@@ -203,7 +203,7 @@ pub fn asked(store: &Store, src: Option<u8>, dst: u8) -> Option<Move> {
 /// The next page to give up while too much is taken. The first page of each class may be beyond the limit, as in
 /// memcached; but not that of each shard. Only when the limit was lowered, a shard's class may lose its last page: it
 /// would take another with its next item.
-pub fn above_limit(store: &Store) -> Option<Move> {
+pub(super) fn above_limit(store: &Store) -> Option<Move> {
     let pool = &store.core.pool;
     let lowered = store.core.requests.is_shrinking();
     let gives = |source: &Source| lowered || source.has_spare() && !store.core.config.preallocate;

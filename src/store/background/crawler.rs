@@ -41,7 +41,7 @@ const LISTS: usize = 4 * CLASSES;
 
 /// See the module's head.
 #[derive(Debug)]
-pub struct Crawler {
+pub(super) struct Crawler {
     plans: Vec<Plan>,
     run: Option<Run>,
     /// The second of the last look at the plans.
@@ -73,13 +73,13 @@ struct Found {
 
 impl Crawler {
     /// A crawler whose first automatic run is in a second.
-    pub fn new(store: &Store) -> Crawler {
+    pub(super) fn new(store: &Store) -> Crawler {
         let now = store.core.clock.now();
         Crawler { plans: vec![Plan { next: now, wait: 0, found: None }; LISTS], run: None, looked: now }
     }
 
     /// Crawls on, or begins to if it is time. When to be called again.
-    pub fn step(&mut self, store: &Store) -> Duration {
+    pub(super) fn step(&mut self, store: &Store) -> Duration {
         if !store.crawler_enabled() {
             self.stop(store);
             return NAP_MAX;

@@ -37,19 +37,19 @@ const FEW: usize = PASS / 8;
 
 /// See the module's head.
 #[derive(Debug)]
-pub struct Maintainer {
+pub(super) struct Maintainer {
     /// By shard and class.
     naps: Vec<Nap>,
 }
 
 impl Maintainer {
     /// A maintainer that has not looked at anything yet.
-    pub fn new(store: &Store) -> Maintainer {
+    pub(super) fn new(store: &Store) -> Maintainer {
         Maintainer { naps: vec![Nap::default(); store.shards.len() * CLASSES] }
     }
 
     /// Makes the moves that are due now that `passed` has passed. When to be called again.
-    pub fn step(&mut self, store: &Store, passed: Duration) -> Duration {
+    pub(super) fn step(&mut self, store: &Store, passed: Duration) -> Duration {
         if !store.core.config.maintainer {
             return NAP_MAX;
         }

@@ -83,7 +83,7 @@ fn work(store: &Store) {
 
 /// The work itself, without a thread.
 #[derive(Debug)]
-pub struct BackgroundWorker {
+pub(super) struct BackgroundWorker {
     maintainer: (DueTime, Maintainer),
     crawler: (DueTime, Crawler),
     mover: (DueTime, Mover),
@@ -91,7 +91,7 @@ pub struct BackgroundWorker {
 
 impl BackgroundWorker {
     /// A worker that has everything before it.
-    pub fn new(store: &Store) -> BackgroundWorker {
+    pub(super) fn new(store: &Store) -> BackgroundWorker {
         BackgroundWorker {
             maintainer: (DueTime::default(), Maintainer::new(store)),
             crawler: (DueTime::default(), Crawler::new(store)),
@@ -100,7 +100,7 @@ impl BackgroundWorker {
     }
 
     /// Does what is due now that `passed` has passed since the last step. How long until something else is.
-    pub fn step(&mut self, store: &Store, passed: Duration) -> Duration {
+    pub(super) fn step(&mut self, store: &Store, passed: Duration) -> Duration {
         let (alarm, maintainer) = &mut self.maintainer;
         if let Some(passed) = alarm.rings(passed) {
             alarm.set(maintainer.step(store, passed));
@@ -120,7 +120,7 @@ impl BackgroundWorker {
 #[cfg(test)]
 impl BackgroundWorker {
     /// One step of the mover, whether it is due or not.
-    pub fn step_mover(&mut self, store: &Store) {
+    pub(super) fn step_mover(&mut self, store: &Store) {
         self.mover.1.step(store);
     }
 }

@@ -49,19 +49,19 @@ const ROUNDS_MAX: u32 = 20_000;
 
 /// See the module's head.
 #[derive(Debug)]
-pub struct Mover {
+pub(super) struct Mover {
     automove: Automove,
     job: Option<Job>,
 }
 
 impl Mover {
     /// A mover that has nothing to do.
-    pub fn new(store: &Store) -> Mover {
+    pub(super) fn new(store: &Store) -> Mover {
         Mover { automove: Automove::new(store), job: None }
     }
 
     /// Moves on, or begins to if there is reason. When to be called again.
-    pub fn step(&mut self, store: &Store) -> Duration {
+    pub(super) fn step(&mut self, store: &Store) -> Duration {
         if !store.core.config.slab_reassign {
             return NAP_MAX;
         }

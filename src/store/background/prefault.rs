@@ -24,7 +24,7 @@ use std::time::Duration;
 const REST_AT_START: Duration = Duration::from_millis(100);
 
 /// Makes ready the begin of each table and then what is wanted, until the background ends.
-pub fn run(store: &Store) {
+pub(crate) fn run(store: &Store) {
     let mut rest = Some(REST_AT_START);
     while store.core.requests.wait_wanted(rest) {
         prepare(store);
@@ -33,7 +33,7 @@ pub fn run(store: &Store) {
 }
 
 /// Makes ready what is wanted now.
-pub fn prepare(store: &Store) {
+pub(crate) fn prepare(store: &Store) {
     (0..store.shards.len()).for_each(|index| prepare_shard(store, index));
 }
 

@@ -28,19 +28,19 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes per step of an id.
-pub const UNIT: usize = 8;
+pub(crate) const UNIT: usize = 8;
 
 /// Bytes that 32-bit ids reach.
-pub const WINDOW_MAX: usize = UNIT << 32;
+pub(crate) const WINDOW_MAX: usize = UNIT << 32;
 
 /// Lengths are multiples of the system's page.
 const SYSTEM_PAGE: usize = 4096;
 
 /// Ranges begin on this boundary and are made usable in steps of it, so that huge pages fit.
-pub const ALIGN: usize = 2 << 20;
+pub(crate) const ALIGN: usize = 2 << 20;
 
 /// Bytes of huge pages that a window has ready: pages for 0.1 s at 40 MB/s.
-pub const WINDOW_AHEAD: usize = 2 * ALIGN;
+pub(crate) const WINDOW_AHEAD: usize = 2 * ALIGN;
 
 /// The same of a hash table: for 28 ms at two million new items a second.
 const REGION_AHEAD: usize = ALIGN / 4;
@@ -52,7 +52,7 @@ const PREFETCH_MAX: usize = 448;
 ///
 /// # Safety
 /// `repr(C)`, no padding, integers only.
-pub unsafe trait Plain: Copy {}
+pub(crate) unsafe trait Plain: Copy {}
 
 // SAFETY: repr(C), integers only, 16 bytes without padding (asserted there).
 unsafe impl Plain for Chunk {}
@@ -350,7 +350,7 @@ impl Window {
 
 /// The byte offset of a chunk.
 #[inline]
-pub const fn offset(id: ItemId) -> usize {
+pub(crate) const fn offset(id: ItemId) -> usize {
     id.0 as usize * UNIT
 }
 
@@ -398,7 +398,7 @@ impl Stretch {
 
 /// A growing array at a fixed address.
 #[derive(Debug)]
-pub struct Region<T> {
+pub(crate) struct Region<T> {
     map: Map,
     len: usize,
     of: PhantomData<T>,
@@ -406,12 +406,12 @@ pub struct Region<T> {
 
 impl<T: Plain> Region<T> {
     /// Reserves room for `max` elements and makes none usable.
-    pub fn new(max: usize) -> std::io::Result<Region<T>> {
+    pub(crate) fn new(max: usize) -> std::io::Result<Region<T>> {
         Ok(Region { map: Map::new(max * size_of::<T>())?, len: 0, of: PhantomData })
     }
 
     /// Makes the first `len` elements usable; new ones are zero. False when there is no memory.
-    pub fn extend(&mut self, len: usize) -> bool {
+    pub(crate) fn extend(&mut self, len: usize) -> bool {
         if len > self.map.len / size_of::<T>() || !self.map.extend(len * size_of::<T>()) {
             return false;
         }
@@ -421,39 +421,39 @@ impl<T: Plain> Region<T> {
     }
 
     /// Asks for huge pages behind the whole region.
-    pub fn prefer_huge_pages(&mut self) {
+    pub(crate) fn prefer_huge_pages(&mut self) {
         self.map.prefer_huge_pages(0, REGION_AHEAD);
     }
 
     /// As [`Window::asks`].
     #[inline]
-    pub fn asks(&self) -> bool {
+    pub(crate) fn asks(&self) -> bool {
         self.map.asks
     }
 
     /// As [`Window::asked`].
-    pub fn asked(&mut self) {
+    pub(crate) fn asked(&mut self) {
         self.map.asks = false;
     }
 
     /// As [`Window::next_stretch`].
-    pub fn next_stretch(&self) -> Option<Stretch> {
+    pub(crate) fn next_stretch(&self) -> Option<Stretch> {
         self.map.next_stretch(self.len * size_of::<T>())
     }
 
     /// As [`Window::adopt`].
-    pub fn adopt(&mut self, stretch: &Stretch, done: bool) -> bool {
+    pub(crate) fn adopt(&mut self, stretch: &Stretch, done: bool) -> bool {
         self.map.adopt(stretch, done)
     }
 
     /// Elements usable.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// The element.
     #[inline]
-    pub fn get(&self, index: usize) -> &T {
+    pub(crate) fn get(&self, index: usize) -> &T {
         assert!(index < self.len);
         // SAFETY: (range) `len` elements are usable, bases are aligned to ALIGN; (plain); (lock) `&self`.
         unsafe { self.map.base.cast::<T>().add(index).as_ref() }
@@ -461,19 +461,19 @@ impl<T: Plain> Region<T> {
 
     /// The element, to change.
     #[inline]
-    pub fn get_mut(&mut self, index: usize) -> &mut T {
+    pub(crate) fn get_mut(&mut self, index: usize) -> &mut T {
         assert!(index < self.len);
         // SAFETY: (range) as above; (plain); (lock) `&mut self`.
         unsafe { self.map.base.cast::<T>().add(index).as_mut() }
     }
 
     /// Hints the CPU to fetch an element.
-    pub fn prefetch(&self, index: usize) {
+    pub(crate) fn prefetch(&self, index: usize) {
         cpu::prefetch(self.map.base.as_ptr().wrapping_add(index * size_of::<T>()));
     }
 
     /// What [`Prefetcher`] needs; good while the region lives.
-    pub fn prefetcher(&self) -> Prefetcher {
+    pub(crate) fn prefetcher(&self) -> Prefetcher {
         Prefetcher { base: AtomicUsize::new(self.map.base.as_ptr() as usize) }
     }
 }
@@ -496,24 +496,24 @@ impl Prefetcher {
 mod system {
     use super::NonNull;
     use crate::sys::memory;
-    pub use memory::{release, reserve};
+    pub(super) use memory::{release, reserve};
 
-    pub fn commit(base: NonNull<u8>, len: usize) -> bool {
+    pub(super) fn commit(base: NonNull<u8>, len: usize) -> bool {
         // SAFETY: (range) called with parts of a Map, in multiples of SYSTEM_PAGE.
         unsafe { memory::commit(base, len) }.is_ok()
     }
 
-    pub fn discard(base: NonNull<u8>, len: usize) {
+    pub(super) fn discard(base: NonNull<u8>, len: usize) {
         // SAFETY: (range) as above; (lock) called with `&mut Map` on a page without items.
         unsafe { memory::discard(base, len) }
     }
 
-    pub fn huge(base: NonNull<u8>, len: usize) {
+    pub(super) fn huge(base: NonNull<u8>, len: usize) {
         // SAFETY: (range) as above.
         unsafe { memory::prefer_huge_pages(base, len) }
     }
 
-    pub fn populate(base: NonNull<u8>, len: usize) -> bool {
+    pub(super) fn populate(base: NonNull<u8>, len: usize) -> bool {
         // SAFETY: (range) as above, and committed.
         unsafe { memory::populate(base, len) }.is_ok()
     }

@@ -5,7 +5,7 @@
 use crate::store::{Accounting, StoreConfig};
 
 /// Classes are 1 to 63, as memcached's; 0 is the page pool.
-pub const CLASSES: usize = 64;
+pub(crate) const CLASSES: usize = 64;
 
 /// Of these, all but class 0 and the largest have a size that is chosen.
 const SIZES_MAX: usize = CLASSES - 2;

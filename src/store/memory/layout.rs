@@ -57,41 +57,41 @@ pub struct ItemHeader {
 const _: () = assert!(size_of::<Chunk>() == 16 && size_of::<ItemHeader>() == 32);
 
 /// Bits of [`Chunk::state`].
-pub mod state {
+pub(crate) mod state {
     /// Which LRU: HOT, WARM, COLD, TEMP.
-    pub const LRU: u16 = 3;
+    pub(crate) const LRU: u16 = 3;
     /// In the table and an LRU.
-    pub const LINKED: u16 = 1 << 2;
+    pub(crate) const LINKED: u16 = 1 << 2;
     /// In a free list.
-    pub const FREE: u16 = 1 << 3;
+    pub(crate) const FREE: u16 = 1 << 3;
     /// A client fetched it.
-    pub const FETCHED: u16 = 1 << 4;
+    pub(crate) const FETCHED: u16 = 1 << 4;
     /// A client fetched it again.
-    pub const ACTIVE: u16 = 1 << 5;
+    pub(crate) const ACTIVE: u16 = 1 << 5;
     /// Meta stale mark.
-    pub const STALE: u16 = 1 << 6;
+    pub(crate) const STALE: u16 = 1 << 6;
     /// The win token was handed out.
-    pub const WIN_SENT: u16 = 1 << 7;
+    pub(crate) const WIN_SENT: u16 = 1 << 7;
     /// The key came base64-encoded.
-    pub const BINARY_KEY: u16 = 1 << 8;
+    pub(crate) const BINARY_KEY: u16 = 1 << 8;
     /// Client flags follow the key.
-    pub const CLIENT_FLAGS: u16 = 1 << 9;
+    pub(crate) const CLIENT_FLAGS: u16 = 1 << 9;
     /// The value is in pieces.
-    pub const CHUNKED: u16 = 1 << 10;
+    pub(crate) const CHUNKED: u16 = 1 << 10;
     /// A piece of a value; but of a linked item, [`RENEWED`].
-    pub const PIECE: u16 = 1 << 11;
+    pub(crate) const PIECE: u16 = 1 << 11;
     /// Set in place since it was put in its list: when it is met at a tail it goes to the head of HOT. Only linked items
     /// have it, so it can be [`PIECE`]'s bit.
-    pub const RENEWED: u16 = PIECE;
+    pub(crate) const RENEWED: u16 = PIECE;
     /// The upper four bits number the flush_alls of the second of last access that came before it.
-    pub const FLUSH_SHIFT: u32 = 12;
+    pub(crate) const FLUSH_SHIFT: u32 = 12;
 }
 
 /// Bytes of a large item between header and key.
-pub const CHAIN_BYTES: usize = 16;
+pub(crate) const CHAIN_BYTES: usize = 16;
 
 /// Slots of a bucket.
-pub const SLOTS: usize = 12;
+pub(crate) const SLOTS: usize = 12;
 
 impl ItemSpec<'_> {
     /// What it says in an item's state.
@@ -186,7 +186,7 @@ impl ItemHeader {
 /// One cache line.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]
-pub struct Bucket {
+pub(crate) struct Bucket {
     pub tags: [u8; SLOTS],
     pub overflow: u32,
     pub ids: [ItemId; SLOTS],
@@ -197,7 +197,7 @@ const _: () = assert!(size_of::<Bucket>() == 64);
 impl Bucket {
     /// Slots with this tag.
     #[inline]
-    pub fn matches(&self, tag: u8) -> Matches {
+    pub(crate) fn matches(&self, tag: u8) -> Matches {
         let (eight, four) = self.tags.split_at(8);
         let eight = u64::from_le_bytes(eight.try_into().expect("eight tags"));
         let four = u32::from_le_bytes(four.try_into().expect("four tags"));
@@ -205,7 +205,7 @@ impl Bucket {
     }
 
     /// Puts an item into an empty slot; false when there is none.
-    pub fn put(&mut self, tag: u8, id: ItemId) -> bool {
+    pub(crate) fn put(&mut self, tag: u8, id: ItemId) -> bool {
         let Some(empty) = self.matches(0).next() else { return false };
         self.tags[empty] = tag;
         self.ids[empty] = id;
@@ -213,14 +213,14 @@ impl Bucket {
     }
 
     /// Whether no slot is used.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.tags == [0; SLOTS]
     }
 }
 
 /// Slots, lowest first: a bit for each.
 #[derive(Clone, Copy, Debug)]
-pub struct Matches(u32);
+pub(crate) struct Matches(u32);
 
 impl Iterator for Matches {
     type Item = usize;

@@ -4,9 +4,9 @@
 //! slab ──> pool, classes ──> sizing ──> layout          arena ──> layout
 //! ```
 
-pub mod arena;
-pub mod classes;
-pub mod layout;
-pub mod pool;
-pub mod sizing;
-pub mod slab;
+pub(super) mod arena;
+pub(super) mod classes;
+pub(super) mod layout;
+pub(super) mod pool;
+pub(super) mod sizing;
+pub(super) mod slab;

@@ -300,6 +300,6 @@ impl Slab {
 }
 
 /// From one chunk's id to the next one's.
-pub fn step(class: u8, classes: &Classes) -> u32 {
+pub(crate) fn step(class: u8, classes: &Classes) -> u32 {
     (classes.size(class) / super::arena::UNIT) as u32
 }

@@ -33,7 +33,7 @@ thread_local! {
 
 /// What was done to one item under one lock.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Change {
+pub(super) struct Change {
     /// The item, if there is one.
     id: ItemId,
     what: u8,
@@ -43,27 +43,27 @@ pub struct Change {
 
 impl Change {
     /// A new item, or a new value.
-    pub const SET: u8 = 1;
-    pub const EXPIRY: u8 = 2;
-    pub const CAS: u8 = 4;
+    pub(super) const SET: u8 = 1;
+    pub(super) const EXPIRY: u8 = 2;
+    pub(super) const CAS: u8 = 4;
     /// Stale, or the win token.
-    pub const STATE: u8 = 8;
+    pub(super) const STATE: u8 = 8;
 
     /// Adds to what was done to an item.
     #[inline]
-    pub fn add(&mut self, id: ItemId, what: u8) {
+    pub(super) fn add(&mut self, id: ItemId, what: u8) {
         *self = Change { id, what: self.what | what, hash: self.hash };
     }
 
     /// The one that puts a new item, or its value, under a key with this hash.
     #[inline]
-    pub fn set(id: ItemId, hash: Hash) -> Change {
+    pub(super) fn set(id: ItemId, hash: Hash) -> Change {
         Change { id, what: Change::SET, hash: Some(hash) }
     }
 
     /// Forgets it, if it is of this item.
     #[inline]
-    pub fn forget(&mut self, id: ItemId) {
+    pub(super) fn forget(&mut self, id: ItemId) {
         if self.id == id {
             *self = Change::default();
         }

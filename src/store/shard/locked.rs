@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockResult};
 
 /// All shards of a store, by number. Whoever refers to their memory without a lock keeps them alive.
-pub type Shards = Arc<[ShardCell]>;
+pub(crate) type Shards = Arc<[ShardCell]>;
 
 /// A shard behind its lock, and what can be read of it without.
 #[derive(Debug)]

@@ -27,13 +27,13 @@ use crate::store::memory::layout::state;
 use crate::store::{ClassCounters, ItemId};
 
 /// Lists of a class, by their number in an item's state.
-pub const HOT: usize = 0;
+pub(crate) const HOT: usize = 0;
 /// Fetched twice, and again.
-pub const WARM: usize = 1;
+pub(crate) const WARM: usize = 1;
 /// Next to go.
-pub const COLD: usize = 2;
+pub(crate) const COLD: usize = 2;
 /// Expires soon, is never evicted.
-pub const TEMP: usize = 3;
+pub(crate) const TEMP: usize = 3;
 
 /// An item that is fetched again and again has its last access renewed only this many seconds after it last was;
 /// in the flat LRU it moves to the head then.

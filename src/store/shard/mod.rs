@@ -15,14 +15,14 @@
 mod check;
 mod core;
 mod evict;
-pub mod item;
+pub(super) mod item;
 mod journaling;
-pub mod locked;
-pub mod lru;
-pub mod table;
+pub(super) mod locked;
+pub(super) mod lru;
+pub(super) mod table;
 mod value;
 
-pub use core::Core;
+pub(super) use core::Core;
 
 use super::memory::arena::{Window, offset};
 use super::memory::classes::CLASSES;
@@ -513,7 +513,7 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 
 /// The key of an item in a window.
 #[inline]
-pub fn key_in(window: &Window, id: ItemId) -> &[u8] {
+pub(super) fn key_in(window: &Window, id: ItemId) -> &[u8] {
     let chunk = window.chunk(id);
     window.bytes(offset(id) + chunk.key_at(), chunk.key_len.into())
 }

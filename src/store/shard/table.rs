@@ -21,10 +21,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Items per bucket, on the average, that a growing table keeps. Of 12 slots 7 are used: about 9 bytes an item,
 /// and one lookup in ten goes on to an overflow bucket.
-pub const LOAD: usize = 7;
+pub(crate) const LOAD: usize = 7;
 
 /// Buckets a table can have: 7 times 2^27 items of the smallest size fill a window.
-pub const MAX_BUCKETS: usize = 1 << 27;
+pub(crate) const MAX_BUCKETS: usize = 1 << 27;
 
 /// The tag of a hash, never 0.
 #[inline]
@@ -34,7 +34,7 @@ fn tag(hash: Hash) -> u8 {
 
 /// The bucket of a hash among `buckets`.
 #[inline]
-pub fn address(hash: Hash, buckets: usize) -> usize {
+pub(crate) fn address(hash: Hash, buckets: usize) -> usize {
     // As `next_power_of_two() - 1`, in half of the instructions.
     let mask = usize::MAX >> ((buckets - 1) | 1).leading_zeros();
     let at = hash.0 as usize & mask;

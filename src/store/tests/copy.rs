@@ -23,7 +23,7 @@ const STEPS_MAX: u64 = 500;
 
 /// What a copy of an item must have.
 #[derive(Clone, PartialEq)]
-pub struct Known {
+pub(crate) struct Known {
     value: Vec<u8>,
     client_flags: u32,
     expires_at: i64,
@@ -44,18 +44,18 @@ impl std::fmt::Debug for Known {
 
 /// The other end of a feed.
 #[derive(Default)]
-pub struct Copy {
+pub(crate) struct Copy {
     pub items: BTreeMap<Vec<u8>, Known>,
     /// Keys that a walk has not renewed.
     old: BTreeSet<Vec<u8>>,
 }
 
 impl Copy {
-    pub fn begin_full_sync(&mut self) {
+    pub(crate) fn begin_full_sync(&mut self) {
         self.old = self.items.keys().cloned().collect();
     }
 
-    pub fn end_full_sync(&mut self) {
+    pub(crate) fn end_full_sync(&mut self) {
         for key in std::mem::take(&mut self.old) {
             self.items.remove(&key);
         }
@@ -66,7 +66,7 @@ impl Copy {
         self.items.insert(key.to_vec(), known);
     }
 
-    pub fn apply(&mut self, record: &Record<'_>, store: &Arc<Store>) {
+    pub(crate) fn apply(&mut self, record: &Record<'_>, store: &Arc<Store>) {
         let item = self.items.get_mut(record.key);
         match (record.kind, item) {
             (RecordKind::Set, _) => {
@@ -92,7 +92,7 @@ impl Copy {
     }
 }
 
-pub fn known(item: Item<'_>, clock: &Clock) -> Known {
+pub(crate) fn known(item: Item<'_>, clock: &Clock) -> Known {
     let mut value = Vec::new();
     item.copy_value(&mut value);
     Known {

@@ -10,15 +10,15 @@ use crate::store::{ClassStats, EventMask, Hash, ItemId, ItemSpec, Locked, Part, 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub struct TestStore {
+pub(crate) struct TestStore {
     pub store: Arc<Store>,
     pub clock: Arc<Clock>,
-    pub worker: BackgroundWorker,
+    pub(in crate::store) worker: BackgroundWorker,
     begun: bool,
 }
 
 /// One shard of tiny pages.
-pub fn tiny() -> StoreConfig {
+pub(crate) fn tiny() -> StoreConfig {
     StoreConfig {
         memory_limit: 256 << 10,
         page_size: 4096,
@@ -31,7 +31,7 @@ pub fn tiny() -> StoreConfig {
 }
 
 impl TestStore {
-    pub fn new(config: StoreConfig) -> TestStore {
+    pub(crate) fn new(config: StoreConfig) -> TestStore {
         let clock = Arc::new(Clock::new());
         clock.pause(true);
         let store = Store::new(config, clock.clone()).unwrap();
@@ -40,7 +40,7 @@ impl TestStore {
         TestStore { store, clock, worker, begun: false }
     }
 
-    pub fn set(&self, key: &str, value: &[u8], exptime: i64) -> bool {
+    pub(crate) fn set(&self, key: &str, value: &[u8], exptime: i64) -> bool {
         let hash = self.store.hash(key.as_bytes());
         let expires_at = self.clock.expires_at(exptime);
         let spec = ItemSpec { key: key.as_bytes(), key_is_binary: false, client_flags: 7, expires_at };
@@ -51,7 +51,7 @@ impl TestStore {
     }
 
     /// Sets an item in the chunk that it has. False when that cannot be.
-    pub fn reset(&self, key: &str, value: &[u8], exptime: i64) -> bool {
+    pub(crate) fn reset(&self, key: &str, value: &[u8], exptime: i64) -> bool {
         let hash = self.store.hash(key.as_bytes());
         let expires_at = self.clock.expires_at(exptime);
         let spec = ItemSpec { key: key.as_bytes(), key_is_binary: false, client_flags: 7, expires_at };
@@ -59,7 +59,7 @@ impl TestStore {
     }
 
     /// The value; a fetch as a client's.
-    pub fn get(&self, key: &str) -> Option<Vec<u8>> {
+    pub(crate) fn get(&self, key: &str) -> Option<Vec<u8>> {
         let hash = self.store.hash(key.as_bytes());
         let mut locked = self.store.lock(hash);
         let id = locked.find(key.as_bytes(), hash).ok()?;
@@ -69,14 +69,14 @@ impl TestStore {
         Some(value)
     }
 
-    pub fn unlink(&self, key: &str) {
+    pub(crate) fn unlink(&self, key: &str) {
         let hash = self.store.hash(key.as_bytes());
         let mut locked = self.store.lock(hash);
         let id = locked.find(key.as_bytes(), hash).unwrap();
         locked.unlink(id, hash);
     }
 
-    pub fn pin(&self, key: &str) -> Pinned {
+    pub(crate) fn pin(&self, key: &str) -> Pinned {
         let hash = self.store.hash(key.as_bytes());
         let mut locked = self.store.lock(hash);
         let id = locked.find(key.as_bytes(), hash).unwrap();
@@ -84,7 +84,7 @@ impl TestStore {
     }
 
     /// The list an item is in.
-    pub fn lru(&self, key: &str) -> usize {
+    pub(crate) fn lru(&self, key: &str) -> usize {
         let hash = self.store.hash(key.as_bytes());
         let mut locked = self.store.lock(hash);
         let id = locked.find(key.as_bytes(), hash).unwrap();
@@ -92,13 +92,13 @@ impl TestStore {
     }
 
     /// Lets a second pass, and the background work meanwhile.
-    pub fn second(&mut self) {
+    pub(crate) fn second(&mut self) {
         self.clock.advance(1);
         self.steps(20);
     }
 
     /// Steps of the background, without time for the clients.
-    pub fn steps(&mut self, steps: usize) {
+    pub(crate) fn steps(&mut self, steps: usize) {
         for _ in 0..steps {
             if self.store.core.requests.take_wanted() || !std::mem::replace(&mut self.begun, true) {
                 prefault::prepare(&self.store);
@@ -109,29 +109,29 @@ impl TestStore {
     }
 
     /// Steps of the mover alone: of many slices each is one.
-    pub fn mover_steps(&mut self, steps: usize) {
+    pub(crate) fn mover_steps(&mut self, steps: usize) {
         (0..steps).for_each(|_| self.worker.step_mover(&self.store));
         self.store.check().unwrap();
     }
 
     /// Numbers of all classes together, by `of`.
-    pub fn sum(&self, of: impl Fn(&ClassStats) -> u64) -> u64 {
+    pub(crate) fn sum(&self, of: impl Fn(&ClassStats) -> u64) -> u64 {
         self.store.class_stats().iter().map(of).sum()
     }
 }
 
 /// Such a store, and a moment.
-pub fn rig() -> (TestStore, Instant) {
+pub(crate) fn rig() -> (TestStore, Instant) {
     (TestStore::new(tiny()), Instant::now())
 }
 
 /// One that wants to read the journal, and knows nothing of it.
-pub fn attach_as<'a>(name: &'a str, identity: &'a str) -> Attach<'a> {
+pub(crate) fn attach_as<'a>(name: &'a str, identity: &'a str) -> Attach<'a> {
     Attach { name, identity, run_id: None, lsn: None }
 }
 
 /// Puts a new item in the place of what the key has, if it has anything.
-pub fn put(locked: &mut Locked<'_>, key: &[u8], hash: Hash, new: ItemId, cas: Option<u64>) {
+pub(crate) fn put(locked: &mut Locked<'_>, key: &[u8], hash: Hash, new: ItemId, cas: Option<u64>) {
     match locked.find(key, hash) {
         Ok(old) => locked.replace(old, new, hash, cas),
         Err(_) => locked.link(new, hash, cas),
@@ -139,6 +139,6 @@ pub fn put(locked: &mut Locked<'_>, key: &[u8], hash: Hash, new: ItemId, cas: Op
 }
 
 /// The clock of a store.
-pub fn clock_of(store: &Store) -> Arc<Clock> {
+pub(crate) fn clock_of(store: &Store) -> Arc<Clock> {
     store.core.clock.clone()
 }
