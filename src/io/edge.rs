@@ -7,7 +7,7 @@
 //! hangup       for ever                                                it is read until its end, however little comes
 //! ```
 //!
-//! The poll tells each change once, and tells it to whoever asked. A Unix socket that is watched for room wakes its
+//! The poll tells each change once. A Unix socket that is watched for room wakes its
 //! thread whenever the other side has read something, so it asks for that only where there was no room:
 //! [`Edge::ask_for_room`]. A TCP socket tells of room only after it had none, and is watched for it from the start.
 //!

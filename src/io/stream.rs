@@ -1,6 +1,6 @@
 //! A client's socket: TCP or Unix behind one `Read + Write`.
 //!
-//! Both are non-blocking. Not here: when to read or write (`conn`), how sockets are made (`acceptor`).
+//! Both are non-blocking. Not here: when to read or write (`edge`), how sockets are made (`acceptor`).
 
 use crate::sys::socket;
 use mio::event::Source;

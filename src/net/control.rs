@@ -1,13 +1,13 @@
-//! The control socket: one thread that streams changes to whoever wants every one of them (twincache-sidecar),
-//! and takes a few administrative lines.
+//! The control socket: one thread that streams every change to its consumers (twincache-sidecar), and takes a few
+//! administrative lines.
 //!
 //! ```text
 //!  Unix listener, mode 0600 ── accept ──> client: input line ──> consumer ──> output ──> socket
 //!                                                                 ^
-//!  worker: append … nudge ── waker, if this thread is idle ───────┘ journal, walk
+//!  worker: append … nudge ── waker, if this thread is idle ───────┘ journal, full sync
 //! ```
 //!
-//! What is said on it is in the head of [`crate::replication::session`].
+//! Its lines stand in [`crate::protocol::control`].
 //!
 //! How soon a change is sent: while replies wait for acknowledgements (`replicas_ack`), as soon as those before it are
 //! acknowledged. Else, while there are changes, every [`NAP`] or [`LONG_NAP`]: one wake-up then serves all changes of
@@ -18,7 +18,7 @@
 //! read from the journal for this client; nobody but this client waits for it. Without `-o control_socket` nothing
 //! of this exists.
 //!
-//! Not here: what lines mean and what is sent (`replication`), the order of changes (`store::journal`).
+//! Not here: what lines mean and what is sent (`replication`), the order of changes (`journal`).
 
 use super::conn::buffer::{Cursor, Sent};
 use super::listen::{self, StartError};
@@ -35,7 +35,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Connections at a time: eight consumers, and a few who ask for the state of things.
+/// Connections at a time: eight consumers, and a few that ask for the status.
 const CLIENTS_MAX: usize = 12;
 
 /// What one too many is told.
@@ -44,8 +44,8 @@ const TOO_MANY: &[u8] = b"refused too many connections on the control socket\r\n
 /// Time for changes to gather: at 50,000 a second 50 share a wake-up, and it is a tenth of the lag we allow.
 const NAP: Duration = Duration::from_millis(1);
 
-/// Time for them to gather when there are [`MANY`]: to sleep, and to wake who reads, takes some 30 us here, whatever
-/// is sent. At 100,000 a second this thread took 409 ns of CPU for one with naps of 2 ms, and 277 with 4 ms and one
+/// Time for them to gather when there are [`MANY`]: to sleep, and to wake the reader, takes some 30 us here, whatever is
+/// sent. At 100,000 a second this thread took 409 ns of CPU for one with naps of 2 ms, and 277 with 4 ms and one
 /// batch for each; it is less than half of the lag we allow.
 const LONG_NAP: Duration = Duration::from_millis(4);
 
@@ -181,7 +181,7 @@ impl Loop {
         }
     }
 
-    /// Waits, serves whom there is something for, and says how to wait next.
+    /// Waits, serves the clients that there is something for, and says how to wait next.
     fn turn(&mut self, events: &mut Events, rest: Rest) -> Rest {
         // To sleep through what the clients send: woken by each acknowledgement, a change cost 850 ns and not 670.
         let is_prompt = self.shared.store.journal().acks().required() > 0;
@@ -227,7 +227,7 @@ impl Loop {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
-                    // Of descriptors: who waits is served when the next one comes.
+                    // Out of descriptors, most likely. Whoever waits is accepted together with the next one.
                     log::warn!("cannot accept on the control socket: {error}");
                     return;
                 }

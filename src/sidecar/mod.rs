@@ -47,7 +47,7 @@ pub fn run(options: Options) -> Result<(), SidecarExit> {
     process::block_signals().map_err(|error| SidecarExit::refuse(EX_OSERR, &format!("signals: {error}")))?;
     let stop = Arc::new(AtomicBool::new(false));
     let peers: Vec<Arc<PeerFigures>> = options.peers.iter().map(|name| Arc::new(PeerFigures::new(name))).collect();
-    // Before anything is sent: who is told that the port is taken has changed nothing.
+    // Before anything is sent: if the port is taken, nothing has been changed yet.
     if let Some(address) = options.http {
         let bound = http::serve(address, pages(peers.clone(), &options));
         let bound = bound.map_err(|error| SidecarExit::refuse(EX_OSERR, &format!("--http {address}: {error}")))?;

@@ -15,8 +15,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause: a peer that is back is found after this.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// Shortest pause after a refusal; the longest is twice as long. A server remembers for 5 s who feeds it: if two
-/// sidecars that feed each other's servers asked sooner, both would be refused for ever instead of one.
+/// Shortest pause after a refusal; the longest is twice as long. A server remembers for 5 s which
+/// server feeds it: if two sidecars that feed each other's servers asked sooner, both would be refused for ever.
 const REFUSED_MIN: Duration = Duration::from_millis(5500);
 
 /// How much of its rate a bucket holds, as a fraction of a second: 50 ms.

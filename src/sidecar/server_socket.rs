@@ -1,7 +1,7 @@
-//! The server's control socket, before anything is said on it: who may be behind it, and one question of its own.
+//! Connecting to the server's control socket, if that is safe, and asking for the server's status.
 //!
-//! What is behind the socket fills the peers. So it has to be a socket that only its owner can use: anybody else
-//! could read every item, or put a socket of his own there.
+//! The process behind the socket decides what the peers hold. So only the owner may have access to the socket: others
+//! could read every item, or put a socket of their own there.
 
 use super::moment::Trouble;
 use crate::protocol::control::{ClientLine, ServerLine};

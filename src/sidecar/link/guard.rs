@@ -8,18 +8,22 @@
 //!   else                                                              refused, and looked at again every few seconds
 //! ```
 //!
-//! A server that has crashed, or was restarted, is another run and empty, while its peer holds what is left of the
-//! data: nothing may be copied then, without anybody being there to say so. Both sides die with their processes, so
-//! who has fed whom is never wrong: the server remembers it of its own run, by the peer's. An empty peer, a peer that
-//! was replaced, a sidecar that was restarted need no flag. Twice, because a peer counts what has expired and was not
-//! looked at since; and because it is right to go on when a server that came back empty was filled anew: by then the
-//! peer is old. The flag counts for a server that was there before the sidecar: a unit file in which it stands starts
-//! both after a crash, and at boot, and nobody has said then that the copy may go.
+//! A server that was restarted, after a crash or not, is a new run and empty, while its peer holds what is left of the
+//! data. Nothing may be copied to the peer then unless an operator says so. The server remembers the runs of the peers
+//! that it has fed, and forgets them with its own run, so this memory is never wrong. No flag is needed for an empty
+//! peer, for a peer that was replaced, or when only the sidecar was restarted.
 //!
-//! Two sidecars that feed each other's servers stand by for each other: while one does, the other is refused. Were the
-//! first to die, the second would go on the wrong way, and what clients have written last be lost; hence `back`.
+//! The limit is twice as many items because a peer also counts items that have expired but were not touched since. It
+//! also lets a server go on that came back empty and was filled again: by then the peer's items are old.
 //!
-//! Not here: who is asked what, and when (`pump`).
+//! The flag counts only for a server that was there before the sidecar. If the flag stands in a unit file, a crash or a
+//! boot starts both, and no operator has decided that the copy may be lost.
+//!
+//! Two sidecars may be set up so that each feeds the other's server. While one of them works, the other is refused. If
+//! the first one died, the second would copy in the wrong direction, and the latest writes would be lost: `back` stops
+//! that.
+//!
+//! Not here: which side is asked what, and when (`pump`).
 
 use crate::protocol::control::{Descent, ServerInfo};
 use std::time::Duration;
@@ -27,8 +31,8 @@ use std::time::Duration;
 /// A server with so many times fewer items than the peer does not replace what the peer holds.
 const FEWER: u64 = 2;
 
-/// For the permission to count, the server says that it started so many seconds before the sidecar, which is two more
-/// than it did.
+/// The permission counts if the server is at least so many seconds older than the sidecar. A server reports an age that
+/// is two seconds too large.
 const THERE_BEFORE: u64 = 4;
 
 /// Says no to the loss of a copy. See the module's head.

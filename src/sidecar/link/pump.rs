@@ -15,18 +15,18 @@
 //!   control socket <── ack <lsn> ──────────────────────────────┴────────┴─────────────┴─────────────┘
 //! ```
 //!
-//! A peer may refuse changes: it is full and may not evict, or takes no items so large. It holds nothing of the key
-//! then, as if it had evicted it, and to send it again would be no better. What was refused must only not pass for
-//! confirmed: the next acknowledgement is `refuse <lsn>`, and the server tells the clients who wait for something
-//! since the last one. Which change it was is not known, the stream is not looked at: its neighbours in the batch
-//! share its fate.
+//! A peer may refuse a change: it is full and may not evict, or does not take items of that size. It then holds nothing
+//! under that key, as after an eviction, and sending the change again would not help. A refused change must not count
+//! as confirmed: the next acknowledgement is `refuse <lsn>`, and the server gives an error to the clients that wait for
+//! a change since the last acknowledgement. The pump does not read the stream, so it does not know which change was
+//! refused: all changes of the batch count as refused.
 //!
 //! Invariants, which `simulation` drives through thousands of schedules:
 //! - only what the peer answered with `MN` is acknowledged, in order, and with `ack` only what it did not refuse;
-//! - it is acknowledged only where the peer then has everything:
-//!   within a full sync several batches share one lsn, and so does its end, so an `ack` there could not say of which;
+//! - nothing is acknowledged in the midst of a full sync: its batches and its end share one lsn, so that an `ack` could
+//!   not say which of them it means;
 //! - every body goes out whole, once, in order; our own commands stand between batches, right after a barrier;
-//! - nothing at the peer is changed before the guard has seen what both sides hold;
+//! - nothing at the peer is changed before the guard has compared what both sides hold;
 //! - (run, lsn) is offered to `attach` only if the same peer, by its run, confirmed everything up to this lsn and no
 //!   full sync has begun since;
 //! - answers are read whether or not anything can be written, so that the two ends cannot wait for each other.

@@ -20,15 +20,15 @@ use crate::sidecar::observe::figures::{Figures, PeerPhase, Stage};
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// Silence after which a peer that owes an answer is given up. A stopped one is no better reached anew, so this is
-/// only for what stands between: some proxies keep a connection whose other end is gone.
+/// Silence after which the connection of a peer that owes an answer is given up. A new connection does not help if the
+/// peer itself has stopped: this is for proxies, some of which keep a connection whose other end is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 
-/// How often `replica from` is sent again: the peer forgets after 5 s who feeds it.
+/// How often `replica from` is sent again: the peer forgets after 5 s which server feeds it.
 const FROM_EVERY: Duration = Duration::from_secs(1);
 
-/// A peer forgets after 5 s without `replica from` who feeds it, and after 10 s that a copy of everything goes on, which
-/// would begin anew then. When its answer is so late, because of a large item and a low limit, the limit has to wait.
+/// A peer without `replica from` forgets after 5 s which server feeds it, and after 10 s that a full sync goes on, which
+/// would then begin again. When its answer is this late, because of a large item and a low limit, the limit is ignored.
 const FROM_LATE: Duration = Duration::from_secs(4);
 
 /// How often a stock peer is asked for its time; not whole seconds, so that samples fall on ever other parts of one.
@@ -127,7 +127,8 @@ impl StreamSink {
         self.heard = now.at;
         self.ask(b"mn\r\n".as_slice(), Expect::Line(Query::Hello));
         self.ask(b"version\r\n".as_slice(), Expect::Line(Query::Version));
-        // By now these are more than the 24 bytes that one who knows packets only waits for before he hangs up.
+        // With these there are more than 24 bytes: a server that speaks only the binary protocol waits for as many, and
+        // then closes the connection.
         self.tell(&ReplicaLine::Who, Query::Who(now.unix_ms));
     }
 
