@@ -47,7 +47,7 @@ impl OverwriteGuard {
         OverwriteGuard { may_replace }
     }
 
-    /// Why the server, of which `info` tells, shall not be copied to a peer with so many items by a sidecar of this age.
+    /// Why the server that `info` is about shall not be copied to a peer with so many items by a sidecar of this age.
     pub(super) fn objection(&self, info: &ServerInfo<'_>, peer_items: u64, age: Duration) -> Option<String> {
         let is_told_to = self.may_replace && info.uptime >= age.as_secs() + THERE_BEFORE;
         if is_told_to || peer_items == 0 {

@@ -27,8 +27,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// How often `replica from` is sent again: the peer forgets after 5 s which server feeds it.
 const FROM_EVERY: Duration = Duration::from_secs(1);
 
-/// A peer without `replica from` forgets after 5 s which server feeds it, and after 10 s that a full sync goes on, which
-/// would then begin again. When its answer is this late, because of a large item and a low limit, the limit is ignored.
+/// A peer without `replica from` forgets after 5 s which server feeds it, and after 10 s that a full sync goes on: it
+/// would begin again. When its answer is so late, because of a large item and a low limit, the limit is ignored.
 const FROM_LATE: Duration = Duration::from_secs(4);
 
 /// How often a stock peer is asked for its time; not whole seconds, so that samples fall on ever other parts of one.
