@@ -14,9 +14,9 @@
 //! ```
 //!
 //! The clock is advanced several times a second by `tick`. A stepped wall clock neither expires nor revives anything
-//! that is stored already. memcached takes the wall clock's word of its start for ever: a server that was started
-//! before the time was set is wrong about absolute exptimes until it ends. Readers pay one relaxed load. The clock
-//! starts at 2: an item stored in the first second has an age, and 1 is free to mean "already expired".
+//! that is stored already. memcached reads the wall clock once, at its start: one that was started before the time was
+//! set is wrong about absolute exptimes until it ends. To read this clock costs one relaxed load. The clock starts
+//! at 2: so an item stored in the first second has an age, and 1 is free to mean "already expired".
 //!
 //! Not here: who calls `tick`.
 
@@ -30,8 +30,8 @@ pub const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
 /// `uptime` of a server that has just started.
 const FIRST_SECOND: u32 = 2;
 
-/// How far the wall clock may go astray from what it was taken for, in milliseconds, before it is followed: the two
-/// clocks are read one after the other, and time services slew by less.
+/// The wall clock is followed when it differs by more than this from what the time since boot makes expect, in
+/// milliseconds. Less than this is what time services slew, and what passes between reading the two clocks.
 const WALL_SLACK_MS: i64 = 500;
 
 /// Seconds since start. See the module's head.
@@ -77,7 +77,7 @@ impl Clock {
         self.now.store(now as u32, Ordering::Relaxed);
     }
 
-    /// Moves the clock by `seconds`: `debugtime`, and tests of everything that waits.
+    /// Moves the clock by `seconds`, for `debugtime` and for tests of everything that waits.
     pub fn advance(&self, seconds: i64) {
         self.offset.fetch_add(seconds, Ordering::Relaxed);
         let now = i64::from(self.now()).saturating_add(seconds).clamp(1, i64::from(u32::MAX));
@@ -85,7 +85,7 @@ impl Clock {
         self.tick();
     }
 
-    /// Stops the clock, or lets it go on with the time of now: `debugtime p` and `r`.
+    /// Stops the clock (`debugtime p`), or lets it go on from the present time (`debugtime r`).
     pub fn pause(&self, paused: bool) {
         self.paused.store(paused, Ordering::Relaxed);
         self.tick();

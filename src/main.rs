@@ -6,8 +6,8 @@
 //!         > server stops > pid file goes > control socket stops > store's background stops
 //! ```
 //!
-//! Why in this order: see [`twincache::process`]. The files come last: who reads them may connect at once. The
-//! control socket goes on until nothing changes any more, so that replicas get everything.
+//! [`twincache::process`] says why the order is this. The files come last, because whoever reads them may connect at
+//! once. The control socket goes on until nothing changes any more, so that replicas get everything.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     match Config::parse(std::env::args_os().skip(1)).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => {
-            // Nobody may be reading; the exit code still says it.
+            // A failure to write is ignored: the exit code still says that something is wrong.
             let _ = std::io::stdout().write_all(exit.stdout.as_bytes());
             let _ = std::io::stderr().write_all(exit.stderr.as_bytes());
             ExitCode::from(exit.code as u8)
@@ -59,7 +59,7 @@ fn refuse(error: StartError) -> Exit {
     Exit::refuse(error.exit_code, error.message)
 }
 
-/// Plain lines on stderr. The level of the day is `log::max_level`, which the `verbosity` command changes.
+/// Logs lines without a prefix on stderr. The level is `log::max_level`, which the `verbosity` command changes.
 fn start_log(config: &Config) {
     env_logger::Builder::new()
         .filter_module("twincache", log::LevelFilter::Trace)
@@ -90,7 +90,7 @@ fn check_conn_limit(config: &Config, listeners: usize) -> Result<(), Exit> {
 fn wait(clock: &Clock) -> bool {
     loop {
         let signal = wait_signal(TICK);
-        // Also when there was one: whoever sends many must not stop the clock.
+        // The clock is advanced after a signal, too: a process that sends many must not stop it.
         clock.tick();
         match signal {
             None => {}

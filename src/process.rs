@@ -32,7 +32,7 @@ pub fn prepare(config: &Config) -> Result<(), Exit> {
     }
     raise_file_limit(config)?;
     if config.lock_memory {
-        // Only root may; lock_memory below looks at what has become of it.
+        // Only root may raise this limit. lock_memory below sees whether it was raised.
         let _ = process::set_limit(Resource::LockedMemory, UNLIMITED, UNLIMITED);
     }
     if process::is_root() {
@@ -59,7 +59,8 @@ fn raise_core_limit() -> Result<(), Exit> {
     }
 }
 
-/// Makes room for `-c` connections and our own descriptors; without the latter's if that is all there is.
+/// Raises the limit of open files for `-c` connections and our own descriptors. Room for the connections alone will do
+/// where no more is allowed.
 fn raise_file_limit(config: &Config) -> Result<(), Exit> {
     let limits = process::limit(Resource::Files);
     let (soft, hard) = limits.map_err(|_| os_error("failed to getrlimit number of files"))?;
@@ -84,7 +85,7 @@ fn drop_root(config: &Config) -> Result<(), Exit> {
     let user = process::find_user(name).ok().flatten().ok_or_else(nobody)?;
     if let Err(error) = process::drop_groups() {
         let line = format!("failed to drop supplementary groups: {error}");
-        // EPERM: in a user namespace there may be none to drop, nor the right to.
+        // EPERM: in a user namespace there may be no groups to drop, or no right to drop them.
         if error.kind() != io::ErrorKind::PermissionDenied {
             return Err(os_error(line));
         }
@@ -99,15 +100,15 @@ fn drop_root(config: &Config) -> Result<(), Exit> {
 
 fn go_to_background(config: &Config) -> io::Result<()> {
     process::detach()?;
-    // A core file is written to the working directory, which had better not be the root then.
+    // A core file is written to the working directory, so that stays as it is when one is wanted.
     if !config.coredumps {
         std::env::set_current_dir("/")?;
     }
     if config.verbosity == 0 { process::close_stdio() } else { Ok(()) }
 }
 
-/// Under a limit the lock could be had now, and every later allocation beyond the limit would fail: so only
-/// without one.
+/// Locks memory only where no limit is set. Under a limit the lock would succeed now, and every later allocation beyond
+/// the limit would fail.
 fn lock_memory() {
     let locked = match process::limit(Resource::LockedMemory) {
         Ok((UNLIMITED, _)) => process::lock_memory().map_err(|error| error.to_string()),
@@ -131,7 +132,7 @@ pub struct PidFile<'a> {
 }
 
 impl PidFile<'_> {
-    /// Writes it, if there is one to write. Failing to is no reason not to start.
+    /// Writes the file if there is to be one. The server starts even if that fails.
     pub fn write(config: &Config) -> Option<PidFile<'_>> {
         let path = config.pidfile.as_deref()?;
         warn_if_running(path);
@@ -160,14 +161,15 @@ fn warn_if_running(path: &str) {
     }
 }
 
-/// Writes beside the file, then renames: nobody ever reads half of it.
+/// Writes a file beside it and renames that, so that nobody ever reads half a file.
 fn replace(path: &str, text: &str) -> io::Result<()> {
     let temporary = format!("{path}.tmp");
     std::fs::write(&temporary, text)?;
     std::fs::rename(temporary, path)
 }
 
-/// Writes the ports that were bound for whoever asked for any free one, if MEMCACHED_PORT_FILENAME says where.
+/// Writes the ports that were bound to the file that MEMCACHED_PORT_FILENAME names, for a caller that asked for any
+/// free port.
 pub fn write_port_file(addresses: &[SocketAddr]) {
     let Some(path) = std::env::var_os("MEMCACHED_PORT_FILENAME") else { return };
     let mut temporary = path.clone();

@@ -1,7 +1,7 @@
-//! Taking a lock, and what is said when its owner has panicked: once, here.
+//! Locks mutexes, and says in one place what happens when a thread panicked while it held one.
 //!
-//! What a panic has left half done nobody goes on with. The released binary ends with the first panic; a test, where a
-//! panic ends only its thread, shall not hide the first one behind a second.
+//! Nobody goes on with data that a panic left half changed. The released program ends with the first panic. In a test a
+//! panic ends only its thread, so whoever takes the lock next panics, too, with a message that points to the first.
 //!
 //! Not here: which locks there are and in what order they are taken; their users say so.
 
@@ -13,7 +13,7 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     sound(mutex.lock())
 }
 
-/// What a lock protects, unless its owner has panicked; for the results of a condition variable.
+/// What a lock protects; panics when its owner has panicked. For the results of a condition variable.
 #[inline]
 pub fn sound<T>(locked: LockResult<T>) -> T {
     let Ok(inside) = locked else { panic!("a thread panicked while it held this lock") };

@@ -8,7 +8,7 @@ fn main() -> ExitCode {
     match Options::parse(std::env::args_os().skip(1)).and_then(sidecar::run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => {
-            // Nobody may be reading; the exit code still says it.
+            // A failure to write is ignored: the exit code still says that something is wrong.
             let _ = std::io::stdout().write_all(exit.stdout.as_bytes());
             let _ = std::io::stderr().write_all(exit.stderr.as_bytes());
             ExitCode::from(exit.code)

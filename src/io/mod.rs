@@ -1,4 +1,4 @@
-//! Bytes in and out of a socket.
+//! Bytes in and out of sockets, for the server and the sidecar.
 
 pub mod edge;
 pub mod stream;

@@ -1,4 +1,4 @@
-//! A client's socket: TCP or Unix behind one `Read + Write`.
+//! A client's socket: TCP or Unix behind one `Read + Write`. Both kinds are non-blocking.
 //!
 //! Both are non-blocking. Not here: when to read or write (`edge`), how sockets are made (`acceptor`).
 
@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd, RawFd};
 
 /// A socket.
 pub trait Socket: Read + Write {
-    /// Asks for a report of input only when there are so many bytes.
+    /// Asks the kernel to report input only when there are so many bytes.
     fn set_low_water(&mut self, bytes: u32);
 }
 
@@ -49,7 +49,7 @@ impl AsRawFd for Stream {
 
 impl Socket for Stream {
     fn set_low_water(&mut self, bytes: u32) {
-        // A kernel that does not do it reports earlier, which does no harm.
+        // A kernel that does not support this reports earlier, which does no harm.
         if self.is_tcp() {
             let _ = socket::set_receive_low_water(self.as_raw_fd(), bytes);
         }

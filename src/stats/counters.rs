@@ -35,12 +35,12 @@ macro_rules! counters {
         }
 
         impl Totals {
-            /// Adds one worker's.
+            /// Adds the counters of one worker.
             pub fn add(&mut self, counters: &Counters) {
                 $(self.$name = self.$name.wrapping_add(counters.$name.get());)*
             }
 
-            /// What came after an earlier moment.
+            /// What was counted since an earlier moment.
             pub fn since(&self, base: &Totals) -> Totals {
                 Totals { $($name: self.$name.wrapping_sub(base.$name),)* }
             }

@@ -14,15 +14,16 @@
 //!     `-------------- r is in the server at most ---------'
 //! ```
 //!
-//! Poll k-1 would have brought r, had it been there. It may not have if it was full: then the bound begins at the last
-//! poll before that was not. If poll k waited, r woke it, and its bound begins there; the time from there to this thread
-//! is the scheduler's. What a client sends beyond the quota of its turn counts from the end of that turn.
+//! If request r had been there at poll k-1, that poll would have brought it. The exception is a poll that was full:
+//! then the bound begins at the last poll before it that was not full. If poll k waited, r woke it, and the bound
+//! begins at its return; the time before that belongs to the scheduler. What a client sends beyond the quota of its
+//! turn counts from the end of that turn.
 //!
-//! A turn may be long because the thread did not run: the machine had other work, or a shard's lock was held
-//! (`store/lock_time`). So the longest turn is told by the clock and by the thread's CPU time. To read the latter is a
-//! system call of 0.7 us here. It is read at the beginning of a turn, but not more often than every [`CPU_EVERY`] or an
-//! eighth of the longest turn, and again at the end of a turn that may be the longest: the work of turns in between counts
-//! as this one's.
+//! A turn may be long because the thread did not run: the machine had other work, or a shard's lock was taken
+//! (`store/lock_time`). So the longest turn is measured twice, by the clock and by the thread's CPU time. To read the
+//! CPU time costs a system call of 0.7 us. It is read when a turn begins, at most once every [`CPU_EVERY`] or every
+//! eighth of the longest turn, and again at the end of a turn that may be the longest. The work of all turns between
+//! two readings counts as work of the last one.
 //!
 //! Not here: what ends a turn (`net/worker`).
 
@@ -32,12 +33,12 @@ use crate::sys::cpu;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// A poll that may wait and takes longer than this has waited. One that finds something takes a few microseconds.
+/// A poll that may wait and takes longer than this has waited. A poll that finds something takes a few microseconds.
 const WAITED: Duration = Duration::from_micros(50);
 
-/// Between two readings of a thread's CPU time pass this or [`CPU_PART`] of the longest turn, if that is more. At 0.7 us
-/// each they cost 0.7 % of the time at most, 0.2 % when a turn took 3 ms. A turn's CPU time is told too high by as much
-/// at worst.
+/// The least time between two readings of a thread's CPU time, if one part in [`CPU_PART`] of the longest turn is not
+/// more. At 0.7 us each, the readings cost 0.7 % of the time at most, and 0.2 % after a turn of 3 ms. A turn's CPU time
+/// is too high by this much at worst.
 const CPU_EVERY: Duration = Duration::from_micros(100);
 const CPU_PART: u32 = 8;
 
@@ -59,14 +60,14 @@ pub struct LoopTimer {
     /// The last look at the clock, and how long the turn was then.
     looked: Instant,
     elapsed: Duration,
-    /// What poll brought was not there before this.
+    /// The requests that poll brought were not there before this moment.
     since: Instant,
-    /// The last poll brought all that there was.
+    /// Whether the last poll brought all events there were.
     was_all: bool,
-    /// Connections served in this turn, and those of them since the last look.
+    /// Connections served in this turn, and how many of them since the last look at the clock.
     served: u64,
     unlooked: u64,
-    /// The thread's CPU time when it was read, and when it is due again.
+    /// The thread's CPU time at its last reading, and when the next reading is due.
     cpu: Option<Duration>,
     cpu_due: Instant,
 }
@@ -88,7 +89,7 @@ impl LoopTimer {
         }
     }
 
-    /// A turn begins. `may_wait`: the poll had time to wait. `is_full`: it may not have brought all that there was.
+    /// A turn begins. `may_wait`: the poll had time to wait. `is_full`: the poll may not have brought all events.
     pub fn begin(&mut self, may_wait: bool, is_full: bool) -> Instant {
         let now = Instant::now();
         if may_wait && now > self.looked + WAITED {
@@ -105,17 +106,17 @@ impl LoopTimer {
         now
     }
 
-    /// So many connections that poll brought have had their turns, or are about to.
+    /// Counts connections that poll brought, and that have had their turns or are about to.
     #[inline]
     pub fn count(&mut self, connections: u64) {
         self.served += connections;
         self.unlooked += connections;
     }
 
-    /// Looks at the clock, for those who were counted since the last look. About 25 ns.
+    /// Looks at the clock, and notes the time for the connections counted since the last look. Takes about 25 ns.
     pub fn look(&mut self) {
         self.tick();
-        // Mostly the same moment, and to subtract it again costs 37 instructions.
+        // Mostly the two are the same moment, and a second subtraction costs 37 instructions.
         let in_server = if self.since == self.began { self.elapsed } else { self.looked - self.since };
         self.record.in_server.note(in_server, std::mem::take(&mut self.unlooked));
     }
@@ -126,18 +127,18 @@ impl LoopTimer {
         self.elapsed = self.looked - self.began;
     }
 
-    /// One of those who were counted has no turn after all.
+    /// One of the connections that were counted has no turn after all.
     pub fn discount(&mut self) {
         self.served -= 1;
         self.unlooked -= 1;
     }
 
-    /// Since when those may have waited that poll brought.
+    /// Since when the connections that poll brought may have waited.
     pub fn since(&self) -> Instant {
         self.since
     }
 
-    /// Those who are counted next may have waited since then. Returns since when the others have.
+    /// Sets since when the connections counted next may have waited, and returns the moment for the others.
     pub fn set_since(&mut self, since: Instant) -> Instant {
         std::mem::replace(&mut self.since, since)
     }
@@ -169,30 +170,30 @@ pub struct EventLoops {
     baseline: Mutex<Sums>,
 }
 
-/// Of all workers.
+/// The records of all workers.
 #[derive(Debug, Default)]
 struct Sums {
     turns: Buckets,
     in_server: Buckets,
 }
 
-/// What [`EventLoops`] come to, since start or the last reset.
+/// The sums of [`EventLoops`], since start or the last reset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LoopStats {
     /// Times that a connection was served.
     pub served: u64,
-    /// The turns in which that was.
+    /// The length of the turns in which connections were served.
     pub turns: Quantiles,
-    /// How long its requests were in the server at most. See the module's head.
+    /// How long a connection's requests were in the server at most. See the module's head.
     pub in_server: Quantiles,
     /// The longest turn of all, by the clock.
     pub longest: Duration,
-    /// By the thread's CPU time, and [`CPU_EVERY`] or an eighth above the truth at worst.
+    /// The longest turn by the thread's CPU time: [`CPU_EVERY`] or an eighth above the truth at worst.
     pub longest_cpu: Duration,
 }
 
 impl EventLoops {
-    /// What one more worker measures its turns with.
+    /// Makes the timer by which one more worker measures its turns.
     pub fn timer(&self) -> LoopTimer {
         let record = Arc::new(LoopRecord::default());
         lock(&self.workers).push(record.clone());
@@ -201,7 +202,7 @@ impl EventLoops {
 
     /// See [`LoopStats`].
     pub fn stats(&self) -> LoopStats {
-        // Locked before they are summed: a later baseline would be above the sum.
+        // The lock is taken before the sum: else a later baseline could be above the sum.
         let baseline = lock(&self.baseline);
         let mut sums = self.sums();
         sums.turns.subtract(&baseline.turns);
@@ -209,7 +210,7 @@ impl EventLoops {
         drop(baseline);
         let workers = lock(&self.workers);
         let longest = |of: fn(&LoopRecord) -> &Max| workers.iter().map(|worker| of(worker).get()).max();
-        // Read first because it is noted last, so that it is never above the other.
+        // The CPU time is noted last, so it is read first: then it is never above the longest turn by the clock.
         let longest_cpu = longest(|worker| &worker.longest_cpu).unwrap_or_default();
         let all = longest(|worker| &worker.longest).unwrap_or_default();
         LoopStats {
@@ -221,7 +222,7 @@ impl EventLoops {
         }
     }
 
-    /// `stats reset`, as far as it concerns this.
+    /// `stats reset`, as far as it concerns turns.
     pub fn reset(&self) {
         *lock(&self.baseline) = self.sums();
         for worker in lock(&self.workers).iter() {

@@ -12,10 +12,10 @@ use super::counters::Counter;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// log2 of the buckets of one power of two: a quantile is at most a 16th above the truth.
+/// log2 of the number of buckets for one power of two: a quantile is at most a 16th above the truth.
 const FINE: u32 = 4;
 
-/// Up to 2^40 ns, 18 minutes; what is longer counts as that.
+/// Durations go up to 2^40 ns, 18 minutes; a longer one counts as that.
 const BUCKETS: usize = 40 << FINE;
 
 /// How many things took how long. Only the owning thread notes.
@@ -41,7 +41,7 @@ impl Default for Histogram {
 pub struct Buckets(Vec<u64>);
 
 impl Buckets {
-    /// Adds those of one more.
+    /// Adds the counts of one more histogram.
     pub fn add(&mut self, histogram: &Histogram) {
         std::iter::zip(&mut self.0, &histogram.0).for_each(|(sum, count)| *sum += count.get());
     }
@@ -56,7 +56,7 @@ impl Buckets {
         self.0.iter().sum()
     }
 
-    /// How long half, 99 in 100 and 999 in 1000 of them took at most.
+    /// How long half, 99 in 100 and 999 in 1000 of the things took at most.
     pub fn quantiles(&self) -> Quantiles {
         let all = self.count() as f64;
         let quantile = |share: f64| self.quantile((all * share).ceil() as u64);
@@ -92,14 +92,15 @@ pub struct Quantiles {
 }
 
 impl Quantiles {
-    /// None is above the longest, though the end of its bucket may be. If that is 0 it was reset a moment ago.
+    /// Lowers each quantile to `longest`, since the end of a bucket may lie above it. A `longest` of 0 was reset a
+    /// moment ago and is ignored.
     pub fn up_to(self, longest: Duration) -> Quantiles {
         let most = if longest.is_zero() { Duration::MAX } else { longest };
         Quantiles { p50: self.p50.min(most), p99: self.p99.min(most), p999: self.p999.min(most) }
     }
 }
 
-/// Small numbers have a bucket each; above, the highest bits are the bucket.
+/// The bucket of a duration. Small numbers have a bucket each; the highest bits of larger ones are the bucket.
 #[inline]
 fn bucket(ns: u64) -> usize {
     let shift = (ns.max(1).ilog2()).saturating_sub(FINE);
@@ -119,7 +120,7 @@ fn end(bucket: usize) -> u64 {
 pub struct Max(AtomicU64);
 
 impl Max {
-    /// Notes one. A load where it is not the longest, as nearly always.
+    /// Notes a duration. Mostly it is not the longest, and this costs one load.
     #[inline]
     pub fn note(&self, duration: Duration) {
         let ns = duration.as_nanos() as u64;
@@ -133,7 +134,7 @@ impl Max {
         Duration::from_nanos(self.0.load(Ordering::Relaxed))
     }
 
-    /// Forgets it.
+    /// Forgets the longest duration.
     pub fn reset(&self) {
         self.0.store(0, Ordering::Relaxed);
     }

@@ -77,7 +77,7 @@ pub struct Registry {
     pub not_accepting: AtomicBool,
     /// Bytes of the workers' read buffers.
     pub read_buf_bytes: AtomicU64,
-    /// Replies to changes that wait for replicas just now.
+    /// Replies to changes that wait for replicas now.
     pub replies_waiting: AtomicU64,
     /// Prefix statistics (`stats detail`, `-D`).
     pub prefixes: Prefixes,
@@ -95,7 +95,7 @@ impl Registry {
 
     /// The counters since start or the last reset.
     pub fn totals(&self) -> Totals {
-        // Locked before it is summed: a later baseline would be above the sum.
+        // The lock is taken before the sum: else a later baseline could be above the sum.
         let baseline = lock(&self.baseline);
         self.sum().since(&baseline)
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-/// Prefixes counted at most: a client that makes them up cannot fill the memory.
+/// The most prefixes that are counted, so that a client that makes prefixes up cannot fill the memory.
 const PREFIXES_MAX: usize = 65536;
 
 /// Counts per key prefix: the part of a key before the first delimiter. Keys without one are not counted.
@@ -41,7 +41,7 @@ impl Prefixes {
         self.enabled.store(on, Ordering::Relaxed);
     }
 
-    /// `-D`. Call before anything is counted.
+    /// Sets the delimiter of `-D`. Call this before anything is counted.
     pub fn set_delimiter(&self, delimiter: u8) {
         self.delimiter.store(delimiter, Ordering::Relaxed);
     }

@@ -19,7 +19,7 @@ pub fn thread_cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// The time since the machine started, with the time that it slept: what a client means by "in an hour" goes on while a
+/// The time since the machine started, including the time that it slept. An hour that a client asks for goes on while a
 /// virtual machine stands still.
 pub fn time_since_boot() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -28,8 +28,8 @@ pub fn time_since_boot() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Adds so much to the calling thread's niceness, up to the highest there is, and returns what it is then: the higher,
-/// the more others go first.
+/// Adds so much to the calling thread's niceness, up to the highest there is, and returns the new value. The higher it
+/// is, the more other threads go first.
 pub fn add_nice(more: i32) -> i32 {
     // SAFETY: both take numbers; 0 is the calling thread.
     unsafe {
@@ -54,8 +54,8 @@ pub fn prefetch(address: *const u8) {
     let _ = address;
 }
 
-/// Bit i for byte i of `bytes`, lowest first, that is `byte`. All are compared at once: a lookup in the hash table takes
-/// 60 instructions less so.
+/// Sets bit i of the result when byte i of `bytes`, counted from the lowest, is `byte`. All bytes are compared at once,
+/// which saves 60 instructions of a lookup in the hash table.
 #[inline]
 pub fn equal_bytes(bytes: u128, byte: u8) -> u32 {
     #[cfg(target_arch = "x86_64")]
@@ -71,7 +71,7 @@ pub fn equal_bytes(bytes: u128, byte: u8) -> u32 {
     equal_in_wide(bytes, byte)
 }
 
-/// [`equal_bytes`] anywhere: `x & 0x7f + 0x7f` carries into the top bit of a byte unless its low bits are 0.
+/// [`equal_bytes`] for any processor: `x & 0x7f + 0x7f` carries into the top bit of a byte unless its low bits are 0.
 #[cfg(any(not(target_arch = "x86_64"), test))]
 fn equal_in_wide(bytes: u128, byte: u8) -> u32 {
     const EACH_BYTE: u128 = u128::MAX / 0xff;

@@ -41,7 +41,7 @@ pub fn drop_groups() -> io::Result<()> {
     check(unsafe { libc::setgroups(0, std::ptr::null()) })
 }
 
-/// Becomes `user` for good: group first, because it needs the rights that the second call gives up.
+/// Becomes `user` for good. The group is set first, because that needs the rights that setting the user gives up.
 pub fn become_user(user: User) -> io::Result<()> {
     // SAFETY: takes a number only.
     check(unsafe { libc::setgid(user.gid) })?;
@@ -49,7 +49,7 @@ pub fn become_user(user: User) -> io::Result<()> {
     check(unsafe { libc::setuid(user.uid) })
 }
 
-/// What the kernel limits a process in.
+/// A resource that the kernel limits for each process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resource {
     /// Open file descriptors.
@@ -63,7 +63,7 @@ pub enum Resource {
 /// No limit.
 pub const UNLIMITED: u64 = libc::RLIM_INFINITY;
 
-/// The soft and the hard limit of now.
+/// The present soft and hard limit.
 pub fn limit(of: Resource) -> io::Result<(u64, u64)> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: limit outlives the call.
@@ -101,8 +101,8 @@ pub fn lock_memory() -> io::Result<()> {
     check(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) })
 }
 
-/// Goes on in a child with a session of its own; the parent ends here with exit code 0. The caller must have
-/// no other thread: it would not exist in the child, and locks it held would stay locked.
+/// Forks and goes on in a child with a session of its own; the parent ends here with exit code 0. No other thread may
+/// exist yet: it would not exist in the child, and locks that it held would stay locked.
 pub fn detach() -> io::Result<()> {
     // SAFETY: the process has one thread (see above), so the child is whole.
     match unsafe { libc::fork() } {
@@ -114,7 +114,7 @@ pub fn detach() -> io::Result<()> {
     }
 }
 
-/// Makes stdin, stdout and stderr ends of /dev/null.
+/// Connects stdin, stdout and stderr to /dev/null.
 pub fn close_stdio() -> io::Result<()> {
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
     for stdio in 0..=2 {
@@ -124,7 +124,7 @@ pub fn close_stdio() -> io::Result<()> {
     Ok(())
 }
 
-/// The signals that the server is run by.
+/// The signals that the server reacts to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// SIGINT or SIGTERM: stop.
@@ -154,12 +154,12 @@ pub fn wait_signal(timeout: Duration) -> Option<Signal> {
         libc::SIGINT | libc::SIGTERM => Some(Signal::Stop),
         libc::SIGUSR1 => Some(Signal::StopGracefully),
         libc::SIGHUP => Some(Signal::Reload),
-        // Nothing within the time, or interrupted by a signal of somebody else's.
+        // No signal came in time, or a signal that is not one of ours interrupted the call.
         _ => None,
     }
 }
 
-/// Sends a signal to this process, not to this thread: it waits for whoever is in [`wait_signal`].
+/// Sends a signal to this process, not to this thread: the thread that calls [`wait_signal`] gets it.
 pub fn signal_self(signal: Signal) -> io::Result<()> {
     let number = match signal {
         Signal::Stop => libc::SIGINT,

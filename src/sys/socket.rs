@@ -4,7 +4,7 @@ use super::check;
 use std::io;
 use std::os::fd::RawFd;
 
-/// Has a socket report input only when there are so many bytes (SO_RCVLOWAT), or the end.
+/// Makes the kernel report a socket's input only when there are so many bytes (SO_RCVLOWAT), or at its end.
 pub fn set_receive_low_water(socket: RawFd, bytes: u32) -> io::Result<()> {
     let len = size_of_val(&bytes) as libc::socklen_t;
     // SAFETY: the option is an int, which outlives the call; a wrong descriptor is an error.
