@@ -1,4 +1,4 @@
-//! Changes as meta commands: how one server tells another, or memcached, what became of an item.
+//! Changes as meta commands: how one server tells another one, or a memcached, what became of an item.
 //!
 //! ```text
 //! ms <key> <length> [b] [F<flags>] T<expiry> [E<cas>] q \r\n <data> \r\n     set, then its marks as below
@@ -9,14 +9,14 @@
 //!
 //! marks   stale                 md <key> [b] I T<expiry> [E<cas>] q
 //!         stale, being renewed  …, then mg <key> [b] q, which takes the win token
-//!         fresh, being renewed  mg <key> [b] R<far> T<expiry> q: whoever asks for renewal before <far> gets the token
+//!         fresh, being renewed  mg <key> [b] R<far> T<expiry> q: the item expires before <far>, so this gets the token
 //! ```
 //!
-//! Every command states how things are, none depends on how they were: sent again, or when a newer state is there
-//! already, it does no harm as long as what came later is sent later.
+//! Every command states how things are, and none depends on how they were. So a command does no harm if it is sent
+//! again, or if a newer state is there already, as long as later changes are sent after it.
 //!
-//! `E` is left out for a peer that does not know it. Times are absolute, so that they mean the same whenever they
-//! arrive.
+//! `E` is left out for a peer that does not know it. Times are absolute, so that they mean the same whenever the
+//! command arrives.
 //!
 //! Not here: parsing (`meta`), which changes there are and when they are sent.
 
@@ -24,13 +24,13 @@ use super::KEY_MAX;
 use super::base64;
 use super::token::{DIGITS_MAX, decimal};
 
-/// Times up to this many seconds, 30 days, would be taken for relative ones.
+/// A peer takes times up to this many seconds (30 days) for relative ones.
 const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
 
 /// The latest time that a `T` or an `R` can name, in 2038.
 const FAR: i32 = i32::MAX;
 
-/// Longest key that still fits a line when it is base64.
+/// Longest key whose base64 still fits a line.
 const BASE64_KEY_MAX: usize = KEY_MAX / 4 * 3;
 
 /// Bytes of a line without its key, with room to spare.
@@ -44,8 +44,8 @@ pub struct WireKey<'a> {
 }
 
 impl<'a> WireKey<'a> {
-    /// A key that came base64-encoded goes so. So does one from the binary protocol that would break a line. None
-    /// for one of these that is too long for it: no meta command can name it.
+    /// Encodes a key in base64 if it came so, or if it has bytes that would break a line. None: such a key is too long
+    /// for base64, and no meta command can name it.
     #[inline]
     pub fn new(bytes: &'a [u8], is_binary: bool) -> Option<WireKey<'a>> {
         if !is_binary && !breaks_a_line(bytes) {
@@ -54,7 +54,7 @@ impl<'a> WireKey<'a> {
         (bytes.len() <= BASE64_KEY_MAX).then_some(WireKey { bytes, base64: true })
     }
 
-    /// The verb and the key, and room for `more` bytes after the line.
+    /// Appends the verb and the key, and makes room for `more` bytes after the line.
     #[inline]
     fn begin(self, verb: &[u8; 3], more: usize, out: &mut Vec<u8>) {
         out.reserve(LINE + base64::ENCODED_MAX + more);
@@ -65,7 +65,7 @@ impl<'a> WireKey<'a> {
         }
     }
 
-    /// What says that the key is base64.
+    /// The flag that says that the key is base64, or nothing.
     #[inline]
     fn flag(self, out: &mut Vec<u8>) {
         if self.base64 {
@@ -74,8 +74,8 @@ impl<'a> WireKey<'a> {
     }
 }
 
-/// Whether a key has a blank, a line end or a NUL. Eight bytes at a time, which saves 25 instructions of 593 for a
-/// change: there is none where all are above a blank.
+/// Whether a key has a blank, a line end or a NUL. Eight bytes that are all above a blank have none; to look at eight
+/// at a time saves 25 instructions of 593 for a change.
 #[inline]
 fn breaks_a_line(key: &[u8]) -> bool {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
@@ -94,7 +94,7 @@ fn breaks_a_line(key: &[u8]) -> bool {
 pub struct Expiry(i32);
 
 impl Expiry {
-    /// From Unix seconds, 0 never. What would read as relative is long past.
+    /// From Unix seconds, 0 never. A time that a peer would take for a relative one is long past.
     #[inline]
     pub fn new(unix: i64) -> Expiry {
         match unix {
@@ -104,7 +104,7 @@ impl Expiry {
         }
     }
 
-    /// Something to expire before [`FAR`], which `R` needs: this, or a time that is put right afterwards.
+    /// A time before [`FAR`], as `R` needs it: this expiry, or another one that is corrected afterwards.
     fn before_far(self) -> Expiry {
         if self.0 == 0 || self.0 == FAR { Expiry(FAR - 1) } else { self }
     }
@@ -130,7 +130,7 @@ pub struct ItemState {
     pub win: bool,
 }
 
-/// Opens a store of `len` bytes of value. They, and then [`set_end`], are to follow.
+/// Begins a store of a value of `len` bytes. The caller appends the value, and then calls [`set_end`].
 #[inline]
 pub fn set(key: WireKey<'_>, len: usize, client_flags: u32, state: &ItemState, out: &mut Vec<u8>) {
     let fresh_win = state.win && !state.stale;
@@ -218,7 +218,7 @@ fn stale(key: WireKey<'_>, state: &ItemState, out: &mut Vec<u8>) {
     }
 }
 
-/// The item must expire [before far](Expiry::before_far) until then.
+/// Marks an item as being renewed. The item must expire [before far](Expiry::before_far) when the command arrives.
 fn win(key: WireKey<'_>, expiry: Expiry, out: &mut Vec<u8>) {
     key.begin(b"mg ", 0, out);
     key.flag(out);
@@ -243,8 +243,9 @@ fn number(number: u64, out: &mut Vec<u8>) {
 /// Bytes behind the key of the longest line.
 const TAIL: usize = 96;
 
-/// The end of a line, written from behind: the digits of a number come in that order, and a line takes one copy
-/// instead of one for each of its pieces (a third of the instructions of a whole set).
+/// The end of a line, written from its last byte to its first, since that is the order in which the digits of a number
+/// come. A line takes one copy so, not one for each of its pieces: those took a third of the instructions of a whole
+/// set.
 struct Tail {
     buffer: [u8; TAIL],
     start: usize,
@@ -288,7 +289,7 @@ impl Tail {
         self.put(b" T");
     }
 
-    /// An item without one (`-C`) has none to tell.
+    /// Writes the cas unique; an item without one (`-C`) has none to tell.
     #[inline]
     fn put_cas(&mut self, cas: Option<u64>) {
         if let Some(cas) = cas.filter(|&cas| cas != 0) {

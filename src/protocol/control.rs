@@ -42,26 +42,26 @@ pub const VERSION: u64 = 1;
 /// Longest line of either side: a refusal with its reason is the longest that there is.
 pub const LINE_MAX: usize = 1024;
 
-/// Bytes of the line before a body, with its end. Its numbers have zeros in front, so that it is as long as the room
-/// that was left for it, and the body need not be moved.
+/// Bytes of the line before a body, with its end. Its numbers have leading zeros, so that the line fills the room that
+/// was left for it, and the body need not be moved.
 pub const BATCH_LINE: usize = 6 + 20 + 1 + 10 + 2;
 
 /// Longest word: a name, an identity, a run id.
 const WORD_MAX: usize = 128;
 
-/// Words after the first one of a client's line: `attach` has the most.
+/// The most words after the first one of a client's line; `attach` has so many.
 const ARGUMENTS_MAX: usize = 5;
 
 /// What the server says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerLine<'a> {
-    /// This is a control socket of this version of the protocol, and the server has come so far.
+    /// This is a control socket of this version of the protocol, and this is the server's run and last change.
     Greeting(u64, Position<'a>),
     /// `met`: what there is to copy to a peer.
     Info(ServerInfo<'a>),
     /// The stream goes on after this change.
     Continuing(Position<'a>),
-    /// `walk`: a full sync begins, and the server has come so far.
+    /// `walk`: a full sync begins, and this is the server's last change.
     FullSync(Position<'a>),
     /// The server will not have this consumer, for this reason.
     Refused(&'a str),
@@ -103,10 +103,10 @@ pub struct ServerInfo<'a> {
     pub upstreams: Vec<&'a str>,
 }
 
-/// Which of a server and a peer has its items from the other.
+/// Whether a server has its items from a peer, or the peer from the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Descent {
-    /// Neither.
+    /// Neither has its items from the other.
     First,
     /// The server has fed this very peer before.
     Again,
@@ -119,7 +119,7 @@ pub enum Descent {
 pub enum ClientLine<'a> {
     /// `meet`, with the consumer's name and the peer's identity: what is there to copy?
     Hello(&'a str, &'a str),
-    /// It wants every change.
+    /// The client wants every change.
     Attach(AttachLine<'a>),
     /// The peer has everything up to here.
     Ack(u64),
@@ -127,11 +127,11 @@ pub enum ClientLine<'a> {
     Refuse(u64),
     /// How many consumers have to confirm a change.
     ReplicasAck(u32),
-    /// It asks for `stats replication`.
+    /// The client asks for `stats replication`.
     Status,
 }
 
-/// Who wants every change.
+/// What a client says that wants every change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttachLine<'a> {
     /// The consumer's name.
@@ -153,11 +153,11 @@ pub enum ClientError {
     Unknown,
     /// The lsn that is acknowledged is no number.
     Lsn,
-    /// The number of consumers is none.
+    /// The number of consumers is not a number.
     ReplicasAck,
-    /// The words of `meet` are none: see [`HELLO_USAGE`].
+    /// The arguments of `meet` are wrong: see [`HELLO_USAGE`].
     Hello,
-    /// Those of `attach` are not as they should be: see [`ATTACH_USAGE`].
+    /// The arguments of `attach` are wrong: see [`ATTACH_USAGE`].
     Attach,
 }
 
@@ -170,7 +170,7 @@ pub const ATTACH_USAGE: &str = "usage: attach <name> <identity> <run id|-> <lsn|
 /// What a peer is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReplicaLine<'a> {
-    /// Who is it?
+    /// Which run is the peer?
     Who,
     /// The runs whose changes it is sent, the nearest first.
     From(Vec<&'a str>),
@@ -267,7 +267,7 @@ impl<'a> ClientLine<'a> {
     pub fn parse(line: &'a [u8]) -> Result<ClientLine<'a>, ClientError> {
         let mut words = words(line);
         let verb = words.next().unwrap_or_default();
-        // With room for one too many.
+        // There is room for one word too many, so that it is noticed.
         let mut found = [b"".as_slice(); ARGUMENTS_MAX + 1];
         let count = found.iter_mut().zip(words).map(|(slot, word)| *slot = word).count();
         match (verb, &found[..count]) {
@@ -319,7 +319,7 @@ impl<'a> AttachLine<'a> {
 }
 
 impl<'a> ReplicaLine<'a> {
-    /// The value of the words after `replica`. What is no word is no run id either, and comes out empty.
+    /// The value of the words after `replica`. A run id that is not a word comes out empty.
     pub fn parse(arguments: &[&'a [u8]]) -> Option<ReplicaLine<'a>> {
         Some(match arguments {
             [b"who"] => ReplicaLine::Who,

@@ -56,7 +56,7 @@ pub fn without_end(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
-/// Whether `text` stands for `word`, as any beginning of it does.
+/// Whether `text` is `word` or a beginning of it.
 pub fn means(text: &[u8], word: &str) -> bool {
     word.as_bytes().starts_with(text)
 }
@@ -101,15 +101,15 @@ impl<'a> Iterator for Words<'a> {
     }
 }
 
-/// Bytes before the first one that is a space or a control character. Eight at a time and inlined: a key of 20 bytes takes
-/// 32 instructions so, and 51 with `memchr`, which then has not seen what ends it.
+/// How many bytes come before the first space or control character. Eight bytes are looked at together: a key of 20
+/// bytes takes 32 instructions. With `memchr` it takes 51, and what ends the key is still to be looked at.
 #[inline]
 pub fn word_len(text: &[u8]) -> usize {
     find_first(text, controls)
 }
 
-/// Bytes before the first one that `which` finds, which sets the top bits of the bytes it looks for in eight, at least
-/// that of the first.
+/// How many bytes come before the first one that `which` finds. `which` sets the top bits of the bytes that it looks
+/// for among eight, or at least that of the first of them.
 #[inline]
 fn find_first(text: &[u8], which: impl Fn(u64) -> u64) -> usize {
     let mut at = 0;
@@ -120,7 +120,7 @@ fn find_first(text: &[u8], which: impl Fn(u64) -> u64) -> usize {
         }
         at += 8;
     }
-    // The last ones, in eight of which the others are not looked for.
+    // The bytes that are left. What fills them up to eight does not count: the result is at most the length.
     let mut last = [b'x'; 8];
     if let Some(eight) = text.last_chunk::<8>() {
         let left = text.len() - at;
@@ -135,14 +135,14 @@ fn find_first(text: &[u8], which: impl Fn(u64) -> u64) -> usize {
 /// The low bit of each byte.
 const EACH: u64 = u64::MAX / 0xff;
 
-/// The top bit of each byte that is at most a space: adding to the lower bits carries into it from there on.
+/// Sets the top bit of each byte that is at most a space: adding to the lower bits of a larger one carries into it.
 #[inline]
 fn controls(eight: u64) -> u64 {
     let low = 0x7f * EACH;
     !(((eight & low) + (0x7f - b' ' as u64) * EACH) | eight) & !low
 }
 
-/// The top bit of the first byte that is a space, and perhaps of some behind it: the subtraction borrows from there on.
+/// Sets the top bit of the first byte that is a space, and perhaps of some behind it, where the subtraction borrows.
 #[inline]
 fn spaces(eight: u64) -> u64 {
     let other = eight ^ (b' ' as u64 * EACH);
