@@ -10,11 +10,12 @@
 //!  degraded     nobody waits                                    replicated = every lsn
 //! ```
 //!
-//! A change that a replica has refused is passed by `replicated` like others, so that those behind it need not wait, and
-//! noted before that: who waits for it has to be told. One refusal is enough, whatever others say.
+//! `replicated` passes a change that a replica has refused, like any other, so that later changes need not wait for it.
+//! The refusal is noted before that, so that the client that waits is told. One refusal is enough, whatever other
+//! replicas say.
 //!
-//! Invariants: while replies wait, `replicated` only grows, except that [`Acks::set_required`] sets it anew. What was
-//! refused once stays so; ranges of it are joined when there are too many, together with what lies between.
+//! Invariants: while replies wait, `replicated` only grows, except that [`Acks::set_required`] sets it anew. A refused
+//! change stays refused. When there are too many ranges of refused changes, two are joined, with what lies between.
 //!
 //! Not here: who has confirmed what (`journal`), the replies that wait (`net/worker/reply_hold`).
 
@@ -25,14 +26,14 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// What [`Acks::replicated_lsn`] says while nobody waits.
+/// [`Acks::replicated_lsn`] while nobody waits.
 pub const EVERYTHING: u64 = u64::MAX;
 
-/// Ranges of refused changes that are told apart: replies wait for some milliseconds, so old ones say nothing any more.
+/// The most ranges of refused changes. Replies wait for some milliseconds only, so old ranges do not matter any more.
 const REFUSED_MAX: usize = 16;
 
 /// The lsn of the last change that one worker's requests have appended to the journal; 0 before the first. A locked
-/// shard writes it, so whoever reads it before and after a request knows what that request has changed.
+/// shard writes it. A worker that reads it before and after a request knows what that request has changed.
 #[derive(Debug, Default)]
 pub struct LastLsn(Cell<u64>);
 
@@ -52,8 +53,8 @@ impl LastLsn {
     }
 }
 
-/// What replies wait for. See the module's head. Apart from what else the store has, because every worker reads it
-/// for each batch of events, and beside it are numbers that every change writes.
+/// What replies wait for. See the module's head. It lies apart from the other numbers of the store, because every
+/// change writes those, and every worker reads this for each batch of events.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct Acks {
@@ -62,15 +63,15 @@ pub struct Acks {
     is_degraded: AtomicBool,
     /// The last lsn that was refused.
     refused: AtomicU64,
-    /// Held while these change together.
+    /// Locked while `replicated`, `required` and `refused` change together.
     state: Mutex<AckState>,
 }
 
 #[derive(Debug, Default)]
 struct AckState {
-    /// The last lsn there was when it fell back.
+    /// The last lsn at the moment of degrading; None while it is not degraded.
     degraded_at: Option<u64>,
-    /// After one lsn, up to the other: ascending, and the last are the newest.
+    /// Each range goes from after one lsn up to the other. They ascend; the last is the newest.
     refused: VecDeque<(u64, u64)>,
     listener: Option<AckListener>,
 }
@@ -119,7 +120,7 @@ impl Acks {
         self.is_degraded.load(Ordering::Relaxed)
     }
 
-    /// How many readers must confirm a change from now on. `acked` is what so many have.
+    /// Sets how many readers must confirm a change from now on. So many readers have everything up to `acked`.
     pub fn set_required(&self, required: u32, acked: u64) {
         let mut state = self.lock();
         self.required.store(required, Ordering::Relaxed);
@@ -127,8 +128,8 @@ impl Acks {
         tell(state, self.replicated_lsn());
     }
 
-    /// Notes that as many readers as are required have every change up to `acked`. Ignored when it is nothing new.
-    /// Call it without the journal's lock: it wakes those who wait.
+    /// Notes that as many readers as are required have every change up to `acked`. An old `acked` changes nothing.
+    /// Call it without the journal's lock: it wakes the threads whose replies wait.
     pub fn advance(&self, acked: u64) {
         let mut state = self.lock();
         match state.degraded_at {
@@ -144,7 +145,7 @@ impl Acks {
         tell(state, self.replicated_lsn());
     }
 
-    /// Notes that a replica has refused some of the changes after one lsn and up to the other. Before
+    /// Notes that a replica has refused some of the changes after one lsn and up to the other. Call it before
     /// [`Acks::advance`].
     pub fn refuse(&self, after: u64, upto: u64) {
         let mut state = self.lock();
@@ -160,14 +161,14 @@ impl Acks {
         self.refused.fetch_max(upto, Ordering::SeqCst);
     }
 
-    /// Whether a change that is passed as replicated did so although a replica may have refused it.
+    /// Whether a replica may have refused a change that counts as replicated.
     #[inline]
     pub fn is_refused(&self, lsn: u64) -> bool {
         lsn <= self.refused.load(Ordering::SeqCst)
             && self.lock().refused.iter().any(|&(after, upto)| lsn > after && lsn <= upto)
     }
 
-    /// Gives up waiting until `required` readers have `head`, the last lsn there is.
+    /// Stops waiting, until `required` readers have `head`, which is the last lsn now.
     pub fn degrade(&self, head: u64) {
         let mut state = self.lock();
         if self.required() == 0 || state.degraded_at.is_some() {
@@ -181,7 +182,7 @@ impl Acks {
         tell(state, self.replicated_lsn());
     }
 
-    /// What to call, with the lsn, each time that more is replicated. There is one listener.
+    /// Sets what is called, with the lsn, each time that more is replicated. There is one listener.
     pub fn listen(&self, listener: impl Fn(u64) + Send + Sync + 'static) {
         self.lock().listener = Some(AckListener(Arc::new(listener)));
     }
@@ -194,7 +195,7 @@ impl Acks {
         assert!(self.required() > 0 || replicated == EVERYTHING, "nobody is required, and replies wait");
         state.degraded_at = degraded_at;
         self.is_degraded.store(degraded_at.is_some(), Ordering::Relaxed);
-        // Before the listener looks who waits; who begins to wait stores that first and then looks here.
+        // Stored before the listener looks for replies that wait. A reply notes that it waits, and then looks at this.
         self.replicated.store(replicated, Ordering::SeqCst);
     }
 }

@@ -1,4 +1,4 @@
-//! flush_all: which items it has taken.
+//! flush_all: which items it has flushed. And refreshes: which items a full sync has not brought.
 //!
 //! ```text
 //! stamp of an item   second of last access · flush_alls of that second before it     (28+4 bits)
@@ -6,8 +6,11 @@
 //! flushed            stamp < cut
 //! ```
 //!
-//! So a flush_all is one store, and items of the same second are told apart. A flush_all for later is pending
-//! until its second is near; from then on it counts, and stays when another one is asked for.
+//! So a flush_all is one store to memory, and items of the same second are told apart. A flush_all for later is pending
+//! until its second is near. From then on it is in effect, and stays so when another one is asked for.
+//!
+//! A refresh is a full sync as the standby sees it. It sets a mark, a stamp that is above all given ones, and items
+//! that arrive get stamps from the mark on. When it ends, what lies below the mark is flushed.
 
 use crate::sync::lock;
 use std::sync::Mutex;
@@ -18,19 +21,20 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 pub struct Flush {
     /// Newest flush_all that has taken effect.
     done: AtomicU64,
-    /// Second of the one to come, 0 none.
+    /// Second of the flush_all to come, 0 none.
     pending: AtomicU32,
-    /// No stamp that is given now is below this: the last mark, 0 none.
+    /// The mark of the last refresh, 0 none. Every stamp that is given now is at least this.
     floor: AtomicU64,
-    /// Mark of the refresh that goes on, 0 none.
+    /// Mark of the refresh that is going on, 0 none.
     mark: AtomicU64,
-    /// From this second on it does not.
+    /// From this second on the refresh has lapsed.
     lapses: AtomicU32,
-    /// Held while the two change.
+    /// Locked while several of these change together.
     changing: Mutex<()>,
 }
 
-/// A refresh lapses when nobody has renewed it for so many seconds: fetched items must not grow old for ever.
+/// A refresh lapses when it was not renewed for so many seconds. While it goes on, fetched items keep their old stamps,
+/// and that must not last for ever.
 const LAPSE: u32 = 10;
 
 /// The moment of a flush_all.
@@ -40,9 +44,9 @@ pub struct FlushCut(u64);
 /// What became of a flush_all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flushed {
-    /// All that was stored is flushed.
+    /// All items are flushed.
     Now,
-    /// All that is stored until its second will be.
+    /// All items that are stored before its second will be flushed.
     Later,
     /// This second has seen too many: the caller unlinks all items.
     ByUnlinking,
@@ -55,7 +59,7 @@ impl FlushCut {
         stamp < self.0
     }
 
-    /// Stamp of an item that is accessed now, but for a refresh.
+    /// Stamp of an item that is accessed now, without regard to a refresh.
     #[inline]
     fn stamp(self, now: u32) -> u64 {
         let now = u64::from(now) << 4;
@@ -74,7 +78,7 @@ impl Flush {
     // what is stored then.
     #[inline]
     pub fn cut(&self, now: u32) -> FlushCut {
-        // In this order: one that is pending no more is among the done.
+        // In this order, since a flush_all that is not pending any more is in `done` by then.
         let pending = self.pending.load(Ordering::Acquire);
         let done = FlushCut(self.done.load(Ordering::Acquire));
         if pending == 0 || now < pending - 1 {
@@ -90,14 +94,14 @@ impl Flush {
         cut.stamp(now).max(floor)
     }
 
-    /// Stamp of an item that is fetched now; None when it keeps what it has, because it is flushed or may be soon.
+    /// Stamp of an item that is fetched now. None: the item keeps its stamp, because it is flushed or may be soon.
     #[inline]
     pub fn renewed(&self, stamp: u64, now: u32) -> Option<u64> {
         self.renewed_by(self.moment(now), stamp, now)
     }
 
-    /// Cut and floor of one moment. What is decided by them holds for that moment: a flush_all or a refresh that has
-    /// begun since then is above the stamp that comes of it.
+    /// Cut and floor of one moment. A stamp that is made from them belongs to that moment: a flush_all or refresh that
+    /// begins later is above it.
     #[inline]
     fn moment(&self, now: u32) -> (FlushCut, u64) {
         (self.cut(now), self.floor.load(Ordering::Acquire))
@@ -109,8 +113,8 @@ impl Flush {
         (!keeps).then(|| cut.stamp(now).max(floor))
     }
 
-    /// Begins a refresh, in place of one that goes on. A flush_all that is pending is no more: if it is so where what
-    /// is to come comes from, that comes as well.
+    /// Begins a refresh, in place of one that is going on. A pending flush_all is dropped: if it is pending at the
+    /// source of the refresh, the source sends it.
     pub fn begin_refresh(&self, now: u32) {
         let _changing = lock(&self.changing);
         self.promote(now);
@@ -118,18 +122,18 @@ impl Flush {
         let mark = self.next(now);
         self.lapses.store(now + LAPSE, Ordering::Release);
         self.mark.store(mark, Ordering::Release);
-        // Last: whoever renews an item by this floor sees the mark.
+        // The floor comes last, so that a thread that renews an item by this floor sees the mark.
         self.floor.store(mark, Ordering::Release);
     }
 
-    /// Lets the refresh that goes on go on.
+    /// Keeps the refresh that is going on from lapsing.
     pub fn renew_refresh(&self, now: u32) {
         if self.is_refreshing(now) {
             self.lapses.store(now + LAPSE, Ordering::Release);
         }
     }
 
-    /// Flushes what was not stored since the refresh began. False when none goes on.
+    /// Flushes what was not stored since the refresh began. False when no refresh is going on.
     pub fn end_refresh(&self, now: u32) -> bool {
         let _changing = lock(&self.changing);
         let goes_on = self.is_refreshing(now);
@@ -144,7 +148,7 @@ impl Flush {
         self.mark.load(Ordering::Acquire) != 0 && now < self.lapses.load(Ordering::Acquire)
     }
 
-    /// Flushes at second `at`, instead of what was pending; now, if that has passed.
+    /// Flushes at second `at`, or now if that has passed. A flush_all that was pending is replaced.
     pub fn all(&self, at: u32, now: u32) -> Flushed {
         if at > now {
             self.later(now, at);
@@ -153,7 +157,7 @@ impl Flush {
         if self.now(now) { Flushed::Now } else { Flushed::ByUnlinking }
     }
 
-    /// Flushes what was stored so far. False when this second has seen too many.
+    /// Flushes what was stored so far. False when this second has seen too many flush_alls.
     pub fn now(&self, now: u32) -> bool {
         let _changing = lock(&self.changing);
         self.promote(now);
@@ -167,7 +171,7 @@ impl Flush {
         self.pending.store(at, Ordering::Release);
     }
 
-    /// Second of the last flush_all, also a pending one; 0 none.
+    /// Second of the last flush_all, also of a pending one; 0 none.
     pub fn oldest_live(&self) -> u32 {
         match self.pending.load(Ordering::Relaxed) {
             0 => FlushCut(self.done.load(Ordering::Relaxed)).second(),
@@ -175,7 +179,7 @@ impl Flush {
         }
     }
 
-    /// Makes a pending one that is in effect a done one.
+    /// Moves a pending flush_all that is in effect to `done`.
     fn promote(&self, now: u32) {
         let pending = self.pending.load(Ordering::Relaxed);
         let early = pending != 0 && now == pending - 1;
@@ -184,7 +188,7 @@ impl Flush {
         }
     }
 
-    /// Flushes what was stored up to this moment, if that can still be told from what comes.
+    /// Flushes what was stored up to this moment. False when its stamps cannot be told from those of items to come.
     fn advance(&self, now: u32) -> bool {
         let next = self.next(now);
         if next >> 4 != u64::from(now) {
@@ -194,7 +198,7 @@ impl Flush {
         true
     }
 
-    /// The least number above every stamp that was given, if that is not in a later second.
+    /// The least stamp above every stamp that was given. It may belong to a later second.
     fn next(&self, now: u32) -> u64 {
         let given = self.done.load(Ordering::Relaxed).max(self.floor.load(Ordering::Relaxed));
         (u64::from(now) << 4 | 1).max(given + 1)

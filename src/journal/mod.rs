@@ -11,10 +11,10 @@
 //! control thread ── Subscription (store/resync.rs): records not read yet and snapshot slices, in the order that converges
 //! ```
 //!
-//! What is journalled is effects: an item as it is when its lock is given back, one record for all that a command did
-//! to it. Evictions and expiries are not changes, each side has its own memory; see `reader.rs` for when they matter.
-//! The journal knows no item: a key is bytes and belongs to a range, a number that the store chooses; when an item was
-//! accessed is a stamp (`flush.rs`).
+//! The journal holds effects, not commands: an item as it is when its shard is unlocked, in one record for all that a
+//! command did to it. Evictions and expiries are not changes, since each side has its own memory; `reader.rs` says when
+//! they matter. The journal does not know what an item is: a key is bytes, and belongs to a range, whose number the
+//! store chooses. A stamp says when an item was accessed (`flush.rs`).
 //!
 //! Locks: a shard's, then the journal's. Nothing is called from within the journal's lock, and it is held for an append
 //! (a copy of at most 16 KiB) or for a piece of reading (`readers::SCAN`). All shards share it: that is a bound on
@@ -22,12 +22,13 @@
 //!
 //! Invariants:
 //! - Records of one key are in the order of its changes: they are appended under its shard's lock.
-//! - flush_all advances its cut under the journal's lock, and its record is appended there; a change is appended only
-//!   if the cut does not take its item. So the order of records is the order of effects for a flush_all, too. One for
-//!   later is appended when it is asked for, in case this server dies before, and once more when it takes effect.
-//! - Nobody waits for a reader. What it has not read when the room is needed is lost to it, and made up for by scans.
-//! - It is switched on before the first range is scanned, and a scan locks every shard: a command that did not see it on
-//!   is over when its shard is scanned.
+//! - flush_all advances its cut and appends its record under the journal's lock, and a change is appended only if the
+//!   cut does not take its item. So the order of records is the order of effects for a flush_all, too. A flush_all for
+//!   later is appended twice: when it is asked for, in case this server dies before its time, and when it takes effect.
+//! - Nobody waits for a reader. If room is needed, records that a reader has not read are lost to it, and it gets by
+//!   scans what they were about.
+//! - The journal is switched on before the first range is scanned, and a scan locks each shard. So a command that saw
+//!   the journal off has ended before its shard is scanned.
 //!
 //! Not here: bytes of a protocol (`replication`), sockets and replies that wait (`net`).
 
@@ -60,14 +61,14 @@ use std::time::{Duration, Instant};
 /// Keys of lost deletes that are looked up between two reads.
 const KEYS_AT_ONCE: usize = 64;
 
-/// The journal stays on for so long after the last reader has gone, so that it can go on where it was.
+/// The journal stays on for so long after the last reader has gone, so that the reader can go on where it was.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// Read hits are sampled for at most one byte in so many of changes,
+/// Samples of read hits take at most one byte for so many bytes of changes,
 const HIT_SHARE: u64 = 100;
-/// and for so many bytes a second beside, about 200 keys, so that a standby of a primary that is only read stays warm.
+/// and so many bytes a second besides, about 200 keys, so that the standby of a primary that is only read stays warm.
 const HIT_FLOOR: u64 = 12 << 10;
-/// Bytes that samples may save up.
+/// The most bytes that may be saved up for samples.
 const HIT_BURST: u64 = 64 << 10;
 
 /// See the module's head.
@@ -75,7 +76,7 @@ const HIT_BURST: u64 = 64 << 10;
 pub struct Journal {
     on: AtomicBool,
     lsn: AtomicU64,
-    /// The control thread sleeps, or is about to.
+    /// Whether the control thread sleeps, or is about to.
     idle: AtomicBool,
     waker: WakeUp,
     run_id: u64,
@@ -86,7 +87,7 @@ pub struct Journal {
     inner: Apart<Mutex<Inner>>,
 }
 
-/// On cache lines of its own: every command reads what lies beside it.
+/// A value on cache lines of its own, because every command reads what lies beside it.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Apart<T>(T);
@@ -100,20 +101,20 @@ impl std::fmt::Debug for WakeUp {
     }
 }
 
-/// What the journal's lock guards. It is on while the ring has room.
+/// What the journal's lock guards. The journal is on while the ring has memory.
 #[derive(Debug)]
 struct Inner {
     ring: Ring,
     readers: Readers,
-    /// When the last reader went, or none was needed any more.
+    /// When the last reader went, or when readers were no longer required.
     idle_since: Option<Instant>,
     /// Second of a flush_all that has not taken effect, 0 none.
     pending_flush: u32,
-    /// In bytes times [`HIT_SHARE`].
+    /// What samples of hits may take now, in bytes times [`HIT_SHARE`].
     hit_allowance: u64,
 }
 
-/// The journal's lock. What is read without it is brought up to date when it is given back.
+/// The journal's lock. When it is dropped, it brings up to date what other threads read without it.
 #[derive(Debug)]
 struct JournalGuard<'a> {
     journal: &'a Journal,
@@ -190,7 +191,7 @@ impl Journal {
         self.on.load(Ordering::Relaxed)
     }
 
-    /// Names this journal: no other, also not of this server started again, has the same.
+    /// The name of this journal. No other journal has it, not even that of this server when it is started again.
     pub fn run_id(&self) -> u64 {
         self.run_id
     }
@@ -200,13 +201,13 @@ impl Journal {
         self.lsn.load(Ordering::Relaxed)
     }
 
-    /// Which changes replicas have.
+    /// Tells which changes replicas have.
     #[inline]
     pub fn acks(&self) -> &Acks {
         &self.acks
     }
 
-    /// How many readers must confirm a change; the journal is on while that is not 0.
+    /// Sets how many readers must confirm a change. The journal is on while that is not 0.
     pub fn set_required(&self, required: u32, now: Instant) {
         let mut inner = self.lock();
         inner.readers.required = required;
@@ -219,8 +220,8 @@ impl Journal {
         self.acks.set_required(required, confirmed);
     }
 
-    /// Attaches a reader, and switches the journal on. Its peer must not be one of the `upstreams`, where changes come
-    /// from.
+    /// Attaches a reader, and switches the journal on. Its peer must not be one of the `upstreams`, the servers whose
+    /// changes come here.
     pub fn attach(&self, attach: &Attach<'_>, upstreams: &[u64]) -> Result<Start, AttachError> {
         let inner = &mut *self.lock();
         inner.readers.admit(self.run_id, attach.name, attach.identity, upstreams)?;
@@ -234,14 +235,14 @@ impl Journal {
         Ok(start)
     }
 
-    /// Whether a reader of that name and identity was attached before, if it could be attached now.
+    /// Whether a reader of this name and identity was attached before; an error if it could not be attached now.
     pub fn knows(&self, name: &str, identity: &str, upstreams: &[u64]) -> Result<bool, AttachError> {
         let inner = self.lock();
         inner.readers.admit(self.run_id, name, identity, upstreams)?;
         Ok(inner.readers.knows(name, identity))
     }
 
-    /// Whether the server with this run id is a reader's peer.
+    /// Whether the server with this run id is the peer of a reader.
     pub fn feeds(&self, run_id: u64) -> bool {
         self.lock().readers.feeds(run_id)
     }
@@ -253,8 +254,8 @@ impl Journal {
         inner.note_idle(now);
     }
 
-    /// Notes what a reader's peer has confirmed: all up to `lsn`, or all but some of the changes since the last time,
-    /// which it refused or was not told of.
+    /// Notes that a reader's peer has confirmed all changes up to `lsn`. `is_all` is false when it refused some of the
+    /// changes since the last time, or was not told of them.
     pub fn acknowledge(&self, id: u64, lsn: u64, is_all: bool) {
         let mut inner = self.lock();
         let Some(reader) = inner.readers.get(id) else { return };
@@ -275,7 +276,7 @@ impl Journal {
         self.lock().readers.lose_all();
     }
 
-    /// What time brings: call it about every 100 ms, or more often.
+    /// Does what is due: call it every 100 ms or more often.
     pub fn tick(&self, now: Instant) {
         let mut inner = self.lock();
         if !inner.is_on() {
@@ -286,21 +287,22 @@ impl Journal {
         let is_over = inner.idle_since.is_some_and(|since| now.saturating_duration_since(since) >= GRACE);
         let freed = is_over.then(|| inner.switch_off());
         drop(inner);
-        // It takes the system 14 ms to take 64 MiB back, and who waits to append holds a shard's lock.
+        // The memory is freed without the lock: the system takes 14 ms to take back 64 MiB, and a thread that waits to
+        // append has locked a shard.
         drop(freed);
     }
 
-    /// What to call when the control thread sleeps and there is something for it.
+    /// Sets what is called when the control thread sleeps and there is something for it to send.
     pub fn set_waker(&self, wake: impl Fn() + Send + Sync + 'static) {
         assert!(self.waker.0.set(Box::new(wake)).is_ok(), "one control thread");
     }
 
-    /// Says that the control thread is about to sleep. It must look for records once more before it does.
+    /// Notes that the control thread is about to sleep. It must look for records once more before it sleeps.
     pub fn set_idle(&self) {
         self.idle.store(true, Ordering::SeqCst);
     }
 
-    /// Wakes the control thread if it sleeps: a change was appended.
+    /// Wakes the control thread if it sleeps. Call it when a change was appended.
     pub fn nudge(&self) {
         if self.idle.load(Ordering::SeqCst) && self.idle.swap(false, Ordering::SeqCst) {
             self.waker.0.get().inspect(|wake| wake());
@@ -340,7 +342,7 @@ impl Journal {
         Some(inner.append(draft))
     }
 
-    /// Appends a sample of what is read, if that is not too much.
+    /// Appends a sample of what is read, unless there were too many already.
     pub fn append_hit(&self, draft: &RecordDraft<'_>) {
         let mut inner = self.lock();
         let cost = draft.size() as u64 * HIT_SHARE;
@@ -350,7 +352,8 @@ impl Journal {
         }
     }
 
-    /// Flushes everything, at second `at` if that is to come, and appends that: what came of it, and the record's number.
+    /// Flushes everything, at second `at` if that is to come, and appends a record of it. Returns what became of the
+    /// flush_all, and the record's number.
     pub fn flush_all(&self, flush: &Flush, at: u32) -> (Flushed, Option<u64>) {
         let mut inner = self.lock();
         let now = self.clock.now();
@@ -366,7 +369,7 @@ impl Journal {
         (flushed, Some(inner.ring.lsn()))
     }
 
-    /// Begins a refresh. A flush_all that has not taken effect never does.
+    /// Begins a refresh. A flush_all that has not taken effect yet is dropped.
     pub fn begin_refresh(&self, flush: &Flush) {
         let mut inner = self.lock();
         let now = self.clock.now();
@@ -375,8 +378,8 @@ impl Journal {
         inner.pending_flush = 0;
     }
 
-    /// Copies to `out` what a reader is to be sent of the next records that it has not read, up to the one with number
-    /// `until` and until `out` has `max` bytes, give or take one.
+    /// Copies records that a reader has not read to `out`, without those that it need not be sent. Ends at the record
+    /// with number `until`, or when `out` has about `max` bytes, give or take one record.
     pub fn read(&self, id: u64, until: u64, max: usize, out: &mut Vec<u8>) -> Reading {
         let inner = &mut *self.lock();
         if inner.readers.sync_again(id, &inner.ring) {
@@ -387,12 +390,12 @@ impl Journal {
         reading
     }
 
-    /// The last record's number, exact for whoever holds a shard's lock and asks about changes of that shard.
+    /// The last record's number. For changes of one shard it is exact while that shard is locked.
     pub fn lsn_under_lock(&self) -> u64 {
         self.lock().ring.lsn()
     }
 
-    /// What a reader that has read everything is to be told of by a scan.
+    /// What to scan next for a reader that has read all records.
     pub fn next_scan(&self, id: u64) -> NextScan {
         let mut inner = self.lock();
         let Some(reader) = inner.readers.get(id) else { return NextScan::None };
@@ -420,14 +423,15 @@ impl Inner {
         self.ring.capacity() > 0
     }
 
-    /// One lsn is left out: what was read of an earlier journal cannot be continued, and 0 says that nothing is known.
+    /// Gives the ring its memory. One lsn is left out, so that nobody goes on with what was read before the journal was
+    /// off; and 0 means that nothing is known.
     fn switch_on(&mut self, capacity: usize) {
         if !self.is_on() {
             self.ring.allocate(capacity, self.ring.lsn() + 1);
         }
     }
 
-    /// Returns the memory to be freed.
+    /// Forgets all records, and returns the memory to be freed.
     fn switch_off(&mut self) -> Vec<u8> {
         assert!(self.readers.is_empty(), "somebody reads it");
         self.idle_since = None;
@@ -456,7 +460,7 @@ impl Inner {
         self.ring.push(draft)
     }
 
-    /// Appends the flush_all for later that is in effect now.
+    /// Appends a flush_all for later whose time has come.
     #[inline]
     fn append_early_flush(&mut self, now: u32) {
         if self.pending_flush != 0 && now + 1 >= self.pending_flush {
@@ -467,7 +471,7 @@ impl Inner {
         }
     }
 
-    /// Appends the flush_all that was asked for before somebody listened.
+    /// Appends a pending flush_all that was asked for before the journal was on.
     fn append_pending_flush(&mut self, clock: &Clock) {
         self.append_early_flush(clock.now());
         if self.pending_flush != 0 {

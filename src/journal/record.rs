@@ -1,4 +1,4 @@
-//! What the journal holds of one change, as bytes.
+//! A record: the bytes that the journal holds of one change.
 //!
 //! ```text
 //! record   | Head 32 | key | client flags 4, unless 0 | value | up to 8 bytes of nothing, to a multiple of 8 |
@@ -6,15 +6,16 @@
 //! pad      value length 4 (of the whole pad), kind 0, …           fills the ring up to its end
 //! ```
 //!
-//! Key, client flags and value lie as they do in an item: they are copied at once. The same bytes lie in the ring, in
-//! snapshot slices, and in what a consumer is handed; whoever sends them turns them into a protocol.
+//! Key, client flags and value lie as they do in an item, so that one copy takes them all. The same bytes lie in the
+//! ring, in snapshot slices, and in what a subscription hands out; `replication` turns them into meta commands.
 //! `expires_at` is a Unix time, 0 never.
 
 /// Bytes before the key.
 pub const HEAD: usize = 32;
 
-/// Values from this size on are not copied into the ring: a record names the key, and what is there then is sent.
-/// It is where values leave by reference, and bounds how long an append holds the journal's lock to some 2 us.
+/// Values from this size on are not copied into the ring: the record names the key, and when it is sent, the value of
+/// that moment is looked up. From this size on values are sent to clients by reference, too. It bounds the time for
+/// which an append takes the journal's lock to some 2 us.
 pub const BIG: usize = 16 << 10;
 
 /// What happened to a key.
@@ -27,21 +28,21 @@ pub enum RecordKind {
     SetBig,
     /// Only `expires_at` is new.
     Touch,
-    /// cas, `expires_at`, stale and win are as given; the value is the old one.
+    /// Only cas, `expires_at`, stale and win are new.
     State,
-    /// A client took it away.
+    /// A client deleted it.
     Delete,
-    /// flush_all: all keys, at the Unix time `expires_at`, 0 now.
+    /// flush_all of all keys, at the Unix time `expires_at`; 0 is now.
     Flush,
     /// A client read it.
     Hit,
 }
 
-/// RecordKind of a pad.
+/// Kind of a pad.
 pub const PAD: u8 = 0;
-/// Evicted, or found expired. Readers are never given it: it comes out as [`RecordKind::Delete`] or not at all.
+/// Kind of a record that an item was evicted, or found expired. Readers get a [`RecordKind::Delete`] of it, or nothing.
 pub const EVICTED: u8 = 8;
-/// Nothing but a number, that can be acknowledged. Readers are never given it.
+/// Kind of a record that is nothing but an lsn, so that this can be acknowledged. Readers never get it.
 pub const CHECKPOINT: u8 = 9;
 
 /// Bits of a record: the item is stale.
@@ -68,7 +69,7 @@ const KINDS: [RecordKind; 7] = [
 pub struct Record<'a> {
     /// What happened.
     pub kind: RecordKind,
-    /// Raw; empty for [`RecordKind::Flush`].
+    /// The raw key; empty for [`RecordKind::Flush`].
     pub key: &'a [u8],
     /// The key came base64-encoded.
     pub key_is_binary: bool,
@@ -86,7 +87,7 @@ pub struct Record<'a> {
     pub win: bool,
 }
 
-/// What is written of a change.
+/// A record that is to be written.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs, reason = "the fields of a record: see the module's head")]
 pub struct RecordDraft<'a> {
@@ -102,19 +103,19 @@ pub struct RecordDraft<'a> {
 }
 
 impl RecordDraft<'_> {
-    /// An entry with nothing but a kind, a range and a key.
+    /// A record with nothing but a kind, a range and a key.
     pub fn of(kind: u8, range: u32, key: &[u8], key_is_binary: bool) -> RecordDraft<'_> {
         let bits = if key_is_binary { BINARY_KEY } else { 0 };
         RecordDraft { kind, bits, key_len: key.len() as u8, value_len: 0, range, expires_at: 0, cas: 0, body: key }
     }
 
-    /// Bytes it takes.
+    /// Bytes that the record takes.
     #[inline]
     pub fn size(&self) -> usize {
         (HEAD + self.body.len()).next_multiple_of(8)
     }
 
-    /// Writes it to `to`, which is as long as it is.
+    /// Writes the record to `to`, which has exactly its length.
     #[inline]
     pub fn write(&self, to: &mut [u8]) {
         let (head, rest) = to.split_first_chunk_mut::<HEAD>().expect("room for a head");
@@ -129,7 +130,7 @@ impl RecordDraft<'_> {
         rest[..self.body.len()].copy_from_slice(self.body);
     }
 
-    /// Appends it to `out`.
+    /// Appends the record to `out`.
     pub fn push(&self, out: &mut Vec<u8>) {
         let start = out.len();
         out.resize(start + self.size(), 0);
@@ -137,7 +138,7 @@ impl RecordDraft<'_> {
     }
 }
 
-/// What is asked about a record before it is copied.
+/// What a reader looks at in a record before it is copied.
 #[derive(Clone, Copy, Debug)]
 pub struct Head {
     /// The kind of the record.
@@ -161,7 +162,7 @@ impl Head {
         }
     }
 
-    /// Bytes it takes.
+    /// Bytes that the record takes.
     #[inline]
     pub fn size(&self) -> usize {
         if self.kind == PAD {
@@ -175,13 +176,13 @@ impl Head {
         usize::from(self.bits & CLIENT_FLAGS) / 2
     }
 
-    /// Whether it is an item, or of one, and nothing but a dirty range keeps it from being sent.
+    /// Whether the record is about one item, so that a reader is sent it unless its range is dirty.
     #[inline]
     pub fn is_change(&self) -> bool {
         (RecordKind::Set as u8..=RecordKind::Hit as u8).contains(&self.kind)
     }
 
-    /// Its key; `bytes` is where it begins.
+    /// The key of the record that begins at `bytes`.
     pub fn key<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
         &bytes[HEAD..][..usize::from(self.key_len)]
     }
@@ -204,7 +205,7 @@ pub fn write_pad(bytes: &mut [u8]) {
     bytes[..8].copy_from_slice(&first.to_le_bytes());
 }
 
-/// Makes a Delete of the record at the start of `bytes`.
+/// Turns the record at the start of `bytes` into a Delete.
 pub fn make_delete(bytes: &mut [u8]) {
     bytes[4] = RecordKind::Delete as u8;
 }
@@ -221,7 +222,7 @@ pub struct Records<'a> {
 }
 
 impl<'a> Records<'a> {
-    /// The bytes of what was not taken yet.
+    /// The bytes of the records that were not taken yet.
     pub fn rest(&self) -> &'a [u8] {
         self.rest
     }

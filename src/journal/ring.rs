@@ -6,45 +6,46 @@
 //! position = bytes ever written, pads included; a segment is so many of them, wherever it lies
 //! ```
 //!
-//! A ring that is walked round has every record written to cold memory and read from there: of 64 MiB that cost the
-//! thread that reads it 879 ns for a set, and this 810, on a busy machine. So a segment whose records nobody needs any
-//! more is freed when the head leaves another one, and the one that was freed last is used next: as long as all
-//! readers are near the head there are two or three segments in turn, which stay in a processor's second cache. Who
-//! falls behind keeps segments from being freed, until there are `capacity` bytes of records; from then on the oldest
-//! record makes room for the next one.
+//! A simple ring of 64 MiB would write every record to cold memory and read it from there: that cost the reading thread
+//! 879 ns for a set, and segments cost it 810 ns, on a busy machine. When the head leaves a segment, the segments whose
+//! records nobody needs any more are freed, and the one that was freed last is used next. While all readers are near
+//! the head, two or three segments are used in turn, and stay in a processor's second cache. A reader that falls behind
+//! keeps segments from being freed, until there are `capacity` bytes of records. From then on the oldest record is
+//! dropped for the next one.
 //!
-//! A record is never split: what does not fit a segment any more begins the next one, after a pad.
+//! A record is never split. One that does not fit into the rest of a segment begins the next one; a pad fills the rest.
 //!
 //! Invariants: positions and places are multiples of 8; `base <= tail <= head <= tail + capacity`, so there is a free
 //! segment when the head needs one; `first` is the record at the tail, or the first one after a pad there, and
 //! `lsn + 1` if there is none; at least one segment is used.
 //!
-//! Not here: who has read what, what is needed, and what becomes of a record that nobody has read when its room is.
+//! Not here: which reader has read what, which records are needed, and what becomes of a dropped record that a reader
+//! has not read (`readers`).
 
 use super::record::{Head, PAD, RecordDraft, write_pad};
 use std::collections::VecDeque;
 
-/// Bytes of a segment: three of them fit a second cache of 512 KiB, and the pads of the largest records, of 16 KiB,
+/// Bytes of a segment. Three segments fit into a second cache of 512 KiB, and with the largest records, of 16 KiB, pads
 /// take one byte in sixteen on average.
 const SEGMENT: usize = 128 << 10;
 
-/// Segments that the capacity has at least; a record takes half of one or less, and all of one in tests.
+/// The least number of segments in the capacity. A record takes half a segment or less, and all of one in tests.
 const SEGMENTS_MIN: usize = 2;
 
 /// See the module's head.
 #[derive(Debug, Default)]
 pub(super) struct Ring {
     bytes: Vec<u8>,
-    /// Bytes of records there may be, and of a segment.
+    /// The most bytes of records, and the bytes of a segment.
     capacity: usize,
     segment: usize,
     used: VecDeque<Segment>,
-    /// Where the free ones lie, the warmest last.
+    /// Where the free segments lie, the warmest last.
     free: Vec<usize>,
-    /// Position of the first used one.
+    /// Position of the first used segment.
     base: u64,
     head: u64,
-    /// Where the head lies, and how much its segment has from there on.
+    /// Where the head lies, and how many bytes its segment has from there on.
     head_at: usize,
     room: usize,
     tail: u64,
@@ -71,7 +72,7 @@ impl Ring {
     pub(super) fn allocate(&mut self, capacity: usize, lsn: u64) {
         let segment = SEGMENT.min((capacity / SEGMENTS_MIN) & !7);
         let capacity = capacity / segment * segment;
-        // One more, for the records that the oldest one still has.
+        // One segment more, for the records that are left in the oldest one.
         let bytes = vec![0; capacity + segment];
         let mut free: Vec<usize> = (0..=capacity / segment).rev().map(|number| number * segment).collect();
         let at = free.pop().expect("several");
@@ -195,7 +196,7 @@ impl Ring {
         self.check();
     }
 
-    /// Whether what is kept agrees with itself: each time that a segment is taken or freed.
+    /// Asserts the invariants; called each time that a segment is taken or freed.
     fn check(&self) {
         assert!(self.base <= self.tail && self.tail <= self.head && self.first <= self.lsn + 1);
         assert!(self.head <= self.tail + self.capacity as u64, "more records than there may be");
