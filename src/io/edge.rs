@@ -17,17 +17,17 @@ use mio::event::{Event, Source};
 use mio::{Interest, Registry, Token};
 use std::io::{self, ErrorKind, Read};
 
-/// What a socket is watched for that asks for room.
+/// The events that are reported for a socket that asks for room.
 const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
 /// What an event says of a socket.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Readiness {
-    /// Bytes, or the end, may be there.
+    /// There may be bytes, or the end, to read.
     pub readable: bool,
-    /// Room may be there.
+    /// There may be room for output.
     pub writable: bool,
-    /// The other side has closed or broken the connection, which is announced once, maybe before the last bytes are
+    /// The other side has closed or broken the connection. The poll reports that once, perhaps before the last bytes are
     /// read: only a read that finds the end has seen everything.
     pub hangup: bool,
 }
@@ -54,7 +54,7 @@ pub struct Edge<S> {
 }
 
 impl<S> Edge<S> {
-    /// A new socket, which must not block. It takes output; whether it has input, the first event tells.
+    /// A new socket, which must not block. It counts as writable; the first event tells whether it has input.
     pub fn new(socket: S) -> Edge<S> {
         Edge { socket, ready: Readiness { writable: true, ..Readiness::default() }, reports_room: false }
     }
@@ -70,7 +70,7 @@ impl<S> Edge<S> {
         self.socket
     }
 
-    /// Takes what the poll says.
+    /// Notes what an event of the poll says.
     #[inline]
     pub fn note(&mut self, news: Readiness) {
         self.ready.hangup |= news.hangup;
@@ -90,7 +90,7 @@ impl<S> Edge<S> {
         self.ready.writable
     }
 
-    /// Reads once, by `call`, which offers the socket so much room. None: there is nothing at present. 0: the end.
+    /// Reads once by `call`, which offers the socket so much room. None: there is nothing to read now. 0: the end.
     #[inline]
     pub fn read_by(&mut self, room: usize, call: impl FnMut(&mut S) -> io::Result<usize>) -> io::Result<Option<usize>> {
         let read = self.once(call);
@@ -98,7 +98,7 @@ impl<S> Edge<S> {
         read
     }
 
-    /// Writes once, by `call`, which offers the socket so many bytes. None: it takes nothing at present.
+    /// Writes once by `call`, which offers the socket so many bytes. None: the socket takes nothing now.
     #[inline]
     pub fn write_by(
         &mut self,
@@ -124,7 +124,7 @@ impl<S> Edge<S> {
 }
 
 impl<S: Read> Edge<S> {
-    /// Reads once into a `buffer` with room. None: there is nothing at present. 0: the end.
+    /// Reads once into a `buffer` that has room. None: there is nothing to read now. 0: the end.
     #[inline]
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         self.read_by(buffer.len(), |socket| socket.read(buffer))
@@ -132,14 +132,15 @@ impl<S: Read> Edge<S> {
 }
 
 impl<S: Source> Edge<S> {
-    /// Has the poll report what becomes of it: from the start on whether there is room, or only when that is asked for.
+    /// Has the poll watch the socket: for room from the start on, or only when that is asked for.
     pub fn watch(mut self, registry: &Registry, token: Token, for_room: bool) -> io::Result<Edge<S>> {
         registry.register(&mut self.socket, token, if for_room { BOTH } else { Interest::READABLE })?;
         self.reports_room = for_room;
         Ok(self)
     }
 
-    /// Asks to be told of room if there was none, and no more if there was. What there is by now is told, too.
+    /// Asks the poll to report room if there was none, and to stop if there was. Room that appeared meanwhile is
+    /// reported, too.
     pub fn ask_for_room(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         if self.ready.writable == self.reports_room {
             let interest = if self.ready.writable { Interest::READABLE } else { BOTH };

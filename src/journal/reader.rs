@@ -8,8 +8,8 @@
 //!             └── too much was lost: a Flush, or too many deletes ────────────┘
 //!
 //! dirty      a bit for each range: what the peer holds of these keys may be old; the range will be scanned
-//! scanning   the range that was scanned last: some of its keys were told when some of its records were not read
-//! deleted    keys of Deletes that it has not seen; a scan of their ranges cannot tell them
+//! scanning   the range that was scanned last: some of its keys were sent before all of its records were read
+//! deleted    keys of Deletes that the reader has not read: a scan of their ranges does not find them
 //! ```
 //!
 //! What becomes of a record, by its range:
@@ -22,39 +22,39 @@
 //! Flush                     sent       sent        sent           all must be scanned
 //! ```
 //!
-//! Evicted needs the care because the peer may hold an older value than the one that was evicted: of a key whose last
-//! Set was sent, it may keep the value when the item is evicted here, because each side has its own memory.
+//! An eviction is no change: if the peer was sent the last Set of a key, it may keep the value when the item is evicted
+//! here. But in a dirty range the peer may hold a value that is older than the evicted one. So it is told a delete.
 //!
 //! Invariants ([`Reader::check`]): nothing is confirmed that was not read, and nothing is complete that was not
-//! confirmed; a reader that streams has no dirty range and no lost delete; a full sync has no more ranges to go than
+//! confirmed; a streaming reader has no dirty range and no lost delete; a full sync has at most as many ranges to go as
 //! there are.
 
 use super::record::{CHECKPOINT, EVICTED, RecordKind};
 
-/// Bytes of keys in `deleted`. When these do not do, most ranges are dirty anyway.
+/// The most bytes of keys in `deleted`. When there are more, most ranges are dirty anyway.
 const DELETED_MAX: usize = if cfg!(test) { 1 << 10 } else { 1 << 20 };
 
-/// How a reader stands.
+/// What a reader is being sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReaderState {
-    /// It gets all items, once.
+    /// All items, once, and changes between them.
     Syncing,
-    /// It gets every change.
+    /// Every change.
     Streaming,
-    /// It has missed changes, and gets again what they were about.
+    /// Changes, and what the changes were about that it has missed.
     Lagged,
 }
 
-/// What a consumer is to be told before it reads on.
+/// What a consumer is told before it reads on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// A full sync begins, again.
+    /// A full sync begins again.
     FullSync,
     /// Every range was scanned.
     Synced,
     /// Changes were lost; so many ranges are scanned again.
     Lagged(usize),
-    /// They were scanned.
+    /// The ranges of lost changes were scanned.
     CaughtUp,
 }
 
@@ -69,7 +69,7 @@ pub(super) enum Delivery {
 /// What to scan next.
 #[derive(Debug)]
 pub enum NextScan {
-    /// Keys of lost deletes, each with whether it is binary.
+    /// Keys of lost deletes; for each, whether it came base64-encoded.
     Keys(Vec<(Vec<u8>, bool)>),
     /// A range of keys.
     Range(u32),
@@ -84,27 +84,27 @@ pub(super) struct Reader {
     pub name: String,
     pub identity: String,
     pub state: ReaderState,
-    /// Where it reads on.
+    /// Where in the ring it reads on.
     pub position: u64,
     /// The last record it has read.
     pub lsn: u64,
-    /// Up to this position it reads as if the records were lost, except for deletes.
+    /// Up to this position all records but deletes count as lost, so that a scan makes one of many changes of a key.
     pub coalesces_to: u64,
     /// The last lsn it has acknowledged.
     pub acked: u64,
-    /// The last lsn that it has completely, as far as it has acknowledged that.
+    /// The peer has everything up to this lsn, and has acknowledged that.
     pub complete: u64,
-    /// From here on acknowledgements say that it is complete: a snapshot slice, and the end of a full sync, have no
-    /// number of their own, so one is taken for it.
+    /// An acknowledgement from this lsn on means that the peer has everything. Snapshot slices and the end of a full
+    /// sync have no numbers of their own, so a number is taken for that.
     clean_at: u64,
     dirty: Ranges,
     scanning: Option<u32>,
     /// Where the scan of dirty ranges goes on.
     at: u32,
-    /// Ranges until the full sync is through.
+    /// Ranges until the full sync is done.
     pass: u32,
     deleted: Keys,
-    /// Too much was lost: only a full sync helps.
+    /// Whether too much was lost, so that only a full sync helps.
     lost_all: bool,
     notices: [Option<Notice>; 2],
     pub counts: ReaderCounts,
@@ -119,9 +119,9 @@ pub struct ReaderCounts {
     pub full_syncs_finished: u64,
     /// Times that it began to lose records.
     pub lagged: u64,
-    /// Records that it lost, or that were left to a scan because it was far behind.
+    /// Records that it lost, or that were left to a scan because the reader was far behind.
     pub lost: u64,
-    /// Times that it has acknowledged with a reservation: its peer did not take all.
+    /// Acknowledgements that said that the peer did not take all.
     pub refusals: u64,
 }
 
@@ -175,7 +175,7 @@ impl Reader {
         }
     }
 
-    /// Whether every change is sent: a [`Delivery`] need not be asked for.
+    /// Whether it is sent every change, so that no [`Delivery`] need be asked for.
     #[inline]
     pub(super) fn takes_all(&self) -> bool {
         self.dirty.count == 0 && self.position >= self.coalesces_to
@@ -215,7 +215,7 @@ impl Reader {
         self.lag();
     }
 
-    /// What it will not be told of an item.
+    /// Notes that a record of an item is lost.
     fn lose_item(&mut self, kind: u8, range: u32) {
         if kind != RecordKind::Hit as u8 {
             self.counts.lost += 1;
@@ -366,7 +366,7 @@ impl Ranges {
         (0..self.len).for_each(|range| self.set(range));
     }
 
-    /// The first one from `at` on, then from 0 on.
+    /// The first range of the set from `at` on, or else from 0 on.
     fn next(&self, at: u32) -> Option<u32> {
         if self.count == 0 {
             return None;
@@ -388,7 +388,7 @@ struct Keys {
 }
 
 impl Keys {
-    /// False when there is no room.
+    /// Adds a key. False when there is no room.
     fn add(&mut self, key: &[u8], key_is_binary: bool) -> bool {
         let bytes = self.bytes + size_of::<(Vec<u8>, bool)>() + key.len();
         if bytes > DELETED_MAX {
@@ -399,7 +399,7 @@ impl Keys {
         true
     }
 
-    /// Takes some out.
+    /// Takes out at most so many keys.
     fn take(&mut self, most: usize) -> Vec<(Vec<u8>, bool)> {
         let taken = self.keys.split_off(self.keys.len().saturating_sub(most));
         if self.keys.is_empty() {

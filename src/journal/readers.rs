@@ -1,15 +1,15 @@
-//! All readers of the journal: who is attached, who has gone, how far those who count have confirmed, and what of the
-//! ring nobody needs any more.
+//! All readers of the journal: which are attached, which have gone, how far enough of them have confirmed, and which
+//! records nobody needs any more.
 //!
 //! ```text
 //! ring ──> read, for each reader: runs of neighbours that it is to be sent, copied out
 //!   │
-//!   ├── room is needed: the oldest record is lost to those who have not read it
-//!   └── a segment is left: what nobody needs any more is given up
+//!   ├── room is needed: the oldest record is lost to readers that have not read it
+//!   └── the head leaves a segment: records that nobody needs any more are dropped
 //! ```
 //!
-//! Invariants ([`Readers::check`]): `slowest` is the least position of the readers, so an append asks for nothing else
-//! while there is room; every position is one that the ring has; no name is attached twice, and who is attached is not
+//! Invariants ([`Readers::check`]): `slowest` is the least position of the readers, so that an append looks at nothing
+//! else while there is room; every position lies in the ring; no name is attached twice; a reader is either attached or
 //! remembered.
 //!
 //! Not here: the lock (`journal`), what becomes of a record (`reader`).
@@ -20,65 +20,66 @@ use super::ring::Ring;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Readers at a time.
+/// The most readers at a time.
 pub const READERS_MAX: usize = 8;
 
-/// Readers that are remembered after they have gone.
+/// The most readers that are remembered after they have gone.
 const REMEMBERED_MAX: usize = 32;
 
-/// Bytes of the ring that are read under one lock: some 5 us, so that whoever waits to append does not go to sleep.
+/// Bytes of the ring that are read under one lock. It takes some 5 us, so that a thread that waits to append does not
+/// go to sleep.
 const SCAN: u64 = if cfg!(test) { 1 << 10 } else { 32 << 10 };
 
 /// Samples of the head for the lag in time.
 pub(super) const SAMPLES: usize = 1024;
 
-/// Who wants to read.
+/// A request to read the journal.
 #[derive(Clone, Copy, Debug)]
 pub struct Attach<'a> {
-    /// Its name; one that is attached already under it is replaced.
+    /// The reader's name. It takes the place of a reader of this name that is attached.
     pub name: &'a str,
-    /// Of the peer: another one has other data.
+    /// The peer's identity; another identity has other data.
     pub identity: &'a str,
-    /// The journal of which the peer has something, if that is known,
+    /// The run whose changes the peer has, if that is known.
     pub run_id: Option<u64>,
-    /// and the last lsn that it has completely.
+    /// The peer has everything up to this lsn of the run.
     pub lsn: Option<u64>,
 }
 
-/// Why nobody was attached.
+/// Why a reader was not attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttachError {
     /// The peer is this server.
     Itself,
-    /// The peer is where this server gets its own changes from.
+    /// The peer is a server whose changes come here.
     Upstream,
-    /// There are as many as there can be.
+    /// There are [`READERS_MAX`] already.
     TooMany,
-    /// It is fed already, under another name.
+    /// The peer is fed already, under another name.
     Twice,
 }
 
 /// Where a reader begins.
 #[derive(Clone, Copy, Debug)]
 pub struct Start {
-    /// Its number.
+    /// The reader's number.
     pub id: u64,
-    /// It has to read everything.
+    /// Whether it begins with a full sync.
     pub is_full_sync: bool,
     /// The first record that it reads comes after this one.
     pub lsn: u64,
 }
 
-/// What reading has found.
+/// The result of reading.
 #[derive(Clone, Copy, Debug)]
 pub enum Reading {
     /// The reader is not attached any more.
     Detached,
-    /// The consumer is to be told this first; nothing was read.
+    /// The consumer is told this first; nothing was read.
     Notice(Notice, u64),
-    /// It is to be told something first, but after what is in `out`; nothing was read.
+    /// The consumer is told something before it reads on, but after what is in `out`; nothing was read.
     NoticeWaits,
-    /// It has read up to this lsn; whether there is more.
+    /// It has read up to this lsn; the flag says whether there is more.
     Upto(u64, bool),
 }
 
@@ -89,11 +90,12 @@ pub struct ConsumerStatus {
     pub name: String,
     pub identity: String,
     pub state: ReaderState,
-    /// The last record that was read, that was acknowledged, and up to which it is known to have all.
+    /// The lsn of the last record that was read; the last that was acknowledged; and up to where the peer has
+    /// everything.
     pub read: u64,
     pub acked: u64,
     pub complete: u64,
-    /// Records and bytes that it has not acknowledged or read, and how long it lacks the oldest of them.
+    /// How many records it has not acknowledged, how many bytes it has not read, and since when it lacks the oldest.
     pub lag: u64,
     pub lag_bytes: u64,
     pub lag_ms: u64,
@@ -107,9 +109,9 @@ pub struct ConsumerStatus {
 pub(super) struct Readers {
     attached: Vec<Reader>,
     remembered: VecDeque<Remembered>,
-    /// Number of the last one that was attached.
+    /// Number of the reader that was attached last.
     last_id: u64,
-    /// Least position.
+    /// Least position of a reader.
     slowest: u64,
     /// How many must confirm a change.
     pub required: u32,
@@ -126,7 +128,7 @@ struct Remembered {
     complete: u64,
 }
 
-/// Whether an identity is that of the server with this run id.
+/// Whether an identity names the server with this run id.
 pub fn is_named(run_id: u64, identity: &str) -> bool {
     is_run_id(identity) && u64::from_str_radix(identity, 16) == Ok(run_id)
 }
@@ -226,8 +228,7 @@ impl Readers {
         self.find_slowest();
     }
 
-    /// The lsn up to which one has everything. Where it is remembered it may know of less than was confirmed, never of
-    /// more.
+    /// The lsn up to which a peer has everything: the lower one of what the reader says and what is remembered.
     fn goes_on_from(&self, attach: &Attach<'_>, run_id: u64) -> Option<u64> {
         let given = attach.lsn.filter(|_| attach.run_id == Some(run_id));
         let before =
@@ -258,7 +259,7 @@ impl Readers {
         at.and_then(|at| complete.get(at).copied()).unwrap_or(0)
     }
 
-    /// Gives up what nobody needs any more, so that its memory is used again while it is warm.
+    /// Drops records that nobody needs any more, so that their memory is used again while it is warm.
     #[cold]
     pub(super) fn release(&mut self, ring: &mut Ring) {
         ring.release(self.not_needed(ring));
@@ -267,8 +268,7 @@ impl Readers {
         self.find_slowest();
     }
 
-    /// The last record that every one has read, and that those who come back need not be sent again: of what they have
-    /// completely, as far as they can go on from there.
+    /// The last record that nobody needs: every reader has read it, and none that comes back has to be sent it again.
     fn not_needed(&self, ring: &Ring) -> u64 {
         let goes_on = |&complete: &u64| complete != 0 && complete + 1 >= ring.first();
         let read = self.attached.iter().map(|reader| reader.lsn);
@@ -277,13 +277,13 @@ impl Readers {
         read.chain(complete.chain(remembered).filter(goes_on)).min().unwrap_or(ring.lsn())
     }
 
-    /// Whether one has not read the oldest record.
+    /// Whether there is a reader that has not read the oldest record.
     #[inline]
     pub(super) fn need_oldest(&self, ring: &Ring) -> bool {
         ring.tail() >= self.slowest
     }
 
-    /// Takes the oldest record from those who have not read it.
+    /// Tells the readers that have not read the oldest record that it is lost.
     #[cold]
     pub(super) fn lose_oldest(&mut self, ring: &Ring) {
         let (tail, (head, bytes)) = (ring.tail(), ring.oldest());
@@ -376,8 +376,8 @@ impl Readers {
     }
 }
 
-/// Copies what a reader is to be sent, in runs of neighbours, of [`SCAN`] bytes of the ring at most. For one that takes
-/// all, a change costs 20 instructions less.
+/// Copies the records that a reader is sent, in runs of neighbours, from at most [`SCAN`] bytes of the ring. For a
+/// reader that is sent every change, a change costs 20 instructions less so.
 fn copy(ring: &Ring, reader: &mut Reader, until: u64, max: usize, out: &mut Vec<u8>) {
     let (bytes, takes_all) = (ring.from(reader.position), reader.takes_all());
     let (mut at, mut run) = (0, 0);
@@ -406,12 +406,12 @@ fn copy(ring: &Ring, reader: &mut Reader, until: u64, max: usize, out: &mut Vec<
     out.extend_from_slice(&bytes[run..at]);
 }
 
-/// When the head was where.
+/// Where the head was at several moments.
 #[derive(Debug, Default)]
 struct Samples(VecDeque<(Instant, u64)>);
 
 impl Samples {
-    /// Adds one, and says how long it is since the last. When there are too many, each second one goes.
+    /// Adds a sample, and returns how long it is since the last. When there are too many, every other one is dropped.
     fn add(&mut self, now: Instant, lsn: u64) -> Duration {
         if self.0.len() == SAMPLES {
             let mut keep = false;
@@ -425,7 +425,7 @@ impl Samples {
         passed
     }
 
-    /// When there first was a later record than `lsn`, about.
+    /// About when the first record after `lsn` was there.
     fn after(&self, lsn: u64) -> Option<Instant> {
         let at = self.0.partition_point(|&(_, head)| head <= lsn);
         self.0.get(at).or(self.0.back()).map(|&(at, _)| at)

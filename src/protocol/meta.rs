@@ -66,7 +66,7 @@ pub(super) fn parse_line(letter: u8, rest: &[u8], consumed: usize) -> Parsed<'_>
     }
 }
 
-/// Says what is wrong with flags, in memcached's order, when `error` or too many is what was found first.
+/// The refusal of wrong flags, as memcached words it. `error` was found first; None: there are too many flags.
 #[cold]
 fn refuse<'a>(
     command: &MetaCommand<'_>,
@@ -75,7 +75,7 @@ fn refuse<'a>(
     body: Option<usize>,
     consumed: usize,
 ) -> Parsed<'a> {
-    // A token that cannot be a flag at all means that this is no meta line: nothing is swallowed.
+    // A line with a token that cannot be a flag is not a meta line: nothing is swallowed.
     if command.flags().any(|word| !matches!(word[0], b'A'..=b'z' | b'0'..=b'9')) {
         return bad(consumed, 0, BAD_FORMAT);
     }
@@ -91,14 +91,14 @@ fn refuse<'a>(
 }
 
 impl<'a> MetaCommand<'a> {
-    /// The command with its flags as yet unseen.
+    /// The command before its flags are checked.
     #[inline]
     fn new(verb: Verb, wire_key: &'a [u8], text: &'a [u8]) -> MetaCommand<'a> {
         let numbers = Numbers { delta: 1, ..Numbers::default() };
         MetaCommand { verb, mode: Mode::Set, decr: false, wire_key, text, seen: LetterSet::default(), numbers }
     }
 
-    /// Checks letters and arguments, and keeps the arguments. How many flags there are.
+    /// Checks letters and arguments, and keeps the arguments. Returns how many flags there are.
     #[inline]
     fn take_flags(&mut self) -> Result<usize, &'static [u8]> {
         if self.wire_key.len() > KEY_MAX {

@@ -32,8 +32,8 @@ pub enum Protocol {
     Binary,
 }
 
-/// Parses the start of `input` if it has one of the forms that nearly all requests have, at little cost. For any other
-/// see [`parse`].
+/// The fast path: parses the start of `input` if it has one of the forms that nearly all requests have. [`parse`] does
+/// all others.
 #[inline(always)]
 pub(crate) fn parse_common(protocol: Protocol, input: &[u8]) -> Option<Cut<'_>> {
     match protocol {

@@ -25,9 +25,9 @@ pub const BAD_FORMAT: &[u8] = b"CLIENT_ERROR bad command line format\r\n";
 /// What the bytes at the start of the input are.
 #[derive(Debug)]
 pub enum Parsed<'a> {
-    /// A request, all of it but perhaps for its value.
+    /// A request; its value need not be complete.
     Request(Cut<'a>),
-    /// Not complete. Call again when more bytes are there, and at least `need` in all.
+    /// A request that is not complete. Call again when there are more bytes, and at least `need` in all.
     Partial {
         /// A lower bound of the bytes needed; 0 when it is not known.
         need: usize,
@@ -87,7 +87,7 @@ pub(super) fn bad<'a>(consumed: usize, swallow: u64, reply: &'static [u8]) -> Pa
     Parsed::Bad(Bad { consumed, swallow, reply: Refusal::Line(reply), close: false })
 }
 
-/// What a refused request is answered: made of constants, so that it can be kept until it is due.
+/// The answer to a refused request. It is made of constants, so that it can be kept until it is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// Complete with its line end; empty for nothing.
@@ -124,7 +124,8 @@ pub enum Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// The key as it is stored, decoded into `buffer` if need be. Empty where there is none, or where there are several.
+    /// The key as it is stored, decoded into `buffer` if need be. Empty where there is none, or where there are
+    /// several.
     #[inline]
     pub fn key<'k>(&'k self, buffer: &'k mut KeyBuffer) -> &'k [u8] {
         match self {
@@ -158,19 +159,19 @@ pub enum StoreHeader<'a> {
 /// What a store command does with an existing or missing item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Whatever is there.
+    /// Stores whether or not something is there.
     Set,
-    /// Only when nothing is there.
+    /// Stores only when nothing is there.
     Add,
-    /// Only when something is there.
+    /// Stores only when something is there.
     Replace,
-    /// Behind the existing value.
+    /// Adds behind the existing value.
     Append,
-    /// In front of the existing value.
+    /// Adds in front of the existing value.
     Prepend,
 }
 
-/// The length of a text or meta value, when it is one.
+/// The length of a text or meta value; None when it is not a valid one.
 pub(super) fn data_length(text: &[u8]) -> Option<usize> {
     token::strict_i32(text).filter(|len| (0..=VALUE_MAX).contains(len)).map(|len| len as usize)
 }
@@ -213,7 +214,8 @@ pub enum TextCommand<'a> {
     Admin {
         /// Which command.
         verb: Admin,
-        /// The whole line. It is cut into tokens when it is run, which makes all that is parsed 370 bytes smaller.
+        /// The whole line. It is cut into tokens when it is run; to keep the tokens would make each request 370 bytes
+        /// larger.
         line: &'a [u8],
         /// The last token is `noreply`, and this command honours it.
         noreply: bool,
@@ -225,7 +227,7 @@ pub enum TextCommand<'a> {
 pub struct Get<'a> {
     /// One or more keys between spaces, each of 1 to 250 bytes, up to the end of the line.
     pub keys: &'a [u8],
-    /// `keys` is one key and nothing else: the common case, worth knowing.
+    /// `keys` is one key and nothing else, which is the common case.
     pub single: bool,
     /// Answer with the cas unique.
     pub with_cas: bool,
@@ -309,7 +311,7 @@ pub enum Verb {
     Noop,
 }
 
-/// Where a base64 key is decoded to; not touched for plain keys.
+/// Where a base64 key is decoded to; other keys leave it untouched.
 pub type KeyBuffer = Option<[u8; KEY_MAX]>;
 
 /// A meta command; `ms` without its data. Each flag is there at most once, its argument checked.
@@ -323,8 +325,8 @@ pub struct MetaCommand<'a> {
     pub decr: bool,
     /// As on the wire: base64 when the `b` flag is there. Empty for mn.
     pub wire_key: &'a [u8],
-    /// The flags, the end of the line. It is cut again for who goes through it: kept cut, they would be 290 bytes to move
-    /// about.
+    /// The flags: the end of the line. They are cut again each time that they are gone through, because a list of them
+    /// would make the command 290 bytes larger.
     pub(super) text: &'a [u8],
     /// Letters that are there.
     pub(super) seen: LetterSet,

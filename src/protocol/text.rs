@@ -27,9 +27,9 @@ pub const BAD_DELTA: &[u8] = b"CLIENT_ERROR invalid numeric delta argument\r\n";
 /// Answer to an unknown command.
 pub const UNKNOWN: &[u8] = b"ERROR\r\n";
 
-/// The line at the start of `input`, if it is as nearly every client sends it: get of one key, or set with numbers that
-/// are not too large; single spaces, nothing more, and `\r\n`. One pass, which knows the end of the line when it gets
-/// there, and so does without a search for it. None for any other line, which [`parse_line`] judges.
+/// The fast path: parses the line at the start of `input` if it is as nearly every client sends it: get of one key, or
+/// set with numbers that are not too large; single spaces, nothing more, and `\r\n`. It takes one pass and needs no
+/// search for the end of the line. None for any other line, which is left to [`parse_line`].
 #[inline(always)]
 pub(super) fn parse_common(input: &[u8]) -> Option<Cut<'_>> {
     if !input.starts_with(b"get ") && !input.starts_with(b"set ") {
@@ -69,12 +69,12 @@ fn spaced_number(text: &[u8]) -> Option<(u64, &[u8])> {
         number = number.wrapping_mul(10).wrapping_add(digit.into());
         count += 1;
     }
-    // More digits may have wrapped.
+    // With more digits the number may have wrapped.
     (1..=10).contains(&count).then(|| (number, &digits[count..]))
 }
 
-/// A get, gets, gat or gats that was accepted as the first `head` bytes of `input`, for whoever answers it in parts: its
-/// keys, which may be many, are not checked again.
+/// Parses again a get, gets, gat or gats that was accepted as the first `head` bytes of `input`, to go on with its
+/// answer. Its keys, which may be many, are not checked again.
 pub fn get_again(input: &[u8], head: usize) -> Cut<'_> {
     let (word, rest) = split_word(token::without_end(&input[..head - 1]));
     let mut words = token::words(rest);
@@ -141,7 +141,8 @@ fn parse_gat(arguments: &[u8], consumed: usize, with_cas: bool) -> Parsed<'_> {
     }
 }
 
-/// At least one key, and none too long. One long key refuses the whole line before anything is answered.
+/// Whether there is at least one key, and none that is too long. One long key refuses the whole line before anything is
+/// answered.
 fn check_keys(keys: &[u8]) -> bool {
     let mut words = token::words(keys);
     words.next().is_some_and(|key| key.len() <= KEY_MAX) && words.all(|key| key.len() <= KEY_MAX)
@@ -176,7 +177,8 @@ fn store_header<'a>(tokens: &Tokens<'a>, mode: Mode, cas: bool, quiet: bool) -> 
     })
 }
 
-/// The key of a command that has one, and whether it is quiet; None when tokens are missing or the key is long.
+/// The key of a command that has one, and whether the command is quiet; None when tokens are missing or the key is too
+/// long.
 fn key_command<'a>(tokens: &Tokens<'a>, least: usize) -> Option<(&'a [u8], bool)> {
     let key = tokens.get(1).filter(|key| key.len() <= KEY_MAX)?;
     let enough = tokens.as_slice().len() >= least;

@@ -7,10 +7,10 @@
 //!   waiting, primary      what a lease is going to say; nothing sets them today
 //! ```
 //!
-//! A connection that brings the changes of another server is a [`ChangeSource`]. Of each run there is one: whoever announces
-//! the same run later takes its place. An older connection may have much input that was read and not run, and a killed
-//! sidecar may have left megabytes in a socket; nothing of that may come after what the new source sends. So the
-//! question is asked where the write happens:
+//! A connection that brings the changes of another server is a [`ChangeSource`]. Of each run there is one: whoever
+//! announces the same run later takes its place. An older connection may have much input that was read and not run, and
+//! a killed sidecar may have left megabytes in a socket; nothing of that may come after what the new source sends. So
+//! the question is asked where the write happens:
 //!
 //! ```text
 //!   write       lock the shard │ admits(source)? │ change │ unlock
@@ -94,7 +94,7 @@ pub enum SourceError {
 /// Which of this server and a peer that it is to feed has its items from the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relation {
-    /// Neither.
+    /// Neither has its items from the other.
     Stranger,
     /// The peer: it was fed before.
     Copy,
