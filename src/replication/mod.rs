@@ -1,4 +1,4 @@
-//! What consumers of the journal are sent.
+//! What the consumers of the journal are sent, and what they say.
 
 pub mod session;
 pub mod stream;

@@ -1,4 +1,4 @@
-//! One consumer: a connection of the control socket, lines in; greeting, replies and the stream of changes out.
+//! One consumer, on a connection of the control socket: lines in; greeting, replies and the stream of changes out.
 //!
 //! ```text
 //!   client's lines ─> ClientLine ─> what it asks for ─> ServerLine ─> output
@@ -7,9 +7,10 @@
 //!                     ChangeStream (stream.rs): journal ─> batches ─> output
 //! ```
 //!
-//! Invariants: nothing of a stream comes before the answer to attach. Sockets and clocks are the caller's.
+//! Invariant: nothing of a stream comes before the answer to `attach`.
 //!
-//! Not here: when to send (`net::control`), how lines are written ([`crate::protocol::control`]), what is sent (`stream`).
+//! Not here: sockets, clocks and when to send (`net::control`), how lines are written ([`crate::protocol::control`]),
+//! what is sent (`stream`).
 
 use super::stream::{ChangeStream, refuse, refuse_ack, say};
 use crate::command::admin::stats;
@@ -22,25 +23,25 @@ use crate::protocol::control::{
 use crate::store::Relation;
 use std::time::{Duration, Instant};
 
-/// A heartbeat is due at least every tenth of a second; a busy machine may be late for it.
+/// How often a heartbeat is sent. The protocol promises one every tenth of a second, and a busy machine may be late.
 const BEAT: Duration = Duration::from_millis(50);
 
-/// The moment at which something is done.
+/// The time of a call, by both clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
-    /// For what is due.
+    /// To tell what is due.
     pub at: Instant,
-    /// For the other side to compare its clock with.
+    /// Unix milliseconds, for the other side to compare its clock with.
     pub unix_ms: i64,
 }
 
 /// See the module's head.
 #[derive(Debug, Default)]
 pub struct Consumer {
-    /// The start of a line.
+    /// The start of a line that has not ended.
     line: Vec<u8>,
     stream: Option<Box<ChangeStream>>,
-    /// When to say the next time that the server is alive; none before it is attached.
+    /// When the next heartbeat is due; None before it is attached.
     beat_due: Option<Instant>,
 }
 
@@ -69,12 +70,12 @@ impl Consumer {
         self.line.len() <= LINE_MAX
     }
 
-    /// Puts what comes next of the stream into `out`. Whether there was anything.
+    /// Puts the next part of the stream into `out`. False: there was nothing.
     pub fn fill(&mut self, shared: &Shared, now: Now, out: &mut Output) -> bool {
         self.stream.as_mut().is_some_and(|stream| stream.fill(shared, now.at, out))
     }
 
-    /// Says that the server is alive, when that is due.
+    /// Sends a heartbeat if one is due.
     pub fn beat(&mut self, shared: &Shared, now: Now, out: &mut Output) {
         if self.beat_due.is_some_and(|due| now.at >= due) {
             self.beat_due = Some(now.at + BEAT);
@@ -82,17 +83,17 @@ impl Consumer {
         }
     }
 
-    /// Whether it is a consumer's.
+    /// Whether the client has become a consumer.
     pub fn is_attached(&self) -> bool {
         self.stream.is_some()
     }
 
-    /// Whether the last [`Consumer::fill`] ended before there was nothing left.
+    /// Whether the last [`Consumer::fill`] left something unsent.
     pub fn is_behind(&self) -> bool {
         self.stream.as_ref().is_some_and(|stream| stream.is_behind)
     }
 
-    /// Whether the peer has not confirmed all that was sent.
+    /// Whether the peer has not confirmed everything that was sent.
     pub fn awaits(&self) -> bool {
         self.stream.as_ref().is_some_and(|stream| stream.acked < stream.said)
     }
@@ -102,7 +103,7 @@ impl Consumer {
         self.stream.as_ref().is_some_and(|stream| stream.is_gone)
     }
 
-    /// Whether the peer has not confirmed everything.
+    /// Whether the peer has not confirmed every change there is.
     pub fn lacks(&self, shared: &Shared) -> bool {
         self.stream.as_ref().is_some_and(|stream| !stream.is_gone && stream.acked < shared.store.journal().lsn())
     }

@@ -7,10 +7,10 @@
 //!                     └── waits for a signal
 //! ```
 //!
-//! It is an ordinary memcached client of the peer and knows nothing of the store: it passes the server's batches on
-//! as they are, each followed by a barrier, and acknowledges what the peer has confirmed.
+//! To the peer, the sidecar is an ordinary memcached client. It knows nothing of the store: it passes the server's
+//! batches on as they are, puts a barrier (`mn`) after each, and acknowledges what the peer has confirmed.
 //!
-//! Not here: the order of changes, which is the server's, and what a peer makes of them.
+//! Not here: the order of changes, which the server decides, and what a peer does with them.
 
 mod link;
 mod moment;
@@ -32,13 +32,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How often the main thread looks around while it waits for a signal.
+/// How often the main thread wakes up while it waits for a signal.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How long threads have to end: one that is connecting, or looking up a name, is not waited for.
+/// How long the threads have to end. A thread that is connecting, or looking up a name, may take longer, and is not
+/// waited for.
 const STOP_MAX: Duration = Duration::from_secs(1);
 
-/// SidecarExit code of a socket that the system refuses, as the server's.
+/// Exit code when the system refuses a socket, the same as the server's.
 const EX_OSERR: u8 = 71;
 
 /// Runs until a signal says stop.
@@ -67,7 +68,7 @@ pub fn run(options: Options) -> Result<(), SidecarExit> {
     Ok(())
 }
 
-/// Plain lines on stderr.
+/// Logs lines without a prefix on stderr.
 fn start_log(is_verbose: bool) {
     let level = if is_verbose { log::LevelFilter::Debug } else { log::LevelFilter::Info };
     env_logger::Builder::new()
@@ -102,7 +103,7 @@ impl Thread {
     }
 
     fn wake(&self) {
-        // A thread that is not woken is not waited for, either.
+        // A thread that could not be woken is not waited for, either.
         let _ = self.waker.wake();
     }
 }

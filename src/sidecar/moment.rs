@@ -1,4 +1,4 @@
-//! What the parts of a link tell each other: the time of a call, and why a connection cannot be used.
+//! What the parts of a link pass to each other: the time of a call, and why a connection cannot be used.
 
 use std::time::Duration;
 
@@ -16,9 +16,9 @@ pub(super) struct Moment {
 pub(super) enum Trouble {
     /// It broke or could not be made: soon tried again.
     Broken(String),
-    /// One side said no, or is not what it should be: tried again now and then.
+    /// One side said no, or is not what it should be. It is tried again now and then.
     Refused(String),
-    /// The guard said no: looked at again now and then.
+    /// The guard said no. It looks again now and then.
     Guarded(String),
 }
 

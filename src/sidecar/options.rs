@@ -8,20 +8,20 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Most peers: a replication factor of five has four, and the server takes eight consumers.
+/// The most peers: a replication factor of five needs four, and the server takes eight consumers.
 const PEERS_MAX: usize = 8;
 
 /// Largest `--limit-mbps`: a terabit a second.
 const MEGABITS_MAX: u64 = 1_000_000;
 
-/// How far behind a peer may be in good health, unless `--max-lag-ms` says otherwise: longer than a stall of the
-/// network, shorter than anybody wants to lose.
+/// How far behind a healthy peer may be, unless `--max-lag-ms` says otherwise. It is longer than a stall of the
+/// network, and shorter than what anybody wants to lose.
 const MAX_LAG: Duration = Duration::from_secs(10);
 
 /// Largest `--max-lag-ms`: a day.
 const MAX_LAG_MS_MAX: u64 = 86_400_000;
 
-/// SidecarExit code of bad usage, as the server's.
+/// Exit code of bad usage, the same as the server's.
 const EX_USAGE: u8 = 64;
 
 /// One option.
@@ -31,7 +31,7 @@ pub struct SidecarOption {
     pub letter: &'static str,
     /// Its long name.
     pub name: &'static str,
-    /// What it takes, or empty.
+    /// The name of its argument, or empty.
     pub argument: &'static str,
     /// May be given several times.
     pub repeats: bool,
@@ -68,17 +68,17 @@ pub struct Options {
     pub peers: Vec<String>,
     /// Megabits a second to each peer.
     pub limit_megabits: Option<u64>,
-    /// What a peer holds may be lost.
+    /// Whether what a peer holds may be lost.
     pub may_replace: bool,
     /// Where to serve HTTP.
     pub http: Option<SocketAddr>,
-    /// How far behind a peer may be in good health.
+    /// How far behind a healthy peer may be.
     pub max_lag: Duration,
-    /// Say more.
+    /// Whether to log more.
     pub is_verbose: bool,
 }
 
-/// The program ends here: with what to print, and how.
+/// How the program ends: what it prints, and its exit code.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SidecarExit {
     /// The exit code.
@@ -94,7 +94,7 @@ impl SidecarExit {
         SidecarExit { code: 0, stdout, stderr: String::new() }
     }
 
-    /// A refusal, in one line.
+    /// Ends with an error of one line.
     pub fn refuse(code: u8, line: &str) -> SidecarExit {
         SidecarExit { code, stdout: String::new(), stderr: format!("twincache-sidecar: {line}\n") }
     }
@@ -105,7 +105,7 @@ impl SidecarExit {
 }
 
 impl Options {
-    /// Reads the words after the program's name.
+    /// Parses the arguments after the program's name.
     pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Options, SidecarExit> {
         let words: Vec<OsString> = words.collect();
         let found = parser().parse(&words).map_err(|error| SidecarExit::usage(&error.to_string()))?;

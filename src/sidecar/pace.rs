@@ -1,18 +1,18 @@
-//! How fast: the pauses between attempts, and the limit of bandwidth.
+//! The pauses between attempts, and the limit of bandwidth.
 //!
 //! ```text
-//!   BackOff   100 ms, 200 ms, … 5 s, each of it between a half and the whole, at random; longer after a refusal
-//!   BandwidthBucket    fills with the rate, holds 50 ms of it; a write takes what is in it
+//!   BackOff           pauses of 100 ms, 200 ms, … 5 s, of each a random part from a half up; longer after a refusal
+//!   BandwidthBucket   fills at the rate, and holds 50 ms of it; a write takes at most what is in it
 //! ```
 //!
-//! Time is an argument everywhere: since the start of the program.
+//! Time is an argument everywhere. It counts from the start of the program.
 
 use std::time::Duration;
 
-/// First pause after a connection broke: longer than a peer needs to see that the old one has ended.
+/// First pause after a connection broke. It is longer than a peer needs to see that the old connection has ended.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 
-/// Longest pause: a peer that is back is found after this.
+/// Longest pause: a peer that is back is found within this time.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Shortest pause after a refusal; the longest is twice as long. A server remembers for 5 s which
@@ -25,7 +25,7 @@ const BUCKETS_PER_SECOND: u64 = 20;
 /// Least size of a bucket, so that a low rate does not cut the stream into crumbs.
 const BUCKET_MIN: u64 = 16 << 10;
 
-/// No write is smaller than this for want of bandwidth.
+/// The limit makes no write smaller than this.
 const WRITE_MIN: u64 = 4 << 10;
 
 /// The pauses between attempts.
@@ -70,7 +70,7 @@ impl BackOff {
     }
 }
 
-/// A token bucket of bytes. May be overdrawn by nothing: a write takes at most what is in it.
+/// A token bucket of bytes. It is never overdrawn: a write takes at most what is in it.
 #[derive(Debug)]
 pub(super) struct BandwidthBucket {
     /// Bytes a second; None: no limit.

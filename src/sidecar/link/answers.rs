@@ -1,4 +1,4 @@
-//! The peer's answers: cut into lines, each given to what it answers.
+//! The peer's answers: cut into lines, and each assigned to the command that it answers.
 //!
 //! ```text
 //!   sent       body… mn  replica from  body… mn        (our own commands stand right after a barrier)
@@ -6,12 +6,13 @@
 //!   answered   HD, SERVER_ERROR … MN  OK  CLIENT_ERROR … MN
 //! ```
 //!
-//! Quiet commands answer only what went wrong, so whatever comes while a barrier is expected, and is not its `MN`,
-//! belongs to the bodies before it. A body whose barrier is not sent yet is answered while nothing is expected.
+//! Quiet commands are answered only if something went wrong. So a line that comes while a barrier is expected, and is
+//! not its `MN`, belongs to the bodies before it. If the barrier after a body is not sent yet, a line of that body
+//! comes while nothing is expected.
 
 use std::collections::VecDeque;
 
-/// Longest line that is kept whole; of a longer one the rest is dropped.
+/// The rest of a line that is longer than this is dropped.
 const LINE_MAX: usize = 2048;
 
 /// What is expected of the peer.
@@ -53,15 +54,15 @@ pub(super) enum Answer<'a, M> {
     Line(Query, &'a [u8]),
     /// A statistic: name and value.
     Stat(&'a [u8], &'a [u8]),
-    /// No more statistics; false when they were refused.
+    /// The end of the statistics; false when they were refused.
     StatsEnd(bool),
-    /// A change was not done, and why.
+    /// The peer has refused a change, for this reason.
     Error(&'a [u8]),
-    /// Nothing of interest: the answer to a touch.
+    /// Nothing of interest, as the answer to a touch.
     Nothing,
 }
 
-/// Lines of the peer, and what they are expected to be.
+/// Cuts what the peer sends into lines, and knows which answers are expected.
 #[derive(Debug)]
 pub(super) struct Answers<M> {
     expected: VecDeque<Expect<M>>,
@@ -139,8 +140,7 @@ impl<M: Copy> Answers<M> {
     }
 }
 
-/// What a line says of a change. Hits and misses of touches and of sampled reads are as they should be: the peer has
-/// a memory of its own.
+/// What a line says of a change. Touches and sampled reads may hit or miss, since the peer has its own memory.
 fn of_a_change<M>(line: &[u8]) -> Answer<'_, M> {
     match line.get(..2) {
         Some(b"HD" | b"EN" | b"NF") => Answer::Nothing,

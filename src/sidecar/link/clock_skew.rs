@@ -1,18 +1,18 @@
-//! How far the peer's clock is from ours, from what it says of its time.
+//! How far the peer's clock is from ours, judged by the times that it tells.
 //!
 //! ```text
-//!   asked ──────── answered: T       T was the peer's time at some moment between the two:
+//!   asked ──────── answered: T       T was the peer's time at a moment between asked and answered:
 //!                                    T - answered <= offset <= T - asked
 //!   whole seconds                    the same, with T + 1 s for the upper bound
 //! ```
 //!
-//! One sample of a clock that ticks in seconds says little, ten of them, taken at ever other parts of a second, pin
-//! the moment of the tick. But that moment is not the clock: a stock memcached takes the whole second it started in,
-//! adds whole seconds of another clock with another fraction, and looks at it once a second, so that with a perfect
-//! clock its time is up to 2 s behind and up to 1 s ahead. Only what is more than the tolerance beyond that is
-//! reported; it says so for sure, since two windows in a row have to agree.
+//! One sample of a clock that ticks in seconds says little. Ten samples, taken at different parts of a second, tell the
+//! moment of the tick. But that is not the moment at which a second begins: a stock memcached takes the whole second in
+//! which it started, adds whole seconds of another clock with another fraction, and looks at that once a second. So
+//! with a perfect clock its time is up to 2 s behind and up to 1 s ahead. An offset is reported only if it is by more
+//! than the tolerance beyond that, and only if two windows in a row agree.
 //!
-//! Our own clock stands for the server's: both run on one machine.
+//! Our own clock stands for the server's, since both run on one machine.
 
 use crate::sidecar::observe::figures::ClockBounds;
 
@@ -22,14 +22,14 @@ const WINDOW: u32 = 10;
 /// Windows that have to agree before the answer changes.
 const AGREEING: u32 = 2;
 
-/// How far a clock may be off, in milliseconds.
+/// How far a clock may be off without being reported, in milliseconds.
 const TOLERANCE: i64 = 500;
 
-/// How far a clock of whole seconds may seem to be behind and ahead, see the module's head.
+/// How far a right clock of whole seconds may seem to be behind and ahead; see the module's head.
 const BEHIND_MAX: i64 = 2000;
 const AHEAD_MAX: i64 = 1000;
 
-/// What a peer's time is made of.
+/// The resolution of a peer's time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Grain {
     /// Milliseconds of a true clock.
@@ -48,7 +48,7 @@ pub(crate) struct ClockSkew {
     /// The last whole window.
     last: Option<ClockBounds>,
     is_off: bool,
-    /// Windows in a row that say otherwise than `is_off`.
+    /// Windows in a row that contradict `is_off`.
     disagreeing: u32,
 }
 
@@ -69,7 +69,7 @@ impl ClockSkew {
     /// Takes a sample, all in Unix milliseconds. True when the answer of [`ClockSkew::is_off`] has changed.
     pub(crate) fn sample(&mut self, asked: i64, told: i64, answered: i64) -> bool {
         let grain = if self.grain == Grain::Second { 1000 } else { 0 };
-        // A peer may say anything.
+        // The sums saturate, because a peer may tell any number.
         self.window.low = self.window.low.max(told.saturating_sub(answered));
         self.window.high = self.window.high.min(told.saturating_add(grain).saturating_sub(asked));
         self.samples += 1;
@@ -78,7 +78,7 @@ impl ClockSkew {
         }
         let window = std::mem::take(&mut self.window);
         self.samples = 0;
-        // One of the clocks was set meanwhile, or the peer slept between reading its clock and answering.
+        // A clock was set within the window, or the peer slept between reading its clock and answering.
         if window.low > window.high {
             return false;
         }

@@ -1,11 +1,11 @@
 //! Whether a peer may be made equal to the server: a full sync drops what the peer holds.
 //!
 //! ```text
-//!   with --replace-peer, for a server that was there before            goes on: somebody has said so
-//!   the peer has fed this very server (`met` … back)                  refused: what the peer holds is newer
-//!   the server has fed this very peer before (`met` … again)          goes on: what the peer holds is from it
-//!   the peer holds at most twice as many items as the server          goes on: there is a copy to be won
-//!   else                                                              refused, and looked at again every few seconds
+//!   with --replace-peer, if the server ran before the sidecar          allowed: an operator has said so
+//!   the peer was the last to feed this server (`met` … back)           refused: what the peer holds is newer
+//!   this server has fed this peer before (`met` … again)               allowed: what the peer holds is from the server
+//!   the peer holds at most twice as many items as the server           allowed: the pair gets a second copy
+//!   else                                                               refused, and asked again every few seconds
 //! ```
 //!
 //! A server that was restarted, after a crash or not, is a new run and empty, while its peer holds what is left of the
@@ -35,7 +35,7 @@ const FEWER: u64 = 2;
 /// is two seconds too large.
 const THERE_BEFORE: u64 = 4;
 
-/// Says no to the loss of a copy. See the module's head.
+/// Refuses to lose a copy. See the module's head.
 #[derive(Debug)]
 pub(super) struct OverwriteGuard {
     may_replace: bool,
@@ -114,7 +114,7 @@ mod tests {
         assert!(objection(false, 0).is_none() && objection(true, 10).is_none());
     }
 
-    /// A crash restarts both, as does a boot, and the flag may stand in a unit file.
+    /// A crash or a boot restarts both, and the flag may stand in a unit file.
     #[test]
     fn a_permission_counts_for_a_server_that_was_there_before() {
         let guard = OverwriteGuard::new(true);

@@ -1,30 +1,30 @@
 //! How far a peer is behind, in time.
 //!
 //! ```text
-//!   the server's lsn   7 ── 9 ────── 12 ──── 20        each with when it was heard of: a mark
-//!   the peer confirms  9                               marks up to 9 go; the lag is the age of the first that is left
+//!   the server's lsn   7 ── 9 ────── 12 ──── 20        a mark is an lsn, and when it was heard of
+//!   the peer confirms  9                               marks up to 9 go; the lag is the age of the oldest left
 //! ```
 //!
-//! A stream that goes on begins with a mark whose lsn is not known yet: what the peer missed came after it was last
-//! whole, and not when that is heard of.
+//! A stream that goes on where it was begins with a mark whose lsn is not known yet. Its time is when the peer last had
+//! everything, because the changes that the peer has missed came after that.
 //!
 //! Invariant: lsns and times of the marks ascend.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Marks that are kept; one more than [`MARK_EVERY`] after the last.
+/// The most marks; a new one is made when the last is older than [`MARK_EVERY`].
 const MARKS_MAX: usize = 1024;
 const MARK_EVERY: Duration = Duration::from_millis(10);
 
-/// The lsn of the first mark of a stream that goes on, until the server says how far it is.
+/// The lsn of the first mark of a stream that goes on, until the server tells its last lsn.
 const UNTOLD: u64 = u64::MAX;
 
 /// See the module's head. Times are since the start of the program.
 #[derive(Debug, Default)]
 pub(super) struct Lag {
     marks: VecDeque<(u64, Duration)>,
-    /// Since when the peer owes an answer, and has said nothing else.
+    /// Since when the peer owes an answer and has been silent.
     owed_since: Option<Duration>,
     /// When the peer was last known to have everything.
     whole_at: Option<Duration>,

@@ -6,9 +6,9 @@
 //!      ^                 (run id)   mn, version, replica who;                  (guard)    a stock peer: attach   │
 //!      │                            stats; a stock peer: ms                             walk | continuing        v
 //!      │                                                                                                      Attached
-//!      └───────── pause ────────── Draining <──── whatever goes wrong: the server's connection is closed at once,
-//!                                  the peer's for writing; its end is awaited, so that nothing of the old
-//!                                  connection can be done after something of the new one
+//!      └───────── pause ────────── Draining <──── on any trouble the server's connection is closed, and the peer's for
+//!                                  writing; the pump waits for the peer to end it, so that the peer does nothing of
+//!                                  the old connection after something of the new one
 //!
 //!   control socket ──> Relay ────> peer:   replica begin   body mn  body mn …  replica end mn   body mn …
 //!                                                             MN       MN            MN            MN
@@ -51,11 +51,11 @@ use std::time::Duration;
 /// How long the peer may take to end an old connection.
 const DRAIN_MAX: Duration = Duration::from_secs(15);
 
-/// Between the first answer of a peer and the stream: time to work off what an earlier connection has left, if that
-/// was not seen to end. One of its sockets holds a few megabytes, some milliseconds of work.
+/// The pause between the first answer of a peer and the stream. In it the peer does what an earlier connection has left
+/// in its socket, if that connection was not seen to end: a few megabytes at most, which take some milliseconds.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// What the owner of the sockets shall do.
+/// What the owner of the sockets has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Connect to the control socket, then call [`Pump::server_opened`] or [`Pump::server_gone`].
@@ -72,18 +72,18 @@ pub(crate) enum Action {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PumpState {
-    /// For the next attempt, after a refusal for longer.
+    /// The pause before the next attempt; it is longer after a refusal.
     Waiting {
         until: Duration,
         is_refused: bool,
     },
     Greeting,
-    /// Who the peer is.
+    /// The peer is asked who it is.
     Identifying,
     Settling {
         until: Duration,
     },
-    /// What both sides hold.
+    /// Both sides are asked what they hold.
     Checking,
     Announcing,
     Attaching,
@@ -97,11 +97,11 @@ enum PumpState {
 /// A stream that has begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct StreamState {
-    /// At the end of what was passed on.
+    /// The stage at the end of what was passed on.
     stage: Stage,
-    /// What is shown, which is of what was confirmed.
+    /// The stage at the end of what was confirmed, which is what is shown.
     shown: Stage,
-    /// The last change of the batch whose body passes.
+    /// The last change of the batch whose body is being passed on.
     batch_lsn: u64,
 }
 
@@ -263,7 +263,7 @@ impl Pump {
     /// So many bytes of [`Pump::peer_output`] were written.
     pub(crate) fn peer_wrote(&mut self, n: usize, now: Moment) {
         self.sink.wrote(n, now);
-        // While the relay was full the server could not be heard.
+        // While the relay was full, the server was not read: so its silence begins now.
         self.source.heard(now.at);
         self.bucket.take(n);
     }
@@ -352,13 +352,13 @@ impl Pump {
     }
 
     fn on_body_end(&mut self) {
-        // A body begins with a batch, which is understood in no other state.
+        // A body follows a batch line, which no other state accepts.
         if let PumpState::Attached(stream) = self.state {
             self.sink.barrier(stream.batch_lsn, stream.stage, false);
         }
     }
 
-    /// What both sides hold is known: may the one be made equal to the other? Asked again now and then.
+    /// Asks the guard, now that it is known what both sides hold. This is repeated now and then.
     fn check(&mut self, info: &ServerInfo<'_>, now: Moment) {
         let is_news = self.source.answered(&info.upstreams);
         if let PumpState::Attached(_) = self.state {
@@ -396,7 +396,7 @@ impl Pump {
         self.remember(lsn);
     }
 
-    /// A full sync begins, maybe in the midst of a stream.
+    /// A full sync begins, perhaps in the middle of a stream.
     fn begin_full_sync(&mut self, lsn: u64) {
         log::info!("{}: {}, full sync from lsn {lsn}", self.sink.name, self.sink.figures.kind);
         self.resume = None;
@@ -404,7 +404,7 @@ impl Pump {
         self.state = PumpState::Attached(StreamState::new(Stage::Syncing, lsn));
     }
 
-    /// The peer has everything of this run up to here.
+    /// Notes that the peer has everything of this run up to `lsn`.
     fn remember(&mut self, lsn: u64) {
         let (run, identity) = (self.source.run.clone(), self.sink.peer.identity.clone());
         self.resume = Some(ResumePoint { run, identity, lsn });
@@ -473,7 +473,7 @@ impl Pump {
         self.source.ask(&self.sink.name, &self.sink.peer.identity);
     }
 
-    /// When the silence of one of the two has lasted too long.
+    /// When one of the two sides has been silent for too long.
     fn silent_at(&self) -> Duration {
         self.server_silent_at().min(self.sink.silent_at())
     }
@@ -483,7 +483,7 @@ impl Pump {
             self.state,
             PumpState::Greeting | PumpState::Checking | PumpState::Attaching | PumpState::Attached(_)
         );
-        // A server that is not read, because the peer is slow, cannot be heard.
+        // While the peer is slow, the server is not read, and so its silence says nothing.
         if speaks && self.sink.relay.pending() == 0 { self.source.silent_at() } else { Duration::MAX }
     }
 

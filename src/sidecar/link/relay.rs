@@ -1,37 +1,37 @@
-//! The one buffer that a peer's stream passes through: read from the control socket, written to the peer in place.
+//! The one buffer of a peer's stream: it is filled from the control socket, and written from there to the peer.
 //!
 //! ```text
 //!   buffer   ....|header|body body body|header|body bo|..free..|
 //!                ^start                        parsed^  ^end
-//!   segments      Skip   Body           Skip   Body          and between them what is added: Own("mn\r\n")
+//!   segments      Skip   Body           Skip   Body          and between them our own commands: Own("mn\r\n")
 //! ```
 //!
 //! Bodies are neither copied nor looked at. Headers are skipped when the bytes before them have been written. The
-//! rest moves to the front only when half of the buffer has been written, so that a byte moves at most once; with a
-//! peer that keeps up the buffer is always emptied first and nothing moves.
+//! rest moves to the front only when half of the buffer has been written, so that a byte moves at most once. While a
+//! peer keeps up, the buffer is emptied before that, and nothing moves.
 //!
-//! Invariants: `start <= parsed <= end`; the segments cover `start..parsed` together with what the first one has
-//! written of its own; `pending` is the sum of what goes to the peer. They are asserted after each step.
+//! Invariants: `start <= parsed <= end`; the segments from the buffer, without what was written of them, cover
+//! `start..parsed`; `pending` counts all bytes that go to the peer. They are asserted after each step.
 //!
-//! Not here: what the lines mean, which of them a body follows, and when something is added.
+//! Not here: what the lines mean, after which of them a body comes, and when commands are added.
 
 use crate::protocol::control::LINE_MAX;
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
-/// Bytes that may be on their way between the two sockets: two of the server's batches, so that one can be read
-/// while the other is written.
+/// The most bytes between the two sockets: two of the server's batches, so that one can be read while the other is
+/// written.
 const CAPACITY: usize = 512 << 10;
 
-/// Slices offered to one vectored write: a batch takes two, and 32 small batches a write are enough.
+/// The most slices in one vectored write. A batch takes two, and 32 small batches in a write are enough.
 const SLICES_MAX: usize = 64;
 
 #[derive(Debug)]
 enum RelaySegment {
     /// Bytes of the buffer that go to the peer.
     Body(usize),
-    /// Bytes of the buffer that do not.
+    /// Bytes of the buffer that do not go to the peer.
     Skip(usize),
     /// Bytes of our own that go to the peer.
     Own(Cow<'static, [u8]>),
@@ -54,7 +54,7 @@ pub(super) struct Relay {
     parsed: usize,
     end: usize,
     segments: VecDeque<RelaySegment>,
-    /// Bytes of the first segment, if it is our own, that are written.
+    /// Bytes that were written of the first segment, if it is our own.
     own_taken: usize,
     /// Bytes for the peer that are not written yet.
     pending: usize,
@@ -150,7 +150,7 @@ impl Relay {
         self.check();
     }
 
-    /// The invariants of the module's head: the cheap ones always.
+    /// Asserts the invariants of the module's head; in release builds only those that cost little.
     fn check(&self) {
         assert!(self.start <= self.parsed && self.parsed <= self.end && self.end <= CAPACITY, "offsets out of order");
         if cfg!(debug_assertions) {

@@ -1,4 +1,4 @@
-//! A peer's side of a stream: who it is, what it is asked, and what it answers.
+//! A peer's side of a stream: which server it is, what it is asked, and what it answers.
 //!
 //! ```text
 //!   open ─> mn, version, replica who ─> stats ─> known: its identity, its items
@@ -6,7 +6,7 @@
 //!   replica from, every second ─> its clock
 //! ```
 //!
-//! What it is sent, bodies and our own commands, stands in its relay in the order in which it goes out.
+//! Bodies and our own commands stand in the sink's relay in the order in which they go out.
 //!
 //! Not here: sockets, the states of the whole (`pump`), how lines are told apart (`answers`).
 
@@ -31,7 +31,8 @@ const FROM_EVERY: Duration = Duration::from_secs(1);
 /// would begin again. When its answer is so late, because of a large item and a low limit, the limit is ignored.
 const FROM_LATE: Duration = Duration::from_secs(4);
 
-/// How often a stock peer is asked for its time; not whole seconds, so that samples fall on ever other parts of one.
+/// How often a stock peer is asked for its time. It is not a whole number of seconds, so that the samples fall on
+/// different parts of a second.
 const STATS_EVERY: Duration = Duration::from_millis(1100);
 
 /// Bytes of a peer's line that are shown.
@@ -42,26 +43,26 @@ const SHOWN_MAX: usize = 200;
 pub(super) struct Barrier {
     /// Everything up to here.
     pub lsn: u64,
-    /// What is so from here on.
+    /// The stage of the stream after the barrier.
     pub stage: Stage,
-    /// Full syncs begun before it: what it says is void when another one has begun.
+    /// How many full syncs had begun before the barrier. If another one has begun since, the barrier confirms nothing.
     pub walks: u64,
-    /// Bytes of bodies up to here.
+    /// Bytes of bodies before the barrier.
     pub bytes: u64,
-    /// It stands at the end of a full sync.
+    /// Whether the barrier stands at the end of a full sync.
     pub ends_full_sync: bool,
 }
 
-/// What an answer says to the whole.
+/// What an answer means to the pump.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Answered {
     /// Nothing that others have to know.
     Nothing,
     /// The peer has done everything before this barrier.
     Confirmed(Barrier),
-    /// Its statistics have come; false when they were refused.
+    /// The peer's statistics have come; false when they were refused.
     Stats(bool),
-    /// It knows who feeds it.
+    /// The peer knows now which server feeds it.
     Announced,
 }
 
@@ -70,9 +71,9 @@ pub(super) enum Answered {
 pub(super) struct PeerInfo {
     /// Its run, or what stands for one with a stock memcached.
     pub identity: String,
-    /// It is no twincached.
+    /// Whether the peer is a stock memcached, and no twincached.
     pub is_stock: bool,
-    /// Items that it holds.
+    /// Items that the peer holds.
     pub items: Option<u64>,
     pid: String,
     time: i64,
@@ -84,7 +85,7 @@ pub(super) struct PeerInfo {
 pub(super) struct StreamSink {
     /// How the log calls it.
     pub name: String,
-    /// The connection is there.
+    /// Whether there is a connection.
     pub is_open: bool,
     /// Who the peer is.
     pub peer: PeerInfo,
@@ -94,14 +95,14 @@ pub(super) struct StreamSink {
     pub answers: Answers<Barrier>,
     /// How far it is behind.
     pub lag: Lag,
-    /// What is shown of it.
+    /// What is shown of the peer.
     pub figures: Figures,
-    /// It has refused changes since the last acknowledgement.
+    /// Whether the peer has refused changes since the last acknowledgement.
     pub lacks_some: bool,
     refused_at: Option<Duration>,
     clock: ClockSkew,
     heard: Duration,
-    /// When it is to be asked again what it is asked regularly.
+    /// When the next regular question to the peer is due.
     due: Duration,
     from_answered: Duration,
     stats_asked: i64,
@@ -242,7 +243,7 @@ impl StreamSink {
         *if let Trouble::Broken(_) = trouble { &mut figures.breaks } else { &mut figures.refusals } += 1;
         let is_guarded = matches!(trouble, Trouble::Guarded(_));
         let text = trouble.text();
-        // What the guard says has numbers that are ever others.
+        // A reason of the guard has numbers in it that change each time.
         if text == figures.trouble || is_guarded && figures.is_guarded {
             log::debug!("{}: {text}", self.name);
         } else {
@@ -292,7 +293,7 @@ impl StreamSink {
     }
 
     fn take_refusal(&mut self, line: &[u8], now: Moment) {
-        // The first of each thousand: a peer that is full has the same to say of every change.
+        // One line for each thousand errors: a peer that is full answers every change in the same way.
         if self.figures.errors.is_multiple_of(1000) {
             log::warn!("{}: the peer does not take a change: {}", self.name, line.escape_ascii());
         }
@@ -348,7 +349,7 @@ impl StreamSink {
             None if text == "ERROR" => {
                 self.clock.resume(Grain::Second);
                 self.peer = PeerInfo { is_stock: true, ..PeerInfo::default() };
-                // To replace what is not there: nothing stays, so that the peer's items are its own.
+                // This replaces an item that is not there, so that the peer's items stay as they are.
                 self.ask(b"ms twincache.probe 2 MR T-1\r\nok\r\n".as_slice(), Expect::Line(Query::Probe));
             }
             None => return Err(refused(text)),
@@ -374,7 +375,7 @@ impl PeerInfo {
     /// Completes what the statistics have told; false when they left out what has to be known.
     pub(super) fn complete(&mut self) -> bool {
         if self.is_stock {
-            // Constant for as long as it runs: both numbers are made of the same one.
+            // This is constant while the process runs: memcached makes both numbers from the same clock.
             let started = self.time.saturating_sub(self.uptime);
             self.identity = format!("mc-{}-{started}", self.pid);
         }

@@ -1,4 +1,4 @@
-//! The server's side of a stream: what it is asked and told, and what is known of it.
+//! The server's side of a stream: what the server is asked and told, and what is known of it.
 //!
 //! ```text
 //!   open ─> greeting (its run) ─> meet … met ─> attach ─> the stream
@@ -10,10 +10,10 @@
 use crate::protocol::control::{AttachLine, ClientLine};
 use std::time::Duration;
 
-/// Silence after which a control socket is given up: it says that it is alive ten times a second.
+/// A control socket is given up after so long a silence: the server says ten times a second that it is alive.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
-/// Up to where a peer is known to have everything.
+/// A place in the server's changes up to which a peer has everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ResumePoint {
     /// The server's run.
@@ -31,14 +31,14 @@ pub(super) struct StreamSource {
     pub is_open: bool,
     /// The server's run.
     pub run: String,
-    /// The runs that it gets its changes from.
+    /// The runs whose changes the server gets.
     pub upstreams: Vec<String>,
     heard: Duration,
     output: Vec<u8>,
-    /// The answer to `meet` is due.
+    /// Whether the answer to `meet` is due.
     is_asked: bool,
     ack_due: Option<u64>,
-    /// To be acknowledged before that, with the reservation that some of it was refused.
+    /// To be acknowledged before `ack_due`, as partly refused.
     refuse_due: Option<u64>,
 }
 

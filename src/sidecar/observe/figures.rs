@@ -1,20 +1,20 @@
-//! What a peer's thread tells the world of itself: the numbers behind `/health` and `/metrics`.
+//! The numbers behind `/health` and `/metrics`, which each peer's thread publishes.
 
 use std::time::Duration;
 
-/// Where a peer is.
+/// What is going on with a peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum PeerPhase {
     /// Nothing is open; the next attempt comes soon.
     #[default]
     Waiting,
-    /// The server or the peer said no; asked again every few seconds.
+    /// The server or the peer said no. They are asked again every few seconds.
     Refused,
-    /// The old connection has to end before a new one begins.
+    /// The old connection is ending; a new one begins only after that.
     Draining,
-    /// On the way to a stream.
+    /// Connecting, and asking both sides who they are and what they hold.
     Connecting,
-    /// There is a stream, and this is what the peer has of it.
+    /// There is a stream, in this stage.
     Attached(Stage),
 }
 
@@ -69,17 +69,18 @@ pub(crate) type NamedFigures = (String, Figures);
 pub(crate) struct Figures {
     /// Where it is.
     pub phase: PeerPhase,
-    /// Why it is not further; empty when nothing went wrong since it last streamed.
+    /// Why the peer is not streaming; empty when nothing went wrong since it last was.
     pub trouble: String,
     /// `twincached`, `memcached <version>`, or empty while it is not known.
     pub kind: String,
-    /// The server's last lsn that is known; this, `confirmed` and `bytes_in_flight` are of now while it is attached.
+    /// The server's last known lsn. This, `confirmed` and `bytes_in_flight` are up to date only while there is a
+    /// stream.
     pub head: u64,
     /// The last lsn that the peer confirmed.
     pub confirmed: u64,
     /// For how long the peer has not had everything, or has not answered; None when it never had everything.
     pub lag: Option<Duration>,
-    /// Bytes of bodies read from the server and not confirmed.
+    /// Bytes of bodies that were read from the server and not confirmed by the peer.
     pub bytes_in_flight: u64,
     /// Streams begun, by a full sync or by going on.
     pub attached: u64,
@@ -107,13 +108,13 @@ pub(crate) struct Figures {
     pub error_ago: Option<Duration>,
     /// Times that a connection broke.
     pub breaks: u64,
-    /// The peer holds what would be lost, and is left alone.
+    /// Whether the peer is left alone, because it holds items that would be lost.
     pub is_guarded: bool,
     /// Times that the server or the peer refused.
     pub refusals: u64,
-    /// Bounds of the peer's clock against ours.
+    /// Bounds of the offset of the peer's clock from ours.
     pub clock: Option<ClockBounds>,
-    /// It is off by more than is allowed.
+    /// Whether the peer's clock is off by more than is allowed.
     pub clock_is_off: bool,
 }
 

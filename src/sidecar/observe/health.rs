@@ -4,7 +4,7 @@ use super::figures::{Figures, NamedFigures};
 use std::fmt::Write;
 use std::time::Duration;
 
-/// For so long after a peer has refused a change it does not count as healthy.
+/// A peer does not count as healthy for so long after it refused a change.
 const REFUSED_RECENTLY: Duration = Duration::from_secs(60);
 
 /// Whether every peer has everything but what is younger than `max_lag`, and a line about each.

@@ -1,8 +1,8 @@
 //! `/health` and `/metrics` over HTTP, one request a connection.
 //!
-//! A thread accepts; each request has a thread of its own, a few at most, and 2 seconds. httparse, hyper's parser,
-//! reads the requests; a whole HTTP server would be more than two pages need, and the small ones either have no
-//! time-outs or are no longer maintained.
+//! One thread accepts. Each request has a thread of its own, of which there are a few at most, and takes at most 2
+//! seconds. Requests are parsed by httparse, which is hyper's parser. A whole HTTP server would be more than two pages
+//! need, and the small ones either have no time-outs or are no longer maintained.
 //!
 //! Not here: what the pages say.
 
@@ -11,7 +11,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Requests at once; a scraper and some probes need three.
+/// The most requests at once; a scraper and some probes need three.
 const REQUESTS_MAX: usize = 16;
 
 /// The longest head of a request.
@@ -20,7 +20,7 @@ const HEAD_MAX: usize = 8 << 10;
 /// Most header lines of a request.
 const HEADERS_MAX: usize = 64;
 
-/// The longest that a request may take to arrive, and its reply to leave.
+/// The longest time in which a request must arrive, and its reply leave.
 const REQUEST_MAX: Duration = Duration::from_secs(2);
 
 /// A page.
@@ -60,13 +60,13 @@ fn accept(listener: &TcpListener, pages: &Arc<HttpPages>) {
                 }
             }
             Ok(_) => {}
-            // Out of descriptors, most likely: others may come back.
+            // Most likely there are no descriptors left; some may become free.
             Err(_) => std::thread::sleep(Duration::from_millis(100)),
         }
     }
 }
 
-/// A client that breaks off or dawdles gets nothing.
+/// Answers one request. A client that breaks off or takes too long gets nothing.
 fn answer(mut stream: TcpStream, pages: &HttpPages) {
     let Some(head) = read_head(&mut stream) else { return };
     let reply = reply(&head, pages);

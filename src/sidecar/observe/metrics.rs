@@ -3,7 +3,7 @@
 //! ```text
 //!   twincache_sidecar_…{peer="host:port"}      what this process knows
 //!   twincached_replication_…                   the figures of `stats replication` of the server
-//!   twincached_replication_consumer_…{consumer="name"}   those of one consumer: `<number>:<figure>`, `<number>:name`
+//!   twincached_replication_consumer_…{consumer="name"}   the rows of one consumer there: `<number>:<figure>`
 //! ```
 //!
 //! The format is Prometheus's text, version 0.0.4: HELP and TYPE once per name, then all its samples.
@@ -34,7 +34,7 @@ fn count(number: u64) -> Option<i64> {
     Some(i64::try_from(number).unwrap_or(i64::MAX))
 }
 
-/// What says something only while there is a stream.
+/// A number that means something only while there is a stream.
 fn now(figures: &Figures, number: u64) -> Option<i64> {
     if matches!(figures.phase, PeerPhase::Attached(_)) { count(number) } else { None }
 }
@@ -96,7 +96,7 @@ pub(crate) fn metrics(peers: &[NamedFigures], server: &Result<Vec<(String, Strin
     text
 }
 
-/// The server's own figures. Which there are is the server's affair; numbers become gauges, words labels.
+/// Adds the server's own figures, whichever it has: numbers become gauges, words become labels.
 fn add_server(text: &mut String, stats: &[(String, String)]) {
     let mut families: BTreeMap<String, Vec<(String, &str)>> = BTreeMap::new();
     for (name, value) in stats {
@@ -126,7 +126,7 @@ fn add_server(text: &mut String, stats: &[(String, String)]) {
     }
 }
 
-/// A number for sure: sixteen digits may be a run id.
+/// Whether this is certainly a number: sixteen digits may be a run id.
 fn is_number(text: &str) -> bool {
     text.len() != 16 && text.parse::<i64>().is_ok()
 }
