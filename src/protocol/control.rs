@@ -93,9 +93,9 @@ pub struct Position<'a> {
 /// What the server says of itself to a peer that is about to be fed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerInfo<'a> {
-    /// Items that it holds.
+    /// Items that the server holds.
     pub items: u64,
-    /// Seconds since it started.
+    /// Seconds since the server started.
     pub uptime: u64,
     /// Who of the two has its items from the other.
     pub descent: Descent,

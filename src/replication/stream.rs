@@ -2,16 +2,16 @@
 //!
 //! ```text
 //!   Subscription ─ records, READ_MAX bytes ─> push ─> | batch line | meta commands … | batch line | …
-//!                └ a notice ─> ends the batch ─> its own line
+//!                └ a notice ─> ends the batch ─> a line of its own
 //! ```
 //!
-//! Bodies are what [`crate::protocol::change`] writes. A batch says that everything up to its lsn has been sent, so one
-//! that ends in the middle of what belongs together names an older lsn.
+//! [`crate::protocol::change`] writes the bodies. The lsn of a batch says that everything up to there has been sent. So
+//! a batch that ends in the middle of what was read names an older lsn.
 //!
-//! Invariants: a batch holds at most [`BATCH_MAX`] bytes, or one item; nothing is read from the journal while
-//! anything that was read before is not in a batch; nothing is confirmed that was not sent.
+//! Invariants: a batch holds at most [`BATCH_MAX`] bytes, or one item; the journal is read only when all that was read
+//! before is in batches; a peer confirms nothing that was not sent.
 //!
-//! Not here: in which order, what is lost and what is sent again (`journal`, `store::resync`).
+//! Not here: the order of what is sent, what is lost and what is sent again (`journal`, `store::resync`).
 
 use crate::command::{Output, Shared};
 use crate::journal::{Notice, Record, RecordKind, records};
@@ -25,55 +25,56 @@ use std::time::{Duration, Instant};
 /// The most bytes in the body of a batch, unless it is one item.
 pub const BATCH_MAX: usize = 256 << 10;
 
-/// A batch ends when it has so many: enough that its line and its system call count for nothing, and so few that what
-/// is read, written and sent stays in the processor's cache.
+/// A batch ends when it has so many bytes. They are enough to make the cost of its line and its system call small, and
+/// few enough to stay in the processor's cache while they are read, written and sent.
 const BATCH_FULL: usize = 64 << 10;
 
-/// Bytes of records read from the journal at a time, so few that they are in the first cache while they are written:
-/// the thread took 212 ns of CPU for a change of 100 bytes, and 236 with 64 KiB.
+/// Bytes of records read from the journal at a time. They are few enough to stay in the first cache until they are
+/// written: the thread took 212 ns of CPU for a change of 100 bytes, and 236 ns with 64 KiB.
 const READ_MAX: usize = 16 << 10;
 
-/// Steps taken for one batch: each may walk for some 70 us, and others wait.
+/// The most readings for one batch: each may scan for some 70 us, and other consumers wait.
 const STEPS_MAX: usize = 16;
 
 /// The most lines that one record takes.
 const LINES_PER_RECORD: usize = 3;
 
-/// Bytes that they take besides key and value, at most.
+/// The most bytes that these lines take besides key and value.
 const LINES_MAX: usize = LINES_PER_RECORD * 2 * 112;
 
-/// What was appended longer ago than this is late: half the time for which a touch tells the value as well. The other
-/// half is for what is on its way.
+/// A record that was appended longer ago than this is late: a touch of it may find at the peer that the item has
+/// expired. A touch of an item that would soon have expired is journalled with the value (`TOUCH_LATEST`); this is half
+/// of that time, and the other half is for what is on its way.
 const LATE: Duration = Duration::from_secs(30);
 
 /// What an attached consumer is sent. See the module's head.
 #[derive(Debug)]
 pub struct ChangeStream {
     subscription: Subscription,
-    /// The peer takes cas uniques.
+    /// Whether the peer takes cas uniques.
     with_cas: bool,
     /// What was read from the journal, and how much of it is in batches.
     records: Vec<u8>,
     done: usize,
-    /// Where in the output the batch in the making begins: room for its line, then its body.
+    /// Where in the output the unfinished batch begins: room for its line, then its body.
     begun: Option<usize>,
-    /// Everything up to here is in batches.
+    /// The lsn up to which everything is in batches.
     pub(super) lsn: u64,
-    /// The batch in the making says so much more.
+    /// The lsn of the last batch or notice that was sent.
     pub(super) said: u64,
     pub(super) acked: u64,
-    /// What came after one lsn and up to the other had changes that no command can tell.
+    /// Among the changes after one lsn and up to the other are some that no command can express.
     untold: Option<(u64, u64)>,
-    /// What was not read yet was appended after this; none: perhaps long ago.
+    /// Records that were not read yet were appended after this moment; None: perhaps long ago.
     fresh_since: Option<Instant>,
-    /// The last [`ChangeStream::fill`] ended before there was nothing left.
+    /// Whether the last [`ChangeStream::fill`] left something unsent.
     pub(super) is_behind: bool,
     /// Another consumer has taken this one's place.
     pub(super) is_gone: bool,
 }
 
 impl ChangeStream {
-    /// A stream of what is read by a subscription that has just begun.
+    /// The stream of a subscription that has just begun.
     pub fn new(subscription: Subscription, with_cas: bool, now: Instant) -> ChangeStream {
         let lsn = subscription.lsn();
         let is_full_sync = subscription.began_with_full_sync();
@@ -94,8 +95,8 @@ impl ChangeStream {
         }
     }
 
-    /// Notes what the peer has confirmed: all up to `lsn`, or all but some of what came since the last time. Whether the
-    /// connection may stay.
+    /// Notes that the peer has confirmed all changes up to `lsn`, or all but some of those since the last time. False:
+    /// the connection must be closed.
     pub fn acknowledge(&mut self, lsn: u64, is_all: bool, shared: &Shared, out: &mut Output) -> bool {
         if lsn > self.said {
             return refuse_ack(shared, out);
@@ -109,7 +110,7 @@ impl ChangeStream {
         true
     }
 
-    /// Puts what comes next into `out`. Whether there was anything.
+    /// Puts the next part of the stream into `out`. False: there was nothing.
     pub fn fill(&mut self, shared: &Shared, now: Instant, out: &mut Output) -> bool {
         let before = out.len();
         self.is_behind = true;
@@ -131,7 +132,7 @@ impl ChangeStream {
         out.len() > before
     }
 
-    /// Reads on; false: there is nothing to read.
+    /// Reads more records, or sends a notice. False: there is nothing to read.
     fn step(&mut self, shared: &Shared, now: Instant, out: &mut Output) -> bool {
         self.done = 0;
         let step = self.subscription.next(READ_MAX, &mut self.records);
@@ -163,7 +164,7 @@ impl ChangeStream {
         true
     }
 
-    /// Puts what was read into the batch; false when that is full.
+    /// Puts the records that were read into the batch. False: the batch is full.
     fn push_records(&mut self, is_late: bool, shared: &Shared, out: &mut Output) -> bool {
         let form = WireForm { with_cas: self.with_cas, is_late };
         let mut left = records(&self.records[self.done..]);
@@ -193,7 +194,7 @@ impl ChangeStream {
         true
     }
 
-    /// Heads the batch, if there is one, or if more can be said than was.
+    /// Writes the line of the batch. Without a batch, sends an empty one if more has been sent than the last line says.
     fn end_batch(&mut self, out: &mut Output) {
         if self.begun.is_none() && self.said == self.lsn {
             return;
@@ -214,25 +215,25 @@ pub fn say(out: &mut Output, line: ServerLine<'_>) {
     debug_assert!(written.is_ok(), "a Vec takes everything");
 }
 
-/// Says no; the connection does not stay.
+/// Refuses the consumer. Returns false: the connection must be closed.
 pub fn refuse(reason: &str, out: &mut Output) -> bool {
     say(out, ServerLine::Refused(reason));
     false
 }
 
-/// The same to who has confirmed what it was not sent.
+/// Refuses a consumer that has confirmed something that was not sent.
 pub fn refuse_ack(shared: &Shared, out: &mut Output) -> bool {
     refuse(&format!("ack of a change that was not sent, of {}", shared.store.journal().lsn()), out)
 }
 
-/// Leaves room for the line of a batch, whose body is to follow.
+/// Begins a batch: leaves room for its line. The body follows.
 fn begin_batch(out: &mut Output) -> usize {
     let start = out.bytes.len();
     out.bytes.extend_from_slice(&[0; BATCH_LINE]);
     start
 }
 
-/// Bytes of the body that begins there and is the last in `out`.
+/// Bytes of the body that begins at `body` and ends with `out`.
 #[inline]
 fn body_len(body: usize, out: &Output) -> usize {
     let bytes = out.bytes.len() - body;
@@ -247,17 +248,17 @@ fn body_len(body: usize, out: &Output) -> usize {
 #[derive(Clone, Copy)]
 struct WireForm {
     with_cas: bool,
-    /// They may be so old that an item that was touched has expired at the peer: it is sent as it is now.
+    /// Whether the records may be so old that a touched item has expired at the peer: then the whole item is sent.
     is_late: bool,
 }
 
-/// Adds a change that no command can name to what is untold.
+/// Adds a change whose key no command can name to the range of those.
 #[cold]
 fn leave_out(untold: Option<(u64, u64)>, record: &Record<'_>, after: u64, upto: u64) -> (u64, u64) {
     if untold.is_none() {
         log::warn!("a key of {} bytes with blanks or the like cannot be replicated", record.key.len());
     }
-    // A slice has no number of its own: it tells of what came before, so the next acknowledgement counts.
+    // A snapshot slice has no lsn of its own. So the range begins one lsn earlier, to cover the next acknowledgement.
     (untold.map_or(after.min(upto.saturating_sub(1)), |(after, _)| after), upto)
 }
 
@@ -299,7 +300,7 @@ fn push(record: &Record<'_>, form: WireForm, shared: &Shared, room: usize, out: 
         RecordKind::Touch | RecordKind::State if form.is_late => {
             return push_present(record.key, key, form, shared, room - lines, out);
         }
-        // To touch a stale item as others are would take its win token.
+        // The command that touches other items would take the win token of a stale one.
         RecordKind::Touch if !record.stale => change::touch(key, state.expiry, bytes),
         RecordKind::Touch | RecordKind::State => change::marks(key, &state, bytes),
         RecordKind::Delete => change::delete(key, bytes),
