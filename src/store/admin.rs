@@ -1,6 +1,7 @@
-//! What administrative commands and statistics use.
+//! Administrative operations and statistics of the whole store.
 //!
-//! Each call locks one shard after the other, so a sum over shards is not one moment's, as elsewhere in `stats`.
+//! Each call locks one shard after the other. So a sum over shards does not belong to one moment, as everywhere in
+//! `stats`.
 
 use super::background::Background;
 use super::lock_time::{Holder, LockTimes, Slice, rest};
@@ -22,9 +23,9 @@ const MEMORY_LIMIT_MIN: u64 = 8 << 20;
 const MEMORY_LIMIT_MAX: u64 = 1_000_000_000 << 20;
 
 impl Store {
-    /// flush_all. `at` is a second as [`crate::clock::Clock::expires_at`] gives it; 0 or one that has passed is: now,
-    /// and everything stored so far. A later one replaces a pending one and leaves what was flushed flushed.
-    /// Returns its place in the journal. Nothing is done if the role does not admit `source`, which asks for it.
+    /// flush_all at second `at`, as [`crate::clock::Clock::expires_at`] gives it. If that is 0 or has passed,
+    /// everything that is stored is flushed now. A later one takes the place of a pending one; what was flushed stays
+    /// flushed. Returns its lsn. Does nothing if the role does not admit `source`, which asks for it.
     pub fn flush_all(&self, at: u32, source: Option<&ChangeSource>) -> Option<u64> {
         let role = self.core.role.admit(source)?;
         let (flushed, lsn) = self.core.journal.flush_all(&self.core.flush, at);
@@ -37,7 +38,7 @@ impl Store {
         lsn
     }
 
-    /// Unlinks a shard's items in slices. Of those that come meanwhile it may take some.
+    /// Unlinks a shard's items in slices, perhaps with some that are stored meanwhile.
     fn unlink_all(&self, index: usize, source: Option<&ChangeSource>) {
         let buckets = 1 << self.lock_timed(index, Holder::Walk).table.buckets().ilog2();
         let (mut bucket, mut found) = (0, Vec::new());
@@ -49,7 +50,8 @@ impl Store {
             let mut slice = Slice::new();
             while bucket < buckets && !slice.is_over() {
                 shard.table.visit(bucket, buckets, |id| found.push(id));
-                // Not let_go: the record of a flush_all without a cut would not take it elsewhere.
+                // This is `unlink` and not `let_go`: without a cut, the record of the flush_all would not flush these
+                // items at a standby.
                 for id in found.drain(..) {
                     let hash = shard.hash_of(id);
                     shard.unlink(id, hash);
@@ -91,7 +93,7 @@ impl Store {
         }
     }
 
-    /// By class, with the unused ones under 0.
+    /// Pages by class; class 0 has the unused ones.
     fn pages(&self) -> [u64; CLASSES] {
         let mut pages = [0; CLASSES];
         for shard in self.lock_each_timed(Holder::Walk) {
@@ -140,7 +142,7 @@ impl Store {
         self.core.classes.largest()
     }
 
-    /// The settings of now.
+    /// The present settings.
     pub fn tuning(&self) -> Tuning {
         lock(&self.tuning).clone()
     }
@@ -152,7 +154,7 @@ impl Store {
         self.lock_each_timed(Holder::Walk).for_each(|mut shard| shard.tuning = tuning.clone());
     }
 
-    /// What it was built with; `memory_limit` and `tuning` in it are those of the start.
+    /// What the store was built with; `memory_limit` and `tuning` are as they were at the start.
     pub fn config(&self) -> &StoreConfig {
         &self.core.config
     }
@@ -194,7 +196,7 @@ impl Store {
         stats
     }
 
-    /// Numbers per class, classes that hold a page or an item, ascending.
+    /// Numbers of each class that has a page or an item, ascending.
     pub fn class_stats(&self) -> Vec<ClassStats> {
         let mut sums = vec![ClassStats::default(); CLASSES];
         for shard in self.lock_each_timed(Holder::Walk) {
@@ -222,7 +224,7 @@ impl Store {
         }
     }
 
-    /// The longest times that shards' locks were held, since the last reset.
+    /// The longest times for which shards were locked, since the last reset.
     pub fn holds(&self) -> &LockTimes {
         &self.lock_times
     }
@@ -238,7 +240,7 @@ impl Store {
         Some(sum.into_iter().collect())
     }
 
-    /// Checks every structure of every shard against every other. For tests and debugging: it is slow.
+    /// Checks every structure of every shard against every other. It is slow, for tests and debugging.
     pub fn check(&self) -> Result<(), String> {
         let mut pages = self.core.pool.unused();
         for shard in self.lock_each() {
@@ -254,12 +256,12 @@ impl Store {
         self.core.events.set_mask(mask);
     }
 
-    /// Events since the last call, oldest first; at most a bounded number was kept.
+    /// The events since the last call, oldest first. Only a bounded number is kept.
     pub fn take_events(&self) -> Vec<Event> {
         self.core.events.take()
     }
 
-    /// Starts the background thread, which stops when the returned handle is dropped.
+    /// Starts the background threads, which stop when the returned handle is dropped.
     pub fn start_background(self: &Arc<Store>) -> Background {
         Background::start(self)
     }

@@ -1,4 +1,4 @@
-//! What a store is built with, and what of it can change while it runs.
+//! The settings of a store: what it is built with, and what can change while it runs.
 //!
 //! Not here: options of the command line (`config`).
 
@@ -18,10 +18,10 @@ macro_rules! with_defaults {
     };
 }
 
-/// How item sizes and class boundaries are reckoned.
+/// How item sizes and class boundaries are calculated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Accounting {
-    /// By what the item really takes here.
+    /// By the bytes that an item really takes here.
     #[default]
     Native,
     /// By memcached's sizes, for operators who sized classes by hand.
@@ -97,21 +97,21 @@ with_defaults! {
         pub temporary_ttl: Option<u32> = None,
         /// Page mover: 0 off, 1 gentle, 2 also on every eviction.
         pub automove: u8 = 1,
-        /// Youngest class must be younger than the oldest times this.
+        /// A page moves only if the age of the youngest class is below that of the oldest times this.
         pub automove_ratio: f64 = 0.8,
-        /// Seconds of history it looks at.
+        /// Seconds of history that the page mover looks at.
         pub automove_window: u32 = 10,
-        /// Share of free memory it aims at (only for `stats settings` without extstore).
+        /// Share of free memory that the page mover aims at; without extstore it is only for `stats settings`.
         pub automove_freeratio: f64 = 0.01,
         /// Microseconds between crawler slices.
         pub crawler_sleep_us: u32 = 100,
-        /// Items per LRU a crawl looks at, 0 all.
+        /// How many items of each LRU a crawl looks at; 0 is all.
         pub crawler_tocrawl: u32 = 0,
     }
 }
 
 impl StoreConfig {
-    /// Whether a store can be built with it. The error is one line for the operator.
+    /// Checks that a store can be built with these settings. The error is one line for the operator.
     pub fn validate(&self) -> Result<(), String> {
         let chunk_max = self.slab_chunk_max;
         let problem = if !self.page_size.is_power_of_two() || self.page_size < 1024 {

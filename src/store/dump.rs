@@ -1,18 +1,19 @@
-//! Dumps: walks of all items for a client, beside everything else.
+//! Dumps: all items for a client, while everything else goes on.
 //!
 //! ```text
 //! shard 0: bucket 0, 8, 4, 12, 2 …   a few under one lock   ─> shard 1 … ─> end
 //! ```
 //!
-//! Buckets come in the order of their numbers' bits reversed. What has been seen is then everything whose hash, read
-//! from its lowest bit on, is below some number, whatever the table's size was meanwhile: a client that stops reading
-//! until the table is a thousand times as large goes on in buckets of that table.
+//! Buckets come in the order of their numbers with the bits reversed. So the items that were seen are always those
+//! whose hash, read from its lowest bit on, is below some number, however the table grows meanwhile. A client may stop
+//! reading until the table is a thousand times as large, and the dump goes on in the buckets of that table.
 //!
-//! A dump walks the hash table also where a client asked for LRU classes: items move between the lists of a class, in
-//! both directions, so that a walk of lists would miss some and see others twice. The table has one place for each.
+//! A dump goes through the hash table even if a client asks for LRU classes. Items move between the lists of a class in
+//! both directions, so that a dump of lists would miss some items and see others twice. In the table each has one
+//! place.
 //!
-//! Invariants: an item of the asked classes that stays from the dump's beginning to its end is seen exactly once; one
-//! call holds a lock for [`BUCKETS`] buckets at most, and takes no further one after [`ITEMS`] items.
+//! Invariants: an item of the requested classes that stays from the dump's beginning to its end is seen exactly once.
+//! One call looks at [`BUCKETS`] buckets at most under one lock, and at no further bucket after [`ITEMS`] items.
 //!
 //! Not here: how items are printed (`command::dump`).
 
@@ -25,27 +26,28 @@ use std::sync::atomic::Ordering;
 /// Buckets looked at under one lock: about a hundred items in a full table.
 const BUCKETS: usize = 16;
 
-/// After so many items there is no further bucket: one of a table that may not grow can have any number.
+/// After so many items a call looks at no further bucket. In a table that may not grow, a bucket can have any number of
+/// items.
 const ITEMS: usize = 128;
 
-/// Bits of the number of a bucket.
+/// Bits of a bucket's number.
 const BITS: u32 = MAX_BUCKETS.ilog2();
 
 /// Dumps at a time. Each is work without end for a client that takes it; memcached has one.
 pub(super) const DUMPS_MAX: u64 = 4;
 
-/// Where a dump has got to. Dropping it ends the dump.
+/// A dump, and how far it has got. Dropping it ends the dump.
 #[derive(Debug)]
 pub struct Dump {
     store: Arc<Store>,
     classes: ClassSet,
     shard: usize,
-    /// What is below this, of [`BITS`] bits, has been seen of the shard. See the module's head.
+    /// The hashes below this number of [`BITS`] bits have been seen in the shard. See the module's head.
     at: usize,
 }
 
 impl Store {
-    /// metadump and mgdump; None while there are [`DUMPS_MAX`].
+    /// Begins a dump, for metadump and mgdump; None while there are [`DUMPS_MAX`].
     pub fn dump(self: &Arc<Store>, classes: ClassSet) -> Option<Dump> {
         let more = |dumps| (dumps < DUMPS_MAX).then_some(dumps + 1);
         self.core.dumps.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
@@ -54,14 +56,14 @@ impl Store {
 }
 
 impl Dump {
-    /// Hands the live items of the next few buckets to `each`, perhaps none, under the shard's lock; false when there
-    /// are no more.
+    /// Calls `each` with the live items of the next few buckets, perhaps none, under the shard's lock. False when the
+    /// dump is at its end.
     pub fn next(&mut self, each: &mut dyn FnMut(Item<'_>)) -> bool {
         if self.shard == self.store.shards.len() {
             return false;
         }
         let shard = self.store.lock_timed(self.shard, Holder::Walk);
-        // Every size that a table has is kept by all later ones.
+        // A table never shrinks: it has, and will have, at least so many buckets, a power of two.
         let size_bits = shard.table.buckets().ilog2();
         let (mut buckets, mut items) = (0, 0);
         while buckets < BUCKETS && items < ITEMS && self.at >> BITS == 0 {
@@ -82,7 +84,7 @@ impl Dump {
     }
 }
 
-/// A number of [`BITS`] bits, read from the other end.
+/// A number of [`BITS`] bits with its bits reversed.
 fn reversed(at: usize) -> usize {
     at.reverse_bits() >> (usize::BITS - BITS)
 }

@@ -1,17 +1,17 @@
-//! Events for the `watch` streams: kept only while somebody watches, and only so many.
+//! Events of the store for the `watch` streams. They are kept only while somebody watches, and only a bounded number.
 
 use crate::sync::lock;
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// Events kept between two calls of `take_events`; with ten calls a second more than a watcher can read.
+/// The most events between two calls of `take_events`. With ten calls a second this is more than a watcher can read.
 const KEPT: usize = 4096;
 
 const EVICTIONS: u8 = 1;
 const SYSTEM: u8 = 2;
 
-/// What happened in the store without a client asking, for the `watch` streams.
+/// What happened in the store without a client asking for it.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "the names are those of memcached's log lines")]
 pub enum Event {
@@ -70,7 +70,7 @@ impl Events {
         self.mask.load(Ordering::Relaxed) & SYSTEM != 0
     }
 
-    /// Keeps an event; the oldest goes when there are too many.
+    /// Keeps an event; the oldest is dropped when there are too many.
     pub fn keep(&self, event: Event) {
         let mut kept = lock(&self.kept);
         if kept.len() == KEPT {

@@ -1,13 +1,11 @@
-//! Words that the whole store has in common: how an item is named, made, missed, refused.
-//!
-//! Not here: anything that does something.
+//! Small types that the whole store uses: names of items, what an item is made from, and why one is missing or refused.
 
 /// The hash of a key: picks the shard, the bucket and the tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hash(pub u64);
 
-/// Names an item of one shard, while that shard is locked: its chunk's offset in the shard's memory, in units of eight
-/// bytes. Inside the store it names any chunk.
+/// Names an item of one shard while that shard is locked: the offset of its chunk in the shard's memory, in units of
+/// eight bytes. Inside the store it may name any chunk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(transparent)]
 pub struct ItemId(pub(crate) u32);
@@ -17,14 +15,14 @@ impl ItemId {
     pub(crate) const NONE: ItemId = ItemId(0);
 }
 
-/// Why a lookup found nothing. An expired or flushed item is reclaimed by the lookup that meets it.
+/// Why a lookup found nothing. A lookup that finds an expired or flushed item reclaims it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Miss {
     /// No such key.
     NotFound,
-    /// Its time had come.
+    /// The item had expired.
     Expired,
-    /// flush_all had taken it.
+    /// The item had been flushed.
     Flushed,
 }
 
@@ -33,7 +31,7 @@ pub enum Miss {
 pub enum AllocError {
     /// Its size is above `-I`.
     TooLarge,
-    /// No free chunk, and nothing may be evicted.
+    /// There is no free chunk, and nothing may be evicted.
     NoMemory,
 }
 
@@ -79,23 +77,23 @@ pub enum Reassign {
 pub struct ClassSet(pub u64);
 
 impl ClassSet {
-    /// All that items can have.
+    /// All classes that items can have.
     pub const ALL: ClassSet = ClassSet(!1);
 }
 
-/// Ranges of all shards together: one of ten million items is 600 items, scanned in one slice or two; a set of them
-/// takes 2 KiB.
+/// The number of ranges in all shards together. With ten million items a range has 600 of them, which are scanned in
+/// one slice or two. A set of ranges takes 2 KiB.
 const RANGES: usize = 1 << 14;
 
-/// Ranges of keys by their hashes, the smallest parts of a store that a reader of the journal can have missed something
-/// of: in each shard as many, and of each the buckets of which a number ends in the same bits.
+/// Ranges of keys by their hashes. When a reader of the journal has missed changes, whole ranges are scanned again.
+/// Each shard has as many ranges; the buckets of a range are those whose numbers end in the same bits.
 #[derive(Clone, Copy, Debug)]
 pub struct KeyRanges {
     shard_bits: u32,
     range_bits: u32,
 }
 
-/// Where the items of a range are: in every `step`th bucket of a shard.
+/// The buckets of a range: every `step`th bucket of a shard.
 #[derive(Clone, Copy, Debug)]
 pub struct RangeBuckets {
     pub shard: usize,
@@ -104,13 +102,13 @@ pub struct RangeBuckets {
 }
 
 impl KeyRanges {
-    /// Of a store of `shards` shards with at least `buckets` buckets each, both powers of two.
+    /// The ranges of a store of `shards` shards with at least `buckets` buckets each; both are powers of two.
     pub fn new(shards: usize, buckets: usize) -> KeyRanges {
         let ranges = (RANGES / shards).min(1 << buckets.ilog2()).max(1);
         KeyRanges { shard_bits: shards.ilog2(), range_bits: ranges.ilog2() }
     }
 
-    /// How many.
+    /// How many ranges there are.
     pub fn count(self) -> u32 {
         1 << (self.shard_bits + self.range_bits)
     }
@@ -122,7 +120,7 @@ impl KeyRanges {
         shard << self.range_bits | hash.0 as u32 & ((1 << self.range_bits) - 1)
     }
 
-    /// Where the items of a range are.
+    /// The buckets that hold the items of a range.
     pub fn buckets_of(self, range: u32) -> RangeBuckets {
         let step = 1 << self.range_bits;
         RangeBuckets { shard: range as usize >> self.range_bits, first: range as usize & (step - 1), step }

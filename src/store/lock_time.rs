@@ -1,14 +1,14 @@
-//! How long a shard's lock is held by those who may hold it long, and how long they may.
+//! How long a shard's lock is held by code that may hold it for long, and how long that may be.
 //!
 //! ```text
 //! Store::lock_timed(shard, Holder) ──> TimedShard: the lock and since when ── drop ──> LockTimes[Holder], if longest
 //! ```
 //!
-//! The background and the commands that walk whole shards are always measured: two looks at the clock and at the
-//! thread's CPU time for each of their slices of about 100 us, 0.5 us in all. The longest by CPU time is what the
-//! server itself can help: a thread that the machine does not let run meanwhile holds the lock longer. Commands on one
-//! item are not measured, because it would cost each of them about 50 ns; as they run within a turn of the event loop,
-//! that turn's time is a bound (`stats::event_loop`).
+//! The background threads and the commands that go through whole shards are always measured: each of their slices of
+//! about 100 us takes two looks at the clock and at the thread's CPU time, 0.5 us in all. The longest CPU time is what
+//! the server itself is responsible for: if the machine does not let a thread run, it holds its lock longer than that.
+//! Commands on one item are not measured, because that would cost each of them about 50 ns. They run within a turn of
+//! the event loop, whose time is a bound (`stats::event_loop`).
 
 use super::shard::Shard;
 use super::shard::locked::{Locked, Shards};
@@ -17,16 +17,18 @@ use crate::sys::cpu;
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
-/// A shard's lock is held for 100 us at most: this, and what is done until it is noticed, 40 us at worst.
+/// A slice ends after so long. With what is done until that is noticed, 40 us at worst, a shard is locked for 100 us at
+/// most.
 const SLICE: Duration = Duration::from_micros(60);
 
-/// Things done between two looks at the clock. One takes 0.1 to 5 us, by what the cache and the TLB have.
+/// Items done between two looks at the clock. One takes 0.1 to 5 us, depending on what the cache and the TLB hold.
 const LOOK_EVERY: u32 = 8;
 
-/// Between two slices. Who waits for the lock needs some microseconds to wake up, and must not lose the race for it.
+/// The pause between two slices. A thread that waits for the lock needs some microseconds to wake up, and must get the
+/// lock before the next slice does.
 const REST: Duration = Duration::from_micros(20);
 
-/// How long a shard's lock is held already.
+/// Measures a slice: for how long a shard has been locked.
 #[derive(Debug)]
 pub(super) struct Slice {
     until: Instant,
@@ -51,25 +53,25 @@ pub(super) fn rest() {
     std::thread::sleep(REST);
 }
 
-/// Who holds a lock.
+/// What a lock is held for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holder {
-    /// The background thread when it keeps the LRUs in order,
+    /// The background thread keeps the LRUs in order.
     Maintainer,
-    /// when it looks for expired items,
+    /// The background thread looks for expired items.
     Crawler,
-    /// when it moves pages.
+    /// The background thread moves pages.
     Mover,
-    /// Getting memory ahead of need.
+    /// Memory is prefaulted.
     Ahead,
-    /// A command that walks shards: statistics, dumps, flush_all.
+    /// A command goes through whole shards: statistics, dumps, flush_all.
     Walk,
 }
 
-/// How many there are.
+/// How many kinds of holders there are.
 const HOLDERS: usize = Holder::Walk as usize + 1;
 
-/// The longest times, by who.
+/// The longest times, by holder.
 #[derive(Debug, Default)]
 pub struct LockTimes {
     by: [Max; HOLDERS],
@@ -77,24 +79,24 @@ pub struct LockTimes {
 }
 
 impl LockTimes {
-    /// The longest time that one of them held a lock.
+    /// The longest time for which this holder held a lock.
     pub fn longest(&self, holder: Holder) -> Duration {
         self.by[holder as usize].get()
     }
 
-    /// The most CPU time that one of them took while it held a lock.
+    /// The most CPU time that any holder took while it held a lock.
     pub fn longest_cpu(&self) -> Duration {
         self.cpu.get()
     }
 
-    /// Forgets all.
+    /// Forgets all times.
     pub fn reset(&self) {
         self.by.iter().for_each(Max::reset);
         self.cpu.reset();
     }
 }
 
-/// A locked shard whose holder may hold it long.
+/// A locked shard whose holder may hold it for long.
 #[derive(Debug)]
 pub(super) struct TimedShard<'a> {
     since: Instant,
@@ -131,7 +133,7 @@ impl Drop for TimedShard<'_> {
     fn drop(&mut self) {
         let held = self.since.elapsed();
         self.times.by[self.holder as usize].note(held);
-        // Read before the lock was had, so a little of what that cost may be in it.
+        // The CPU time at the start was read before the lock was taken, so it may include a little of that.
         if held > self.times.cpu.get() {
             self.times.cpu.note((cpu::thread_cpu_time().saturating_sub(self.cpu)).min(held));
         }

@@ -3,20 +3,20 @@
 //! ```text
 //! Store ── shard 0 ── ShardCell: Mutex<Shard> { table, slab classes and pages, LRUs, class counters }
 //!      ├── shard 1 …                       a shard's code is single-threaded
-//!      └── core    what all share: page pool, cas counter, flush_all, events, classes
+//!      └── core    what all shards share: page pool, cas counter, flush_all, events, classes
 //!
-//! admin        flush_all, limits, statistics          kinds, config, stats   words, settings, numbers
+//! admin        flush_all, limits, statistics          kinds, config, stats   small types, settings, numbers
 //! background/  threads: LRUs, crawler, page mover     requests   what commands ask of the background
 //! dump         all items, for a client                events     what watchers are told of
 //! resync       what a consumer of the journal is sent sources    what other servers send here
-//! role         who feeds it, and who may write        lock_time  how long locks are held
+//! role         which server feeds it, who may write   lock_time  how long shards are locked
 //! pin, upload  values used outside the lock
 //! shard/       one structure behind one lock: items, table, LRUs, eviction, journalling
 //! memory/      address ranges, slab pages and classes, layout and sizes of what lies there
 //! ```
 //!
-//! Invariants: no code holds two shard locks; an [`ItemId`] is valid only while the lock is held under
-//! which it was got, unless it is pinned ([`Pinned`], [`Upload`]).
+//! Invariants: no thread locks two shards at a time. An [`ItemId`] is valid only until the shard that gave it is
+//! unlocked, unless the item is pinned ([`Pinned`], [`Upload`]).
 //!
 //! Not here: sockets, protocol text, options. What a verb means is in `command`.
 
@@ -71,30 +71,32 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 
-/// Most shards there may be: a window of address range each.
+/// The most shards; each takes a window of address range.
 const SHARDS_MAX: usize = 1024;
 
-/// Below this much memory each, more shards cost more (a page per class each) than they save.
+/// The least memory of a shard. Each shard takes a page for each class, and with less memory that costs more than
+/// another lock saves.
 const SHARD_MIN_BYTES: u64 = 256 << 20;
 
-/// Half of what a shard's ids reach, so that an uneven spread does no harm.
+/// The most memory of a shard: half of what its ids reach, so that shards may fill unevenly.
 const SHARD_MAX_BYTES: u64 = 16 << 30;
 
 /// Buckets of an empty store: 512 KiB, as memcached's table.
 const BUCKETS: usize = 1 << 13;
 
-/// Items of each shard that flush_all unlinks itself, so that a small cache is seen to be empty at once.
+/// flush_all itself unlinks the items of a shard that has at most so many, so that a small cache is seen to be empty at
+/// once.
 const FLUSH_AT_ONCE: usize = 4096;
 
-/// log2 of the 8-byte buckets of memcached that one of ours stands for.
+/// log2 of how many of memcached's 8-byte buckets count as one of ours.
 const BUCKET_POWER: u32 = 3;
 
-/// The handle that everything outside holds.
+/// The handle by which everything outside of the store uses it.
 #[derive(Debug)]
 pub struct Store {
     core: Arc<Core>,
     shards: Shards,
-    /// log2 of their number.
+    /// log2 of the number of shards.
     shard_bits: u32,
     tuning: Mutex<Tuning>,
     crawler: AtomicBool,
@@ -153,21 +155,21 @@ impl Store {
         self.shards[self.shard_of(hash)].prefetch(hash);
     }
 
-    /// Hints the CPU to fetch the items of up to [`AHEAD_MAX`] keys, a little after [`Store::prefetch`] has fetched the
-    /// ways to them.
+    /// Hints the CPU to fetch the items of up to [`AHEAD_MAX`] keys. Call it a little after [`Store::prefetch`], which
+    /// fetches their buckets.
     pub fn prefetch_items(&self, keys: &[(Hash, bool)]) {
         self.candidates(keys, (1 << keys.len()) - 1, |shard, id| shard.prefetch(id));
     }
 
-    /// Hints the CPU to fetch what else sets may touch, a little after [`Store::prefetch_items`]: of those keys that are
-    /// marked.
+    /// Hints the CPU to fetch what else the sets among these keys may touch; those are marked. Call it a little after
+    /// [`Store::prefetch_items`].
     pub fn prefetch_around(&self, keys: &[(Hash, bool)]) {
         let marked = keys.iter().rev().fold(0, |bits, &(_, marked)| bits << 1 | u32::from(marked));
         self.candidates(keys, marked, |shard, id| shard.prefetch_around(id));
     }
 
-    /// Calls `each` with what [`Table::find`] would look at for these keys, as far as their bits are in `left`. Leaves
-    /// out what is locked just now. Each shard is locked once.
+    /// Calls `each` with the items that [`Table::find`] would look at for those keys whose bits are in `left`. Skips
+    /// shards that another thread has locked. Locks each shard once.
     #[inline]
     fn candidates(&self, keys: &[(Hash, bool)], mut left: u32, each: impl Fn(&Shard, ItemId)) {
         assert!(keys.len() <= AHEAD_MAX, "too many keys at once");
@@ -195,15 +197,15 @@ impl Store {
         Locked::new(&self.shards, self.shard_of(hash), None, None)
     }
 
-    /// As [`Store::lock`], for a change that `source` has sent, if there is one; and for who wants to know the last
-    /// change that is journalled meanwhile.
+    /// As [`Store::lock`], for a change that `source` has sent, or a client if there is none. The last change that is
+    /// journalled under the lock is written to `last_lsn`.
     #[inline]
     pub fn lock_for<'a>(&'a self, hash: Hash, last_lsn: &'a LastLsn, source: Option<&Arc<ChangeSource>>) -> Locked<'a> {
         Locked::new(&self.shards, self.shard_of(hash), Some(last_lsn), source)
     }
 
-    /// Makes room for a value that arrives in pieces. `TooLarge` and a first `NoMemory` show here.
-    /// At most half of the memory limit is lent to uploads at a time; beyond that it is `NoMemory`.
+    /// Makes room for a value that arrives in pieces. This may fail with `TooLarge` or `NoMemory`. Uploads take at most
+    /// half of the memory limit at a time; beyond that the error is `NoMemory`.
     pub fn upload(&self, hash: Hash, spec: &ItemSpec<'_>, value_len: usize) -> Result<Upload, AllocError> {
         Upload::new(&self.shards, self.shard_of(hash), spec, value_len)
     }
@@ -229,26 +231,26 @@ impl Store {
         TimedShard::new(&self.shards, number, &self.lock_times, holder)
     }
 
-    /// Does so with every shard, one after the other.
+    /// Locks every shard, one after the other, and notes for how long.
     fn lock_each_timed(&self, holder: Holder) -> impl Iterator<Item = TimedShard<'_>> {
         (0..self.shards.len()).map(move |number| self.lock_timed(number, holder))
     }
 
-    /// Unlinks what is flushed, where that is soon done.
+    /// Unlinks the dead items of small shards.
     fn unlink_dead(&self) {
         self.lock_each_timed(Holder::Walk).for_each(|mut shard| shard.unlink_dead(FLUSH_AT_ONCE));
     }
 }
 
-/// Least address space of a shard, as a multiple of its share of the memory limit: shards fill unevenly, and
-/// the limit may be raised.
+/// The least address space of a shard, as a multiple of its share of the memory limit. It is more than one because
+/// shards fill unevenly, and the limit may be raised.
 const WINDOW_SLACK: usize = 2;
 
 /// Bytes of items per bucket of the largest table: `table::LOAD` items of the smallest size, and some reserve.
 const WINDOW_PER_BUCKET: usize = 256;
 
-/// Reserves as much address space as ids reach, which costs nothing; or less where its amount is limited
-/// (`ulimit -v`, valgrind), down to what the memory limit needs.
+/// Reserves as much address space as ids reach, which costs nothing. Where address space is limited (`ulimit -v`,
+/// valgrind) it reserves less, down to what the memory limit needs.
 fn reserve(core: &Arc<Core>, tuning: &Tuning, shards: usize) -> std::io::Result<Shards> {
     let needed = WINDOW_SLACK * (core.config.memory_limit as usize / shards + core.config.page_size);
     // miri has no address space to waste.
@@ -273,7 +275,7 @@ fn make_shard(
     let config = &core.config;
     let table = Table::new(first_buckets(config, shards), config.hash_expand, window / WINDOW_PER_BUCKET)?;
     let mut shard = Shard::new(core.clone(), number, tuning.clone(), window, table)?;
-    // A random get of 4 million items takes 0.5 us instead of 0.75. A small cache would rather stay small.
+    // With huge pages a random get of 4 million items takes 0.5 us and not 0.75. A small cache would rather stay small.
     if config.preallocate || config.memory_limit / shards as u64 >= SHARD_MIN_BYTES {
         shard.window.prefer_huge_pages();
         shard.table.prefer_huge_pages();
@@ -290,7 +292,7 @@ fn first_buckets(config: &StoreConfig, shards: usize) -> usize {
     (buckets / shards).max(1)
 }
 
-/// A power of two: few for a small cache, enough for the threads, as many as ids need.
+/// The number of shards, a power of two: few for a small cache, enough for the threads, and as many as ids need.
 fn shard_count(config: &StoreConfig) -> usize {
     let limit = config.memory_limit;
     let worthwhile = 1 << (limit / SHARD_MIN_BYTES).max(1).ilog2();

@@ -1,7 +1,7 @@
 //! Values that are read outside the shard's lock.
 //!
-//! A pinned value is that of an item whose `pins` are above 0: its bytes stay where and as they are, and the last unpin
-//! frees the item if it was unlinked meanwhile. A pin is given back when it is dropped, under the shard's lock.
+//! While an item's `pins` are above 0, the bytes of its value stay where and as they are. The last unpin frees the item
+//! if it was unlinked meanwhile. To drop a [`Pinned`] locks the shard and takes the pin off.
 //!
 //! Not here: values that are written outside the lock (`upload`).
 
@@ -10,7 +10,7 @@ use super::memory::arena::Piece;
 use super::shard::locked::{Locked, Shards};
 use std::io::IoSlice;
 
-/// A value held in place outside the lock.
+/// A value that stays in place outside the lock.
 #[derive(Debug)]
 pub struct Pinned {
     shards: Shards,
@@ -22,8 +22,8 @@ pub struct Pinned {
 }
 
 impl Locked<'_> {
-    /// Keeps the value where it is and as it is until the handle is dropped, outside the lock. None when too
-    /// many hold it already: copy instead.
+    /// Keeps the value where and as it is, outside the lock, until the handle is dropped. None when it has too many
+    /// pins already: copy it then.
     pub fn pin(&mut self, id: ItemId) -> Option<Pinned> {
         if !self.add_pin(id) {
             return None;
@@ -48,7 +48,7 @@ impl Pinned {
         self.len() == 0
     }
 
-    /// Appends to `slices` what is left of the value from byte `skip` on.
+    /// Appends the value from byte `skip` on to `slices`.
     pub fn io_slices<'a>(&'a self, mut skip: usize, slices: &mut Vec<IoSlice<'a>>) {
         for bytes in self.first.iter().chain(&self.more).map(Piece::bytes) {
             if skip < bytes.len() {

@@ -1,8 +1,8 @@
-//! What commands ask of the background, and what it has counted for them.
+//! What commands ask of the background threads, and what those count for `stats`.
 //!
-//! Invariants: while one of these locks is held nothing but the events' is locked.
+//! Invariant: a thread that holds one of these locks takes no other lock but that of the events.
 //!
-//! Not here: who does it (`background`).
+//! Not here: the work (`background`).
 
 use super::{ClassSet, Reassign};
 use crate::sync::{lock, sound};
@@ -13,7 +13,7 @@ use std::time::Duration;
 /// Longest sleep: what is decided once a second is decided in time.
 pub(super) const NAP_MAX: Duration = Duration::from_secs(1);
 
-/// After a crawl was refused because another one ran, automatic ones leave room for it this long, as memcached's.
+/// After a crawl was refused because another one ran, no automatic crawl begins for so long, as in memcached.
 const CRAWL_PAUSE_SECONDS: u32 = 60;
 
 /// What the store shares with its background thread.
@@ -21,7 +21,7 @@ const CRAWL_PAUSE_SECONDS: u32 = 60;
 pub struct BackgroundRequests {
     state: Mutex<Asked>,
     asked: Condvar,
-    /// Memory is wanted ahead of need.
+    /// Memory is to be prefaulted.
     wanted: AtomicBool,
     wants: Condvar,
     counts: Mutex<Counts>,
@@ -37,7 +37,7 @@ struct Asked {
     crawling: bool,
     /// Automatic crawls wait until this second.
     no_automatic_until: u32,
-    /// Source (none: any) and destination of a page.
+    /// Source (None: any) and destination of a page.
     reassign: Option<(Option<u8>, u8)>,
     /// A page is asked for or on its way.
     moving: bool,
@@ -53,19 +53,19 @@ pub struct Counts {
     /// Items that a page move has saved, and pieces of items.
     pub rescues: u64,
     pub chunk_rescues: u64,
-    /// Evictions and reclaims that made room for them.
+    /// Evictions and reclaims that made room for moved items.
     pub inline_reclaim: u64,
-    /// Times that an item was held by somebody; and when a stuck one was unlinked.
+    /// Times that an item was in use, and times that an item was unlinked because it stayed in use.
     pub busy_items: u64,
     pub busy_deletes: u64,
-    /// Times that there was no room for one.
+    /// Times that there was no room for an item.
     pub busy_nomem: u64,
     pub last_busy: Option<&'static str>,
     pub slabs_moved: u64,
 }
 
 impl BackgroundRequests {
-    /// Lets the background see at once that something has changed.
+    /// Wakes the background thread.
     pub fn wake(&self) {
         self.lock().fresh = true;
         self.asked.notify_one();
@@ -85,12 +85,12 @@ impl BackgroundRequests {
         true
     }
 
-    /// The crawl that was asked for.
+    /// Takes the crawl that was asked for.
     pub fn take_crawl(&self) -> Option<ClassSet> {
         self.lock().crawl.take()
     }
 
-    /// Whether an automatic crawl may begin; then it has.
+    /// Begins an automatic crawl, unless another crawl runs. False: it may not begin.
     pub fn begin_automatic(&self, now: u32) -> bool {
         let mut asked = self.lock();
         let may = !asked.crawling && asked.no_automatic_until <= now;
@@ -98,7 +98,7 @@ impl BackgroundRequests {
         may
     }
 
-    /// Says that no crawl runs and none is asked for.
+    /// Notes that no crawl runs and none is asked for.
     pub fn end_crawl(&self) {
         let mut asked = self.lock();
         asked.crawling = false;
@@ -120,36 +120,36 @@ impl BackgroundRequests {
         Reassign::Ok
     }
 
-    /// The page move that was asked for.
+    /// Takes the page move that was asked for.
     pub fn take_reassign(&self) -> Option<(Option<u8>, u8)> {
         self.lock().reassign.take()
     }
 
-    /// Whether a page move may begin; then it has.
+    /// Begins a page move, unless another one is going on. False: it may not begin.
     pub fn begin_move(&self) -> bool {
         !std::mem::replace(&mut self.lock().moving, true)
     }
 
-    /// Says that no page is on its way.
+    /// Notes that no page is being moved.
     pub fn end_move(&self) {
         self.lock().moving = false;
     }
 
-    /// Whether one is.
+    /// Whether a page is being moved.
     pub fn is_moving(&self) -> bool {
         self.lock().moving
     }
 
-    /// Asks for memory ahead of need.
+    /// Asks for memory to be prefaulted.
     pub fn want(&self) {
         if !self.wanted.swap(true, Ordering::Relaxed) {
-            // Whoever has just seen that nothing is wanted sleeps by now.
+            // The lock waits until the thread, if it has just seen that nothing is wanted, sleeps.
             drop(self.lock());
             self.wants.notify_one();
         }
     }
 
-    /// Sleeps until some is wanted, or for `rest`. False when it is time to stop.
+    /// Sleeps until memory is wanted, or for `rest`. False when it is time to stop.
     pub fn wait_wanted(&self, rest: Option<Duration>) -> bool {
         let idle = |asked: &mut Asked| !asked.stop && !self.wanted.load(Ordering::Relaxed);
         let asleep = self.wants.wait_timeout_while(self.lock(), rest.unwrap_or(Duration::MAX), idle);
@@ -158,7 +158,7 @@ impl BackgroundRequests {
         !asked.stop
     }
 
-    /// Whether some is wanted; then it is about to be had.
+    /// Takes the request for memory, if there is one.
     #[cfg(test)]
     pub fn take_wanted(&self) -> bool {
         self.wanted.swap(false, Ordering::Relaxed)
@@ -170,12 +170,12 @@ impl BackgroundRequests {
         self.wake();
     }
 
-    /// Whether pages above the limit are to be given back.
+    /// Whether pages above the memory limit are being given back.
     pub fn is_shrinking(&self) -> bool {
         self.lock().shrinking
     }
 
-    /// Says that nothing more can be given back.
+    /// Notes that no more pages can be given back.
     pub fn end_shrinking(&self) {
         self.lock().shrinking = false;
     }
@@ -185,7 +185,7 @@ impl BackgroundRequests {
         lock(&self.counts)
     }
 
-    /// Asks the threads to end, or no longer.
+    /// Asks the threads to end; or, with `on` false, takes that back.
     pub fn stop(&self, on: bool) {
         self.lock().stop = on;
         self.asked.notify_one();

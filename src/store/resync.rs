@@ -5,17 +5,17 @@
 //!                                                        ^ taken under a shard's lock, when the last record was L
 //! ```
 //!
-//! A snapshot slice is items as they are, of one range of hashes: every 2^k-th bucket of a shard, from one to all of
-//! them. It is taken under the shard's lock, and L is read there: what was changed of these items before is in records
-//! up to L, what is changed after in records after L. So order alone makes the copy what the store is, whatever the
-//! consumer held before; no item is kept from changing, and nothing is noted for the sake of a scan.
+//! A snapshot slice holds the present items of one range of hashes: of every 2^k-th bucket of a shard. It is taken
+//! under the shard's lock, and L is read there. Earlier changes of these items are in records up to L, and later ones
+//! in records after L. So the order alone makes the copy equal to the store, whatever the consumer held before. A scan
+//! keeps no item from changing, and needs no notes about items.
 //!
-//! Ranges are scanned that are dirty: all of them in a full sync, and those of which records were lost
-//! (`journal/reader.rs`). Sets of a range that is still dirty are skipped: its scan will bring what they brought. A
-//! scan yields to live changes: it takes a slice only when all records were read.
+//! Dirty ranges are scanned: in a full sync all ranges, else those of which records were lost (`journal/reader.rs`).
+//! Sets in a range that is still dirty are skipped, because its scan will bring what they brought. A scan gives way to
+//! live changes: a slice is taken only when all records were read.
 //!
-//! Invariants: at most one slice has been taken and not been handed out. A table only grows at its end, from buckets
-//! before it, so a range that is scanned bucket by bucket, ascending, misses no item that stays.
+//! Invariants: at most one slice was taken and not handed out. A table grows only at its end, by buckets that get their
+//! items from earlier ones; so a range that is scanned in ascending order of buckets misses no item that stays.
 //!
 //! Not here: bytes of a protocol (`replication`), which ranges are dirty (`journal`), what other servers send here
 //! (`sources`).
@@ -27,41 +27,42 @@ use crate::journal::{Attach, AttachError, Journal, NextScan, Notice, Reading, Re
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long [`Subscription::next`] looks for something to be sent before it lets its caller do something else. A scan
-/// may have nothing to send for long: of 6 million items that a flush_all had taken it looked at all in one go, and
-/// nobody was heard or told anything for 620 ms.
+/// How long [`Subscription::next`] looks for something to send before it lets its caller do something else. A scan may
+/// find nothing for long: when a flush_all had flushed 6 million items it looked at all of them in one go, and for 620
+/// ms the control thread neither read nor sent anything.
 const LOOK: Duration = Duration::from_micros(100);
 
-/// Bytes of items that one slice may have; one more range or bucket may come on top.
+/// The most bytes of items in a slice; the last range or bucket may exceed it.
 const SLICE_BYTES: usize = if cfg!(test) { 1 << 10 } else { 64 << 10 };
 
-/// What [`Subscription::next`] gives.
+/// What [`Subscription::next`] has found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Update {
-    /// Records, in the order to be sent; none, when the position is all that is new, or nothing was found yet.
+    /// Records, in the order in which they are sent. There are none if only the position is new, or nothing was found
+    /// yet.
     Records,
-    /// The consumer is to be told this, after all records that it was given.
+    /// The consumer is told this, after all records that were handed out.
     Notice(Notice),
-    /// There is nothing to be sent.
+    /// There is nothing to send.
     Idle,
     /// Another consumer with this name has taken over.
     Detached,
 }
 
-/// What a consumer reads of the journal. Dropping it detaches.
+/// A consumer's reading of the journal. Dropping it detaches the consumer.
 #[derive(Debug)]
 pub struct Subscription {
     store: Arc<Store>,
     start: Start,
     /// The last record that was handed out or left out.
     lsn: u64,
-    /// Taken, and not yet handed out: L and its records.
+    /// The slice that was taken and not handed out yet: L and its records.
     slice: Option<(u64, Vec<u8>)>,
     /// Where the scan of a range goes on: the range and the next bucket.
     at: Option<(u32, usize)>,
     /// Items of a bucket.
     found: Vec<ItemId>,
-    /// There was nothing to be scanned when it last looked.
+    /// Whether there was nothing to scan at the last look.
     settled: bool,
 }
 
@@ -82,7 +83,7 @@ impl Store {
         Ok(Subscription { store, start, lsn: start.lsn, slice: None, at: None, found: Vec::new(), settled: false })
     }
 
-    /// Journals once more that a key was deleted, if it is not there.
+    /// Journals once more that a key was deleted, unless there is an item again.
     fn delete_again(&self, key: &[u8], key_is_binary: bool) {
         let hash = self.core.hash(key);
         let mut shard = self.lock(hash);
@@ -93,12 +94,12 @@ impl Store {
 }
 
 impl Subscription {
-    /// Whether it began with a full sync; else it goes on where it was.
+    /// Whether it began with a full sync. If not, it goes on where it was.
     pub fn began_with_full_sync(&self) -> bool {
         self.start.is_full_sync
     }
 
-    /// The last record that was handed out, or that needed not be.
+    /// The last record that was handed out or left out.
     pub fn lsn(&self) -> u64 {
         self.lsn
     }
@@ -108,12 +109,12 @@ impl Subscription {
         self.store.core.journal.acknowledge(self.start.id, lsn, true);
     }
 
-    /// The same, but for some of what came since the last time, which the peer does not have.
+    /// Notes that the peer has confirmed everything up to `lsn`, except some of what came since the last time.
     pub fn refuse(&self, lsn: u64) {
         self.store.core.journal.acknowledge(self.start.id, lsn, false);
     }
 
-    /// What comes next. With [`Update::Records`] they are in `records`, about `max` bytes or a slice more.
+    /// What comes next. Records are appended to `records`, until it has about `max` bytes, or a slice more.
     pub fn next(&mut self, max: usize, records: &mut Vec<u8>) -> Update {
         records.clear();
         let (before, end) = (self.lsn, Instant::now() + LOOK);
@@ -130,7 +131,7 @@ impl Subscription {
         Update::Records
     }
 
-    /// One piece of reading or scanning. None when there may be more.
+    /// Reads or scans one piece. None: there may be more.
     pub(crate) fn advance(&mut self, max: usize, records: &mut Vec<u8>) -> Option<Update> {
         let until = self.slice.as_ref().map_or(u64::MAX, |&(lsn, _)| lsn);
         match self.store.core.journal.read(self.start.id, until, max, records) {
@@ -154,13 +155,13 @@ impl Subscription {
             records.extend_from_slice(&slice);
             return None;
         }
-        // Where nothing is left to be scanned, there may be a notice of that.
+        // When nothing is left to scan, there may be a notice of that.
         let scanned = self.scan_on();
         let settled = std::mem::replace(&mut self.settled, !scanned);
         (settled && !scanned).then_some(Update::Idle)
     }
 
-    /// Takes the next slice, or looks up lost deletes. False when there is nothing to be scanned.
+    /// Takes the next slice, or looks up lost deletes. False when there is nothing to scan.
     fn scan_on(&mut self) -> bool {
         if self.at.is_none() {
             match self.store.core.journal.next_scan(self.start.id) {
@@ -181,7 +182,7 @@ impl Subscription {
         let Some((range, mut bucket)) = self.at.take() else { return };
         let buckets = self.store.core.ranges.buckets_of(range);
         let shard = self.store.lock_timed(buckets.shard, Holder::Walk);
-        // Before any item is looked at.
+        // This is read before any item is looked at.
         let lsn = self.store.core.journal.lsn_under_lock();
         let (mut slice, mut out) = (Slice::new(), Vec::new());
         while bucket < shard.table.buckets() {
@@ -211,8 +212,8 @@ impl Drop for Subscription {
 }
 
 impl Shard {
-    /// Appends an item as a change that makes it what it is: an expired one as a delete, for there may be an older
-    /// value of it. What was flushed, a Flush tells.
+    /// Appends the change that makes an item what it is now. An expired item becomes a delete, because the peer may
+    /// hold an older value. A flushed item is left out, because the record of the flush_all covers it.
     fn push_snapshot(&self, id: ItemId, out: &mut Vec<u8>) {
         let item = self.item(id);
         match self.death(id) {

@@ -1,29 +1,31 @@
-//! The server's role: who feeds it, and who may still write to it. Nobody else decides that.
+//! The server's role: which server feeds it, and who may still write to it. This is decided only here.
 //!
 //! ```text
 //!   standalone ── announce: a connection says that it brings the changes of a run ──> standby
 //!       ^                                                                                │
 //!       └───────────── attach: this server feeds the one that its changes came from ─────┘
-//!   waiting, primary      what a lease is going to say; nothing sets them today
+//!   waiting, primary      for leases, which do not exist yet: nothing sets them today
 //! ```
 //!
-//! A connection that brings the changes of another server is a [`ChangeSource`]. Of each run there is one: whoever
-//! announces the same run later takes its place. An older connection may have much input that was read and not run, and
-//! a killed sidecar may have left megabytes in a socket; nothing of that may come after what the new source sends. So
-//! the question is asked where the write happens:
+//! A connection that brings the changes of another server is a [`ChangeSource`]. Each run has one source: a connection
+//! that announces the same run later takes its place. The older connection may have much input that was read and not
+//! run yet, and a killed sidecar may have left megabytes in a socket. Nothing of that may be applied after what the new
+//! source sends. So the question is asked where the write happens:
 //!
 //! ```text
 //!   write       lock the shard │ admits(source)? │ change │ unlock
 //!   take over   replaced = true │ lock and unlock every shard │ answer the new source
 //! ```
 //!
-//! A write of the old source was therefore done before the new one was answered, or it is not done. What concerns the
-//! whole store (flush_all, the begin and the end of a refresh) is done under the role's own lock, as taking over is.
+//! So a write of the old source either happened before the new source was answered, or does not happen. What concerns
+//! the whole store (flush_all, the beginning and the end of a refresh) is done under the role's own lock, and so is
+//! taking over.
 //!
 //! Invariants: of one run, at most one source is not replaced, and a replaced one stays so. The role's lock is taken
 //! before the journal's and before a shard's, never within them.
 //!
-//! Not here: which items a refresh drops (`journal::flush`), what is sent to those that this server feeds (`journal`).
+//! Not here: which items a refresh drops (`journal::flush`), what is sent to the servers that this one feeds
+//! (`journal`).
 
 use crate::journal::is_named;
 use crate::sync::lock;
@@ -34,19 +36,19 @@ use std::time::{Duration, Instant};
 /// An upstream that was silent for so long is not live any more: this server may then feed it.
 pub(super) const UPSTREAM: Duration = Duration::from_secs(5);
 
-/// Servers that an upstream may name before itself; a longer circle is not found.
+/// The most servers that an upstream may name; a longer circle is not found.
 const UPSTREAMS_MAX: usize = 8;
 
 /// What the server is there for.
 ///
-/// A lease sets it as a whole. `epoch` grows with every owner of the data and is 0 while there is no lease; who was
-/// replaced by a later epoch is a replaced [`ChangeSource`], so that [`Role::admits`] stays the only question.
+/// A lease will set it as a whole. `epoch` will grow with every owner of the data; it is 0 while there is no lease. A
+/// source of an older epoch will be a replaced [`ChangeSource`], so that [`Role::admits`] stays the only question.
 #[derive(Clone, Debug, Default)]
 pub enum Duty {
     /// Nobody has told it anything: it serves as a memcached does.
     #[default]
     Standalone,
-    /// It is going to be told, and serves nobody before.
+    /// It is going to be told its role, and serves nobody before that.
     Waiting,
     /// It serves clients until `deadline`.
     Primary {
@@ -67,43 +69,43 @@ pub enum Duty {
 /// The server that this one's items come from.
 #[derive(Clone, Debug)]
 pub struct Upstream {
-    /// Its run id, that of the server which its own items come from, and so on.
+    /// The upstream's run id, that of the server whose changes the upstream gets, and so on.
     run_ids: Vec<u64>,
-    /// When it said so last.
+    /// When it was last announced.
     heard: Instant,
 }
 
-/// A connection by which the changes of another server come.
+/// A connection that brings the changes of another server.
 #[derive(Debug)]
 pub struct ChangeSource {
     run_id: u64,
     is_replaced: AtomicBool,
 }
 
-/// Why a connection is no source.
+/// Why a connection cannot be a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SourceError {
     /// It would bring this server's own changes.
     Itself,
     /// It would bring the changes of a server that this one feeds.
     Circle,
-    /// Another one has taken its place. It is to be closed without an answer.
+    /// Another connection has taken its place. This one must be closed without an answer.
     Replaced,
 }
 
-/// Which of this server and a peer that it is to feed has its items from the other.
+/// Whether this server has its items from a peer that it is going to feed, or the peer from this server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relation {
     /// Neither has its items from the other.
     Stranger,
-    /// The peer: it was fed before.
+    /// The peer has items from this server, which has fed it before.
     Copy,
-    /// This server: the peer was the last to feed it.
+    /// This server has items from the peer, which was the last to feed it.
     Source,
 }
 
 impl ChangeSource {
-    /// Whether another connection has taken its place: nothing of it is applied any more.
+    /// Whether another connection has taken its place, so that nothing of it is applied any more.
     #[inline]
     pub fn is_replaced(&self) -> bool {
         self.is_replaced.load(Ordering::Relaxed)
@@ -120,20 +122,19 @@ pub struct Role {
 #[derive(Debug, Default)]
 pub struct Standing {
     duty: Duty,
-    /// One for each run that is announced on an open connection.
+    /// One source for each run that is announced on an open connection.
     sources: Vec<Arc<ChangeSource>>,
 }
 
 impl Role {
-    /// Whether a change may be made that `source` has sent, or a client if there is none. Ask it under the lock of what
-    /// is to be changed: taking over passes through every lock after it has said so, which is why no stronger ordering
-    /// is needed here.
+    /// Whether a change may be made that `source` has sent, or a client if there is none. Ask this under the lock of
+    /// what is changed. Taking over sets its mark and then takes every lock once, so a relaxed load will do here.
     #[inline]
     pub fn admits(&self, source: Option<&ChangeSource>) -> bool {
         source.is_none_or(|source| !source.is_replaced())
     }
 
-    /// The lock, for what concerns the whole store. None if that may not be done any more.
+    /// The lock, for a change of the whole store that `source` has sent. None if the role does not admit the source.
     pub fn admit(&self, source: Option<&ChangeSource>) -> Option<MutexGuard<'_, Standing>> {
         let standing = self.lock();
         self.admits(source).then_some(standing)
@@ -146,8 +147,9 @@ impl Role {
 }
 
 impl Standing {
-    /// Notes that the changes of the first of these runs come by a connection, which was `source` before: what it is
-    /// now, and whether another one was replaced. Then every shard is to be locked once, before that is answered.
+    /// Notes that a connection brings the changes of the first of these runs; the connection was `source` before.
+    /// Returns its source from now on, and whether that has replaced another one. If it has, the caller locks every
+    /// shard once before it answers.
     pub fn follow(
         &mut self,
         run_ids: &[u64],
@@ -160,7 +162,7 @@ impl Standing {
         if let Some(source) = source.filter(|source| source.run_id == run_id) {
             return (source.clone(), false);
         }
-        // One that nobody else holds is of a connection that has gone.
+        // If nobody else refers to a source, its connection has gone.
         self.sources.retain(|other| Arc::strong_count(other) > 1);
         let older = self.sources.iter().position(|other| other.run_id == run_id);
         let older = older.map(|at| self.sources.swap_remove(at));
@@ -171,19 +173,19 @@ impl Standing {
         (source, older.is_some())
     }
 
-    /// Notes that this server feeds the peer with that identity.
+    /// Notes that this server feeds the peer with this identity.
     pub fn feed(&mut self, identity: &str) {
         if self.is_from(identity) {
             self.duty = Duty::Standalone;
         }
     }
 
-    /// Whether what this server holds came from the one with that identity, be that live or not.
+    /// Whether this server has its items from the server with this identity, live or not.
     pub fn is_from(&self, identity: &str) -> bool {
         self.upstream().is_some_and(|upstream| is_named(upstream.run_ids[0], identity))
     }
 
-    /// Run ids of the server that changes come from just now, of the one that its own come from, and so on.
+    /// Run ids of the live upstream, of the server whose changes that gets, and so on.
     pub fn live_upstreams(&self, now: Instant) -> &[u64] {
         let live = self.upstream().filter(|upstream| now.saturating_duration_since(upstream.heard) < UPSTREAM);
         live.map_or(&[], |upstream| &upstream.run_ids)

@@ -1,9 +1,10 @@
-//! What other servers send here: who may, and the refresh that a full sync at the other end is at this one.
+//! What other servers send here: which connections are their sources, and refreshes. A refresh is what a full sync is
+//! at the standby.
 //!
 //! ```text
 //! replica from   announce        the connection is the source of a run's changes
 //! replica begin  begin_refresh   everything is going to be stored again
-//! replica end    end_refresh     what was not is dropped
+//! replica end    end_refresh     what was not stored again is dropped
 //! ```
 //!
 //! Locks: the role's, then the journal's.
@@ -16,8 +17,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 impl Store {
-    /// Whether a consumer of that name and identity could be attached, and if so, what its peer and this server have of
-    /// each other. And where this server's own changes come from.
+    /// Whether its peer has items from this server or the other way round, for a consumer of this name and identity;
+    /// and the runs whose changes come here. An error if the consumer could not be attached.
     pub fn meet(&self, name: &str, identity: &str, now: Instant) -> Result<(Relation, Vec<u64>), AttachError> {
         let role = self.core.role.lock();
         let upstreams = role.live_upstreams(now);
@@ -30,14 +31,14 @@ impl Store {
         Ok((relation, upstreams.to_vec()))
     }
 
-    /// Run id of the live server that this one gets its changes from.
+    /// Run id of the live server whose changes come here.
     pub fn upstream(&self, now: Instant) -> Option<u64> {
         self.core.role.lock().live_upstreams(now).first().copied()
     }
 
-    /// Says that a connection, which was `source` before, brings the changes of the first of these run ids, which has
-    /// its own from the second, and so on. It stays so for some seconds. When this returns, nothing is applied any more
-    /// of a connection that brought the changes of the same run before.
+    /// Notes that a connection brings the changes of the first of these runs, which gets those of the second, and so
+    /// on; the connection was `source` before. This holds for some seconds. When it returns, nothing more is applied of
+    /// another connection that brought the changes of the same run before.
     pub fn announce(
         &self,
         run_ids: &[u64],
@@ -56,21 +57,21 @@ impl Store {
         self.core.flush.renew_refresh(self.core.clock.now());
         drop(role);
         if took_over {
-            // Whoever writes for the one that was replaced has asked before, and holds one of these locks.
+            // A thread that still writes for the replaced source was admitted before, and holds one of these locks.
             self.lock_each().for_each(drop);
         }
         Ok(source)
     }
 
-    /// Begins a refresh: what is not stored again until its end is dropped then. Nothing is done if the role does not
-    /// admit `source`.
+    /// Begins a refresh: items that are not stored again before its end are dropped then. Does nothing if the role does
+    /// not admit `source`.
     pub fn begin_refresh(&self, source: Option<&ChangeSource>) {
         if let Some(_role) = self.core.role.admit(source) {
             self.core.journal.begin_refresh(&self.core.flush);
         }
     }
 
-    /// Ends it. False when there is none, or its upstream was silent for too long.
+    /// Ends a refresh. False when there is none, or when its upstream was silent for too long.
     pub fn end_refresh(&self, source: Option<&ChangeSource>) -> bool {
         let Some(role) = self.core.role.admit(source) else { return false };
         let ended = self.core.flush.end_refresh(self.core.clock.now());

@@ -1,4 +1,4 @@
-//! The numbers that a store tells of itself.
+//! The statistics of a store.
 //!
 //! Not here: how they are summed (`admin`), how they are printed (`command`).
 
@@ -46,7 +46,7 @@ macro_rules! class_counters {
         }
 
         impl ClassCounters {
-            /// Adds those of another shard.
+            /// Adds the counters of another shard.
             pub fn add(&mut self, other: &ClassCounters) {
                 $(self.$name += other.$name;)*
                 self.evicted_time = self.evicted_time.max(other.evicted_time);
@@ -75,7 +75,7 @@ class_counters! {
     crawler_reclaimed,
     /// Items that the crawler looked at.
     crawler_items_checked,
-    /// Tails that were pinned, so that the one before was taken.
+    /// Tails that were pinned, so that the item before them was taken.
     lrutail_reflocked,
     /// Items moved to the head of COLD.
     moves_to_cold,

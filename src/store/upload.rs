@@ -5,7 +5,7 @@
 //!             │ dropped before that: freed, under the lock
 //! ```
 //!
-//! Invariants: nobody but the uploader touches the value bytes; the bytes of all uploads are counted in `Core::lent`.
+//! Invariants: only the uploader touches the bytes of the value; `Core::lent` counts the bytes of all uploads.
 //!
 //! Not here: what is linked, and when (`command`).
 
@@ -17,13 +17,14 @@ use super::{AllocError, ItemId, ItemSpec};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// An item on its way in: memory that only its owner writes, freed when dropped before it is finished.
+/// An item that is arriving: memory that only this handle writes. It is freed when the handle is dropped before it is
+/// finished.
 #[derive(Debug)]
 pub struct Upload {
     shards: Shards,
     core: Arc<Core>,
     number: usize,
-    /// None when finished.
+    /// NONE when finished.
     id: ItemId,
     chunked: bool,
     /// Bytes of the value still to come.
@@ -31,12 +32,12 @@ pub struct Upload {
     room: Option<Piece>,
     /// Bytes of `room` that are filled.
     used: usize,
-    /// What it counts for in [`crate::store::shard::Core::lent`].
+    /// The bytes that it adds to [`crate::store::shard::Core::lent`].
     lent: u64,
 }
 
 impl Upload {
-    /// Makes room in a shard. `TooLarge` and a first `NoMemory` show here.
+    /// Makes room in a shard. This may fail with `TooLarge` or `NoMemory`.
     pub fn new(shards: &Shards, number: usize, spec: &ItemSpec<'_>, value_len: usize) -> Result<Upload, AllocError> {
         let mut shard = Locked::new(shards, number, None, None);
         let made = shard.make(spec, value_len);
@@ -55,8 +56,8 @@ impl Upload {
         Ok(upload)
     }
 
-    /// Where the next bytes go; not empty unless complete. For a value in chained chunks this may take one
-    /// more chunk, and so the shard's lock.
+    /// Where the next bytes go; empty only when the value is complete. For a value in chained chunks this may take one
+    /// more chunk, and so lock the shard.
     pub fn room(&mut self) -> Result<&mut [u8], AllocError> {
         if self.left > 0 && self.room.as_ref().is_none_or(|room| room.bytes().len() == self.used) {
             self.next_piece()?;
@@ -64,7 +65,7 @@ impl Upload {
         Ok(self.room.as_mut().map_or(&mut [], |room| &mut room.bytes_mut()[self.used..]))
     }
 
-    /// Says that the first `n` bytes of the last room were filled.
+    /// Notes that the first `n` bytes of the last room were filled.
     pub fn filled(&mut self, n: usize) {
         let room = self.room.as_ref().map_or(0, |room| room.bytes().len() - self.used);
         assert!(n <= room, "filled more than there was room");
@@ -91,7 +92,7 @@ impl Upload {
         Ok(())
     }
 
-    /// Counts `size` more bytes as lent. A single upload may always go on.
+    /// Counts `size` more bytes of uploads. An upload that is the only one may always go on.
     fn borrow(&mut self, size: u64) -> Result<(), AllocError> {
         let core = &self.core;
         let most = core.pool.limit() / 2;
