@@ -124,8 +124,7 @@ pub enum Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// The key as it is stored, decoded into `buffer` if need be. Empty where there is none, or where there are
-    /// several.
+    /// The key as it is stored, decoded into `buffer` if need be; empty where there is not one key.
     #[inline]
     pub fn key<'k>(&'k self, buffer: &'k mut KeyBuffer) -> &'k [u8] {
         match self {
@@ -214,8 +213,7 @@ pub enum TextCommand<'a> {
     Admin {
         /// Which command.
         verb: Admin,
-        /// The whole line. It is cut into tokens when it is run; to keep the tokens would make each request 370 bytes
-        /// larger.
+        /// The whole line, cut into tokens when it is run: to keep these would make each request 370 bytes larger.
         line: &'a [u8],
         /// The last token is `noreply`, and this command honours it.
         noreply: bool,
