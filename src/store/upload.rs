@@ -71,6 +71,7 @@ impl Upload {
         assert!(n <= room, "filled more than there was room");
         self.used += n;
         self.left -= n;
+        self.assert_sound();
     }
 
     /// Whether every byte has arrived.
@@ -89,7 +90,14 @@ impl Upload {
         let (piece, holds) = piece.ok_or(AllocError::NoMemory)?;
         self.room = Some(shard.window.lend(offset(piece) + size_of::<Chunk>(), holds.min(self.left)));
         self.used = 0;
+        self.assert_sound();
         Ok(())
+    }
+
+    /// After each step: what is still to come fits in the room, or another piece is taken for the rest.
+    fn assert_sound(&self) {
+        let room = self.room.as_ref().map_or(0, |room| room.bytes().len() - self.used);
+        assert!(room <= self.left && (self.chunked || room == self.left), "an upload's room is miscounted");
     }
 
     /// Counts `size` more bytes of uploads. An upload that is the only one may always go on.

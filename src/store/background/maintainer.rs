@@ -18,6 +18,7 @@
 use crate::store::lock_time::{Holder, Slice, rest};
 use crate::store::memory::classes::CLASSES;
 use crate::store::memory::layout::state;
+use crate::store::requests::NAP_MAX;
 use crate::store::shard::Shard;
 use crate::store::shard::lru::{COLD, HOT, List, TEMP, WARM};
 use crate::store::{ItemId, Store};
@@ -25,7 +26,6 @@ use std::time::Duration;
 
 /// Naps are from 1 ms to 1 s, as memcached's.
 const NAP_MIN: Duration = Duration::from_millis(1);
-const NAP_MAX: Duration = crate::store::requests::NAP_MAX;
 
 /// Moves in one class before the others' turn, as memcached does.
 const PASS: usize = 500;
@@ -35,23 +35,32 @@ const PASS: usize = 500;
 const MANY: usize = PASS / 2;
 const FEW: usize = PASS / 8;
 
+/// Most items and pages of a shard that is checked now and then in debug builds.
+const CHECKED_ITEMS: usize = 2000;
+const CHECKED_PAGES: usize = 16;
+
 /// See the module's head.
 #[derive(Debug)]
 pub(super) struct Maintainer {
     /// By shard and class.
     naps: Vec<Nap>,
+    /// The last second in which a shard was checked.
+    checked: u32,
 }
 
 impl Maintainer {
     /// A maintainer that has not looked at anything yet.
     pub(super) fn new(store: &Store) -> Maintainer {
-        Maintainer { naps: vec![Nap::default(); store.shards.len() * CLASSES] }
+        Maintainer { naps: vec![Nap::default(); store.shards.len() * CLASSES], checked: 0 }
     }
 
     /// Makes the moves that are due now that `passed` has passed. When to be called again.
     pub(super) fn step(&mut self, store: &Store, passed: Duration) -> Duration {
         if !store.core.config.maintainer {
             return NAP_MAX;
+        }
+        if cfg!(debug_assertions) {
+            self.check(store);
         }
         store.core.requests.counts().juggles += 1;
         let mut next = NAP_MAX;
@@ -64,6 +73,18 @@ impl Maintainer {
             }
         }
         next.max(NAP_MIN)
+    }
+
+    /// Checks one shard each second, if that is soon done.
+    fn check(&mut self, store: &Store) {
+        let now = store.core.clock.now();
+        if std::mem::replace(&mut self.checked, now) == now {
+            return;
+        }
+        let shard = store.lock_number(now as usize % store.shards.len());
+        if shard.table.items() <= CHECKED_ITEMS && shard.slab.pages.len() <= CHECKED_PAGES {
+            shard.check().unwrap_or_else(|what| panic!("shard {}: {what}", shard.number));
+        }
     }
 }
 
