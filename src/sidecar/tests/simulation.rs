@@ -367,7 +367,10 @@ impl Peer {
             let mut wire = std::mem::take(&mut self.wires[number].0);
             for _ in 0..commands {
                 let Some(reply) = self.command(&mut wire, now, rng) else { break };
-                wire.far_says(&reply);
+                // On a connection that was cut no answer comes after those that were lost with it.
+                if !wire.far_ended {
+                    wire.far_says(&reply);
+                }
             }
             // Nothing whole is left: the end is seen.
             if wire.pump_ended && !has_command(&wire.to_far) {
