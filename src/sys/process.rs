@@ -2,6 +2,7 @@
 
 use super::check;
 use std::ffi::CString;
+use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
@@ -112,6 +113,12 @@ pub fn detach() -> io::Result<()> {
         // SAFETY: ends the process without running what belongs to the child now: buffers, atexit.
         _ => unsafe { libc::_exit(0) },
     }
+}
+
+/// Puts this thread, and what it starts from now on, into the network namespace that this file names.
+pub fn enter_network(namespace: &File) -> io::Result<()> {
+    // SAFETY: takes numbers; the descriptor is open, and one of another kind is an error.
+    check(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) })
 }
 
 /// Connects stdin, stdout and stderr to /dev/null.

@@ -12,11 +12,13 @@
 #![allow(dead_code, unused_imports, reason = "each test binary uses its own part of this file")]
 
 mod folder;
+mod netns;
 mod rng;
 mod running;
 mod sidecar;
 
 pub use folder::Folder;
+pub use netns::{Host, Net};
 pub use rng::Rng;
 pub use running::{Running, address};
 pub use sidecar::Sidecar;
