@@ -1,9 +1,28 @@
 //! Failover end to end: hosts, a real etcd, real clients, and something that breaks.
+//!
+//! ```text
+//!   rig        hosts (network namespaces), servers and sidecars, etcds; how each of them fails
+//!   workload   clients that write down what they ask and are told   (client, history)
+//!   rounds     calm, a fault under load, mended, calm again; then everything is checked
+//!   checks     nothing acknowledged is lost, nothing deleted comes back, who was deposed is silent
+//!   linear     the history of each key is linearizable
+//!
+//!   kills, cables, authority, copies: the faults
+//! ```
+//!
+//! Needs root, `ip`, `nft` and `etcd`; else what needs them says in a line that it is skipped. `TWINCACHE_FAILOVER_ROUNDS`
+//! is how often each fault happens (1), `TWINCACHE_FAILOVER_SEED` replays the choices of clients and faults.
 
+mod authority;
+mod cables;
 mod checks;
 mod client;
 #[path = "../common/mod.rs"]
 mod common;
+mod copies;
 mod history;
+mod kills;
 mod linear;
+mod rig;
+mod rounds;
 mod workload;
