@@ -65,7 +65,8 @@
 //! stats       -> sys                                                    (CPU time)
 //! sync        -> nothing
 //! protocol    -> nothing
-//! sidecar     -> protocol, io, sys                                      (a client, in a process of its own)
+//! sidecar     -> cluster, protocol, io, sys                             (a client, in a process of its own)
+//! cluster     -> nothing                                                (etcd, for the sidecar and its tools)
 //! bin         -> sidecar
 //! ```
 //!
@@ -90,6 +91,7 @@
 //! net:              mod > acceptor, control > listen > worker > conn > admission, reply_hold, stop
 //! net/worker:       mod > batch, client, idle
 //! net/conn:         mod > session > buffer, turn, upload > long_line
+//! cluster:          mod > watch > etcd > transport > tls, wire > error > options > keys, record
 //! sidecar:          mod > link > observe, server_socket, pace, options > moment
 //! sidecar/link:     mod > pump > sink, source > relay, answers, guard, clock_skew, lag
 //! sidecar/observe:  mod > http, metrics, health > figures
@@ -101,6 +103,7 @@
 #![warn(unreachable_pub)]
 
 pub mod clock;
+pub mod cluster;
 pub mod command;
 pub mod config;
 pub mod io;

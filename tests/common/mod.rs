@@ -11,12 +11,14 @@
 //! fails because the machine is slow: a deadline only ends what hangs.
 #![allow(dead_code, unused_imports, reason = "each test binary uses its own part of this file")]
 
+mod etcd;
 mod folder;
 mod netns;
 mod rng;
 mod running;
 mod sidecar;
 
+pub use etcd::EtcdServer;
 pub use folder::Folder;
 pub use netns::{Host, Net};
 pub use rng::Rng;
