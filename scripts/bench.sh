@@ -5,6 +5,8 @@
 #   scripts/bench.sh --quick          a look, in about three
 #   scripts/bench.sh speed --rounds 3 one of the tables: speed, memory, time, replication
 #   scripts/bench.sh load --help      the load generator alone
+#   scripts/bench.sh failover         what clients see of failovers, 200 kills, in about 20 minutes; as root, with etcd
+#   scripts/bench.sh failover --help  fewer of them
 #
 # --memcached PATH compares with another binary than the memcached in PATH, --twincached PATH measures another than
 # the one built here, --only TEXT takes only rows with this in their title (not of memory). Writes results.json and
@@ -23,9 +25,19 @@ esac
 # A descriptor each for 20,000 idle connections; where this is not allowed, as many are opened as are.
 ulimit -n 65536 2>/dev/null || ulimit -n "$(ulimit -Hn)"
 
-echo ".. building" >&2
-compare=$(cargo bench --quiet --no-run --bench compare --message-format=json |
-    sed -n 's/.*"name":"compare".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
+# Prints where a benchmark's program is, built.
+build() {
+    echo ".. building" >&2
+    cargo bench --quiet --no-run --bench "$1" --message-format=json |
+        sed -n "s/.*\"name\":\"$1\".*\"executable\":\"\([^\"]*\)\".*/\1/p" | tail -n 1
+}
+
+if [ "${1-}" = failover ]; then
+    shift
+    exec "$(build failover)" "$@"
+fi
+
+compare=$(build compare)
 "$compare" "$@"
 
 # What follows goes with a whole run only.

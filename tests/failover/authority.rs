@@ -17,7 +17,7 @@ fn goes_on(cluster: &mut Cluster, owner: usize, workload: &Workload, way: impl F
     workload.wait_for(300);
     assert_eq!(cluster.primary(), Some(owner), "{}", cluster.state());
     cluster.mend();
-    workload.wait_for(100);
+    workload.wait_for(30);
     assert_eq!((cluster.wait_primary(), cluster.owners().len()), (owner, epochs));
 }
 
@@ -99,11 +99,11 @@ fn one_etcd_of_three_is_not_missed() {
     rounds("one of three etcds killed", plan, |cluster, owner, workload| {
         cluster.etcds.members[0].stop();
         std::thread::sleep(LONG / 2);
-        workload.wait_for(100);
+        workload.wait_for(30);
         assert_eq!(cluster.wait_primary(), owner);
         cluster.nodes[owner].kill_server();
         cluster.wait_other(owner);
-        workload.wait_for(100);
+        workload.wait_for(30);
     });
 }
 

@@ -13,10 +13,10 @@ fn an_owner_without_network_is_replaced() {
     rounds("link of the owner down", Plan::default(), |cluster, owner, workload| {
         cluster.nodes[owner].host.link_down();
         cluster.wait_taken(owner);
-        workload.wait_for(100);
+        workload.wait_for(30);
         cluster.nodes[owner].host.link_up();
         std::thread::sleep(Duration::from_millis(500));
-        workload.wait_for(100);
+        workload.wait_for(30);
     });
 }
 
@@ -42,7 +42,7 @@ fn a_mute_owner_is_replaced() {
     rounds("all that the owner sends is lost", Plan::default(), |cluster, owner, workload| {
         cut(cluster, owner, true, false);
         cluster.wait_taken(owner);
-        workload.wait_for(100);
+        workload.wait_for(30);
     });
 }
 
@@ -53,7 +53,7 @@ fn a_deaf_owner_is_replaced() {
     rounds("all that is sent to the owner is lost", Plan::default(), |cluster, owner, workload| {
         cut(cluster, owner, false, true);
         cluster.wait_taken(owner);
-        workload.wait_for(100);
+        workload.wait_for(30);
     });
 }
 

@@ -46,7 +46,7 @@ fn half_a_copy_is_not_promoted() {
             std::thread::sleep(Duration::from_millis(5));
         }
         cluster.nodes[slow].freeze_server();
-        workload.wait_for(100);
+        workload.wait_for(30);
         let name = cluster.nodes[slow].name.clone();
         assert!(!cluster.members().contains(&name), "a copy of that size takes longer");
         cluster.nodes[owner].kill_both();

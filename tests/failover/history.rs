@@ -124,36 +124,3 @@ pub fn line(event: &Event) -> String {
     let Event { client, key, op, outcome, server, start, .. } = event;
     format!("{:.3}..{end} ms client {client} key {key} at {server}: {op:?} -> {outcome:?}", ms(*start))
 }
-
-/// Builds histories by hand, for the tests of the checks.
-#[cfg(test)]
-pub mod by_hand {
-    use super::{Answer, Event, FOREVER, Op, Outcome};
-
-    /// An operation on key 0 that was answered by server 1.
-    pub fn told(client: u32, op: Op, answer: Answer, start: u64, end: u64) -> Event {
-        Event { client, key: 0, op, outcome: Outcome::Answered(answer), server: 1, start, end }
-    }
-
-    /// One that was not.
-    pub fn unknown(client: u32, op: Op, start: u64) -> Event {
-        Event { client, key: 0, op, outcome: Outcome::Unknown, server: 1, start, end: FOREVER }
-    }
-
-    pub fn set(client: u32, value: u64, start: u64, end: u64) -> Event {
-        told(client, Op::Set(value), Answer::Stored, start, end)
-    }
-
-    pub fn get(client: u32, value: impl Into<Option<u64>>, start: u64, end: u64) -> Event {
-        told(client, Op::Get, Answer::Value(value.into()), start, end)
-    }
-
-    pub fn delete(client: u32, start: u64, end: u64) -> Event {
-        told(client, Op::Delete, Answer::Deleted, start, end)
-    }
-
-    /// The same, of another server.
-    pub fn at(server: u32, event: Event) -> Event {
-        Event { server, ..event }
-    }
-}

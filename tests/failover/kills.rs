@@ -29,7 +29,7 @@ fn a_killed_sidecar_comes_back_as_the_owner() {
         std::thread::sleep(Duration::from_millis(300));
         cluster.nodes[owner].start_sidecar();
         std::thread::sleep(Duration::from_secs(5));
-        workload.wait_for(100);
+        workload.wait_for(30);
         assert_eq!((cluster.wait_primary(), cluster.owners().len()), (owner, epochs));
     });
 }
@@ -58,10 +58,10 @@ fn frozen(name: &str, freeze: fn(&mut Node)) {
     rounds(name, Plan::default(), |cluster, owner, workload| {
         freeze(&mut cluster.nodes[owner]);
         cluster.wait_other(owner);
-        workload.wait_for(100);
+        workload.wait_for(30);
         cluster.nodes[owner].thaw();
         std::thread::sleep(Duration::from_millis(500));
-        workload.wait_for(100);
+        workload.wait_for(30);
     });
 }
 
@@ -96,7 +96,7 @@ fn a_frozen_owner_without_others_goes_on() {
         cluster.nodes[owner].freeze_sidecar();
         std::thread::sleep(PAST_LEASE);
         cluster.nodes[owner].thaw();
-        workload.wait_for(100);
+        workload.wait_for(30);
     });
 }
 
@@ -109,7 +109,7 @@ fn two_failovers_in_a_row_lose_nothing() {
         cluster.nodes[owner].kill_both();
         let second = cluster.wait_other(owner);
         // One more copy is needed before the second can go.
-        workload.wait_for(100);
+        workload.wait_for(30);
         cluster.nodes[second].kill_both();
         let third = cluster.wait_other(second);
         assert_ne!(third, owner);
@@ -133,7 +133,7 @@ fn a_shard_without_power_comes_back() {
         // Owners by etcd are in order; what was stored before the loss may be absent, so nothing else is checked.
         let first = crate::checks::deposed(&before, &tenures(&cluster));
         assert_eq!(first, [""; 0]);
-        round(&mut cluster, name, number, seed, |_, _, workload| workload.wait_for(100));
+        round(&mut cluster, name, number, seed, |_, _, workload| workload.wait_for(30));
     }
 }
 

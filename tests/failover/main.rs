@@ -7,7 +7,7 @@
 //!   checks     nothing acknowledged is lost, nothing deleted comes back, who was deposed is silent
 //!   linear     the history of each key is linearizable
 //!
-//!   kills, cables, authority, copies: the faults
+//!   kills, cables, authority, copies: the faults; own: tests of all this
 //! ```
 //!
 //! Needs root, `ip`, `nft` and `etcd`; else what needs them says in a line that it is skipped. `TWINCACHE_FAILOVER_ROUNDS`
@@ -23,6 +23,8 @@ mod copies;
 mod history;
 mod kills;
 mod linear;
+mod own;
+#[allow(dead_code, reason = "scripts/bench.sh failover uses it, too")]
 mod rig;
 mod rounds;
 mod workload;

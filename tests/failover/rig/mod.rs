@@ -33,6 +33,9 @@ const SHOWN: usize = 30;
 /// The shard's record in etcd.
 const RECORD: &str = "/twincache/test/shards/s";
 
+/// Where operators ask for something.
+const REQUEST: &str = "/twincache/test/requests/s";
+
 /// How a cluster is to be.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -162,6 +165,12 @@ impl Cluster {
         owners
     }
 
+    /// Asks the owner to hand over to this node.
+    pub fn request_switchover(&self, to: usize) {
+        let request = serde_json::json!({"id": "1", "what": "switchover", "to": self.nodes[to].name});
+        self.etcds.ask(&["put", REQUEST, &request.to_string()]).expect("etcd takes it");
+    }
+
     /// Mends everything, and waits until all are in sync again. Which is primary.
     pub fn mend(&mut self) -> usize {
         self.etcds.members.iter().for_each(|member| member.host.heal());
@@ -210,49 +219,5 @@ impl Drop for Cluster {
             eprintln!("logs are kept in {}", folder.path().display());
             std::mem::forget(folder);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Cluster, Etcds, Plan};
-    use crate::common::{Folder, Net};
-    use std::time::{Duration, Instant};
-
-    /// Etcds that stand still, are late, are cut off and are killed, and go on with what they had.
-    #[test]
-    fn etcds_fail_as_they_are_told() {
-        let Some(net) = Net::start() else { return };
-        let folder = Folder::new();
-        let mut etcds = Etcds::start(&net, 3, folder.path());
-        let client = net.host("client");
-        for number in 0..3 {
-            etcds.ask(&["put", "a", &format!("{{\"number\":{number}}}")]).expect("it is stored");
-        }
-        let numbers: Vec<u64> = etcds.history("a").iter().map(|value| value["number"].as_u64().unwrap()).collect();
-        assert_eq!(numbers, [0, 1, 2]);
-        assert_eq!(etcds.get("a").unwrap()["number"], 2);
-        let took = || {
-            let began = Instant::now();
-            client.run(&format!("ETCDCTL_API=3 etcdctl --endpoints {} get a", etcds.urls()));
-            began.elapsed()
-        };
-        took();
-        etcds.delay(Duration::from_millis(500));
-        assert!(took() > Duration::from_millis(500));
-        etcds.members[1].freeze();
-        etcds.members[2].stop();
-        assert_eq!(etcds.ask(&["put", "a", "{}"]), None, "without quorum");
-        etcds.resume();
-        assert_eq!(etcds.get("a").unwrap()["number"], 2);
-    }
-
-    /// Nodes start and die without anybody who leads them.
-    #[test]
-    fn nodes_can_be_made_and_hosts_tell_them_apart() {
-        let Some(cluster) = Cluster::prepare(Plan { nodes: 3, ..Plan::default() }) else { return };
-        assert_eq!(cluster.addresses().len(), 3);
-        assert_eq!((cluster.primary(), cluster.members().len(), cluster.owners().len()), (None, 0, 0));
-        assert!(cluster.nodes.iter().all(|node| node.status("/primary").is_none()));
     }
 }
