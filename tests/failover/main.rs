@@ -7,7 +7,7 @@
 //!   checks     nothing acknowledged is lost, nothing deleted comes back, who was deposed is silent
 //!   linear     the history of each key is linearizable
 //!
-//!   kills, cables, authority, copies: the faults; own: tests of all this
+//!   kills, cables, authority, copies, clocks: the faults; own: tests of all this
 //! ```
 //!
 //! Needs root, `ip`, `nft` and `etcd`; else what needs them says in a line that it is skipped. `TWINCACHE_FAILOVER_ROUNDS`
@@ -17,6 +17,7 @@ mod authority;
 mod cables;
 mod checks;
 mod client;
+mod clocks;
 #[path = "../common/mod.rs"]
 mod common;
 mod copies;

@@ -23,10 +23,16 @@ const SHOWN: usize = 8;
 
 /// Runs rounds of one fault on one cluster; `fault` is told who is the owner.
 pub fn rounds(name: &str, plan: Plan, mut fault: impl FnMut(&mut Cluster, usize, &Workload)) {
+    if let Some(mut cluster) = Cluster::start(plan) {
+        rounds_of(&mut cluster, name, &mut fault);
+    }
+}
+
+/// As [`rounds`], on a cluster that is there.
+pub fn rounds_of(cluster: &mut Cluster, name: &str, mut fault: impl FnMut(&mut Cluster, usize, &Workload)) {
     let seed = seed("TWINCACHE_FAILOVER_SEED");
-    let Some(mut cluster) = Cluster::start(plan) else { return };
     for number in 0..count() {
-        round(&mut cluster, name, number, seed + number, &mut fault);
+        round(cluster, name, number, seed + number, &mut fault);
     }
 }
 

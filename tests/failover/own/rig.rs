@@ -1,7 +1,9 @@
 //! Hosts and etcds fail as they are told.
 
 use crate::common::{Folder, Net};
-use crate::rig::{Cluster, Etcds, Plan};
+use crate::rig::{Clock, Cluster, Etcds, Plan};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Etcds that stand still, are late, are cut off and are killed, and go on with what they had.
@@ -39,4 +41,21 @@ fn nodes_can_be_made_and_hosts_tell_them_apart() {
     assert_eq!(cluster.addresses().len(), 3);
     assert_eq!((cluster.primary(), cluster.members().len(), cluster.owners().len()), (None, 0, 0));
     assert!(cluster.nodes.iter().all(|node| node.status("/primary").is_none()));
+}
+
+/// A stepped clock shows another time to what has it, and leaves the others alone.
+#[test]
+fn clocks_are_stepped_for_one_process() {
+    let folder = Folder::new();
+    let Some(clock) = Clock::new(folder.path(), "a") else { return };
+    // It asks as Rust does.
+    let date = |variables: &[(&str, &Path)]| -> i64 {
+        let output = Command::new("date").arg("+%s").envs(variables.iter().copied()).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().parse().expect("seconds")
+    };
+    let stepped = || date(&clock.variables()) - date(&[]);
+    for step in [0, 5000, -7200] {
+        clock.step(step);
+        assert!((step - 5..=step).contains(&stepped()), "{step}");
+    }
 }

@@ -177,7 +177,7 @@ impl Etcd {
     pub fn resume(&mut self) {
         match &mut self.process {
             Some(process) => process.thaw(),
-            None => self.process = Some(Process::start(&self.host, "etcd", &self.words, &self.log)),
+            None => self.process = Some(Process::start(&self.host, "etcd", &self.words, &self.log, None)),
         }
     }
 }

@@ -12,11 +12,13 @@
 //!
 //! Not here: what breaks when, and what is expected then (the tests).
 
+mod clock;
 mod etcds;
 mod node;
 mod process;
 mod slow;
 
+pub use clock::Clock;
 pub use etcds::Etcds;
 pub use node::{Node, PORT};
 
@@ -100,6 +102,18 @@ impl Cluster {
         let nodes = (0..plan.nodes).map(node).collect();
         let client = net.host("client");
         Some(Cluster { nodes, etcds, client, plan, folder: Some(folder), _net: net })
+    }
+
+    /// As [`Cluster::start`], with wall clocks that can be stepped, or None where there are none.
+    pub fn start_with_clocks(plan: Plan) -> Option<Cluster> {
+        let mut cluster = Cluster::prepare(plan)?;
+        let folder = cluster.folder.as_ref().expect("it is there until the end").path();
+        for node in &mut cluster.nodes {
+            node.clock = Some(Clock::new(folder, &node.name)?);
+        }
+        cluster.nodes.iter_mut().for_each(Node::start);
+        cluster.wait_calm();
+        Some(cluster)
     }
 
     /// Where the shard's clients connect.

@@ -1,5 +1,6 @@
 //! A node: a host with a server and its sidecar, and what can happen to them.
 
+use super::clock::Clock;
 use super::process::Process;
 use crate::common::{Host, signal, wait_for};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -24,6 +25,8 @@ pub struct Node {
     pub sidecar: Option<Process>,
     /// Servers that have run here: the run's id, and its process.
     pub runs: Vec<(String, u32)>,
+    /// Its wall clock, if that can be stepped.
+    pub clock: Option<Clock>,
     server_words: Vec<String>,
     sidecar_words: Vec<String>,
     folder: PathBuf,
@@ -44,8 +47,8 @@ impl Node {
         let own = ["--server", &unix, "--node", &name, "--advertise", &address, "--http", &http];
         let own = [&own[..], &["--dev", host.interface()]].concat();
         let sidecar_words = [&words(&own), sidecar].concat();
-        let (runs, folder) = (Vec::new(), folder.to_owned());
-        Node { name, host, server: None, sidecar: None, runs, server_words, sidecar_words, folder }
+        let (runs, folder, clock) = (Vec::new(), folder.to_owned(), None);
+        Node { name, host, server: None, sidecar: None, runs, clock, server_words, sidecar_words, folder }
     }
 
     /// Starts both.
@@ -61,7 +64,7 @@ impl Node {
         let _ = std::fs::remove_file(self.socket());
         let log = self.folder.join(format!("{}-server.log", self.name));
         let program = crate::common::under_test();
-        let mut server = Process::start(&self.host, &program, &self.server_words, &log);
+        let mut server = Process::start(&self.host, &program, &self.server_words, &log, self.clock.as_ref());
         let greeting = wait_for("the control socket", || {
             let ended = server.ended();
             assert!(ended.is_none(), "{}: the server ended: {ended:?}", self.name);
@@ -77,7 +80,7 @@ impl Node {
         assert!(self.sidecar.is_none(), "{}: one is running", self.name);
         let log = self.folder.join(format!("{}-sidecar.log", self.name));
         let program = env!("CARGO_BIN_EXE_twincache-sidecar");
-        self.sidecar = Some(Process::start(&self.host, program, &self.sidecar_words, &log));
+        self.sidecar = Some(Process::start(&self.host, program, &self.sidecar_words, &log, self.clock.as_ref()));
     }
 
     /// Starts what is not running, lets go on what is frozen, and puts the cable in: what a good operator would do.

@@ -1,5 +1,6 @@
 //! A program on a host, with a log of its own that outlives it.
 
+use super::clock::Clock;
 use crate::common::{Host, freeze, signal};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -12,12 +13,13 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a program; what it says goes to the end of this log.
-    pub fn start(host: &Host, program: &str, words: &[String], log: &Path) -> Process {
+    /// Starts a program; what it says goes to the end of this log. It may have a wall clock of its own.
+    pub fn start(host: &Host, program: &str, words: &[String], log: &Path, clock: Option<&Clock>) -> Process {
         let log = File::options().create(true).append(true).open(log).expect("a log");
         let mut command = host.command(program);
         command.args(words).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         command.env("RUST_LOG", "info").env("RUST_BACKTRACE", "1");
+        command.envs(clock.into_iter().flat_map(Clock::variables));
         let child = command.spawn().unwrap_or_else(|error| panic!("{program}: {error}"));
         Process { child, is_frozen: false }
     }
