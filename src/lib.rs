@@ -91,7 +91,7 @@
 //! net:              mod > acceptor, control > listen > worker > conn > admission, reply_hold, stop
 //! net/worker:       mod > batch, client, idle
 //! net/conn:         mod > session > buffer, turn, upload > long_line
-//! cluster:          mod > watch > etcd > transport > tls, wire > error > options > keys, record
+//! cluster:          mod > watch > etcd > transport > tls, names, wire > error > options > keys, record
 //! sidecar:          mod > link > observe, server_socket, pace, options > moment
 //! sidecar/link:     mod > pump > sink, source > relay, answers, guard, clock_skew, lag
 //! sidecar/observe:  mod > http, metrics, health > figures

@@ -9,7 +9,7 @@
 //!     etcd         get, list, put, delete, swap: one request, one answer
 //!     watch        a stream of changes
 //!      |
-//!   transport      endpoints, deadlines, the token ── tls
+//!   transport      endpoints, deadlines, the token ── tls, names
 //!      |           wire: what is sent and what may come back
 //!      v
 //!     HTTP/1.1 (ureq, rustls) ──> etcd 3.4 or later
@@ -23,6 +23,7 @@
 mod error;
 mod etcd;
 pub mod keys;
+mod names;
 pub mod options;
 pub mod record;
 mod tls;

@@ -14,12 +14,13 @@
 //! longer than [`ANSWER_MAX`].
 //!
 //! A call ends at its deadline, whatever it waits for: looking up the name (the thread that does that is left behind,
-//! and ends when the system's resolver does), connecting, TLS, sending, and an answer byte by byte. Not bounded is the
+//! and ends when the system's resolver does; see `names`), connecting, TLS, sending, and an answer byte by byte. Not bounded is the
 //! time on the CPU.
 //!
 //! Not here: what requests say, and what is believed of answers.
 
 use super::error::EtcdError;
+use super::names::Names;
 use super::options::EtcdOptions;
 use super::tls;
 use super::wire::{AuthenticateAnswer, AuthenticateRequest, Failure};
@@ -29,6 +30,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use ureq::http::Response;
+use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body, Timeout};
 
 /// Longest answer. Ours take a few KiB.
@@ -36,6 +38,9 @@ pub(super) const ANSWER_MAX: u64 = 4 << 20;
 
 /// How long an endpoint that failed is not asked.
 const AVOID: Duration = Duration::from_secs(3);
+
+/// How old a stream gets. One that dribbles is noticed by that.
+const STREAM_AGE: Duration = Duration::from_secs(60);
 
 /// Longest text of etcd's that goes into an error.
 const TEXT_MAX: usize = 200;
@@ -82,7 +87,7 @@ struct EtcdUser {
 pub(super) enum Patience {
     /// All of it.
     Until(Instant),
-    /// Until the answer begins, and again between two pieces of it.
+    /// Until the answer begins, and again between two pieces of it; all of it [`STREAM_AGE`] at most.
     Idle(Duration),
 }
 
@@ -101,7 +106,7 @@ impl Transport {
             .user_agent(concat!("twincache/", env!("CARGO_PKG_VERSION")))
             .build();
         Ok(Transport {
-            agent: config.into(),
+            agent: Agent::with_parts(config, DefaultConnector::default(), Names::new()),
             endpoints: options.endpoints.clone().into(),
             avoided: vec![None; options.endpoints.len()],
             current: 0,
@@ -153,7 +158,7 @@ impl Transport {
             // As etcd's own client does: the password is for the time when it is asked for.
             Err(EtcdError::Refused(why)) if why.contains("authentication is not enabled") => return Ok(()),
             // The request that was to come has certainly not been sent.
-            Err(EtcdError::Unknown(why)) => return Err(EtcdError::Refused(why)),
+            Err(error) if error.may_be_applied() => return Err(EtcdError::Refused(error.to_string())),
             other => other?,
         };
         let refuse = |error: EtcdError| EtcdError::Refused(error.to_string());
@@ -198,6 +203,7 @@ impl Transport {
                 .timeout_send_request(Some(idle))
                 .timeout_send_body(Some(idle))
                 .timeout_recv_response(Some(idle))
+                .timeout_recv_body(Some(STREAM_AGE))
                 .timeout_per_read(Some(idle)),
         };
         let builder = config.build().header("content-type", "application/json");
@@ -211,10 +217,7 @@ impl Transport {
 
     fn body(&mut self, response: &mut Response<Body>) -> Result<Vec<u8>, EtcdError> {
         let read = response.body_mut().with_config().limit(ANSWER_MAX).read_to_vec();
-        read.map_err(|error| match error {
-            ureq::Error::BodyExceedsLimit(_) => self.failed(EtcdError::Malformed, "the answer does not end"),
-            error => self.failed(EtcdError::Unknown, &format!("no whole answer: {error}")),
-        })
+        read.map_err(|error| self.broken(&error))
     }
 
     /// The current endpoint, or the next that is not avoided, or the one that is avoided least.
@@ -225,7 +228,7 @@ impl Transport {
         order.min_by_key(|&at| self.avoided[at].filter(|until| *until > now)).unwrap_or(0)
     }
 
-    /// There was no answer.
+    /// There was no answer, or none that ends.
     fn broken(&mut self, error: &ureq::Error) -> EtcdError {
         let kind: fn(String) -> EtcdError = if was_never_sent(error) {
             EtcdError::Refused
@@ -272,9 +275,15 @@ fn was_never_sent(error: &ureq::Error) -> bool {
     match error {
         ureq::Error::HostNotFound | ureq::Error::ConnectionFailed | ureq::Error::BadUri(_) => true,
         ureq::Error::Timeout(phase) => matches!(phase, Timeout::Resolve | Timeout::Connect),
-        ureq::Error::Io(error) => error.kind() == ErrorKind::ConnectionRefused,
+        ureq::Error::Io(error) => error.kind() == ErrorKind::ConnectionRefused || is_about_certificate(error),
         _ => false,
     }
+}
+
+/// Whether it is the server's certificate that we do not take: TLS has not begun then.
+fn is_about_certificate(error: &std::io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+    matches!(cause, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 impl EtcdUser {

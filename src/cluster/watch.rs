@@ -3,7 +3,7 @@
 //! ```text
 //!   watch ──> open: POST, the answer stays open ──> {"created"} ──> {"events"} … ──> on_event
 //!               ^                                                       |
-//!               +──── nothing for as long as `idle`, or AGE is over <───+
+//!               +<─── nothing for as long as `idle`, or it is old <────+
 //! ```
 //!
 //! etcd says nothing while nothing changes (its progress reports are ten minutes apart), so silence may be peace, or a
@@ -17,11 +17,8 @@ use super::etcd::{Etcd, Versioned, named};
 use super::transport::{ANSWER_MAX, Patience};
 use super::wire::{Int64, WatchAnswer, WatchCreate, WatchLine, WatchRequest, WireEvent, end_of};
 use std::io::{BufRead, BufReader, Read};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use ureq::BodyReader;
-
-/// How old a stream gets. One that dribbles is noticed by that.
-const AGE: Duration = Duration::from_secs(60);
 
 /// What a watch tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,15 +90,14 @@ impl<F: FnMut(WatchEvent) -> bool> WatchStream<'_, F> {
         let request = WatchRequest { create_request: create };
         let response = self.etcd.transport.open("/v3/watch", &request, Patience::Idle(self.idle))?;
         let mut lines = BufReader::new(response.into_body().into_reader());
-        let end = Instant::now() + AGE;
         let mut is_created = false;
         let mut line = Vec::new();
-        while Instant::now() < end {
+        loop {
             line.clear();
             match read_line(&mut lines, &mut line) {
                 Ok(true) => {}
                 Ok(false) => return Err(self.broken("the watch was closed")),
-                Err(error) if is_created && is_timeout(&error) => return Ok(Onward::Reopen),
+                Err(error) if is_created && line.is_empty() && is_timeout(&error) => return Ok(Onward::Reopen),
                 Err(error) => return Err(self.broken(&error.to_string())),
             }
             match self.line(&line, &mut is_created)? {
@@ -109,7 +105,6 @@ impl<F: FnMut(WatchEvent) -> bool> WatchStream<'_, F> {
                 next => return Ok(next),
             }
         }
-        Ok(Onward::Reopen)
     }
 
     fn line(&mut self, line: &[u8], is_created: &mut bool) -> Result<Onward, EtcdError> {
@@ -162,7 +157,7 @@ impl<F: FnMut(WatchEvent) -> bool> WatchStream<'_, F> {
 fn change(event: WireEvent) -> Option<(String, i64, Option<Versioned>)> {
     let revision = event.kv.mod_revision.0;
     match event.kind.as_str() {
-        "" | "PUT" => named(event.kv, i64::MAX).map(|(key, value)| (key, revision, Some(value))),
+        "" | "PUT" => named(event.kv, i64::MAX - 1).map(|(key, value)| (key, revision, Some(value))),
         "DELETE" => {
             let key = String::from_utf8(event.kv.key.0).ok()?;
             (1..i64::MAX).contains(&revision).then_some((key, revision, None))

@@ -1,14 +1,19 @@
 //! The client of etcd against a real one, where it is installed, and against servers that are none.
 //!
 //! ```text
-//!   Etcd ──HTTP──> etcd (killed, frozen, three of them, with passwords, with TLS)
-//!        └─HTTP──> a socket that answers what no etcd would
+//!   Etcd ──HTTP──> etcd (killed, frozen, three of them)
+//!        ├─HTTP──> etcd with passwords, with TLS            access
+//!        └─HTTP──> a socket that answers what no etcd would  hostile
 //! ```
 
+mod access;
+#[path = "../common/mod.rs"]
 mod common;
+mod hostile;
 
 use common::{EtcdServer, wait_for};
 use std::time::{Duration, Instant};
+use twincache::cluster::options::EtcdOptions;
 use twincache::cluster::{Also, Etcd, EtcdError, Snapshot, Swap, Versioned, WatchEnd, WatchEvent};
 
 /// For what is certain to be answered.
@@ -189,4 +194,28 @@ fn what_a_frozen_etcd_does_is_not_known() {
     server.thaw();
     let there = wait_for("etcd to answer", || etcd.get("k", LONG).ok());
     assert!([Some(b"1".to_vec()), Some(b"2".to_vec())].contains(&value(there)), "the swap came through, or did not");
+}
+
+#[test]
+fn of_three_endpoints_one_may_be_dead() {
+    let Some(mut servers) = EtcdServer::start_three() else { return };
+    let endpoints = servers.iter().map(|server| server.url.clone()).collect();
+    let mut etcd = Etcd::new(&EtcdOptions { endpoints, ..EtcdOptions::default() }).unwrap();
+    let revision = wait_for("a leader", || etcd.put("k", b"1", LONG).ok());
+    servers[0].kill();
+    let mut errors = Vec::new();
+    let there = wait_for("another member", || etcd.get("k", LONG).map_err(|error| errors.push(error)).ok());
+    assert_eq!(there.mod_revision(), revision);
+    // The connection that broke, and then, at most, a majority that chooses its leader anew.
+    assert!(errors.len() <= 3 && errors[0].to_string().contains(&servers[0].url), "{errors:?}");
+    let revision = wait_for("a leader", || etcd.put("k", b"1", LONG).ok());
+    (0..20).for_each(|_| assert_eq!(etcd.get("k", LONG).unwrap().mod_revision(), revision, "the dead one is avoided"));
+
+    // A member that is left alone says so to those who watch, and knows of no write whether it will be applied.
+    let mut last = servers[1].client();
+    servers[2].kill();
+    let ended = last.watch("/a/", 1, LONG, |_| true);
+    assert!(matches!(&ended, Err(EtcdError::Unknown(why)) if why.contains("no leader")), "{ended:?}");
+    let put = last.put("k", b"2", Duration::from_millis(300));
+    assert!(matches!(put, Err(EtcdError::Unknown(_))), "{put:?}");
 }

@@ -1,0 +1,174 @@
+//! Passwords, tokens and certificates, against a real etcd.
+
+use crate::LONG;
+use crate::common::{EtcdServer, Folder, wait_for};
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use std::fs;
+use std::path::PathBuf;
+use twincache::cluster::options::EtcdOptions;
+use twincache::cluster::{Etcd, EtcdError, WatchEnd};
+
+/// Tells etcd something that the client has no use for.
+fn tell(url: &str, path: &str, body: &str) {
+    let answer = ureq::post(format!("{url}/v3/auth/{path}")).send(body).expect("an answer");
+    assert_eq!(answer.status(), 200, "{path}");
+}
+
+/// From now on it lets in root, and `app` with the password `secret`, to the keys between `/a/` and `/b/`.
+fn close(url: &str) {
+    tell(url, "user/add", r#"{"name":"root","password":"root"}"#);
+    tell(url, "role/add", r#"{"name":"root"}"#);
+    tell(url, "user/grant", r#"{"user":"root","role":"root"}"#);
+    tell(url, "user/add", r#"{"name":"app","password":"secret"}"#);
+    tell(url, "role/add", r#"{"name":"app"}"#);
+    let range = r#"{"permType":"READWRITE","key":"L2Ev","range_end":"L2Iv"}"#;
+    tell(url, "role/grant", &format!(r#"{{"name":"app","perm":{range}}}"#));
+    tell(url, "user/grant", r#"{"user":"app","role":"app"}"#);
+    tell(url, "enable", "{}");
+}
+
+/// A client with a user and a password.
+fn user(server: &EtcdServer, name: &str, password: &str) -> Etcd {
+    let folder = Folder::new();
+    let file = PathBuf::from(folder.file("password"));
+    fs::write(&file, format!("{password}\nnot this\n")).unwrap();
+    Etcd::new(&EtcdOptions { user: Some((name.into(), file)), ..server.options() }).expect("a client")
+}
+
+#[test]
+fn a_user_is_let_in_with_a_password() {
+    let Some(mut server) = EtcdServer::start(&["--bcrypt-cost=4"]) else { return };
+    let mut early = user(&server, "app", "secret");
+    early.put("/a/1", b"x", LONG).expect("no password is asked for yet");
+    close(&server.url);
+    let denied = |result: Result<i64, EtcdError>| assert!(matches!(result, Err(EtcdError::Denied(_))), "{result:?}");
+    denied(server.client().put("/a/1", b"y", LONG));
+    denied(user(&server, "app", "wrong").put("/a/1", b"y", LONG));
+    denied(user(&server, "nobody", "secret").put("/a/1", b"y", LONG));
+    let mut app = user(&server, "app", "secret");
+    denied(app.put("/c/1", b"y", LONG));
+    let revision = app.put("/a/1", b"y", LONG).expect("its own keys");
+    early.put("/a/2", b"x", LONG).expect("a password is asked for now");
+    assert_eq!(app.watch("/a/", revision, LONG, |_| false), Ok(WatchEnd::Stopped));
+    let watched = app.watch("/c/", 1, LONG, |_| panic!("not for it"));
+    assert!(matches!(watched, Err(EtcdError::Denied(_))), "{watched:?}");
+
+    // etcd forgets the tokens that it gave.
+    server.restart();
+    app.put("/a/1", b"z", LONG).or_else(|_| app.put("/a/1", b"z", LONG)).expect("a new token");
+    let list = wait_for("a new token", || early.list("/a/", LONG).ok());
+    assert_eq!(list.items.len(), 2);
+}
+
+/// A CA, and files with what it signed.
+struct Authority {
+    folder: Folder,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new(name: &str) -> Authority {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new([]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let folder = Folder::new();
+        fs::write(folder.file("ca"), params.self_signed(&key).unwrap().pem()).unwrap();
+        Authority { folder, issuer: Issuer::new(params, key) }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.file(name).into()
+    }
+
+    /// A certificate for these hosts in `NAME.crt`, and its key in `NAME.key`.
+    fn sign(&self, name: &str, hosts: &[&str]) {
+        let key = KeyPair::generate().unwrap();
+        let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+        let mut params = CertificateParams::new(hosts).unwrap();
+        // etcd's gateway shows the server's certificate to etcd.
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        fs::write(self.file(&format!("{name}.crt")), certificate.pem()).unwrap();
+        fs::write(self.file(&format!("{name}.key")), key.serialize_pem()).unwrap();
+    }
+
+    /// An etcd that has the certificate of that name, and wants one of ours.
+    fn server(&self, name: &str) -> EtcdServer {
+        let file = |name: &str| self.folder.file(name);
+        let words = ["--client-cert-auth", "--trusted-ca-file", &file("ca")];
+        let own = ["--cert-file", &file(&format!("{name}.crt")), "--key-file", &file(&format!("{name}.key"))];
+        EtcdServer::start_secure(&[&words[..], &own].concat()).expect("it is installed")
+    }
+
+    /// The options of a client that believes this CA and shows the certificate of that name.
+    fn options(&self, url: &str, name: &str) -> EtcdOptions {
+        EtcdOptions {
+            endpoints: vec![url.to_owned()],
+            ca: Some(self.file("ca")),
+            cert: Some(self.file(&format!("{name}.crt"))),
+            key: Some(self.file(&format!("{name}.key"))),
+            user: None,
+        }
+    }
+}
+
+#[test]
+fn both_sides_show_certificates() {
+    if !EtcdServer::is_installed() {
+        return;
+    }
+    let (ours, other) = (Authority::new("ours"), Authority::new("other"));
+    ours.sign("server", &["127.0.0.1"]);
+    ours.sign("elsewhere", &["10.0.0.1", "localhost"]);
+    ours.sign("client", &["client"]);
+    other.sign("client", &["client"]);
+    let server = ours.server("server");
+    let good = ours.options(&server.url, "client");
+    let put = |options: &EtcdOptions| Etcd::new(options).expect("good files").put("k", b"v", LONG);
+    let mut etcd = Etcd::new(&good).unwrap();
+    let revision = etcd.put("k", b"v", LONG).unwrap();
+    assert_eq!(etcd.watch("k", revision, LONG, |_| false), Ok(WatchEnd::Stopped));
+
+    let stranger = EtcdOptions { ca: good.ca.clone(), ..other.options(&server.url, "client") };
+    put(&stranger).expect_err("a certificate of somebody else's");
+    put(&EtcdOptions { cert: None, key: None, ..good.clone() }).expect_err("no certificate");
+    let error = put(&EtcdOptions { ca: Some(other.file("ca")), ..good.clone() }).unwrap_err();
+    assert!(matches!(&error, EtcdError::Refused(why) if why.contains("UnknownIssuer")), "{error:?}");
+    let error = put(&ours.options(&server.url.replace("https:", "http:"), "client")).unwrap_err();
+    assert_eq!(error.to_string().lines().count(), 1, "{error:?}");
+    drop(server);
+
+    let server = ours.server("elsewhere");
+    let error = put(&ours.options(&server.url, "client")).unwrap_err();
+    assert!(error.to_string().contains("not valid for"), "{error:?}");
+    put(&ours.options(&server.url.replace("127.0.0.1", "localhost"), "client")).expect("the name is right");
+}
+
+#[test]
+fn bad_files_are_named_at_once() {
+    let (ours, other) = (Authority::new("ours"), Authority::new("other"));
+    ours.sign("client", &["client"]);
+    other.sign("client", &["client"]);
+    fs::write(ours.file("empty"), "").unwrap();
+    fs::write(ours.file("broken"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+    let good = ours.options("https://127.0.0.1:1", "client");
+    let table = [
+        (EtcdOptions { ca: Some(ours.file("none")), ..good.clone() }, "--etcd-ca", "none"),
+        (EtcdOptions { ca: Some(ours.file("empty")), ..good.clone() }, "--etcd-ca", "empty"),
+        (EtcdOptions { ca: Some(ours.file("broken")), ..good.clone() }, "--etcd-ca", "broken"),
+        (EtcdOptions { ca: Some(ours.file("client.key")), ..good.clone() }, "--etcd-ca", "no certificate"),
+        (EtcdOptions { cert: Some(ours.file("client.key")), ..good.clone() }, "--etcd-cert", "no certificate"),
+        (EtcdOptions { cert: Some(ours.file("broken")), ..good.clone() }, "--etcd-", "broken"),
+        (EtcdOptions { key: Some(ours.file("ca")), ..good.clone() }, "--etcd-key", "no private key"),
+        (EtcdOptions { key: Some(other.file("client.key")), ..good.clone() }, "--etcd-key", "does not fit"),
+        (EtcdOptions { user: Some(("u".into(), ours.file("none"))), ..good.clone() }, "--etcd-password-file", "none"),
+        (EtcdOptions { user: Some(("u".into(), ours.file("empty"))), ..good.clone() }, "--etcd-password-file", "line"),
+    ];
+    for (options, option, part) in table {
+        let error = Etcd::new(&options).err().unwrap_or_else(|| panic!("{options:?}")).to_string();
+        assert!(error.starts_with(option) && error.contains(part), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+    Etcd::new(&good).expect("these are good");
+}

@@ -1,0 +1,244 @@
+//! Servers that are no etcd: what they answer is an error in time, and never believed.
+
+use crate::LONG;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use twincache::cluster::options::EtcdOptions;
+use twincache::cluster::{Etcd, EtcdError, Swap};
+
+/// What a connection that has asked gets: everything that is to be written.
+type Reply = Arc<dyn Fn(&mut TcpStream) + Send + Sync>;
+
+/// A server whose reply is always the same. Its thread ends with the test's process.
+struct Fake {
+    address: SocketAddr,
+    requests: Arc<AtomicUsize>,
+    reply: Arc<Mutex<Reply>>,
+}
+
+impl Fake {
+    fn new() -> Fake {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let requests = Arc::new(AtomicUsize::new(0));
+        let reply: Arc<Mutex<Reply>> = Arc::new(Mutex::new(Arc::new(|_| {})));
+        let (counted, replies) = (Arc::clone(&requests), Arc::clone(&reply));
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (counted, reply) = (Arc::clone(&counted), Arc::clone(&replies.lock().unwrap()));
+                std::thread::spawn(move || {
+                    let mut stream = stream.unwrap();
+                    take_request(&stream);
+                    counted.fetch_add(1, Ordering::SeqCst);
+                    reply(&mut stream);
+                });
+            }
+        });
+        Fake { address, requests, reply }
+    }
+
+    fn replies(&self, reply: impl Fn(&mut TcpStream) + Send + Sync + 'static) {
+        *self.reply.lock().unwrap() = Arc::new(reply);
+    }
+
+    /// Answers with these bytes and closes.
+    fn sends(&self, bytes: impl Into<Vec<u8>>) {
+        let bytes = bytes.into();
+        // The client may have had enough.
+        self.replies(move |stream| drop(stream.write_all(&bytes)));
+    }
+
+    fn client(&self) -> Etcd {
+        let endpoints = vec![format!("http://{}", self.address)];
+        Etcd::new(&EtcdOptions { endpoints, ..EtcdOptions::default() }).unwrap()
+    }
+}
+
+fn take_request(stream: &TcpStream) {
+    let mut lines = BufReader::new(stream);
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        if lines.read_line(&mut line).is_err() || line.trim().is_empty() {
+            break;
+        }
+        if let Some((_, value)) = line.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
+            length = value.trim().parse().unwrap();
+        }
+    }
+    let _ = lines.read_exact(&mut vec![0; length]);
+}
+
+fn answer(status: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
+}
+
+/// The kinds of errors, to stand in tables.
+fn kind(error: &EtcdError) -> &'static str {
+    match error {
+        EtcdError::Refused(_) => "refused",
+        EtcdError::Unknown(_) => "unknown",
+        EtcdError::Denied(_) => "denied",
+        EtcdError::Malformed(_) => "malformed",
+    }
+}
+
+#[test]
+fn what_is_no_answer_is_not_believed() {
+    let fake = Fake::new();
+    let kv = |key: &str, rest: &str| {
+        answer("200 OK", &format!(r#"{{"header":{{"revision":"9"}},"kvs":[{{"key":"{key}",{rest}}}]}}"#))
+    };
+    let good = r#""mod_revision":"5","version":"1""#;
+    let table = [
+        (String::new(), "unknown"),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n{}".into(), "unknown"),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\n{}".into(), "unknown"),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n{}\r\n".into(), "malformed"),
+        ("SSH-2.0-OpenSSH_9.2\r\n\r\n".into(), "malformed"),
+        ("HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n".into(), "unknown"),
+        (answer("200 OK", ""), "malformed"),
+        (answer("200 OK", "{}"), "malformed"),
+        (answer("200 OK", "null"), "malformed"),
+        (answer("200 OK", "<html>"), "malformed"),
+        (answer("200 OK", r#"{"header":{}}"#), "malformed"),
+        (answer("200 OK", r#"{"header":{"revision":"-1"}}"#), "malformed"),
+        (answer("200 OK", r#"{"header":{"revision":"99999999999999999999"}}"#), "malformed"),
+        (answer("200 OK", r#"{"header":{"revision":1.5}}"#), "malformed"),
+        (answer("200 OK", r#"{"header":{"revision":"9"},"kvs":{}}"#), "malformed"),
+        (answer("200 OK", &"[".repeat(100_000)), "malformed"),
+        (kv("!", good), "malformed"),
+        (kv("eA==", good), "malformed"),
+        (kv("aw==", r#""mod_revision":"10","version":"1""#), "malformed"),
+        (kv("aw==", r#""mod_revision":"0","version":"1""#), "malformed"),
+        (kv("aw==", r#""mod_revision":"5","version":"-1""#), "malformed"),
+        (kv("aw==", &format!("{good}}},{{\"key\":\"aw==\",{good}")), "malformed"),
+        (answer("404 Not Found", "404 page not found"), "refused"),
+        (answer("400 Bad Request", r#"{"message":"etcdserver: key is not provided","code":3}"#), "refused"),
+        (answer("429 Too Many", r#"{"message":"etcdserver: too many requests","code":8}"#), "refused"),
+        (answer("401 Unauthorized", r#"{"message":"etcdserver: invalid auth token","code":16}"#), "denied"),
+        (answer("403 Forbidden", r#"{"message":"etcdserver: permission denied","code":7}"#), "denied"),
+        (answer("503 Unavailable", r#"{"message":"etcdserver: no leader","code":14}"#), "unknown"),
+        (answer("502 Bad Gateway", "<html>"), "unknown"),
+        (answer("500 Internal", r#"{"code":"x"}"#), "unknown"),
+    ];
+    for (reply, expected) in table {
+        fake.sends(reply.clone());
+        let error = fake.client().get("k", LONG).expect_err(&reply);
+        assert_eq!(kind(&error), expected, "{reply:.200}: {error:?}");
+        assert_eq!(error.to_string().lines().count(), 1, "{error:?}");
+    }
+    fake.sends(kv("aw==", good));
+    assert_eq!(fake.client().get("k", LONG).expect("this is one").mod_revision(), 5);
+}
+
+#[test]
+fn a_swap_is_sent_once_and_never_won_by_mistake() {
+    let fake = Fake::new();
+    let table = [
+        ("200 OK", r#"{"succeeded":true}"#),
+        ("200 OK", r#"{"header":{"revision":"9"},"succeeded":"yes"}"#),
+        ("200 OK", r#"{"header":{"revision":"9"}}"#),
+        ("200 OK", r#"{"header":{"revision":"9"},"responses":[{"response_put":{}}]}"#),
+        ("200 OK", r#"{"header":{"revision":"0"},"succeeded":true}"#),
+        ("503 Unavailable", r#"{"message":"etcdserver: request timed out","code":14}"#),
+        ("503 Unavailable", ""),
+    ];
+    for (number, (status, body)) in table.into_iter().enumerate() {
+        fake.sends(answer(status, body));
+        let error = fake.client().swap("k", 0, b"v", LONG).expect_err(body);
+        assert!(error.may_be_applied(), "{body}: {error:?}");
+        assert_eq!(fake.requests.load(Ordering::SeqCst), number + 1, "sent once");
+    }
+    fake.sends(answer("200 OK", r#"{"header":{"revision":"9"},"responses":[{"response_range":{}}]}"#));
+    let Ok(Swap::Lost(there)) = fake.client().swap("k", 7, b"v", LONG) else { panic!("not lost") };
+    assert_eq!((there.revision, there.value), (9, None));
+}
+
+/// Writes pieces, slowly, until the client has had enough.
+fn dribble(stream: &mut TcpStream, first: &str, piece: &[u8], pause: Duration) {
+    let mut is_open = stream.write_all(first.as_bytes()).is_ok();
+    while is_open {
+        std::thread::sleep(pause);
+        is_open = stream.write_all(piece).is_ok();
+    }
+}
+
+#[test]
+fn an_answer_that_does_not_end_ends_at_the_deadline() {
+    let fake = Fake::new();
+    let heads = ["", "HTTP/1.1 200 OK\r\nx: ", "HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n"];
+    for head in heads {
+        fake.replies(move |stream| dribble(stream, head, b"H", Duration::from_millis(5)));
+        let began = Instant::now();
+        let error = fake.client().get("k", Duration::from_millis(200)).unwrap_err();
+        assert!(began.elapsed() < LONG, "{:?}", began.elapsed());
+        assert!(matches!(error, EtcdError::Unknown(_) | EtcdError::Malformed(_)), "{head}: {error:?}");
+    }
+    // Nor does one fill the memory.
+    for head in ["HTTP/1.1 200 OK\r\nx: ", "HTTP/1.1 200 OK\r\n\r\n"] {
+        fake.replies(move |stream| dribble(stream, head, &[b' '; 65536], Duration::ZERO));
+        let error = fake.client().get("k", LONG).unwrap_err();
+        assert_eq!(kind(&error), "malformed", "{head}: {error:?}");
+    }
+}
+
+#[test]
+fn a_list_that_does_not_go_on_ends() {
+    let fake = Fake::new();
+    let item = r#"{"key":"L2EvMQ==","mod_revision":"5","version":"1"}"#;
+    // The same page again and again, and pages without anything.
+    for kvs in [item, ""] {
+        fake.sends(answer("200 OK", &format!(r#"{{"header":{{"revision":"9"}},"more":true,"kvs":[{kvs}]}}"#)));
+        let error = fake.client().list("/a/", LONG).unwrap_err();
+        assert_eq!(kind(&error), "malformed", "{error:?}");
+    }
+    fake.sends(answer("200 OK", &format!(r#"{{"header":{{"revision":"9"}},"kvs":[{item}]}}"#)));
+    assert_eq!(fake.client().list("/b/", LONG).map_err(|error| kind(&error)), Err("malformed"), "another's keys");
+    assert_eq!(fake.client().list("/a/", LONG).unwrap().items.len(), 1);
+}
+
+#[test]
+fn a_watch_of_nonsense_ends() {
+    let fake = Fake::new();
+    let created = r#"{"result":{"created":true}}"#;
+    let event = |revision: &str, key: &str, kind: &str| {
+        let kv = format!(r#"{{"key":"{key}","mod_revision":"{revision}","version":"1"}}"#);
+        format!(r#"{{"result":{{"events":[{{"type":"{kind}","kv":{kv}}}]}}}}"#)
+    };
+    let table = [
+        (String::new(), "malformed"),
+        ("nonsense".into(), "malformed"),
+        ("{}".into(), "malformed"),
+        (r#"{"error":{"grpc_code":14,"http_code":503,"message":"etcdserver: no leader"}}"#.into(), "unknown"),
+        (r#"{"error":{"grpc_code":7,"message":"etcdserver: permission denied"}}"#.into(), "denied"),
+        (r#"{"result":{"canceled":true,"cancel_reason":"etcdserver: permission denied"}}"#.into(), "denied"),
+        (r#"{"result":{"canceled":true}}"#.into(), "unknown"),
+        (event("4", "L2EvMQ==", "PUT"), "malformed"),
+        (event("5", "L2IvMQ==", "PUT"), "malformed"),
+        (event("5", "L2EvMQ==", "DANCE"), "malformed"),
+        (event("0", "L2EvMQ==", "DELETE"), "malformed"),
+        (event("-7", "L2EvMQ==", "DELETE"), "malformed"),
+        (event("9223372036854775807", "L2EvMQ==", "PUT"), "malformed"),
+        (format!("{}\n{}", event("6", "L2EvMQ==", "PUT"), event("6", "L2EvMQ==", "PUT")), "malformed"),
+    ];
+    for (lines, expected) in table {
+        fake.sends(format!("HTTP/1.1 200 OK\r\n\r\n{created}\n{lines}\n"));
+        let error = fake.client().watch("/a/", 5, LONG, |_| true).expect_err(&lines);
+        assert_eq!(kind(&error), expected, "{lines}: {error:?}");
+    }
+    // One that never says that it watches, and one that stops within a line.
+    for (head, line) in [("HTTP/1.1 200 OK\r\n\r\n", ""), ("HTTP/1.1 200 OK\r\n\r\n", r#"{"result":{"created":true}}"#)]
+    {
+        let text = if line.is_empty() { head.to_owned() } else { format!("{head}{line}\n{{") };
+        fake.replies(move |stream| {
+            let _ = stream.write_all(text.as_bytes());
+            let _ = stream.read(&mut [0]);
+        });
+        let error = fake.client().watch("/a/", 5, Duration::from_millis(100), |_| true).unwrap_err();
+        assert_eq!(kind(&error), "unknown", "{error:?}");
+    }
+}
