@@ -16,9 +16,28 @@
 //! The clock is advanced several times a second by `tick`. A stepped wall clock neither expires nor revives anything
 //! that is stored already. memcached reads the wall clock once, at its start: one that was started before the time was
 //! set is wrong about absolute exptimes until it ends. To read this clock costs one relaxed load. The clock starts
-//! at 2: so an item stored in the first second has an age, and 1 is free to mean "already expired".
+//! at 2: so an item stored in the first second has an age, and 1 is free to mean "already expired". Its seconds begin
+//! when those of the wall clock do, as that was at the start.
 //!
-//! Not here: who calls `tick`.
+//! # Servers among each other
+//!
+//! No wall clock decides how long an item lives on another server. A server tells the one that feeds it a time of its
+//! own, the *told time*: that is the wall clock at its start, and never steps. A feeder asks for it, and sends every
+//! expiry by it. Both sides count the time since boot, each from a zero of its own:
+//!
+//! ```text
+//! here    second S ──> S as time since boot ──> + what the peer's clock showed when our machine booted ──> T
+//! there   T ──> second by the told time
+//! ```
+//!
+//! The sum of the middle is [`PeerTime`]. An expiry is rounded to the nearest second. So it is exact between servers
+//! whose wall clocks agreed when they started, and half a second off at most between others; and what goes to a server
+//! and comes back is what it was. Without such a sum (nobody has told it) the wall clock of here has to do.
+//!
+//! What moves the told time against the other's time since boot, apart from drift: a machine that stood still as a whole
+//! (a virtual one that was paused), `debugtime`, and a stock memcached on a machine that slept.
+//!
+//! Not here: who calls `tick`, who asks for a peer's time (`sidecar::link::peer_clock`).
 
 use crate::sys::cpu;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
@@ -34,6 +53,10 @@ const FIRST_SECOND: u32 = 2;
 /// milliseconds. Less than this is what time services slew, and what passes between reading the two clocks.
 const WALL_SLACK_MS: i64 = 500;
 
+/// The Unix seconds in which a told time may begin. Wall clocks of machines without a date are outside: a time below 30
+/// days would be taken for a relative one, and `T` ends in 2038.
+const TOLD: std::ops::RangeInclusive<i64> = 1_000_000_000..=2_000_000_000;
+
 /// Seconds since start. See the module's head.
 #[derive(Debug)]
 pub struct Clock {
@@ -46,17 +69,50 @@ pub struct Clock {
     started: Duration,
     /// Unix time of the start in milliseconds, as the wall clock tells it now.
     started_unix_ms: AtomicI64,
+    /// The told time of second 0.
+    told_epoch: i64,
+}
+
+/// How a peer's clock counts the seconds of this one. See the module's head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerTime {
+    /// Its time of our second 0.
+    epoch: i64,
+    /// Its time now.
+    now: i64,
+}
+
+impl PeerTime {
+    /// The peer's time of a second of our clock.
+    #[inline]
+    pub fn of(&self, second: u32) -> i64 {
+        self.epoch + i64::from(second)
+    }
+
+    /// The peer's time now.
+    #[inline]
+    pub fn now(&self) -> i64 {
+        self.now
+    }
 }
 
 impl Clock {
     /// A clock that starts now.
     pub fn new() -> Clock {
+        Clock::started_at(cpu::time_since_boot(), wall_clock_ms())
+    }
+
+    /// A clock that starts at this time since boot, when the wall clock shows this: both of the whole second before.
+    fn started_at(boot: Duration, wall_ms: i64) -> Clock {
+        let into_second = wall_ms.rem_euclid(1000);
+        let started_unix = wall_ms.div_euclid(1000);
         Clock {
             now: AtomicU32::new(FIRST_SECOND),
             offset: AtomicI64::new(0),
             paused: AtomicBool::new(false),
-            started: cpu::time_since_boot(),
-            started_unix_ms: AtomicI64::new(wall_clock_ms()),
+            started: boot.saturating_sub(Duration::from_millis(into_second as u64)),
+            started_unix_ms: AtomicI64::new(started_unix * 1000),
+            told_epoch: started_unix.clamp(*TOLD.start(), *TOLD.end()) - i64::from(FIRST_SECOND),
         }
     }
 
@@ -104,7 +160,7 @@ impl Clock {
 
     /// Unix time of second 0 of this clock.
     fn epoch(&self) -> i64 {
-        self.started_unix_ms.load(Ordering::Relaxed).div_euclid(1000) - i64::from(FIRST_SECOND)
+        (self.started_unix_ms.load(Ordering::Relaxed) + 500).div_euclid(1000) - i64::from(FIRST_SECOND)
     }
 
     /// The Unix time of a second of this clock.
@@ -120,13 +176,44 @@ impl Clock {
         (started + self.elapsed().as_millis() as i64).saturating_add(offset_ms)
     }
 
+    /// The told time now, in milliseconds. See the module's head.
+    pub fn told_ms(&self) -> i64 {
+        let seconds = self.told_epoch + i64::from(FIRST_SECOND) + self.offset.load(Ordering::Relaxed);
+        seconds.saturating_mul(1000).saturating_add(self.elapsed().as_millis() as i64)
+    }
+
+    /// How a peer counts the seconds of this clock, whose own showed `at_boot_ms` when this machine had just booted.
+    /// None: nobody knows, and its clock has to be taken for one that agrees with our wall clock.
+    pub fn peer_time(&self, at_boot_ms: Option<i64>) -> PeerTime {
+        let epoch = match at_boot_ms {
+            None => self.epoch(),
+            Some(at_boot_ms) => {
+                let started_ms = at_boot_ms.saturating_add(self.started.as_millis() as i64);
+                let before = i64::from(FIRST_SECOND).saturating_add(self.offset.load(Ordering::Relaxed));
+                started_ms.saturating_add(500).div_euclid(1000).saturating_sub(before)
+            }
+        };
+        // So that no sum of it and a second overflows, whatever was told.
+        let epoch = epoch.clamp(-i64::from(u32::MAX), i64::MAX / 2);
+        PeerTime { epoch, now: epoch + i64::from(self.now()) }
+    }
+
     /// Turns the exptime of a request into `expires_at`; 0 is never.
     pub fn expires_at(&self, exptime: i64) -> u32 {
+        self.expires_by(exptime, || self.epoch())
+    }
+
+    /// The same for an exptime that the feeder of this server sends, by the told time.
+    pub fn expires_at_told(&self, exptime: i64) -> u32 {
+        self.expires_by(exptime, || self.told_epoch)
+    }
+
+    fn expires_by(&self, exptime: i64, epoch: impl FnOnce() -> i64) -> u32 {
         match exptime {
             0 => 0,
             i64::MIN..0 => 1,
             1..=RELATIVE_MAX => self.now().saturating_add(exptime as u32),
-            _ => exptime.saturating_sub(self.epoch()).clamp(1, i64::from(u32::MAX)) as u32,
+            _ => exptime.saturating_sub(epoch()).clamp(1, i64::from(u32::MAX)) as u32,
         }
     }
 }
@@ -142,69 +229,5 @@ impl Default for Clock {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_paused_clock_only_advances() {
-        let clock = Clock::new();
-        clock.pause(true);
-        let before = clock.now();
-        clock.advance(100);
-        assert_eq!(clock.now(), before + 100);
-        clock.tick();
-        assert_eq!(clock.now(), before + 100);
-        clock.advance(i64::MIN);
-        assert_eq!(clock.now(), 1);
-        clock.advance(i64::MAX);
-        clock.advance(i64::MAX);
-        assert_eq!(clock.now(), u32::MAX);
-    }
-
-    #[test]
-    fn milliseconds_go_with_the_seconds() {
-        let clock = Clock::new();
-        let before = clock.unix_ms();
-        clock.advance(1000);
-        let (seconds, after) = (clock.unix(clock.now()), clock.unix_ms());
-        assert!(after >= before + 1_000_000);
-        assert!((after / 1000 - seconds).abs() <= 1);
-    }
-
-    #[test]
-    fn a_wall_clock_that_steps_is_followed() {
-        let (clock, second) = (Clock::new(), Duration::from_secs(1));
-        let (now, start) = (clock.now(), clock.started_unix_ms.load(Ordering::Relaxed));
-        let expires_at = clock.expires_at(100);
-        for step_ms in [7_200_000, -7_200_000, 1_000_000_000_000, -start] {
-            clock.follow_wall_clock(start + step_ms + 1000, second);
-            let unix = (start + step_ms).div_euclid(1000) + 2;
-            assert_eq!(clock.unix(now + 2), unix, "the second is {step_ms} ms off");
-            if unix + 5 > RELATIVE_MAX {
-                assert_eq!(clock.expires_at(unix + 5), now + 7);
-            }
-            assert_eq!((clock.now(), clock.expires_at(100)), (now, expires_at), "what is relative stays");
-        }
-        clock.follow_wall_clock(start + 1000, second);
-        let before = clock.unix(0);
-        for slack_ms in [-499, 499, 250] {
-            clock.follow_wall_clock(start + slack_ms + 1000, second);
-            assert_eq!(clock.unix(0), before, "{slack_ms} ms are no step");
-        }
-    }
-
-    #[test]
-    fn exptimes() {
-        let clock = Clock::new();
-        clock.advance(100);
-        assert_eq!(clock.expires_at(0), 0);
-        assert_eq!(clock.expires_at(-1), 1);
-        assert_eq!(clock.expires_at(i64::MIN), 1);
-        assert_eq!(clock.expires_at(10), clock.now() + 10);
-        assert_eq!(clock.expires_at(RELATIVE_MAX), clock.now() + RELATIVE_MAX as u32);
-        assert_eq!(clock.expires_at(RELATIVE_MAX + 1), 1);
-        let unix = clock.unix(clock.now());
-        assert_eq!(clock.expires_at(unix + 5), clock.now() + 5);
-        assert_eq!(clock.expires_at(i64::MAX), u32::MAX);
-    }
-}
+#[path = "tests/clock.rs"]
+mod tests;

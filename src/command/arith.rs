@@ -161,7 +161,7 @@ pub(crate) fn binary(
     let delta = Delta { incr, by, compare: (packet.cas != 0).then_some(packet.cas), cas: None };
     let initial = create.map(|(value, exptime)| Initial {
         value,
-        expires_at: context.shared.clock.expires_at(exptime.into()),
+        expires_at: context.expires_at(exptime.into()),
         key_is_binary: false,
     });
     let mut shard = context.lock(hash);

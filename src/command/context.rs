@@ -62,9 +62,18 @@ impl<'a> Context<'a> {
         self.shared.store.lock_for(hash, self.last_lsn, self.source)
     }
 
+    /// Turns the exptime of a request into `expires_at`: a feeder says it by the time that it was told.
+    #[inline]
+    pub(super) fn expires_at(&self, exptime: i64) -> u32 {
+        match self.source {
+            None => self.shared.clock.expires_at(exptime),
+            Some(_) => self.shared.clock.expires_at_told(exptime),
+        }
+    }
+
     /// Flushes everything, after so many seconds or at such a time.
     pub(super) fn flush_all(&self, exptime: i64) {
-        let at = self.shared.clock.expires_at(exptime);
+        let at = self.expires_at(exptime);
         self.last_lsn.note(self.shared.store.flush_all(at, self.source.map(|source| &**source)));
     }
 

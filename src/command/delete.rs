@@ -78,7 +78,7 @@ fn empty(
     if !command.has(b'x') {
         return Ok(None);
     }
-    let expires_at = context.shared.clock.expires_at(command.ttl().unwrap_or(0).into());
+    let expires_at = context.expires_at(command.ttl().unwrap_or(0).into());
     let spec = ItemSpec { key, key_is_binary: command.has(b'b'), client_flags: command.client_flags(), expires_at };
     shard.create(&spec, &[]).map(Some)
 }
@@ -116,7 +116,7 @@ fn delete_item(
 /// md `I`: the next client that asks is told to renew it.
 fn invalidate(shard: &mut Locked<'_>, id: ItemId, command: &MetaCommand<'_>, next_cas: u64, context: &Context<'_>) {
     if let Some(ttl) = command.ttl() {
-        shard.set_expires_at(id, context.shared.clock.expires_at(ttl.into()));
+        shard.set_expires_at(id, context.expires_at(ttl.into()));
     }
     shard.set_cas(id, command.cas().unwrap_or(next_cas));
     shard.set_stale(id, true);

@@ -23,7 +23,7 @@ pub(crate) fn get_one(get: &text::Get<'_>, hash: Hash, context: &Context<'_>, ou
     let found = match (get.with_cas, get.exptime) {
         (false, None) => answer(get.keys, hash, false, None, b"\r\nEND\r\n", context, out),
         (with_cas, exptime) => {
-            let expires_at = exptime.map(|exptime| context.shared.clock.expires_at(exptime.into()));
+            let expires_at = exptime.map(|exptime| context.expires_at(exptime.into()));
             answer_any(get.keys, hash, with_cas, expires_at, b"\r\nEND\r\n", context, out)
         }
     };
@@ -35,7 +35,7 @@ pub(crate) fn get_one(get: &text::Get<'_>, hash: Hash, context: &Context<'_>, ou
 
 /// get, gets, gat, gats of many keys.
 pub(crate) fn get_many(get: &text::Get<'_>, context: &mut Context<'_>, out: &mut Output) -> Next {
-    let expires_at = get.exptime.map(|exptime| context.shared.clock.expires_at(exptime.into()));
+    let expires_at = get.exptime.map(|exptime| context.expires_at(exptime.into()));
     // Counted from the end, which is the same for whoever comes back; where the keys begin need not be.
     let start = if context.resume == 0 { 0 } else { get.keys.len() - context.resume };
     let mut words = token::words(&get.keys[start..]);
@@ -176,7 +176,7 @@ pub(crate) fn touch(key: &[u8], hash: Hash, exptime: i32, quiet: bool, context: 
 fn touch_key(key: &[u8], hash: Hash, exptime: i64, context: &Context<'_>) -> Option<(u32, u64)> {
     let mut shard = context.lock(hash);
     let found = lookup(&mut shard, key, hash, context).ok().map(|id| {
-        fetched(&mut shard, id, Some(context.shared.clock.expires_at(exptime)));
+        fetched(&mut shard, id, Some(context.expires_at(exptime)));
         let item = shard.item(id);
         (item.client_flags(), item.cas())
     });
@@ -291,7 +291,7 @@ fn answer_flag(
     let (item, clock) = (shard.item(hit.id), &context.shared.clock);
     match letter {
         b'R' if !hit.made && !item.is_win_sent() && item.expires_at() != 0 => {
-            return item.expires_at() < clock.expires_at(command.recache().unwrap_or(0).into());
+            return item.expires_at() < context.expires_at(command.recache().unwrap_or(0).into());
         }
         b's' => push_flag_number(b" s", item.value_len() as u64, out),
         b'f' => push_flag_number(b" f", item.client_flags().into(), out),
@@ -313,9 +313,9 @@ pub(super) fn answer_item_flag(
 ) {
     let clock = &context.shared.clock;
     match letter {
-        b'T' => shard.set_expires_at(id, clock.expires_at(command.ttl().unwrap_or(0).into())),
+        b'T' => shard.set_expires_at(id, context.expires_at(command.ttl().unwrap_or(0).into())),
         // COMPAT(vivify_in_turn): a `t` or `T` before it still finds, and sets, an item that never expires.
-        b'N' if made => shard.set_expires_at(id, clock.expires_at(command.vivify().unwrap_or(0).into())),
+        b'N' if made => shard.set_expires_at(id, context.expires_at(command.vivify().unwrap_or(0).into())),
         b'c' => push_flag_number(b" c", shard.item(id).cas(), out),
         b't' => {
             out.push(b" t");
@@ -392,7 +392,7 @@ pub(crate) fn binary_get(
     context: &Context<'_>,
     out: &mut Output,
 ) {
-    let expires_at = exptime.map(|exptime| context.shared.clock.expires_at(exptime.into()));
+    let expires_at = exptime.map(|exptime| context.expires_at(exptime.into()));
     let mut shard = context.lock(hash);
     let key = if packet.with_key { packet.key } else { b"" };
     let found = lookup(&mut shard, packet.key, hash, context);

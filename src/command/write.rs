@@ -160,7 +160,7 @@ fn order<'a>(header: &'a StoreHeader<'_>, hash: Hash, buffer: &'a mut KeyBuffer,
         StoreHeader::Text(store) => Order {
             compare: store.compare,
             client_flags: store.client_flags,
-            expires_at: context.shared.clock.expires_at(store.exptime.into()),
+            expires_at: context.expires_at(store.exptime.into()),
             ..simple_order(store.mode, store.key, hash)
         },
         StoreHeader::Meta(command) => meta_order(command, hash, buffer, context),
@@ -190,16 +190,15 @@ fn meta_order<'a>(
     buffer: &'a mut KeyBuffer,
     context: &Context<'_>,
 ) -> Order<'a> {
-    let clock = &context.shared.clock;
     Order {
         key_is_binary: command.has(b'b'),
         client_flags: command.client_flags(),
-        expires_at: clock.expires_at(command.ttl().unwrap_or(0).into()),
+        expires_at: context.expires_at(command.ttl().unwrap_or(0).into()),
         // Add stores only where nothing is: there is nothing to compare.
         compare: command.compare().filter(|_| command.mode != Mode::Add),
         invalidate: command.has(b'I'),
         cas: command.cas(),
-        vivify: command.vivify().map(|exptime| clock.expires_at(exptime.into())),
+        vivify: command.vivify().map(|exptime| context.expires_at(exptime.into())),
         ..simple_order(command.mode, command.key(buffer), hash)
     }
 }
@@ -214,7 +213,7 @@ fn binary_order<'a>(packet: &'a Packet<'_>, hash: Hash, context: &Context<'_>) -
         Mode::Add | Mode::Replace if compare.is_some() => Mode::Set,
         mode => mode,
     };
-    let expires_at = context.shared.clock.expires_at(exptime.into());
+    let expires_at = context.expires_at(exptime.into());
     Order { client_flags, expires_at, compare, ..simple_order(mode, packet.key, hash) }
 }
 

@@ -364,7 +364,7 @@ impl Journal {
         if !inner.is_on() {
             return (flushed, None);
         }
-        inner.append_flush(if is_later { self.clock.unix(at) } else { 0 });
+        inner.append_flush(if is_later { at } else { 0 });
         inner.append_early_flush(now);
         (flushed, Some(inner.ring.lsn()))
     }
@@ -475,11 +475,11 @@ impl Inner {
     fn append_pending_flush(&mut self, clock: &Clock) {
         self.append_early_flush(clock.now());
         if self.pending_flush != 0 {
-            self.append_flush(clock.unix(self.pending_flush));
+            self.append_flush(self.pending_flush);
         }
     }
 
-    fn append_flush(&mut self, at: i64) {
+    fn append_flush(&mut self, at: u32) {
         self.append(&RecordDraft { expires_at: at, ..RecordDraft::of(RecordKind::Flush as u8, 0, b"", false) });
     }
 

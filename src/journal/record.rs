@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! record   | Head 32 | key | client flags 4, unless 0 | value | up to 8 bytes of nothing, to a multiple of 8 |
-//! Head     value length 4, kind 1, bits 1, key length 1, 0, range 4, 0 0 0 0, expires_at 8, cas 8
+//! Head     value length 4, kind 1, bits 1, key length 1, 0, range 4, 0 0 0 0, expires_at 4, 0 0 0 0, cas 8
 //! pad      value length 4 (of the whole pad), kind 0, …           fills the ring up to its end
 //! ```
 //!
 //! Key, client flags and value lie as they do in an item, so that one copy takes them all. The same bytes lie in the
 //! ring, in snapshot slices, and in what a subscription hands out; `replication` turns them into meta commands.
-//! `expires_at` is a Unix time, 0 never.
+//! `expires_at` is a second of the server's clock, 0 never: what time that is for a peer is decided when it is sent.
 
 /// Bytes before the key.
 pub const HEAD: usize = 32;
@@ -32,7 +32,7 @@ pub enum RecordKind {
     State,
     /// A client deleted it.
     Delete,
-    /// flush_all of all keys, at the Unix time `expires_at`; 0 is now.
+    /// flush_all of all keys, at the second `expires_at`; 0 is now.
     Flush,
     /// A client read it.
     Hit,
@@ -77,8 +77,8 @@ pub struct Record<'a> {
     pub value: &'a [u8],
     /// Of [`RecordKind::Set`] only.
     pub client_flags: u32,
-    /// Unix time, 0 never.
-    pub expires_at: i64,
+    /// A second of the server's clock, 0 never.
+    pub expires_at: u32,
     /// 0 without cas.
     pub cas: u64,
     /// The meta stale mark.
@@ -96,7 +96,7 @@ pub struct RecordDraft<'a> {
     pub key_len: u8,
     pub value_len: u32,
     pub range: u32,
-    pub expires_at: i64,
+    pub expires_at: u32,
     pub cas: u64,
     /// Key, client flags if the bits say so, value.
     pub body: &'a [u8],
@@ -125,7 +125,7 @@ impl RecordDraft<'_> {
             | u64::from(self.key_len) << 48;
         head[..8].copy_from_slice(&first.to_le_bytes());
         head[8..16].copy_from_slice(&u64::from(self.range).to_le_bytes());
-        head[16..24].copy_from_slice(&self.expires_at.to_le_bytes());
+        head[16..24].copy_from_slice(&u64::from(self.expires_at).to_le_bytes());
         head[24..].copy_from_slice(&self.cas.to_le_bytes());
         rest[..self.body.len()].copy_from_slice(self.body);
     }
@@ -255,7 +255,7 @@ fn decode(bytes: &[u8]) -> Record<'_> {
         key_is_binary: head.key_is_binary(),
         value: &rest[..head.value_len as usize],
         client_flags: flags.try_into().map_or(0, u32::from_le_bytes),
-        expires_at: number(16) as i64,
+        expires_at: number(16) as u32,
         cas: number(24),
         stale: head.bits & STALE != 0,
         win: head.bits & WIN != 0,
@@ -276,7 +276,7 @@ mod tests {
             let entry = RecordDraft {
                 bits: i as u8 & 7 | if flags.is_empty() { 0 } else { CLIENT_FLAGS },
                 value_len: value.len() as u32,
-                expires_at: -1 - i as i64,
+                expires_at: u32::MAX - i as u32,
                 cas: u64::MAX - i as u64,
                 body: &[&key, flags, &value].concat(),
                 ..RecordDraft::of(kind as u8, 12345, &key, false)
@@ -291,7 +291,7 @@ mod tests {
             let record = records(&bytes).last().unwrap();
             assert_eq!((record.kind, record.key, record.value), (kind, &key[..], &value[..]));
             assert_eq!(record.client_flags, if i % 2 == 0 { 0x0403_0201 } else { 0 });
-            assert_eq!((record.expires_at, record.cas), (-1 - i as i64, entry.cas));
+            assert_eq!((record.expires_at, record.cas), (u32::MAX - i as u32, entry.cas));
             assert_eq!((record.stale, record.win, record.key_is_binary), (i & 1 != 0, i & 2 != 0, i & 4 != 0));
         }
         assert_eq!(records(&bytes).count(), KINDS.len());

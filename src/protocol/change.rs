@@ -15,8 +15,8 @@
 //! Every command states how things are, and none depends on how they were. So a command does no harm if it is sent
 //! again, or if a newer state is there already, as long as later changes are sent after it.
 //!
-//! `E` is left out for a peer that does not know it. Times are absolute, so that they mean the same whenever the
-//! command arrives.
+//! `E` is left out for a peer that does not know it. Times are absolute by the clock of the peer, so that they
+//! mean the same whenever the command arrives.
 //!
 //! Not here: parsing (`meta`), which changes there are and when they are sent.
 
@@ -94,13 +94,17 @@ fn breaks_a_line(key: &[u8]) -> bool {
 pub struct Expiry(i32);
 
 impl Expiry {
-    /// From Unix seconds, 0 never. A time that a peer would take for a relative one is long past.
+    /// Never.
+    pub const NEVER: Expiry = Expiry(0);
+
+    /// The expiry at this time by the peer's clock, which shows `now`. It is absolute, but for a peer whose clock shows
+    /// the first days of 1970: that would take such a time for a relative one, so it gets one.
     #[inline]
-    pub fn new(unix: i64) -> Expiry {
-        match unix {
-            0 => Expiry(0),
-            ..=RELATIVE_MAX => Expiry(-1),
-            _ => Expiry(i32::try_from(unix).unwrap_or(FAR)),
+    pub fn at(time: i64, now: i64) -> Expiry {
+        match time {
+            ..=RELATIVE_MAX if time <= now => Expiry(-1),
+            ..=RELATIVE_MAX => Expiry(time.saturating_sub(now).min(RELATIVE_MAX) as i32),
+            _ => Expiry(i32::try_from(time).unwrap_or(FAR)),
         }
     }
 
@@ -196,12 +200,12 @@ pub fn fetch(key: WireKey<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b" q\r\n");
 }
 
-/// Takes everything away, now (0) or at a Unix time.
-pub fn flush(at: i64, out: &mut Vec<u8>) {
+/// Takes everything away, now (None) or at a time that an expiry names.
+pub fn flush(at: Option<Expiry>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"flush_all");
-    if at > RELATIVE_MAX {
+    if let Some(Expiry(at @ 1..)) = at {
         out.push(b' ');
-        number(i64::from(FAR).min(at) as u64, out);
+        number(at.unsigned_abs().into(), out);
     }
     out.extend_from_slice(b" noreply\r\n");
 }

@@ -8,6 +8,7 @@
 //!                                                  from there; the servers whose changes come here, the nearest first
 //!                 refused <reason>                 as for attach
 //! client          attach <name> <identity> <run id|-> <lsn|-> <cas|nocas>
+//!                                                  - 0: from the beginning, whatever was confirmed
 //! server          continuing <run id> <lsn>        the stream goes on after lsn
 //!                 walk <run id> <lsn>              first comes a full sync; also later, when too much was lost
 //!                 refused <reason>                 and closes
@@ -16,12 +17,15 @@
 //!                 overtaken <lsn> <ranges>         changes were lost: so many ranges of keys are sent again
 //!                 caught-up <lsn>                  they have been sent
 //!                 alive <lsn> <unix ms>            every tenth of a second at least: the last change, and the clock
-//! client          ack <lsn>                        the peer has everything up to here
+//! client          clock <ms>                       what the peer's clock showed when this machine had just booted:
+//!                                                  expiries are sent by it; before the attach, and when it changes
+//!                 ack <lsn>                        the peer has everything up to here
 //!                 refuse <lsn>                     the same, but for some of what came since the last: it was refused
 //! any client      replicas_ack <n>                 OK
 //!                 status                           STAT <name> <value> for each row of `stats replication`, END
 //!
-//! a peer is told  replica who                      OK <run id> <unix ms>
+//! a peer is told  replica who                      OK <run id> <told ms> <unix ms>
+//!                                                  the time by which it wants expiries, and its wall clock
 //!                 replica from <run id>…           the same: who feeds it, who feeds that one, and so on
 //!                 replica begin, replica end       OK
 //! ```
@@ -125,6 +129,9 @@ pub enum ClientLine<'a> {
     Ack(u64),
     /// The same, but something since the last acknowledgement was refused.
     Refuse(u64),
+    /// `clock`: what the peer's clock showed when this machine had just booted, in Unix milliseconds. From now on
+    /// expiries are sent by that.
+    Clock(i64),
     /// How many consumers have to confirm a change.
     ReplicasAck(u32),
     /// The client asks for `stats replication`.
@@ -185,7 +192,9 @@ pub enum ReplicaLine<'a> {
 pub struct Introduction<'a> {
     /// Its run.
     pub run: &'a str,
-    /// Its clock, in Unix milliseconds.
+    /// The time by which it takes expiries from who feeds it, in Unix milliseconds. It never steps.
+    pub told_ms: i64,
+    /// Its wall clock, in Unix milliseconds.
     pub unix_ms: i64,
 }
 
@@ -273,6 +282,7 @@ impl<'a> ClientLine<'a> {
         match (verb, &found[..count]) {
             (b"ack", [lsn]) => strict_u64(lsn).map(ClientLine::Ack).ok_or(ClientError::Lsn),
             (b"refuse", [lsn]) => strict_u64(lsn).map(ClientLine::Refuse).ok_or(ClientError::Lsn),
+            (b"clock", [ms]) => signed(ms).map(ClientLine::Clock).ok_or(ClientError::Unknown),
             (b"meet", [name, identity]) => match (word(name), word(identity)) {
                 (Some(name), Some(identity)) => Ok(ClientLine::Hello(name, identity)),
                 _ => Err(ClientError::Hello),
@@ -298,6 +308,7 @@ impl fmt::Display for ClientLine<'_> {
             }
             ClientLine::Ack(lsn) => write!(f, "ack {lsn}"),
             ClientLine::Refuse(lsn) => write!(f, "refuse {lsn}"),
+            ClientLine::Clock(ms) => write!(f, "clock {ms}"),
             ClientLine::ReplicasAck(n) => write!(f, "replicas_ack {n}"),
             ClientLine::Status => f.write_str("status"),
         }
@@ -350,14 +361,17 @@ impl fmt::Display for ReplicaLine<'_> {
 impl<'a> Introduction<'a> {
     /// The value of a line without its end.
     pub fn parse(text: &'a str) -> Option<Introduction<'a>> {
-        let (run, unix_ms) = text.strip_prefix("OK ")?.split_once(' ')?;
-        Some(Introduction { run: word(run.as_bytes())?, unix_ms: unix_ms.parse().ok()? })
+        let mut words = text.strip_prefix("OK ")?.split(' ');
+        let (run, told_ms) = (word(words.next()?.as_bytes())?, words.next()?.parse().ok()?);
+        // A server that says no more judges expiries by its wall clock.
+        let unix_ms = words.next().map_or(Some(told_ms), |unix_ms| unix_ms.parse().ok())?;
+        words.next().is_none().then_some(Introduction { run, told_ms, unix_ms })
     }
 }
 
 impl fmt::Display for Introduction<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "OK {} {}", self.run, self.unix_ms)
+        write!(f, "OK {} {} {}", self.run, self.told_ms, self.unix_ms)
     }
 }
 
@@ -379,6 +393,10 @@ pub fn is_word(text: &str) -> bool {
 fn word(text: &[u8]) -> Option<&str> {
     let fits = (1..=WORD_MAX).contains(&text.len()) && text.iter().all(u8::is_ascii_graphic);
     if fits { std::str::from_utf8(text).ok() } else { None }
+}
+
+fn signed(text: &[u8]) -> Option<i64> {
+    std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 fn number<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<u64> {

@@ -43,6 +43,8 @@ pub struct Consumer {
     stream: Option<Box<ChangeStream>>,
     /// When the next heartbeat is due; None before it is attached.
     beat_due: Option<Instant>,
+    /// What the client says of the peer's clock; see [`ClientLine::Clock`].
+    peer_clock: Option<i64>,
 }
 
 impl Consumer {
@@ -115,6 +117,10 @@ impl Consumer {
             (Err(ClientError::Lsn), Some(_)) => return refuse_ack(shared, out),
             (Ok(ClientLine::Attach(line)), None) => return self.attach(&line, shared, now, out),
             (Err(ClientError::Attach), None) => return refuse(control::ATTACH_USAGE, out),
+            (Ok(ClientLine::Clock(at_boot_ms)), stream) => {
+                self.peer_clock = Some(at_boot_ms);
+                stream.iter_mut().for_each(|stream| stream.peer_clock = self.peer_clock);
+            }
             (Ok(ClientLine::Hello(name, identity)), _) => return inform(name, identity, shared, now, out),
             (Err(ClientError::Hello), _) => return refuse(control::HELLO_USAGE, out),
             (Ok(ClientLine::ReplicasAck(n)), _) if n <= REPLICAS_MAX => {
@@ -143,7 +149,8 @@ impl Consumer {
             Err(error) => return refuse(reason(error), out),
         };
         let is_full_sync = subscription.began_with_full_sync();
-        let stream = ChangeStream::new(subscription, with_cas, now.at);
+        let mut stream = ChangeStream::new(subscription, with_cas, now.at);
+        stream.peer_clock = self.peer_clock;
         let run = &control::run_word(shared.store.journal().run_id());
         let began = if is_full_sync { ServerLine::FullSync } else { ServerLine::Continuing };
         say(out, began(Position { run, lsn: stream.lsn }));

@@ -13,6 +13,7 @@
 //!
 //! Not here: the order of what is sent, what is lost and what is sent again (`journal`, `store::resync`).
 
+use crate::clock::PeerTime;
 use crate::command::{Output, Shared};
 use crate::journal::{Notice, Record, RecordKind, records};
 use crate::protocol::change;
@@ -53,6 +54,8 @@ pub struct ChangeStream {
     subscription: Subscription,
     /// Whether the peer takes cas uniques.
     with_cas: bool,
+    /// What the peer's clock showed when this machine had just booted, in milliseconds; None: nobody has said it.
+    pub(super) peer_clock: Option<i64>,
     /// What was read from the journal, and how much of it is in batches.
     records: Vec<u8>,
     done: usize,
@@ -82,6 +85,7 @@ impl ChangeStream {
         ChangeStream {
             subscription,
             with_cas,
+            peer_clock: None,
             records: Vec::new(),
             done: 0,
             begun: None,
@@ -166,7 +170,7 @@ impl ChangeStream {
 
     /// Puts the records that were read into the batch. False: the batch is full.
     fn push_records(&mut self, is_late: bool, shared: &Shared, out: &mut Output) -> bool {
-        let form = WireForm { with_cas: self.with_cas, is_late };
+        let form = WireForm { with_cas: self.with_cas, is_late, time: shared.clock.peer_time(self.peer_clock) };
         let mut left = records(&self.records[self.done..]);
         loop {
             let rest = left.rest().len();
@@ -250,6 +254,16 @@ struct WireForm {
     with_cas: bool,
     /// Whether the records may be so old that a touched item has expired at the peer: then the whole item is sent.
     is_late: bool,
+    /// How the peer counts our seconds.
+    time: PeerTime,
+}
+
+impl WireForm {
+    /// The expiry of an item that expires at a second of our clock, 0 never.
+    #[inline]
+    fn expiry(&self, second: u32) -> Expiry {
+        if second == 0 { Expiry::NEVER } else { Expiry::at(self.time.of(second), self.time.now()) }
+    }
 }
 
 /// Adds a change whose key no command can name to the range of those.
@@ -279,12 +293,13 @@ fn push(record: &Record<'_>, form: WireForm, shared: &Shared, room: usize, out: 
         return Pushed::NoRoom;
     }
     if record.kind == RecordKind::Flush {
-        change::flush(record.expires_at, &mut out.bytes);
+        let at = (record.expires_at != 0).then(|| form.expiry(record.expires_at));
+        change::flush(at, &mut out.bytes);
         return Pushed::Whole;
     }
     let Some(key) = WireKey::new(record.key, record.key_is_binary) else { return Pushed::Never };
     let state = change::ItemState {
-        expiry: Expiry::new(record.expires_at),
+        expiry: form.expiry(record.expires_at),
         cas: form.with_cas.then_some(record.cas),
         stale: record.stale,
         win: record.win,
@@ -329,12 +344,8 @@ fn push_present(
     if item.value_len() > room {
         return Pushed::NoRoom;
     }
-    let expires_at = match item.expires_at() {
-        0 => 0,
-        second => shared.clock.unix(second),
-    };
     let state = change::ItemState {
-        expiry: Expiry::new(expires_at),
+        expiry: form.expiry(item.expires_at()),
         cas: form.with_cas.then_some(item.cas()),
         stale: item.is_stale(),
         win: item.is_win_sent(),

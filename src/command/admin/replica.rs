@@ -1,12 +1,15 @@
 //! `replica`: what twincache-sidecar tells the server that it keeps a copy on. memcached has no such command.
 //!
 //! ```text
-//! replica who              OK <own run id> <unix ms>    changes nothing
-//! replica from <run id>…   OK <own run id> <unix ms>    who feeds this server, who feeds that one, and so on; said again
-//!                                                       every second; own clock
+//! replica who              OK <own run id> <told ms> <unix ms>    changes nothing
+//! replica from <run id>…   the same                     who feeds this server, who feeds that one, and so on; said again
+//!                                                       every second
 //! replica begin            OK                           everything is going to be sent
 //! replica end              OK                           it has been: what was not is dropped
 //! ```
+//!
+//! The told time is the one by which the server takes expiries from a source, see [`crate::clock`]; the other is its wall
+//! clock.
 //!
 //! One connection is the source of a run's changes: the newest that has said so. What an older one still brings is not
 //! applied, and it is closed without an answer; see [`crate::store::Role`].
@@ -67,7 +70,8 @@ fn from(runs: &[&str], context: &Context<'_>, out: &mut Output) -> Next {
 }
 
 fn introduce(context: &Context<'_>, out: &mut Output) {
-    let (run, unix_ms) = (&control::run_word(context.shared.store.journal().run_id()), context.shared.clock.unix_ms());
-    let written = write!(out.bytes, "{}\r\n", Introduction { run, unix_ms });
+    let (run, clock) = (&control::run_word(context.shared.store.journal().run_id()), &context.shared.clock);
+    let (told_ms, unix_ms) = (clock.told_ms(), clock.unix_ms());
+    let written = write!(out.bytes, "{}\r\n", Introduction { run, told_ms, unix_ms });
     debug_assert!(written.is_ok(), "a Vec takes everything");
 }

@@ -4,7 +4,7 @@
 use super::*;
 use crate::journal::readers::SAMPLES;
 use crate::store::tests::copy::{Copy, known};
-use crate::store::tests::rig::{TestStore, attach_as, clock_of, put, rig, tiny};
+use crate::store::tests::rig::{TestStore, attach_as, put, rig, tiny};
 use crate::store::{Hash, ItemSpec, Part, Store, StoreConfig, Subscription, Update};
 use std::collections::BTreeMap;
 
@@ -280,8 +280,7 @@ fn threads_and_a_reader() {
     store.check().unwrap();
     let mut live = BTreeMap::new();
     let mut dump = store.dump(crate::store::ClassSet::ALL).unwrap();
-    let clock = clock_of(&store);
-    while dump.next(&mut |item| _ = live.insert(item.key().to_vec(), known(item, &clock))) {}
+    while dump.next(&mut |item| _ = live.insert(item.key().to_vec(), known(item))) {}
     assert_eq!(store.class_stats().iter().map(|class| class.counters.evicted).sum::<u64>(), 0);
     assert!(copy.items == live, "{} copied, {} live", copy.items.len(), live.len());
 }

@@ -44,7 +44,7 @@ fn what_is_told_is_what_is_read() {
     assert_eq!(flags(&plain), ["F9 T0 E7 q", "T0 q", "q", "q", "T0 q"]);
     let verbs: Vec<_> = plain.iter().map(|(verb, _, _)| *verb).collect();
     assert_eq!(verbs, [Verb::Set, Verb::Get, Verb::Delete, Verb::Get, Verb::Get]);
-    let stale = ItemState { expiry: Expiry::new(1_800_000_000), stale: true, cas: None, ..STATE };
+    let stale = ItemState { expiry: Expiry::at(1_800_000_000, 1_700_000_000), stale: true, cas: None, ..STATE };
     let commands = told(b"foo", true, stale);
     let md = "b I T1800000000 q";
     assert_eq!(flags(&commands), ["b F9 T1800000000 q", md, md, "b q", "b q", "b T1800000000 q"]);
@@ -87,17 +87,26 @@ fn keys_that_break_a_line() {
 #[test]
 fn expiries() {
     let times = [0, 1, -5, RELATIVE_MAX, RELATIVE_MAX + 1, 2_147_483_647, 4_000_000_000];
-    let expected = [0, -1, -1, -1, RELATIVE_MAX as i32 + 1, FAR, FAR];
-    assert_eq!(times.map(|unix| Expiry::new(unix).0), expected);
+    let expected = [-1, -1, -1, -1, RELATIVE_MAX as i32 + 1, FAR, FAR];
+    assert_eq!(times.map(|time| Expiry::at(time, 1_800_000_000).0), expected);
+    // A peer that has no date would take these for relative times.
+    let times = [i64::MIN, 999, 1000, 1001, RELATIVE_MAX, RELATIVE_MAX + 1];
+    let expected = [-1, -1, -1, 1, RELATIVE_MAX as i32 - 1000, RELATIVE_MAX as i32 + 1];
+    assert_eq!(times.map(|time| Expiry::at(time, 1000).0), expected);
+    assert_eq!(Expiry::at(5, i64::MIN).0, RELATIVE_MAX as i32);
     let mut wire = Vec::new();
-    touch(WireKey::new(b"k", false).unwrap(), Expiry::new(1), &mut wire);
+    touch(WireKey::new(b"k", false).unwrap(), Expiry::at(1, 2), &mut wire);
     assert_eq!(wire, b"mg k T-1 q\r\n");
 }
 
 #[test]
 fn flushes() {
     let mut wire = Vec::new();
-    flush(0, &mut wire);
-    flush(1_800_000_000, &mut wire);
-    assert_eq!(wire, b"flush_all noreply\r\nflush_all 1800000000 noreply\r\n");
+    flush(None, &mut wire);
+    flush(Some(Expiry::at(1, 2)), &mut wire);
+    assert_eq!(wire, b"flush_all noreply\r\nflush_all noreply\r\n");
+    wire.clear();
+    flush(Some(Expiry::at(1_800_000_000, 1_700_000_000)), &mut wire);
+    flush(Some(Expiry::at(50, 20)), &mut wire);
+    assert_eq!(wire, b"flush_all 1800000000 noreply\r\nflush_all 30 noreply\r\n");
 }

@@ -64,7 +64,7 @@ fn lines_to_and_from_a_peer() {
     for text in ["replica", "replica from", "replica begin now", "replica whom"] {
         assert_eq!(ReplicaLine::parse(&after_replica(text)), None, "{text}");
     }
-    let introduction = Introduction { run: "00ab", unix_ms: -5 };
+    let introduction = Introduction { run: "00ab", told_ms: 7, unix_ms: -5 };
     assert_eq!(Introduction::parse(&introduction.to_string()), Some(introduction));
     assert_eq!(parse_run(&run_word(7)), Some(7));
 }
@@ -134,6 +134,7 @@ fn what_is_written_is_understood() {
             ClientLine::Attach(AttachLine { name, identity, run, lsn, with_cas: rng.one_in(2) }),
             ClientLine::Ack(n),
             ClientLine::Refuse(m),
+            ClientLine::Clock(n as i64),
             ClientLine::ReplicasAck(n as u32),
         ];
         for line in lines {
@@ -143,7 +144,7 @@ fn what_is_written_is_understood() {
             let line = ReplicaLine::From(runs);
             assert_eq!(ReplicaLine::parse(&after_replica(&line.to_string())).as_ref(), Some(&line), "{line}");
         }
-        let introduction = Introduction { run: words[0], unix_ms: m as i64 };
+        let introduction = Introduction { run: words[0], told_ms: n as i64, unix_ms: m as i64 };
         assert_eq!(Introduction::parse(&introduction.to_string()), Some(introduction));
     }
 }

@@ -210,10 +210,6 @@ impl Shard {
     pub fn entry(&self, id: ItemId, range: u32, kind: RecordKind) -> RecordDraft<'_> {
         let header = self.window.header(id);
         let (chunk, key_len) = (&header.chunk, usize::from(header.chunk.key_len));
-        let expires_at = match header.expires_at {
-            0 => 0,
-            second => self.core.clock.unix(second),
-        };
         let has_value = kind == RecordKind::Set && !chunk.is(state::CHUNKED) && (chunk.len as usize) < BIG;
         let (kind, bits, value_len, len) = match kind {
             RecordKind::Set if has_value => {
@@ -224,7 +220,7 @@ impl Shard {
             kind => (kind, bits(chunk.state & !state::CLIENT_FLAGS), 0, key_len),
         };
         let body = self.window.bytes(offset(id) + chunk.key_at(), len);
-        let (kind, cas) = (kind as u8, header.cas);
+        let (kind, expires_at, cas) = (kind as u8, header.expires_at, header.cas);
         RecordDraft { kind, bits, key_len: chunk.key_len, value_len, range, expires_at, cas, body }
     }
 }

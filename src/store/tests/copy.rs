@@ -26,7 +26,7 @@ const STEPS_MAX: u64 = 500;
 pub(crate) struct Known {
     value: Vec<u8>,
     client_flags: u32,
-    expires_at: i64,
+    expires_at: u32,
     cas: u64,
     stale: bool,
     win: bool,
@@ -92,13 +92,13 @@ impl Copy {
     }
 }
 
-pub(crate) fn known(item: Item<'_>, clock: &Clock) -> Known {
+pub(crate) fn known(item: Item<'_>) -> Known {
     let mut value = Vec::new();
     item.copy_value(&mut value);
     Known {
         value,
         client_flags: item.client_flags(),
-        expires_at: if item.expires_at() == 0 { 0 } else { clock.unix(item.expires_at()) },
+        expires_at: item.expires_at(),
         cas: item.cas(),
         stale: item.is_stale(),
         win: item.is_win_sent(),
@@ -110,7 +110,7 @@ fn look_up(store: &Arc<Store>, key: &[u8]) -> Option<Known> {
     let hash = store.hash(key);
     let mut locked = store.lock(hash);
     let id = locked.find(key, hash).ok()?;
-    Some(known(locked.item(id), &store.core.clock))
+    Some(known(locked.item(id)))
 }
 
 struct CopyRun {
@@ -244,7 +244,7 @@ impl CopyRun {
             }
             Err(_) => return,
         };
-        let now = known(locked.item(new), &self.clock);
+        let now = known(locked.item(new));
         drop(locked);
         self.changed(&key, Some(now));
     }
@@ -260,7 +260,7 @@ impl CopyRun {
         let mut locked = store.lock(hash);
         let Ok(id) = locked.find(&key, hash) else { return };
         let id = act(&mut locked, id, hash, &mut self.rng);
-        let now = id.map(|id| known(locked.item(id), &self.clock));
+        let now = id.map(|id| known(locked.item(id)));
         drop(locked);
         self.note(what);
         self.changed(&key, now);

@@ -137,8 +137,3 @@ pub(crate) fn put(locked: &mut Locked<'_>, key: &[u8], hash: Hash, new: ItemId, 
         Err(_) => locked.link(new, hash, cas),
     }
 }
-
-/// The clock of a store.
-pub(crate) fn clock_of(store: &Store) -> Arc<Clock> {
-    store.core.clock.clone()
-}
