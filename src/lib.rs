@@ -93,7 +93,7 @@
 //! net/conn:         mod > session > buffer, turn, upload > long_line
 //! cluster:          mod > watch > etcd > transport > tls, names, wire > error > options > keys, record
 //! sidecar:          mod > link > observe, server_socket, pace, options > moment
-//! sidecar/link:     mod > pump > sink, source > relay, answers, guard, clock_skew, lag
+//! sidecar/link:     mod > pump > sink, source > relay, answers, guard, lag, peer_clock > clock_skew
 //! sidecar/observe:  mod > http, metrics, health > figures
 //! ```
 //!

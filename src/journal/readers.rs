@@ -42,7 +42,7 @@ pub struct Attach<'a> {
     pub identity: &'a str,
     /// The run whose changes the peer has, if that is known.
     pub run_id: Option<u64>,
-    /// The peer has everything up to this lsn of the run.
+    /// The peer has everything up to this lsn of the run. An lsn without a run: what it has is to be sent again.
     pub lsn: Option<u64>,
 }
 
@@ -230,6 +230,9 @@ impl Readers {
 
     /// The lsn up to which a peer has everything: the lower one of what the reader says and what is remembered.
     fn goes_on_from(&self, attach: &Attach<'_>, run_id: u64) -> Option<u64> {
+        if attach.run_id.is_none() && attach.lsn.is_some() {
+            return None;
+        }
         let given = attach.lsn.filter(|_| attach.run_id == Some(run_id));
         let before =
             self.remembered.iter().find(|other| other.name == attach.name && other.identity == attach.identity);

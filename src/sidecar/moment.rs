@@ -7,8 +7,10 @@ use std::time::Duration;
 pub(super) struct Moment {
     /// Since the start of the program.
     pub at: Duration,
-    /// Milliseconds since 1970.
+    /// Milliseconds since 1970, by the wall clock.
     pub unix_ms: i64,
+    /// Milliseconds since the machine booted.
+    pub boot_ms: i64,
 }
 
 /// Why a connection cannot be used.

@@ -39,7 +39,7 @@ use twincache::sys::process::{Resource, limit, set_limit};
 pub const DEADLINE: Duration = Duration::from_secs(90);
 
 /// Where Debian installs the memcached that we compare with.
-const REFERENCE: &str = "/usr/bin/memcached";
+pub const REFERENCE: &str = "/usr/bin/memcached";
 
 /// A running server; killed when dropped.
 pub struct Server {
@@ -61,17 +61,24 @@ impl Server {
 
     /// As [`Server::start`], in this folder.
     pub fn start_in(folder: Folder, args: &[&str]) -> Server {
-        start_binary(&under_test(), folder, args).unwrap_or_else(|failure| panic!("twincached {args:?}: {failure}"))
+        start_binary(&under_test(), folder, args, &[])
+            .unwrap_or_else(|failure| panic!("twincached {args:?}: {failure}"))
+    }
+
+    /// As [`Server::start`], of this program, with more environment.
+    pub fn start_program(program: &str, args: &[&str], environment: &[(&str, String)]) -> Server {
+        start_binary(program, Folder::new(), args, environment)
+            .unwrap_or_else(|failure| panic!("{program} {args:?}: {failure}"))
     }
 
     /// As [`Server::start`]; a server that exits is an answer: its status and stderr.
     pub fn try_start(args: &[&str]) -> Result<Server, String> {
-        start_binary(&under_test(), Folder::new(), args)
+        start_binary(&under_test(), Folder::new(), args, &[])
     }
 
     /// Debian's memcached, or None where it is not installed.
     pub fn reference(args: &[&str]) -> Option<Server> {
-        let start = || start_binary(REFERENCE, Folder::new(), args);
+        let start = || start_binary(REFERENCE, Folder::new(), args, &[]);
         let is_there = Path::new(REFERENCE).exists();
         is_there.then(|| start().unwrap_or_else(|failure| panic!("{REFERENCE} {args:?}: {failure}")))
     }
@@ -203,9 +210,11 @@ pub fn command(binary: &str, words: &[&str]) -> Command {
 
 /// The server picks its port and writes it down: one that we found free could be another's by now. To try whether it
 /// accepts connections would leave one that it counts.
-fn start_binary(binary: &str, folder: Folder, args: &[&str]) -> Result<Server, String> {
+fn start_binary(binary: &str, folder: Folder, args: &[&str], environment: &[(&str, String)]) -> Result<Server, String> {
     let args = [&["-l", "127.0.0.1", "-p", "-1", "-U", "0"], args].concat();
-    let started = Server::run(command(binary, &args), folder);
+    let mut command = command(binary, &args);
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
+    let started = Server::run(command, folder);
     let mut server = started.map_err(|error| format!("cannot start {binary}: {error}"))?;
     let port = wait_for("the server to say where it listens, or to exit", || {
         // With -d the process that we started exits, well, at once.

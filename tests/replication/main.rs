@@ -16,6 +16,7 @@
 //! acknowledged writes (10).
 
 mod acked;
+mod clocks;
 #[path = "../common/mod.rs"]
 mod common;
 mod compare;

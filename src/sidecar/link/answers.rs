@@ -26,15 +26,23 @@ pub(super) enum Expect<M> {
     Stats,
 }
 
+/// When something was asked, in milliseconds, by two clocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct AskedAt {
+    pub unix_ms: i64,
+    /// Since the machine booted.
+    pub boot_ms: i64,
+}
+
 /// A question of ours that is answered by one line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Query {
     /// `mn`, the first command of a connection.
     Hello,
-    /// `replica who`, sent at this Unix time in milliseconds.
-    Who(i64),
-    /// `replica from`, sent at this Unix time in milliseconds.
-    ReplicaFrom(i64),
+    /// `replica who`, sent then.
+    Who(AskedAt),
+    /// `replica from`, sent then.
+    ReplicaFrom(AskedAt),
     /// `version`.
     Version,
     /// An `ms` that stores nothing, to see whether its form is understood.

@@ -1,4 +1,5 @@
-//! How far the peer's clock is from ours, judged by the times that it tells.
+//! How far another server's wall clock is from this machine's, judged by the times that it tells. No item's life hangs
+//! on it (`peer_clock`), but what clients mean by absolute times.
 //!
 //! ```text
 //!   asked ──────── answered: T       T was the peer's time at a moment between asked and answered:
@@ -11,8 +12,6 @@
 //! which it started, adds whole seconds of another clock with another fraction, and looks at that once a second. So
 //! with a perfect clock its time is up to 2 s behind and up to 1 s ahead. An offset is reported only if it is by more
 //! than the tolerance beyond that, and only if two windows in a row agree.
-//!
-//! Our own clock stands for the server's, since both run on one machine.
 
 use crate::sidecar::observe::figures::ClockBounds;
 

@@ -13,6 +13,7 @@ mod answers;
 pub(super) mod clock_skew;
 mod guard;
 mod lag;
+mod peer_clock;
 pub(super) mod pump;
 mod relay;
 mod sink;
@@ -24,6 +25,7 @@ use super::server_socket;
 use crate::io::edge::Edge;
 use crate::sidecar::moment::{Moment, Trouble};
 use crate::sync::lock;
+use crate::sys::cpu;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Events, Poll, Registry, Token};
 use pump::{Action, Pump};
@@ -143,7 +145,8 @@ impl Link {
 
     fn now(&self) -> Moment {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as i64);
-        Moment { at: self.started.elapsed(), unix_ms: unix }
+        let boot_ms = cpu::time_since_boot().as_millis() as i64;
+        Moment { at: self.started.elapsed(), unix_ms: unix, boot_ms }
     }
 
     /// Reads, acts and writes once. True when anything moved.
@@ -166,7 +169,10 @@ impl Link {
         let Some(peer) = self.peer.as_mut().filter(|peer| peer.is_readable()) else { return false };
         match peer.read(&mut self.answers) {
             Ok(Some(0)) => self.pump.peer_gone(CLOSED, now),
-            Ok(Some(n)) => self.pump.peer_read(&self.answers[..n], now),
+            Ok(Some(n)) => {
+                let now = if self.pump.awaits_clock() { self.now() } else { now };
+                self.pump.peer_read(&self.answers[..n], now);
+            }
             Ok(None) => return false,
             Err(error) => self.pump.peer_gone(&error.to_string(), now),
         }

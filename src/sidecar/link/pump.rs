@@ -27,6 +27,8 @@
 //!   not say which of them it means;
 //! - every body goes out whole, once, in order; our own commands stand between batches, right after a barrier;
 //! - nothing at the peer is changed before the guard has compared what both sides hold;
+//! - what was sent while the peer's clock jumped is sent again: the server is told the new time, and the stream goes on
+//!   from what was confirmed when the clock was last looked at;
 //! - (run, lsn) is offered to `attach` only if the same peer, by its run, confirmed everything up to this lsn and no
 //!   full sync has begun since;
 //! - answers are read whether or not anything can be written, so that the two ends cannot wait for each other.
@@ -37,9 +39,10 @@
 //! Not here: sockets and clocks (`link`), what is in a body, and what each side is asked and told (`source`, `sink`).
 
 use super::guard::OverwriteGuard;
+use super::peer_clock::ClockSample;
 use super::relay::Incoming;
 use super::sink::{Answered, Barrier, StreamSink};
-use super::source::{ResumePoint, StreamSource};
+use super::source::{ResumeFrom, ResumePoint, StreamSource};
 use crate::protocol::control::{self, ServerInfo, ServerLine};
 use crate::sidecar::moment::{Moment, Trouble};
 use crate::sidecar::observe::figures::{Figures, PeerPhase, Stage};
@@ -120,7 +123,9 @@ pub(crate) struct Pump {
     sink: StreamSink,
     /// A line of the server while it is looked at.
     line: Vec<u8>,
-    resume: Option<ResumePoint>,
+    resume: ResumeFrom,
+    /// What `resume` was when the peer's clock was last looked at: what was confirmed by then has the right expiry.
+    timed: ResumeFrom,
     back_off: BackOff,
     bucket: BandwidthBucket,
     guard: OverwriteGuard,
@@ -135,7 +140,8 @@ impl Pump {
             source: StreamSource::default(),
             sink: StreamSink::new(name),
             line: Vec::new(),
-            resume: None,
+            resume: ResumeFrom::Unknown,
+            timed: ResumeFrom::Void,
             back_off: BackOff::new(seed),
             bucket: BandwidthBucket::new(limit_megabits),
             guard: OverwriteGuard::new(may_replace),
@@ -228,6 +234,11 @@ impl Pump {
         }
     }
 
+    /// Whether what the peer says next may be its clock, so that it matters when that was read.
+    pub(crate) fn awaits_clock(&self) -> bool {
+        self.sink.awaits_clock
+    }
+
     /// These bytes were read from the peer.
     pub(crate) fn peer_read(&mut self, bytes: &[u8], now: Moment) {
         self.sink.heard(now.at);
@@ -239,7 +250,10 @@ impl Pump {
                 continue;
             }
             match self.sink.take(line, &self.source.run, now) {
-                Ok(answered) => self.on_answer(answered, now),
+                Ok(answered) => {
+                    self.follow_clock(now);
+                    self.on_answer(answered, now);
+                }
                 Err(trouble) => self.fail(trouble, now),
             }
         }
@@ -324,7 +338,8 @@ impl Pump {
                 self.sink.begin_batch(bytes);
                 self.sink.note_head(lsn, now);
             }
-            ServerLine::Alive(lsn, _) => {
+            ServerLine::Alive(lsn, unix_ms) => {
+                self.sink.sample_server(unix_ms, now);
                 self.sink.lag.place_first_mark(lsn, self.sink.figures.confirmed);
                 self.sink.note_head(lsn, now);
             }
@@ -382,8 +397,10 @@ impl Pump {
     }
 
     fn attach(&mut self, now: Moment) {
+        self.sink.clock.forget_said();
+        self.sink.clock.news().into_iter().for_each(|at_boot_ms| self.source.tell_clock(at_boot_ms));
         let (identity, with_cas) = (&self.sink.peer.identity, !self.sink.peer.is_stock);
-        self.source.attach(&self.sink.name, identity, with_cas, self.resume.as_ref(), now.at);
+        self.source.attach(&self.sink.name, identity, with_cas, &self.resume, now.at);
         self.state = PumpState::Attaching;
     }
 
@@ -399,7 +416,7 @@ impl Pump {
     /// A full sync begins, perhaps in the middle of a stream.
     fn begin_full_sync(&mut self, lsn: u64) {
         log::info!("{}: {}, full sync from lsn {lsn}", self.sink.name, self.sink.figures.kind);
-        self.resume = None;
+        (self.resume, self.timed) = (ResumeFrom::Unknown, ResumeFrom::Void);
         self.sink.begin_full_sync();
         self.state = PumpState::Attached(StreamState::new(Stage::Syncing, lsn));
     }
@@ -407,7 +424,7 @@ impl Pump {
     /// Notes that the peer has everything of this run up to `lsn`.
     fn remember(&mut self, lsn: u64) {
         let (run, identity) = (self.source.run.clone(), self.sink.peer.identity.clone());
-        self.resume = Some(ResumePoint { run, identity, lsn });
+        self.resume = ResumeFrom::After(ResumePoint { run, identity, lsn });
     }
 
     // ---- what the peer answers ----
@@ -425,6 +442,28 @@ impl Pump {
             }
             (PumpState::Announcing, Answered::Announced) => self.attach(now),
             _ => {}
+        }
+    }
+
+    /// Looks at what the peer's last answer says of its clock.
+    fn follow_clock(&mut self, now: Moment) {
+        let Some(sample) = self.sink.clock.take_sample() else { return };
+        let is_attached = matches!(self.state, PumpState::Attaching | PumpState::Attached(_));
+        if let ClockSample::Jump(jump_ms) = sample {
+            self.sink.figures.clock_jumps += 1;
+            self.resume = self.timed.clone();
+            self.sink.clock.forget_said();
+            if is_attached {
+                let text = format!("the peer's clock has jumped by {jump_ms} ms: what it was sent last is sent again");
+                self.fail(Trouble::Broken(text), now);
+            }
+            return;
+        }
+        if sample == ClockSample::Right && matches!(self.resume, ResumeFrom::After(_)) {
+            self.timed.clone_from(&self.resume);
+        }
+        if is_attached {
+            self.sink.clock.news().into_iter().for_each(|at_boot_ms| self.source.tell_clock(at_boot_ms));
         }
     }
 

@@ -3,16 +3,17 @@
 //! ```text
 //!   open ─> mn, version, replica who ─> stats ─> known: its identity, its items
 //!   body mn ─> … MN: confirmed, and whether a change before it was answered with an error
-//!   replica from, every second ─> its clock
+//!   replica from, every second ─> its clocks
 //! ```
 //!
 //! Bodies and our own commands stand in the sink's relay in the order in which they go out.
 //!
 //! Not here: sockets, the states of the whole (`pump`), how lines are told apart (`answers`).
 
-use super::answers::{Answer, Answers, Expect, Query};
+use super::answers::{Answer, Answers, AskedAt, Expect, Query};
 use super::clock_skew::{ClockSkew, Grain};
 use super::lag::Lag;
+use super::peer_clock::PeerClock;
 use super::relay::Relay;
 use crate::protocol::control::{self, Introduction, ReplicaLine};
 use crate::sidecar::moment::{Moment, Trouble};
@@ -34,6 +35,10 @@ const FROM_LATE: Duration = Duration::from_secs(4);
 /// How often a stock peer is asked for its time. It is not a whole number of seconds, so that the samples fall on
 /// different parts of a second.
 const STATS_EVERY: Duration = Duration::from_millis(1100);
+
+/// The server says every 50 ms what time it is. What is read was said at most so long ago, in milliseconds, or the
+/// sample is dropped for contradicting others.
+const SAID_WITHIN: i64 = 200;
 
 /// Bytes of a peer's line that are shown.
 const SHOWN_MAX: usize = 200;
@@ -100,12 +105,19 @@ pub(super) struct StreamSink {
     /// Whether the peer has refused changes since the last acknowledgement.
     pub lacks_some: bool,
     refused_at: Option<Duration>,
-    clock: ClockSkew,
+    /// The clock by which the peer takes expiries.
+    pub clock: PeerClock,
+    /// Whether it is asked for it.
+    pub awaits_clock: bool,
+    /// Its wall clock, against that of this machine.
+    wall: ClockSkew,
+    /// The server's, as the server takes it.
+    server_wall: ClockSkew,
     heard: Duration,
     /// When the next regular question to the peer is due.
     due: Duration,
     from_answered: Duration,
-    stats_asked: i64,
+    stats_asked: AskedAt,
 }
 
 impl StreamSink {
@@ -130,7 +142,7 @@ impl StreamSink {
         self.ask(b"version\r\n".as_slice(), Expect::Line(Query::Version));
         // With these there are more than 24 bytes: a server that speaks only the binary protocol waits for as many, and
         // then closes the connection.
-        self.tell(&ReplicaLine::Who, Query::Who(now.unix_ms));
+        self.ask_clock(&ReplicaLine::Who, Query::Who(asked(now)));
     }
 
     /// The peer has said something.
@@ -169,7 +181,8 @@ impl StreamSink {
     /// Asks for its statistics.
     pub(super) fn ask_stats(&mut self, now: Moment) {
         self.due = now.at + STATS_EVERY;
-        self.stats_asked = now.unix_ms;
+        self.stats_asked = asked(now);
+        self.awaits_clock = true;
         self.ask(b"stats\r\n".as_slice(), Expect::Stats);
     }
 
@@ -177,7 +190,7 @@ impl StreamSink {
     pub(super) fn announce(&mut self, run: &str, upstreams: &[String], now: Moment) {
         self.due = now.at + FROM_EVERY;
         let runs = [run].into_iter().chain(upstreams.iter().map(String::as_str)).collect();
-        self.tell(&ReplicaLine::From(runs), Query::ReplicaFrom(now.unix_ms));
+        self.ask_clock(&ReplicaLine::From(runs), Query::ReplicaFrom(asked(now)));
     }
 
     /// A stream begins after this change: with a full sync, or where the last one ended.
@@ -267,6 +280,11 @@ impl StreamSink {
         self.ask(format!("{line}\r\n").into_bytes(), Expect::Line(query));
     }
 
+    fn ask_clock(&mut self, line: &ReplicaLine<'_>, query: Query) {
+        self.awaits_clock = true;
+        self.tell(line, query);
+    }
+
     fn ask(&mut self, command: impl Into<Cow<'static, [u8]>>, expect: Expect<Barrier>) {
         self.relay.add(command);
         self.answers.expect(expect);
@@ -280,8 +298,9 @@ impl StreamSink {
             Answer::Confirmed(barrier) => return Ok(Answered::Confirmed(barrier)),
             Answer::Line(query, line) => return self.take_answer(query, line, run, now),
             Answer::StatsEnd(is_good) => {
-                if is_good && self.peer.is_stock {
-                    self.sample_clock(self.stats_asked, self.peer.time.saturating_mul(1000), now);
+                if is_good && self.peer.is_stock && self.peer.complete() {
+                    let told = self.peer.time.saturating_mul(1000);
+                    self.sample_clocks(Grain::Second, self.stats_asked, (told, told), now);
                 }
                 return Ok(Answered::Stats(is_good));
             }
@@ -317,7 +336,7 @@ impl StreamSink {
                 if peer.run != self.peer.identity {
                     return Err(Trouble::Broken("the peer has become another one".to_owned()));
                 }
-                self.sample_clock(asked, peer.unix_ms, now);
+                self.sample_clocks(Grain::Millisecond, asked, (peer.told_ms, peer.unix_ms), now);
                 self.from_answered = now.at;
                 return Ok(Answered::Announced);
             }
@@ -335,19 +354,19 @@ impl StreamSink {
     }
 
     /// The answer to `replica who`: an introduction of a twincached, `ERROR` of a stock memcached.
-    fn take_who(&mut self, text: &str, asked: i64, run: &str, now: Moment) -> Result<(), Trouble> {
+    fn take_who(&mut self, text: &str, asked: AskedAt, run: &str, now: Moment) -> Result<(), Trouble> {
         match Introduction::parse(text) {
             Some(peer) if peer.run == run => {
                 return Err(Trouble::Refused("the peer is the server itself".to_owned()));
             }
             Some(peer) => {
-                self.clock.resume(Grain::Millisecond);
-                self.sample_clock(asked, peer.unix_ms, now);
+                self.wall.resume(Grain::Millisecond);
                 self.peer = PeerInfo { identity: peer.run.to_owned(), ..PeerInfo::default() };
+                self.sample_clocks(Grain::Millisecond, asked, (peer.told_ms, peer.unix_ms), now);
                 self.figures.kind = "twincached".to_owned();
             }
             None if text == "ERROR" => {
-                self.clock.resume(Grain::Second);
+                self.wall.resume(Grain::Second);
                 self.peer = PeerInfo { is_stock: true, ..PeerInfo::default() };
                 // This replaces an item that is not there, so that the peer's items stay as they are.
                 self.ask(b"ms twincache.probe 2 MR T-1\r\nok\r\n".as_slice(), Expect::Line(Query::Probe));
@@ -358,17 +377,42 @@ impl StreamSink {
         Ok(())
     }
 
-    fn sample_clock(&mut self, asked: i64, told: i64, now: Moment) {
-        let has_changed = self.clock.sample(asked, told, now.unix_ms);
-        (self.figures.clock, self.figures.clock_is_off) = (self.clock.bounds(), self.clock.is_off());
-        let Some(bounds) = self.clock.bounds().filter(|_| has_changed) else { return };
-        if self.clock.is_off() {
-            let (low, high) = (bounds.low, bounds.high);
-            log::warn!("{}: the peer's clock is off by {low} to {high} ms: expiry will be, too", self.name);
-        } else {
-            log::info!("{}: the peer's clock is right again", self.name);
+    /// Takes what the peer tells of its clocks: the one by which it takes expiries, and its wall clock.
+    fn sample_clocks(&mut self, grain: Grain, asked: AskedAt, (told, wall): (i64, i64), now: Moment) {
+        self.awaits_clock = false;
+        self.clock.sample(&self.peer.identity, grain, (asked.boot_ms, told, now.boot_ms));
+        if self.wall.sample(asked.unix_ms, wall, now.unix_ms) {
+            note_change(&self.name, "peer", &self.wall);
         }
+        (self.figures.clock, self.figures.clock_is_off) = (self.wall.bounds(), self.wall.is_off());
     }
+
+    /// Takes what the server has said of its wall clock.
+    pub(super) fn sample_server(&mut self, told: i64, now: Moment) {
+        // When the server is not read at once, its words say how late we are, and not what time it is there.
+        if self.relay.pending() > 0 {
+            return;
+        }
+        if self.server_wall.sample(now.unix_ms - SAID_WITHIN, told, now.unix_ms) {
+            note_change(&self.name, "server", &self.server_wall);
+        }
+        let figures = &mut self.figures;
+        (figures.server_clock, figures.server_clock_is_off) = (self.server_wall.bounds(), self.server_wall.is_off());
+    }
+}
+
+fn note_change(name: &str, whose: &str, wall: &ClockSkew) {
+    match wall.bounds().filter(|_| wall.is_off()) {
+        Some(bounds) => {
+            let (low, high) = (bounds.low, bounds.high);
+            log::warn!("{name}: the {whose}'s wall clock is {low} to {high} ms ahead of this machine's");
+        }
+        None => log::info!("{name}: the {whose}'s wall clock is right again"),
+    }
+}
+
+fn asked(now: Moment) -> AskedAt {
+    AskedAt { unix_ms: now.unix_ms, boot_ms: now.boot_ms }
 }
 
 impl PeerInfo {

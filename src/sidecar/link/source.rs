@@ -24,6 +24,31 @@ pub(super) struct ResumePoint {
     pub lsn: u64,
 }
 
+/// From where a stream is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum ResumeFrom {
+    /// From where the server remembers the peer to be.
+    #[default]
+    Unknown,
+    /// From there, or from where the server remembers it, if that is less.
+    After(ResumePoint),
+    /// From nowhere: everything is to be sent again.
+    Void,
+}
+
+impl ResumeFrom {
+    /// `attach` says so: the run, the lsn, or `-` for either.
+    fn words(&self, run: &str, identity: &str) -> (Option<&str>, Option<u64>) {
+        match self {
+            ResumeFrom::After(known) if known.run == run && known.identity == identity => {
+                (Some(known.run.as_str()), Some(known.lsn))
+            }
+            ResumeFrom::After(_) | ResumeFrom::Unknown => (None, None),
+            ResumeFrom::Void => (None, Some(0)),
+        }
+    }
+}
+
 /// See the module's head.
 #[derive(Debug, Default)]
 pub(super) struct StreamSource {
@@ -80,18 +105,15 @@ impl StreamSource {
     }
 
     /// Asks for the stream, from where the peer is known to be.
-    pub(super) fn attach(
-        &mut self,
-        name: &str,
-        identity: &str,
-        with_cas: bool,
-        known: Option<&ResumePoint>,
-        now: Duration,
-    ) {
+    pub(super) fn attach(&mut self, name: &str, identity: &str, with_cas: bool, resume: &ResumeFrom, now: Duration) {
         self.heard = now;
-        let known = known.filter(|known| known.run == self.run && known.identity == identity);
-        let (run, lsn) = (known.map(|known| known.run.as_str()), known.map(|known| known.lsn));
+        let (run, lsn) = resume.words(&self.run, identity);
         self.say(ClientLine::Attach(AttachLine { name, identity, run, lsn, with_cas }));
+    }
+
+    /// Tells what the peer's clock showed when this machine had just booted.
+    pub(super) fn tell_clock(&mut self, at_boot_ms: i64) {
+        self.say(ClientLine::Clock(at_boot_ms));
     }
 
     /// The peer has everything up to here, or lacks some of what came since the last time.

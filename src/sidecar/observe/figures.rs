@@ -112,10 +112,16 @@ pub(crate) struct Figures {
     pub is_guarded: bool,
     /// Times that the server or the peer refused.
     pub refusals: u64,
-    /// Bounds of the offset of the peer's clock from ours.
+    /// Bounds of the offset of the peer's wall clock from this machine's.
     pub clock: Option<ClockBounds>,
-    /// Whether the peer's clock is off by more than is allowed.
+    /// Whether the peer's wall clock is off by more than is allowed.
     pub clock_is_off: bool,
+    /// The same of the server's wall clock, as the server takes it.
+    pub server_clock: Option<ClockBounds>,
+    /// See `server_clock`.
+    pub server_clock_is_off: bool,
+    /// Times that the clock by which the peer takes expiries has jumped.
+    pub clock_jumps: u64,
 }
 
 /// Bounds of the offset, in milliseconds: positive when the peer is ahead.
@@ -135,6 +141,11 @@ impl Default for ClockBounds {
 }
 
 impl ClockBounds {
+    /// From one to the other.
+    pub(crate) fn width(self) -> i64 {
+        self.high.saturating_sub(self.low)
+    }
+
     /// The middle.
     pub(crate) fn middle(self) -> i64 {
         self.low + (self.high - self.low) / 2

@@ -61,8 +61,11 @@ const METRICS: &[Metric] = &[
     gauge("peer_guarded", "1 while the peer is left alone, because it holds more than the server.", |f| {
         Some(f.is_guarded.into())
     }),
-    gauge("clock_offset_ms", "The peer's clock minus ours, in milliseconds.", |f| f.clock.map(|bounds| bounds.middle())),
-    gauge("clock_is_off", "1 when the peer's clock is off by more than is allowed.", |f| Some(f.clock_is_off.into())),
+    gauge("clock_offset_ms", "The peer's wall clock minus this machine's, in milliseconds.", |f| f.clock.map(|bounds| bounds.middle())),
+    gauge("clock_is_off", "1 when the peer's wall clock is off by more than is allowed.", |f| Some(f.clock_is_off.into())),
+    gauge("server_clock_offset_ms", "The server's wall clock minus this machine's, in milliseconds.", |f| f.server_clock.map(|bounds| bounds.middle())),
+    gauge("server_clock_is_off", "1 when the server's wall clock is off by more than is allowed.", |f| Some(f.server_clock_is_off.into())),
+    counter("clock_jumps_total", "Times that the time by which the peer takes expiries has jumped.", |f| count(f.clock_jumps)),
 ];
 
 /// The text of `/metrics`; `server` is what `stats replication` says, or why it could not be asked.

@@ -6,7 +6,8 @@
 //!                                                                     works old connections off late
 //! ```
 //!
-//! Each value is the lsn of its change. Checked at every `ack n`: the peer has done every change up to n; at every
+//! Each value is the lsn of its change, and each expiry what the server was told of the peer's clock, which jumps now and
+//! then: at the end no item is there that was stored by a time that was wrong. Checked at every `ack n`: the peer has done every change up to n; at every
 //! `attach` from n: the same, but for what the peer refused, which only `refuse` may pass over. Whoever attaches for
 //! the first time must not cost more than the guard allows. When the disturbances end the two maps must become equal;
 //! where the guard is in the way, when the server is filled again, and not before. One seed of `TWINCACHE_SEED` can be
@@ -26,6 +27,10 @@ const STEPS: u64 = 500;
 
 /// Steps after which a schedule that does not become equal has failed.
 const QUIET_STEPS: u64 = 20_000;
+
+/// By how much an expiry may be wrong at the end, in milliseconds: a stock peer tells whole seconds,
+/// and answers may come half a second late.
+const WRONG_MAX: i64 = 2500;
 
 /// Keys; few, so that they are written again and again.
 const KEYS: u64 = 12;
@@ -93,6 +98,8 @@ struct Server {
     /// The sidecar may replace what the peer holds.
     may_replace: bool,
     stream_is_cas: bool,
+    /// What it was told of the peer's clock.
+    clock: i64,
     /// Changes that the ring holds.
     ring: u64,
 }
@@ -113,6 +120,7 @@ impl Server {
             older: 2,
             may_replace: false,
             stream_is_cas: false,
+            clock: 0,
             ring,
         }
     }
@@ -164,6 +172,7 @@ impl Server {
                     self.stream_is_cas = cas == "cas";
                     self.attach(identity, run, lsn, peer);
                 }
+                ["clock", ms] => self.clock = ms.parse().unwrap(),
                 ["ack", lsn] => self.acknowledged(lsn.parse().unwrap(), true, peer),
                 ["refuse", lsn] => self.acknowledged(lsn.parse().unwrap(), false, peer),
                 _ => panic!("the pump says {line}"),
@@ -183,7 +192,7 @@ impl Server {
             peer.check_has(changes, later);
         }
         let known = self.remembered.as_ref().filter(|it| it.0 == identity).map(|it| it.1);
-        let from = named.or(known).filter(|&lsn| lsn >= self.lost);
+        let from = named.or(known.filter(|_| lsn == "-")).filter(|&lsn| lsn >= self.lost);
         let cursor = from.unwrap_or(self.lsn());
         let what = if from.is_some() { "continuing" } else { "walk" };
         let text = format!("{what} run{} {cursor}\r\n", self.run);
@@ -215,7 +224,7 @@ impl Server {
         match self.map.get(&key) {
             Some(lsn) => {
                 let value = format!("{lsn}{}", " ".repeat(pad as usize));
-                format!("ms k{key} {} T0 q\r\n{value}\r\n", value.len())
+                format!("ms k{key} {} T{} q\r\n{value}\r\n", value.len(), self.clock)
             }
             None => format!("md k{key} q\r\n"),
         }
@@ -249,7 +258,7 @@ impl Server {
             body += &match self.changes[lsn as usize] {
                 Change::Set(key) => {
                     let value = (lsn + 1).to_string();
-                    format!("ms k{key} {} T0 q\r\n{value}\r\n", value.len())
+                    format!("ms k{key} {} T{} q\r\n{value}\r\n", value.len(), self.clock)
                 }
                 Change::Delete(key) => format!("md k{key} q\r\n"),
                 Change::Flush => "flush_all noreply\r\n".to_owned(),
@@ -282,6 +291,10 @@ struct Peer {
     life: u64,
     is_stock: bool,
     map: BTreeMap<u64, u64>,
+    /// What its clock showed when the sidecar's machine booted.
+    clock: i64,
+    /// By how much the expiry of a key is wrong, in milliseconds.
+    wrong_by: BTreeMap<u64, i64>,
     /// As `stats` said last.
     told_items: usize,
     /// Refuses one change in so many; 0 is none.
@@ -302,7 +315,7 @@ impl Peer {
     }
 
     fn restart(&mut self) {
-        *self = Peer::new(self.life + 1, self.is_stock, self.refuses);
+        *self = Peer { clock: self.clock, ..Peer::new(self.life + 1, self.is_stock, self.refuses) };
     }
 
     fn new(life: u64, is_stock: bool, refuses: u64) -> Peer {
@@ -310,6 +323,8 @@ impl Peer {
             life,
             is_stock,
             map: BTreeMap::new(),
+            clock: 1_700_000_000_000,
+            wrong_by: BTreeMap::new(),
             told_items: 0,
             refuses,
             lacks: BTreeMap::new(),
@@ -397,14 +412,16 @@ impl Peer {
             ["version"] => "VERSION 1.6.18\r\n".to_owned(),
             ["stats"] => {
                 self.told_items = self.map.len();
-                let items = self.told_items;
+                let (items, pid, time) = (self.told_items, self.life, (self.clock + now.boot_ms) / 1000);
+                let uptime = time - 1000;
                 format!(
-                    "STAT pid {}\r\nSTAT time 1005\r\nSTAT uptime 5\r\nSTAT curr_items {items}\r\nEND\r\n",
-                    self.life
+                    "STAT pid {pid}\r\nSTAT time {time}\r\nSTAT uptime {uptime}\r\nSTAT curr_items {items}\r\nEND\r\n"
                 )
             }
             ["replica", ..] if self.is_stock => "ERROR\r\n".to_owned(),
-            ["replica", "who"] | ["replica", "from", ..] => format!("OK {} {}\r\n", self.identity(), now.unix_ms),
+            ["replica", "who"] | ["replica", "from", ..] => {
+                format!("OK {} {} {}\r\n", self.identity(), self.clock + now.boot_ms, now.unix_ms)
+            }
             ["replica", "begin"] => {
                 self.refreshed = Some(BTreeSet::new());
                 // What is not sent again is no more at the server, either.
@@ -433,8 +450,10 @@ impl Peer {
                 wire.far_line();
                 "HD\r\n".to_owned()
             }
-            ["ms", key, ..] => {
+            ["ms", key, _, expiry, _] => {
                 let value = wire.far_line().unwrap();
+                let expiry: i64 = expiry.strip_prefix('T').unwrap().parse().unwrap();
+                self.wrong_by.insert(key_number(key), expiry - self.clock);
                 self.store(key_number(key), value.trim_end().parse().unwrap(), rng).to_owned()
             }
             _ => panic!("the peer is told {line}"),
@@ -479,7 +498,7 @@ impl Simulation {
         let server = Server { may_replace, older: 10, ..Server::new(1, [30, 1000][seed as usize / 3 % 2]) };
         Simulation {
             rng: Rng(seed),
-            now: Moment { at: Duration::ZERO, unix_ms: 1_700_000_000_000 },
+            now: Moment { at: Duration::ZERO, unix_ms: 1_700_000_000_000, boot_ms: 0 },
             pump: Pump::new("peer:1", limit, may_replace, seed),
             has_server: false,
             has_peer: false,
@@ -496,7 +515,8 @@ impl Simulation {
     fn step(&mut self) {
         let passed = Duration::from_micros(self.rng.below(20_000));
         self.now.at += passed;
-        self.now.unix_ms = 1_700_000_000_000 + self.now.at.as_millis() as i64;
+        self.now.boot_ms = self.now.at.as_millis() as i64;
+        self.now.unix_ms = 1_700_000_000_000 + self.now.boot_ms;
         if self.is_disturbed {
             let changes = if self.rng.below(100) == 0 { 40 } else { self.rng.below(3) };
             (0..changes).for_each(|_| self.server.change(&mut self.rng));
@@ -529,6 +549,7 @@ impl Simulation {
                 self.pump = Pump::new("peer:1", None, false, self.rng.below(u64::MAX));
                 self.server.may_replace = false;
             }
+            13 | 14 => self.peer.clock += if self.rng.below(2) == 0 { 3_600_000 } else { -5000 },
             8 => self.now.at += Duration::from_secs(self.rng.below(8)),
             _ => {}
         }
@@ -642,7 +663,8 @@ impl Simulation {
         // What it refused it lacks, like what it evicts.
         let mut map = self.server.map.clone();
         map.retain(|key, _| !self.peer.lacks.contains_key(key));
-        is_confirmed && self.peer.map == map
+        let is_timed = map.keys().all(|key| self.peer.wrong_by.get(key).is_none_or(|wrong| wrong.abs() <= WRONG_MAX));
+        is_confirmed && is_timed && self.peer.map == map
     }
 
     /// The guard must stand for as long as the server has less than half of what the peer has.
@@ -669,7 +691,13 @@ impl Simulation {
             }
         }
         let figures = self.pump.figures(self.now).clone();
-        Err(format!("server {:?} lsn {}\npeer {:?}\n{figures:?}", self.server.map, self.server.lsn(), self.peer.map))
+        Err(format!(
+            "server {:?} lsn {}\npeer {:?}, wrong by {:?}\n{figures:?}",
+            self.server.map,
+            self.server.lsn(),
+            self.peer.map,
+            self.peer.wrong_by
+        ))
     }
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 
 const fn at(ms: u64) -> Moment {
-    Moment { at: Duration::from_millis(ms), unix_ms: 1_700_000_000_000 }
+    Moment { at: Duration::from_millis(ms), unix_ms: 1_700_000_000_000, boot_ms: ms as i64 }
 }
 
 fn server_says(pump: &mut Pump, text: &str, now: Moment) {
@@ -11,23 +11,42 @@ fn server_says(pump: &mut Pump, text: &str, now: Moment) {
     pump.server_read(text.len(), now);
 }
 
+/// What the peer says of itself: its clock showed 1,700,000,000 s when our machine had just booted, and has been set
+/// forward by so many milliseconds since.
+fn introduces_itself(pump: &mut Pump, ms: u64, set_forward: u64) {
+    let told = 1_700_000_000_000 + ms + set_forward;
+    pump.peer_read(format!("OK twin1 {told} 5\r\n").as_bytes(), at(ms));
+}
+
 /// Opens both sides at `ms` and returns what the server is asked 200 ms later.
 fn attach(pump: &mut Pump, ms: u64) -> String {
+    attach_to(pump, ms, 0)
+}
+
+/// The same, with a peer whose clock has been set forward.
+fn attach_to(pump: &mut Pump, ms: u64, set_forward: u64) -> String {
     assert_eq!(pump.action(at(ms)), Some(Action::OpenServer));
     pump.server_opened(at(ms));
     server_says(pump, "twincache 1 run1 0\r\n", at(ms));
     assert_eq!(pump.action(at(ms)), Some(Action::OpenPeer));
     pump.peer_opened(at(ms));
-    pump.peer_read(b"MN\r\nVERSION 1\r\nOK twin1 1700000000000\r\n", at(ms));
+    pump.peer_read(b"MN\r\nVERSION 1\r\n", at(ms));
+    introduces_itself(pump, ms, set_forward);
     pump.peer_read(b"STAT pid 5\r\nSTAT time 1700000000\r\nSTAT curr_items 7\r\nEND\r\n", at(ms));
     assert_eq!(pump.action(at(ms + 200)), None);
     assert_eq!(pump.server_output(), b"meet peer:1 twin1\r\n");
     pump.server_wrote("meet peer:1 twin1\r\n".len());
     server_says(pump, "met 4 100 first\r\n", at(ms + 200));
-    pump.peer_read(b"OK twin1 1700000000000\r\n", at(ms + 200));
-    let asked = String::from_utf8(pump.server_output().to_vec()).unwrap();
-    pump.server_wrote(asked.len());
-    asked
+    introduces_itself(pump, ms + 200, set_forward);
+    let asked = server_hears(pump);
+    let clock = format!("clock {}\r\n", 1_700_000_000_000 + set_forward);
+    asked.strip_prefix(&clock).unwrap_or_else(|| panic!("{asked} does not begin with {clock}")).to_owned()
+}
+
+fn server_hears(pump: &mut Pump) -> String {
+    let said = String::from_utf8(pump.server_output().to_vec()).unwrap();
+    pump.server_wrote(said.len());
+    said
 }
 
 #[test]
@@ -68,6 +87,34 @@ fn who_comes_back_is_behind_until_it_has_what_it_missed() {
     attach(&mut pump, 90_000);
     server_says(&mut pump, "continuing run1 50\r\nalive 50 1\r\n", at(90_310));
     assert_eq!(lag(&mut pump, 90_310), Some(0));
+}
+
+#[test]
+fn what_was_sent_while_the_peers_clock_jumped_is_sent_again() {
+    let mut pump = Pump::new("peer:1", None, false, 1);
+    attach(&mut pump, 0);
+    server_says(&mut pump, "continuing run1 5\r\nbatch 6 0\r\n", at(300));
+    pump.peer_read(b"MN\r\n", at(301));
+    assert_eq!(server_hears(&mut pump), "ack 6\r\n");
+    // A small change is only told, and what was confirmed before has the right time.
+    assert_eq!(pump.action(at(1200)), None);
+    introduces_itself(&mut pump, 1200, 300);
+    assert_eq!(server_hears(&mut pump), "meet peer:1 twin1\r\nclock 1700000000300\r\n");
+    server_says(&mut pump, "met 4 100 again\r\nbatch 7 0\r\n", at(1300));
+    pump.peer_read(b"MN\r\n", at(1301));
+    assert_eq!(pump.action(at(2200)), None);
+    introduces_itself(&mut pump, 2200, 60_000);
+    while pump.action(at(2200)).is_some() {}
+    pump.peer_gone("ended", at(2200));
+    while pump.action(at(2201)).is_some() {}
+    assert!(pump.figures(at(2201)).trouble.contains("jumped by 59700 ms"));
+    assert_eq!(attach_to(&mut pump, 4000, 60_000), "attach peer:1 twin1 run1 6 cas\r\n");
+    // It jumps while nothing is open.
+    server_says(&mut pump, "continuing run1 6\r\nbatch 9 0\r\n", at(4300));
+    pump.peer_read(b"MN\r\n", at(4301));
+    pump.peer_gone("cut", at(4302));
+    while pump.action(at(4303)).is_some() {}
+    assert_eq!(attach_to(&mut pump, 8000, 0), "attach peer:1 twin1 run1 6 cas\r\n");
 }
 
 #[test]
