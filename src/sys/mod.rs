@@ -6,6 +6,8 @@
 
 pub mod cpu;
 pub mod memory;
+pub mod netlink;
+pub mod packet;
 pub mod process;
 pub mod socket;
 

@@ -5,6 +5,8 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
 use std::time::Duration;
 
 /// A user of the system, as numbers.
@@ -175,6 +177,28 @@ pub fn signal_self(signal: Signal) -> io::Result<()> {
     };
     // SAFETY: takes two numbers.
     check(unsafe { libc::kill(libc::getpid(), number) })
+}
+
+/// Kills a process, of which this one is the parent and which leads a group of its own, with that group. Until it has been
+/// waited for, no other process can have its id.
+pub fn kill_group(leader: &Child) -> io::Result<()> {
+    // SAFETY: takes two numbers.
+    check(unsafe { libc::kill(-(leader.id() as libc::pid_t), libc::SIGKILL) })
+}
+
+/// Lets the program of a command be stopped by signals as usual: what [`block_signals`] keeps from this process would
+/// be kept from its children, too.
+pub fn unblock_signals_for(command: &mut Command) {
+    let unblock = || {
+        // SAFETY: the set outlives the call; the old mask is not asked for.
+        match unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &signal_set(), std::ptr::null_mut()) } {
+            0 => Ok(()),
+            code => Err(io::Error::from_raw_os_error(code)),
+        }
+    };
+    // SAFETY: it runs between fork and exec, where only what is safe in a handler of signals may be called: it
+    // changes the mask and a set on the stack, and neither allocates nor locks.
+    unsafe { command.pre_exec(unblock) };
 }
 
 fn signal_set() -> libc::sigset_t {
