@@ -92,7 +92,8 @@
 //! net/worker:       mod > batch, client, idle
 //! net/conn:         mod > session > buffer, turn, upload > long_line
 //! cluster:          mod > watch > etcd > transport > tls, names, wire > error > options > keys, record
-//! sidecar:          mod > link > observe, server_socket, pace, options > moment
+//! sidecar:          mod > lease > link > observe, server_socket, pace, options > moment
+//! sidecar/lease:    mod > address > announcing, floating, hooks > frames
 //! sidecar/link:     mod > pump > sink, source > relay, answers, guard, lag, peer_clock > clock_skew
 //! sidecar/observe:  mod > http, metrics, health > figures
 //! ```

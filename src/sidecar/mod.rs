@@ -12,6 +12,7 @@
 //!
 //! Not here: the order of changes, which the server decides, and what a peer does with them.
 
+pub mod lease;
 mod link;
 mod moment;
 mod observe;

@@ -4,7 +4,8 @@
 
 use crate::protocol::control;
 use std::ffi::OsString;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,6 +21,9 @@ const MAX_LAG: Duration = Duration::from_secs(10);
 
 /// Largest `--max-lag-ms`: a day.
 const MAX_LAG_MS_MAX: u64 = 86_400_000;
+
+/// Longest name of a network interface, in bytes.
+const INTERFACE_MAX: usize = 15;
 
 /// Exit code of bad usage, the same as the server's.
 const EX_USAGE: u8 = 64;
@@ -54,6 +58,10 @@ pub const OPTIONS: &[SidecarOption] = &[
     opt("", "replace-peer", "", "copy the server that is there now even if the peer holds more, and lose that"),
     opt("", "http", "<addr>:<port>", "serve /health and /metrics there (default: not at all)"),
     opt("", "max-lag-ms", "<num>", "/health is bad when a peer is behind by more (default: 10000)"),
+    opt("", "vip", "<addr>/<len>", "address that the shard's primary has, on the interface of --dev"),
+    opt("", "dev", "<interface>", "network interface for the address of --vip"),
+    opt("", "on-promote", "<command>", "run this when this node has become primary"),
+    opt("", "on-demote", "<command>", "run this when this node is not primary any more"),
     opt("v", "verbose", "", "say more on stderr"),
     opt("h", "help", "", "print this help and exit"),
     opt("V", "version", "", "print the version and exit"),
@@ -74,8 +82,50 @@ pub struct Options {
     pub http: Option<SocketAddr>,
     /// How far behind a healthy peer may be.
     pub max_lag: Duration,
+    /// How clients find the shard's primary.
+    pub address: AddressOptions,
     /// Whether to log more.
     pub is_verbose: bool,
+}
+
+/// How clients find the shard's primary, apart from asking.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AddressOptions {
+    /// The floating address.
+    pub vip: Option<Vip>,
+    /// For /bin/sh, when this node has become primary.
+    pub on_promote: Option<String>,
+    /// For /bin/sh, when it is not primary any more.
+    pub on_demote: Option<String>,
+}
+
+/// An address that is where the primary is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vip {
+    /// The address.
+    pub ip: IpAddr,
+    /// The length of its network's prefix.
+    pub bits: u8,
+    /// The interface that it is added to.
+    pub interface: String,
+}
+
+impl fmt::Display for Vip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.ip, self.bits)
+    }
+}
+
+impl Vip {
+    /// Whether an address with a prefix of this length is in a network that this address is in, too.
+    pub fn is_in_network_of(&self, ip: IpAddr, bits: u8) -> bool {
+        let differ = match (self.ip, ip) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros(),
+            (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros(),
+            _ => return false,
+        };
+        differ >= u32::from(bits)
+    }
 }
 
 /// How the program ends: what it prints, and its exit code.
@@ -127,6 +177,7 @@ impl Options {
             may_replace: found.opt_present("replace-peer"),
             http: found.opt_str("http").map(|text| address(&text)).transpose()?,
             max_lag: number_of("max-lag-ms", MAX_LAG_MS_MAX)?.map_or(MAX_LAG, Duration::from_millis),
+            address: address_options(&found)?,
             is_verbose: found.opt_present("verbose"),
         })
     }
@@ -207,66 +258,40 @@ fn address(text: &str) -> Result<SocketAddr, SidecarExit> {
     found.next().ok_or_else(|| bad("no such address"))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(line: &str) -> Result<Options, SidecarExit> {
-        Options::parse(line.split_whitespace().map(OsString::from))
+fn address_options(found: &getopts::Matches) -> Result<AddressOptions, SidecarExit> {
+    let vip = match (found.opt_str("vip"), found.opt_str("dev")) {
+        (Some(vip), Some(dev)) => Some(vip_of(&vip, dev)?),
+        (None, None) => None,
+        (Some(_), None) => return Err(SidecarExit::usage("--vip needs --dev, the interface to add the address to")),
+        (None, Some(_)) => return Err(SidecarExit::usage("--dev needs --vip, the address to add to the interface")),
+    };
+    let options =
+        AddressOptions { vip, on_promote: found.opt_str("on-promote"), on_demote: found.opt_str("on-demote") };
+    if options != AddressOptions::default() {
+        return Err(SidecarExit::usage("--vip, --on-promote and --on-demote need --etcd: who is primary?"));
     }
-
-    #[test]
-    fn a_whole_command_line() {
-        let line = "--server unix:/run/x --peer a:1 --peer [::1]:2 --limit-mbps 100 --replace-peer --http 127.0.0.1:9090 --max-lag-ms 50 -v";
-        let expected = Options {
-            server: "/run/x".into(),
-            peers: vec!["a:1".into(), "[::1]:2".into()],
-            limit_megabits: Some(100),
-            may_replace: true,
-            http: Some("127.0.0.1:9090".parse().unwrap()),
-            max_lag: Duration::from_millis(50),
-            is_verbose: true,
-        };
-        assert_eq!(parse(line), Ok(expected));
-    }
-
-    #[test]
-    fn mistakes_are_named() {
-        let good = "--server unix:/x --peer a:1 ";
-        let table = [
-            ("", "--server"),
-            ("--server unix:/x", "--peer"),
-            ("--server /x --peer a:1", "unix:"),
-            ("--server unix: --peer a:1", "unix:"),
-            ("--server unix:/x --peer a", "--peer a: a port is needed, as in 10.0.0.2:11211"),
-            ("--server unix:/x --peer a:0", "--peer a:0: a port is a number from 1 to 65535"),
-            ("--server unix:/x --peer a:65536", "a port is a number"),
-            ("--server unix:/x --peer a:", "a port is a number"),
-            ("--server unix:/x --peer :1", "--peer :1: a host is needed"),
-            ("--server unix:/x --peer ::1:5", "--peer ::1:5: an IPv6 address stands in brackets"),
-            ("--server unix:/x --peer [::1]", "stands in brackets, and a port behind it"),
-            ("--server unix:/x --peer a\u{e4}:1", "without blanks"),
-            (&format!("{good} --peer a:1"), "twice"),
-            (&format!("{good} --limit-mbps 0"), "--limit-mbps"),
-            (&format!("{good} --max-lag-ms 0"), "--max-lag-ms"),
-            (&format!("{good} --http x"), "--http x: a port is needed, as in 127.0.0.1:9151"),
-            (&format!("{good} --http 9151"), "a port is needed"),
-            (&format!("{good} --http :9151"), "a host is needed"),
-            (&format!("{good} --nonsense"), "nonsense"),
-            (&format!("{good} word"), "word"),
-            (&(2..10).fold(good.to_owned(), |line, n| line + &format!(" --peer a:{n}")), "more than 8"),
-        ];
-        for (line, part) in table {
-            let exit = parse(line).unwrap_err();
-            assert!(exit.code == EX_USAGE && exit.stderr.contains(part), "{line}: {exit:?}");
-            assert_eq!(exit.stderr.lines().count(), 1, "{exit:?}");
-        }
-    }
-
-    #[test]
-    fn help_names_every_option() {
-        let help = parse("-h").unwrap_err();
-        assert!(help.code == 0 && OPTIONS.iter().all(|opt| help.stdout.contains(&format!("--{}", opt.name))));
-        assert!(parse("--version").unwrap_err().stdout.starts_with("twincache-sidecar 0."));
-    }
+    Ok(options)
 }
+
+fn vip_of(text: &str, interface: String) -> Result<Vip, SidecarExit> {
+    let bad = |why: &str| Err(SidecarExit::usage(&format!("--vip {text}: {why}, as in 10.0.0.100/24 or fd00::100/64")));
+    let Some((ip, bits)) = text.split_once('/') else { return bad("the length of the prefix is needed") };
+    let Ok(ip) = ip.parse::<IpAddr>() else { return bad("an address is needed") };
+    let longest = if ip.is_ipv4() { 32 } else { 128 };
+    let Some(bits) = bits.parse().ok().filter(|bits| (1..=longest).contains(bits)) else {
+        return bad(&format!("the length is 1 to {longest}"));
+    };
+    let is_link_local = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    if ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() || is_link_local {
+        return bad("one that other hosts can reach is needed");
+    }
+    let is_name = |c: char| !c.is_whitespace() && !c.is_control() && c != '/' && c != ':';
+    if interface.is_empty() || interface.len() > INTERFACE_MAX || !interface.chars().all(is_name) {
+        return Err(SidecarExit::usage(&format!("--dev {interface}: the name of an interface is needed, as in eth0")));
+    }
+    Ok(Vip { ip, bits, interface })
+}
+
+#[cfg(test)]
+#[path = "tests/options.rs"]
+mod tests;
