@@ -4,9 +4,11 @@ use crate::LONG;
 use crate::common::{EtcdServer, Folder, wait_for};
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use std::fs;
+use std::net::TcpListener;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 use twincache::cluster::options::EtcdOptions;
-use twincache::cluster::{Etcd, EtcdError, WatchEnd};
+use twincache::cluster::{Etcd, EtcdError, WatchEnd, WatchEvent};
 
 /// Tells etcd something that the client has no use for.
 fn tell(url: &str, path: &str, body: &str) {
@@ -128,7 +130,13 @@ fn both_sides_show_certificates() {
     let put = |options: &EtcdOptions| Etcd::new(options).expect("good files").put("k", b"v", LONG);
     let mut etcd = Etcd::new(&good).unwrap();
     let revision = etcd.put("k", b"v", LONG).unwrap();
-    assert_eq!(etcd.watch("k", revision, LONG, |_| false), Ok(WatchEnd::Stopped));
+    let mut opened = 0;
+    let quiet = etcd.watch("k", revision + 1, Duration::from_millis(100), |event| {
+        assert_eq!(event, WatchEvent::UpTo(revision));
+        opened += 1;
+        opened < 3
+    });
+    assert_eq!(quiet, Ok(WatchEnd::Stopped), "silence is told from the end");
 
     let stranger = EtcdOptions { ca: good.ca.clone(), ..other.options(&server.url, "client") };
     put(&stranger).expect_err("a certificate of somebody else's");
@@ -171,4 +179,16 @@ fn bad_files_are_named_at_once() {
         assert_eq!(error.lines().count(), 1, "{error}");
     }
     Etcd::new(&good).expect("these are good");
+}
+
+#[test]
+fn who_does_not_speak_tls_was_told_nothing() {
+    let ours = Authority::new("ours");
+    ours.sign("client", &["client"]);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let mut etcd = Etcd::new(&ours.options(&url, "client")).unwrap();
+    let began = Instant::now();
+    let error = etcd.put("k", b"v", Duration::from_millis(200)).unwrap_err();
+    assert!(matches!(error, EtcdError::Refused(_)) && began.elapsed() < LONG, "{error:?}");
 }

@@ -1,13 +1,15 @@
 //! Servers that are no etcd: what they answer is an error in time, and never believed.
 
 use crate::LONG;
+use crate::common::{Rng, seed};
+use socket2::{Domain, Socket, Type};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use twincache::cluster::options::EtcdOptions;
-use twincache::cluster::{Etcd, EtcdError, Swap};
+use twincache::cluster::{Etcd, EtcdError, Swap, WatchEvent};
 
 /// What a connection that has asked gets: everything that is to be written.
 type Reply = Arc<dyn Fn(&mut TcpStream) + Send + Sync>;
@@ -52,9 +54,13 @@ impl Fake {
     }
 
     fn client(&self) -> Etcd {
-        let endpoints = vec![format!("http://{}", self.address)];
-        Etcd::new(&EtcdOptions { endpoints, ..EtcdOptions::default() }).unwrap()
+        client_of(self.address)
     }
+}
+
+fn client_of(address: SocketAddr) -> Etcd {
+    let endpoints = vec![format!("http://{address}")];
+    Etcd::new(&EtcdOptions { endpoints, ..EtcdOptions::default() }).unwrap()
 }
 
 fn take_request(stream: &TcpStream) {
@@ -156,6 +162,81 @@ fn a_swap_is_sent_once_and_never_won_by_mistake() {
     fake.sends(answer("200 OK", r#"{"header":{"revision":"9"},"responses":[{"response_range":{}}]}"#));
     let Ok(Swap::Lost(there)) = fake.client().swap("k", 7, b"v", LONG) else { panic!("not lost") };
     assert_eq!((there.revision, there.value), (9, None));
+}
+
+#[test]
+fn a_host_that_takes_no_connection_was_told_nothing() {
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap().as_socket().unwrap();
+    // As with a host that is gone, nothing answers from when the queue is full.
+    let connect = |_| TcpStream::connect_timeout(&address, Duration::from_millis(100)).ok();
+    let _queue: Vec<TcpStream> = (0..20).map_while(connect).collect();
+    let mut etcd = client_of(address);
+    let began = Instant::now();
+    let error = etcd.put("k", b"v", Duration::from_millis(200)).unwrap_err();
+    assert_eq!(kind(&error), "refused", "{error:?}");
+    assert!(began.elapsed() < LONG);
+}
+
+/// An answer in which something is another byte, missing, twice or cut off.
+fn spoiled(good: &str, rng: &mut Rng) -> Vec<u8> {
+    let mut bytes = good.as_bytes().to_vec();
+    for _ in 0..=rng.below(2) {
+        let at = rng.below(bytes.len());
+        match rng.below(6) {
+            0 => bytes[at] = rng.next() as u8,
+            1 => bytes[at] = rng.pick(b"0123456789-\"{}[]:,."),
+            2 => drop(bytes.remove(at)),
+            3 => bytes.insert(at, bytes[at]),
+            4 => (0..20).for_each(|_| bytes.insert(at, b'9')),
+            _ => bytes.truncate(at + 1),
+        }
+    }
+    bytes
+}
+
+#[test]
+fn a_spoiled_answer_does_no_harm() {
+    let seed = seed("ETCD_SEED");
+    eprintln!("ETCD_SEED={seed}");
+    let mut rng = Rng(seed);
+    let fake = Fake::new();
+    let kv = |key: &str| format!(r#"{{"key":"{key}","value":"dg==","mod_revision":"5","version":"1"}}"#);
+    let range = format!(r#"{{"header":{{"revision":"9"}},"kvs":[{}]}}"#, kv("L2EvMQ=="));
+    let txn = format!(r#"{{"header":{{"revision":"9"}},"responses":[{{"response_range":{range}}}]}}"#);
+    let event = format!(r#"{{"result":{{"events":[{{"kv":{}}}]}}}}"#, kv("L2EvMQ=="));
+    let watch = format!("{{\"result\":{{\"created\":true}}}}\n{event}\n{event}\n");
+    for _ in 0..200 {
+        let respond = |body: Vec<u8>| {
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+            fake.sends([head.as_bytes(), &body].concat());
+        };
+        respond(spoiled(&range, &mut rng));
+        if let Ok(there) = fake.client().get("/a/1", LONG) {
+            assert!((0..=there.revision).contains(&there.mod_revision()), "{there:?}");
+        }
+        if let Ok(list) = fake.client().list("/a/", LONG) {
+            assert!(list.items.iter().all(|(key, _)| key.starts_with("/a/")), "{list:?}");
+        }
+        respond(spoiled(&txn, &mut rng));
+        if let Ok(Swap::Lost(there)) = fake.client().swap("/a/1", 0, b"v", LONG) {
+            assert!((0..=there.revision).contains(&there.mod_revision()), "{there:?}");
+        }
+        respond(spoiled(&watch, &mut rng));
+        let mut last = 4;
+        let _ = fake.client().watch("/a/", 5, LONG, |event| {
+            let (WatchEvent::Changed { revision, .. } | WatchEvent::UpTo(revision)) = event;
+            assert!(revision >= last, "{event:?} after {last}");
+            last = revision;
+            true
+        });
+        // What is no answer of HTTP, either.
+        let whole = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{range}", range.len());
+        fake.sends(spoiled(&whole, &mut rng));
+        let _ = fake.client().get("/a/1", LONG);
+    }
 }
 
 /// Writes pieces, slowly, until the client has had enough.
