@@ -239,6 +239,36 @@ fn what_an_earlier_run_left_is_removed() {
     assert!(is_there(&host, &host.ip4.to_string()) && is_there(&host, &host.ip6.to_string()));
 }
 
+/// As after a boot, or when a service that configures the network starts anew.
+#[test]
+fn the_hosts_own_address_may_come_late_and_stays() {
+    let Some(net) = Net::start() else { return };
+    let (host, client) = (net.host("a"), net.host("client"));
+    for (vip, own, default) in [
+        (V4, format!("{}/24", host.ip4), format!("default via {} dev eth0 src {}", client.ip4, host.ip4)),
+        (V6, format!("{}/64", host.ip6), format!("-6 default via {} dev eth0 src {}", client.ip6, host.ip6)),
+    ] {
+        host.run(&format!("ip address delete {own} dev eth0"));
+        let address = started(&host, vip);
+        address.hold(1, in_a_while());
+        until("it is there", || is_there(&host, vip.0));
+        until("it has a way to its network", || {
+            client.command("ping").args(["-c", "1", "-W", "1", vip.0]).output().unwrap().status.success()
+        });
+        host.run(&format!("ip address add {own} dev eth0 nodad; ip route add {}", default.replace("-6 ", "")));
+        ping(&client, vip.0);
+        address.hold(2, in_a_while());
+        address.release();
+        until("it is gone", || !is_there(&host, vip.0));
+        let routes = host.run("ip route; ip -6 route");
+        assert!(host.run("ip -o address show dev eth0").contains(&own), "{own}");
+        assert!(routes.lines().any(|line| line.starts_with("default via") && line.contains("src")), "{routes}");
+        assert!(!routes.contains(vip.0), "{routes}");
+        ping(&client, own.split_once('/').unwrap().0);
+        host.run(&format!("ip route delete {}", default.replace("-6 ", "")));
+    }
+}
+
 #[test]
 fn what_cannot_work_is_said_at_the_start() {
     let Some(net) = Net::start() else { return };

@@ -30,6 +30,9 @@ const ATTRIBUTE_HEAD: usize = 4;
 const IFA_FLAGS: u16 = 8;
 const IFA_F_NOPREFIXROUTE: u32 = 0x200;
 
+/// The metric of routes that others come before: those that belong to the host's own addresses have 0 to some thousands.
+const LAST_METRIC: u32 = 1 << 20;
+
 /// A lifetime without an end.
 const FOREVER: u32 = u32::MAX;
 
@@ -107,6 +110,21 @@ impl Netlink {
         attribute(&mut body, libc::IFA_CACHEINFO, &[preferred, valid, 0, 0].map(u32::to_ne_bytes).concat());
         let flags = libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
         self.ask(libc::RTM_NEWADDR, flags, &body, |_, _| {})
+    }
+
+    /// Makes an IPv4 network reachable on an interface, from this address, unless there is a better way. The kernel removes
+    /// the route with the address.
+    pub fn add_route(&mut self, interface: u32, from: Ipv4Addr, bits: u8) -> io::Result<()> {
+        let network = Ipv4Addr::from_bits(from.to_bits() & u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0));
+        // An rtmsg: no source, no type of service, no flags.
+        let mut body = vec![libc::AF_INET as u8, bits, 0, 0, libc::RT_TABLE_MAIN, libc::RTPROT_STATIC];
+        body.extend([libc::RT_SCOPE_LINK, libc::RTN_UNICAST, 0, 0, 0, 0]);
+        attribute(&mut body, libc::RTA_DST, &network.octets());
+        attribute(&mut body, libc::RTA_OIF, &interface.to_ne_bytes());
+        attribute(&mut body, libc::RTA_PREFSRC, &from.octets());
+        attribute(&mut body, libc::RTA_PRIORITY, &LAST_METRIC.to_ne_bytes());
+        let flags = libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
+        self.ask(libc::RTM_NEWROUTE, flags, &body, |_, _| {})
     }
 
     /// Removes an address; false when it is not there, or its interface is not.

@@ -20,6 +20,7 @@ use crate::sys::netlink::{Interface, InterfaceAddress, Netlink};
 use crate::sys::packet::PacketSocket;
 use std::io;
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 /// What lets a program without root's rights do this.
@@ -94,7 +95,10 @@ impl Floating {
         let mut here = all.iter().filter(|other| other.index == self.interface.index);
         let is_gone = !here.clone().any(|found| found.ip == self.vip.ip);
         let has_route = here.any(|other| other.ip != self.vip.ip && self.vip.is_in_network_of(other.ip, other.bits));
-        self.netlink.add_address(&self.address(self.vip.bits), keep, has_route)?;
+        self.netlink.add_address(&self.address(), keep, has_route)?;
+        if let (IpAddr::V4(ip), false) = (self.vip.ip, has_route) {
+            self.netlink.add_route(self.interface.index, ip, self.vip.bits)?;
+        }
         let now = &self.interface;
         let is_other = (now.index, now.mac) != (before.index, before.mac);
         Ok(is_gone || is_other || (now.has_carrier && !before.has_carrier))
@@ -105,7 +109,7 @@ impl Floating {
         let all = self.netlink.addresses_like(self.vip.ip)?;
         let ours = all.into_iter().filter(|found| found.index == self.interface.index && found.ip == self.vip.ip);
         // Even if it is not there: so it is known early whether it may be removed.
-        let ours: Vec<_> = ours.chain([self.address(self.vip.bits)]).collect();
+        let ours: Vec<_> = ours.chain([self.address()]).collect();
         let mut was_there = false;
         for address in ours {
             was_there |= self.netlink.remove_address(&address)?;
@@ -120,7 +124,10 @@ impl Floating {
         announcement(self.vip.ip, mac).into_iter().try_for_each(send)
     }
 
-    fn address(&self, bits: u8) -> InterfaceAddress {
+    /// An IPv4 address is alone in its network, and has a route for the real one if the host has none. In the real one, it
+    /// could become the first, of which the kernel takes the host's own address for a secondary, and removes both.
+    fn address(&self) -> InterfaceAddress {
+        let bits = if self.vip.ip.is_ipv4() { 32 } else { self.vip.bits };
         InterfaceAddress { index: self.interface.index, ip: self.vip.ip, bits, is_permanent: false }
     }
 }
@@ -135,6 +142,9 @@ fn is_link_local(found: &InterfaceAddress) -> bool {
 }
 
 fn has_ipv6(interface: &str) -> bool {
-    let file = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
-    std::fs::read_to_string(file).is_ok_and(|text| text.trim() == "0")
+    match std::fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6")) {
+        Ok(text) => text.trim() == "0",
+        // The kernel has no IPv6; or these files are hidden, and it is not known.
+        Err(_) => !Path::new("/proc/sys/net").exists(),
+    }
 }
