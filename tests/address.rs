@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{DEADLINE, Folder, Host, Net, until};
+use common::{DEADLINE, Folder, Host, Net, freeze, signal, until};
 use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::process::Command;
@@ -138,6 +138,44 @@ fn neighbours_follow_the_owner_of_an_ipv4_address() {
 #[test]
 fn neighbours_follow_the_owner_of_an_ipv6_address() {
     neighbours_follow_the_owner(V6);
+}
+
+/// Run by the test below, in a process that can be frozen.
+#[test]
+#[ignore = "part of another test"]
+fn held_for_two_seconds() {
+    let vip = Vip { ip: V4.0.parse().unwrap(), bits: V4.1, interface: "eth0".into() };
+    let address = Address::start(&AddressOptions { vip: Some(vip), ..AddressOptions::default() }, "s1", "a").unwrap();
+    address.hold(1, time_since_boot() + Duration::from_secs(2));
+    std::thread::sleep(DEADLINE);
+}
+
+#[test]
+fn who_was_frozen_past_the_deadline_says_nothing() {
+    let Some(net) = Net::start() else { return };
+    let (a, b, client) = (net.host("a"), net.host("b"), net.host("client"));
+    let on_b = started(&b, V4);
+    let mut command = a.command(std::env::current_exe().unwrap().to_str().unwrap());
+    let mut frozen = command.args(["--exact", "held_for_two_seconds", "--ignored"]).spawn().unwrap();
+    until("it is on a", || is_there(&a, V4.0));
+    let deadline = Instant::now() + Duration::from_secs(2);
+    freeze(frozen.id());
+    ping(&client, V4.0);
+    assert_eq!(neighbour(&client, V4.0), a.mac());
+    std::thread::sleep(deadline.saturating_duration_since(Instant::now()));
+    on_b.hold(2, in_a_while());
+    on_b.settled();
+    until("the client knows", || neighbour(&client, V4.0) == b.mac());
+    // Those of b are slow now, and would not hide any of a.
+    std::thread::sleep(Duration::from_millis(200));
+    signal(frozen.id(), "CONT");
+    let end = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < end {
+        assert_eq!(neighbour(&client, V4.0), b.mac(), "what a has said is heard");
+    }
+    assert!(frozen.try_wait().unwrap().is_none(), "it was there all the time");
+    frozen.kill().unwrap();
+    frozen.wait().unwrap();
 }
 
 #[test]
