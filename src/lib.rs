@@ -83,8 +83,8 @@
 //!                   > requests, role > events, stats, config > kinds
 //! store/memory:     slab > arena, pool, classes, sizing > layout
 //! store/background: mod > prefault, crawler, maintainer, mover > balance
-//! protocol:         mod > line > text, meta, binary, change, control > request > base64 > token
-//! command:          mod > batch > run > admin > arith, delete, write > read > lookup > context > dump > reply > output
+//! protocol:         mod > line > text, meta, binary, change, control > request, topology > base64 > token
+//! command:          mod > batch > run > admin > arith, delete, write > read > lookup > context > dump, discovery > reply > output
 //! command/admin:    mod > cache, debug, replica > crawler > stats, watch
 //! replication:      mod > session > stream
 //! journal:          mod > readers > reader, ring > record, acks, flush

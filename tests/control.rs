@@ -485,3 +485,37 @@ fn apply(mut body: &[u8], copy: &mut std::collections::BTreeSet<String>) {
         body = &body[end + 2 + data..];
     }
 }
+
+#[test]
+fn clients_that_discover_are_told_the_servers() {
+    let place = Place::new();
+    let server = place.start(&[]);
+    let mut client = server.connect();
+    assert_eq!(client.line("config get cluster"), "ERROR");
+    let longest = |version| {
+        let servers = (10..74).map(|i| format!("{i}{}|2001:db8:ffff:ffff:ffff:ffff:ffff:ff{i}|65535", "h".repeat(251)));
+        format!("topology {version} {}", servers.collect::<Vec<_>>().join(" "))
+    };
+    let mut control = place.connect();
+    for (line, reply) in [
+        ("topology 1 a|10.0.0.1|11211 b||11212", "OK"),
+        (
+            "topology 1 a|10.0.0.1|11211 c||11212",
+            "CLIENT_ERROR another topology is known, of this version or of a later one",
+        ),
+        ("topology 2 a_b||11211", "CLIENT_ERROR usage: topology <version> <host>|<ip>|<port> ..."),
+        ("topology", "ERROR"),
+        (&longest(7), "OK"),
+    ] {
+        control.say(line);
+        assert_eq!(control.line(), reply, "{line}");
+    }
+    let body = longest(7)["topology ".len()..].replacen(' ', "\n", 1) + "\n";
+    let reply = format!("CONFIG cluster 0 {}\r\n{body}\r\nEND\r\n", body.len());
+    // Some clients end lines so.
+    for command in ["config get cluster\r\n", "config get cluster\n", "config get cluster \r\n"] {
+        assert_eq!(client.ask(command.as_bytes(), b"END\r\n"), reply.as_bytes());
+    }
+    control.say(&format!("topology 8 {}", "a".repeat(20_000)));
+    assert_eq!(control.line(), "", "longer than the longest: closed");
+}

@@ -1,6 +1,7 @@
 //! What a command runs in, and what it may want of its connection afterwards.
 
 use super::Output;
+use super::discovery::Discovery;
 use super::dump::KeyDump;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -23,6 +24,8 @@ pub struct Shared {
     pub stats: Registry,
     /// Watchers.
     pub watch: watch::Hub,
+    /// What clients are told of the servers of their ring.
+    pub discovery: Discovery,
 }
 
 impl Shared {
@@ -32,7 +35,7 @@ impl Shared {
         stats.prefixes.set_delimiter(config.prefix_delimiter);
         stats.prefixes.enable(config.detail_enabled);
         let watch = watch::Hub::new(config.watcher_logbuf_size, config.worker_logbuf_size);
-        Shared { config, clock, store, stats, watch }
+        Shared { config, clock, store, stats, watch, discovery: Discovery::default() }
     }
 }
 

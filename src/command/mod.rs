@@ -15,6 +15,7 @@ mod arith;
 pub mod batch;
 mod context;
 mod delete;
+mod discovery;
 mod dump;
 mod lookup;
 pub mod output;
@@ -27,6 +28,7 @@ mod write;
 mod tests;
 
 pub use context::{Context, Next, Shared};
+pub use discovery::Discovery;
 pub use dump::KeyDump;
 pub use output::Output;
 pub use write::{begin, finish, out_of_memory};

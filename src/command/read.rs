@@ -87,7 +87,8 @@ fn answer(
         }
         drop(shard);
         count_get(key, false, expires_at.is_some(), context);
-        return 0;
+        let discovery = &context.shared.discovery;
+        return if expires_at.is_none() && discovery.has(key) { discovery.answer_get(with_cas, end, out) } else { 0 };
     };
     fetched(&mut shard, id, expires_at);
     let item = shard.item(id);

@@ -75,6 +75,8 @@ fn run_binary(packet: &Packet<'_>, hash: Hash, context: &mut Context<'_>, out: &
         Op::Version => respond_text(packet, Status::Ok, crate::VERSION.as_bytes(), out),
         Op::Flush { exptime } => binary_flush(packet, exptime, context, out),
         Op::Stat => binary_stat(packet, context, out),
+        Op::Config if context.shared.discovery.answer_packet(packet, out) => {}
+        Op::Config => respond(packet, Status::UnknownCommand, out),
         Op::Quit => {
             respond_unless_quiet(packet, out);
             return Next::Close;

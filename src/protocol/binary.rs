@@ -68,7 +68,7 @@ pub fn parse(input: &[u8]) -> Parsed<'_> {
     if header.body > BODY_MAX || header.key > KEY_MAX {
         return header.bad(Status::Invalid, 0, true);
     }
-    let Some(shape) = Shape::of(header.opcode) else {
+    let Some(shape) = Shape::of(header.opcode).filter(|shape| shape.kind != Kind::Config || shape.fits(&header)) else {
         return header.bad(Status::UnknownCommand, u64::from(header.body), false);
     };
     if !shape.fits(&header) {
@@ -106,6 +106,7 @@ enum Kind {
     Noop,
     Version,
     Stat,
+    Config,
     Touch,
     GetAndTouch,
 }
@@ -147,6 +148,7 @@ impl Shape {
             0x10 => shape(Kind::Stat, &[0], Key::Maybe, false),
             0x1c => shape(Kind::Touch, &[4], Key::Yes, false),
             0x1d | 0x1e | 0x23 | 0x24 => shape(Kind::GetAndTouch, &[4], Key::Yes, false),
+            0x60 => shape(Kind::Config, &[0], Key::Yes, false),
             _ => None,
         }
     }
@@ -177,6 +179,7 @@ fn op(kind: Kind, extras: &[u8]) -> Op {
         Kind::Noop => Op::Noop,
         Kind::Version => Op::Version,
         Kind::Stat => Op::Stat,
+        Kind::Config => Op::Config,
         Kind::Touch => Op::Touch { exptime: u32_at(0) },
         Kind::GetAndTouch => Op::GetAndTouch { exptime: u32_at(0) },
     }

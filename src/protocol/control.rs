@@ -22,6 +22,7 @@
 //!                 ack <lsn>                        the peer has everything up to here
 //!                 refuse <lsn>                     the same, but for some of what came since the last: it was refused
 //! any client      replicas_ack <n>                 OK
+//!                 topology …                       OK: see `topology`
 //!                 status                           STAT <name> <value> for each row of `stats replication`, END
 //!
 //! a peer is told  replica who                      OK <run id> <told ms> <unix ms>
@@ -38,12 +39,13 @@
 //! server, `sidecar` for the client), and the bodies (`protocol::change`).
 
 use super::token::{strict_u32, strict_u64, words};
+use super::topology::{TOPOLOGY_LINE_MAX, TopologyLine};
 use std::fmt;
 
 /// The version of the protocol that is spoken here.
 pub const VERSION: u64 = 1;
 
-/// Longest line of either side: a refusal with its reason is the longest that there is.
+/// Longest line of either side but for `topology`: a refusal with its reason is the longest that there is.
 pub const LINE_MAX: usize = 1024;
 
 /// Bytes of the line before a body, with its end. Its numbers have leading zeros, so that the line fills the room that
@@ -134,6 +136,8 @@ pub enum ClientLine<'a> {
     Clock(i64),
     /// How many consumers have to confirm a change.
     ReplicasAck(u32),
+    /// The servers that clients are to be told.
+    Topology(TopologyLine<'a>),
     /// The client asks for `stats replication`.
     Status,
 }
@@ -162,6 +166,8 @@ pub enum ClientError {
     Lsn,
     /// The number of consumers is not a number.
     ReplicasAck,
+    /// The arguments of `topology` are wrong: see [`TOPOLOGY_USAGE`].
+    Topology,
     /// The arguments of `meet` are wrong: see [`HELLO_USAGE`].
     Hello,
     /// The arguments of `attach` are wrong: see [`ATTACH_USAGE`].
@@ -173,6 +179,9 @@ pub const HELLO_USAGE: &str = "usage: meet <name> <identity>";
 
 /// How `attach` is to be said.
 pub const ATTACH_USAGE: &str = "usage: attach <name> <identity> <run id|-> <lsn|-> <cas|nocas>";
+
+/// How `topology` is to be said.
+pub const TOPOLOGY_USAGE: &str = "usage: topology <version> <host>|<ip>|<port> ...";
 
 /// What a peer is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -272,8 +281,16 @@ impl Descent {
 }
 
 impl<'a> ClientLine<'a> {
+    /// Bytes of the longest line that begins so.
+    pub fn max_len(line: &[u8]) -> usize {
+        if TopologyLine::is_begun(line) { TOPOLOGY_LINE_MAX } else { LINE_MAX }
+    }
+
     /// The value of a line without its end.
     pub fn parse(line: &'a [u8]) -> Result<ClientLine<'a>, ClientError> {
+        if TopologyLine::is_begun(line) {
+            return TopologyLine::parse(line).map(ClientLine::Topology).ok_or(ClientError::Topology);
+        }
         let mut words = words(line);
         let verb = words.next().unwrap_or_default();
         // There is room for one word too many, so that it is noticed.
@@ -310,6 +327,7 @@ impl fmt::Display for ClientLine<'_> {
             ClientLine::Refuse(lsn) => write!(f, "refuse {lsn}"),
             ClientLine::Clock(ms) => write!(f, "clock {ms}"),
             ClientLine::ReplicasAck(n) => write!(f, "replicas_ack {n}"),
+            ClientLine::Topology(line) => line.fmt(f),
             ClientLine::Status => f.write_str("status"),
         }
     }

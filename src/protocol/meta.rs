@@ -10,10 +10,10 @@
 //! so that a command can rely on them.
 
 use super::base64;
-use super::request::{BAD_FORMAT, Cut, Mode, Parsed, Request, StoreHeader, bad, data_length};
+use super::request::{BAD_FORMAT, Cut, Mode, Parsed, Request, StoreHeader, bad};
 pub use super::request::{KeyBuffer, LetterSet, MetaCommand, Numbers, Verb};
 use super::token;
-use super::token::KEY_MAX;
+use super::token::{KEY_MAX, data_length};
 
 /// Most tokens of a line, command and key included.
 const TOKENS_MAX: usize = 20;

@@ -19,6 +19,7 @@ pub mod meta;
 mod request;
 pub mod text;
 pub mod token;
+pub mod topology;
 
 pub use request::{BAD_FORMAT, Bad, Cut, Mode, Parsed, Refusal, Request, StoreHeader};
 pub use token::KEY_MAX;

@@ -16,9 +16,6 @@ pub const HEADER: usize = 24;
 /// First byte of a response.
 pub(super) const RESPONSE: u8 = 0x81;
 
-/// Longest value that a text or meta length may announce: it and its `\r\n` must fit an int32.
-pub(super) const VALUE_MAX: i32 = i32::MAX - 2;
-
 /// Answer to a line that does not have the form of its command.
 pub const BAD_FORMAT: &[u8] = b"CLIENT_ERROR bad command line format\r\n";
 
@@ -170,11 +167,6 @@ pub enum Mode {
     Prepend,
 }
 
-/// The length of a text or meta value; None when it is not a valid one.
-pub(super) fn data_length(text: &[u8]) -> Option<usize> {
-    token::strict_i32(text).filter(|len| (0..=VALUE_MAX).contains(len)).map(|len| len as usize)
-}
-
 /// A command without a data block.
 #[derive(Debug)]
 pub enum TextCommand<'a> {
@@ -249,6 +241,7 @@ pub enum Admin {
     Watch,
     RefreshCerts,
     Extstore,
+    Config,
     Replica,
     Misbehave,
     Debugtime,
@@ -526,6 +519,8 @@ pub enum Op {
     Noop,
     Version,
     Stat,
+    /// ElastiCache's `config get`, of which there is but one.
+    Config,
     Touch {
         exptime: u32,
     },

@@ -10,10 +10,10 @@
 //! Not here: where a line ends, and which words are meta (`line`).
 
 pub use super::request::{Admin, Get, TextCommand, TextStore};
-use super::request::{BAD_FORMAT, Bad, Cut, Mode, Parsed, Refusal, Request, StoreHeader, VALUE_MAX, bad, data_length};
+use super::request::{BAD_FORMAT, Bad, Cut, Mode, Parsed, Refusal, Request, StoreHeader, bad};
 use super::token;
-use super::token::KEY_MAX;
 use super::token::Tokens;
+use super::token::{KEY_MAX, VALUE_MAX, data_length};
 
 /// Answer to data that does not end in `\r\n`.
 pub const BAD_CHUNK: &[u8] = b"CLIENT_ERROR bad data chunk\r\n";
@@ -245,6 +245,7 @@ fn parse_rare<'a>(word: &[u8], line: &'a [u8], consumed: usize) -> Parsed<'a> {
         b"watch" => Admin::Watch,
         b"refresh_certs" => Admin::RefreshCerts,
         b"extstore" => Admin::Extstore,
+        b"config" if tokens.as_slice()[1..] == [&b"get"[..], b"cluster"] => Admin::Config,
         b"replica" => Admin::Replica,
         b"misbehave" => Admin::Misbehave,
         b"debugtime" => Admin::Debugtime,

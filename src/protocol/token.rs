@@ -10,6 +10,9 @@ pub const KEY_MAX: usize = 250;
 /// Tokens kept of a line; later ones are ignored.
 pub const TOKENS_MAX: usize = 23;
 
+/// Longest value that a text or meta length may announce: it and its `\r\n` must fit an int32.
+pub(super) const VALUE_MAX: i32 = i32::MAX - 2;
+
 /// Longest text of a strict 32-bit number, leading zeros included.
 const DIGITS_32: usize = 11;
 
@@ -179,6 +182,11 @@ pub fn strict_i32(text: &[u8]) -> Option<i32> {
         return None;
     }
     signed(text)?.try_into().ok()
+}
+
+/// The length of a text or meta value; None when it is not a valid one.
+pub(super) fn data_length(text: &[u8]) -> Option<usize> {
+    strict_i32(text).filter(|len| (0..=VALUE_MAX).contains(len)).map(|len| len as usize)
 }
 
 /// Client flags as the classic store commands read them: `strtoul`, cut to 32 bits. A minus is accepted

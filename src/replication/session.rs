@@ -17,9 +17,7 @@ use crate::command::admin::stats;
 use crate::command::{Output, Shared};
 use crate::config::REPLICAS_MAX;
 use crate::journal::{Attach, AttachError};
-use crate::protocol::control::{
-    self, AttachLine, ClientError, ClientLine, Descent, LINE_MAX, Position, ServerInfo, ServerLine,
-};
+use crate::protocol::control::{self, AttachLine, ClientError, ClientLine, Descent, Position, ServerInfo, ServerLine};
 use crate::store::Relation;
 use std::time::{Duration, Instant};
 
@@ -62,14 +60,14 @@ impl Consumer {
             line.extend_from_slice(&bytes[..end]);
             bytes = &bytes[end + 1..];
             let text = line.strip_suffix(b"\r").unwrap_or(&line);
-            if text.len() > LINE_MAX || !self.obey(text, shared, now, out) {
+            if text.len() > ClientLine::max_len(text) || !self.obey(text, shared, now, out) {
                 return false;
             }
             line.clear();
             self.line = line;
         }
         self.line.extend_from_slice(bytes);
-        self.line.len() <= LINE_MAX
+        self.line.len() <= ClientLine::max_len(&self.line)
     }
 
     /// Puts the next part of the stream into `out`. False: there was nothing.
@@ -129,6 +127,13 @@ impl Consumer {
             }
             (Ok(ClientLine::ReplicasAck(_)) | Err(ClientError::ReplicasAck), _) => {
                 out.push(b"CLIENT_ERROR replicas_ack takes a number, 0 to 5\r\n");
+            }
+            (Ok(ClientLine::Topology(line)), _) => out.push(match shared.discovery.tell(line.version, line.servers) {
+                true => b"OK\r\n",
+                false => b"CLIENT_ERROR another topology is known, of this version or of a later one\r\n",
+            }),
+            (Err(ClientError::Topology), _) => {
+                out.push(format!("CLIENT_ERROR {}\r\n", control::TOPOLOGY_USAGE).as_bytes());
             }
             (Ok(ClientLine::Status), _) => {
                 stats::replication(shared, now.at, &mut |name, value| say(out, ServerLine::Stat(name, value)));

@@ -47,7 +47,7 @@ install_python() {
     python="$state/venv/bin/python"
     [[ -x $python ]] || python3 -m venv "$state/venv" >/dev/null 2>&1 || return
     local name
-    for name in pymemcache pylibmc python-binary-memcached; do
+    for name in pymemcache pylibmc python-binary-memcached elasticache-auto-discovery django-elastipymemcache; do
         "$python" -m pip show -q "$name" 2>/dev/null ||
             timeout 120 "$python" -m pip install -q --disable-pip-version-check "$name" >/dev/null 2>&1
     done
@@ -84,6 +84,8 @@ install_node
 export PATH="$PATH:/usr/sbin" NODE_PATH="$state/node/node_modules"
 
 client pymemcache "$python -c 'import pymemcache'" "$python" pymemcache_test.py
+discovery="import elasticache_auto_discovery, django_elastipymemcache"
+client discovery "$python -c '$discovery'" "$python" discovery_test.py
 client pylibmc "$python -c 'import pylibmc'" "$python" pylibmc_test.py
 client python-binary-memcached "$python -c 'import bmemcached'" "$python" bmemcached_test.py
 client memjs "node -e 'require(\"memjs\")'" python3 servers.py 3 node memjs_test.js

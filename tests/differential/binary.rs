@@ -117,7 +117,7 @@ fn touch(rng: &mut Rng) -> Command {
 
 fn other(rng: &mut Rng) -> Command {
     let flush = rng.one_in(10);
-    let packet = match rng.below(10) {
+    let packet = match rng.below(11) {
         0 if flush => Packet::new(0x08, b"", b""),
         1 if flush => Packet::new(0x18, b"", &[0; 4]),
         0..3 => Packet::new(NOOP, b"", b""),
@@ -126,8 +126,13 @@ fn other(rng: &mut Rng) -> Command {
         6 => Packet::new(0x77, b"", b""),
         7 => Packet { value: b"swallowed".to_vec(), ..Packet::new(0x77, b"", b"") },
         8 => Packet::new(0x20, b"", b""),
+        9 => Packet::new(0x60, b"", b""),
         _ => Packet { status: 7, ..Packet::new(NOOP, b"", b"") },
     };
-    let command = Command::packet(packet.request());
+    let mut command = Command::packet(packet.request());
+    if packet.op == 0x60 {
+        // memcached swallows a key twice, and with it what follows.
+        command.ours = Packet::new(0x60, b"cluster", b"").request();
+    }
     if matches!(packet.op, 0x08 | 0x18) { command.writes_all() } else { command }
 }

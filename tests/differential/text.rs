@@ -222,7 +222,7 @@ fn bad_line(rng: &mut Rng) -> Command {
 
 fn other(rng: &mut Rng) -> Command {
     let long = keys::too_long();
-    let lines: [&[&[u8]]; 14] = [
+    let lines: [&[&[u8]]; 15] = [
         &[b"flush_all"],
         &[b"flush_all", b"0"],
         &[b"flush_all", b"-5", b"noreply"],
@@ -237,6 +237,7 @@ fn other(rng: &mut Rng) -> Command {
         &[b"incr", &long, b"1"],
         &[b"touch", &long, b"0"],
         &[b"stats", b"bogus"],
+        &[b"config", b"get", b"cluster"],
     ];
     // A flush empties the key space: seldom, or everything is a miss.
     let first = if rng.one_in(20) { 0 } else { 4 };

@@ -47,6 +47,8 @@ pub fn run(verb: Admin, tokens: &Tokens<'_>, noreply: bool, context: &mut Contex
         Admin::Watch => watch(args, context, context.is_first_reply(out)),
         Admin::RefreshCerts => Err(b"Error TLS not enabled\r\n"),
         Admin::Extstore => Err(cache::extstore(args)),
+        Admin::Config if context.shared.discovery.answer_config(out) => Ok(Next::Continue),
+        Admin::Config => Err(UNKNOWN),
         Admin::Replica => return replica::run(args, noreply, context, out),
         // memcached tries here what its system call filter should forbid. There is no filter to try.
         Admin::Misbehave => Err(UNKNOWN),

@@ -34,6 +34,7 @@ fn server_lines() {
 fn client_lines() {
     let attach =
         |run, lsn, with_cas| ClientLine::Attach(AttachLine { name: "a:1", identity: "00cd", run, lsn, with_cas });
+    let topology = ClientLine::Topology(TopologyLine { version: 3, servers: "a|10.0.0.1|1 b||2" });
     let table = [
         ("meet a:1 00cd", ClientLine::Hello("a:1", "00cd")),
         ("attach a:1 00cd - - nocas", attach(None, None, false)),
@@ -41,6 +42,7 @@ fn client_lines() {
         ("ack 7", ClientLine::Ack(7)),
         ("refuse 18446744073709551615", ClientLine::Refuse(u64::MAX)),
         ("replicas_ack 2", ClientLine::ReplicasAck(2)),
+        ("topology 3 a|10.0.0.1|1 b||2", topology),
         ("status", ClientLine::Status),
     ];
     for (text, line) in table {
