@@ -29,7 +29,8 @@ fn etcds_fail_as_they_are_told() {
     assert!(took() > Duration::from_millis(500));
     etcds.members[1].freeze();
     etcds.members[2].stop();
-    assert_eq!(etcds.ask(&["put", "a", "{}"]), None, "without quorum");
+    // It may be stored when there is one again.
+    assert_eq!(etcds.ask(&["put", "b", "{}"]), None, "without quorum");
     etcds.resume();
     assert_eq!(etcds.get("a").unwrap()["number"], 2);
 }
