@@ -11,7 +11,8 @@
 //! ```
 //!
 //! Needs root, `ip`, `nft` and `etcd`; else what needs them says in a line that it is skipped. `TWINCACHE_FAILOVER_ROUNDS`
-//! is how often each fault happens (1), `TWINCACHE_FAILOVER_SEED` replays the choices of clients and faults.
+//! is how often each fault happens (1), `TWINCACHE_FAILOVER_SEED` replays the choices of clients and faults,
+//! `TWINCACHED` and `TWINCACHE_SIDECAR` are other programs than those that cargo built.
 
 mod authority;
 mod cables;

@@ -152,6 +152,7 @@ impl Etcd {
             ["--election-timeout", "500"],
             ["--logger", "zap"],
             ["--log-outputs", "stderr"],
+            ["--log-level", "warn"],
         ];
         let words = words.concat().iter().map(|word| (*word).to_owned()).collect();
         let slow = host.inside(|| Slow::start(SLOW_PORT, ([127, 0, 0, 1], PORT).into()));

@@ -79,8 +79,9 @@ impl Node {
     pub fn start_sidecar(&mut self) {
         assert!(self.sidecar.is_none(), "{}: one is running", self.name);
         let log = self.folder.join(format!("{}-sidecar.log", self.name));
-        let program = env!("CARGO_BIN_EXE_twincache-sidecar");
-        self.sidecar = Some(Process::start(&self.host, program, &self.sidecar_words, &log, self.clock.as_ref()));
+        let program = std::env::var("TWINCACHE_SIDECAR");
+        let program = program.unwrap_or_else(|_| env!("CARGO_BIN_EXE_twincache-sidecar").to_owned());
+        self.sidecar = Some(Process::start(&self.host, &program, &self.sidecar_words, &log, self.clock.as_ref()));
     }
 
     /// Starts what is not running, lets go on what is frozen, and puts the cable in: what a good operator would do.
