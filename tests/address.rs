@@ -44,6 +44,29 @@ fn hosts_have_cables_that_lose_what_they_should() {
 }
 
 #[test]
+fn a_port_can_be_late() {
+    let Some(net) = Net::start() else { return };
+    let (a, b) = (net.host("a"), net.host("b"));
+    let answer = b.inside(|| UdpSocket::bind((b.ip4, 0)).unwrap());
+    answer.set_read_timeout(Some(DEADLINE)).unwrap();
+    let port = answer.local_addr().unwrap().port();
+    let takes = || {
+        let begin = Instant::now();
+        a.inside(|| UdpSocket::bind((a.ip4, 0)).unwrap().send_to(b"?", (b.ip4, port)).unwrap());
+        answer.recv(&mut [0; 8]).unwrap();
+        begin.elapsed()
+    };
+    let late = Duration::from_millis(200);
+    if !a.delay(200, port) {
+        return;
+    }
+    assert!(takes() >= late);
+    assert!(a.delay(200, port + 1));
+    let fastest = (0..20).map(|_| takes()).min().unwrap();
+    assert!(a.delay(0, 0) && fastest < late, "another port is not late: {fastest:?}");
+}
+
+#[test]
 fn hosts_go_with_what_runs_on_them() {
     let Some(net) = Net::start() else { return };
     let host = net.host("a");

@@ -198,7 +198,7 @@ impl Host {
         self.bridge.change(|lost| lost.retain(|(from, to)| *from != self.port && *to != self.port));
     }
 
-    /// From now on what it sends to a port, on the network or to itself, is late by so many milliseconds. False, and a
+    /// From now on what it sends to a port over IPv4, on the network or to itself, is late by so many milliseconds. False, and a
     /// printed line, where the kernel has no netem. 0 ends it.
     pub fn delay(&self, ms: u64, port: u16) -> bool {
         for interface in ["lo", INTERFACE] {
