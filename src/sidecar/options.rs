@@ -267,7 +267,8 @@ fn address_options(found: &getopts::Matches) -> Result<AddressOptions, SidecarEx
     };
     let options =
         AddressOptions { vip, on_promote: found.opt_str("on-promote"), on_demote: found.opt_str("on-demote") };
-    if options != AddressOptions::default() {
+    let has_lease = found.opt_defined("etcd") && found.opt_present("etcd");
+    if !has_lease && options != AddressOptions::default() {
         return Err(SidecarExit::usage("--vip, --on-promote and --on-demote need --etcd: who is primary?"));
     }
     Ok(options)
