@@ -3,6 +3,7 @@
 //! ```text
 //!   swap:  if key is still of this revision  ── yes ──> put it (and what goes with it) ──> Won
 //!                                            ── no ───> read it ──> Lost, with what is there
+//!   take:  the same, but delete it
 //! ```
 //!
 //! Invariants: reads are linearizable; an answer is believed only if it is about the key that was asked for and its
@@ -65,16 +66,16 @@ pub struct Listing {
     pub items: Vec<(String, Versioned)>,
 }
 
-/// What became of a swap.
+/// What became of a swap, or a take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Swap {
-    /// The value was put; it is of this revision.
+    /// It was done, at this revision.
     Won(i64),
     /// A key was of another revision; this is what is at the first key now.
     Lost(Snapshot),
 }
 
-/// What a swap does besides, or not at all.
+/// What a swap, or a take, does besides, or not at all.
 #[derive(Clone, Copy, Debug)]
 pub enum Also<'a> {
     /// Puts a value at another key.
@@ -151,20 +152,36 @@ impl Etcd {
         also: &[Also<'_>],
         timeout: Duration,
     ) -> Result<Swap, EtcdError> {
+        self.change(key, expected, put_of(key, value), also, timeout)
+    }
+
+    /// Deletes a key that is of that revision, and does something else in the same moment; all of it or nothing.
+    pub fn take(&mut self, key: &str, expected: i64, also: &[Also<'_>], timeout: Duration) -> Result<Swap, EtcdError> {
+        self.change(key, expected, delete_of(key), also, timeout)
+    }
+
+    fn change(
+        &mut self,
+        key: &str,
+        expected: i64,
+        first: Operation,
+        also: &[Also<'_>],
+        timeout: Duration,
+    ) -> Result<Swap, EtcdError> {
         let mut compare = vec![Compare::new(key, expected)];
-        let mut success = vec![put_of(key, value)];
+        let mut success = vec![first];
         for also in also {
             match *also {
                 Also::Put(key, value) => success.push(put_of(key, value)),
                 Also::Delete(key, expected) => {
                     compare.push(Compare::new(key, expected));
-                    success.push(Operation::Delete(DeleteRequest { key: key.into() }));
+                    success.push(delete_of(key));
                 }
             }
         }
         let failure = vec![Operation::Range(RangeRequest { key: key.into(), ..RangeRequest::default() })];
-        let answer: TxnAnswer =
-            self.transport.call("/v3/kv/txn", &TxnRequest { compare, success, failure }, timeout)?;
+        let request = TxnRequest { compare, success, failure };
+        let answer: TxnAnswer = self.transport.call("/v3/kv/txn", &request, timeout)?;
         if answer.succeeded {
             return self.revision(answer.header.revision).map(Swap::Won);
         }
@@ -199,6 +216,10 @@ impl Listing {
 
 fn put_of(key: &str, value: &[u8]) -> Operation {
     Operation::Put(PutRequest { key: key.into(), value: Base64(value.to_vec()) })
+}
+
+fn delete_of(key: &str) -> Operation {
+    Operation::Delete(DeleteRequest { key: key.into() })
 }
 
 /// What a range of one key says; None if it cannot be.

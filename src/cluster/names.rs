@@ -171,4 +171,13 @@ mod tests {
         assert_eq!(names.find("etcd:2379", LONG), Some(vec![address()]));
         assert_eq!(names.find("none:2379", LONG), Some(Vec::new()), "there is no such name");
     }
+
+    #[test]
+    fn an_address_is_its_own() {
+        let names = Names::with(|name| panic!("{name} is an address"));
+        for (url, expected) in [("http://10.0.0.1:2379/v3", "10.0.0.1:2379"), ("https://[::1]:5/v3", "[::1]:5")] {
+            let found = names.resolve(&url.parse().unwrap(), &Config::default(), NextTimeout::default()).unwrap();
+            assert_eq!(found[..], [expected.parse().unwrap()]);
+        }
+    }
 }

@@ -42,6 +42,9 @@ const AVOID: Duration = Duration::from_secs(3);
 /// How old a stream gets. One that dribbles is noticed by that.
 const STREAM_AGE: Duration = Duration::from_secs(60);
 
+/// Connections to an endpoint that are kept for the next request: one for each thread that asks.
+const IDLE_MAX: usize = 8;
+
 /// Longest text of etcd's that goes into an error.
 const TEXT_MAX: usize = 200;
 
@@ -103,6 +106,8 @@ impl Transport {
             // A request goes where the options say, and nowhere else.
             .max_redirects(0)
             .proxy(None)
+            .max_idle_connections(IDLE_MAX * options.endpoints.len())
+            .max_idle_connections_per_host(IDLE_MAX)
             .user_agent(concat!("twincache/", env!("CARGO_PKG_VERSION")))
             .build();
         Ok(Transport {

@@ -82,6 +82,20 @@ fn a_swap_takes_other_keys_along_or_does_nothing() {
     assert_eq!(value(etcd.get("shard", LONG).unwrap()), Some(b"1".to_vec()));
 }
 
+#[test]
+fn a_request_is_taken_with_its_answer_or_left() {
+    let Some(server) = EtcdServer::start(&[]) else { return };
+    let mut etcd = server.client();
+    let old = etcd.put("request", b"1", LONG).unwrap();
+    let new = etcd.put("request", b"2", LONG).unwrap();
+    let answer = [Also::Put("answer", b"done")];
+    let Swap::Lost(there) = etcd.take("request", old, &answer, LONG).unwrap() else { panic!("the newer is gone") };
+    assert_eq!((there.mod_revision(), value(etcd.get("answer", LONG).unwrap())), (new, None));
+    let taken = won(etcd.take("request", new, &answer, LONG).unwrap());
+    assert_eq!(value(etcd.get("request", LONG).unwrap()), None);
+    assert_eq!(etcd.get("answer", LONG).unwrap().mod_revision(), taken);
+}
+
 /// Watches until so many changes were told: key, revision and whether it was put.
 fn changes(etcd: &mut Etcd, prefix: &str, from: i64, number: usize) -> Vec<(String, i64, bool)> {
     let mut told = Vec::new();
