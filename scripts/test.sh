@@ -41,7 +41,7 @@ usage() {
 
 install_packages() {
     local package
-    for package in memcached libmemcached-tools valgrind etcd-server etcd-client; do
+    for package in memcached libmemcached-tools valgrind etcd-server etcd-client nftables iproute2; do
         installed "$package" && continue
         if [[ $EUID -eq 0 ]] && command -v apt-get >/dev/null; then
             [[ -n ${updated-} ]] || apt-get update -qq >/dev/null 2>&1

@@ -31,7 +31,7 @@ mod workload;
 
 use checks::{Tenure, deposed, stale};
 use getopts::Options;
-use probe::{Asked, Asks, End, Probe, first_good, longest_pause};
+use probe::{Asked, Asks, End, Probe, first_reply, longest_pause};
 use rig::{Cluster, Plan, words};
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -141,22 +141,23 @@ fn cluster(lease_ms: u64) -> Result<Cluster, String> {
     Ok(cluster)
 }
 
-/// One fault, with a probe that gets and with clients whose history is checked. How long the probe waited, and all
-/// that it asked.
+/// One fault, with a probe that gets and with clients whose history is checked. When the fault began and was there,
+/// and what the probe asked.
 fn fault(
     cluster: &mut Cluster,
     seen: &mut Seen,
     number: usize,
     fail: fn(&mut Cluster, usize),
-) -> Result<(Instant, Vec<Asked>), String> {
+) -> Result<((Instant, Instant), Vec<Asked>), String> {
     let owner = cluster.wait_calm();
     let work = Work { clients: 2, ..Work::at(&[cluster.address()], &format!("k{number}")) };
     let (address, seed) = (cluster.address(), number as u64);
     let workload = cluster.client.inside(|| work.start(seed));
     let probe = cluster.client.inside(|| Probe::start(address, Asks::Gets, ITEMS));
     std::thread::sleep(AROUND);
-    let broke = Instant::now();
+    let from = Instant::now();
     fail(cluster, owner);
+    let broke = (from, Instant::now());
     cluster.wait_taken(owner);
     std::thread::sleep(AROUND);
     let asked = probe.stop();
@@ -182,9 +183,9 @@ fn killed(scale: &Scale, seen: &mut Seen) -> Result<Vec<Row>, String> {
     for number in 0..scale.kills {
         progress(&format!("kill {} of {}", number + 1, scale.kills));
         let (broke, asked) = fault(&mut cluster, seen, number, |cluster, owner| cluster.nodes[owner].kill_server())?;
-        times.push(first_good(&asked, broke).ok_or("nothing good came after a kill")?);
+        times.push(first_reply(&asked, broke).ok_or("no reply came after a kill")?);
         for Asked { sent, end, .. } in asked {
-            let side = if sent < broke { &mut before } else { &mut after };
+            let side = if sent < broke.0 { &mut before } else { &mut after };
             side.0 += usize::from(end == End::Good);
             side.1 += usize::from(end == End::Good || end == End::Miss);
         }
@@ -206,7 +207,7 @@ fn gone(scale: &Scale, lease: u64, asked_for: &'static str, seen: &mut Seen) -> 
     for number in 0..scale.gone {
         progress(&format!("host gone, lease {lease} ms, {} of {}", number + 1, scale.gone));
         let (broke, asked) = fault(&mut cluster, seen, number, |cluster, owner| cluster.nodes[owner].host.link_down())?;
-        times.push(first_good(&asked, broke).ok_or("nothing good came after a host was gone")?);
+        times.push(first_reply(&asked, broke).ok_or("no reply came after a host was gone")?);
     }
     Ok(Row::times(&format!("host or network gone, lease {lease} ms"), asked_for, &times))
 }

@@ -124,10 +124,11 @@ fn exchange(stream: &mut BufReader<TcpStream>, asks: Asks, key: u64) -> std::io:
     })
 }
 
-/// From this moment to the first good reply to what was sent after it.
-pub fn first_good(asked: &[Asked], since: Instant) -> Option<Duration> {
-    let good = asked.iter().find(|asked| asked.sent >= since && asked.end == End::Good)?;
-    Some(good.ended - since)
+/// From the beginning of a fault to the first reply that is no error to what was sent after its end: how long it takes
+/// to kill something counts.
+pub fn first_reply(asked: &[Asked], (from, to): (Instant, Instant)) -> Option<Duration> {
+    let is_reply = |asked: &&Asked| asked.sent >= to && matches!(asked.end, End::Good | End::Miss);
+    Some(asked.iter().find(is_reply)?.ended - from)
 }
 
 /// The longest time between two good replies of which the later came after `since`.
