@@ -80,7 +80,7 @@
 //!
 //! ```text
 //! store:            admin > background > dump, resync, sources > mod > lock_time, upload, pin > shard > memory
-//!                   > requests, role > events, stats, config > kinds
+//!                   > requests, role > copied, events, stats, config > kinds
 //! store/memory:     slab > arena, pool, classes, sizing > layout
 //! store/background: mod > prefault, crawler, maintainer, mover > balance
 //! protocol:         mod > line > text, meta, binary, change, control > request, topology > base64 > token
@@ -95,7 +95,7 @@
 //! sidecar:          mod > lease > link > observe, server_socket, pace, options > moment
 //! sidecar/lease:    mod > address > announcing, floating, hooks > frames
 //! sidecar/link:     mod > pump > sink, source > relay, answers, guard, lag, peer_clock > clock_skew
-//! sidecar/observe:  mod > http, metrics, health > figures
+//! sidecar/observe:  mod > http, metrics, health > figures, standby
 //! ```
 //!
 //! `tests/tidy` holds the sources to both tables, and to have no circles but in `store/shard`.

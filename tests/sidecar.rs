@@ -6,10 +6,10 @@
 
 mod common;
 
-use common::{Conn, DEADLINE, Folder, Server, Sidecar, wait_for};
+use common::{Conn, DEADLINE, Folder, Server, Sidecar, get, wait_for};
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
@@ -92,21 +92,6 @@ impl<S: Read + Write> Line<S> {
     }
 }
 
-/// Where a sidecar serves HTTP.
-fn http(sidecar: &Sidecar) -> SocketAddr {
-    let log = sidecar.says("serves http://");
-    let rest = log.split("serves http://").nth(1).expect("an address");
-    rest.split('/').next().unwrap().parse().expect("an address")
-}
-
-fn get(at: SocketAddr, path: &str) -> String {
-    let mut stream = TcpStream::connect(at).unwrap();
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).unwrap();
-    let mut reply = String::new();
-    stream.read_to_string(&mut reply).unwrap();
-    reply
-}
-
 fn stock() -> Option<Server> {
     let server = Server::reference(&[]);
     if server.is_none() {
@@ -134,7 +119,7 @@ fn a_stock_memcached_gets_a_walk_and_then_every_change() {
     let [verb, name, identity, "-", "-", "nocas"] = words[..] else { panic!("{attach}") };
     assert_eq!((verb, name), ("attach", peer.addr.to_string().as_str()));
     assert!(identity.starts_with(&format!("mc-{}-", peer.pid())), "{attach}");
-    let at = http(&sidecar);
+    let at = sidecar.http();
     assert!(get(at, "/health").starts_with("HTTP/1.1 503 "));
 
     server.say("walk run1 7\r\n");
@@ -180,7 +165,7 @@ fn a_peer_that_hangs_is_in_bad_health() {
         let status = if well { "HTTP/1.1 200 " } else { "HTTP/1.1 503 " };
         wait_for(status, || {
             server.say("alive 0 5\r\n");
-            Some(get(http(&sidecar), "/health")).filter(|page| page.starts_with(status))
+            Some(get(sidecar.http(), "/health")).filter(|page| page.starts_with(status))
         })
     };
     let mut is_well = is_well;
@@ -231,7 +216,7 @@ fn a_peer_that_holds_more_is_left_alone() {
     server.say("met 49 5 first\r\n");
     sidecar.says("the peer holds 100 items that this server did not send; it has 49 itself, 5 s after its start");
     assert_eq!(server.hear(), "", "the sidecar goes, and comes back later");
-    let health = get(http(&sidecar), "/health");
+    let health = get(sidecar.http(), "/health");
     assert!(health.starts_with("HTTP/1.1 503 ") && health.contains("left as it is"), "{health}");
     assert_eq!(client.line("mg key99 s"), "HD s1");
     // It is filled again.
@@ -242,7 +227,7 @@ fn a_peer_that_holds_more_is_left_alone() {
     assert_eq!(client.line("mg key99 s"), "EN");
     // Not before: it asks the server, too.
     let guarded = format!("peer_guarded{{peer=\"{}\"}} 0\n", peer.addr);
-    assert!(get(http(&sidecar), "/metrics").contains(&guarded));
+    assert!(get(sidecar.http(), "/metrics").contains(&guarded));
 }
 
 #[test]
@@ -280,9 +265,9 @@ fn errors_of_the_peer_are_counted_and_do_not_stop_the_stream() {
     server.batch(2, "ms a 1 T0 q\r\n1\r\n");
     assert_eq!(server.hear(), "ack 2");
     assert_eq!(peer.connect().line("mg a s"), "HD s1");
-    let health = get(http(&sidecar), "/health");
+    let health = get(sidecar.http(), "/health");
     assert!(health.starts_with("HTTP/1.1 503 ") && health.contains("1 change refused, the last "), "{health}");
-    assert!(get(http(&sidecar), "/metrics").contains(&format!("peer_errors_total{{peer=\"{}\"}} 1\n", peer.addr)));
+    assert!(get(sidecar.http(), "/metrics").contains(&format!("peer_errors_total{{peer=\"{}\"}} 1\n", peer.addr)));
     sidecar.says("the peer does not take a change: SERVER_ERROR object too large for cache");
 }
 
@@ -349,7 +334,7 @@ fn peers_that_will_not_do_are_refused_by_name() {
         }
         sidecar.says(expected);
         // It may be trying again just now.
-        let at = http(&sidecar);
+        let at = sidecar.http();
         wait_for("the reason in /health", || Some(get(at, "/health")).filter(|page| page.contains(expected)));
         assert!(get(at, "/health").starts_with("HTTP/1.1 503 "));
     }
@@ -378,7 +363,7 @@ fn peer_ahead(ahead: u64) -> SocketAddr {
                 "mn" => peer.say("MN\r\n"),
                 "version" => peer.say(VERSION),
                 "stats" => peer.say(STATS),
-                "replica begin" | "replica end" => peer.say("OK\r\n"),
+                "replica begin 1000" | "replica end" | "replica sent 0 0" => peer.say("OK\r\n"),
                 _ if line.starts_with("replica ") => peer.say(&format!("OK run2 {}\r\n", unix_ms() + ahead)),
                 _ => panic!("the peer is asked `{line}`"),
             }
@@ -415,7 +400,7 @@ fn a_peer_whose_clock_is_off_is_reported() {
             asked.clear();
         }
         std::thread::sleep(Duration::from_millis(50));
-        health = get(http(&sidecar), "/health");
+        health = get(sidecar.http(), "/health");
     }
     let off = health.split("its wall clock is ").nth(1).expect("by how much");
     let off: u64 = off.split(' ').next().unwrap().parse().unwrap();

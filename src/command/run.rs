@@ -56,7 +56,12 @@ fn run_meta(command: &meta::MetaCommand<'_>, hash: Hash, context: &mut Context<'
         meta::Verb::Delete => delete::meta(command, (key, hash), context, out),
         meta::Verb::Arith => arith::meta(command, (key, hash), context, out),
         meta::Verb::Debug => read::meta_debug((key, hash), context, out),
-        meta::Verb::Noop => out.push(b"MN\r\n"),
+        meta::Verb::Noop => {
+            if context.source.is_some_and(|source| !source.is_replaced()) {
+                context.shared.store.copied().heard();
+            }
+            out.push(b"MN\r\n");
+        }
         meta::Verb::Set => unreachable!("the parser gives ms as a store request"),
     }
 }

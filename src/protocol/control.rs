@@ -13,6 +13,7 @@
 //!                 walk <run id> <lsn>              first comes a full sync; also later, when too much was lost
 //!                 refused <reason>                 and closes
 //! then, server    batch <lsn> <bytes> \r\n <body>  whole meta commands, no line end after them; zeros before numbers
+//!                 walking <items>                  so many items of the full sync have been sent; now and then
 //!                 walked <lsn>                     all of the full sync has been sent
 //!                 overtaken <lsn> <ranges>         changes were lost: so many ranges of keys are sent again
 //!                 caught-up <lsn>                  they have been sent
@@ -28,7 +29,10 @@
 //! a peer is told  replica who                      OK <run id> <told ms> <unix ms>
 //!                                                  the time by which it wants expiries, and its wall clock
 //!                 replica from <run id>…           the same: who feeds it, who feeds that one, and so on
-//!                 replica begin, replica end       OK
+//!                 replica begin [<items>]          OK; what there is to send
+//!                 replica sent <items> <bytes>     OK; of the full sync, now and then
+//!                 replica end                      OK
+//!                 replica overtaken, caught-up     OK; changes were lost, and have been sent again
 //! ```
 //!
 //! Lines end in `\r\n`; a client may leave out the `\r`. A run id is 16 hex digits, for one start of one server; a
@@ -73,6 +77,8 @@ pub enum ServerLine<'a> {
     Refused(&'a str),
     /// With the body of so many bytes that follows, everything up to this lsn has been sent: `Batch(lsn, bytes)`.
     Batch(u64, u64),
+    /// `walking`: so many items of the full sync were sent.
+    FullSyncItems(u64),
     /// `walked`: everything of the full sync was sent.
     FullSyncEnd(u64),
     /// `overtaken`: changes were lost at this lsn, and so many ranges of keys are sent again.
@@ -174,6 +180,9 @@ pub enum ClientError {
     Attach,
 }
 
+/// Why a server refuses a peer that feeds it.
+pub const FEEDS_US: &str = "replication would go in a circle: the peer is the server that this one follows";
+
 /// How `meet` is to be said.
 pub const HELLO_USAGE: &str = "usage: meet <name> <identity>";
 
@@ -190,10 +199,16 @@ pub enum ReplicaLine<'a> {
     Who,
     /// The runs whose changes it is sent, the nearest first.
     From(Vec<&'a str>),
-    /// Everything is going to be sent.
-    Begin,
+    /// Everything is going to be sent; there are so many items.
+    Begin(Option<u64>),
+    /// So many items and bytes of it have been sent.
+    Sent(u64, u64),
     /// Everything has been sent.
     End,
+    /// Changes were lost.
+    Overtaken,
+    /// What was lost has been sent again.
+    CaughtUp,
 }
 
 /// What a peer answers to `replica who` and `replica from`.
@@ -216,6 +231,7 @@ impl<'a> ServerLine<'a> {
         Some(match verb {
             "batch" => ServerLine::Batch(number(&mut words)?, number(&mut words)?),
             "alive" => ServerLine::Alive(number(&mut words)?, words.next()?.parse().ok()?),
+            "walking" => ServerLine::FullSyncItems(number(&mut words)?),
             "walked" => ServerLine::FullSyncEnd(number(&mut words)?),
             "overtaken" => ServerLine::Lagged(number(&mut words)?, number(&mut words)?),
             "caught-up" => ServerLine::CaughtUp(number(&mut words)?),
@@ -243,6 +259,7 @@ impl fmt::Display for ServerLine<'_> {
             ServerLine::FullSync(Position { run, lsn }) => write!(f, "walk {run} {lsn}"),
             ServerLine::Refused(reason) => write!(f, "refused {reason}"),
             ServerLine::Batch(lsn, bytes) => write!(f, "batch {lsn:020} {bytes:010}"),
+            ServerLine::FullSyncItems(items) => write!(f, "walking {items}"),
             ServerLine::FullSyncEnd(lsn) => write!(f, "walked {lsn}"),
             ServerLine::Lagged(lsn, ranges) => write!(f, "overtaken {lsn} {ranges}"),
             ServerLine::CaughtUp(lsn) => write!(f, "caught-up {lsn}"),
@@ -355,8 +372,12 @@ impl<'a> ReplicaLine<'a> {
             [b"from", runs @ ..] if !runs.is_empty() => {
                 ReplicaLine::From(runs.iter().map(|run| word(run).unwrap_or_default()).collect())
             }
-            [b"begin"] => ReplicaLine::Begin,
+            [b"begin"] => ReplicaLine::Begin(None),
+            [b"begin", items] => ReplicaLine::Begin(Some(strict_u64(items)?)),
+            [b"sent", items, bytes] => ReplicaLine::Sent(strict_u64(items)?, strict_u64(bytes)?),
             [b"end"] => ReplicaLine::End,
+            [b"overtaken"] => ReplicaLine::Overtaken,
+            [b"caught-up"] => ReplicaLine::CaughtUp,
             _ => return None,
         })
     }
@@ -370,8 +391,12 @@ impl fmt::Display for ReplicaLine<'_> {
                 f.write_str("replica from")?;
                 runs.iter().try_for_each(|run| write!(f, " {run}"))
             }
-            ReplicaLine::Begin => f.write_str("replica begin"),
+            ReplicaLine::Begin(None) => f.write_str("replica begin"),
+            ReplicaLine::Begin(Some(items)) => write!(f, "replica begin {items}"),
+            ReplicaLine::Sent(items, bytes) => write!(f, "replica sent {items} {bytes}"),
             ReplicaLine::End => f.write_str("replica end"),
+            ReplicaLine::Overtaken => f.write_str("replica overtaken"),
+            ReplicaLine::CaughtUp => f.write_str("replica caught-up"),
         }
     }
 }

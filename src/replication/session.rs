@@ -80,6 +80,9 @@ impl Consumer {
         if self.beat_due.is_some_and(|due| now.at >= due) {
             self.beat_due = Some(now.at + BEAT);
             say(out, ServerLine::Alive(shared.store.journal().lsn(), now.unix_ms));
+            if let Some(stream) = self.stream.as_ref().filter(|stream| stream.is_full_sync) {
+                say(out, ServerLine::FullSyncItems(stream.items()));
+            }
         }
     }
 
@@ -185,7 +188,7 @@ fn inform(name: &str, identity: &str, shared: &Shared, now: Now, out: &mut Outpu
 fn reason(error: AttachError) -> &'static str {
     match error {
         AttachError::Itself => "the peer is this server itself",
-        AttachError::Upstream => "replication would go in a circle: the peer is the server that this one follows",
+        AttachError::Upstream => control::FEEDS_US,
         AttachError::TooMany => "there are as many consumers as there may be",
         AttachError::Twice => "the peer is the same server as another one that is fed already",
     }

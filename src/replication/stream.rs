@@ -70,6 +70,8 @@ pub struct ChangeStream {
     untold: Option<(u64, u64)>,
     /// Records that were not read yet were appended after this moment; None: perhaps long ago.
     fresh_since: Option<Instant>,
+    /// Whether a full sync goes on.
+    pub(super) is_full_sync: bool,
     /// Whether the last [`ChangeStream::fill`] left something unsent.
     pub(super) is_behind: bool,
     /// Another consumer has taken this one's place.
@@ -94,6 +96,7 @@ impl ChangeStream {
             acked,
             untold: None,
             fresh_since: is_full_sync.then_some(now),
+            is_full_sync,
             is_behind: true,
             is_gone: false,
         }
@@ -112,6 +115,11 @@ impl ChangeStream {
         }
         self.untold.take_if(|(_, upto)| *upto <= lsn);
         true
+    }
+
+    /// Items that the full sync has sent, apart from changes.
+    pub fn items(&self) -> u64 {
+        self.subscription.items()
     }
 
     /// Puts the next part of the stream into `out`. False: there was nothing.
@@ -158,10 +166,15 @@ impl ChangeStream {
         match notice {
             Notice::FullSync => {
                 self.fresh_since = Some(now);
+                self.is_full_sync = true;
                 let run = &control::run_word(shared.store.journal().run_id());
                 say(out, ServerLine::FullSync(Position { run, lsn }));
             }
-            Notice::Synced => say(out, ServerLine::FullSyncEnd(lsn)),
+            Notice::Synced => {
+                say(out, ServerLine::FullSyncItems(self.items()));
+                self.is_full_sync = false;
+                say(out, ServerLine::FullSyncEnd(lsn));
+            }
             Notice::Lagged(ranges) => say(out, ServerLine::Lagged(lsn, ranges as u64)),
             Notice::CaughtUp => say(out, ServerLine::CaughtUp(lsn)),
         }

@@ -25,6 +25,7 @@ mod tests;
 use crate::sys::process::{self, Signal};
 use link::{Link, PeerFigures};
 use observe::http::{self, HttpPage};
+use observe::standby::StandbyHealth;
 use observe::{health, metrics};
 use options::{Options, SidecarExit};
 use std::io::Write;
@@ -115,7 +116,10 @@ fn pages(peers: Vec<Arc<PeerFigures>>, options: &Options) -> Arc<http::HttpPages
         let figures: Vec<_> = peers.iter().map(|peer| (peer.name.clone(), peer.figures())).collect();
         match path {
             "/health" => {
-                let (is_good, text) = health::health(&figures, max_lag);
+                // Who feeds peers shows by them how it is.
+                let asks = figures.is_empty() || figures.iter().any(|(_, figures)| figures.is_upstream);
+                let rows = if asks { server_socket::status(&server).unwrap_or_default() } else { Vec::new() };
+                let (is_good, text) = health::health(&figures, StandbyHealth::of(&rows).as_ref(), max_lag);
                 let status = if is_good { "200 OK" } else { "503 Service Unavailable" };
                 Some(HttpPage { status, media: "text/plain", text })
             }

@@ -23,6 +23,7 @@
 mod admin;
 mod background;
 mod config;
+mod copied;
 mod dump;
 mod events;
 mod kinds;
@@ -41,6 +42,7 @@ mod upload;
 
 pub use background::Background;
 pub use config::{Accounting, StoreConfig, Tuning};
+pub use copied::{Copied, CopyState, CopyStatus, SyncProgress};
 pub use dump::Dump;
 pub use events::{Event, EventMask};
 pub use kinds::{AllocError, ClassSet, Hash, ItemId, ItemSpec, KeyRanges, Miss, Part, Reassign};
@@ -121,6 +123,7 @@ impl Store {
             ranges,
             requests: BackgroundRequests::default(),
             role: Role::default(),
+            copied: Copied::default(),
             sizing: Sizing::new(&config),
             classes: Classes::new(&config, shards),
             pool: PagePool::new(config.page_size, config.memory_limit),

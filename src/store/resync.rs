@@ -64,6 +64,10 @@ pub struct Subscription {
     found: Vec<ItemId>,
     /// Whether there was nothing to scan at the last look.
     settled: bool,
+    /// Items of slices that were handed out since the last full sync began.
+    items: u64,
+    /// Items of the slice that was not.
+    slice_items: u64,
 }
 
 impl Store {
@@ -80,7 +84,8 @@ impl Store {
         role.feed(attach.identity);
         drop(role);
         let store = self.clone();
-        Ok(Subscription { store, start, lsn: start.lsn, slice: None, at: None, found: Vec::new(), settled: false })
+        let (lsn, found) = (start.lsn, Vec::new());
+        Ok(Subscription { store, start, lsn, slice: None, at: None, found, settled: false, items: 0, slice_items: 0 })
     }
 
     /// Journals once more that a key was deleted, unless there is an item again.
@@ -102,6 +107,11 @@ impl Subscription {
     /// The last record that was handed out or left out.
     pub fn lsn(&self) -> u64 {
         self.lsn
+    }
+
+    /// Items of the store that were handed out since the last full sync began, apart from changes.
+    pub fn items(&self) -> u64 {
+        self.items
     }
 
     /// Notes that the peer has confirmed everything up to `lsn`.
@@ -139,7 +149,7 @@ impl Subscription {
             Reading::Notice(notice, lsn) => {
                 self.lsn = lsn;
                 if notice == Notice::FullSync {
-                    (self.slice, self.at) = (None, None);
+                    (self.slice, self.at, self.items) = (None, None, 0);
                 }
                 return Some(Update::Notice(notice));
             }
@@ -153,6 +163,7 @@ impl Subscription {
         }
         if let Some((_, slice)) = self.slice.take() {
             records.extend_from_slice(&slice);
+            self.items += self.slice_items;
             return None;
         }
         // When nothing is left to scan, there may be a notice of that.
@@ -185,6 +196,7 @@ impl Subscription {
         // This is read before any item is looked at.
         let lsn = self.store.core.journal.lsn_under_lock();
         let (mut slice, mut out) = (Slice::new(), Vec::new());
+        self.slice_items = 0;
         while bucket < shard.table.buckets() {
             shard.table.visit(bucket, usize::MAX, |id| {
                 shard.window.prefetch(id);
@@ -193,7 +205,7 @@ impl Subscription {
             bucket += buckets.step;
             let mut is_over = slice.is_over();
             for id in self.found.drain(..) {
-                shard.push_snapshot(id, &mut out);
+                self.slice_items += u64::from(shard.push_snapshot(id, &mut out));
                 is_over |= slice.is_over();
             }
             if (is_over || out.len() >= SLICE_BYTES) && bucket < shard.table.buckets() {
@@ -213,14 +225,16 @@ impl Drop for Subscription {
 
 impl Shard {
     /// Appends the change that makes an item what it is now. An expired item becomes a delete, because the peer may
-    /// hold an older value. A flushed item is left out, because the record of the flush_all covers it.
-    fn push_snapshot(&self, id: ItemId, out: &mut Vec<u8>) {
+    /// hold an older value. A flushed item is left out, because the record of the flush_all covers it. Whether it lives.
+    fn push_snapshot(&self, id: ItemId, out: &mut Vec<u8>) -> bool {
         let item = self.item(id);
-        match self.death(id) {
+        let death = self.death(id);
+        match death {
             None => self.entry(id, 0, RecordKind::Set).push(out),
             Some(Miss::Flushed) => {}
             Some(_) => RecordDraft::of(RecordKind::Delete as u8, 0, item.key(), item.key_is_binary()).push(out),
         }
+        death.is_none()
     }
 }
 

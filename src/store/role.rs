@@ -105,6 +105,11 @@ pub enum Relation {
 }
 
 impl ChangeSource {
+    /// The run whose changes it brings.
+    pub fn run_id(&self) -> u64 {
+        self.run_id
+    }
+
     /// Whether another connection has taken its place, so that nothing of it is applied any more.
     #[inline]
     pub fn is_replaced(&self) -> bool {

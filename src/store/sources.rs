@@ -5,13 +5,14 @@
 //! replica from   announce        the connection is the source of a run's changes
 //! replica begin  begin_refresh   everything is going to be stored again
 //! replica end    end_refresh     what was not stored again is dropped
+//! replica sent, overtaken, caught-up                 how whole the copy is (`copied`)
 //! ```
 //!
 //! Locks: the role's, then the journal's.
 //!
 //! Not here: what a source may still write (`role`), what other servers are sent (`resync`).
 
-use super::{ChangeSource, Relation, SourceError, Store};
+use super::{ChangeSource, Copied, Relation, SourceError, Store};
 use crate::journal::AttachError;
 use std::sync::Arc;
 use std::time::Instant;
@@ -63,11 +64,36 @@ impl Store {
         Ok(source)
     }
 
-    /// Begins a refresh: items that are not stored again before its end are dropped then. Does nothing if the role does
-    /// not admit `source`.
-    pub fn begin_refresh(&self, source: Option<&ChangeSource>) {
+    /// What is known of the copy that sources bring.
+    pub fn copied(&self) -> &Copied {
+        &self.core.copied
+    }
+
+    /// Notes from which address a source sends.
+    pub fn note_address(&self, source: &ChangeSource, address: String) {
+        self.core.copied.fed_by(source.run_id(), address);
+    }
+
+    /// Begins a refresh of so many items: what is not stored again before its end is dropped then. Does nothing if the
+    /// role does not admit `source`.
+    pub fn begin_refresh(&self, source: Option<&ChangeSource>, expected: u64) {
         if let Some(_role) = self.core.role.admit(source) {
             self.core.journal.begin_refresh(&self.core.flush);
+            self.core.copied.begin(expected);
+        }
+    }
+
+    /// Notes how much of the full sync has been sent.
+    pub fn note_progress(&self, source: Option<&ChangeSource>, items: u64, bytes: u64) {
+        if let Some(_role) = self.core.role.admit(source) {
+            self.core.copied.sent(items, bytes);
+        }
+    }
+
+    /// Notes that changes were lost on their way here, or that what was lost has been sent again.
+    pub fn note_overtaken(&self, source: Option<&ChangeSource>, is_overtaken: bool) {
+        if let Some(_role) = self.core.role.admit(source) {
+            self.core.copied.overtaken(is_overtaken);
         }
     }
 
@@ -75,6 +101,9 @@ impl Store {
     pub fn end_refresh(&self, source: Option<&ChangeSource>) -> bool {
         let Some(role) = self.core.role.admit(source) else { return false };
         let ended = self.core.flush.end_refresh(self.core.clock.now());
+        if ended {
+            self.core.copied.end();
+        }
         drop(role);
         if ended {
             self.core.journal.sync_again();

@@ -23,7 +23,7 @@ pub use folder::Folder;
 pub use netns::{Host, Net};
 pub use rng::Rng;
 pub use running::{Running, address};
-pub use sidecar::Sidecar;
+pub use sidecar::{Sidecar, get};
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

@@ -2,7 +2,8 @@
 
 use super::{Folder, signal, wait_for};
 use std::fs::{self, File};
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -39,11 +40,32 @@ impl Sidecar {
         wait_for(&format!("the sidecar says {part:?}"), || Some(self.log()).filter(|log| log.contains(part)))
     }
 
+    /// Where it serves HTTP, if it was started with `--http`.
+    pub fn http(&self) -> SocketAddr {
+        let log = self.says("serves http://");
+        let rest = log.split("serves http://").nth(1).expect("an address");
+        rest.split('/').next().unwrap().parse().expect("an address")
+    }
+
+    /// A page of it, with its head.
+    pub fn page(&self, path: &str) -> String {
+        get(self.http(), path)
+    }
+
     /// Asks it to stop, and waits.
     pub fn stop(&mut self) -> ExitStatus {
         signal(self.child.id(), "TERM");
         wait_for("the sidecar to stop", || self.child.try_wait().unwrap())
     }
+}
+
+/// A page of an HTTP server, with its head.
+pub fn get(at: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(at).unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).unwrap();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).unwrap();
+    reply
 }
 
 impl Drop for Sidecar {

@@ -24,5 +24,6 @@ mod converge;
 mod evict;
 mod pair;
 mod refusals;
+mod standby;
 mod storm;
 mod wire;

@@ -4,8 +4,10 @@
 //! replica who              OK <own run id> <told ms> <unix ms>    changes nothing
 //! replica from <run id>…   the same                     who feeds this server, who feeds that one, and so on; said again
 //!                                                       every second
-//! replica begin            OK                           everything is going to be sent
+//! replica begin [<items>]  OK                           everything is going to be sent, and how much that is
+//! replica sent <items> <bytes>    OK                    so much of it has been
 //! replica end              OK                           it has been: what was not is dropped
+//! replica overtaken, caught-up    OK                    changes were lost, and have been sent again
 //! ```
 //!
 //! The told time is the one by which the server takes expiries from a source, see [`crate::clock`]; the other is its wall
@@ -21,7 +23,9 @@ use crate::command::{Context, Next, Output};
 use crate::protocol::control::{self, Introduction, ReplicaLine};
 use crate::protocol::text::UNKNOWN;
 use crate::store::SourceError;
+use crate::sync::lock;
 use std::io::Write;
+use std::sync::Arc;
 use std::time::Instant;
 
 const NOT_ALLOWED: &[u8] = b"CLIENT_ERROR flush_all not allowed\r\n";
@@ -34,9 +38,17 @@ pub(crate) fn run(args: &[&[u8]], noreply: bool, context: &Context<'_>, out: &mu
     match ReplicaLine::parse(args) {
         Some(ReplicaLine::Who) => introduce(context, out),
         Some(ReplicaLine::From(runs)) => next = from(&runs, context, out),
-        Some(ReplicaLine::Begin | ReplicaLine::End) if !context.shared.config.flush_enabled => out.push(NOT_ALLOWED),
-        Some(ReplicaLine::Begin) => {
-            context.shared.store.begin_refresh(source);
+        Some(ReplicaLine::Begin(_) | ReplicaLine::End) if !context.shared.config.flush_enabled => out.push(NOT_ALLOWED),
+        Some(ReplicaLine::Begin(items)) => {
+            context.shared.store.begin_refresh(source, items.unwrap_or(0));
+            out.push(OK);
+        }
+        Some(ReplicaLine::Sent(items, bytes)) => {
+            context.shared.store.note_progress(source, items, bytes);
+            out.push(OK);
+        }
+        Some(line @ (ReplicaLine::Overtaken | ReplicaLine::CaughtUp)) => {
+            context.shared.store.note_overtaken(source, line == ReplicaLine::Overtaken);
             out.push(OK);
         }
         Some(ReplicaLine::End) => out.push(match context.shared.store.end_refresh(source) {
@@ -62,6 +74,11 @@ fn from(runs: &[&str], context: &Context<'_>, out: &mut Output) -> Next {
         Err(SourceError::Circle) => out.push(b"CLIENT_ERROR replication would go in a circle\r\n"),
         Err(SourceError::Replaced) => {}
         Ok(source) => {
+            context.shared.store.copied().heard();
+            if context.source.is_none_or(|known| !Arc::ptr_eq(known, &source)) {
+                let conn = lock(&context.shared.stats.conns).get(&context.fd).map(|conn| conn.addr.clone());
+                context.shared.store.note_address(&source, conn.unwrap_or_default());
+            }
             introduce(context, out);
             return Next::Source(source);
         }

@@ -9,7 +9,7 @@ use crate::VERSION;
 use crate::command::{Context, Shared};
 use crate::journal::{ConsumerStatus, ReaderState};
 use crate::stats::{CONN_STATES, ConnInfo, Totals, process_times};
-use crate::store::{ClassCounters, Holder, StoreStats, Tuning};
+use crate::store::{ClassCounters, CopyStatus, Holder, StoreStats, Tuning};
 use std::fmt::{self, Display, Write};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -105,10 +105,14 @@ fn replication_rows(shared: &Shared, now: Instant, sheet: &mut Sheet<'_>) {
     let status = shared.store.journal().status(now);
     let totals = shared.stats.totals();
     sheet.put("run_id", format_args!("{:016x}", status.run_id));
-    match shared.store.upstream(now) {
+    let upstream = shared.store.upstream(now);
+    sheet.put("role", if upstream.is_some() { "standby" } else { "standalone" });
+    sheet.put("epoch", 0);
+    match upstream {
         None => sheet.put("upstream", "none"),
         Some(run_id) => sheet.put("upstream", format_args!("{run_id:016x}")),
     }
+    copy_rows(&shared.store.copied().status(), sheet);
     sheet.all([
         ("journal_on", status.is_on.into()),
         ("lsn", status.lsn),
@@ -128,6 +132,23 @@ fn replication_rows(shared: &Shared, now: Instant, sheet: &mut Sheet<'_>) {
     for (number, consumer) in status.consumers.iter().enumerate() {
         consumer_rows(number, consumer, sheet);
     }
+}
+
+/// What a server that was fed knows of its copy.
+fn copy_rows(status: &CopyStatus, sheet: &mut Sheet<'_>) {
+    sheet.put("copy", status.state.name());
+    let Some(silent) = status.silent else { return };
+    sheet.put("copy_from", &status.address);
+    sheet.put("copy_from_run", format_args!("{:016x}", status.run_id));
+    sheet.all([
+        ("copy_silent_ms", silent.as_millis() as u64),
+        ("copy_items", status.progress.items),
+        ("copy_items_expected", status.progress.expected),
+        ("copy_percent", status.progress.percent()),
+        ("copy_bytes", status.progress.bytes),
+        ("copy_syncs", status.syncs),
+        ("copy_syncs_ended", status.syncs_ended),
+    ]);
 }
 
 fn consumer_rows(number: usize, consumer: &ConsumerStatus, sheet: &mut Sheet<'_>) {

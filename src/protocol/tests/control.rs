@@ -56,7 +56,11 @@ fn lines_to_and_from_a_peer() {
     let table = [
         ("replica who", ReplicaLine::Who),
         ("replica from 00ab cd", ReplicaLine::From(vec!["00ab", "cd"])),
-        ("replica begin", ReplicaLine::Begin),
+        ("replica begin", ReplicaLine::Begin(None)),
+        ("replica begin 28000", ReplicaLine::Begin(Some(28_000))),
+        ("replica sent 12345 6000000", ReplicaLine::Sent(12_345, 6_000_000)),
+        ("replica overtaken", ReplicaLine::Overtaken),
+        ("replica caught-up", ReplicaLine::CaughtUp),
         ("replica end", ReplicaLine::End),
     ];
     for (text, line) in table {
@@ -119,6 +123,7 @@ fn what_is_written_is_understood() {
             ServerLine::FullSync(position),
             ServerLine::Refused(words[1]),
             ServerLine::Batch(n, m),
+            ServerLine::FullSyncItems(m),
             ServerLine::FullSyncEnd(n),
             ServerLine::Lagged(n, m),
             ServerLine::CaughtUp(n),

@@ -179,6 +179,7 @@ impl Sidecar {
                     self.confirm(words[1].parse().unwrap());
                 }
                 "alive" => self.counts.alive += 1,
+                "walking" => assert!(!self.is_clean, "items of no full sync, {}", lsn()),
                 "twincache" => assert_eq!((words[1], words.len()), ("1", 4)),
                 _ => panic!("{line}, {}", lsn()),
             }

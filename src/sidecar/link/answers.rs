@@ -49,6 +49,8 @@ pub(super) enum Query {
     Probe,
     /// `replica begin` or `flush_all`.
     Begin,
+    /// What is said of a full sync besides.
+    Progress,
     /// `replica end`.
     End,
 }

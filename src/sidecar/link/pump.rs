@@ -317,14 +317,15 @@ impl Pump {
             (PumpState::Checking | PumpState::Attached(_), ServerLine::Info(info)) => self.check(&info, now),
             (_, ServerLine::Refused(reason)) => {
                 self.fail(Trouble::Refused(format!("the server refuses: {reason}")), now);
+                self.sink.figures.is_upstream = reason == control::FEEDS_US;
             }
             (PumpState::Attaching, ServerLine::Continuing(after)) => self.go_on(after.lsn, now),
             (PumpState::Attaching, ServerLine::FullSync(head)) => {
                 self.sink.begin_stream(head.lsn);
                 self.sink.lag.begin();
-                self.begin_full_sync(head.lsn);
+                self.begin_full_sync(head.lsn, now);
             }
-            (PumpState::Attached(_), ServerLine::FullSync(head)) => self.begin_full_sync(head.lsn),
+            (PumpState::Attached(_), ServerLine::FullSync(head)) => self.begin_full_sync(head.lsn, now),
             (PumpState::Attached(stream), line) => self.on_stream_line(stream, line, now),
             (_, ServerLine::Alive(..)) => {}
             (_, line) => self.fail(not_a_control_socket(format_args!("`{line}` out of turn")), now),
@@ -343,9 +344,10 @@ impl Pump {
                 self.sink.lag.place_first_mark(lsn, self.sink.figures.confirmed);
                 self.sink.note_head(lsn, now);
             }
+            ServerLine::FullSyncItems(items) => self.sink.figures.sync.items = items,
             ServerLine::FullSyncEnd(lsn) => {
                 stream.stage = Stage::Clean;
-                self.sink.end_full_sync();
+                self.sink.end_full_sync(now);
                 self.sink.barrier(lsn, stream.stage, true);
             }
             ServerLine::Lagged(_, ranges) => {
@@ -353,11 +355,13 @@ impl Pump {
                 if stream.stage == Stage::Clean {
                     log::info!("{}: overtaken by the journal, {ranges} ranges are copied again", self.sink.name);
                     (stream.stage, stream.shown) = (Stage::Lagged, Stage::Lagged);
+                    self.sink.tell_overtaken(true);
                 }
             }
             ServerLine::CaughtUp(lsn) => {
                 if stream.stage == Stage::Lagged {
                     stream.stage = Stage::Clean;
+                    self.sink.tell_overtaken(false);
                 }
                 self.sink.barrier(lsn, stream.stage, false);
             }
@@ -376,6 +380,7 @@ impl Pump {
     /// Asks the guard, now that it is known what both sides hold. This is repeated now and then.
     fn check(&mut self, info: &ServerInfo<'_>, now: Moment) {
         let is_news = self.source.answered(&info.upstreams);
+        self.source.items = info.items;
         if let PumpState::Attached(_) = self.state {
             if is_news {
                 self.announce(now);
@@ -409,15 +414,16 @@ impl Pump {
         self.sink.begin_stream(lsn);
         self.sink.figures.continued += 1;
         self.sink.lag.go_on(now.at);
+        self.sink.tell_overtaken(false);
         self.state = PumpState::Attached(StreamState::new(Stage::Clean, lsn));
         self.remember(lsn);
     }
 
     /// A full sync begins, perhaps in the middle of a stream.
-    fn begin_full_sync(&mut self, lsn: u64) {
+    fn begin_full_sync(&mut self, lsn: u64, now: Moment) {
         log::info!("{}: {}, full sync from lsn {lsn}", self.sink.name, self.sink.figures.kind);
         (self.resume, self.timed) = (ResumeFrom::Unknown, ResumeFrom::Void);
-        self.sink.begin_full_sync();
+        self.sink.begin_full_sync(self.source.items, now);
         self.state = PumpState::Attached(StreamState::new(Stage::Syncing, lsn));
     }
 
@@ -431,7 +437,7 @@ impl Pump {
 
     fn on_answer(&mut self, answered: Answered, now: Moment) {
         match (self.state, answered) {
-            (_, Answered::Confirmed(barrier)) => self.confirm(barrier),
+            (_, Answered::Confirmed(barrier)) => self.confirm(barrier, now),
             (PumpState::Identifying, Answered::Stats(is_good)) => {
                 if is_good && self.sink.peer.complete() {
                     self.state = PumpState::Settling { until: now.at + SETTLE };
@@ -467,9 +473,9 @@ impl Pump {
         }
     }
 
-    fn confirm(&mut self, barrier: Barrier) {
+    fn confirm(&mut self, barrier: Barrier, now: Moment) {
         self.back_off.reset();
-        if self.sink.confirm(barrier) {
+        if self.sink.confirm(barrier, now) {
             self.source.acknowledge(barrier.lsn, std::mem::take(&mut self.sink.lacks_some));
             if let PumpState::Attached(StreamState { stage: Stage::Clean, shown, .. }) = &mut self.state {
                 *shown = Stage::Clean;
@@ -502,6 +508,7 @@ impl Pump {
             PumpState::Attached(_) if self.sink.peer.is_stock => self.sink.ask_stats(now),
             PumpState::Attached(_) => {
                 self.announce(now);
+                self.sink.tell_progress(now);
                 self.ask_server();
             }
             _ => {}

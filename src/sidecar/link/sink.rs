@@ -17,7 +17,7 @@ use super::peer_clock::PeerClock;
 use super::relay::Relay;
 use crate::protocol::control::{self, Introduction, ReplicaLine};
 use crate::sidecar::moment::{Moment, Trouble};
-use crate::sidecar::observe::figures::{Figures, PeerPhase, Stage};
+use crate::sidecar::observe::figures::{Figures, PeerPhase, Stage, SyncFigures};
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -105,6 +105,8 @@ pub(super) struct StreamSink {
     /// Whether the peer has refused changes since the last acknowledgement.
     pub lacks_some: bool,
     refused_at: Option<Duration>,
+    /// When the full sync that goes on began, and how many bytes of bodies there had been.
+    sync_began: Option<(Duration, u64)>,
     /// The clock by which the peer takes expiries.
     pub clock: PeerClock,
     /// Whether it is asked for it.
@@ -132,6 +134,7 @@ impl StreamSink {
         self.answers.clear();
         self.lag.forget_answers();
         self.lacks_some = false;
+        self.sync_began = None;
     }
 
     /// The connection is there: asks who this is.
@@ -197,23 +200,45 @@ impl StreamSink {
     pub(super) fn begin_stream(&mut self, lsn: u64) {
         self.figures.attached += 1;
         self.figures.trouble.clear();
-        self.figures.is_guarded = false;
+        (self.figures.is_guarded, self.figures.is_upstream) = (false, false);
         (self.figures.head, self.figures.confirmed, self.figures.bytes_in_flight) = (lsn, lsn, 0);
     }
 
-    /// Says that everything is going to be sent.
-    pub(super) fn begin_full_sync(&mut self) {
+    /// Says that everything is going to be sent, and that there are so many items.
+    pub(super) fn begin_full_sync(&mut self, expected: u64, now: Moment) {
         self.figures.walks_started += 1;
+        self.figures.sync = SyncFigures { expected, ..SyncFigures::default() };
+        self.sync_began = Some((now.at, self.figures.body_bytes));
         match self.peer.is_stock {
             true => self.ask(b"flush_all\r\n".as_slice(), Expect::Line(Query::Begin)),
-            false => self.tell(&ReplicaLine::Begin, Query::Begin),
+            false => self.tell(&ReplicaLine::Begin(Some(expected)), Query::Begin),
+        }
+    }
+
+    /// Says how much of the full sync has been sent, if one goes on.
+    pub(super) fn tell_progress(&mut self, now: Moment) {
+        let Some((at, bytes)) = self.sync_began else { return };
+        let sync = &mut self.figures.sync;
+        (sync.took, sync.bytes) = (now.at.saturating_sub(at), self.figures.body_bytes - bytes);
+        let line = ReplicaLine::Sent(sync.items, sync.bytes);
+        if !self.peer.is_stock {
+            self.tell(&line, Query::Progress);
         }
     }
 
     /// Says that everything has been sent.
-    pub(super) fn end_full_sync(&mut self) {
+    pub(super) fn end_full_sync(&mut self, now: Moment) {
+        self.tell_progress(now);
         if !self.peer.is_stock {
             self.tell(&ReplicaLine::End, Query::End);
+        }
+    }
+
+    /// Says that changes were lost on their way to the peer, or that what was lost has been sent again.
+    pub(super) fn tell_overtaken(&mut self, is_overtaken: bool) {
+        let line = if is_overtaken { ReplicaLine::Overtaken } else { ReplicaLine::CaughtUp };
+        if !self.peer.is_stock {
+            self.tell(&line, Query::Progress);
         }
     }
 
@@ -232,16 +257,26 @@ impl StreamSink {
     }
 
     /// The peer has confirmed everything before this barrier. Whether it has everything up to there then.
-    pub(super) fn confirm(&mut self, barrier: Barrier) -> bool {
+    pub(super) fn confirm(&mut self, barrier: Barrier, now: Moment) -> bool {
         self.figures.barriers += 1;
         self.figures.confirmed = barrier.lsn;
         self.figures.bytes_in_flight = self.figures.body_bytes - barrier.bytes;
         self.lag.confirm(barrier.lsn);
         if barrier.ends_full_sync {
-            log::info!("{}: full sync done at lsn {}", self.name, barrier.lsn);
             self.figures.walks_finished += 1;
         }
+        if barrier.ends_full_sync && barrier.walks == self.figures.walks_started {
+            self.note_full_sync(barrier.lsn, now);
+        }
         barrier.stage == Stage::Clean && barrier.walks == self.figures.walks_started
+    }
+
+    fn note_full_sync(&mut self, lsn: u64, now: Moment) {
+        let Some((at, _)) = self.sync_began.take() else { return };
+        self.figures.sync.took = now.at.saturating_sub(at);
+        let SyncFigures { items, bytes, took, .. } = self.figures.sync;
+        let seconds = took.as_secs_f64();
+        log::info!("{}: full sync done at lsn {lsn}: {items} items, {bytes} bytes in {seconds:.1} s", self.name);
     }
 
     /// The server has come to this change.
@@ -262,7 +297,7 @@ impl StreamSink {
         } else {
             log::warn!("{}: {text}", self.name);
         }
-        (figures.trouble, figures.is_guarded) = (text, is_guarded);
+        (figures.trouble, figures.is_guarded, figures.is_upstream) = (text, is_guarded, false);
     }
 
     /// The figures of now, when it is in this phase.
@@ -273,6 +308,10 @@ impl StreamSink {
             self.lag.observe(self.answers.is_owed(), now.at);
         }
         self.figures.lag = self.lag.figure(now.at);
+        if let Some((at, bytes)) = self.sync_began {
+            self.figures.sync.took = now.at.saturating_sub(at);
+            self.figures.sync.bytes = self.figures.body_bytes - bytes;
+        }
         &self.figures
     }
 
@@ -344,11 +383,11 @@ impl StreamSink {
             Query::Probe if text.starts_with("CLIENT_ERROR") || text.starts_with("ERROR") => {
                 return needs("ms", "1.6.9");
             }
-            Query::Begin | Query::End if text != "OK" => {
-                let what = if self.peer.is_stock { "flush_all" } else { "replica begin or end" };
+            Query::Begin | Query::Progress | Query::End if text != "OK" => {
+                let what = if self.peer.is_stock { "flush_all" } else { "replica begin, sent, or end" };
                 return Err(Trouble::Refused(format!("the peer answers `{text}` to {what}")));
             }
-            Query::Hello | Query::Begin | Query::End | Query::Probe => {}
+            Query::Hello | Query::Begin | Query::Progress | Query::End | Query::Probe => {}
         }
         Ok(Answered::Nothing)
     }

@@ -58,6 +58,8 @@ pub(super) struct StreamSource {
     pub run: String,
     /// The runs whose changes the server gets.
     pub upstreams: Vec<String>,
+    /// Items that the server holds, when it was asked last.
+    pub items: u64,
     heard: Duration,
     output: Vec<u8>,
     /// Whether the answer to `meet` is due.
@@ -73,6 +75,7 @@ impl StreamSource {
         *self = StreamSource {
             run: std::mem::take(&mut self.run),
             upstreams: std::mem::take(&mut self.upstreams),
+            items: self.items,
             heard: now,
             ..StreamSource::default()
         };

@@ -90,6 +90,8 @@ pub(crate) struct Figures {
     pub walks_started: u64,
     /// See `walks_started`.
     pub walks_finished: u64,
+    /// The full sync that goes on, or the last that ended.
+    pub sync: SyncFigures,
     /// Times that the journal went past this peer.
     pub overtaken: u64,
     /// Batches read.
@@ -110,6 +112,8 @@ pub(crate) struct Figures {
     pub breaks: u64,
     /// Whether the peer is left alone, because it holds items that would be lost.
     pub is_guarded: bool,
+    /// Whether the server does not feed the peer because the peer feeds the server.
+    pub is_upstream: bool,
     /// Times that the server or the peer refused.
     pub refusals: u64,
     /// Bounds of the offset of the peer's wall clock from this machine's.
@@ -122,6 +126,32 @@ pub(crate) struct Figures {
     pub server_clock_is_off: bool,
     /// Times that the clock by which the peer takes expiries has jumped.
     pub clock_jumps: u64,
+}
+
+/// How far a full sync has come, or how much it was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SyncFigures {
+    /// Items that were sent.
+    pub items: u64,
+    /// Items that there were to send when it began.
+    pub expected: u64,
+    /// Bytes that were sent, of items and of changes.
+    pub bytes: u64,
+    /// For how long it has gone on, or how long it took.
+    pub took: Duration,
+}
+
+impl SyncFigures {
+    /// Which part was sent, of a hundred.
+    pub(crate) fn percent(&self) -> u64 {
+        self.items.saturating_mul(100).checked_div(self.expected).map_or(100, |percent| percent.min(100))
+    }
+
+    /// How much longer it takes, if it goes on like this. None: nobody can say.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        let left = self.expected.saturating_sub(self.items) as f64;
+        (self.items > 0).then(|| self.took.mul_f64(left / self.items as f64))
+    }
 }
 
 /// Bounds of the offset, in milliseconds: positive when the peer is ahead.

@@ -9,3 +9,4 @@ pub(super) mod figures;
 pub(super) mod health;
 pub(super) mod http;
 pub(super) mod metrics;
+pub(super) mod standby;

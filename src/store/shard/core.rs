@@ -8,7 +8,7 @@ use crate::store::memory::classes::Classes;
 use crate::store::memory::pool::PagePool;
 use crate::store::memory::sizing::Sizing;
 use crate::store::requests::BackgroundRequests;
-use crate::store::{Hash, KeyRanges, Role, StoreConfig};
+use crate::store::{Copied, Hash, KeyRanges, Role, StoreConfig};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -30,6 +30,7 @@ pub struct Core {
     pub ranges: KeyRanges,
     pub requests: BackgroundRequests,
     pub role: Role,
+    pub copied: Copied,
     /// The last cas unique that was given.
     pub cas: AtomicU64,
     /// Bytes of chunks that uploads hold.

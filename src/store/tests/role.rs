@@ -94,7 +94,7 @@ fn a_replaced_source_finds_nothing_and_makes_nothing() {
     let store = &rig.store;
     let old = store.announce(&[0xab], None, now).unwrap();
     assert!(set_by(&rig, &old, "key"));
-    store.begin_refresh(Some(&old));
+    store.begin_refresh(Some(&old), 0);
     assert!(set_by(&rig, &old, "key"));
     let hash = store.hash(b"key");
     let mut upload = store.upload(hash, &spec("key"), 5).unwrap();
@@ -109,7 +109,7 @@ fn a_replaced_source_finds_nothing_and_makes_nothing() {
     assert_eq!(shard.finish(upload), Err(AllocError::NoMemory));
     drop(shard);
     assert!(!store.end_refresh(Some(&old)));
-    store.begin_refresh(Some(&old));
+    store.begin_refresh(Some(&old), 0);
     // More than one second can tell apart: then flush_all unlinks the items.
     (0..20).for_each(|_| assert_eq!(store.flush_all(0, Some(&old)), None));
     assert_eq!(rig.get("key"), Some(b"value".to_vec()));

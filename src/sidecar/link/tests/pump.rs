@@ -54,13 +54,13 @@ fn what_was_confirmed_before_a_walk_is_void_when_the_walk_is_under_way() {
     let mut pump = Pump::new("peer:1", None, false, 1);
     assert_eq!(attach(&mut pump, 0), "attach peer:1 twin1 - - cas\r\n");
     server_says(&mut pump, "continuing run1 5\r\nbatch 6 0\r\nwalk run1 9\r\nbatch 9 0\r\nwalked 9\r\n", at(300));
-    pump.peer_read(b"MN\r\nOK\r\nMN\r\n", at(301));
+    pump.peer_read(b"OK\r\nMN\r\nOK\r\nMN\r\n", at(301));
     assert_eq!(pump.server_output(), b"", "6, or 9 of the walk, says nothing now");
     pump.peer_gone("cut", at(302));
     assert_eq!((pump.action(at(303)), pump.action(at(303))), (Some(Action::CloseServer), Some(Action::ClosePeer)));
     assert_eq!(attach(&mut pump, 1000), "attach peer:1 twin1 - - cas\r\n");
     server_says(&mut pump, "walk run1 9\r\nwalked 9\r\n", at(1300));
-    pump.peer_read(b"OK\r\nOK\r\nMN\r\n", at(1301));
+    pump.peer_read(b"OK\r\nOK\r\nOK\r\nMN\r\n", at(1301));
     assert_eq!(pump.server_output(), b"ack 9\r\n");
 }
 #[test]
@@ -68,7 +68,7 @@ fn who_comes_back_is_behind_until_it_has_what_it_missed() {
     let mut pump = Pump::new("peer:1", None, false, 1);
     attach(&mut pump, 0);
     server_says(&mut pump, "walk run1 9\r\nwalked 9\r\nalive 9 1\r\n", at(300));
-    pump.peer_read(b"OK\r\nOK\r\nMN\r\n", at(301));
+    pump.peer_read(b"OK\r\nOK\r\nOK\r\nMN\r\n", at(301));
     let lag = |pump: &mut Pump, ms| pump.figures(at(ms)).lag.map(|lag| lag.as_secs());
     assert_eq!(lag(&mut pump, 302), Some(0));
     pump.peer_gone("cut", at(302));
@@ -77,7 +77,7 @@ fn who_comes_back_is_behind_until_it_has_what_it_missed() {
     server_says(&mut pump, "continuing run1 9\r\n", at(60_310));
     assert_eq!(lag(&mut pump, 60_310), Some(60));
     server_says(&mut pump, "batch 10 0\r\nalive 50 1\r\nbatch 50 0\r\n", at(60_310));
-    pump.peer_read(b"MN\r\n", at(60_320));
+    pump.peer_read(b"OK\r\nMN\r\n", at(60_320));
     assert_eq!(lag(&mut pump, 60_320), Some(60));
     pump.peer_read(b"MN\r\n", at(60_330));
     assert_eq!(lag(&mut pump, 60_330), Some(0));
@@ -94,7 +94,7 @@ fn what_was_sent_while_the_peers_clock_jumped_is_sent_again() {
     let mut pump = Pump::new("peer:1", None, false, 1);
     attach(&mut pump, 0);
     server_says(&mut pump, "continuing run1 5\r\nbatch 6 0\r\n", at(300));
-    pump.peer_read(b"MN\r\n", at(301));
+    pump.peer_read(b"OK\r\nMN\r\n", at(301));
     assert_eq!(server_hears(&mut pump), "ack 6\r\n");
     // A small change is only told, and what was confirmed before has the right time.
     assert_eq!(pump.action(at(1200)), None);
@@ -111,7 +111,7 @@ fn what_was_sent_while_the_peers_clock_jumped_is_sent_again() {
     assert_eq!(attach_to(&mut pump, 4000, 60_000), "attach peer:1 twin1 run1 6 cas\r\n");
     // It jumps while nothing is open.
     server_says(&mut pump, "continuing run1 6\r\nbatch 9 0\r\n", at(4300));
-    pump.peer_read(b"MN\r\n", at(4301));
+    pump.peer_read(b"OK\r\nMN\r\n", at(4301));
     pump.peer_gone("cut", at(4302));
     while pump.action(at(4303)).is_some() {}
     assert_eq!(attach_to(&mut pump, 8000, 0), "attach peer:1 twin1 run1 6 cas\r\n");
