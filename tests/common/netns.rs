@@ -11,7 +11,7 @@
 //! dropped, on a panic, too; what a killed test has left is removed by the next one. Faults are those of cables and
 //! switches: a host notices a pulled cable (its carrier goes), but not a frame that is lost on the way, ARP included.
 
-use super::is_root;
+use super::{is_root, until};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -88,6 +88,7 @@ impl Net {
         must(&format!("ip -n {inside} link set {INTERFACE} up"));
         must(&format!("ip -n {inside} address add {ip4}/24 dev {INTERFACE}"));
         must(&format!("ip -n {inside} address add {ip6}/64 dev {INTERFACE} nodad"));
+        host.await_carrier();
         host
     }
 
@@ -176,6 +177,15 @@ impl Host {
     /// Puts its cable in again.
     pub fn link_up(&self) {
         must(&format!("ip -n {} link set {} up", self.bridge.namespace, self.port));
+        self.await_carrier();
+    }
+
+    /// The kernel tells its parts of a new carrier up to a second later; until then nothing is sent.
+    fn await_carrier(&self) {
+        for (namespace, interface) in [(&self.bridge.namespace, self.port.as_str()), (&self.namespace, INTERFACE)] {
+            let link = format!("ip -n {namespace} -o link show dev {interface} up");
+            until("the cable is in", || shell(&link).is_ok_and(|line| line.contains(" state UP ")));
+        }
     }
 
     /// Pulls its cable.
