@@ -65,7 +65,8 @@ impl Names {
         Names { shared: Arc::default(), lookup }
     }
 
-    /// The addresses of `host:port`, waiting only if none are known; None: the time is over; empty: there is no such name.
+    /// The addresses of `host:port`, waiting only if none are known; empty: there is no such name; None: the time is
+    /// over.
     fn find(&self, name: &str, patience: Duration) -> Option<Vec<SocketAddr>> {
         let end = Instant::now().checked_add(patience);
         let mut known = lock(&self.shared.known);

@@ -14,8 +14,8 @@
 //! longer than [`ANSWER_MAX`].
 //!
 //! A call ends at its deadline, whatever it waits for: looking up the name (the thread that does that is left behind,
-//! and ends when the system's resolver does; see `names`), connecting, TLS, sending, and an answer byte by byte. Not bounded is the
-//! time on the CPU.
+//! and ends when the system's resolver does; see `names`), connecting, TLS, sending, and an answer byte by byte. Not
+//! bounded is the time on the CPU.
 //!
 //! Not here: what requests say, and what is believed of answers.
 
@@ -45,7 +45,7 @@ const STREAM_AGE: Duration = Duration::from_secs(60);
 /// Connections to an endpoint that are kept for the next request: one for each thread that asks.
 const IDLE_MAX: usize = 8;
 
-/// Longest text of etcd's that goes into an error.
+/// Longest text of an error, without the endpoint.
 const TEXT_MAX: usize = 200;
 
 /// gRPC's codes, as etcd uses them.
@@ -247,20 +247,21 @@ impl Transport {
 
     /// The answer is no.
     pub(super) fn said_no(&mut self, status: u16, failure: &Failure) -> EtcdError {
-        let text: String = failure.text().chars().filter(|c| !c.is_control()).take(TEXT_MAX).collect();
-        if DENIALS.iter().any(|denial| text.contains(denial)) {
-            return EtcdError::Denied(self.named(&text));
+        let is_ours = (400..500).contains(&status);
+        let status = format!("HTTP status {status}");
+        let why = if failure.text().is_empty() { &status } else { failure.text() };
+        if DENIALS.iter().any(|denial| why.contains(denial)) {
+            return EtcdError::Denied(self.named(why));
         }
-        let why = if text.is_empty() { format!("HTTP status {status}") } else { text };
         match failure.code() {
-            Some(code::PERMISSION_DENIED | code::UNAUTHENTICATED) => EtcdError::Denied(self.named(&why)),
+            Some(code::PERMISSION_DENIED | code::UNAUTHENTICATED) => EtcdError::Denied(self.named(why)),
             Some(code::INVALID_ARGUMENT | code::NOT_FOUND | code::FAILED_PRECONDITION | code::OUT_OF_RANGE) => {
-                EtcdError::Refused(self.named(&why))
+                EtcdError::Refused(self.named(why))
             }
-            Some(code::RESOURCE_EXHAUSTED | code::UNIMPLEMENTED) => self.failed(EtcdError::Refused, &why),
-            None if (400..500).contains(&status) => self.failed(EtcdError::Refused, &why),
+            Some(code::RESOURCE_EXHAUSTED | code::UNIMPLEMENTED) => self.failed(EtcdError::Refused, why),
+            None if is_ours => self.failed(EtcdError::Refused, why),
             // Among them are `etcdserver: request timed out` and `no leader`.
-            _ => self.failed(EtcdError::Unknown, &why),
+            _ => self.failed(EtcdError::Unknown, why),
         }
     }
 
@@ -270,7 +271,9 @@ impl Transport {
         kind(self.named(why))
     }
 
+    /// One line that is not long: parts of it may come from whoever answered.
     fn named(&self, why: &str) -> String {
+        let why: String = why.chars().filter(|c| !c.is_control()).take(TEXT_MAX).collect();
         format!("{}: {why}", self.endpoints[self.current])
     }
 }

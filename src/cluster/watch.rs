@@ -42,8 +42,8 @@ pub enum WatchEvent {
 pub enum WatchEnd {
     /// `on_event` said so.
     Stopped,
-    /// Changes were forgotten before they could be told; what is there now must be listed, and watched from the
-    /// revision after that.
+    /// Changes were forgotten before they could be told, or etcd was put back to an older revision; what is there now
+    /// must be listed, and watched from the revision after that.
     Compacted,
 }
 
@@ -62,6 +62,8 @@ struct WatchStream<'a, F> {
     from: i64,
     idle: Duration,
     on_event: F,
+    /// When the stream was opened last, etcd was not as far as what was told.
+    was_behind: bool,
 }
 
 impl Etcd {
@@ -73,7 +75,7 @@ impl Etcd {
         idle: Duration,
         on_event: impl FnMut(WatchEvent) -> bool,
     ) -> Result<WatchEnd, EtcdError> {
-        let mut stream = WatchStream { etcd: self, prefix, from, idle, on_event };
+        let mut stream = WatchStream { etcd: self, prefix, from, idle, on_event, was_behind: false };
         loop {
             if let Onward::End(end) = stream.run()? {
                 return Ok(end);
@@ -124,7 +126,14 @@ impl<F: FnMut(WatchEvent) -> bool> WatchStream<'_, F> {
         if !answer.created && answer.events.is_empty() {
             return Ok(Onward::More);
         }
-        *is_created |= answer.created;
+        if answer.created {
+            *is_created = true;
+            // A member may be late. One that still is after `idle` has another past: of a backup, for example.
+            let is_behind = answer.header.revision.0 < self.from - 1;
+            if std::mem::replace(&mut self.was_behind, is_behind) && is_behind {
+                return Ok(Onward::End(WatchEnd::Compacted));
+            }
+        }
         self.tell(answer)
     }
 

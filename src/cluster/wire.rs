@@ -218,6 +218,7 @@ pub(super) struct WatchLine {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct WatchAnswer {
+    pub(super) header: Header,
     pub(super) created: bool,
     pub(super) canceled: bool,
     pub(super) compact_revision: Int64,
