@@ -26,6 +26,12 @@ pub struct ShardRecord {
     /// Who is in sync.
     #[serde(default)]
     pub members: Vec<MemberRecord>,
+    /// The shard's nodes, as far as the owners have met them. No other node takes over from an owner that is silent.
+    #[serde(default)]
+    pub nodes: Vec<String>,
+    /// How long after the lease a node that is no member may claim the shard.
+    #[serde(default)]
+    pub bootstrap_ms: u64,
     /// How many members must have a change before its reply goes out.
     #[serde(default)]
     pub replicas_ack: u32,

@@ -22,8 +22,12 @@ mod server_socket;
 #[cfg(test)]
 mod tests;
 
+use crate::sync::lock;
 use crate::sys::process::{self, Signal};
-use link::{Link, PeerFigures};
+use lease::driver::{self, SharedStatus};
+use lease::feeds::SharedPeers;
+use lease::status::lag_of;
+use link::{Link, LinkTarget, LinkThread, PeerFigures};
 use observe::http::{self, HttpPage};
 use observe::standby::StandbyHealth;
 use observe::{health, metrics};
@@ -39,7 +43,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How long the threads have to end. A thread that is connecting, or looking up a name, may take longer, and is not
 /// waited for.
-const STOP_MAX: Duration = Duration::from_secs(1);
+const STOP_MAX: Duration = Duration::from_secs(3);
 
 /// Exit code when the system refuses a socket, the same as the server's.
 const EX_OSERR: u8 = 71;
@@ -49,22 +53,29 @@ pub fn run(options: Options) -> Result<(), SidecarExit> {
     start_log(options.is_verbose);
     process::block_signals().map_err(|error| SidecarExit::refuse(EX_OSERR, &format!("signals: {error}")))?;
     let stop = Arc::new(AtomicBool::new(false));
-    let peers: Vec<Arc<PeerFigures>> = options.peers.iter().map(|name| Arc::new(PeerFigures::new(name))).collect();
+    let peers: Vec<Arc<PeerFigures>> =
+        options.peers.iter().map(|name| Arc::new(PeerFigures::new(name, name))).collect();
+    let (nodes, status) = (SharedPeers::default(), SharedStatus::default());
     // Before anything is sent: if the port is taken, nothing has been changed yet.
     if let Some(address) = options.http {
-        let bound = http::serve(address, pages(peers.clone(), &options));
+        let bound = http::serve(address, pages(peers.clone(), &nodes, &status, &options));
         let bound = bound.map_err(|error| SidecarExit::refuse(EX_OSERR, &format!("--http {address}: {error}")))?;
         log::info!("serves http://{bound}/health and /metrics");
     }
     let refuse = |error| SidecarExit::refuse(EX_OSERR, &format!("cannot start a thread: {error}"));
-    let threads = peers.iter().map(|peer| Thread::start(peer, &options, &stop)).collect::<Result<Vec<_>, _>>();
-    let threads = threads.map_err(refuse)?;
+    let start = |figures: &Arc<PeerFigures>| {
+        let target = LinkTarget { figures: Arc::clone(figures), key: None };
+        Link::new(&options, target).and_then(LinkThread::start)
+    };
+    let threads = peers.iter().map(start).collect::<Result<Vec<_>, _>>().map_err(refuse)?;
+    let lease = options.lease.as_ref().map(|lease| driver::start(&options, lease, nodes, status, &stop)).transpose()?;
     wait_for_stop();
     log::info!("stops");
     stop.store(true, Ordering::Relaxed);
-    threads.iter().for_each(Thread::wake);
+    threads.iter().for_each(LinkThread::stop);
     let end = Instant::now() + STOP_MAX;
-    while Instant::now() < end && !threads.iter().all(|thread| thread.handle.is_finished()) {
+    let has_ended = || threads.iter().all(LinkThread::is_finished) && lease.iter().all(JoinHandle::is_finished);
+    while Instant::now() < end && !has_ended() {
         std::thread::sleep(Duration::from_millis(1));
     }
     Ok(())
@@ -89,45 +100,46 @@ fn wait_for_stop() {
     }
 }
 
-/// The thread of a peer.
-struct Thread {
-    waker: mio::Waker,
-    handle: JoinHandle<()>,
-}
-
-impl Thread {
-    fn start(peer: &Arc<PeerFigures>, options: &Options, stop: &Arc<AtomicBool>) -> std::io::Result<Thread> {
-        let mut link = Link::new(options, Arc::clone(peer))?;
-        let waker = mio::Waker::new(link.registry(), link::WAKE)?;
-        let stop = Arc::clone(stop);
-        let handle = std::thread::Builder::new().name("peer".into()).spawn(move || link.run(&stop))?;
-        Ok(Thread { waker, handle })
-    }
-
-    fn wake(&self) {
-        // A thread that could not be woken is not waited for, either.
-        let _ = self.waker.wake();
-    }
-}
-
-fn pages(peers: Vec<Arc<PeerFigures>>, options: &Options) -> Arc<http::HttpPages> {
-    let (server, max_lag) = (options.server.clone(), options.max_lag);
+/// The pages: of the peers that were named, of the nodes that are fed, and of the lease.
+fn pages(
+    peers: Vec<Arc<PeerFigures>>,
+    nodes: &SharedPeers,
+    status: &SharedStatus,
+    options: &Options,
+) -> Arc<http::HttpPages> {
+    let (server, max_lag, has_lease) = (options.server.clone(), options.max_lag, options.lease.is_some());
+    let (nodes, status) = (Arc::clone(nodes), Arc::clone(status));
     Arc::new(move |path: &str| {
-        let figures: Vec<_> = peers.iter().map(|peer| (peer.name.clone(), peer.figures())).collect();
+        let figures = || -> Vec<_> {
+            let nodes = lock(&nodes).clone();
+            peers.iter().chain(&nodes).map(|peer| (peer.name.clone(), peer.figures())).collect()
+        };
+        let lease = || lock(&status).clone();
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
         match path {
             "/health" => {
+                let figures = figures();
                 // Who feeds peers shows by them how it is.
                 let asks = figures.is_empty() || figures.iter().any(|(_, figures)| figures.is_upstream);
                 let rows = if asks { server_socket::status(&server).unwrap_or_default() } else { Vec::new() };
                 let (is_good, text) = health::health(&figures, StandbyHealth::of(&rows).as_ref(), max_lag);
-                let status = if is_good { "200 OK" } else { "503 Service Unavailable" };
-                Some(HttpPage { status, media: "text/plain", text })
+                let line = if has_lease { lease().line() } else { String::new() };
+                Some(judged((is_good, text + &line)))
             }
             "/metrics" => {
-                let text = metrics::metrics(&figures, &server_socket::status(&server));
+                let text = metrics::metrics(&figures(), &server_socket::status(&server));
                 Some(HttpPage { status: "200 OK", media: metrics::MEDIA, text })
             }
+            "/primary" if has_lease => Some(judged(lease().is_primary())),
+            "/standby" if has_lease => Some(judged(match lag_of(query) {
+                Ok(most) => lease().is_standby(most),
+                Err(()) => (false, "the query may be lag=<milliseconds>\n".to_owned()),
+            })),
             _ => None,
         }
     })
+}
+
+fn judged((is_good, text): (bool, String)) -> HttpPage {
+    HttpPage { status: if is_good { "200 OK" } else { "503 Service Unavailable" }, media: "text/plain", text }
 }

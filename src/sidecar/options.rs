@@ -2,6 +2,7 @@
 //!
 //! One table gives the parser, `--help` and, through `tests/man.rs`, the man page.
 
+use crate::cluster::options::{self, ClusterOptions};
 use crate::protocol::control;
 use std::ffi::OsString;
 use std::fmt;
@@ -24,6 +25,16 @@ const MAX_LAG_MS_MAX: u64 = 86_400_000;
 
 /// Longest name of a network interface, in bytes.
 const INTERFACE_MAX: usize = 15;
+
+/// The lease, unless `--lease-ms` says otherwise: an owner that is gone is noticed after little more.
+const LEASE_MS: u64 = 1000;
+
+/// Shortest and longest lease: etcd has to answer several times within it.
+const LEASE_MS_MIN: u64 = 100;
+const LEASE_MS_MAX: u64 = 60_000;
+
+/// `--bootstrap-wait`, unless it is given.
+const BOOTSTRAP_MS: u64 = 60_000;
 
 /// Exit code of bad usage, the same as the server's.
 const EX_USAGE: u8 = 64;
@@ -58,6 +69,16 @@ pub const OPTIONS: &[SidecarOption] = &[
     opt("", "replace-peer", "", "copy the server that is there now even if the peer holds more, and lose that"),
     opt("", "http", "<addr>:<port>", "serve /health and /metrics there (default: not at all)"),
     opt("", "max-lag-ms", "<num>", "/health is bad when a peer is behind by more (default: 10000)"),
+    opt("", "shard", "<name>", "name of the shard that this node belongs to"),
+    opt("", "node", "<name>", "name of this node in the shard"),
+    opt("", "advertise", "<host>:<port>", "where clients and the other nodes reach the local twincached"),
+    opt("", "lease-ms", "<num>", "how long the primary may serve without renewing its lease (default: 1000)"),
+    opt(
+        "",
+        "bootstrap-wait",
+        "<num>",
+        "milliseconds after which a node without the data claims the shard (default: 60000)",
+    ),
     opt("", "vip", "<addr>/<len>", "address that the shard's primary has, on the interface of --dev"),
     opt("", "dev", "<interface>", "network interface for the address of --vip"),
     opt("", "on-promote", "<command>", "run this when this node has become primary"),
@@ -68,7 +89,7 @@ pub const OPTIONS: &[SidecarOption] = &[
 ];
 
 /// What the command line says.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// The control socket.
     pub server: PathBuf,
@@ -82,10 +103,31 @@ pub struct Options {
     pub http: Option<SocketAddr>,
     /// How far behind a healthy peer may be.
     pub max_lag: Duration,
+    /// The shard that this node belongs to.
+    pub lease: Option<LeaseOptions>,
     /// How clients find the shard's primary.
     pub address: AddressOptions,
     /// Whether to log more.
     pub is_verbose: bool,
+}
+
+/// This node's place in a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseOptions {
+    /// Where etcd is, and the name of the cluster.
+    pub cluster: ClusterOptions,
+    /// The shard's name.
+    pub shard: String,
+    /// This node's name.
+    pub node: String,
+    /// Where clients and peers reach its server.
+    pub advertise: String,
+    /// Where its sidecar serves HTTP, or empty.
+    pub http: String,
+    /// For how long a renewal is good.
+    pub lease: Duration,
+    /// When a node that is no member may claim the shard, after the lease.
+    pub bootstrap_wait: Duration,
 }
 
 /// How clients find the shard's primary, apart from asking.
@@ -170,14 +212,16 @@ impl Options {
         }
         let server = found.opt_str("server").ok_or_else(|| SidecarExit::usage("--server unix:PATH is needed"))?;
         let number_of = |name, max| found.opt_str(name).map(|text| number(name, &text, max)).transpose();
+        let lease = lease_options(&found)?;
         Ok(Options {
             server: path(&server)?,
-            peers: peers(found.opt_strs("peer"))?,
+            peers: peers(found.opt_strs("peer"), lease.is_some())?,
             limit_megabits: number_of("limit-mbps", MEGABITS_MAX)?,
             may_replace: found.opt_present("replace-peer"),
             http: found.opt_str("http").map(|text| address(&text)).transpose()?,
             max_lag: number_of("max-lag-ms", MAX_LAG_MS_MAX)?.map_or(MAX_LAG, Duration::from_millis),
-            address: address_options(&found)?,
+            address: address_options(&found, lease.is_some())?,
+            lease,
             is_verbose: found.opt_present("verbose"),
         })
     }
@@ -192,6 +236,7 @@ fn parser() -> getopts::Options {
             (argument, true) => parser.optmulti(opt.letter, opt.name, opt.help, argument),
         };
     }
+    options::add_to(&mut parser);
     parser
 }
 
@@ -208,9 +253,39 @@ fn path(text: &str) -> Result<PathBuf, SidecarExit> {
     }
 }
 
-fn peers(texts: Vec<String>) -> Result<Vec<String>, SidecarExit> {
-    if texts.is_empty() {
-        return Err(SidecarExit::usage("--peer HOST:PORT is needed"));
+fn lease_options(found: &getopts::Matches) -> Result<Option<LeaseOptions>, SidecarExit> {
+    let usage = |line: String| SidecarExit::usage(&line);
+    const NAMES: [&str; 5] = ["shard", "node", "advertise", "lease-ms", "bootstrap-wait"];
+    let Some(cluster) = ClusterOptions::read(found).map_err(usage)? else {
+        let other = NAMES.into_iter().find(|name| found.opt_present(name));
+        return other.map_or(Ok(None), |name| Err(usage(format!("--{name}: --etcd is needed, too"))));
+    };
+    let needed =
+        |name: &str| found.opt_str(name).ok_or_else(|| SidecarExit::usage(&format!("--etcd needs --{name}, too")));
+    let (shard, node, advertise) = (needed("shard")?, needed("node")?, needed("advertise")?);
+    options::check_name("shard", &shard).and(options::check_name("node", &node)).map_err(usage)?;
+    if let Some(mistake) = mistake_in(&advertise) {
+        return Err(usage(format!("--advertise {advertise}: {mistake}, as in 10.0.0.2:11211 or [::1]:11211")));
+    }
+    let ms = |name, min, max, default| {
+        let text = found.opt_str(name).unwrap_or_else(|| format!("{default}"));
+        let ms = text.parse().ok().filter(|ms| (min..=max).contains(ms));
+        ms.map(Duration::from_millis).ok_or_else(|| usage(format!("--{name} {text}: {min} to {max} are possible")))
+    };
+    Ok(Some(LeaseOptions {
+        cluster,
+        shard,
+        node,
+        advertise,
+        http: found.opt_str("http").unwrap_or_default(),
+        lease: ms("lease-ms", LEASE_MS_MIN, LEASE_MS_MAX, LEASE_MS)?,
+        bootstrap_wait: ms("bootstrap-wait", 0, MAX_LAG_MS_MAX, BOOTSTRAP_MS)?,
+    }))
+}
+
+fn peers(texts: Vec<String>, has_lease: bool) -> Result<Vec<String>, SidecarExit> {
+    if texts.is_empty() && !has_lease {
+        return Err(SidecarExit::usage("--peer HOST:PORT is needed, or --etcd"));
     }
     if texts.len() > PEERS_MAX {
         return Err(SidecarExit::usage(&format!("more than {PEERS_MAX} peers")));
@@ -258,7 +333,7 @@ fn address(text: &str) -> Result<SocketAddr, SidecarExit> {
     found.next().ok_or_else(|| bad("no such address"))
 }
 
-fn address_options(found: &getopts::Matches) -> Result<AddressOptions, SidecarExit> {
+fn address_options(found: &getopts::Matches, has_lease: bool) -> Result<AddressOptions, SidecarExit> {
     let vip = match (found.opt_str("vip"), found.opt_str("dev")) {
         (Some(vip), Some(dev)) => Some(vip_of(&vip, dev)?),
         (None, None) => None,
@@ -267,7 +342,6 @@ fn address_options(found: &getopts::Matches) -> Result<AddressOptions, SidecarEx
     };
     let options =
         AddressOptions { vip, on_promote: found.opt_str("on-promote"), on_demote: found.opt_str("on-demote") };
-    let has_lease = found.opt_defined("etcd") && found.opt_present("etcd");
     if !has_lease && options != AddressOptions::default() {
         return Err(SidecarExit::usage("--vip, --on-promote and --on-demote need --etcd: who is primary?"));
     }

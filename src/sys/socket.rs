@@ -11,3 +11,14 @@ pub fn set_receive_low_water(socket: RawFd, bytes: u32) -> io::Result<()> {
     let done = unsafe { libc::setsockopt(socket, libc::SOL_SOCKET, libc::SO_RCVLOWAT, (&raw const bytes).cast(), len) };
     check(done)
 }
+
+/// The process at the other end of a Unix socket, as it was when the connection was made (SO_PEERCRED).
+pub fn peer_process(socket: RawFd) -> io::Result<u32> {
+    let mut found = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut len = size_of_val(&found) as libc::socklen_t;
+    let to = (&raw mut found).cast();
+    // SAFETY: the kernel writes at most `len` bytes to a struct of plain numbers that outlives the call.
+    let done = unsafe { libc::getsockopt(socket, libc::SOL_SOCKET, libc::SO_PEERCRED, to, &raw mut len) };
+    check(done)?;
+    u32::try_from(found.pid).ok().filter(|pid| *pid > 0).ok_or_else(|| io::ErrorKind::NotFound.into())
+}

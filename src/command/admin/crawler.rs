@@ -104,7 +104,7 @@ fn class_set(text: &[u8]) -> Result<ClassSet, Reply> {
         return Ok(ClassSet::ALL);
     }
     let numbers = text.split(|&byte| byte == b',').filter(|number| !number.is_empty());
-    let set = numbers.map(strict_u32).try_fold(0, |set, class| {
+    let set = numbers.map(strict_u32).try_fold(0, |set, class| -> Result<_, Reply> {
         let class = class.filter(|class| (1..CLASSES).contains(class)).ok_or(BAD_CLASS)?;
         Ok(set | 1 << class)
     })?;

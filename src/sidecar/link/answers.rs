@@ -43,6 +43,8 @@ pub(super) enum Query {
     Who(AskedAt),
     /// `replica from`, sent then.
     ReplicaFrom(AskedAt),
+    /// `replica key`: this feeder is known.
+    Key,
     /// `version`.
     Version,
     /// An `ms` that stores nothing, to see whether its form is understood.

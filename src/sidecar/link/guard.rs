@@ -37,20 +37,27 @@ const THERE_BEFORE: u64 = 4;
 
 /// Refuses to lose a copy. See the module's head.
 #[derive(Debug)]
-pub(super) struct OverwriteGuard {
+pub(in crate::sidecar) struct OverwriteGuard {
     may_replace: bool,
+    /// The lease has decided whose data counts.
+    is_of_shard: bool,
 }
 
 impl OverwriteGuard {
     /// One that is told whether a server that was there before may replace whatever there is.
-    pub(super) fn new(may_replace: bool) -> OverwriteGuard {
-        OverwriteGuard { may_replace }
+    pub(in crate::sidecar) fn new(may_replace: bool) -> OverwriteGuard {
+        OverwriteGuard { may_replace, is_of_shard: false }
+    }
+
+    /// One that lets the owner of a shard replace what the other nodes hold.
+    pub(in crate::sidecar) fn of_a_shard() -> OverwriteGuard {
+        OverwriteGuard { may_replace: true, is_of_shard: true }
     }
 
     /// Why the server that `info` is about shall not be copied to a peer with so many items by a sidecar of this age.
     pub(super) fn objection(&self, info: &ServerInfo<'_>, peer_items: u64, age: Duration) -> Option<String> {
         let is_told_to = self.may_replace && info.uptime >= age.as_secs() + THERE_BEFORE;
-        if is_told_to || peer_items == 0 {
+        if is_told_to || self.is_of_shard || peer_items == 0 {
             return None;
         }
         if info.descent == Descent::Back {

@@ -11,7 +11,7 @@
 
 mod answers;
 pub(super) mod clock_skew;
-mod guard;
+pub(super) mod guard;
 mod lag;
 mod peer_clock;
 pub(super) mod pump;
@@ -26,20 +26,22 @@ use crate::io::edge::Edge;
 use crate::sidecar::moment::{Moment, Trouble};
 use crate::sync::lock;
 use crate::sys::cpu;
+use guard::OverwriteGuard;
 use mio::net::{TcpStream, UnixStream};
-use mio::{Events, Poll, Registry, Token};
+use mio::{Events, Poll, Token};
 use pump::{Action, Pump};
 use std::io::{self, ErrorKind, Write};
 use std::net::{Shutdown, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const SERVER: Token = Token(0);
 const PEER: Token = Token(1);
 /// Of the waker that stops the thread.
-pub(super) const WAKE: Token = Token(2);
+const WAKE: Token = Token(2);
 
 /// Longest wait for one address of a peer.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
@@ -60,15 +62,17 @@ const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// What the thread of a peer shares with the HTTP server.
 #[derive(Debug)]
 pub(super) struct PeerFigures {
-    /// The peer as it was given, which is also the consumer's name.
+    /// The consumer's name: the peer as it was given, or the name of a node.
     pub name: String,
+    /// The peer's host and port.
+    pub address: String,
     figures: Mutex<Figures>,
 }
 
 impl PeerFigures {
     /// Of a peer that was not tried yet.
-    pub(super) fn new(name: &str) -> PeerFigures {
-        PeerFigures { name: name.to_owned(), figures: Mutex::default() }
+    pub(super) fn new(name: &str, address: &str) -> PeerFigures {
+        PeerFigures { name: name.to_owned(), address: address.to_owned(), figures: Mutex::default() }
     }
 
     /// The figures of now.
@@ -78,6 +82,53 @@ impl PeerFigures {
 
     fn publish(&self, figures: &Figures) {
         lock(&self.figures).clone_from(figures);
+    }
+}
+
+/// What makes this sidecar the feeder of a shard's servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FeederKey {
+    /// The epoch in which the server beside it owns the shard.
+    pub epoch: u64,
+    /// The shard's secret.
+    pub secret: String,
+}
+
+/// The peer of a link.
+#[derive(Debug)]
+pub(super) struct LinkTarget {
+    /// What is shown of it.
+    pub figures: Arc<PeerFigures>,
+    /// Only in a shard: then what the peer holds is the shard's, and the owner's data replaces it.
+    pub key: Option<FeederKey>,
+}
+
+/// The thread of a link.
+pub(super) struct LinkThread {
+    waker: mio::Waker,
+    is_stopped: Arc<AtomicBool>,
+    handle: JoinHandle<()>,
+}
+
+impl LinkThread {
+    /// Starts it.
+    pub(super) fn start(mut link: Link) -> io::Result<LinkThread> {
+        let waker = mio::Waker::new(link.poll.registry(), WAKE)?;
+        let is_stopped = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&is_stopped);
+        let handle = std::thread::Builder::new().name("peer".into()).spawn(move || link.run(&stop))?;
+        Ok(LinkThread { waker, is_stopped, handle })
+    }
+
+    /// Tells it to end, and does not wait for that: it may be connecting, or looking up a name.
+    pub(super) fn stop(&self) {
+        self.is_stopped.store(true, Ordering::Relaxed);
+        let _ = self.waker.wake();
+    }
+
+    /// Whether it has ended.
+    pub(super) fn is_finished(&self) -> bool {
+        self.handle.is_finished()
     }
 }
 
@@ -95,24 +146,24 @@ pub(super) struct Link {
 
 impl Link {
     /// A link from the server's control socket to this peer.
-    pub(super) fn new(options: &Options, shown: Arc<PeerFigures>) -> io::Result<Link> {
+    pub(super) fn new(options: &Options, target: LinkTarget) -> io::Result<Link> {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
         let seed = time ^ u64::from(std::process::id());
+        let guard = match target.key {
+            Some(_) => OverwriteGuard::of_a_shard(),
+            None => OverwriteGuard::new(options.may_replace),
+        };
+        let key = target.key.map(|key| (key.epoch, key.secret));
         Ok(Link {
-            pump: Pump::new(&shown.name, options.limit_megabits, options.may_replace, seed),
+            pump: Pump::new(&target.figures.name, options.limit_megabits, guard, seed).with_key(key),
             poll: Poll::new()?,
             server: None,
             peer: None,
             path: options.server.clone(),
-            shown,
+            shown: target.figures,
             started: Instant::now(),
             answers: vec![0; ANSWERS_SIZE].into(),
         })
-    }
-
-    /// Where a waker can be registered.
-    pub(super) fn registry(&self) -> &Registry {
-        self.poll.registry()
     }
 
     /// Runs until `stop` is set.
@@ -237,7 +288,7 @@ impl Link {
                     Err(trouble) => self.pump.server_gone(trouble, self.now()),
                 }
             }
-            Action::OpenPeer => match connect(&self.shown.name).and_then(|socket| self.register_peer(socket)) {
+            Action::OpenPeer => match connect(&self.shown.address).and_then(|socket| self.register_peer(socket)) {
                 Ok(()) => self.pump.peer_opened(self.now()),
                 Err(error) => self.pump.peer_gone(&error.to_string(), self.now()),
             },

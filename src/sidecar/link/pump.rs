@@ -133,7 +133,7 @@ pub(crate) struct Pump {
 
 impl Pump {
     /// A pump for the consumer of this name, which is also how the log calls the peer.
-    pub(crate) fn new(name: &str, limit_megabits: Option<u64>, may_replace: bool, seed: u64) -> Pump {
+    pub(crate) fn new(name: &str, limit_megabits: Option<u64>, guard: OverwriteGuard, seed: u64) -> Pump {
         Pump {
             state: PumpState::Waiting { until: Duration::ZERO, is_refused: false },
             actions: VecDeque::new(),
@@ -144,8 +144,14 @@ impl Pump {
             timed: ResumeFrom::Void,
             back_off: BackOff::new(seed),
             bucket: BandwidthBucket::new(limit_megabits),
-            guard: OverwriteGuard::new(may_replace),
+            guard,
         }
+    }
+
+    /// One that shows this key to the peer.
+    pub(crate) fn with_key(mut self, key: Option<(u64, String)>) -> Pump {
+        self.sink.key = key;
+        self
     }
 
     // ---- what the owner of the sockets calls ----

@@ -92,6 +92,8 @@ pub(super) struct StreamSink {
     pub name: String,
     /// Whether there is a connection.
     pub is_open: bool,
+    /// The epoch and the secret of the shard that both servers are in.
+    pub key: Option<(u64, String)>,
     /// Who the peer is.
     pub peer: PeerInfo,
     /// What is on its way to the peer.
@@ -143,6 +145,10 @@ impl StreamSink {
         self.heard = now.at;
         self.ask(b"mn\r\n".as_slice(), Expect::Line(Query::Hello));
         self.ask(b"version\r\n".as_slice(), Expect::Line(Query::Version));
+        if let Some((epoch, secret)) = &self.key {
+            let line = format!("replica key {epoch} {secret}\r\n");
+            self.ask(line.into_bytes(), Expect::Line(Query::Key));
+        }
         // With these there are more than 24 bytes: a server that speaks only the binary protocol waits for as many, and
         // then closes the connection.
         self.ask_clock(&ReplicaLine::Who, Query::Who(asked(now)));
@@ -308,6 +314,7 @@ impl StreamSink {
             self.lag.observe(self.answers.is_owed(), now.at);
         }
         self.figures.lag = self.lag.figure(now.at);
+        self.figures.identity.clone_from(&self.peer.identity);
         if let Some((at, bytes)) = self.sync_began {
             self.figures.sync.took = now.at.saturating_sub(at);
             self.figures.sync.bytes = self.figures.body_bytes - bytes;
@@ -383,11 +390,15 @@ impl StreamSink {
             Query::Probe if text.starts_with("CLIENT_ERROR") || text.starts_with("ERROR") => {
                 return needs("ms", "1.6.9");
             }
+            Query::Key if text != "OK" => {
+                // It may not have been told of this epoch yet.
+                return Err(Trouble::Broken(format!("the peer answers `{text}` to the shard's key")));
+            }
             Query::Begin | Query::Progress | Query::End if text != "OK" => {
                 let what = if self.peer.is_stock { "flush_all" } else { "replica begin, sent, or end" };
                 return Err(Trouble::Refused(format!("the peer answers `{text}` to {what}")));
             }
-            Query::Hello | Query::Begin | Query::Progress | Query::End | Query::Probe => {}
+            Query::Hello | Query::Key | Query::Begin | Query::Progress | Query::End | Query::Probe => {}
         }
         Ok(Answered::Nothing)
     }

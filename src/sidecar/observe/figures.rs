@@ -73,6 +73,8 @@ pub(crate) struct Figures {
     pub trouble: String,
     /// `twincached`, `memcached <version>`, or empty while it is not known.
     pub kind: String,
+    /// The run of the peer that is connected, or was last; empty while it is not known.
+    pub identity: String,
     /// The server's last known lsn. This, `confirmed` and `bytes_in_flight` are up to date only while there is a
     /// stream.
     pub head: u64,

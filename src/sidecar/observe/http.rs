@@ -1,4 +1,4 @@
-//! `/health` and `/metrics` over HTTP, one request a connection.
+//! Pages over HTTP, one request a connection.
 //!
 //! One thread accepts. Each request has a thread of its own, of which there are a few at most, and takes at most 2
 //! seconds. Requests are parsed by httparse, which is hyper's parser. A whole HTTP server would be more than two pages
@@ -34,7 +34,7 @@ pub(crate) struct HttpPage {
     pub text: String,
 }
 
-/// Makes the page of a path; None: there is no such page.
+/// Makes the page of a path, which may have a query; None: there is no such page.
 pub(crate) type HttpPages = dyn Fn(&str) -> Option<HttpPage> + Send + Sync;
 
 /// Serves `pages` at `address` from now on.
@@ -97,9 +97,11 @@ fn reply(head: &[u8], pages: &HttpPages) -> String {
     let mut request = httparse::Request::new(&mut headers);
     let page = match request.parse(head) {
         Ok(httparse::Status::Complete(_)) => {
-            let path = request.path.unwrap_or("").split('?').next().unwrap_or("");
+            let path = request.path.unwrap_or("");
             match request.method {
-                Some("GET" | "HEAD") => pages(path).unwrap_or_else(|| plain("404 Not Found", "/health or /metrics")),
+                Some("GET" | "HEAD") => {
+                    pages(path).unwrap_or_else(|| plain("404 Not Found", "/health, /metrics, /primary or /standby"))
+                }
                 _ => plain("405 Method Not Allowed", "GET or HEAD"),
             }
         }
@@ -118,7 +120,7 @@ mod tests {
     use super::*;
 
     fn page(path: &str) -> Option<HttpPage> {
-        let known = path == "/health";
+        let known = path.split('?').next() == Some("/health");
         known.then(|| HttpPage { status: "503 Service Unavailable", media: "text/plain", text: "no\n".into() })
     }
 
@@ -128,7 +130,7 @@ mod tests {
             ("GET /health HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 503 ", "\r\n\r\nno\n"),
             ("GET /health?full HTTP/1.0\r\n\r\n", "HTTP/1.1 503 ", "\r\n\r\nno\n"),
             ("HEAD /health HTTP/1.1\r\n\r\n", "HTTP/1.1 503 ", "Content-Length: 3\r\nConnection: close\r\n\r\n"),
-            ("GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 404 ", "/health or /metrics\n"),
+            ("GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 404 ", "/health, /metrics, /primary or /standby\n"),
             ("POST /health HTTP/1.1\r\n\r\n", "HTTP/1.1 405 ", "\n"),
             ("nonsense\r\n\r\n", "HTTP/1.1 400 ", "\n"),
         ];

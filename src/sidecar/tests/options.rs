@@ -16,6 +16,7 @@ fn a_whole_command_line() {
         may_replace: true,
         http: Some("127.0.0.1:9090".parse().unwrap()),
         max_lag: Duration::from_millis(50),
+        lease: None,
         address: AddressOptions::default(),
         is_verbose: true,
     };

@@ -13,6 +13,7 @@
 //! where the guard is in the way, when the server is filled again, and not before. One seed of `TWINCACHE_SEED` can be
 //! replayed; a failure names it.
 
+use crate::sidecar::link::guard::OverwriteGuard;
 use crate::sidecar::link::pump::{Action, Pump};
 use crate::sidecar::moment::{Moment, Trouble};
 use crate::testing::{Rng, is_replay, seeds_from};
@@ -500,7 +501,7 @@ impl Simulation {
         Simulation {
             rng: Rng(seed),
             now: Moment { at: Duration::ZERO, unix_ms: 1_700_000_000_000, boot_ms: 0 },
-            pump: Pump::new("peer:1", limit, may_replace, seed),
+            pump: Pump::new("peer:1", limit, OverwriteGuard::new(may_replace), seed),
             has_server: false,
             has_peer: false,
             server,
@@ -547,7 +548,7 @@ impl Simulation {
                 self.server.hang_up();
                 self.close_peer();
                 (self.has_server, self.has_peer) = (false, false);
-                self.pump = Pump::new("peer:1", None, false, self.rng.below(u64::MAX));
+                self.pump = Pump::new("peer:1", None, OverwriteGuard::new(false), self.rng.below(u64::MAX));
                 self.server.may_replace = false;
             }
             13 | 14 => self.peer.clock += if self.rng.below(2) == 0 { 3_600_000 } else { -5000 },

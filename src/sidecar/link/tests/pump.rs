@@ -51,7 +51,7 @@ fn server_hears(pump: &mut Pump) -> String {
 
 #[test]
 fn what_was_confirmed_before_a_walk_is_void_when_the_walk_is_under_way() {
-    let mut pump = Pump::new("peer:1", None, false, 1);
+    let mut pump = Pump::new("peer:1", None, OverwriteGuard::new(false), 1);
     assert_eq!(attach(&mut pump, 0), "attach peer:1 twin1 - - cas\r\n");
     server_says(&mut pump, "continuing run1 5\r\nbatch 6 0\r\nwalk run1 9\r\nbatch 9 0\r\nwalked 9\r\n", at(300));
     pump.peer_read(b"OK\r\nMN\r\nOK\r\nMN\r\n", at(301));
@@ -65,7 +65,7 @@ fn what_was_confirmed_before_a_walk_is_void_when_the_walk_is_under_way() {
 }
 #[test]
 fn who_comes_back_is_behind_until_it_has_what_it_missed() {
-    let mut pump = Pump::new("peer:1", None, false, 1);
+    let mut pump = Pump::new("peer:1", None, OverwriteGuard::new(false), 1);
     attach(&mut pump, 0);
     server_says(&mut pump, "walk run1 9\r\nwalked 9\r\nalive 9 1\r\n", at(300));
     pump.peer_read(b"OK\r\nOK\r\nOK\r\nMN\r\n", at(301));
@@ -91,7 +91,7 @@ fn who_comes_back_is_behind_until_it_has_what_it_missed() {
 
 #[test]
 fn what_was_sent_while_the_peers_clock_jumped_is_sent_again() {
-    let mut pump = Pump::new("peer:1", None, false, 1);
+    let mut pump = Pump::new("peer:1", None, OverwriteGuard::new(false), 1);
     attach(&mut pump, 0);
     server_says(&mut pump, "continuing run1 5\r\nbatch 6 0\r\n", at(300));
     pump.peer_read(b"OK\r\nMN\r\n", at(301));
@@ -119,7 +119,7 @@ fn what_was_sent_while_the_peers_clock_jumped_is_sent_again() {
 
 #[test]
 fn a_low_limit_does_not_let_a_copy_lapse() {
-    let mut pump = Pump::new("peer:1", Some(1), false, 1);
+    let mut pump = Pump::new("peer:1", Some(1), OverwriteGuard::new(false), 1);
     attach(&mut pump, 0);
     server_says(&mut pump, "walk run1 9\r\nbatch 9 400000\r\n", at(300));
     server_says(&mut pump, &"x".repeat(400_000), at(300));

@@ -1,0 +1,98 @@
+//! Whether a node that does not own the shard may become its owner now.
+//!
+//! ```text
+//!                        owner given back                 owner silent: after lease + margin
+//!   a member             at once + rank * 50 ms           + rank * 50 ms
+//!   another node         at once, empty, if no member     + bootstrap_ms, empty, if the record knows the node
+//!                        is left; else + bootstrap_ms
+//!   nothing recorded     whoever is first
+//! ```
+//!
+//! A node whose server was restarted is no member: it first takes its old run out of the members of a shard that was
+//! given back, so that the others need not wait for what is gone for ever.
+//!
+//! Not here: the compare-and-swap that decides between candidates (`keeper`).
+
+use crate::cluster::record::ShardRecord;
+use std::time::Duration;
+
+/// The part of a lease that pays for clocks that drift apart: one tenth of it.
+const MARGINS_PER_LEASE: u32 = 10;
+
+/// What one candidate waits longer than the candidate before it.
+const RANK_WAIT: Duration = Duration::from_millis(50);
+
+/// What a node may do about a shard that it does not own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Right {
+    /// Nothing now.
+    None,
+    /// Take its own old run out of the members.
+    Strike,
+    /// Take over with what it has.
+    Whole,
+    /// Take over without data.
+    Empty,
+}
+
+/// A try to become the owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Candidacy {
+    /// The revision that it wants to replace.
+    pub expected: i64,
+    pub epoch: u64,
+    /// Answers of the server that it waits for.
+    pub unanswered: u32,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claimant<'a> {
+    pub node: &'a str,
+    /// The run of its server.
+    pub run: &'a str,
+    /// An operator wants it to be the owner.
+    pub is_forced: bool,
+    /// Nobody takes over but when an operator wants it.
+    is_paused: bool,
+}
+
+impl<'a> Claimant<'a> {
+    pub(super) fn new(node: &'a str, run: &'a str, is_forced: bool, is_paused: bool) -> Claimant<'a> {
+        Claimant { node, run, is_forced, is_paused }
+    }
+
+    /// What it may do, if this record was first seen `ago`, when now is the time.
+    pub(super) fn right(&self, record: Option<&ShardRecord>, ago: Duration) -> Right {
+        let Some(record) = record else { return Right::Whole };
+        let is_free = record.owner.is_empty();
+        let free_after = if is_free { Duration::ZERO } else { lease_of(record) + margin_of(record) };
+        if self.is_forced && ago >= free_after {
+            return Right::Whole;
+        }
+        let rank = record.members.iter().position(|member| member.node == self.node && member.run == self.run);
+        if let Some(rank) = rank {
+            let is_time = ago >= free_after + RANK_WAIT * rank as u32;
+            return if is_time && !self.is_paused { Right::Whole } else { Right::None };
+        }
+        if is_free && record.members.iter().any(|member| member.node == self.node) {
+            return Right::Strike;
+        }
+        let may_claim = !self.is_paused && (is_free || record.nodes.iter().any(|node| node == self.node));
+        let wait = match is_free && record.members.is_empty() {
+            true => Duration::ZERO,
+            false => Duration::from_millis(record.bootstrap_ms),
+        };
+        if may_claim && ago >= free_after + wait { Right::Empty } else { Right::None }
+    }
+}
+
+/// The lease that a record gives to its owner.
+pub(super) fn lease_of(record: &ShardRecord) -> Duration {
+    Duration::from_millis(record.lease_ms)
+}
+
+/// What the owner stops before the end of the lease, and others wait after it.
+pub(super) fn margin_of(record: &ShardRecord) -> Duration {
+    lease_of(record) / MARGINS_PER_LEASE
+}

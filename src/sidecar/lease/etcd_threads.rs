@@ -1,0 +1,303 @@
+//! The threads that talk to etcd, so that nothing else waits for it.
+//!
+//! ```text
+//!   driver ── swap ──> swaps   one at a time, each with a deadline ─────────────┐
+//!          ── read ──> reads   the shard record, when nothing was heard of it ──┤
+//!          ── tell ──> tells   this node's record, answers, the pause ──────────┼──> News
+//!                      record  a watch of the shard record ─────────────────────┤
+//!                      nodes   a watch of the nodes' records ───────────────────┤
+//!                      request a watch of what operators ask for ───────────────┘
+//! ```
+//!
+//! A watch that has failed begins again with a listing, so it misses nothing.
+//!
+//! Not here: what is written and why (`keeper`).
+
+use super::news::News;
+use super::orders::SwapOutcome;
+use crate::cluster::keys::ClusterKeys;
+use crate::cluster::options::ClusterOptions;
+use crate::cluster::record::{AnswerRecord, NodeRecord, ShardRecord, from_bytes, to_bytes};
+use crate::cluster::{Etcd, EtcdError, Snapshot, Swap, Versioned, WatchEvent};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use serde::de::DeserializeOwned;
+use std::time::{Duration, Instant};
+
+/// How long a watch is believed that says nothing.
+const WATCH_IDLE: Duration = Duration::from_secs(2);
+
+/// The pause after etcd has failed.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// How often the node's record is written, and the pause looked at.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// Longest wait for what is not urgent.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A lease has time for so many swaps, one after the other, before it ends.
+const SWAPS_PER_LEASE: u32 = 3;
+
+/// What is to be told to etcd.
+enum Telling {
+    Node(Box<NodeRecord>),
+    Answer(AnswerRecord, i64),
+}
+
+/// The way to the threads. Dropping it ends those that wait for it; the watches end with the process.
+pub(super) struct EtcdThreads {
+    swaps: Sender<(i64, ShardRecord)>,
+    reads: Sender<()>,
+    tells: Sender<Telling>,
+}
+
+/// What each thread knows.
+#[derive(Clone)]
+struct Desk {
+    cluster: ClusterOptions,
+    keys: ClusterKeys,
+    shard: String,
+    node: String,
+    news: Sender<News>,
+}
+
+impl EtcdThreads {
+    /// Starts them. `lease` is the time that swaps have together.
+    pub(super) fn start(
+        cluster: &ClusterOptions,
+        shard: &str,
+        node: &str,
+        lease: Duration,
+        news: Sender<News>,
+    ) -> Result<EtcdThreads, String> {
+        let keys = ClusterKeys::new(&cluster.cluster);
+        let desk = Desk { cluster: cluster.clone(), keys, shard: shard.to_owned(), node: node.to_owned(), news };
+        let (swaps, to_swap) = unbounded();
+        let (reads, to_read) = bounded(1);
+        let (tells, to_tell) = unbounded();
+        let patience = lease / SWAPS_PER_LEASE;
+        desk.spawn("etcd swaps", move |desk, etcd| desk.swap_all(etcd, &to_swap, patience))?;
+        desk.spawn("etcd reads", move |desk, etcd| desk.read_all(etcd, &to_read, patience))?;
+        desk.spawn("etcd tells", move |desk, etcd| desk.tell_all(etcd, &to_tell))?;
+        desk.spawn("etcd record", |desk, etcd| desk.watch_record(etcd))?;
+        desk.spawn("etcd nodes", |desk, etcd| desk.watch_nodes(etcd))?;
+        desk.spawn("etcd request", |desk, etcd| desk.watch_requests(etcd))?;
+        Ok(EtcdThreads { swaps, reads, tells })
+    }
+
+    /// Replaces the record of this revision.
+    pub(super) fn swap(&self, expected: i64, record: ShardRecord) {
+        let _ = self.swaps.send((expected, record));
+    }
+
+    /// Reads the record, unless that is under way.
+    pub(super) fn read(&self) {
+        let _ = self.reads.try_send(());
+    }
+
+    /// Says how this node is.
+    pub(super) fn tell(&self, record: NodeRecord) {
+        let _ = self.tells.send(Telling::Node(Box::new(record)));
+    }
+
+    /// Answers the request that stands in etcd with this revision, and takes it away.
+    pub(super) fn answer(&self, answer: AnswerRecord, revision: i64) {
+        let _ = self.tells.send(Telling::Answer(answer, revision));
+    }
+}
+
+impl Desk {
+    fn spawn(&self, name: &str, body: impl FnOnce(Desk, Etcd) + Send + 'static) -> Result<(), String> {
+        let etcd = Etcd::new(&self.cluster.etcd).map_err(|error| error.to_string())?;
+        let desk = self.clone();
+        let spawned = std::thread::Builder::new().name(name.into()).spawn(move || body(desk, etcd));
+        spawned.map(drop).map_err(|error| format!("cannot start a thread: {error}"))
+    }
+
+    /// False: nobody listens any more.
+    fn send(&self, news: News) -> bool {
+        self.news.send(news).is_ok()
+    }
+
+    // ---- on demand ----
+
+    fn swap_all(self, mut etcd: Etcd, swaps: &Receiver<(i64, ShardRecord)>, patience: Duration) {
+        let key = self.keys.shard(&self.shard);
+        let mut is_down = false;
+        for (expected, record) in swaps {
+            let outcome = match etcd.swap(&key, expected, &to_bytes(&record), patience) {
+                Ok(Swap::Won(revision)) => SwapOutcome::Won(revision),
+                Ok(Swap::Lost(snapshot)) => match record_of(snapshot) {
+                    Some((revision, record)) => SwapOutcome::Lost { revision, record: record.map(Box::new) },
+                    None => SwapOutcome::NotDone,
+                },
+                Err(error) => {
+                    note_failure(&mut is_down, &error);
+                    if error.may_be_applied() { SwapOutcome::Unknown } else { SwapOutcome::NotDone }
+                }
+            };
+            if is_down && matches!(outcome, SwapOutcome::Won(_) | SwapOutcome::Lost { .. }) {
+                log::info!("etcd answers again");
+                is_down = false;
+            }
+            if !self.send(News::Swapped(outcome)) {
+                return;
+            }
+        }
+    }
+
+    fn read_all(self, mut etcd: Etcd, reads: &Receiver<()>, patience: Duration) {
+        let key = self.keys.shard(&self.shard);
+        for () in reads {
+            if let Ok(snapshot) = etcd.get(&key, patience)
+                && let Some((revision, record)) = record_of(snapshot)
+                && !self.send(News::Record(revision, record))
+            {
+                return;
+            }
+        }
+    }
+
+    fn tell_all(self, mut etcd: Etcd, tells: &Receiver<Telling>) {
+        let (key, pause) = (self.keys.node(&self.shard, &self.node), self.keys.pause(&self.shard));
+        let mut looked = Instant::now();
+        let mut latest = None;
+        loop {
+            match tells.recv_timeout(TELL_EVERY) {
+                Ok(Telling::Node(record)) => latest = Some(record),
+                Ok(Telling::Answer(answer, revision)) => self.reply(&mut etcd, &answer, revision),
+                Err(error) if error.is_timeout() => {}
+                Err(_) => return,
+            }
+            if tells.is_empty()
+                && let Some(record) = latest.take()
+            {
+                let _ = etcd.put(&key, &to_bytes(&*record), PATIENCE);
+            }
+            if looked.elapsed() >= TELL_EVERY {
+                looked = Instant::now();
+                if let Ok(snapshot) = etcd.get(&pause, PATIENCE) {
+                    let _ = self.send(News::Paused(snapshot.value.is_some()));
+                }
+            }
+        }
+    }
+
+    fn reply(&self, etcd: &mut Etcd, answer: &AnswerRecord, revision: i64) {
+        let (request, to) = (self.keys.request(&self.shard), self.keys.answer(&self.shard));
+        let told = etcd.put(&to, &to_bytes(answer), PATIENCE);
+        // A newer request must not go with this one.
+        let taken = told.and_then(|_| etcd.get(&request, PATIENCE)).and_then(|snapshot| {
+            if snapshot.mod_revision() == revision { etcd.delete(&request, PATIENCE) } else { Ok(0) }
+        });
+        if let Err(error) = taken {
+            log::warn!("cannot answer a request: {error}");
+        }
+    }
+
+    // ---- watches ----
+
+    fn watch_record(self, mut etcd: Etcd) {
+        let key = self.keys.shard(&self.shard);
+        loop {
+            let from = match etcd.get(&key, PATIENCE) {
+                Ok(snapshot) => {
+                    let from = snapshot.revision + 1;
+                    if let Some((revision, record)) = record_of(snapshot) {
+                        self.send(News::Record(revision, record));
+                    }
+                    from
+                }
+                Err(_) => {
+                    std::thread::sleep(RETRY);
+                    continue;
+                }
+            };
+            let watched = etcd.watch(&key, from, WATCH_IDLE, |event| match event {
+                WatchEvent::Changed { key: changed, revision, value } if changed == key => {
+                    let record = value.map(|value| parsed::<ShardRecord>(&changed, &value));
+                    match record {
+                        Some(None) => true,
+                        Some(Some(record)) => self.send(News::Record(revision, Some(record))),
+                        None => self.send(News::Record(revision, None)),
+                    }
+                }
+                _ => true,
+            });
+            pause_after(watched.is_err());
+        }
+    }
+
+    fn watch_nodes(self, mut etcd: Etcd) {
+        let prefix = self.keys.nodes_of(&self.shard);
+        let tell = |key: &str, value: Option<&Versioned>| {
+            let Some(name) = key.strip_prefix(&prefix) else { return };
+            let record = value.and_then(|value| parsed::<NodeRecord>(key, value));
+            self.send(News::Node(name.to_owned(), record));
+        };
+        loop {
+            let Ok(listing) = etcd.list(&prefix, PATIENCE) else {
+                std::thread::sleep(RETRY);
+                continue;
+            };
+            listing.items.iter().for_each(|(key, value)| tell(key, Some(value)));
+            let watched = etcd.watch(&prefix, listing.revision + 1, WATCH_IDLE, |event| {
+                if let WatchEvent::Changed { key, value, .. } = event {
+                    tell(&key, value.as_ref());
+                }
+                true
+            });
+            pause_after(watched.is_err());
+        }
+    }
+
+    fn watch_requests(self, mut etcd: Etcd) {
+        let key = self.keys.request(&self.shard);
+        let tell = |value: &Versioned| {
+            if let Some(request) = parsed(&key, value) {
+                self.send(News::Request(request, value.mod_revision));
+            }
+        };
+        loop {
+            let Ok(snapshot) = etcd.get(&key, PATIENCE) else {
+                std::thread::sleep(RETRY);
+                continue;
+            };
+            snapshot.value.iter().for_each(tell);
+            let watched = etcd.watch(&key, snapshot.revision + 1, WATCH_IDLE, |event| {
+                if let WatchEvent::Changed { key: changed, value: Some(value), .. } = event
+                    && changed == key
+                {
+                    tell(&value);
+                }
+                true
+            });
+            pause_after(watched.is_err());
+        }
+    }
+}
+
+fn pause_after(is_failed: bool) {
+    if is_failed {
+        std::thread::sleep(RETRY);
+    }
+}
+
+fn note_failure(is_down: &mut bool, error: &EtcdError) {
+    match std::mem::replace(is_down, true) {
+        true => log::debug!("etcd: {error}"),
+        false => log::warn!("etcd: {error}"),
+    }
+}
+
+/// The record of a snapshot with its revision; None if somebody has written there what is no record.
+fn record_of(snapshot: Snapshot) -> Option<(i64, Option<ShardRecord>)> {
+    match snapshot.value {
+        None => Some((snapshot.revision, None)),
+        Some(value) => parsed("the shard record", &value).map(|record| (value.mod_revision, Some(record))),
+    }
+}
+
+fn parsed<T: DeserializeOwned>(key: &str, value: &Versioned) -> Option<T> {
+    from_bytes(&value.bytes).map_err(|why| log::error!("{key} in etcd is damaged: {why}")).ok()
+}

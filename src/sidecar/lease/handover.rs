@@ -1,0 +1,52 @@
+//! A switchover, as the owner goes through it: nothing is lost, and nobody is refused.
+//!
+//! ```text
+//!   Holding ── writes wait, reads go on; the last change is lsn ──> Draining ── the successor has confirmed lsn ──>
+//!   Stepping ── the server is a standby: its connections are closed ──> Swapping ── the record names the successor
+//!      until here it can be abandoned: writes go on           from here on there is no way back but through the record
+//! ```
+//!
+//! Not here: orders and swaps (`keeper`).
+
+use crate::cluster::record::MemberRecord;
+use std::time::Duration;
+
+/// How far it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HandoverStep {
+    /// The server was told that changes have to wait.
+    Holding,
+    /// The successor has to confirm everything up to this change.
+    Draining { lsn: u64 },
+    /// The server was told that it is a standby.
+    Stepping,
+    /// The record has to name the successor.
+    Swapping,
+}
+
+/// See the module's head. Times are since boot.
+#[derive(Clone, Debug)]
+pub(super) struct Handover {
+    /// Of the request.
+    pub id: String,
+    /// The successor.
+    pub to: MemberRecord,
+    pub step: HandoverStep,
+    /// When it is abandoned, if that is possible.
+    pub until: Duration,
+}
+
+impl Handover {
+    /// What to say of it, now that this node owns the shard: whether it was done, and a line.
+    pub(super) fn outcome(&self, owner: &str) -> (bool, String) {
+        match owner {
+            "" => (false, "nobody owns the shard now".to_owned()),
+            _ => (owner == self.to.node, format!("{owner} owns the shard")),
+        }
+    }
+
+    /// Whether the server still serves.
+    pub(super) fn can_be_abandoned(&self) -> bool {
+        matches!(self.step, HandoverStep::Holding | HandoverStep::Draining { .. })
+    }
+}

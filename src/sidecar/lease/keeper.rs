@@ -1,0 +1,597 @@
+//! Who owns the shard: one node's part of the lease, as a state machine without sockets and clocks.
+//!
+//! ```text
+//!   shard record in etcd ──┐                               ┌──> Swap, Read: compare-and-swap of the shard record
+//!   answers of the server ─┼─> Keeper: note, then `decide` ┼──> ServerOrder: roles, deadlines, members for the local server
+//!   state of the peers ────┤   looks at all that is known  ├──> Promise: ask members to wait, while etcd is away
+//!   the time ──────────────┘                               └──> Serve, Retire: the shard's address
+//!
+//!   by the record, a node is one of these; nothing else is remembered:
+//!
+//!     unknown   not read yet: the server is left as it is
+//!     absent    there is none: whoever creates it owns the shard
+//!     free      given back: a member takes it at once; without members anybody does, empty
+//!     another's a member takes it when the lease has passed; another node after `bootstrap_ms` more, empty
+//!     ours      by a run of the server that has gone: it is given back
+//!     ours      renewed again and again; the server may answer until the deadline that follows from that
+//! ```
+//!
+//! One key holds the owner and the members, who may take over. Every change of it is a compare-and-swap on the revision
+//! that was seen, so renewals, changes of the members and takeovers exclude each other: a takeover that succeeds proves
+//! that no renewal has succeeded since the revision it saw.
+//!
+//! ```text
+//!   owner:    send a renewal at s ──────────── may answer until s + lease - margin
+//!   standby:        sees it at r >= s ─────────────────────────────────── waits until r + lease + margin, then swaps
+//! ```
+//!
+//! So the owner has fallen silent before anybody else can serve, as long as two clocks do not drift apart by more than
+//! the margin within a lease. No wall clock is compared. A swap whose outcome is not known is not counted on: the record
+//! tells later, by its sequence number, whether it was done.
+//!
+//! While etcd is away, a promise takes the place of a renewal. Every node that could take over promises the owner not to
+//! become a candidate for the length of a lease; the promise begins when it was asked for. The server of that node keeps
+//! the promise, since it is the one that has to agree to a candidacy. If only the members promise, other nodes could
+//! claim the shard after `bootstrap_ms`, so these promises end before that.
+//!
+//! Invariants:
+//! - the server is never told a deadline later than the last renewal that is known to have succeeded, or all promises,
+//!   allow for;
+//! - nobody swaps itself in as owner before the server agrees to be a candidate, unless the old owner handed over;
+//! - a node that is no member drops what it holds before it serves;
+//! - a member is removed from the record before replies go on without it, and added only when it has everything.
+//!
+//! Not here: sockets and threads (`driver`), who is in sync (`members`), what the server does with its role.
+
+use super::claim::{Candidacy, Claimant, Right, lease_of, margin_of};
+use super::handover::{Handover, HandoverStep};
+use super::ledger::Ledger;
+use super::local::{LocalServer, ServerState};
+use super::members::{InSync, Peer};
+use super::orders::{Effect, KeeperConfig, OrderAnswer, ServerOrder, SwapOutcome};
+use crate::cluster::record::{MemberRecord, RequestKind, RequestRecord, ShardRecord};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// One or two of them may be lost or late.
+const RENEWALS_PER_LEASE: u32 = 5;
+
+/// See the module's head. Times are since boot.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    config: KeeperConfig,
+    /// An earlier process may have told the server a deadline of a lease after this.
+    started: Duration,
+    effects: VecDeque<Effect>,
+    ledger: Ledger,
+    server: ServerState,
+    candidacy: Option<Candidacy>,
+    members: InSync,
+    handover: Option<Handover>,
+    /// An operator wants this node to be the owner, member or not.
+    is_forced: bool,
+    is_paused: bool,
+    /// Whether the address is here.
+    holds_address: bool,
+}
+
+impl Keeper {
+    /// A node that knows nothing yet.
+    pub(crate) fn new(config: KeeperConfig, now: Duration) -> Keeper {
+        Keeper {
+            config,
+            started: now,
+            effects: VecDeque::new(),
+            ledger: Ledger::default(),
+            server: ServerState::Unreachable { deadline: Duration::ZERO },
+            candidacy: None,
+            members: InSync::default(),
+            handover: None,
+            is_forced: false,
+            is_paused: false,
+            holds_address: false,
+        }
+    }
+
+    // ---- what the owner of the sockets calls ----
+
+    /// What to do next; call it until it says None, after every other call.
+    pub(crate) fn effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// The record was read or has changed. Old news changes nothing.
+    pub(crate) fn record(&mut self, revision: i64, record: Option<ShardRecord>, now: Duration) {
+        self.note_record(revision, record, now);
+        self.decide(now);
+    }
+
+    /// The answer to a swap.
+    pub(crate) fn swapped(&mut self, outcome: SwapOutcome, now: Duration) {
+        match outcome {
+            SwapOutcome::Won(revision) => {
+                if self.ledger.won(revision, now) {
+                    self.record_changed(revision);
+                }
+            }
+            SwapOutcome::Lost { revision, record } => {
+                self.ledger.lost();
+                self.candidacy = None;
+                self.note_record(revision, record.map(|record| *record), now);
+            }
+            SwapOutcome::Unknown | SwapOutcome::NotDone => {
+                self.ledger.failed(outcome == SwapOutcome::Unknown, now);
+                self.candidacy = None;
+                self.effects.push_back(Effect::Read);
+            }
+        }
+        self.decide(now);
+    }
+
+    /// The server is there; a connection of its own is open.
+    pub(crate) fn server_up(&mut self, run: &str, lsn: u64, replicas_ack: u32, now: Duration) {
+        self.server = ServerState::Up(LocalServer::new(run, lsn, replicas_ack, self.server_deadline()));
+        self.members.server_changed();
+        self.decide(now);
+    }
+
+    /// The connection to the server has ended, and perhaps its process.
+    pub(crate) fn server_down(&mut self, is_gone: bool, now: Duration) {
+        self.server = match is_gone {
+            true => ServerState::Gone,
+            false => ServerState::Unreachable { deadline: self.server_deadline() },
+        };
+        self.candidacy = None;
+        self.handover = None;
+        self.decide(now);
+    }
+
+    /// The server's answer to the oldest order that it has not answered.
+    pub(crate) fn answered(&mut self, answer: OrderAnswer, now: Duration) {
+        let ServerState::Up(server) = &mut self.server else { return };
+        let Some(order) = server.answered() else { return };
+        match answer {
+            OrderAnswer::Done { lsn } => {
+                server.lsn = server.lsn.max(lsn);
+                self.obeyed(&order, lsn);
+            }
+            OrderAnswer::Refused(why) => self.refused(&order, &why, now),
+        }
+        self.decide(now);
+    }
+
+    /// How the peers are that this node feeds. To be called often: it also tells that time has passed.
+    pub(crate) fn peers(&mut self, peers: Vec<Peer>, now: Duration) {
+        self.members.note_peers(peers);
+        self.decide(now);
+    }
+
+    /// The node has promised, when asked at `asked`, not to become a candidate for a lease.
+    pub(crate) fn promised(&mut self, node: &str, epoch: u64, asked: Duration, now: Duration) {
+        if self.owned().is_some_and(|record| record.epoch == epoch) {
+            let until = (asked + self.lease()).saturating_sub(self.margin());
+            self.members.note_promise(node, until);
+        }
+        self.decide(now);
+    }
+
+    /// Whether operators have switched off automatic takeovers.
+    pub(crate) fn pause(&mut self, is_paused: bool, now: Duration) {
+        self.is_paused = is_paused;
+        self.decide(now);
+    }
+
+    /// An operator wants something.
+    pub(crate) fn request(&mut self, request: RequestRecord, now: Duration) {
+        match request.what {
+            RequestKind::Promote if request.to == self.config.node => {
+                self.is_forced = true;
+                self.reply(request.id, true, "it takes over as soon as the lease of the owner has passed");
+            }
+            RequestKind::Switchover => self.begin_handover(request, now),
+            RequestKind::Promote => {}
+        }
+        self.decide(now);
+    }
+
+    /// The record, if this node owns the shard by it.
+    pub(crate) fn owned(&self) -> Option<&ShardRecord> {
+        let record = self.known()?;
+        let server = self.server.up()?;
+        (record.owner == self.config.node && record.run == server.run).then_some(record)
+    }
+
+    /// The run of the server beside this keeper, if it is there.
+    pub(crate) fn run(&self) -> Option<&str> {
+        self.server.up().map(|server| server.run.as_str())
+    }
+
+    /// The last change of that server that is known.
+    pub(crate) fn lsn(&self) -> u64 {
+        self.server.up().map_or(0, |server| server.lsn)
+    }
+
+    /// The record as it is known.
+    pub(crate) fn known(&self) -> Option<&ShardRecord> {
+        self.ledger.known()
+    }
+
+    /// Until when the server may answer, if it is primary.
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        let record = self.owned()?;
+        let lease = (self.ledger.renewed? + self.lease()).saturating_sub(self.margin());
+        let bootstrap = lease + Duration::from_millis(record.bootstrap_ms);
+        let promised = self.members.promised(&self.config.node, self.ledger.records(), bootstrap);
+        Some(promised.map_or(lease, |promised| lease.max(promised)))
+    }
+
+    /// The secret of the feeders, and the epoch that they feed in, while this node feeds.
+    pub(crate) fn feeding(&self) -> Option<(u64, &str)> {
+        let record = self.owned()?;
+        self.ledger.renewed?;
+        Some((record.epoch, &record.secret))
+    }
+
+    // ---- what is known ----
+
+    fn note_record(&mut self, revision: i64, record: Option<ShardRecord>, now: Duration) {
+        if self.ledger.note(revision, record, now) {
+            self.record_changed(revision);
+        }
+    }
+
+    fn record_changed(&mut self, revision: i64) {
+        self.candidacy.take_if(|candidacy| candidacy.expected < revision);
+        if self.owned().is_none() {
+            self.members.forget();
+            self.end_handover();
+        } else {
+            self.is_forced = false;
+        }
+    }
+
+    fn obeyed(&mut self, order: &ServerOrder, lsn: u64) {
+        match order {
+            ServerOrder::Candidate { .. } | ServerOrder::Empty => {
+                if let Some(candidacy) = &mut self.candidacy {
+                    candidacy.unanswered = candidacy.unanswered.saturating_sub(1);
+                }
+            }
+            ServerOrder::Primary { epoch, .. } if !self.holds_address => {
+                self.holds_address = true;
+                self.effects.push_back(Effect::Serve { epoch: *epoch });
+            }
+            ServerOrder::Members(requirement) => self.members.required(&requirement.names, lsn),
+            ServerOrder::Hold(_) => self.step_handover(HandoverStep::Holding, HandoverStep::Draining { lsn }),
+            ServerOrder::Standby { .. } => self.step_handover(HandoverStep::Stepping, HandoverStep::Swapping),
+            ServerOrder::Primary { .. } | ServerOrder::Go => {}
+        }
+    }
+
+    fn refused(&mut self, order: &ServerOrder, why: &str, now: Duration) {
+        match order {
+            ServerOrder::Candidate { .. } | ServerOrder::Empty => {
+                log::debug!("the server is no candidate yet: {why}");
+                self.candidacy = None;
+            }
+            ServerOrder::Hold(_) => self.abandon_handover(&format!("the server does not hold writes: {why}"), now),
+            _ => log::warn!("the server refuses {order:?}: {why}"),
+        }
+        if let ServerState::Up(server) = &mut self.server {
+            server.told = None;
+        }
+        self.ledger.pause(now);
+    }
+
+    // ---- what to do ----
+
+    /// Looks at all that is known. It may be called at any time, any number of times.
+    fn decide(&mut self, now: Duration) {
+        if self.ledger.ask(self.lease() / 2, now) {
+            self.effects.push_back(Effect::Read);
+        }
+        if self.ledger.seen.is_none() {
+            return;
+        }
+        match self.known() {
+            Some(record) if record.owner == self.config.node && self.owned().is_some() => self.own(now),
+            Some(record) if record.owner == self.config.node => self.part(now),
+            _ => self.follow(now),
+        }
+    }
+
+    /// This node owns the shard, by the run that its server is.
+    fn own(&mut self, now: Duration) {
+        let is_heard =
+            self.server.up().and_then(LocalServer::silent_since).is_none_or(|since| now < since + self.lease() / 2);
+        if !is_heard && now >= self.server_deadline() {
+            return self.give_back(now);
+        }
+        self.keep_members(now);
+        if self.hand_over(now) || self.owned().is_none() {
+            return;
+        }
+        let deadline = self.deadline().filter(|deadline| now < *deadline);
+        if is_heard {
+            self.renew(now);
+            if let (Some(deadline), Some(epoch)) = (deadline, self.owned().map(|record| record.epoch)) {
+                self.tell_role(ServerOrder::Primary { epoch, deadline }, now);
+            }
+        }
+        if deadline.is_none() && self.holds_address && now >= self.server_deadline() + self.margin() {
+            self.retire();
+        }
+    }
+
+    /// Renews the lease when it is time, or when the members change.
+    fn renew(&mut self, now: Duration) {
+        let is_due = self.ledger.renewed.is_none()
+            || self.ledger.swapped_at.is_none_or(|at| now >= at + self.lease() / RENEWALS_PER_LEASE);
+        let Some(record) = self.owned() else { return };
+        let acks = self.server.up().map_or(0, |server| server.replicas_ack);
+        let members = self.members.wanted(acks, &record.members);
+        let nodes = self.members.nodes(&record.nodes);
+        let is_other = members.len() != record.members.len() || members.iter().any(|it| !record.members.contains(it));
+        if is_due || is_other || nodes != record.nodes {
+            let record = ShardRecord {
+                members,
+                nodes,
+                replicas_ack: acks,
+                lease_ms: self.config.lease.as_millis() as u64,
+                bootstrap_ms: self.config.bootstrap_wait.as_millis() as u64,
+                advertise: self.config.advertise.clone(),
+                ..record.clone()
+            };
+            self.swap(record, now);
+        }
+        self.ask_promises(now);
+    }
+
+    /// Asks for promises when the last renewal was long ago.
+    fn ask_promises(&mut self, now: Duration) {
+        let is_late = self.ledger.renewed.is_some_and(|at| now >= at + self.lease() / 2);
+        let Some(epoch) = self.owned().map(|record| record.epoch).filter(|_| is_late) else { return };
+        let every = self.lease() / RENEWALS_PER_LEASE;
+        let nodes = self.members.promises_due(&self.config.node, self.ledger.records(), every, now);
+        self.effects.extend(nodes.map(|nodes| Effect::Promise { epoch, nodes }));
+    }
+
+    /// Sets from whom the server waits for acknowledgements.
+    fn keep_members(&mut self, now: Duration) {
+        let Some(server) = self.server.up() else { return };
+        if self.owned().is_none() || server.is_asked_for_members() {
+            return;
+        }
+        let least = server.replicas_ack;
+        if let Some(requirement) = self.members.requirement(least, self.ledger.records()) {
+            self.order(ServerOrder::Members(requirement), now);
+        }
+    }
+
+    // ---- a switchover ----
+
+    fn begin_handover(&mut self, request: RequestRecord, now: Duration) {
+        let Some(record) = self.owned().filter(|_| self.ledger.renewed.is_some()) else { return };
+        let found = match self.handover {
+            Some(_) => Err("a switchover is under way".to_owned()),
+            None => self.members.successor(&request.to, record),
+        };
+        let to = match found {
+            Ok(to) => to,
+            Err(why) => return self.reply(request.id, false, &why),
+        };
+        log::info!("hands the shard over to {}: writes wait", to.node);
+        let until = now + self.lease() / 2;
+        self.handover = Some(Handover { id: request.id, to, step: HandoverStep::Holding, until });
+        self.order(ServerOrder::Hold(self.lease()), now);
+    }
+
+    fn step_handover(&mut self, from: HandoverStep, to: HandoverStep) {
+        self.handover.iter_mut().filter(|handover| handover.step == from).for_each(|handover| handover.step = to);
+    }
+
+    /// Goes on with a switchover. Whether the server does not serve any more.
+    fn hand_over(&mut self, now: Duration) -> bool {
+        let Some(handover) = self.handover.clone() else { return false };
+        let successor = self.members.peer(&handover.to.node).filter(|peer| peer.run == handover.to.run);
+        let confirmed = successor.filter(|peer| peer.is_streaming).map(|peer| peer.confirmed);
+        let Some(record) = self.owned() else { return false };
+        if handover.can_be_abandoned() && now >= handover.until {
+            self.abandon_handover("the successor did not confirm everything in time", now);
+            return false;
+        }
+        match handover.step {
+            HandoverStep::Draining { lsn } if confirmed >= Some(lsn) => {
+                let order = ServerOrder::Standby { epoch: record.epoch + 1, secret: record.secret.clone() };
+                self.step_handover(handover.step, HandoverStep::Stepping);
+                self.order(order, now);
+            }
+            HandoverStep::Swapping => {
+                let me = MemberRecord { node: record.owner.clone(), run: record.run.clone() };
+                let others = record.members.iter().filter(|member| member.node != handover.to.node);
+                let members = [me.clone()].into_iter().chain(others.cloned()).collect();
+                let record = ShardRecord {
+                    epoch: record.epoch + 1,
+                    owner: handover.to.node,
+                    run: handover.to.run,
+                    members,
+                    handover_from: Some(me),
+                    ..record.clone()
+                };
+                self.swap(record, now);
+            }
+            _ => {}
+        }
+        !self.handover.as_ref().is_some_and(Handover::can_be_abandoned)
+    }
+
+    fn abandon_handover(&mut self, why: &str, now: Duration) {
+        if let Some(handover) = self.handover.take() {
+            log::warn!("the switchover to {} is abandoned: {why}", handover.to.node);
+            self.reply(handover.id, false, why);
+            self.order(ServerOrder::Go, now);
+        }
+    }
+
+    fn end_handover(&mut self) {
+        let Some(handover) = self.handover.take() else { return };
+        let (is_done, text) = handover.outcome(self.known().map_or("", |record| &record.owner));
+        self.reply(handover.id, is_done, &text);
+    }
+
+    /// The record names this node, with a run of the server that is not there.
+    fn part(&mut self, now: Duration) {
+        let is_over = match &self.server {
+            // It runs again: the old run has ended.
+            ServerState::Up(_) | ServerState::Gone => true,
+            ServerState::Unreachable { deadline } => {
+                let seen = self.ledger.seen.as_ref().map_or(Duration::ZERO, |seen| seen.at);
+                now >= (seen + self.lease() + self.margin()).max(*deadline)
+            }
+        };
+        if is_over {
+            self.give_back(now);
+        }
+    }
+
+    /// Gives the shard back: a member may take it at once.
+    fn give_back(&mut self, now: Duration) {
+        self.retire();
+        let (Some(record), false) = (self.known(), self.ledger.is_swapping(now)) else { return };
+        log::info!("gives the shard back: the server of run {} does not serve any more", record.run);
+        let mut members = record.members.clone();
+        if self.owned().is_some() {
+            // It hangs, but it has everything, and may be the only one.
+            members.push(MemberRecord { node: record.owner.clone(), run: record.run.clone() });
+        }
+        let (owner, run, handover_from) = (String::new(), String::new(), None);
+        self.swap(ShardRecord { owner, run, members, handover_from, ..record.clone() }, now);
+    }
+
+    /// Somebody else owns the shard, or nobody.
+    fn follow(&mut self, now: Duration) {
+        self.retire();
+        if !self.take_over(now) && self.candidacy.is_none() {
+            let Some(record) = self.known() else { return };
+            let order = ServerOrder::Standby { epoch: record.epoch, secret: record.secret.clone() };
+            self.tell_role(order, now);
+        }
+    }
+
+    /// Becomes the owner, if it may. Whether it tries.
+    fn take_over(&mut self, now: Duration) -> bool {
+        let ServerState::Up(server) = &self.server else { return false };
+        let Some(seen) = &self.ledger.seen else { return false };
+        if let Some(candidacy) = self.candidacy {
+            if candidacy.unanswered == 0 && !self.ledger.is_swapping(now) {
+                self.claim(candidacy.epoch, now);
+            }
+            return true;
+        }
+        if self.ledger.is_swapping(now) {
+            return false;
+        }
+        let claimant = Claimant::new(&self.config.node, &server.run, self.is_forced, self.is_paused);
+        let revision = seen.revision;
+        let is_empty = match claimant.right(seen.record.as_ref(), now.saturating_sub(seen.at)) {
+            Right::None => return false,
+            Right::Strike => {
+                let members = seen.record.iter().flat_map(|record| &record.members);
+                let members = members.filter(|member| member.node != self.config.node).cloned().collect();
+                let record = seen.record.clone().unwrap_or_default();
+                self.swap(ShardRecord { members, ..record }, now);
+                return false;
+            }
+            Right::Whole => false,
+            Right::Empty => true,
+        };
+        let epoch = self.known().map_or(0, |record| record.epoch) + 1;
+        log::info!("wants to be the owner in epoch {epoch}{}", if is_empty { ", without data" } else { "" });
+        self.candidacy = Some(Candidacy { expected: revision, epoch, unanswered: 1 + u32::from(is_empty) });
+        self.order(ServerOrder::Candidate { epoch }, now);
+        if is_empty {
+            self.order(ServerOrder::Empty, now);
+        }
+        true
+    }
+
+    /// The server agrees: swaps this node in.
+    fn claim(&mut self, epoch: u64, now: Duration) {
+        let ServerState::Up(server) = &self.server else { return };
+        let old = self.known().cloned().unwrap_or_default();
+        // They and the old owner still have all that was acknowledged: this one acknowledges nothing without them, or
+        // takes them out before.
+        let owner = MemberRecord { node: old.owner, run: old.run };
+        let holders = old.members.into_iter().chain(Some(owner).filter(|owner| !owner.node.is_empty()));
+        let members = holders.filter(|member| member.node != self.config.node).collect();
+        let mut nodes = old.nodes;
+        if !nodes.contains(&self.config.node) {
+            nodes.push(self.config.node.clone());
+        }
+        let record = ShardRecord {
+            epoch,
+            owner: self.config.node.clone(),
+            run: server.run.clone(),
+            lease_ms: self.config.lease.as_millis() as u64,
+            bootstrap_ms: self.config.bootstrap_wait.as_millis() as u64,
+            advertise: self.config.advertise.clone(),
+            members,
+            nodes,
+            replicas_ack: server.replicas_ack,
+            secret: if old.secret.is_empty() { self.config.secret.clone() } else { old.secret },
+            handover_from: None,
+            seq: 0,
+        };
+        self.swap(record, now);
+    }
+
+    // ---- means ----
+
+    /// Sends a swap, unless one is on its way.
+    fn swap(&mut self, record: ShardRecord, now: Duration) {
+        if !self.ledger.is_swapping(now) {
+            let (expected, record) = self.ledger.send(record, now);
+            self.effects.push_back(Effect::Swap { expected, record });
+        }
+    }
+
+    /// Tells the server its role, unless it was told that.
+    fn tell_role(&mut self, order: ServerOrder, now: Duration) {
+        if !self.ledger.is_pausing(now) && self.server.up().is_some_and(|server| server.wants(&order)) {
+            self.order(order, now);
+        }
+    }
+
+    fn order(&mut self, order: ServerOrder, now: Duration) {
+        let ServerState::Up(server) = &mut self.server else { return };
+        server.tell(&order, now);
+        self.effects.push_back(Effect::Order(order));
+    }
+
+    fn reply(&mut self, id: String, is_done: bool, text: &str) {
+        self.effects.push_back(Effect::Reply { id, is_done, text: text.to_owned() });
+    }
+
+    fn retire(&mut self) {
+        if std::mem::take(&mut self.holds_address) {
+            self.effects.push_back(Effect::Retire);
+        }
+    }
+
+    /// The latest deadline that the server may have been told.
+    fn server_deadline(&self) -> Duration {
+        match self.server {
+            ServerState::Gone => Duration::ZERO,
+            _ => self.server.deadline().max(self.started + self.lease()),
+        }
+    }
+
+    /// The lease of the record, or of this node's own while there is none.
+    fn lease(&self) -> Duration {
+        self.known().map_or(self.config.lease, lease_of)
+    }
+
+    fn margin(&self) -> Duration {
+        self.known().map_or(Duration::ZERO, margin_of)
+    }
+}

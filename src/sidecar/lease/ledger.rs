@@ -1,0 +1,132 @@
+//! The shard record as this node knows it, and what this node has sent to replace it.
+//!
+//! ```text
+//!   send ──> flight ──┬─ won ──> seen; it counts from when it was sent
+//!                     ├─ lost ─> seen: somebody else's
+//!                     └─ unknown ──> doubts: when the record changes, it tells which of them it was, if any
+//! ```
+//!
+//! The record may be heard of by the watch before the swap is answered, or instead of that. Each swap has a sequence
+//! number of its own, so a record tells who sent it.
+//!
+//! Invariant: what is seen never gets older. Not here: what to send (`keeper`).
+
+use crate::cluster::record::ShardRecord;
+use std::time::Duration;
+
+/// The pause after a swap that was not done, or the server did not agree to.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// The record as it was seen last.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub revision: i64,
+    pub record: Option<ShardRecord>,
+    /// When this revision was first heard of.
+    pub at: Duration,
+}
+
+/// A swap that was sent.
+#[derive(Clone, Debug)]
+struct SentSwap {
+    record: ShardRecord,
+    at: Duration,
+}
+
+/// See the module's head. Times are since boot.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    pub seen: Option<Seen>,
+    /// When the swap was sent that made the record what it is, if this node has sent it.
+    pub renewed: Option<Duration>,
+    /// When a swap was last sent.
+    pub swapped_at: Option<Duration>,
+    /// The swap that was sent and not answered.
+    flight: Option<SentSwap>,
+    /// Swaps whose outcome is not known.
+    doubts: Vec<SentSwap>,
+    retry_at: Duration,
+    seq: u64,
+    /// When the record was last heard of, or asked for.
+    asked_at: Option<Duration>,
+}
+
+impl Ledger {
+    /// The record.
+    pub(super) fn known(&self) -> Option<&ShardRecord> {
+        self.seen.as_ref()?.record.as_ref()
+    }
+
+    /// The record, and those that may be it or become it.
+    pub(super) fn records(&self) -> impl Iterator<Item = &ShardRecord> + Clone {
+        self.doubts.iter().chain(&self.flight).map(|sent| &sent.record).chain(self.known())
+    }
+
+    /// Notes that the record is this. False: that is old news.
+    pub(super) fn note(&mut self, revision: i64, record: Option<ShardRecord>, now: Duration) -> bool {
+        self.asked_at = Some(now);
+        if self.seen.as_ref().is_some_and(|seen| revision <= seen.revision) {
+            return false;
+        }
+        let sent = self.doubts.iter().chain(&self.flight).find(|sent| Some(&sent.record) == record.as_ref());
+        self.renewed = sent.map(|sent| sent.at);
+        self.doubts.clear();
+        self.seq = record.as_ref().map_or(self.seq, |record| self.seq.max(record.seq));
+        self.seen = Some(Seen { revision, record, at: now });
+        true
+    }
+
+    /// Whether a swap is on its way, or has to wait.
+    pub(super) fn is_swapping(&self, now: Duration) -> bool {
+        self.flight.is_some() || now < self.retry_at
+    }
+
+    /// Nothing is tried again for a moment.
+    pub(super) fn pause(&mut self, now: Duration) {
+        self.retry_at = now + RETRY;
+    }
+
+    /// Whether something has to wait for the end of that pause.
+    pub(super) fn is_pausing(&self, now: Duration) -> bool {
+        now < self.retry_at
+    }
+
+    /// Notes that this is sent to replace the record: the revision that it replaces, and the record with its number.
+    pub(super) fn send(&mut self, record: ShardRecord, now: Duration) -> (i64, ShardRecord) {
+        let expected = self.seen.as_ref().map_or(0, |seen| if seen.record.is_some() { seen.revision } else { 0 });
+        self.seq += 1;
+        let record = ShardRecord { seq: self.seq, ..record };
+        self.flight = Some(SentSwap { record: record.clone(), at: now });
+        self.swapped_at = Some(now);
+        (expected, record)
+    }
+
+    /// The swap on its way was done, and is the record of this revision.
+    pub(super) fn won(&mut self, revision: i64, now: Duration) -> bool {
+        let record = self.flight.as_ref().map(|sent| sent.record.clone());
+        let is_news = self.note(revision, record, now);
+        self.flight = None;
+        is_news
+    }
+
+    /// It was not done.
+    pub(super) fn lost(&mut self) {
+        self.flight = None;
+    }
+
+    /// etcd has failed. In doubt, it may have been done, or be done later.
+    pub(super) fn failed(&mut self, is_in_doubt: bool, now: Duration) {
+        self.doubts.extend(self.flight.take().filter(|_| is_in_doubt));
+        self.pause(now);
+    }
+
+    /// Whether the record has to be read, since nothing was heard for so long. What is watched tells changes; a watch
+    /// that has broken tells nothing.
+    pub(super) fn ask(&mut self, every: Duration, now: Duration) -> bool {
+        let is_due = self.asked_at.is_none_or(|at| now >= at + every);
+        if is_due {
+            self.asked_at = Some(now);
+        }
+        is_due
+    }
+}

@@ -1,0 +1,92 @@
+//! What a keeper knows of the server beside it: what it was told, what it has not answered, until when it may serve.
+//!
+//! Not here: what it is told (`keeper`).
+
+use super::orders::ServerOrder;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Renewals that a silent server has not answered; more would tell it nothing new.
+const UNANSWERED_MAX: usize = 4;
+
+/// What is known of the local server.
+#[derive(Clone, Debug)]
+pub(super) struct LocalServer {
+    pub run: String,
+    pub lsn: u64,
+    /// Replies to changes wait for at least so many replicas.
+    pub replicas_ack: u32,
+    /// The role that it was told last.
+    pub told: Option<ServerOrder>,
+    /// Orders that it has not answered, with the time of each.
+    asked: VecDeque<(ServerOrder, Duration)>,
+    /// The latest deadline that it was told.
+    deadline: Duration,
+}
+
+/// Whether the server is there.
+#[derive(Clone, Debug)]
+pub(super) enum ServerState {
+    /// It cannot be reached. It may be there all the same, and serve until its deadline.
+    Unreachable {
+        deadline: Duration,
+    },
+    /// Its process has certainly ended.
+    Gone,
+    Up(LocalServer),
+}
+
+impl LocalServer {
+    /// A server that was told nothing yet by this process, but may have been told a deadline.
+    pub(super) fn new(run: &str, lsn: u64, replicas_ack: u32, deadline: Duration) -> LocalServer {
+        LocalServer { run: run.to_owned(), lsn, replicas_ack, told: None, asked: VecDeque::new(), deadline }
+    }
+
+    /// Notes that it is told this.
+    pub(super) fn tell(&mut self, order: &ServerOrder, now: Duration) {
+        if let ServerOrder::Primary { deadline, .. } = order {
+            self.deadline = self.deadline.max(*deadline);
+        }
+        if matches!(order, ServerOrder::Primary { .. } | ServerOrder::Standby { .. } | ServerOrder::Candidate { .. }) {
+            self.told = Some(order.clone());
+        }
+        self.asked.push_back((order.clone(), now));
+    }
+
+    /// Whether it has to be told this role.
+    pub(super) fn wants(&self, order: &ServerOrder) -> bool {
+        let is_full = self.asked.len() > UNANSWERED_MAX && matches!(order, ServerOrder::Primary { .. });
+        self.told.as_ref() != Some(order) && !is_full
+    }
+
+    /// The order that is answered now.
+    pub(super) fn answered(&mut self) -> Option<ServerOrder> {
+        self.asked.pop_front().map(|(order, _)| order)
+    }
+
+    /// Whether it was told, and has not answered yet, for whom replies wait.
+    pub(super) fn is_asked_for_members(&self) -> bool {
+        self.asked.iter().any(|(order, _)| matches!(order, ServerOrder::Members(_)))
+    }
+
+    /// Since when it owes an answer.
+    pub(super) fn silent_since(&self) -> Option<Duration> {
+        self.asked.front().map(|(_, at)| *at)
+    }
+}
+
+impl ServerState {
+    /// Until when it may serve, by what it was told.
+    pub(super) fn deadline(&self) -> Duration {
+        match self {
+            ServerState::Up(server) => server.deadline,
+            ServerState::Unreachable { deadline } => *deadline,
+            ServerState::Gone => Duration::ZERO,
+        }
+    }
+
+    /// The server, if it can be told something.
+    pub(super) fn up(&self) -> Option<&LocalServer> {
+        if let ServerState::Up(server) = self { Some(server) } else { None }
+    }
+}

@@ -1,0 +1,195 @@
+//! The members of a shard: the nodes that may take over because they have everything, and what they promise.
+//!
+//! ```text
+//!   a peer streams ──> [replies wait for acknowledgements?]
+//!                        no  ──> a member while it is less than the allowed lag behind
+//!                        yes ──> the server waits for it, too, from lsn n on ── it has confirmed n ──> a member
+//!   a member is behind ──> out of the record ──> the server no longer waits for it
+//! ```
+//!
+//! Invariants: the server waits for every member that the record has or may have; a peer becomes a member only when it
+//! has everything that was ever acknowledged; no member is given up if too few would be left.
+//!
+//! Not here: the record itself and the lease (`keeper`).
+
+use crate::cluster::record::{MemberRecord, ShardRecord};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// A node that the owner feeds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Peer {
+    /// Its name.
+    pub node: String,
+    /// The run of its server that is fed, or was last.
+    pub run: String,
+    /// Whether it is sent every change, and has had everything.
+    pub is_streaming: bool,
+    /// Whether it has not had everything for longer than is allowed.
+    pub is_late: bool,
+    /// The last change that it has confirmed.
+    pub confirmed: u64,
+}
+
+impl Peer {
+    /// As it stands in the record.
+    pub(super) fn member(&self) -> MemberRecord {
+        MemberRecord { node: self.node.clone(), run: self.run.clone() }
+    }
+}
+
+/// From whom replies wait for acknowledgements.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Requirement {
+    /// How many there must be at least; 0: replies wait for nobody.
+    pub least: u32,
+    /// Who they are.
+    pub names: Vec<String>,
+}
+
+/// See the module's head. Times are since boot.
+#[derive(Debug, Default)]
+pub(super) struct InSync {
+    peers: Vec<Peer>,
+    /// What the server was told last.
+    told: Option<Requirement>,
+    /// The server waits for this node since this change.
+    since: BTreeMap<String, u64>,
+    /// Until when a node does not take over.
+    promises: BTreeMap<String, Duration>,
+    asked_at: Option<Duration>,
+}
+
+impl InSync {
+    /// This node does not own the shard any more.
+    pub(super) fn forget(&mut self) {
+        *self = InSync { peers: std::mem::take(&mut self.peers), ..InSync::default() };
+    }
+
+    /// The server is a new connection or another run: it was told nothing.
+    pub(super) fn server_changed(&mut self) {
+        self.told = None;
+        self.since.clear();
+    }
+
+    pub(super) fn note_peers(&mut self, peers: Vec<Peer>) {
+        self.peers = peers;
+    }
+
+    pub(super) fn peer(&self, node: &str) -> Option<&Peer> {
+        self.peers.iter().find(|peer| peer.node == node)
+    }
+
+    /// Who can be handed the shard: this node, or the first member if none is named; else why not.
+    pub(super) fn successor(&self, to: &str, record: &ShardRecord) -> Result<MemberRecord, String> {
+        let first = record.members.first().map_or("", |member| &member.node);
+        let to = if to.is_empty() { first } else { to };
+        let fit = self.peer(to).filter(|peer| peer.is_streaming && !peer.is_late);
+        fit.map(Peer::member).ok_or_else(|| match to {
+            "" => "no node is in sync, so none can take over".to_owned(),
+            _ => format!("{to} is not in sync, so it cannot take over"),
+        })
+    }
+
+    /// The server waits for these from this change on.
+    pub(super) fn required(&mut self, names: &[String], lsn: u64) {
+        self.since.retain(|name, _| names.contains(name));
+        for name in names {
+            self.since.entry(name.clone()).or_insert(lsn);
+        }
+    }
+
+    /// What the server has to be told of whom replies wait for, if that has changed. `records` are the record and those
+    /// that may become it.
+    pub(super) fn requirement<'a>(
+        &mut self,
+        least: u32,
+        records: impl Iterator<Item = &'a ShardRecord>,
+    ) -> Option<Requirement> {
+        let mut names = BTreeSet::new();
+        if least > 0 {
+            names.extend(records.flat_map(|record| &record.members).map(|member| member.node.clone()));
+            names.extend(self.peers.iter().filter(|peer| peer.is_streaming && !peer.is_late).map(|p| p.node.clone()));
+        }
+        let wanted = Requirement { least, names: names.into_iter().collect() };
+        if self.told.as_ref() == Some(&wanted) || self.told.is_none() && least == 0 {
+            return None;
+        }
+        self.told = Some(wanted.clone());
+        Some(wanted)
+    }
+
+    /// Who the members should be, those with the most changes first, if they are these now.
+    pub(super) fn wanted(&self, least: u32, now: &[MemberRecord]) -> Vec<MemberRecord> {
+        let mut wanted: Vec<&Peer> = self.peers.iter().filter(|peer| self.is_member(peer, least, now)).collect();
+        wanted.sort_by_key(|peer| std::cmp::Reverse(peer.confirmed));
+        let mut members: Vec<MemberRecord> = wanted.iter().map(|peer| peer.member()).collect();
+        if members.len() < least as usize {
+            // Replies are refused anyway, so each of the others still has everything that was acknowledged.
+            let others = now.iter().filter(|member| !wanted.iter().any(|peer| peer.node == member.node));
+            members.extend(others.cloned());
+        }
+        members
+    }
+
+    fn is_member(&self, peer: &Peer, least: u32, now: &[MemberRecord]) -> bool {
+        let is_one = now.contains(&peer.member());
+        let has_all = least == 0 || self.since.get(&peer.node).is_some_and(|lsn| peer.confirmed >= *lsn);
+        !peer.is_late && (is_one || peer.is_streaming && has_all)
+    }
+
+    /// All nodes of the shard, if these were known.
+    pub(super) fn nodes(&self, known: &[String]) -> Vec<String> {
+        let mut nodes = known.to_vec();
+        nodes.extend(self.peers.iter().map(|peer| peer.node.clone()).filter(|node| !known.contains(node)));
+        nodes
+    }
+
+    pub(super) fn note_promise(&mut self, node: &str, until: Duration) {
+        let known = self.promises.entry(node.to_owned()).or_default();
+        *known = until.max(*known);
+    }
+
+    /// Until when nobody but `me` takes over, by what was promised; `records` may be the record. If only members have
+    /// promised, it is not after `bootstrap`.
+    pub(super) fn promised<'a>(
+        &self,
+        me: &str,
+        records: impl Iterator<Item = &'a ShardRecord> + Clone,
+        bootstrap: Duration,
+    ) -> Option<Duration> {
+        let all = self.earliest(&others(me, records.clone()));
+        let members = records.flat_map(|record| &record.members).map(|member| member.node.as_str()).collect();
+        let members = self.earliest(&members).map(|until| until.min(bootstrap));
+        members.and(all).into_iter().chain(members).max()
+    }
+
+    /// Until when all of these have promised; None if one has not, or there are none.
+    fn earliest(&self, nodes: &BTreeSet<&str>) -> Option<Duration> {
+        let promises = nodes.iter().map(|node| self.promises.get(*node).copied());
+        promises.collect::<Option<Vec<_>>>()?.into_iter().min()
+    }
+
+    /// Whom to ask for promises, if there are members and it is time.
+    pub(super) fn promises_due<'a>(
+        &mut self,
+        me: &str,
+        records: impl Iterator<Item = &'a ShardRecord> + Clone,
+        every: Duration,
+        now: Duration,
+    ) -> Option<Vec<String>> {
+        let is_time = self.asked_at.is_none_or(|at| now >= at + every);
+        if !is_time || records.clone().all(|record| record.members.is_empty()) {
+            return None;
+        }
+        self.asked_at = Some(now);
+        Some(others(me, records).into_iter().map(str::to_owned).collect())
+    }
+}
+
+/// All nodes that some of the records name, but this.
+fn others<'a>(me: &str, records: impl Iterator<Item = &'a ShardRecord> + Clone) -> BTreeSet<&'a str> {
+    let members = records.clone().flat_map(|record| &record.members).map(|member| member.node.as_str());
+    let nodes = records.flat_map(|record| &record.nodes).map(String::as_str);
+    members.chain(nodes).filter(|node| *node != me).collect()
+}

@@ -1,0 +1,43 @@
+//! What the threads around the keeper tell it.
+//!
+//! Not here: who tells it (`etcd_threads`, `server_thread`, `promises`), what comes of it (`driver`).
+
+use super::orders::{OrderAnswer, SwapOutcome};
+use crate::cluster::record::{NodeRecord, RequestRecord, ShardRecord};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+/// One piece of news.
+#[derive(Debug)]
+pub(super) enum News {
+    /// A swap was answered.
+    Swapped(SwapOutcome),
+    /// The shard record, with its revision.
+    Record(i64, Option<ShardRecord>),
+    /// A node of the shard has said how it is; None: it was removed.
+    Node(String, Option<NodeRecord>),
+    /// Somebody asks for something; it stands in etcd with this revision.
+    Request(RequestRecord, i64),
+    /// Whether automatic takeovers are switched off.
+    Paused(bool),
+    /// The server is there.
+    ServerUp(ServerHello),
+    /// The server has answered an order, and perhaps said how many items it holds.
+    ServerSays(OrderAnswer, Option<u64>),
+    /// The connection to the server has ended.
+    ServerDown,
+    /// A node has promised what it was asked for at that time.
+    Promised { node: String, epoch: u64, asked: Duration },
+}
+
+/// What the server says at first.
+#[derive(Debug)]
+pub(super) struct ServerHello {
+    pub run: String,
+    pub lsn: u64,
+    pub replicas_ack: u32,
+    /// Its process.
+    pub pid: Option<u32>,
+    /// To tell it something.
+    pub socket: UnixStream,
+}

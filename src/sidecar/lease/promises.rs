@@ -1,0 +1,80 @@
+//! Asking other nodes for promises, while etcd is away: a short connection to each server's public port.
+//!
+//! ```text
+//!   ask ──> a thread for each node that is not being asked already
+//!             replica promise <epoch> <secret> <ms>  ──>  OK  ──> Promised, from when it was asked
+//! ```
+//!
+//! Not here: what promises are good for (`keeper`).
+
+use super::news::News;
+use crate::sync::lock;
+use crate::sys::cpu::time_since_boot;
+use crossbeam_channel::Sender;
+use std::collections::BTreeSet;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Longest answer that is read.
+const ANSWER_MAX: u64 = 256;
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub(super) struct PromiseRequest {
+    pub epoch: u64,
+    pub secret: String,
+    /// For how long.
+    pub lease: Duration,
+}
+
+/// See the module's head.
+pub(super) struct Promises {
+    news: Sender<News>,
+    /// Nodes that are being asked.
+    asked: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl Promises {
+    pub(super) fn new(news: Sender<News>) -> Promises {
+        Promises { news, asked: Arc::default() }
+    }
+
+    /// Asks the server at this address of this node, unless that is under way.
+    pub(super) fn ask(&self, node: &str, address: &str, request: &PromiseRequest) {
+        if !lock(&self.asked).insert(node.to_owned()) {
+            return;
+        }
+        let (news, asked, request) = (self.news.clone(), Arc::clone(&self.asked), request.clone());
+        let (node, address) = (node.to_owned(), address.to_owned());
+        let name = node.clone();
+        let body = move || {
+            let at = time_since_boot();
+            match promise(&address, &request) {
+                Ok(true) => _ = news.send(News::Promised { node: node.clone(), epoch: request.epoch, asked: at }),
+                Ok(false) => log::debug!("{node} does not promise to wait"),
+                Err(error) => log::debug!("{node} at {address} does not promise: {error}"),
+            }
+            lock(&asked).remove(&node);
+        };
+        if let Err(error) = std::thread::Builder::new().name("promise".into()).spawn(body) {
+            log::warn!("cannot start a thread: {error}");
+            lock(&self.asked).remove(&name);
+        }
+    }
+}
+
+/// Whether the server has promised.
+fn promise(address: &str, request: &PromiseRequest) -> io::Result<bool> {
+    let patience = request.lease / 3;
+    let address = address.to_socket_addrs()?.next().ok_or(io::ErrorKind::NotFound)?;
+    let mut socket = TcpStream::connect_timeout(&address, patience)?;
+    socket.set_read_timeout(Some(patience))?;
+    socket.set_write_timeout(Some(patience))?;
+    let PromiseRequest { epoch, secret, lease } = request;
+    socket.write_all(format!("replica promise {epoch} {secret} {}\r\n", lease.as_millis()).as_bytes())?;
+    let mut line = String::new();
+    BufReader::new(socket.take(ANSWER_MAX)).read_line(&mut line)?;
+    Ok(line.starts_with("OK"))
+}

@@ -1,0 +1,70 @@
+//! What the lease shows of itself: for balancers, for people, for metrics.
+//!
+//! ```text
+//!   GET /primary            200 while this node's server may answer clients, else 503
+//!   GET /standby            200 while it follows an owner and is in sync, else 503
+//!   GET /standby?lag=MS     the same, if it is at most so far behind
+//! ```
+
+use crate::sys::cpu::time_since_boot;
+use std::time::Duration;
+
+/// The state of now.
+#[derive(Clone, Debug, Default)]
+pub(in crate::sidecar) struct LeaseStatus {
+    pub shard: String,
+    pub node: String,
+    /// By the record.
+    pub epoch: u64,
+    pub owner: String,
+    /// Until when this node's server answers clients, by the time since boot.
+    pub deadline: Option<Duration>,
+    /// Whether the server is there.
+    pub is_server_up: bool,
+    /// Whether this node may take over.
+    pub is_member: bool,
+    /// How far this node is behind, as the owner says, and when that was heard.
+    pub lag: Option<(Duration, Duration)>,
+    /// InSync of the shard, by name.
+    pub members: Vec<String>,
+}
+
+impl LeaseStatus {
+    /// The answer to a balancer: whether that is so, and a line.
+    pub(in crate::sidecar) fn is_primary(&self) -> (bool, String) {
+        let is_it = self.deadline.is_some_and(|deadline| time_since_boot() < deadline);
+        (is_it, self.line())
+    }
+
+    /// See [`LeaseStatus::is_primary`]; it may be so far behind.
+    pub(in crate::sidecar) fn is_standby(&self, most: Option<Duration>) -> (bool, String) {
+        let follows = self.is_server_up && !self.owner.is_empty() && self.owner != self.node && self.is_member;
+        let lag = self.lag.map(|(lag, heard)| lag + time_since_boot().saturating_sub(heard));
+        let is_near = most.is_none_or(|most| lag.is_some_and(|lag| lag <= most));
+        (follows && is_near, self.line())
+    }
+
+    /// One line for people.
+    pub(in crate::sidecar) fn line(&self) -> String {
+        let LeaseStatus { shard, node, epoch, owner, members, .. } = self;
+        let role = match self.deadline {
+            Some(deadline) if time_since_boot() < deadline => "primary",
+            Some(_) => "silent: the lease could not be renewed",
+            None if !self.is_server_up => "without a server",
+            None if owner.is_empty() => "waiting for an owner",
+            None if self.is_member => "standby, in sync",
+            None => "standby, not in sync",
+        };
+        let (owner, members) = (if owner.is_empty() { "nobody" } else { owner }, members.join(", "));
+        format!("shard {shard}, node {node}: {role}; epoch {epoch}, owner {owner}, in sync: {members}\n")
+    }
+}
+
+/// The most lag that a query allows; an error if it is none.
+pub(in crate::sidecar) fn lag_of(query: &str) -> Result<Option<Duration>, ()> {
+    match query.strip_prefix("lag=") {
+        Some(ms) => ms.parse().map(|ms| Some(Duration::from_millis(ms))).map_err(drop),
+        None if query.is_empty() => Ok(None),
+        None => Err(()),
+    }
+}

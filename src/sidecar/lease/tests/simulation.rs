@@ -1,0 +1,654 @@
+//! Keepers, servers and an etcd in one simulated world: delays, losses, partitions, drift, crashes, freezes.
+//!
+//! ```text
+//!   World: an event queue by true time ──> node: keeper (its own drifting clock), server (role, deadline, data)
+//!                                     └──> etcd: one record, applied in order of arrival
+//! ```
+//!
+//! What is checked: two servers never serve at once and epochs of replies never go back; a write that was acknowledged
+//! is at whoever serves later, unless every server that had it has crashed; once the faults are over somebody serves.
+
+use super::super::keeper::Keeper;
+use super::super::members::{Peer, Requirement};
+use super::super::orders::{Effect, KeeperConfig, OrderAnswer, ServerOrder, SwapOutcome};
+use crate::cluster::record::{RequestKind, RequestRecord, ShardRecord};
+use crate::testing::{Rng, seeds};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::time::Duration;
+
+const MS: u64 = 1000;
+const LEASE: Duration = Duration::from_millis(1000);
+/// The faults are over after this.
+const FAULTS_END: u64 = 20_000 * MS;
+const END: u64 = 30_000 * MS;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Role {
+    #[default]
+    Waiting,
+    Standby,
+    Candidate,
+    Primary,
+}
+
+#[derive(Debug, Default)]
+struct Server {
+    run: u64,
+    is_up: bool,
+    is_frozen: bool,
+    role: Role,
+    epoch: u64,
+    deadline: u64,
+    promised: u64,
+    holds: u64,
+    data: Vec<u64>,
+    least: usize,
+    names: BTreeSet<String>,
+    /// Orders while it is frozen.
+    waiting: Vec<ServerOrder>,
+}
+
+#[derive(Debug, Default, Clone)]
+struct Feed {
+    run: u64,
+    epoch: u64,
+    is_streaming: bool,
+    sent: usize,
+    confirmed: usize,
+    whole_at: u64,
+}
+
+struct Node {
+    name: String,
+    /// Its clock: parts per million that it runs fast, and where it began.
+    drift: i64,
+    keeper: Option<Keeper>,
+    server: Server,
+    feeds: BTreeMap<usize, Feed>,
+    /// No etcd before this time; no peers before that.
+    cut_from_etcd: u64,
+    cut_from_peers: u64,
+    is_frozen_until: u64,
+    life: u64,
+}
+
+#[derive(Debug)]
+enum Event {
+    Tick(usize),
+    Etcd { node: usize, life: u64, expected: i64, record: ShardRecord, is_answered: bool },
+    SwapAnswer { node: usize, life: u64, outcome: SwapOutcome },
+    Known { node: usize, revision: i64, record: Option<ShardRecord> },
+    ToServer { node: usize, run: u64, order: ServerOrder },
+    FromServer { node: usize, run: u64, answer: OrderAnswer },
+    AskPromise { from: usize, to: usize, epoch: u64, asked: Duration },
+    Promised { at: usize, of: usize, epoch: u64, asked: Duration },
+    ServerStart(usize),
+    ServerThaw(usize, u64),
+    KeeperStart(usize),
+    Fault,
+    Client,
+}
+
+struct World {
+    now: u64,
+    rng: Rng,
+    queue: BinaryHeap<Reverse<(u64, u64)>>,
+    events: BTreeMap<u64, Event>,
+    serial: u64,
+    nodes: Vec<Node>,
+    revision: i64,
+    record: Option<ShardRecord>,
+    etcd_down_until: u64,
+    last_epoch: u64,
+    acked: BTreeSet<u64>,
+    waiting: Vec<(usize, u64, usize)>,
+    next_write: u64,
+    served_at: u64,
+    longest_outage: u64,
+    takeovers: u64,
+    log: Vec<String>,
+    least: usize,
+}
+
+impl World {
+    fn new(seed: u64, nodes: usize, least: usize) -> World {
+        let mut world = World {
+            now: 0,
+            rng: Rng(seed),
+            queue: BinaryHeap::new(),
+            events: BTreeMap::new(),
+            serial: 0,
+            nodes: Vec::new(),
+            revision: 1,
+            record: None,
+            etcd_down_until: 0,
+            last_epoch: 0,
+            acked: BTreeSet::new(),
+            waiting: Vec::new(),
+            next_write: 0,
+            served_at: 0,
+            longest_outage: 0,
+            takeovers: 0,
+            log: Vec::new(),
+            least,
+        };
+        for number in 0..nodes {
+            let drift = world.rng.below(40_000) as i64 - 20_000;
+            let name = format!("n{number}");
+            world.nodes.push(Node {
+                name,
+                drift,
+                keeper: None,
+                server: Server::default(),
+                feeds: BTreeMap::new(),
+                cut_from_etcd: 0,
+                cut_from_peers: 0,
+                is_frozen_until: 0,
+                life: 0,
+            });
+            world.at(0, Event::ServerStart(number));
+            world.at(1, Event::KeeperStart(number));
+            world.at(2, Event::Tick(number));
+        }
+        world.at(3000 * MS, Event::Fault);
+        world.at(10, Event::Client);
+        world
+    }
+
+    fn at(&mut self, delay: u64, event: Event) {
+        self.serial += 1;
+        self.queue.push(Reverse((self.now + delay, self.serial)));
+        self.events.insert(self.serial, event);
+    }
+
+    fn note(&mut self, text: String) {
+        self.log.push(format!("{:>9.3} {text}", self.now as f64 / 1000.0));
+    }
+
+    /// The time of a node's own clock, in microseconds.
+    fn clock(&self, node: usize) -> u64 {
+        let now = self.now as i64;
+        (5_000_000 + now + now * self.nodes[node].drift / 1_000_000) as u64
+    }
+
+    fn local(&self, node: usize) -> Duration {
+        Duration::from_micros(self.clock(node))
+    }
+
+    fn delay(&mut self) -> u64 {
+        match self.rng.below(20) {
+            0 => 50 * MS + self.rng.below(300 * MS),
+            _ => 200 + self.rng.below(3 * MS),
+        }
+    }
+
+    fn run(&mut self) {
+        while let Some(Reverse((time, serial))) = self.queue.pop() {
+            if time > END {
+                break;
+            }
+            self.now = time;
+            let event = self.events.remove(&serial).unwrap();
+            self.happen(event);
+            self.check();
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        // A frozen node does nothing until it thaws.
+        if let Event::Tick(node)
+        | Event::SwapAnswer { node, .. }
+        | Event::Known { node, .. }
+        | Event::ToServer { node, .. }
+        | Event::FromServer { node, .. }
+        | Event::AskPromise { to: node, .. }
+        | Event::Promised { at: node, .. } = &event
+            && self.nodes[*node].is_frozen_until > self.now
+        {
+            let later = self.nodes[*node].is_frozen_until - self.now;
+            return self.at(later, event);
+        }
+        match event {
+            Event::Tick(node) => {
+                let figures = self.figures(node);
+                let local = self.local(node);
+                if let Some(keeper) = &mut self.nodes[node].keeper {
+                    keeper.peers(figures, local);
+                }
+                self.feed(node);
+                self.drain(node);
+                self.at(10 * MS, Event::Tick(node));
+            }
+            Event::Etcd { node, life, expected, record, is_answered } => {
+                let outcome = self.apply(expected, record, node);
+                if is_answered {
+                    let delay = self.delay();
+                    self.at(delay, Event::SwapAnswer { node, life, outcome });
+                }
+            }
+            Event::SwapAnswer { node, life, outcome } => {
+                let local = self.local(node);
+                if self.life(node) == life
+                    && let Some(keeper) = &mut self.nodes[node].keeper
+                {
+                    keeper.swapped(outcome, local);
+                    self.drain(node);
+                }
+            }
+            Event::Known { node, revision, record } => {
+                let local = self.local(node);
+                if let Some(keeper) = &mut self.nodes[node].keeper {
+                    keeper.record(revision, record, local);
+                    self.drain(node);
+                }
+            }
+            Event::ToServer { node, run, order } => self.obey(node, run, order),
+            Event::FromServer { node, run, answer } => {
+                let local = self.local(node);
+                if self.nodes[node].server.run == run
+                    && let Some(keeper) = &mut self.nodes[node].keeper
+                {
+                    keeper.answered(answer, local);
+                    self.drain(node);
+                }
+            }
+            Event::AskPromise { from, to, epoch, asked } => self.promise(from, to, epoch, asked),
+            Event::Promised { at, of, epoch, asked } => {
+                let (local, name) = (self.local(at), self.nodes[of].name.clone());
+                if let Some(keeper) = &mut self.nodes[at].keeper {
+                    keeper.promised(&name, epoch, asked, local);
+                    self.drain(at);
+                }
+            }
+            Event::ServerStart(node) => {
+                self.next_write += 1;
+                let run = self.next_write;
+                self.nodes[node].server = Server { run, is_up: true, ..Server::default() };
+                self.introduce(node);
+            }
+            Event::ServerThaw(node, run) => {
+                if self.nodes[node].server.run == run {
+                    self.nodes[node].server.is_frozen = false;
+                    for order in std::mem::take(&mut self.nodes[node].server.waiting) {
+                        self.obey(node, run, order);
+                    }
+                }
+            }
+            Event::KeeperStart(node) => {
+                let now = self.local(node);
+                let config = KeeperConfig {
+                    node: self.nodes[node].name.clone(),
+                    advertise: String::new(),
+                    lease: LEASE,
+                    bootstrap_wait: Duration::from_secs(3600),
+                    secret: "s".into(),
+                };
+                let keeper = Keeper::new(config, now);
+                self.nodes[node].keeper = Some(keeper);
+                self.nodes[node].life += 1;
+                self.introduce(node);
+                let (revision, record) = (self.revision, self.record.clone());
+                let revision = record.as_ref().map_or(revision, |_| revision);
+                self.at(MS, Event::Known { node, revision, record });
+            }
+            Event::Fault => self.fault(),
+            Event::Client => {
+                self.client();
+                let delay = 2 * MS + self.rng.below(10 * MS);
+                self.at(delay, Event::Client);
+            }
+        }
+    }
+
+    /// Which life of the keeper this is, so that answers to an older one are not given to it.
+    fn life(&self, node: usize) -> u64 {
+        self.nodes[node].life
+    }
+
+    fn introduce(&mut self, node: usize) {
+        let (now, least) = (self.local(node), self.least as u32);
+        let Node { keeper, server, .. } = &mut self.nodes[node];
+        if let (Some(keeper), true) = (keeper, server.is_up) {
+            keeper.server_up(&server.run.to_string(), server.data.len() as u64, least, now);
+            self.drain(node);
+        }
+    }
+
+    fn drain(&mut self, node: usize) {
+        while let Some(effect) = self.nodes[node].keeper.as_mut().and_then(Keeper::effect) {
+            self.act(node, effect);
+        }
+    }
+
+    fn is_cut(&self, node: usize) -> bool {
+        self.nodes[node].cut_from_etcd > self.now || self.etcd_down_until > self.now
+    }
+
+    fn act(&mut self, node: usize, effect: Effect) {
+        let life = self.life(node);
+        match effect {
+            Effect::Swap { expected, record } => {
+                let delay = self.delay();
+                let fate = if self.is_cut(node) { 0 } else { self.rng.below(40) };
+                match fate {
+                    0 => self.at(
+                        LEASE.as_micros() as u64 / 3,
+                        Event::SwapAnswer { node, life, outcome: SwapOutcome::Unknown },
+                    ),
+                    1 => {
+                        // Applied, perhaps late, and not answered in time.
+                        let late = self.rng.below(2 * LEASE.as_micros() as u64);
+                        self.at(late, Event::Etcd { node, life, expected, record, is_answered: false });
+                        self.at(
+                            LEASE.as_micros() as u64 / 3,
+                            Event::SwapAnswer { node, life, outcome: SwapOutcome::Unknown },
+                        );
+                    }
+                    _ => self.at(delay, Event::Etcd { node, life, expected, record, is_answered: true }),
+                }
+            }
+            Effect::Read => {
+                if !self.is_cut(node) {
+                    let (delay, revision, record) = (self.delay(), self.revision, self.record.clone());
+                    self.at(delay, Event::Known { node, revision, record });
+                }
+            }
+            Effect::Order(order) => {
+                let (delay, run) = (20 + self.rng.below(200), self.nodes[node].server.run);
+                self.at(delay, Event::ToServer { node, run, order });
+            }
+            Effect::Promise { epoch, nodes } => {
+                let asked = self.local(node);
+                for name in nodes {
+                    let to = self.nodes.iter().position(|node| node.name == name).unwrap();
+                    let is_cut = self.nodes[node].cut_from_peers > self.now || self.nodes[to].cut_from_peers > self.now;
+                    if !is_cut {
+                        let delay = self.delay();
+                        self.at(delay, Event::AskPromise { from: node, to, epoch, asked });
+                    }
+                }
+            }
+            Effect::Serve { epoch } => self.note(format!("n{node} serves in epoch {epoch}")),
+            Effect::Retire => self.note(format!("n{node} retires")),
+            Effect::Reply { text, .. } => self.note(format!("n{node} replies: {text}")),
+        }
+    }
+
+    fn apply(&mut self, expected: i64, record: ShardRecord, node: usize) -> SwapOutcome {
+        let current = if self.record.is_some() { self.revision } else { 0 };
+        if current != expected {
+            return SwapOutcome::Lost { revision: self.revision, record: self.record.clone().map(Box::new) };
+        }
+        self.revision += 1;
+        if self
+            .record
+            .as_ref()
+            .is_none_or(|old| old.epoch != record.epoch || old.owner != record.owner || old.members != record.members)
+        {
+            self.note(format!("n{node} records {} epoch {} members {:?}", record.owner, record.epoch, record.members));
+        }
+        self.record = Some(record.clone());
+        for other in 0..self.nodes.len() {
+            // A watch that breaks sees the next change.
+            if !self.is_cut(other) && self.rng.below(30) != 0 {
+                let (delay, revision, record) = (self.delay(), self.revision, self.record.clone());
+                self.at(delay, Event::Known { node: other, revision, record });
+            }
+        }
+        SwapOutcome::Won(self.revision)
+    }
+
+    fn obey(&mut self, node: usize, run: u64, order: ServerOrder) {
+        let clock = self.clock(node);
+        let server = &mut self.nodes[node].server;
+        if !server.is_up || server.run != run {
+            return;
+        }
+        if server.is_frozen {
+            return server.waiting.push(order);
+        }
+        let mut refused = None;
+        match order {
+            ServerOrder::Standby { epoch, .. } if epoch >= server.epoch => {
+                (server.role, server.epoch) = (Role::Standby, epoch);
+                server.holds = 0;
+            }
+            ServerOrder::Candidate { .. } if server.promised > clock => refused = Some("promised"),
+            ServerOrder::Candidate { epoch } if epoch > server.epoch => server.role = Role::Candidate,
+            ServerOrder::Primary { epoch, deadline } if epoch >= server.epoch => {
+                if server.role != Role::Primary || server.epoch != epoch {
+                    (server.role, server.epoch, server.deadline) = (Role::Primary, epoch, 0);
+                    self.takeovers += 1;
+                }
+                server.deadline = server.deadline.max(deadline.as_micros() as u64);
+            }
+            ServerOrder::Empty if server.role == Role::Candidate => server.data.clear(),
+            ServerOrder::Members(Requirement { least, names }) => {
+                (server.least, server.names) = (least as usize, names.into_iter().collect());
+            }
+            ServerOrder::Hold(time) => server.holds = clock + time.as_micros() as u64,
+            ServerOrder::Go => server.holds = 0,
+            _ => refused = Some("no"),
+        }
+        let lsn = server.data.len() as u64;
+        let answer = refused.map_or(OrderAnswer::Done { lsn }, |why| OrderAnswer::Refused(why.into()));
+        let delay = 20 + self.rng.below(200);
+        self.at(delay, Event::FromServer { node, run, answer });
+    }
+
+    fn promise(&mut self, from: usize, to: usize, epoch: u64, asked: Duration) {
+        let clock = self.clock(to);
+        let server = &mut self.nodes[to].server;
+        if server.is_up && !server.is_frozen && server.role == Role::Standby && server.epoch <= epoch {
+            server.promised = server.promised.max(clock + LEASE.as_micros() as u64);
+            let delay = self.delay();
+            self.at(delay, Event::Promised { at: from, of: to, epoch, asked });
+        }
+    }
+
+    /// Moves data from this node to the others, if its keeper owns the shard.
+    fn feed(&mut self, node: usize) {
+        let feeding = self.nodes[node].keeper.as_ref().and_then(|keeper| keeper.feeding().map(|(epoch, _)| epoch));
+        let can_feed = self.nodes[node].server.is_up && !self.nodes[node].server.is_frozen;
+        let (Some(epoch), true) = (feeding, can_feed) else {
+            return self.nodes[node].feeds.clear();
+        };
+        for to in 0..self.nodes.len() {
+            if to == node {
+                continue;
+            }
+            let is_cut = self.nodes[node].cut_from_peers.max(self.nodes[to].cut_from_peers) > self.now
+                || self.nodes[to].is_frozen_until > self.now;
+            let now = self.now;
+            let speed = 1 + self.rng.below(5) as usize;
+            let len = self.nodes[node].server.data.len();
+            let peer = &mut self.nodes[to].server;
+            let takes = peer.is_up && !peer.is_frozen && peer.role == Role::Standby && peer.epoch == epoch;
+            let (run, mut feed) = (peer.run, self.nodes[node].feeds.remove(&to).unwrap_or_default());
+            if !is_cut && takes {
+                if feed.run != run || feed.epoch != epoch {
+                    feed = Feed { run, epoch, ..Feed::default() };
+                }
+                feed.sent = (feed.sent + speed * 20).min(len);
+                if !feed.is_streaming && feed.sent == len {
+                    feed.is_streaming = true;
+                }
+                if feed.is_streaming {
+                    let is_first = feed.confirmed == 0;
+                    let from = if is_first { 0 } else { feed.confirmed };
+                    let more = self.nodes[node].server.data[from..feed.sent].to_vec();
+                    self.nodes[to].server.data.truncate(from);
+                    self.nodes[to].server.data.extend(more);
+                    feed.confirmed = feed.sent;
+                    feed.whole_at = now;
+                }
+            }
+            self.nodes[node].feeds.insert(to, feed);
+        }
+        self.acknowledge(node);
+    }
+
+    fn figures(&self, node: usize) -> Vec<Peer> {
+        let others = (0..self.nodes.len()).filter(|to| *to != node);
+        others
+            .map(|to| {
+                let feed = self.nodes[node].feeds.get(&to).cloned().unwrap_or_default();
+                Peer {
+                    node: self.nodes[to].name.clone(),
+                    run: feed.run.to_string(),
+                    is_streaming: feed.is_streaming,
+                    is_late: !feed.is_streaming || self.now > feed.whole_at + 800 * MS,
+                    confirmed: feed.confirmed as u64,
+                }
+            })
+            .collect()
+    }
+
+    /// Lets replies go that everybody has who is waited for.
+    fn acknowledge(&mut self, node: usize) {
+        let Node { server, feeds, .. } = &self.nodes[node];
+        let (least, names, serves) = (server.least, server.names.clone(), self.serves(node));
+        let has = |name: &String, place: usize| {
+            let to = self.nodes.iter().position(|node| node.name == *name).unwrap();
+            feeds.get(&to).is_some_and(|feed| feed.is_streaming && feed.confirmed >= place)
+        };
+        let (done, waiting): (Vec<_>, Vec<_>) = self.waiting.iter().copied().partition(|(at, write, place)| {
+            *at == node
+                && serves
+                && server.data.get(place - 1) == Some(write)
+                && names.len() >= least
+                && names.iter().all(|name| has(name, *place))
+        });
+        if least > 0 {
+            self.acked.extend(done.iter().map(|(_, write, _)| write));
+        }
+        self.waiting = waiting;
+    }
+
+    fn serves(&self, node: usize) -> bool {
+        let server = &self.nodes[node].server;
+        let is_awake = !server.is_frozen && self.nodes[node].is_frozen_until <= self.now;
+        server.is_up && is_awake && server.role == Role::Primary && self.clock(node) < server.deadline
+    }
+
+    fn client(&mut self) {
+        for node in 0..self.nodes.len() {
+            if !self.serves(node) {
+                continue;
+            }
+            self.longest_outage = self.longest_outage.max(self.now - self.served_at);
+            self.served_at = self.now;
+            let clock = self.clock(node);
+            let server = &mut self.nodes[node].server;
+            assert!(server.epoch >= self.last_epoch, "epoch {} answers after {}", server.epoch, self.last_epoch);
+            let is_new = std::mem::replace(&mut self.last_epoch, server.epoch) != server.epoch;
+            let lost: Vec<_> = match is_new {
+                true => self.acked.iter().filter(|write| server.data.binary_search(write).is_err()).copied().collect(),
+                false => Vec::new(),
+            };
+            if !lost.is_empty() {
+                let somebody_had_it = self.nodes.iter().any(|node| {
+                    node.server.is_up && self.acked.iter().all(|write| node.server.data.binary_search(write).is_ok())
+                });
+                assert!(!somebody_had_it, "n{node} lacks {lost:?}, which were acknowledged");
+                lost.iter().for_each(|write| _ = self.acked.remove(write));
+                self.note(format!("n{node}: every copy of {} acknowledged writes was lost", lost.len()));
+            }
+            let server = &mut self.nodes[node].server;
+            if server.holds <= clock {
+                self.next_write += 1;
+                server.data.push(self.next_write);
+                let place = server.data.len();
+                self.waiting.push((node, self.next_write, place));
+            }
+        }
+    }
+
+    fn check(&mut self) {
+        let serving: Vec<usize> = (0..self.nodes.len()).filter(|node| self.serves(*node)).collect();
+        assert!(serving.len() <= 1, "{serving:?} serve at once");
+    }
+
+    fn fault(&mut self) {
+        let delay = 200 * MS + self.rng.below(4000 * MS);
+        if self.now + delay < FAULTS_END {
+            self.at(delay, Event::Fault);
+        }
+        let node = self.rng.below(self.nodes.len() as u64) as usize;
+        let time = 100 * MS + self.rng.below(3000 * MS);
+        let what = self.rng.below(10);
+        self.note(format!("fault {what} at n{node} for {} ms", time / MS));
+        match what {
+            0 | 1 => self.kill_server(node, time),
+            2 => {
+                self.nodes[node].keeper = None;
+                self.at(time, Event::KeeperStart(node));
+            }
+            3 => {
+                self.kill_server(node, time);
+                self.nodes[node].keeper = None;
+                self.at(time / 2, Event::KeeperStart(node));
+            }
+            4 => self.nodes[node].cut_from_etcd = self.now + time,
+            5 => self.nodes[node].cut_from_peers = self.now + time,
+            6 => {
+                (self.nodes[node].cut_from_etcd, self.nodes[node].cut_from_peers) = (self.now + time, self.now + time);
+            }
+            8 => {
+                self.nodes[node].server.is_frozen = true;
+                self.at(time, Event::ServerThaw(node, self.nodes[node].server.run));
+            }
+            7 => self.nodes[node].is_frozen_until = self.now + time,
+            _ => self.etcd_down_until = self.now + time,
+        }
+        if self.rng.below(4) == 0 {
+            let to = self.rng.below(self.nodes.len() as u64) as usize;
+            let request =
+                RequestRecord { id: "r".into(), what: RequestKind::Switchover, to: self.nodes[to].name.clone() };
+            for owner in 0..self.nodes.len() {
+                let local = self.local(owner);
+                if let Some(keeper) = &mut self.nodes[owner].keeper {
+                    keeper.request(request.clone(), local);
+                    self.drain(owner);
+                }
+            }
+        }
+    }
+
+    fn kill_server(&mut self, node: usize, time: u64) {
+        let local = self.local(node);
+        self.nodes[node].server = Server::default();
+        if let Some(keeper) = &mut self.nodes[node].keeper {
+            keeper.server_down(true, local);
+            self.drain(node);
+        }
+        self.at(time, Event::ServerStart(node));
+    }
+}
+
+/// A lost watch event is made up for by reading now and then, as the driver does.
+fn run(seed: u64) -> (u64, u64) {
+    let (nodes, least) = (2 + (seed % 3) as usize, (seed / 3 % 2) as usize);
+    let mut world = World::new(seed, nodes, least);
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        world.run();
+        assert!(world.served_at > END - 1000 * MS, "nobody serves since {} ms", world.served_at / MS);
+    }));
+    if let Err(panic) = ended {
+        let from = world.log.len().saturating_sub(60);
+        eprintln!("seed {seed}, {nodes} nodes, {least} acks\n{}", world.log[from..].join("\n"));
+        std::panic::resume_unwind(panic);
+    }
+    (world.takeovers, world.longest_outage)
+}
+
+#[test]
+fn one_voice_and_nothing_lost() {
+    let mut total = 0;
+    for seed in seeds(300) {
+        let (takeovers, _) = run(seed);
+        total += takeovers;
+    }
+    println!("{total} takeovers");
+}
