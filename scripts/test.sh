@@ -4,8 +4,8 @@
 #
 # Installs what it needs where it runs as root and finds it missing (Debian's memcached, libmemcached-tools,
 # valgrind and etcd; tests/clients/run.sh sees to its clients), else says in one line what it goes without. Under 15
-# minutes on two cores. DIFF_SEED=n and DIFF_COMMANDS=n replay a differential run; ORACLE_DIR is where the script that made the
-# recording in tests/data lies, if it is at hand.
+# minutes on two cores. DIFF_SEED=n and DIFF_COMMANDS=n replay a differential run; ORACLE_DIR is where the script that
+# made the recording in tests/data lies, if it is at hand.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 

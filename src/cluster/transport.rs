@@ -61,7 +61,14 @@ mod code {
 }
 
 /// Texts of etcd's that mean access, under whatever code.
-const DENIALS: &[&str] = &["user name is empty", "authentication failed", "permission denied", "invalid auth token"];
+const DENIALS: &[&str] = &[
+    "user name is empty",
+    "authentication failed",
+    "permission denied",
+    "invalid auth token",
+    // With users and `--client-cert-auth`, the gateway takes no certificate that has one.
+    "CommonName of client",
+];
 
 /// Texts that mean that a new token helps.
 const TOKEN_IS_OLD: &[&str] =
@@ -190,7 +197,7 @@ impl Transport {
         }
         let status = response.status().as_u16();
         let bytes = self.body(&mut response)?;
-        Err(self.said_no(status, &serde_json::from_slice(&bytes).unwrap_or_default()))
+        Err(self.said_no(&Failure::of(status, &bytes)))
     }
 
     fn post(&self, path: &str, patience: Patience) -> Option<ureq::RequestBuilder<ureq::typestate::WithBody>> {
@@ -246,10 +253,8 @@ impl Transport {
     }
 
     /// The answer is no.
-    pub(super) fn said_no(&mut self, status: u16, failure: &Failure) -> EtcdError {
-        let is_ours = (400..500).contains(&status);
-        let status = format!("HTTP status {status}");
-        let why = if failure.text().is_empty() { &status } else { failure.text() };
+    pub(super) fn said_no(&mut self, failure: &Failure) -> EtcdError {
+        let why = failure.text();
         if DENIALS.iter().any(|denial| why.contains(denial)) {
             return EtcdError::Denied(self.named(why));
         }
@@ -259,7 +264,7 @@ impl Transport {
                 EtcdError::Refused(self.named(why))
             }
             Some(code::RESOURCE_EXHAUSTED | code::UNIMPLEMENTED) => self.failed(EtcdError::Refused, why),
-            None if is_ours => self.failed(EtcdError::Refused, why),
+            None if failure.is_ours => self.failed(EtcdError::Refused, why),
             // Among them are `etcdserver: request timed out` and `no leader`.
             _ => self.failed(EtcdError::Unknown, why),
         }

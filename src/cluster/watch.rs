@@ -112,7 +112,7 @@ impl<F: FnMut(WatchEvent) -> bool> WatchStream<'_, F> {
     fn line(&mut self, line: &[u8], is_created: &mut bool) -> Result<Onward, EtcdError> {
         let parsed: Result<WatchLine, _> = serde_json::from_slice(line);
         let answer = match parsed {
-            Ok(WatchLine { error: Some(failure), .. }) => return Err(self.etcd.transport.said_no(503, &failure)),
+            Ok(WatchLine { error: Some(failure), .. }) => return Err(self.etcd.transport.said_no(&failure)),
             Ok(WatchLine { result: Some(answer), .. }) => answer,
             _ => return Err(self.malformed()),
         };
@@ -121,7 +121,7 @@ impl<F: FnMut(WatchEvent) -> bool> WatchStream<'_, F> {
         }
         if answer.canceled {
             let failure = super::wire::Failure { message: answer.cancel_reason, ..Default::default() };
-            return Err(self.etcd.transport.said_no(503, &failure));
+            return Err(self.etcd.transport.said_no(&failure));
         }
         if !answer.created && answer.events.is_empty() {
             return Ok(Onward::More);

@@ -246,9 +246,23 @@ pub(super) struct Failure {
     pub(super) code: Option<i32>,
     /// The same in a line of a watch.
     pub(super) grpc_code: Option<i32>,
+    /// HTTP says that it is the client's mistake.
+    #[serde(skip)]
+    pub(super) is_ours: bool,
 }
 
 impl Failure {
+    /// What an answer says that is not 200. Not all of them are JSON.
+    pub(super) fn of(status: u16, bytes: &[u8]) -> Failure {
+        let parsed: Option<Failure> = serde_json::from_slice(bytes).ok();
+        let parsed = parsed.filter(|failure| !failure.text().is_empty());
+        let as_text = || {
+            let text = String::from_utf8_lossy(bytes);
+            Failure { message: format!("HTTP status {status}: {}", text.trim()), ..Failure::default() }
+        };
+        Failure { is_ours: (400..500).contains(&status), ..parsed.unwrap_or_else(as_text) }
+    }
+
     pub(super) fn code(&self) -> Option<i32> {
         self.code.or(self.grpc_code)
     }

@@ -2,13 +2,17 @@
 
 use crate::LONG;
 use crate::common::{EtcdServer, Folder, wait_for};
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+};
 use std::fs;
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use twincache::cluster::options::EtcdOptions;
 use twincache::cluster::{Etcd, EtcdError, WatchEnd, WatchEvent};
+use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
 /// Tells etcd something that the client has no use for.
 fn tell(url: &str, path: &str, body: &str) {
@@ -17,24 +21,28 @@ fn tell(url: &str, path: &str, body: &str) {
 }
 
 /// From now on it lets in root, and `app` with the password `secret`, to the keys between `/a/` and `/b/`.
-fn close(url: &str) {
-    tell(url, "user/add", r#"{"name":"root","password":"root"}"#);
-    tell(url, "role/add", r#"{"name":"root"}"#);
-    tell(url, "user/grant", r#"{"user":"root","role":"root"}"#);
-    tell(url, "user/add", r#"{"name":"app","password":"secret"}"#);
-    tell(url, "role/add", r#"{"name":"app"}"#);
+fn close(tell: impl Fn(&str, &str)) {
+    tell("user/add", r#"{"name":"root","password":"root"}"#);
+    tell("role/add", r#"{"name":"root"}"#);
+    tell("user/grant", r#"{"user":"root","role":"root"}"#);
+    tell("user/add", r#"{"name":"app","password":"secret"}"#);
+    tell("role/add", r#"{"name":"app"}"#);
     let range = r#"{"permType":"READWRITE","key":"L2Ev","range_end":"L2Iv"}"#;
-    tell(url, "role/grant", &format!(r#"{{"name":"app","perm":{range}}}"#));
-    tell(url, "user/grant", r#"{"user":"app","role":"app"}"#);
-    tell(url, "enable", "{}");
+    tell("role/grant", &format!(r#"{{"name":"app","perm":{range}}}"#));
+    tell("user/grant", r#"{"user":"app","role":"app"}"#);
+    tell("enable", "{}");
 }
 
 /// A client with a user and a password.
 fn user(server: &EtcdServer, name: &str, password: &str) -> Etcd {
+    user_of(server.options(), name, password)
+}
+
+fn user_of(options: EtcdOptions, name: &str, password: &str) -> Etcd {
     let folder = Folder::new();
     let file = PathBuf::from(folder.file("password"));
     fs::write(&file, format!("{password}\nnot this\n")).unwrap();
-    Etcd::new(&EtcdOptions { user: Some((name.into(), file)), ..server.options() }).expect("a client")
+    Etcd::new(&EtcdOptions { user: Some((name.into(), file)), ..options }).expect("a client")
 }
 
 #[test]
@@ -42,7 +50,7 @@ fn a_user_is_let_in_with_a_password() {
     let Some(mut server) = EtcdServer::start(&["--bcrypt-cost=4"]) else { return };
     let mut early = user(&server, "app", "secret");
     early.put("/a/1", b"x", LONG).expect("no password is asked for yet");
-    close(&server.url);
+    close(|path, body| tell(&server.url, path, body));
     let denied = |result: Result<i64, EtcdError>| assert!(matches!(result, Err(EtcdError::Denied(_))), "{result:?}");
     denied(server.client().put("/a/1", b"y", LONG));
     denied(user(&server, "app", "wrong").put("/a/1", b"y", LONG));
@@ -85,9 +93,16 @@ impl Authority {
 
     /// A certificate for these hosts in `NAME.crt`, and its key in `NAME.key`.
     fn sign(&self, name: &str, hosts: &[&str]) {
+        self.sign_as(name, hosts, DnType::OrganizationName);
+    }
+
+    /// As [`Authority::sign`]; this part of the certificate's own name is `twincache`.
+    fn sign_as(&self, name: &str, hosts: &[&str], part: DnType) {
         let key = KeyPair::generate().unwrap();
         let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
         let mut params = CertificateParams::new(hosts).unwrap();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(part, "twincache");
         // etcd's gateway shows the server's certificate to etcd.
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
@@ -101,6 +116,19 @@ impl Authority {
         let words = ["--client-cert-auth", "--trusted-ca-file", &file("ca")];
         let own = ["--cert-file", &file(&format!("{name}.crt")), "--key-file", &file(&format!("{name}.key"))];
         EtcdServer::start_secure(&[&words[..], &own].concat()).expect("it is installed")
+    }
+
+    /// A plain HTTP client that shows the certificate of that name.
+    fn agent(&self, name: &str) -> ureq::Agent {
+        let read = |name: &str| fs::read(self.file(name)).unwrap();
+        let certificate = Certificate::from_pem(&read(&format!("{name}.crt"))).unwrap();
+        let key = PrivateKey::from_pem(&read(&format!("{name}.key"))).unwrap();
+        let ca = Certificate::from_pem(&read("ca")).unwrap();
+        let tls = TlsConfig::builder()
+            .root_certs(RootCerts::new_with_certs(&[ca]))
+            .client_cert(Some(ClientCert::new_with_certs(&[certificate], key)))
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()));
+        ureq::Agent::config_builder().tls_config(tls.build()).build().into()
     }
 
     /// The options of a client that believes this CA and shows the certificate of that name.
@@ -151,6 +179,28 @@ fn both_sides_show_certificates() {
     let error = put(&ours.options(&server.url, "client")).unwrap_err();
     assert!(error.to_string().contains("not valid for"), "{error:?}");
     put(&ours.options(&server.url.replace("127.0.0.1", "localhost"), "client")).expect("the name is right");
+}
+
+#[test]
+fn a_user_comes_with_a_certificate_that_has_no_common_name() {
+    if !EtcdServer::is_installed() {
+        return;
+    }
+    let ours = Authority::new("ours");
+    ours.sign("server", &["127.0.0.1"]);
+    ours.sign("client", &[]);
+    ours.sign_as("named", &[], DnType::CommonName);
+    let server = ours.server("server");
+    let agent = ours.agent("client");
+    close(|path, body| {
+        let answer = agent.post(format!("{}/v3/auth/{path}", server.url)).send(body).expect("an answer");
+        assert_eq!(answer.status(), 200, "{path}");
+    });
+    let mut good = user_of(ours.options(&server.url, "client"), "app", "secret");
+    good.put("/a/1", b"v", LONG).expect("a password and a certificate");
+    let mut named = user_of(ours.options(&server.url, "named"), "app", "secret");
+    let error = named.put("/a/1", b"v", LONG).unwrap_err();
+    assert!(matches!(&error, EtcdError::Denied(why) if why.contains("CommonName")), "{error:?}");
 }
 
 #[test]

@@ -131,6 +131,8 @@ fn what_is_no_answer_is_not_believed() {
         (answer("403 Forbidden", r#"{"message":"etcdserver: permission denied","code":7}"#), "denied"),
         (answer("503 Unavailable", r#"{"message":"etcdserver: no leader","code":14}"#), "unknown"),
         (answer("502 Bad Gateway", "<html>"), "unknown"),
+        (answer("400 Bad Request", "CommonName of client sending a request will be ignored\n"), "denied"),
+        (answer("500 Internal", ""), "unknown"),
         (answer("500 Internal", r#"{"code":"x"}"#), "unknown"),
     ];
     for (reply, expected) in table {
