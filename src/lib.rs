@@ -52,7 +52,7 @@
 //! # Who may import whom
 //!
 //! ```text
-//! main        -> config, process, net, sys, command, store              (to put the parts together)
+//! main        -> config, process, net, sys, command, store, supervisor  (to put the parts together)
 //! process     -> config, sys
 //! net         -> command, replication, io, protocol, store, journal, config, watch, sys
 //! replication -> command, store, journal, protocol, config
@@ -64,10 +64,11 @@
 //! clock       -> sys                                                    (time since boot)
 //! stats       -> sys                                                    (CPU time)
 //! sync        -> nothing
+//! supervisor  -> nothing                                                (systemd and its journal)
 //! protocol    -> nothing
-//! sidecar     -> cluster, protocol, io, sys                             (a client, in a process of its own)
+//! sidecar     -> cluster, protocol, io, sys, supervisor                 (a client, in a process of its own)
 //! cluster     -> nothing                                                (etcd, for the sidecar and its tools)
-//! bin         -> sidecar
+//! bin         -> sidecar, supervisor
 //! ```
 //!
 //! Everyone but `protocol` may import `clock`, `stats` and `sync`, and `main` the crate's root.
@@ -116,6 +117,7 @@ pub mod replication;
 pub mod sidecar;
 pub mod stats;
 pub mod store;
+pub mod supervisor;
 pub mod sync;
 pub mod sys;
 #[cfg(test)]

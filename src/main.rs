@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! options > process (limits, user, background, signals) > store > control socket > server > port and pid files
-//!         > wait for a signal, ten times a second advancing the clock
+//!         > wait for a signal, ten times a second advancing the clock, and feeding the watchdog if there is one
 //!         > server stops > pid file goes > control socket stops > store's background stops
 //! ```
 //!
@@ -12,17 +12,21 @@
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use twincache::clock::Clock;
 use twincache::command::Shared;
 use twincache::config::{Config, Exit, log_level};
 use twincache::net::{Control, Server, StartError};
 use twincache::process::{self, PidFile};
 use twincache::store::Store;
+use twincache::supervisor::{self, Supervisor};
 use twincache::sys::process::{Signal, wait_signal};
 
 /// How often the clock is advanced: often enough that a second is never late by much.
 const TICK: Duration = Duration::from_millis(100);
+
+/// The watchdog is fed so often while its patience lasts.
+const FEEDS: u32 = 4;
 
 /// Descriptors per worker that memcached takes from `-c`.
 const RESERVED_PER_WORKER: usize = 5;
@@ -33,7 +37,7 @@ fn main() -> ExitCode {
         Err(exit) => {
             // A failure to write is ignored: the exit code still says that something is wrong.
             let _ = std::io::stdout().write_all(exit.stdout.as_bytes());
-            let _ = std::io::stderr().write_all(exit.stderr.as_bytes());
+            supervisor::say_error(&exit.stderr);
             ExitCode::from(exit.code as u8)
         }
     }
@@ -51,7 +55,13 @@ fn run(config: Config) -> Result<(), Exit> {
         process::write_port_file(server.addresses());
     }
     let _pidfile = PidFile::write(&shared.config);
-    server.stop(wait(&shared.clock));
+    let about = about(&shared.config, &server);
+    supervisor::notice(&format!("twincached {}, which {about}", env!("CARGO_PKG_VERSION")));
+    let mut supervisor = Supervisor::from_env();
+    supervisor.ready(&about);
+    let is_graceful = wait(&shared.clock, &server, &supervisor);
+    supervisor.stopping();
+    server.stop(is_graceful);
     Ok(())
 }
 
@@ -59,12 +69,9 @@ fn refuse(error: StartError) -> Exit {
     Exit::refuse(error.exit_code, error.message)
 }
 
-/// Logs lines without a prefix on stderr. The level is `log::max_level`, which the `verbosity` command changes.
+/// Logs on stderr. The level is `log::max_level`, which the `verbosity` command changes.
 fn start_log(config: &Config) {
-    env_logger::Builder::new()
-        .filter_module("twincache", log::LevelFilter::Trace)
-        .format(|out, record| writeln!(out, "{}", record.args()))
-        .init();
+    supervisor::start_log(log::LevelFilter::Trace);
     log::set_max_level(log_level(config.verbosity));
     for line in &config.warnings {
         log::warn!("{line}");
@@ -86,12 +93,22 @@ fn check_conn_limit(config: &Config, listeners: usize) -> Result<(), Exit> {
     Ok(())
 }
 
+/// What the server does, and with what.
+fn about(config: &Config, server: &Server) -> String {
+    let tcp = server.addresses().iter().map(ToString::to_string);
+    let listens: Vec<String> = tcp.chain(config.unix_socket.clone()).collect();
+    let (megabytes, threads) = (config.store.memory_limit >> 20, config.threads);
+    format!("serves {} with {megabytes} MB and {threads} threads", listens.join(", "))
+}
+
 /// Returns when the server shall stop, and whether gracefully.
-fn wait(clock: &Clock) -> bool {
+fn wait(clock: &Clock, server: &Server, supervisor: &Supervisor) -> bool {
+    let mut watchdog = supervisor.watchdog().map(Watchdog::new);
     loop {
         let signal = wait_signal(TICK);
         // The clock is advanced after a signal, too: a process that sends many must not stop it.
         clock.tick();
+        watchdog.iter_mut().for_each(|watchdog| watchdog.look(server, supervisor));
         match signal {
             None => {}
             Some(Signal::Reload) => log::info!("SIGHUP: there is nothing to read again"),
@@ -103,6 +120,31 @@ fn wait(clock: &Clock) -> bool {
                 log::warn!("Gracefully stopping");
                 return true;
             }
+        }
+    }
+}
+
+/// Feeds the watchdog for as long as every event loop turns.
+struct Watchdog {
+    every: Duration,
+    due: Instant,
+    /// The event loops were asked to show that they turn, and not all of them have.
+    is_asked: bool,
+}
+
+impl Watchdog {
+    fn new(patience: Duration) -> Watchdog {
+        Watchdog { every: patience / FEEDS, due: Instant::now(), is_asked: false }
+    }
+
+    fn look(&mut self, server: &Server, supervisor: &Supervisor) {
+        if self.is_asked && server.all_turned() {
+            supervisor.feed_watchdog();
+            self.is_asked = false;
+        } else if !self.is_asked && Instant::now() >= self.due {
+            self.due = Instant::now() + self.every;
+            server.ask_for_turns();
+            self.is_asked = true;
         }
     }
 }

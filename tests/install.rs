@@ -193,14 +193,22 @@ fn the_sidecar_is_as_confined_as_the_server() {
 #[test]
 fn the_sidecar_starts_and_stops_with_the_server() {
     let unit = fs::read_to_string(format!("{SCRIPTS}/twincache-sidecar.service")).unwrap();
-    assert!(unit.contains("BindsTo=twincached.service") && unit.contains("WantedBy=twincached.service"));
+    assert!(unit.contains("PartOf=twincached.service") && unit.contains("WantedBy=twincached.service"));
 }
 
 #[test]
 fn units_are_started_again_for_as_long_as_it_takes() {
     for name in ["twincached", "twincache-sidecar"] {
         let unit = fs::read_to_string(format!("{SCRIPTS}/{name}.service")).unwrap();
-        for line in ["After=network-online.target", "Restart=on-failure", "RestartSec=1", "StartLimitIntervalSec=0"] {
+        for line in [
+            "Type=notify",
+            "Wants=network-online.target",
+            "After=network-online.target",
+            "Restart=always",
+            "RestartSec=1",
+            "RestartPreventExitStatus=64",
+            "StartLimitIntervalSec=0",
+        ] {
             assert!(unit.lines().any(|found| found == line), "{name}: no {line}");
         }
     }

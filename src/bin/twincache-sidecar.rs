@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 use twincache::sidecar::{self, options::Options};
+use twincache::supervisor;
 
 fn main() -> ExitCode {
     match Options::parse(std::env::args_os().skip(1)).and_then(sidecar::run) {
@@ -10,7 +11,7 @@ fn main() -> ExitCode {
         Err(exit) => {
             // A failure to write is ignored: the exit code still says that something is wrong.
             let _ = std::io::stdout().write_all(exit.stdout.as_bytes());
-            let _ = std::io::stderr().write_all(exit.stderr.as_bytes());
+            supervisor::say_error(&exit.stderr);
             ExitCode::from(exit.code)
         }
     }

@@ -11,7 +11,7 @@
 
 use super::admission::{Arrival, ConnRecord, Gate, Inbox, Permit, tcp_name};
 use super::listen::{ListenSocket, Listener};
-use super::stop::{Stop, StopMode};
+use super::stop::{Orders, Stop, StopMode};
 use crate::command::Shared;
 use crate::config::Binding;
 use crate::io::stream::Stream;
@@ -40,7 +40,7 @@ const WAKER: Token = Token(usize::MAX - 1);
 #[derive(Debug)]
 pub(super) struct Acceptor {
     shared: Arc<Shared>,
-    stop: Arc<Stop>,
+    stop: Orders,
     poll: Poll,
     gate: Arc<Gate>,
     /// Dropped before the listeners whose descriptors they name.
@@ -91,7 +91,7 @@ impl Acceptor {
         let gate = Arc::new(Gate::new(&shared, waker));
         let mut acceptor = Acceptor {
             shared,
-            stop,
+            stop: Orders::new(stop),
             poll,
             gate: gate.clone(),
             records: Vec::new(),

@@ -63,6 +63,17 @@ impl Server {
         &self.addresses
     }
 
+    /// Asks every thread to show that its event loop turns; idle ones are woken for it.
+    pub fn ask_for_turns(&self) {
+        self.stop.ask();
+        self.wake();
+    }
+
+    /// Whether every thread's event loop has turned since [`Server::ask_for_turns`].
+    pub fn all_turned(&self) -> bool {
+        self.stop.all_turned()
+    }
+
     /// Closes the listening sockets, lets the batch that each worker runs just now end, and closes all
     /// connections. When graceful, requests that have been read are run first, and a client that is slow to read has
     /// a second to take its replies. Returns when all threads have ended.
@@ -100,15 +111,19 @@ impl Server {
 
     fn halt(&mut self, mode: StopMode) {
         self.stop.set(mode);
+        self.wake();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                log::error!("a thread of the server had panicked");
+            }
+        }
+    }
+
+    fn wake(&self) {
         self.gate.wake();
         for waker in &self.wakers {
             if let Err(error) = waker.wake() {
                 log::error!("cannot wake a worker: {error}");
-            }
-        }
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                log::error!("a thread of the server had panicked");
             }
         }
     }

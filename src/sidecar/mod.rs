@@ -22,6 +22,7 @@ mod server_socket;
 #[cfg(test)]
 mod tests;
 
+use crate::supervisor::{self, Supervisor};
 use crate::sync::lock;
 use crate::sys::process::{self, Signal};
 use lease::driver::{self, SharedStatus};
@@ -31,8 +32,7 @@ use link::{Link, LinkTarget, LinkThread, PeerFigures};
 use observe::http::{self, HttpPage};
 use observe::standby::StandbyHealth;
 use observe::{health, metrics};
-use options::{Options, SidecarExit};
-use std::io::Write;
+use options::{LeaseOptions, Options, SidecarExit};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -50,7 +50,7 @@ const EX_OSERR: u8 = 71;
 
 /// Runs until a signal says stop.
 pub fn run(options: Options) -> Result<(), SidecarExit> {
-    start_log(options.is_verbose);
+    supervisor::start_log(if options.is_verbose { log::LevelFilter::Debug } else { log::LevelFilter::Info });
     process::block_signals().map_err(|error| SidecarExit::refuse(EX_OSERR, &format!("signals: {error}")))?;
     let stop = Arc::new(AtomicBool::new(false));
     let peers: Vec<Arc<PeerFigures>> =
@@ -68,8 +68,15 @@ pub fn run(options: Options) -> Result<(), SidecarExit> {
         Link::new(&options, target).and_then(LinkThread::start)
     };
     let threads = peers.iter().map(start).collect::<Result<Vec<_>, _>>().map_err(refuse)?;
-    let lease = options.lease.as_ref().map(|lease| driver::start(&options, lease, nodes, status, &stop)).transpose()?;
-    wait_for_stop();
+    let start = |lease| driver::start(&options, lease, nodes, Arc::clone(&status), &stop);
+    let lease = options.lease.as_ref().map(start).transpose()?;
+    let about = about(&options);
+    supervisor::notice(&format!("twincache-sidecar {}, which {about}", env!("CARGO_PKG_VERSION")));
+    let mut supervisor = Supervisor::from_env();
+    supervisor.ready(&about);
+    let state = || lease.as_ref().map(|_| lock(&status).line());
+    wait_for_stop(&mut supervisor, state);
+    supervisor.stopping();
     log::info!("stops");
     stop.store(true, Ordering::Relaxed);
     threads.iter().for_each(LinkThread::stop);
@@ -81,17 +88,23 @@ pub fn run(options: Options) -> Result<(), SidecarExit> {
     Ok(())
 }
 
-/// Logs lines without a prefix on stderr.
-fn start_log(is_verbose: bool) {
-    let level = if is_verbose { log::LevelFilter::Debug } else { log::LevelFilter::Info };
-    env_logger::Builder::new()
-        .filter_module("twincache", level)
-        .format(|out, record| writeln!(out, "{}", record.args()))
-        .init();
+/// What the sidecar does, and with what.
+fn about(options: &Options) -> String {
+    let server = options.server.display();
+    let lease = options.lease.as_ref().map(|lease| {
+        let LeaseOptions { shard, node, advertise, .. } = lease;
+        let ms = lease.lease.as_millis();
+        format!("keeps shard {shard} as node {node} with {server}, reached at {advertise}, by leases of {ms} ms")
+    });
+    let peers = (!options.peers.is_empty()).then(|| format!("copies {server} to {}", options.peers.join(", ")));
+    let http = options.http.map(|address| format!("tells how it goes at http://{address}/health"));
+    [lease, peers, http].into_iter().flatten().collect::<Vec<_>>().join(", and ")
 }
 
-fn wait_for_stop() {
+/// Meanwhile the supervisor is told the state, if there is one to tell.
+fn wait_for_stop(supervisor: &mut Supervisor, state: impl Fn() -> Option<String>) {
     loop {
+        state().iter().for_each(|state| supervisor.status(state.trim_end()));
         match process::wait_signal(LOOK_EVERY) {
             Some(Signal::Stop | Signal::StopGracefully) => return,
             Some(Signal::Reload) => log::info!("SIGHUP: there is nothing to read again"),

@@ -32,7 +32,7 @@ use super::conn::buffer::Sent;
 use super::conn::turn::{After, CloseReason, OUTPUT_HIGH, Quota, TURN_BYTES, TurnContext};
 use super::conn::{Connection, READ_BUFFER};
 use super::reply_hold::{AckQueue, AckWaker, PendingAck, ReplyHold};
-use super::stop::{Stop, StopMode};
+use super::stop::{Orders, Stop, StopMode};
 use crate::command::batch::Batch;
 use crate::command::{Output, Shared};
 use crate::io::stream::Stream;
@@ -90,7 +90,7 @@ pub(super) struct Worker {
     shared: Arc<Shared>,
     counters: Arc<Counters>,
     meter: LoopTimer,
-    stop: Arc<Stop>,
+    stop: Orders,
     poll: Poll,
     arrivals: Receiver<Arrival>,
     waker: Arc<Waker>,
@@ -126,7 +126,7 @@ impl Worker {
             counters: shared.stats.worker(),
             meter: shared.stats.event_loops.timer(),
             shared,
-            stop,
+            stop: Orders::new(stop),
             poll,
             arrivals,
             waker,

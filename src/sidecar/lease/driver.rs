@@ -23,6 +23,7 @@ use super::status::LeaseStatus;
 use crate::cluster::record::{AnswerRecord, NodeRecord};
 use crate::sidecar::link::FeederKey;
 use crate::sidecar::options::{LeaseOptions, Options, SidecarExit};
+use crate::supervisor;
 use crate::sync::lock;
 use crate::sys::cpu::time_since_boot;
 use crossbeam_channel::{Receiver, unbounded};
@@ -122,12 +123,6 @@ pub(in crate::sidecar) fn start(
 
 impl Driver {
     fn run(mut self, stop: &AtomicBool) {
-        log::info!(
-            "shard {}, node {}: lease of {} ms",
-            self.lease.shard,
-            self.lease.node,
-            self.lease.lease.as_millis()
-        );
         while !stop.load(Ordering::Relaxed) {
             if let Ok(news) = self.news.recv_timeout(TICK) {
                 self.hear(news);
@@ -217,12 +212,12 @@ impl Driver {
                 Effect::Order(order) => self.order(&order),
                 Effect::Promise { epoch, nodes } => self.ask_promises(epoch, &nodes),
                 Effect::Serve { epoch } => {
-                    log::info!("shard {}: this node is the primary, epoch {epoch}", self.lease.shard);
+                    supervisor::notice(&format!("shard {}: this node is the primary, epoch {epoch}", self.lease.shard));
                     self.serves = Some(epoch);
                     self.address.hold(epoch, self.keeper.deadline().unwrap_or_default());
                 }
                 Effect::Retire => {
-                    log::info!("shard {}: this node is not the primary any more", self.lease.shard);
+                    supervisor::notice(&format!("shard {}: this node is not the primary any more", self.lease.shard));
                     self.serves = None;
                     self.address.release();
                 }
