@@ -26,4 +26,5 @@ mod pair;
 mod refusals;
 mod standby;
 mod storm;
+mod trouble;
 mod wire;

@@ -77,7 +77,8 @@ pub(super) enum Answer<'a, M> {
 /// Cuts what the peer sends into lines, and knows which answers are expected.
 #[derive(Debug)]
 pub(super) struct Answers<M> {
-    expected: VecDeque<Expect<M>>,
+    /// Each with the number of bytes that go to the peer up to the end of the command.
+    expected: VecDeque<(Expect<M>, u64)>,
     /// The start of a line that has not ended.
     partial: Vec<u8>,
 }
@@ -95,9 +96,19 @@ impl<M: Copy> Answers<M> {
         self.partial.clear();
     }
 
-    /// A command was put on its way whose answer this is.
-    pub(super) fn expect(&mut self, what: Expect<M>) {
-        self.expected.push_back(what);
+    /// A command was put on its way whose answer this is; with its end, so many bytes have gone to the peer.
+    pub(super) fn expect(&mut self, what: Expect<M>, end: u64) {
+        self.expected.push_back((what, end));
+    }
+
+    /// How many answers are missing.
+    pub(super) fn count(&self) -> usize {
+        self.expected.len()
+    }
+
+    /// Whether the peer could answer the next one when so many bytes have gone to it.
+    pub(super) fn is_due(&self, sent: u64) -> bool {
+        self.expected.front().is_some_and(|&(_, end)| end <= sent)
     }
 
     /// Whether any answer is missing.
@@ -107,7 +118,7 @@ impl<M: Copy> Answers<M> {
 
     /// What is expected next.
     pub(super) fn next_expected(&self) -> Option<Expect<M>> {
-        self.expected.front().copied()
+        self.expected.front().map(|&(what, _)| what)
     }
 
     /// Takes the first line of `bytes`, or adds what there is of it to what came before. Returns the line with its
@@ -128,7 +139,7 @@ impl<M: Copy> Answers<M> {
 
     /// What this line is.
     pub(super) fn take<'a>(&mut self, line: &'a [u8]) -> Answer<'a, M> {
-        match self.expected.front().copied() {
+        match self.next_expected() {
             Some(Expect::Barrier(mark)) if line == b"MN" => {
                 self.expected.pop_front();
                 Answer::Confirmed(mark)
@@ -175,7 +186,7 @@ mod tests {
     fn expecting() -> Answers<u64> {
         let mut answers = Answers::default();
         for what in [Expect::Barrier(1), Expect::Line(Query::End), Expect::Barrier(2), Expect::Stats] {
-            answers.expect(what);
+            answers.expect(what, 0);
         }
         answers
     }

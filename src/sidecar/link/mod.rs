@@ -189,7 +189,8 @@ impl Link {
     fn sleep(&self, now: Moment) -> Duration {
         let can_write = self.peer.as_ref().is_some_and(Edge::is_writable);
         let write_at = self.pump.bandwidth_at().filter(|_| can_write).unwrap_or(Duration::MAX);
-        let until = self.pump.deadline().min(write_at).saturating_sub(now.at);
+        let hangs_at = self.pump.hangs_at().filter(|&at| at > now.at).unwrap_or(Duration::MAX);
+        let until = self.pump.deadline().min(write_at).min(hangs_at).saturating_sub(now.at);
         // epoll counts in milliseconds, and mio rounds up.
         until.min(SLEEP_MAX)
     }

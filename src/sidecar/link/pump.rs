@@ -58,6 +58,12 @@ const DRAIN_MAX: Duration = Duration::from_secs(15);
 /// in its socket, if that connection was not seen to end: a few megabytes at most, which take some milliseconds.
 const SETTLE: Duration = Duration::from_millis(100);
 
+/// A server that has said nothing for so long hangs: it says every 50 ms that it is alive.
+const HANGS_AFTER: Duration = Duration::from_millis(500);
+
+/// A control socket is given up after so long a silence.
+const SERVER_SILENCE_MAX: Duration = Duration::from_secs(5);
+
 /// What the owner of the sockets has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
@@ -190,9 +196,29 @@ impl Pump {
 
     /// Where to read the control socket into; empty when it shall not be read now.
     pub(crate) fn server_room(&mut self) -> &mut [u8] {
-        // More than a second ahead of what may be sent our own commands would wait for too long.
+        if self.source.is_open && self.reads_server() { self.sink.relay.room() } else { &mut [] }
+    }
+
+    /// Whether there is room for more of the server's. More than a second ahead of what may be sent our own commands
+    /// would wait for too long.
+    fn reads_server(&self) -> bool {
         let is_ahead = self.bucket.second().is_some_and(|bytes| self.sink.relay.pending() as u64 > bytes);
-        if self.source.is_open && !is_ahead { self.sink.relay.room() } else { &mut [] }
+        !is_ahead && !self.sink.relay.is_full() && !self.sink.owes_too_many()
+    }
+
+    /// Since when the server has said nothing, although it is listened to.
+    fn server_heard(&self) -> Option<Duration> {
+        let speaks = matches!(
+            self.state,
+            PumpState::Greeting | PumpState::Checking | PumpState::Attaching | PumpState::Attached(_)
+        );
+        (speaks && self.reads_server()).then(|| self.source.heard_at())
+    }
+
+    /// When [`Pump::figures`] will show that the server hangs, if it says nothing until then.
+    pub(crate) fn hangs_at(&self) -> Option<Duration> {
+        let is_attached = matches!(self.state, PumpState::Attached(_));
+        self.server_heard().filter(|_| is_attached).map(|heard| heard + HANGS_AFTER)
     }
 
     /// So many bytes were read into [`Pump::server_room`].
@@ -247,7 +273,7 @@ impl Pump {
 
     /// These bytes were read from the peer.
     pub(crate) fn peer_read(&mut self, bytes: &[u8], now: Moment) {
-        self.sink.heard(now.at);
+        let was_read = self.reads_server();
         let (mut at, mut joined) = (0, Vec::new());
         while let Some((line, len)) = self.sink.answers.line(&bytes[at..], &mut joined) {
             at += len;
@@ -263,7 +289,8 @@ impl Pump {
                 Err(trouble) => self.fail(trouble, now),
             }
         }
-        self.sink.lag.heard(self.sink.answers.is_owed(), now.at);
+        self.sink.heard(now.at);
+        self.listen_again(was_read, now);
     }
 
     /// What to write to the peer; empty when there is nothing, or when it has to wait for bandwidth.
@@ -282,10 +309,17 @@ impl Pump {
 
     /// So many bytes of [`Pump::peer_output`] were written.
     pub(crate) fn peer_wrote(&mut self, n: usize, now: Moment) {
+        let was_read = self.reads_server();
         self.sink.wrote(n, now);
-        // While the relay was full, the server was not read: so its silence begins now.
-        self.source.heard(now.at);
+        self.listen_again(was_read, now);
         self.bucket.take(n);
+    }
+
+    /// While the server was not read, its silence said nothing: so it begins now.
+    fn listen_again(&mut self, was_read: bool, now: Moment) {
+        if !was_read {
+            self.source.heard(now.at);
+        }
     }
 
     /// The figures of now.
@@ -299,6 +333,8 @@ impl Pump {
             PumpState::Attached(stream) => PeerPhase::Attached(stream.shown),
             _ => PeerPhase::Connecting,
         };
+        let is_hanging = self.hangs_at().is_some_and(|at| now.at >= at);
+        self.sink.figures.server_silent = is_hanging.then(|| now.at.saturating_sub(self.source.heard_at()));
         self.sink.figures(phase, now)
     }
 
@@ -527,23 +563,16 @@ impl Pump {
 
     /// When one of the two sides has been silent for too long.
     fn silent_at(&self) -> Duration {
-        self.server_silent_at().min(self.sink.silent_at())
-    }
-
-    fn server_silent_at(&self) -> Duration {
-        let speaks = matches!(
-            self.state,
-            PumpState::Greeting | PumpState::Checking | PumpState::Attaching | PumpState::Attached(_)
-        );
-        // While the peer is slow, the server is not read, and so its silence says nothing.
-        if speaks && self.sink.relay.pending() == 0 { self.source.silent_at() } else { Duration::MAX }
+        self.server_heard().map_or(Duration::MAX, |heard| heard + SERVER_SILENCE_MAX).min(self.sink.silent_at())
     }
 
     fn give_up_silence(&mut self, now: Moment) {
         let text = match self.state {
-            PumpState::Greeting => "nothing is said on the control socket: is it one of twincached's?",
-            _ if self.sink.silent_at() > now.at => "the server is silent",
-            _ => "the peer is silent",
+            PumpState::Greeting if self.source.run.is_empty() => {
+                "nothing is said on the control socket: is it one of twincached's?"
+            }
+            _ if self.sink.silent_at() > now.at => "the server hangs: it says nothing on its control socket",
+            _ => "the peer does not answer",
         };
         self.fail(Trouble::Broken(text.to_owned()), now);
     }

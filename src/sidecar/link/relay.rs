@@ -97,6 +97,11 @@ impl Relay {
         &mut self.buffer[self.end..]
     }
 
+    /// Whether [`Relay::room`] is empty.
+    pub(super) fn is_full(&self) -> bool {
+        self.end == CAPACITY && self.start < CAPACITY / 2 && self.start < self.end
+    }
+
     /// `n` bytes were read into [`Relay::room`].
     pub(super) fn filled(&mut self, n: usize) {
         self.end += n;

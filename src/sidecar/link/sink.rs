@@ -21,8 +21,9 @@ use crate::sidecar::observe::figures::{Figures, PeerPhase, Stage, SyncFigures};
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// Silence after which the connection of a peer that owes an answer is given up. A new connection does not help if the
-/// peer itself has stopped: this is for proxies, some of which keep a connection whose other end is gone.
+/// A connection is given up when the peer has had a whole command for so long and answers nothing, or when it takes
+/// nothing for so long. That it takes what it is sent is no sign of life: the kernel does that, and so does a proxy whose
+/// other end is gone. A new connection does not help if the peer itself has stopped.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 
 /// How often `replica from` is sent again: the peer forgets after 5 s which server feeds it.
@@ -39,6 +40,9 @@ const STATS_EVERY: Duration = Duration::from_millis(1100);
 /// The server says every 50 ms what time it is. What is read was said at most so long ago, in milliseconds, or the
 /// sample is dropped for contradicting others.
 const SAID_WITHIN: i64 = 200;
+
+/// The most answers that a peer may owe. While it owes so many, the server is not read.
+const OWED_MAX: usize = 16 << 10;
 
 /// Bytes of a peer's line that are shown.
 const SHOWN_MAX: usize = 200;
@@ -117,7 +121,10 @@ pub(super) struct StreamSink {
     wall: ClockSkew,
     /// The server's, as the server takes it.
     server_wall: ClockSkew,
-    heard: Duration,
+    /// Since when it has owed an answer to what it has been sent, and said nothing.
+    owes_since: Option<Duration>,
+    /// When it last took something.
+    took: Duration,
     /// When the next regular question to the peer is due.
     due: Duration,
     from_answered: Duration,
@@ -137,12 +144,13 @@ impl StreamSink {
         self.lag.forget_answers();
         self.lacks_some = false;
         self.sync_began = None;
+        self.owes_since = None;
     }
 
     /// The connection is there: asks who this is.
     pub(super) fn opened(&mut self, now: Moment) {
         self.is_open = true;
-        self.heard = now.at;
+        self.took = now.at;
         self.ask(b"mn\r\n".as_slice(), Expect::Line(Query::Hello));
         self.ask(b"version\r\n".as_slice(), Expect::Line(Query::Version));
         if let Some((epoch, secret)) = &self.key {
@@ -154,16 +162,29 @@ impl StreamSink {
         self.ask_clock(&ReplicaLine::Who, Query::Who(asked(now)));
     }
 
-    /// The peer has said something.
+    /// The peer has said something, which was looked at.
     pub(super) fn heard(&mut self, now: Duration) {
-        self.heard = now;
+        self.owes_since = None;
+        self.note_owed(now);
+        self.lag.heard(self.answers.is_owed(), now);
+    }
+
+    fn note_owed(&mut self, now: Duration) {
+        let is_due = self.answers.is_due(self.figures.sent_bytes);
+        self.owes_since = self.owes_since.or(Some(now)).filter(|_| is_due);
+    }
+
+    /// Whether it owes so many answers that it is not to be sent more.
+    pub(super) fn owes_too_many(&self) -> bool {
+        self.answers.count() >= OWED_MAX
     }
 
     /// The peer has taken so many bytes.
     pub(super) fn wrote(&mut self, n: usize, now: Moment) {
-        self.heard = now.at;
+        self.took = now.at;
         self.figures.sent_bytes += n as u64;
         self.relay.written(n);
+        self.note_owed(now.at);
     }
 
     /// Whether not even the first answer of a connection has come.
@@ -173,8 +194,9 @@ impl StreamSink {
 
     /// From when on its silence has lasted too long.
     pub(super) fn silent_at(&self) -> Duration {
-        let owes = self.is_open && (self.answers.is_owed() || self.relay.pending() > 0);
-        if owes { self.heard + SILENCE_MAX } else { Duration::MAX }
+        let is_stuck = self.relay.pending() > 0;
+        let since = self.owes_since.into_iter().chain(is_stuck.then_some(self.took)).min();
+        since.filter(|_| self.is_open).map_or(Duration::MAX, |since| since + SILENCE_MAX)
     }
 
     /// Whether the peer's answer to `replica from` is so late that the limit of bandwidth has to wait.
@@ -333,7 +355,7 @@ impl StreamSink {
 
     fn ask(&mut self, command: impl Into<Cow<'static, [u8]>>, expect: Expect<Barrier>) {
         self.relay.add(command);
-        self.answers.expect(expect);
+        self.answers.expect(expect, self.figures.sent_bytes + self.relay.pending() as u64);
     }
 
     // ---- what the peer answers ----

@@ -10,9 +10,6 @@
 use crate::protocol::control::{AttachLine, ClientLine};
 use std::time::Duration;
 
-/// A control socket is given up after so long a silence: the server says ten times a second that it is alive.
-const SILENCE_MAX: Duration = Duration::from_secs(5);
-
 /// A place in the server's changes up to which a peer has everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ResumePoint {
@@ -86,9 +83,9 @@ impl StreamSource {
         self.heard = now;
     }
 
-    /// From when on its silence has lasted too long.
-    pub(super) fn silent_at(&self) -> Duration {
-        self.heard + SILENCE_MAX
+    /// When that was last.
+    pub(super) fn heard_at(&self) -> Duration {
+        self.heard
     }
 
     /// Asks what there is to copy to a peer, unless that was asked already. Before it attaches, and then now and then,

@@ -69,6 +69,8 @@ pub(crate) type NamedFigures = (String, Figures);
 pub(crate) struct Figures {
     /// Where it is.
     pub phase: PeerPhase,
+    /// For how long the server has said nothing, when that means that it hangs.
+    pub server_silent: Option<Duration>,
     /// Why the peer is not streaming; empty when nothing went wrong since it last was.
     pub trouble: String,
     /// `twincached`, `memcached <version>`, or empty while it is not known.

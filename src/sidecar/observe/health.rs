@@ -33,6 +33,9 @@ pub(crate) fn health(peers: &[NamedFigures], own: Option<&StandbyHealth>, max_la
         if !figures.phase.is_streaming() && !figures.trouble.is_empty() {
             let _ = write!(text, ": {}", figures.trouble);
         }
+        if let Some(silent) = figures.server_silent {
+            let _ = write!(text, ", the server hangs: it has said nothing for {} ms or more", silent.as_millis());
+        }
         if let Some(lag) = figures.lag {
             let _ = write!(text, ", {} ms behind", lag.as_millis());
         }
@@ -75,7 +78,7 @@ fn add_clocks(text: &mut String, figures: &Figures) {
 
 fn has_everything(figures: &Figures, max_lag: Duration) -> bool {
     let is_near = figures.phase.is_streaming() && figures.lag.is_some_and(|lag| lag <= max_lag);
-    is_near && figures.error_ago.is_none_or(|ago| ago >= REFUSED_RECENTLY)
+    is_near && figures.server_silent.is_none() && figures.error_ago.is_none_or(|ago| ago >= REFUSED_RECENTLY)
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 //! ```text
 //!   Server (journal, walks, ring that overtakes) <── Wire ──> Pump <── Wire… ──> Peer (twincached or stock)
 //!                      restarts empty                 cut              restarts empty, stops for seconds,
-//!                                                                     works old connections off late
+//!                                                                     works old connections off late,
+//!                                                                     is behind a proxy that has lost it
 //! ```
 //!
 //! Each value is the lsn of its change, and each expiry what the server was told of the peer's clock, which jumps now and
@@ -45,6 +46,8 @@ struct Wire {
     pump_ended: bool,
     /// The other side has closed, or something between.
     far_ended: bool,
+    /// What is written goes nowhere: a proxy takes it whose other end is gone.
+    is_mute: bool,
 }
 
 impl Wire {
@@ -373,6 +376,7 @@ impl Peer {
         if now.at < self.stopped_until {
             return;
         }
+        self.wires.iter_mut().filter(|(wire, _)| wire.is_mute).for_each(|(wire, _)| wire.to_far.clear());
         for number in (0..self.wires.len()).rev() {
             let (wire, end) = &mut self.wires[number];
             if wire.pump_ended && *end == Duration::MAX {
@@ -551,6 +555,7 @@ impl Simulation {
                 self.pump = Pump::new("peer:1", None, OverwriteGuard::new(false), self.rng.below(u64::MAX));
                 self.server.may_replace = false;
             }
+            15 => self.peer.wires.iter_mut().for_each(|(wire, _)| wire.is_mute = true),
             13 | 14 => self.peer.clock += if self.rng.below(2) == 0 { 3_600_000 } else { -5000 },
             8 => self.now.at += Duration::from_secs(self.rng.below(8)),
             _ => {}
@@ -614,7 +619,9 @@ impl Simulation {
             self.has_peer = false;
             return self.pump.peer_gone("ended", self.now);
         }
-        self.pump.peer_read(&bytes, self.now);
+        if n > 0 {
+            self.pump.peer_read(&bytes, self.now);
+        }
     }
 
     fn read_server(&mut self) {

@@ -129,3 +129,86 @@ fn a_low_limit_does_not_let_a_copy_lapse() {
     assert!(offered(&mut pump, 4300) >= 400_000);
     assert!(pump.server_room().is_empty(), "more than a second ahead");
 }
+
+/// Takes all that goes to the peer, and answers none of it.
+fn swallow(pump: &mut Pump, ms: u64) -> usize {
+    let taken = pump.peer_output(at(ms)).iter().map(|slice| slice.len()).sum();
+    pump.peer_wrote(taken, at(ms));
+    taken
+}
+
+/// A proxy does so whose other end is gone.
+#[test]
+fn a_peer_that_reads_and_never_answers_is_given_up() {
+    let mut pump = Pump::new("peer:1", None, OverwriteGuard::new(false), 1);
+    attach(&mut pump, 0);
+    swallow(&mut pump, 300);
+    server_says(&mut pump, "continuing run1 5\r\n", at(300));
+    let mut given_up = None;
+    for (lsn, ms) in (300..30_000).step_by(10).enumerate() {
+        if let Some(Action::CloseServer) = pump.action(at(ms)) {
+            given_up = Some(ms);
+            break;
+        }
+        server_says(&mut pump, &format!("batch {} 0\r\n", lsn + 6), at(ms));
+        swallow(&mut pump, ms);
+    }
+    assert!(given_up.is_some_and(|ms| (15_300..15_400).contains(&ms)), "{given_up:?}");
+    assert_eq!(pump.figures(at(16_000)).trouble, "the peer does not answer");
+}
+
+#[test]
+fn a_large_item_may_take_long() {
+    let mut pump = Pump::new("peer:1", None, OverwriteGuard::new(false), 1);
+    attach(&mut pump, 0);
+    swallow(&mut pump, 300);
+    server_says(&mut pump, "continuing run1 5\r\nbatch 6 3000000\r\n", at(300));
+    pump.peer_read(b"OK\r\n", at(300));
+    for ms in (300..60_300).step_by(2000) {
+        server_says(&mut pump, &"x".repeat(100_000), at(ms));
+        assert!(swallow(&mut pump, ms) > 0);
+        assert_eq!(pump.action(at(ms + 1900)), None);
+    }
+    pump.peer_read(b"MN\r\n", at(60_300));
+    assert_eq!([server_hears(&mut pump), server_hears(&mut pump)], ["meet peer:1 twin1\r\n", "ack 6\r\n"]);
+}
+
+#[test]
+fn a_peer_that_owes_much_is_sent_no_more() {
+    let mut pump = Pump::new("peer:1", None, OverwriteGuard::new(false), 1);
+    attach(&mut pump, 0);
+    server_says(&mut pump, "continuing run1 5\r\n", at(300));
+    let mut lsn = 5;
+    while !pump.server_room().is_empty() {
+        lsn += 1;
+        server_says(&mut pump, &format!("batch {lsn} 0\r\n"), at(300));
+        swallow(&mut pump, 300);
+    }
+    assert!((16_000..17_000).contains(&lsn), "{lsn}");
+    pump.peer_read(b"OK\r\nMN\r\n", at(301));
+    assert!(!pump.server_room().is_empty());
+}
+
+#[test]
+fn a_server_that_says_nothing_hangs() {
+    let mut pump = Pump::new("peer:1", None, OverwriteGuard::new(false), 1);
+    attach(&mut pump, 0);
+    server_says(&mut pump, "continuing run1 5\r\nalive 5 1\r\n", at(300));
+    pump.peer_read(b"OK\r\n", at(300));
+    let mut closed = None;
+    for ms in (310..9000).step_by(10) {
+        match pump.action(at(ms)) {
+            Some(Action::CloseServer) => closed = closed.or(Some(ms)),
+            _ if closed.is_some() => break,
+            _ => {}
+        }
+        // What goes to the peer, each second, is no word of the server.
+        if swallow(&mut pump, ms) > 0 {
+            introduces_itself(&mut pump, ms, 0);
+        }
+        let silent = pump.figures(at(ms)).server_silent;
+        assert_eq!(silent.is_some(), ms >= 800 && closed.is_none(), "{silent:?} at {ms}");
+    }
+    assert!(closed.is_some_and(|ms| (5300..5400).contains(&ms)), "{closed:?}");
+    assert_eq!(pump.figures(at(9000)).trouble, "the server hangs: it says nothing on its control socket");
+}
