@@ -12,7 +12,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A control socket, and the files of one test.
@@ -428,8 +428,41 @@ fn control_sockets_that_will_not_do_are_refused_by_name() {
         std::thread::spawn(move || listener.accept().unwrap().0.write_all(b"ERROR\r\n").unwrap());
     };
     refused(&talk, "this is no control socket of twincached: `ERROR`");
+    if common::is_root() {
+        let nobody = |uid| std::os::unix::fs::chown(fake.path(), Some(uid), None).unwrap();
+        refused(&|| nobody(65534), "belongs to user 65534, and the sidecar runs as user 0");
+        nobody(0);
+        // The file is root's, and who listens is not.
+        let listen = "import os, socket, sys, time\nos.setuid(65534)\ns = socket.socket(socket.AF_UNIX)\n\
+            os.chdir(sys.argv[1])\ns.bind('other')\ns.listen()\nprint('listens', flush=True)\ntime.sleep(600)";
+        let served = Folder::new();
+        fs::set_permissions(served.file(""), Permissions::from_mode(0o777)).unwrap();
+        let mut child =
+            Command::new("python3").args(["-c", listen, &served.file("")]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = [0; 7];
+        child.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+        std::os::unix::fs::chown(served.file("other"), Some(0), None).unwrap();
+        fs::set_permissions(served.file("other"), Permissions::from_mode(0o600)).unwrap();
+        Sidecar::start(served.file("other"), peer, &[]).says("is served by user 65534");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
     refused(&|| fs::remove_file(fake.path()).unwrap(), "is twincached up, with control_socket?");
     refused(&|| fs::write(fake.path(), "").unwrap(), "is not a socket");
+}
+
+/// Units start the sidecar first.
+#[test]
+fn a_server_that_is_still_starting_is_no_news() {
+    let folder = Folder::new();
+    let sidecar = Sidecar::start(folder.file("control"), "127.0.0.1:9".parse().unwrap(), &["--http", "127.0.0.1:0"]);
+    let at = sidecar.http();
+    wait_for("the reason in /health", || {
+        Some(get(at, "/health")).filter(|page| page.contains("is twincached up, with control_socket?"))
+    });
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(!sidecar.log().contains("is twincached up"), "{}", sidecar.log());
+    sidecar.says("is twincached up, with control_socket?");
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub(super) struct Moment {
 pub(super) enum Trouble {
     /// It broke or could not be made: soon tried again.
     Broken(String),
+    /// The server's socket is not there, or nobody serves it: soon tried again, and reported when it lasts.
+    Absent(String),
     /// One side said no, or is not what it should be. It is tried again now and then.
     Refused(String),
     /// The guard said no. It looks again now and then.
@@ -27,7 +29,7 @@ pub(super) enum Trouble {
 impl Trouble {
     /// What to say of it.
     pub(super) fn text(self) -> String {
-        let (Trouble::Broken(text) | Trouble::Refused(text) | Trouble::Guarded(text)) = self;
+        let (Trouble::Broken(text) | Trouble::Absent(text) | Trouble::Refused(text) | Trouble::Guarded(text)) = self;
         text
     }
 }

@@ -1,11 +1,16 @@
 //! Connecting to the server's control socket, if that is safe, and asking for the server's status.
 //!
-//! The process behind the socket decides what the peers hold. So only the owner may have access to the socket: others
-//! could read every item, or put a socket of their own there.
+//! The process behind the socket decides what the peers hold. So only its owner may have access to the socket, since
+//! others could read every item; and the owner must be the user of this process, or root. Else anybody who may write to
+//! the folder (`/tmp`, say) could put a socket of his own there. The path may lead elsewhere between the look at its
+//! owner and the connection, so the process at the other end is looked at, too.
 
 use super::moment::Trouble;
 use crate::protocol::control::{ClientLine, ServerLine};
+use crate::sys::{process, socket};
+use std::fmt::Display;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -21,7 +26,7 @@ const STATUS_BYTES: u64 = 256 << 10;
 pub(super) fn connect(path: &Path) -> Result<UnixStream, Trouble> {
     let shown = path.display();
     let meta = std::fs::metadata(path).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => Trouble::Broken(format!("there is no {shown}: is twincached up, with control_socket?")),
+        ErrorKind::NotFound => Trouble::Absent(format!("there is no {shown}: is twincached up, with control_socket?")),
         _ => Trouble::Refused(format!("{shown}: {error}")),
     })?;
     if !meta.file_type().is_socket() {
@@ -31,13 +36,27 @@ pub(super) fn connect(path: &Path) -> Result<UnixStream, Trouble> {
     if mode & 0o077 != 0 {
         return Err(Trouble::Refused(format!("{shown} is open to others (mode {mode:03o}): chmod 600 it")));
     }
-    UnixStream::connect(path).map_err(|error| match error.kind() {
+    let we = process::effective_user();
+    let may_be_trusted = |uid| uid == we || uid == 0;
+    if !may_be_trusted(meta.uid()) {
+        return Err(Trouble::Refused(not_ours(&shown, "belongs to", meta.uid(), we)));
+    }
+    let socket = UnixStream::connect(path).map_err(|error| match error.kind() {
         ErrorKind::PermissionDenied => {
-            Trouble::Refused(format!("no permission for {shown}: run as the user of twincached (uid {})", meta.uid()))
+            Trouble::Refused(format!("no permission for {shown}: run as the user of twincached ({})", meta.uid()))
         }
-        ErrorKind::ConnectionRefused => Trouble::Broken(format!("nobody serves {shown}: is twincached up?")),
+        ErrorKind::ConnectionRefused => Trouble::Absent(format!("nobody serves {shown}: is twincached up?")),
         _ => Trouble::Broken(format!("{shown}: {error}")),
-    })
+    })?;
+    match socket::peer_user(socket.as_raw_fd()) {
+        Ok(uid) if may_be_trusted(uid) => Ok(socket),
+        Ok(uid) => Err(Trouble::Refused(not_ours(&shown, "is served by", uid, we))),
+        Err(error) => Err(Trouble::Broken(format!("{shown}: {error}"))),
+    }
+}
+
+fn not_ours(shown: &impl Display, what: &str, uid: u32, we: u32) -> String {
+    format!("{shown} {what} user {uid}, and the sidecar runs as user {we}: run it as the user of twincached")
 }
 
 /// The lines of `stats replication`, as (name, value).

@@ -22,6 +22,12 @@ pub fn is_root() -> bool {
     unsafe { libc::getuid() == 0 || libc::geteuid() == 0 }
 }
 
+/// The user whose rights the process has.
+pub fn effective_user() -> u32 {
+    // SAFETY: it only reads the process's own id and cannot fail.
+    unsafe { libc::geteuid() }
+}
+
 /// Looks a user up by name; None when there is none.
 pub fn find_user(name: &str) -> io::Result<Option<User>> {
     let name = CString::new(name)?;

@@ -4,6 +4,16 @@ use super::check;
 use std::io;
 use std::os::fd::RawFd;
 
+/// The user of the process that listens at the other end of a Unix socket, or connected from there.
+pub fn peer_user(socket: RawFd) -> io::Result<u32> {
+    let mut found = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut len = size_of_val(&found) as libc::socklen_t;
+    // SAFETY: `found` and `len`, its true size, outlive the call; a wrong descriptor is an error.
+    let done =
+        unsafe { libc::getsockopt(socket, libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut found).cast(), &raw mut len) };
+    check(done).map(|()| found.uid)
+}
+
 /// Makes the kernel report a socket's input only when there are so many bytes (SO_RCVLOWAT), or at its end.
 pub fn set_receive_low_water(socket: RawFd, bytes: u32) -> io::Result<()> {
     let len = size_of_val(&bytes) as libc::socklen_t;

@@ -15,6 +15,7 @@ pub(super) mod guard;
 mod lag;
 mod peer_clock;
 pub(super) mod pump;
+mod pump_state;
 mod relay;
 mod sink;
 mod source;

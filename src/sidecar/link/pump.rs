@@ -40,6 +40,8 @@
 
 use super::guard::OverwriteGuard;
 use super::peer_clock::ClockSample;
+pub(crate) use super::pump_state::Action;
+use super::pump_state::{PumpState, StreamState};
 use super::relay::Incoming;
 use super::sink::{Answered, Barrier, StreamSink};
 use super::source::{ResumeFrom, ResumePoint, StreamSource};
@@ -63,62 +65,6 @@ const HANGS_AFTER: Duration = Duration::from_millis(500);
 
 /// A control socket is given up after so long a silence.
 const SERVER_SILENCE_MAX: Duration = Duration::from_secs(5);
-
-/// What the owner of the sockets has to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
-    /// Connect to the control socket, then call [`Pump::server_opened`] or [`Pump::server_gone`].
-    OpenServer,
-    /// Connect to the peer, then call [`Pump::peer_opened`] or [`Pump::peer_gone`].
-    OpenPeer,
-    /// Close the control socket.
-    CloseServer,
-    /// Close the peer's connection for writing; go on reading.
-    ShutPeer,
-    /// Close the peer's connection.
-    ClosePeer,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum PumpState {
-    /// The pause before the next attempt; it is longer after a refusal.
-    Waiting {
-        until: Duration,
-        is_refused: bool,
-    },
-    Greeting,
-    /// The peer is asked who it is.
-    Identifying,
-    Settling {
-        until: Duration,
-    },
-    /// Both sides are asked what they hold.
-    Checking,
-    Announcing,
-    Attaching,
-    Attached(StreamState),
-    Draining {
-        until: Duration,
-        is_refused: bool,
-    },
-}
-
-/// A stream that has begun.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct StreamState {
-    /// The stage at the end of what was passed on.
-    stage: Stage,
-    /// The stage at the end of what was confirmed, which is what is shown.
-    shown: Stage,
-    /// The last change of the batch whose body is being passed on.
-    batch_lsn: u64,
-}
-
-impl StreamState {
-    fn new(stage: Stage, lsn: u64) -> StreamState {
-        StreamState { stage, shown: stage, batch_lsn: lsn }
-    }
-}
 
 /// See the module's head.
 #[derive(Debug)]
@@ -432,6 +378,7 @@ impl Pump {
         if let Some(objection) = self.guard.objection(info, self.sink.peer.items.unwrap_or(0), now.at) {
             return self.fail(Trouble::Guarded(objection), now);
         }
+        self.sink.note_permission(info.items);
         if self.sink.peer.is_stock {
             return self.attach(now);
         }
@@ -584,8 +531,8 @@ impl Pump {
     }
 
     fn fail(&mut self, trouble: Trouble, now: Moment) {
-        let is_refused = !matches!(trouble, Trouble::Broken(_));
-        self.sink.note_trouble(trouble);
+        let is_refused = matches!(trouble, Trouble::Refused(_) | Trouble::Guarded(_));
+        self.sink.note_trouble(trouble, now.at);
         self.source.is_open = false;
         self.actions = VecDeque::from([Action::CloseServer]);
         if self.sink.is_open {

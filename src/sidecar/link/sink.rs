@@ -41,6 +41,9 @@ const STATS_EVERY: Duration = Duration::from_millis(1100);
 /// sample is dropped for contradicting others.
 const SAID_WITHIN: i64 = 200;
 
+/// For so long a server may be starting. Units start the sidecar first.
+const ABSENT_MAX: Duration = Duration::from_secs(5);
+
 /// The most answers that a peer may owe. While it owes so many, the server is not read.
 const OWED_MAX: usize = 16 << 10;
 
@@ -113,6 +116,12 @@ pub(super) struct StreamSink {
     refused_at: Option<Duration>,
     /// When the full sync that goes on began, and how many bytes of bodies there had been.
     sync_began: Option<(Duration, u64)>,
+    /// Since when the server's socket has not been there.
+    absent_since: Option<Duration>,
+    /// Whether the last trouble was not worth a line yet.
+    is_unsaid: bool,
+    /// When the last trouble was.
+    trouble_at: Duration,
     /// The clock by which the peer takes expiries.
     pub clock: PeerClock,
     /// Whether it is asked for it.
@@ -229,6 +238,7 @@ impl StreamSink {
         self.figures.attached += 1;
         self.figures.trouble.clear();
         (self.figures.is_guarded, self.figures.is_upstream) = (false, false);
+        self.absent_since = None;
         (self.figures.head, self.figures.confirmed, self.figures.bytes_in_flight) = (lsn, lsn, 0);
     }
 
@@ -313,14 +323,30 @@ impl StreamSink {
         self.lag.note_head(lsn, self.figures.confirmed, now.at);
     }
 
-    /// The connection cannot be used.
-    pub(super) fn note_trouble(&mut self, trouble: Trouble) {
+    /// The guard lets a server replace what the peer holds, which has so many items.
+    pub(super) fn note_permission(&self, items: u64) {
+        if self.figures.is_guarded {
+            let held = self.peer.items.unwrap_or(0);
+            let name = &self.name;
+            log::warn!("{name}: no longer left as it is: its {held} items are replaced by the server's {items}");
+        }
+    }
+
+    /// The connection cannot be used. A socket that is not there is no news while the server may be starting.
+    pub(super) fn note_trouble(&mut self, trouble: Trouble, now: Duration) {
         let figures = &mut self.figures;
-        *if let Trouble::Broken(_) = trouble { &mut figures.breaks } else { &mut figures.refusals } += 1;
+        let is_broken = matches!(trouble, Trouble::Broken(_) | Trouble::Absent(_));
+        *if is_broken { &mut figures.breaks } else { &mut figures.refusals } += 1;
         let is_guarded = matches!(trouble, Trouble::Guarded(_));
+        let is_absent = matches!(trouble, Trouble::Absent(_));
+        let since = *self.absent_since.get_or_insert(now);
+        self.absent_since = self.absent_since.filter(|_| is_absent);
+        let (is_starting, was_unsaid) = (is_absent && now < since + ABSENT_MAX, self.is_unsaid);
+        (self.trouble_at, self.is_unsaid) = (now, is_starting);
         let text = trouble.text();
         // A reason of the guard has numbers in it that change each time.
-        if text == figures.trouble || is_guarded && figures.is_guarded {
+        let is_known = text == figures.trouble && !was_unsaid || is_guarded && figures.is_guarded;
+        if is_known || is_starting {
             log::debug!("{}: {text}", self.name);
         } else {
             log::warn!("{}: {text}", self.name);
@@ -331,6 +357,7 @@ impl StreamSink {
     /// The figures of now, when it is in this phase.
     pub(super) fn figures(&mut self, phase: PeerPhase, now: Moment) -> &Figures {
         self.figures.phase = phase;
+        self.figures.trouble_ago = now.at.saturating_sub(self.trouble_at);
         self.figures.error_ago = self.refused_at.map(|at| now.at.saturating_sub(at));
         if phase.is_streaming() {
             self.lag.observe(self.answers.is_owed(), now.at);

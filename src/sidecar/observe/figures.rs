@@ -73,6 +73,8 @@ pub(crate) struct Figures {
     pub server_silent: Option<Duration>,
     /// Why the peer is not streaming; empty when nothing went wrong since it last was.
     pub trouble: String,
+    /// How long ago that was said last.
+    pub trouble_ago: Duration,
     /// `twincached`, `memcached <version>`, or empty while it is not known.
     pub kind: String,
     /// The run of the peer that is connected, or was last; empty while it is not known.

@@ -32,6 +32,10 @@ pub(crate) fn health(peers: &[NamedFigures], own: Option<&StandbyHealth>, max_la
         }
         if !figures.phase.is_streaming() && !figures.trouble.is_empty() {
             let _ = write!(text, ": {}", figures.trouble);
+            // What it says was true then: a server that was empty may have been filled since.
+            if figures.trouble_ago >= Duration::from_secs(1) {
+                let _ = write!(text, " (said {} s ago)", figures.trouble_ago.as_secs());
+            }
         }
         if let Some(silent) = figures.server_silent {
             let _ = write!(text, ", the server hangs: it has said nothing for {} ms or more", silent.as_millis());
