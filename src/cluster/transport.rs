@@ -70,9 +70,9 @@ const DENIALS: &[&str] = &[
     "CommonName of client",
 ];
 
-/// Texts that mean that a new token helps.
-const TOKEN_IS_OLD: &[&str] =
-    &["invalid auth token", "revision in the provided token is obsolete", "auth store is old"];
+/// Texts that mean that a new token helps, or the first one.
+const ASK_AGAIN: &[&str] =
+    &["invalid auth token", "revision in the provided token is obsolete", "auth store is old", "user name is empty"];
 
 /// The way to etcd. A clone shares the connections, and has its own token and its own opinion of the endpoints.
 #[derive(Clone)]
@@ -83,7 +83,17 @@ pub(super) struct Transport {
     avoided: Vec<Option<Instant>>,
     current: usize,
     user: Option<Arc<EtcdUser>>,
-    token: Option<String>,
+    access: Access,
+}
+
+/// What is known of etcd's wish for a token.
+#[derive(Clone, PartialEq, Eq)]
+enum Access {
+    /// Nothing, or the token is too old.
+    NotAsked,
+    /// It wants none.
+    Open,
+    Token(String),
 }
 
 /// Who we are to etcd. Has no Debug: a password is in it.
@@ -123,7 +133,7 @@ impl Transport {
             avoided: vec![None; options.endpoints.len()],
             current: 0,
             user: options.user.as_ref().map(|(name, file)| EtcdUser::read(name, file).map(Arc::new)).transpose()?,
-            token: None,
+            access: Access::NotAsked,
         })
     }
 
@@ -149,11 +159,11 @@ impl Transport {
         patience: Patience,
     ) -> Result<Response<Body>, EtcdError> {
         let request = serde_json::to_vec(request).expect("requests have no maps with odd keys");
-        let had_token = self.token.is_some();
+        let had_access = self.access != Access::NotAsked;
         self.authenticate(patience)?;
         match self.ask(path, &request, patience) {
-            Err(EtcdError::Denied(why)) if had_token && TOKEN_IS_OLD.iter().any(|text| why.contains(text)) => {
-                self.token = None;
+            Err(EtcdError::Denied(why)) if had_access && ASK_AGAIN.iter().any(|text| why.contains(text)) => {
+                self.access = Access::NotAsked;
                 self.authenticate(patience)?;
                 self.ask(path, &request, patience)
             }
@@ -163,12 +173,16 @@ impl Transport {
 
     /// Gets a token if one is needed and there is none.
     fn authenticate(&mut self, patience: Patience) -> Result<(), EtcdError> {
-        let Some(user) = self.user.clone().filter(|_| self.token.is_none()) else { return Ok(()) };
+        let user = self.user.clone().filter(|_| self.access == Access::NotAsked);
+        let Some(user) = user else { return Ok(()) };
         let request = AuthenticateRequest { name: &user.name, password: &user.password };
         let request = serde_json::to_vec(&request).expect("two strings");
         let mut response = match self.ask("/v3/auth/authenticate", &request, patience) {
             // As etcd's own client does: the password is for the time when it is asked for.
-            Err(EtcdError::Refused(why)) if why.contains("authentication is not enabled") => return Ok(()),
+            Err(EtcdError::Refused(why)) if why.contains("authentication is not enabled") => {
+                self.access = Access::Open;
+                return Ok(());
+            }
             // The request that was to come has certainly not been sent.
             Err(error) if error.may_be_applied() => return Err(EtcdError::Refused(error.to_string())),
             other => other?,
@@ -178,7 +192,7 @@ impl Transport {
         let answer: Result<AuthenticateAnswer, _> = serde_json::from_slice(&bytes);
         let is_header = |token: &String| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
         match answer.map(|answer| answer.token).ok().filter(is_header) {
-            Some(token) => self.token = Some(token),
+            Some(token) => self.access = Access::Token(token),
             None => return Err(self.failed(EtcdError::Refused, "no token in etcd's answer")),
         }
         Ok(())
@@ -221,9 +235,9 @@ impl Transport {
         let builder = config.build().header("content-type", "application/json");
         // etcd then ends a watch at a member that has lost the others, instead of saying nothing for ever.
         let builder = builder.header("grpc-metadata-hasleader", "true");
-        Some(match &self.token {
-            Some(token) => builder.header("authorization", token),
-            None => builder,
+        Some(match &self.access {
+            Access::Token(token) => builder.header("authorization", token),
+            Access::NotAsked | Access::Open => builder,
         })
     }
 
