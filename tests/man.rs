@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use twincache::config::options::{Argument, OptionRow};
 use twincache::config::settings::{FLAGS, SUBOPTIONS};
-use twincache::sidecar;
+use twincache::{cluster, sidecar};
 
 const PAGE: &str = include_str!("../man/twincached.1");
 const SIDECAR_PAGE: &str = include_str!("../man/twincache-sidecar.1");
@@ -62,13 +62,15 @@ fn every_suboption_is_in_the_man_page_and_no_other() {
 
 #[test]
 fn every_option_of_the_sidecar_is_in_its_man_page_and_no_other() {
-    let tag = |opt: &sidecar::options::SidecarOption| {
-        let letter = if opt.letter.is_empty() { String::new() } else { format!("-{}, ", opt.letter) };
-        // `typed` puts brackets around what is in italics; these arguments have some of their own inside.
-        let argument = if opt.argument.is_empty() { String::new() } else { format!("=<{}>", opt.argument) };
-        format!("{letter}--{}{argument}", opt.name)
+    // `typed` puts brackets around what is in italics; these arguments have some of their own inside.
+    let tag = |letter: &str, name: &str, argument: &str| {
+        let letter = if letter.is_empty() { String::new() } else { format!("-{letter}, ") };
+        let argument = if argument.is_empty() { String::new() } else { format!("=<{argument}>") };
+        format!("{letter}--{name}{argument}")
     };
-    assert_eq!(tags(SIDECAR_PAGE, "OPTIONS"), sidecar::options::OPTIONS.iter().map(tag).collect());
+    let own = sidecar::options::OPTIONS.iter().map(|opt| tag(opt.letter, opt.name, opt.argument));
+    let cluster = cluster::options::OPTIONS.iter().map(|opt| tag("", opt.name, opt.argument));
+    assert_eq!(tags(SIDECAR_PAGE, "OPTIONS"), own.chain(cluster).collect());
 }
 
 #[test]
