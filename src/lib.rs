@@ -80,18 +80,18 @@
 //! A file uses only what stands to its right in its folder's row; `mod` is the folder's own `mod.rs`.
 //!
 //! ```text
-//! store:            admin > background > dump, resync, sources > mod > lock_time, upload, pin > shard > memory
+//! store:            admin > background > dump, duties, resync, sources > mod > lock_time, upload, pin > shard > memory
 //!                   > requests, role > copied, events, stats, config > kinds
 //! store/memory:     slab > arena, pool, classes, sizing > layout
 //! store/background: mod > prefault, crawler, maintainer, mover > balance
-//! protocol:         mod > line > text, meta, binary, change, control > request, topology > base64 > token
-//! command:          mod > batch > run > admin > arith, delete, write > read > lookup > context > dump, discovery > reply > output
+//! protocol:         mod > line > text, meta, binary, change, control > request, duty_line, topology > base64 > token
+//! command:          mod > batch > barred, run > admin > arith, delete, write > read > lookup > context > dump, discovery > reply > output
 //! command/admin:    mod > cache, debug, replica > crawler > stats, watch
 //! replication:      mod > session > stream
 //! journal:          mod > readers > reader, ring > record, acks, flush
-//! net:              mod > acceptor, control > listen > worker > conn > admission, reply_hold, stop
-//! net/worker:       mod > batch, client, idle
-//! net/conn:         mod > session > buffer, turn, upload > long_line
+//! net:              mod > acceptor, control > listen > worker > conn > admission, reply_hold, stop, voice
+//! net/worker:       silence, waiting > mod > batch, client, idle
+//! net/conn:         mod > session > buffer, chat, other_end, turn, upload > long_line
 //! cluster:          mod > watch > etcd > transport > tls, names, wire > error > options > keys, record
 //! sidecar:          mod > lease > link > observe, server_socket, pace, options > moment
 //! sidecar/lease:    mod > driver > feeds, etcd_threads, server_thread, promises, keeper, status, address > news, announcing, floating, hooks > claim, handover, ledger, local, frames > orders > members

@@ -24,7 +24,7 @@
 //! Not here: what a verb does (`read`, `write`, …), what is left of an input (`net/conn/session`), who shares a batch
 //! (`net/worker`).
 
-use super::{Context, Next, Output, run};
+use super::{Context, Next, Output, barred, run};
 use crate::protocol;
 use crate::protocol::{Bad, Cut, Parsed, Protocol};
 use crate::store::{AHEAD_MAX, Hash, Store};
@@ -50,6 +50,14 @@ impl Prepared<'_> {
     #[inline(always)]
     pub fn run(&self, context: &mut Context<'_>, out: &mut Output) -> Next {
         run::request(&self.cut.request, self.hash, (self.value, self.cut.body), context, out)
+    }
+
+    /// Answers it for a client that is barred.
+    #[cold]
+    pub fn run_barred(&self, context: &mut Context<'_>, out: &mut Output) -> Next {
+        let Some(refusal) = barred::refusal(&self.cut.request, context.shared) else { return self.run(context, out) };
+        refusal.push_to(&mut out.bytes);
+        Next::Continue
     }
 }
 

@@ -12,6 +12,7 @@
 
 pub mod admin;
 mod arith;
+pub mod barred;
 pub mod batch;
 mod context;
 mod delete;

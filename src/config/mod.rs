@@ -81,6 +81,9 @@ impl RawConfig {
         if config.replicas_ack > 0 && config.control_socket.is_none() {
             return Err(Exit::usage("replicas_ack needs control_socket: nobody could acknowledge anything"));
         }
+        if config.store.managed && config.control_socket.is_none() {
+            return Err(Exit::usage("managed needs control_socket: nobody could tell the server its role"));
+        }
         if config.control_socket.is_some() && config.control_socket == config.unix_socket {
             return Err(Exit::usage("control_socket and -s cannot be the same socket"));
         }

@@ -318,6 +318,8 @@ settings! {
         sub("control_socket", Needed("<file>"), "UNIX socket, for this user only, on which changes are streamed to\n\
             twincache-sidecar (default: none)",
             |raw, v| raw.control_socket(v));
+    -   sub("managed", Without, "serve nobody until told over the control socket what to be: see twincached(1)",
+            store.managed = on);
     -   sub("journal_mem", Needed("<MB>"), "memory for changes that are not streamed yet (default: 64)",
             store.journal_bytes = journal_mem);
     -   /// How many replicas a change waits for. The control socket changes it at run time.

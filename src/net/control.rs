@@ -411,7 +411,7 @@ impl ControlClient {
         if self.out.is_empty() {
             return true;
         }
-        let (sent, _) = self.cursor.write(&mut self.socket, &self.out);
+        let (sent, _) = self.cursor.write(&mut self.socket, &self.out, None);
         match sent {
             Sent::All => self.clear(),
             Sent::Blocked => {}

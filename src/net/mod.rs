@@ -20,6 +20,7 @@ mod reply_hold;
 mod stop;
 #[cfg(test)]
 pub(crate) mod tests;
+mod voice;
 mod worker;
 
 pub use control::Control;
@@ -91,9 +92,15 @@ impl Server {
             workers.push(worker);
             inboxes.push(inbox);
         }
-        let wakers = workers.iter().map(Worker::waker).collect();
+        let wakers: Vec<_> = workers.iter().map(Worker::waker).collect();
         let alarms: Vec<_> = workers.iter().map(Worker::ack_waker).collect();
         shared.store.journal().acks().listen(move |safe| alarms.iter().for_each(|ack_waker| ack_waker.on_safe(safe)));
+        let voices: Vec<_> = workers.iter().filter_map(Worker::voice_state).collect();
+        let woken = wakers.clone();
+        shared.store.on_silence(move || {
+            woken.iter().for_each(|waker| wake(waker));
+            voices.iter().for_each(|voice| voice.wait_for_silence());
+        });
         let (acceptor, gate) = Acceptor::new(shared.clone(), stop.clone(), listeners, inboxes)?;
         // From here on a failure stops, by drop, the threads that run already.
         let mut server = Server { addresses, stop, gate, wakers, threads: Vec::new() };
@@ -121,11 +128,7 @@ impl Server {
 
     fn wake(&self) {
         self.gate.wake();
-        for waker in &self.wakers {
-            if let Err(error) = waker.wake() {
-                log::error!("cannot wake a worker: {error}");
-            }
-        }
+        self.wakers.iter().for_each(|waker| wake(waker));
     }
 }
 
@@ -134,6 +137,12 @@ impl Drop for Server {
         if !self.threads.is_empty() {
             self.halt(StopMode::Now);
         }
+    }
+}
+
+fn wake(worker: &mio::Waker) {
+    if let Err(error) = worker.wake() {
+        log::error!("cannot wake a worker: {error}");
     }
 }
 

@@ -220,6 +220,13 @@ impl AckQueue {
         self.0.insert(at, (ack, key));
     }
 
+    /// Takes out the connection in slot `key`. Whether it was there.
+    pub(super) fn remove(&mut self, key: usize) -> bool {
+        let before = self.0.len();
+        self.0.retain(|&(_, other)| other != key);
+        self.0.len() < before
+    }
+
     /// Whether nobody waits.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {

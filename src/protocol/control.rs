@@ -24,7 +24,10 @@
 //!                 refuse <lsn>                     the same, but for some of what came since the last: it was refused
 //! any client      replicas_ack <n>                 OK
 //!                 topology …                       OK: see `topology`
+//!                 role …                           role <name> <epoch> <lsn> <items>: see `duty_line`
+//!                 empty                            OK: it holds nothing any more; not for a server that serves
 //!                 status                           STAT <name> <value> for each row of `stats replication`, END
+//! server          CLIENT_ERROR <why>               what a line was that could not be obeyed
 //!
 //! a peer is told  replica who                      OK <run id> <told ms> <unix ms>
 //!                                                  the time by which it wants expiries, and its wall clock
@@ -42,7 +45,8 @@
 //! Invariant: what is written and parsed again is the same value. Not here: what the lines mean (`replication` for the
 //! server, `sidecar` for the client), and the bodies (`protocol::change`).
 
-use super::token::{strict_u32, strict_u64, words};
+use super::duty_line::{RoleLine, RoleReport};
+use super::token::{strict_u32, strict_u64, word, words};
 use super::topology::{TOPOLOGY_LINE_MAX, TopologyLine};
 use std::fmt;
 
@@ -55,9 +59,6 @@ pub const LINE_MAX: usize = 1024;
 /// Bytes of the line before a body, with its end. Its numbers have leading zeros, so that the line fills the room that
 /// was left for it, and the body need not be moved.
 pub const BATCH_LINE: usize = 6 + 20 + 1 + 10 + 2;
-
-/// Longest word: a name, an identity, a run id.
-const WORD_MAX: usize = 128;
 
 /// The most words after the first one of a client's line; `attach` has so many.
 const ARGUMENTS_MAX: usize = 5;
@@ -91,6 +92,12 @@ pub enum ServerLine<'a> {
     Stat(&'a str, &'a str),
     /// There are no more rows.
     End,
+    /// The server's role.
+    Role(RoleReport),
+    /// `OK`: it is done.
+    Done,
+    /// `CLIENT_ERROR`: it is not, for this reason.
+    Wrong(&'a str),
 }
 
 /// A place in the changes of a run.
@@ -144,6 +151,10 @@ pub enum ClientLine<'a> {
     ReplicasAck(u32),
     /// The servers that clients are to be told.
     Topology(TopologyLine<'a>),
+    /// The server's role.
+    Role(RoleLine<'a>),
+    /// Drop all items.
+    Empty,
     /// The client asks for `stats replication`.
     Status,
 }
@@ -174,6 +185,8 @@ pub enum ClientError {
     ReplicasAck,
     /// The arguments of `topology` are wrong: see [`TOPOLOGY_USAGE`].
     Topology,
+    /// The arguments of `role` are wrong: see [`super::duty_line::ROLE_USAGE`].
+    Role,
     /// The arguments of `meet` are wrong: see [`HELLO_USAGE`].
     Hello,
     /// The arguments of `attach` are wrong: see [`ATTACH_USAGE`].
@@ -242,6 +255,9 @@ impl<'a> ServerLine<'a> {
             "twincache" => ServerLine::Greeting(number(&mut words)?, Position::parse(&mut words)?),
             "STAT" => rest.split_once(' ').map(|(name, value)| ServerLine::Stat(name, value))?,
             "END" => ServerLine::End,
+            "role" => ServerLine::Role(RoleReport::parse(rest)?),
+            "OK" => ServerLine::Done,
+            "CLIENT_ERROR" => ServerLine::Wrong(rest),
             _ => return None,
         })
     }
@@ -266,6 +282,9 @@ impl fmt::Display for ServerLine<'_> {
             ServerLine::Alive(lsn, unix_ms) => write!(f, "alive {lsn} {unix_ms}"),
             ServerLine::Stat(name, value) => write!(f, "STAT {name} {value}"),
             ServerLine::End => f.write_str("END"),
+            ServerLine::Role(report) => report.fmt(f),
+            ServerLine::Done => f.write_str("OK"),
+            ServerLine::Wrong(why) => write!(f, "CLIENT_ERROR {why}"),
         }
     }
 }
@@ -323,6 +342,8 @@ impl<'a> ClientLine<'a> {
             },
             (b"attach", arguments) => AttachLine::parse(arguments).map(ClientLine::Attach).ok_or(ClientError::Attach),
             (b"replicas_ack", [n]) => strict_u32(n).map(ClientLine::ReplicasAck).ok_or(ClientError::ReplicasAck),
+            (b"role", arguments) => RoleLine::parse(arguments).map(ClientLine::Role).ok_or(ClientError::Role),
+            (b"empty", []) => Ok(ClientLine::Empty),
             (b"status", []) => Ok(ClientLine::Status),
             _ => Err(ClientError::Unknown),
         }
@@ -345,6 +366,8 @@ impl fmt::Display for ClientLine<'_> {
             ClientLine::Clock(ms) => write!(f, "clock {ms}"),
             ClientLine::ReplicasAck(n) => write!(f, "replicas_ack {n}"),
             ClientLine::Topology(line) => line.fmt(f),
+            ClientLine::Role(line) => line.fmt(f),
+            ClientLine::Empty => f.write_str("empty"),
             ClientLine::Status => f.write_str("status"),
         }
     }
@@ -431,11 +454,6 @@ pub fn parse_run(word: &str) -> Option<u64> {
 /// Whether this can stand as one word: printable, without blanks, not too long.
 pub fn is_word(text: &str) -> bool {
     word(text.as_bytes()).is_some()
-}
-
-fn word(text: &[u8]) -> Option<&str> {
-    let fits = (1..=WORD_MAX).contains(&text.len()) && text.iter().all(u8::is_ascii_graphic);
-    if fits { std::str::from_utf8(text).ok() } else { None }
 }
 
 fn signed(text: &[u8]) -> Option<i64> {

@@ -14,6 +14,7 @@ pub mod base64;
 pub mod binary;
 pub mod change;
 pub mod control;
+pub mod duty_line;
 pub mod line;
 pub mod meta;
 mod request;

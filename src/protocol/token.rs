@@ -236,6 +236,15 @@ pub fn decimal(mut number: u64, buffer: &mut [u8; DIGITS_MAX]) -> &[u8] {
     }
 }
 
+/// Longest word: a name, an identity, a run id.
+pub(super) const WORD_MAX: usize = 128;
+
+/// What can stand as one word of a line: printable, without blanks, not too long.
+pub(super) fn word(text: &[u8]) -> Option<&str> {
+    let fits = (1..=WORD_MAX).contains(&text.len()) && text.iter().all(u8::is_ascii_graphic);
+    if fits { std::str::from_utf8(text).ok() } else { None }
+}
+
 fn digits(text: &[u8]) -> Option<u64> {
     let mut value: u64 = 0;
     for &byte in text {

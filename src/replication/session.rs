@@ -18,7 +18,8 @@ use crate::command::{Output, Shared};
 use crate::config::REPLICAS_MAX;
 use crate::journal::{Attach, AttachError};
 use crate::protocol::control::{self, AttachLine, ClientError, ClientLine, Descent, Position, ServerInfo, ServerLine};
-use crate::store::Relation;
+use crate::protocol::duty_line::{ROLE_USAGE, RoleLine, RoleName, RoleReport};
+use crate::store::{Duty, Relation, RoleOrder, RoleView, Store};
 use std::time::{Duration, Instant};
 
 /// How often a heartbeat is sent. The protocol promises one every tenth of a second, and a busy machine may be late.
@@ -138,6 +139,17 @@ impl Consumer {
             (Err(ClientError::Topology), _) => {
                 out.push(format!("CLIENT_ERROR {}\r\n", control::TOPOLOGY_USAGE).as_bytes());
             }
+            (Ok(ClientLine::Role(line)), _) => take_role(line, shared, out),
+            (Err(ClientError::Role), _) => say(out, ServerLine::Wrong(ROLE_USAGE)),
+            (Ok(ClientLine::Empty), _) => say(
+                out,
+                match shared.store.empty() {
+                    true => ServerLine::Done,
+                    false => ServerLine::Wrong(
+                        "it serves clients, or is about to: only a waiting server or a standby is emptied",
+                    ),
+                },
+            ),
             (Ok(ClientLine::Status), _) => {
                 stats::replication(shared, now.at, &mut |name, value| say(out, ServerLine::Stat(name, value)));
                 say(out, ServerLine::End);
@@ -183,6 +195,33 @@ fn inform(name: &str, identity: &str, shared: &Shared, now: Now, out: &mut Outpu
     let upstreams = runs.iter().map(String::as_str).collect();
     say(out, ServerLine::Info(ServerInfo { items, uptime, descent, upstreams }));
     true
+}
+
+fn take_role(line: RoleLine<'_>, shared: &Shared, out: &mut Output) {
+    let order = match line {
+        RoleLine::Ask => None,
+        RoleLine::Waiting => Some(RoleOrder::Waiting),
+        RoleLine::Standby { epoch, secret } => Some(RoleOrder::Standby { epoch, secret }),
+        RoleLine::Candidate { epoch } => Some(RoleOrder::Candidate { epoch }),
+        RoleLine::Primary { epoch, deadline_ms } => Some(RoleOrder::Primary { epoch, deadline_ms }),
+    };
+    match order.map_or(Ok(()), |order| shared.store.set_role(order)) {
+        Ok(()) => say(out, ServerLine::Role(report(&shared.store))),
+        Err(error) => say(out, ServerLine::Wrong(&error.to_string())),
+    }
+}
+
+fn report(store: &Store) -> RoleReport {
+    let RoleView { duty, epoch, is_fed } = store.role_view();
+    let (name, epoch) = match duty {
+        Duty::Standalone if is_fed => (RoleName::Standby, epoch),
+        Duty::Standalone => (RoleName::Standalone, epoch),
+        Duty::Waiting => (RoleName::Waiting, epoch),
+        Duty::Standby { epoch } => (RoleName::Standby, epoch),
+        Duty::Candidate { epoch } => (RoleName::Candidate, epoch),
+        Duty::Primary { epoch, .. } => (RoleName::Primary, epoch),
+    };
+    RoleReport { name, epoch, lsn: store.journal().lsn(), items: store.items() }
 }
 
 fn reason(error: AttachError) -> &'static str {

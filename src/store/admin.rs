@@ -10,8 +10,8 @@ use super::requests::Counts;
 use super::shard::Shard;
 use super::shard::lru::{COLD, HOT, TEMP, WARM};
 use super::{
-    BUCKET_POWER, ChangeSource, ClassSet, ClassStats, Event, EventMask, Item, ItemId, Reassign, Store, StoreConfig,
-    StoreStats, Tuning,
+    BUCKET_POWER, ChangeSource, ClassSet, ClassStats, Event, EventMask, Item, ItemId, Reassign, Role, Store,
+    StoreConfig, StoreStats, Tuning,
 };
 use crate::journal::flush::Flushed;
 use crate::sync::lock;
@@ -30,21 +30,26 @@ impl Store {
         let role = self.core.role.admit(source)?;
         let (flushed, lsn) = self.core.journal.flush_all(&self.core.flush, at);
         drop(role);
-        match flushed {
-            Flushed::Later => {}
-            Flushed::Now => self.unlink_dead(),
-            Flushed::ByUnlinking => (0..self.shards.len()).for_each(|index| self.unlink_all(index, source)),
-        }
+        self.unlink_flushed(flushed, |role| role.admits(source));
         lsn
     }
 
+    /// Unlinks what was flushed, as far as that is to be done at once, while `goes_on`, which is asked under each lock.
+    pub(super) fn unlink_flushed(&self, flushed: Flushed, goes_on: impl Fn(&Role) -> bool) {
+        match flushed {
+            Flushed::Later => {}
+            Flushed::Now => self.unlink_dead(),
+            Flushed::ByUnlinking => (0..self.shards.len()).for_each(|index| self.unlink_all(index, &goes_on)),
+        }
+    }
+
     /// Unlinks a shard's items in slices, perhaps with some that are stored meanwhile.
-    fn unlink_all(&self, index: usize, source: Option<&ChangeSource>) {
+    fn unlink_all(&self, index: usize, goes_on: &impl Fn(&Role) -> bool) {
         let buckets = 1 << self.lock_timed(index, Holder::Walk).table.buckets().ilog2();
         let (mut bucket, mut found) = (0, Vec::new());
         while bucket < buckets {
             let mut shard = self.lock_timed(index, Holder::Walk);
-            if !self.core.role.admits(source) {
+            if !goes_on(&self.core.role) {
                 return;
             }
             let mut slice = Slice::new();

@@ -74,6 +74,8 @@ with_defaults! {
         pub journal_bytes: usize = 64 << 20,
         /// `-o tail_repair_time`; accepted for `stats settings`, no reference can leak here.
         pub tail_repair_time: u32 = 0,
+        /// `-o managed`: the server is told its role, and serves nobody before that.
+        pub managed: bool = false,
         /// What can change at run time.
         pub tuning: Tuning = Tuning::default(),
     }

@@ -110,7 +110,7 @@ impl<'a> TimedShard<'a> {
     /// Locks a shard.
     pub(super) fn new(shards: &'a Shards, number: usize, times: &'a LockTimes, holder: Holder) -> TimedShard<'a> {
         let cpu = cpu::thread_cpu_time();
-        let shard = Locked::new(shards, number, None, None);
+        let shard = Locked::new(shards, number);
         TimedShard { since: Instant::now(), cpu, times, holder, shard }
     }
 }

@@ -9,7 +9,8 @@
 //! background/  threads: LRUs, crawler, page mover     requests   what commands ask of the background
 //! dump         all items, for a client                events     what watchers are told of
 //! resync       what a consumer of the journal is sent sources    what other servers send here
-//! role         which server feeds it, who may write   lock_time  how long shards are locked
+//! role         who may write, read and be answered    lock_time  how long shards are locked
+//! duties       taking a role
 //! pin, upload  values used outside the lock
 //! shard/       one structure behind one lock: items, table, LRUs, eviction, journalling
 //! memory/      address ranges, slab pages and classes, layout and sizes of what lies there
@@ -25,6 +26,7 @@ mod background;
 mod config;
 mod copied;
 mod dump;
+mod duties;
 mod events;
 mod kinds;
 mod lock_time;
@@ -44,12 +46,13 @@ pub use background::Background;
 pub use config::{Accounting, StoreConfig, Tuning};
 pub use copied::{Copied, CopyState, CopyStatus, SyncProgress};
 pub use dump::Dump;
+pub use duties::RoleView;
 pub use events::{Event, EventMask};
 pub use kinds::{AllocError, ClassSet, Hash, ItemId, ItemSpec, KeyRanges, Miss, Part, Reassign};
 pub use lock_time::{Holder, LockTimes};
 pub use pin::Pinned;
 pub use resync::{Subscription, Update};
-pub use role::{ChangeSource, Duty, Relation, Role, SourceError, Upstream};
+pub use role::{ChangeSource, Duty, EPOCH_MAX, Relation, Role, RoleError, RoleOrder, SourceError, Upstream};
 pub use shard::item::Item;
 pub use shard::locked::Locked;
 pub use stats::{ClassCounters, ClassStats, StoreStats};
@@ -122,7 +125,7 @@ impl Store {
             journal,
             ranges,
             requests: BackgroundRequests::default(),
-            role: Role::default(),
+            role: Role::new(config.managed),
             copied: Copied::default(),
             sizing: Sizing::new(&config),
             classes: Classes::new(&config, shards),
@@ -197,14 +200,14 @@ impl Store {
     /// Locks the shard of `hash`.
     #[inline]
     pub fn lock(&self, hash: Hash) -> Locked<'_> {
-        Locked::new(&self.shards, self.shard_of(hash), None, None)
+        Locked::new(&self.shards, self.shard_of(hash))
     }
 
     /// As [`Store::lock`], for a change that `source` has sent, or a client if there is none. The last change that is
     /// journalled under the lock is written to `last_lsn`.
     #[inline]
     pub fn lock_for<'a>(&'a self, hash: Hash, last_lsn: &'a LastLsn, source: Option<&Arc<ChangeSource>>) -> Locked<'a> {
-        Locked::new(&self.shards, self.shard_of(hash), Some(last_lsn), source)
+        Locked::for_request(&self.shards, self.shard_of(hash), last_lsn, source)
     }
 
     /// Makes room for a value that arrives in pieces. This may fail with `TooLarge` or `NoMemory`. Uploads take at most
@@ -221,7 +224,7 @@ impl Store {
 
     /// Locks a shard by its number.
     fn lock_number(&self, number: usize) -> Locked<'_> {
-        Locked::new(&self.shards, number, None, None)
+        Locked::new(&self.shards, number)
     }
 
     /// Locks every shard, one after the other.

@@ -1,11 +1,17 @@
-//! The server's role: which server feeds it, and who may still write to it. This is decided only here.
+//! The server's role: whether clients may change and read here, which server feeds it, and who may still write to it.
+//! This is decided only here.
 //!
 //! ```text
-//!   standalone ── announce: a connection says that it brings the changes of a run ──> standby
-//!       ^                                                                                │
-//!       └───────────── attach: this server feeds the one that its changes came from ─────┘
-//!   waiting, primary      for leases, which do not exist yet: nothing sets them today
+//!   standalone            a server without -o managed: serves whoever comes, whether or not it is fed
+//!
+//!   waiting ──> standby <──> candidate        (-o managed: told so over the control socket)
+//!      ^           ^│            │            clients are refused, a source may write
+//!      │           │└─────┬──────┘
+//!      │           │      v
+//!      └───────────┴── primary                clients may write until the deadline, no source may
 //! ```
+//!
+//! The *epoch* grows with every owner. The highest that was heard of is kept, and no order of a lower one is obeyed.
 //!
 //! A connection that brings the changes of another server is a [`ChangeSource`]. Each run has one source: a connection
 //! that announces the same run later takes its place. The older connection may have much input that was read and not
@@ -15,21 +21,29 @@
 //! ```text
 //!   write       lock the shard │ admits(source)? │ change │ unlock
 //!   take over   replaced = true │ lock and unlock every shard │ answer the new source
+//!   promotion   all sources are replaced = true │ lock and unlock every shard │ answer
+//!   demotion    clients are barred = true │ another term │ lock and unlock every shard │ tell the listener │ answer
 //! ```
 //!
-//! So a write of the old source either happened before the new source was answered, or does not happen. What concerns
-//! the whole store (flush_all, the beginning and the end of a refresh) is done under the role's own lock, and so is
-//! taking over.
+//! So a write of the old source either happened before the new source was answered, or does not happen; and so do the
+//! changes of clients and the answer to a demotion. What concerns the whole store (flush_all, the beginning and the end
+//! of a refresh) is done under the role's own lock, and so is taking over.
+//!
+//! Replies are another matter: between a change and the reply to it the role may change. Each demotion begins a new
+//! *term*. Who is about to send a reply asks [`Role::may_answer`] with the term in which the request was run: in another
+//! one, or past the deadline, nothing is said. The listener waits until nobody is in the middle of such a reply.
 //!
 //! Invariants: of one run, at most one source is not replaced, and a replaced one stays so. The role's lock is taken
-//! before the journal's and before a shard's, never within them.
+//! before the journal's and before a shard's, never within them. The epoch and the term never decrease.
 //!
 //! Not here: which items a refresh drops (`journal::flush`), what is sent to the servers that this one feeds
-//! (`journal`).
+//! (`journal`), who decides on roles (the sidecar), the sending of replies (`net`).
 
 use crate::journal::is_named;
 use crate::sync::lock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use crate::sys::cpu::time_since_boot;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -39,31 +53,82 @@ pub(super) const UPSTREAM: Duration = Duration::from_secs(5);
 /// The most servers that an upstream may name; a longer circle is not found.
 const UPSTREAMS_MAX: usize = 8;
 
+/// The highest epoch: it stands in the upper bits of cas uniques, of which the highest stays 0.
+pub const EPOCH_MAX: u64 = (1 << 15) - 1;
+
+/// The deadline of who has none.
+const NO_DEADLINE: u64 = u64::MAX;
+
 /// What the server is there for.
-///
-/// A lease will set it as a whole. `epoch` will grow with every owner of the data; it is 0 while there is no lease. A
-/// source of an older epoch will be a replaced [`ChangeSource`], so that [`Role::admits`] stays the only question.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Duty {
-    /// Nobody has told it anything: it serves as a memcached does.
-    #[default]
+    /// Nobody tells it anything: it serves as a memcached does.
     Standalone,
     /// It is going to be told its role, and serves nobody before that.
     Waiting,
-    /// It serves clients until `deadline`.
+    /// It serves clients.
     Primary {
         /// The epoch that it owns.
         epoch: u64,
-        /// No reply leaves after this.
-        deadline: Instant,
+        /// No reply leaves after this: milliseconds since boot.
+        deadline_ms: u64,
     },
     /// It holds a copy of another server's items.
     Standby {
-        /// The epoch of what it is sent.
+        /// The epoch of who may feed it.
         epoch: u64,
-        /// Where its items come from.
-        upstream: Upstream,
     },
+    /// A standby that is about to become the owner of an epoch.
+    Candidate {
+        /// The epoch that it will own.
+        epoch: u64,
+    },
+}
+
+/// What a server is told to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "as the duties")]
+pub enum RoleOrder<'a> {
+    Waiting,
+    Standby { epoch: u64, secret: &'a str },
+    Candidate { epoch: u64 },
+    Primary { epoch: u64, deadline_ms: u64 },
+}
+
+/// Why it is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoleError {
+    /// It was not started for this.
+    Unmanaged,
+    /// The order is of a lower epoch than this one, which is known.
+    Old(u64),
+    /// The epoch does not fit in a cas unique.
+    TooHigh,
+    /// Another server owns this epoch.
+    Taken,
+    /// It is primary, which cannot be a candidate.
+    Primary,
+}
+
+impl fmt::Display for RoleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RoleError::Unmanaged => f.write_str("this server takes no roles: start it with -o managed"),
+            RoleError::Old(epoch) => write!(f, "the epoch has passed: this server knows of {epoch}"),
+            RoleError::TooHigh => write!(f, "the epoch is above {EPOCH_MAX}"),
+            RoleError::Taken => f.write_str("another server owns this epoch"),
+            RoleError::Primary => f.write_str("a primary cannot be a candidate"),
+        }
+    }
+}
+
+/// What has to follow when the role has changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Aftermath {
+    /// Somebody may not change anything any more who could: every shard is to be locked once.
+    pub shuts_out: bool,
+    /// Clients are not to be answered any more: the listener is to be told.
+    pub silences: bool,
 }
 
 /// The server that this one's items come from.
@@ -91,6 +156,8 @@ pub enum SourceError {
     Circle,
     /// Another connection has taken its place. This one must be closed without an answer.
     Replaced,
+    /// This server is told what it is, and it is no standby.
+    NoStandby,
 }
 
 /// Whether this server has its items from a peer that it is going to feed, or the peer from this server.
@@ -118,25 +185,66 @@ impl ChangeSource {
 }
 
 /// See the module's head.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Role {
+    is_managed: bool,
     standing: Mutex<Standing>,
+    /// Clients are not to change anything.
+    bars_clients: AtomicBool,
+    /// No reply to a client leaves after this.
+    deadline_ms: AtomicU64,
+    /// Grows with each demotion.
+    term: AtomicU64,
+    listener: Mutex<Option<RoleListener>>,
+}
+
+#[derive(Clone)]
+struct RoleListener(Arc<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for RoleListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RoleListener")
+    }
 }
 
 /// What the role's lock guards.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Standing {
     duty: Duty,
+    /// The highest epoch that was heard of.
+    epoch: u64,
+    /// By which who owns `epoch` shows that it does. None: it need not show it, or nobody knows it here.
+    secret: Option<Box<str>>,
+    /// Where its items come from, if it was fed and has not fed them back since.
+    upstream: Option<Upstream>,
     /// One source for each run that is announced on an open connection.
     sources: Vec<Arc<ChangeSource>>,
 }
 
 impl Role {
+    /// Of a server that is going to be told what it is, or of one that serves by itself.
+    pub(super) fn new(is_managed: bool) -> Role {
+        let duty = if is_managed { Duty::Waiting } else { Duty::Standalone };
+        let standing = Standing { duty, epoch: 0, secret: None, upstream: None, sources: Vec::new() };
+        Role {
+            is_managed,
+            standing: Mutex::new(standing),
+            bars_clients: AtomicBool::new(is_managed),
+            deadline_ms: AtomicU64::new(NO_DEADLINE),
+            term: AtomicU64::new(0),
+            listener: Mutex::new(None),
+        }
+    }
+
     /// Whether a change may be made that `source` has sent, or a client if there is none. Ask this under the lock of
-    /// what is changed. Taking over sets its mark and then takes every lock once, so a relaxed load will do here.
+    /// what is changed. Who takes that right away sets a mark and then takes every lock once, so a relaxed load will do
+    /// here.
     #[inline]
     pub fn admits(&self, source: Option<&ChangeSource>) -> bool {
-        source.is_none_or(|source| !source.is_replaced())
+        match source {
+            None => !self.bars_clients.load(Ordering::Relaxed),
+            Some(source) => !source.is_replaced(),
+        }
     }
 
     /// The lock, for a change of the whole store that `source` has sent. None if the role does not admit the source.
@@ -149,9 +257,142 @@ impl Role {
     pub fn lock(&self) -> MutexGuard<'_, Standing> {
         lock(&self.standing)
     }
+
+    /// Whether it is told what it is.
+    pub fn is_managed(&self) -> bool {
+        self.is_managed
+    }
+
+    /// Whether clients are refused. Who has heard that they are not knows the deadline as well.
+    #[inline]
+    pub fn bars_clients(&self) -> bool {
+        self.bars_clients.load(Ordering::Acquire)
+    }
+
+    /// The present term.
+    pub fn term(&self) -> u64 {
+        self.term.load(Ordering::SeqCst)
+    }
+
+    /// Whether a client may be sent, just now, what was answered in this term.
+    pub fn may_answer(&self, term: u64) -> bool {
+        // In this order: who sees that the deadline was taken back sees the term that did so.
+        let deadline_ms = self.deadline_ms.load(Ordering::SeqCst);
+        (deadline_ms == NO_DEADLINE || time_since_boot().as_millis() < u128::from(deadline_ms)) && self.term() == term
+    }
+
+    /// Sets what is called after a demotion, and returns when no client is being answered any more. There is one listener.
+    pub(super) fn listen(&self, listener: impl Fn() + Send + Sync + 'static) {
+        *lock(&self.listener) = Some(RoleListener(Arc::new(listener)));
+    }
+
+    /// Tells the listener.
+    pub(super) fn tell_listener(&self) {
+        let listener = lock(&self.listener).clone();
+        if let Some(RoleListener(listener)) = listener {
+            listener();
+        }
+    }
+
+    /// Takes another role, or a later deadline.
+    pub(super) fn obey(&self, order: RoleOrder<'_>) -> Result<Aftermath, RoleError> {
+        let mut standing = self.lock();
+        let before = standing.duty;
+        standing.obey(order)?;
+        let after = standing.duty;
+        if let (Duty::Primary { epoch: old, deadline_ms: earlier }, Duty::Primary { epoch, deadline_ms }) =
+            (before, after)
+            && old == epoch
+        {
+            let deadline_ms = deadline_ms.max(earlier);
+            standing.duty = Duty::Primary { epoch, deadline_ms };
+            self.deadline_ms.store(deadline_ms, Ordering::SeqCst);
+            return Ok(Aftermath::default());
+        }
+        let silences = matches!(before, Duty::Primary { .. });
+        if silences {
+            self.bars_clients.store(true, Ordering::SeqCst);
+            self.term.fetch_add(1, Ordering::SeqCst);
+            self.deadline_ms.store(NO_DEADLINE, Ordering::SeqCst);
+        }
+        let had_sources = standing.shut_out_sources();
+        let aftermath = Aftermath { shuts_out: silences || had_sources, silences };
+        if let Duty::Primary { deadline_ms, .. } = after {
+            self.deadline_ms.store(deadline_ms, Ordering::SeqCst);
+        }
+        Ok(aftermath)
+    }
+
+    /// Lets clients in if it is primary: call this when what a promotion shuts out is out.
+    pub(super) fn open(&self) {
+        let standing = self.lock();
+        if matches!(standing.duty, Duty::Primary { .. }) {
+            self.bars_clients.store(false, Ordering::SeqCst);
+        }
+    }
 }
 
 impl Standing {
+    /// What the server is there for.
+    pub fn duty(&self) -> Duty {
+        self.duty
+    }
+
+    /// The highest epoch that was heard of.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Whether another server feeds it, or was the last to do so.
+    pub fn is_fed(&self) -> bool {
+        self.upstream.is_some()
+    }
+
+    fn obey(&mut self, order: RoleOrder<'_>) -> Result<(), RoleError> {
+        let epoch = match order {
+            _ if self.duty == Duty::Standalone => return Err(RoleError::Unmanaged),
+            RoleOrder::Waiting => {
+                self.duty = Duty::Waiting;
+                return Ok(());
+            }
+            RoleOrder::Standby { epoch, .. } | RoleOrder::Candidate { epoch } | RoleOrder::Primary { epoch, .. } => {
+                epoch
+            }
+        };
+        if epoch > EPOCH_MAX {
+            return Err(RoleError::TooHigh);
+        }
+        if epoch < self.epoch {
+            return Err(RoleError::Old(self.epoch));
+        }
+        self.duty = match (order, self.duty) {
+            (RoleOrder::Standby { secret, .. }, _) => {
+                (self.epoch, self.secret) = (epoch, Some(secret.into()));
+                Duty::Standby { epoch }
+            }
+            (RoleOrder::Candidate { .. }, Duty::Primary { .. }) => return Err(RoleError::Primary),
+            // Whoever owns it has a secret.
+            (_, _) if epoch == self.epoch && self.secret.is_some() => return Err(RoleError::Taken),
+            // The epoch is not owned yet, and may never be.
+            (RoleOrder::Candidate { .. }, _) => Duty::Candidate { epoch },
+            (RoleOrder::Primary { deadline_ms, .. }, _) => {
+                (self.epoch, self.secret) = (epoch, None);
+                Duty::Primary { epoch, deadline_ms }
+            }
+            (RoleOrder::Waiting, _) => unreachable!("told above"),
+        };
+        Ok(())
+    }
+
+    /// Replaces the sources that the duty does not admit. Whether there were any.
+    fn shut_out_sources(&mut self) -> bool {
+        if matches!(self.duty, Duty::Standalone | Duty::Standby { .. } | Duty::Candidate { .. }) {
+            return false;
+        }
+        self.sources.iter().for_each(|source| source.is_replaced.store(true, Ordering::Relaxed));
+        self.sources.drain(..).count() > 0
+    }
+
     /// Notes that a connection brings the changes of the first of these runs; the connection was `source` before.
     /// Returns its source from now on, and whether that has replaced another one. If it has, the caller locks every
     /// shard once before it answers.
@@ -163,7 +404,7 @@ impl Standing {
     ) -> (Arc<ChangeSource>, bool) {
         let run_ids = run_ids[..run_ids.len().min(UPSTREAMS_MAX)].to_vec();
         let run_id = run_ids[0];
-        self.duty = Duty::Standby { epoch: 0, upstream: Upstream { run_ids, heard: now } };
+        self.upstream = Some(Upstream { run_ids, heard: now });
         if let Some(source) = source.filter(|source| source.run_id == run_id) {
             return (source.clone(), false);
         }
@@ -181,25 +422,23 @@ impl Standing {
     /// Notes that this server feeds the peer with this identity.
     pub fn feed(&mut self, identity: &str) {
         if self.is_from(identity) {
-            self.duty = Duty::Standalone;
+            self.upstream = None;
         }
+    }
+
+    /// Whether another server may feed this one.
+    pub fn may_be_fed(&self) -> bool {
+        matches!(self.duty, Duty::Standalone | Duty::Standby { .. } | Duty::Candidate { .. })
     }
 
     /// Whether this server has its items from the server with this identity, live or not.
     pub fn is_from(&self, identity: &str) -> bool {
-        self.upstream().is_some_and(|upstream| is_named(upstream.run_ids[0], identity))
+        self.upstream.as_ref().is_some_and(|upstream| is_named(upstream.run_ids[0], identity))
     }
 
     /// Run ids of the live upstream, of the server whose changes that gets, and so on.
     pub fn live_upstreams(&self, now: Instant) -> &[u64] {
-        let live = self.upstream().filter(|upstream| now.saturating_duration_since(upstream.heard) < UPSTREAM);
+        let live = self.upstream.as_ref().filter(|upstream| now.saturating_duration_since(upstream.heard) < UPSTREAM);
         live.map_or(&[], |upstream| &upstream.run_ids)
-    }
-
-    fn upstream(&self) -> Option<&Upstream> {
-        match &self.duty {
-            Duty::Standby { upstream, .. } => Some(upstream),
-            Duty::Standalone | Duty::Waiting | Duty::Primary { .. } => None,
-        }
     }
 }

@@ -46,7 +46,13 @@ impl Store {
         source: Option<&Arc<ChangeSource>>,
         now: Instant,
     ) -> Result<Arc<ChangeSource>, SourceError> {
-        let mut role = self.core.role.admit(source.map(|source| &**source)).ok_or(SourceError::Replaced)?;
+        let mut role = self.core.role.lock();
+        if source.is_some_and(|source| source.is_replaced()) {
+            return Err(SourceError::Replaced);
+        }
+        if !role.may_be_fed() {
+            return Err(SourceError::NoStandby);
+        }
         let journal = &self.core.journal;
         if run_ids.first() == Some(&journal.run_id()) {
             return Err(SourceError::Itself);

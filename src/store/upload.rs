@@ -39,7 +39,7 @@ pub struct Upload {
 impl Upload {
     /// Makes room in a shard. This may fail with `TooLarge` or `NoMemory`.
     pub fn new(shards: &Shards, number: usize, spec: &ItemSpec<'_>, value_len: usize) -> Result<Upload, AllocError> {
-        let mut shard = Locked::new(shards, number, None, None);
+        let mut shard = Locked::new(shards, number);
         let made = shard.make(spec, value_len);
         shard.look_ahead();
         let id = made?;
@@ -84,7 +84,7 @@ impl Upload {
         let sizing = self.core.sizing;
         let payload = sizing.payload(self.left);
         self.borrow((payload + sizing.piece_overhead()).min(sizing.chunk_max) as u64)?;
-        let mut shard = Locked::new(&self.shards, self.number, None, None);
+        let mut shard = Locked::new(&self.shards, self.number);
         let piece = shard.add_piece(self.id, payload);
         shard.look_ahead();
         let (piece, holds) = piece.ok_or(AllocError::NoMemory)?;

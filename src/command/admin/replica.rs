@@ -72,6 +72,7 @@ fn from(runs: &[&str], context: &Context<'_>, out: &mut Output) -> Next {
     match context.shared.store.announce(&run_ids, context.source, Instant::now()) {
         Err(SourceError::Itself) => out.push(b"CLIENT_ERROR this is the server itself\r\n"),
         Err(SourceError::Circle) => out.push(b"CLIENT_ERROR replication would go in a circle\r\n"),
+        Err(SourceError::NoStandby) => out.push(b"CLIENT_ERROR this server is no standby\r\n"),
         Err(SourceError::Replaced) => {}
         Ok(source) => {
             context.shared.store.copied().heard();

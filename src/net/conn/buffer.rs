@@ -14,6 +14,7 @@ use crate::command::Output;
 use crate::io::edge::Edge;
 use crate::net::reply_hold;
 use crate::net::reply_hold::{PendingAck, Refused, ReplyHold, ReplyMark};
+use crate::net::voice::Voice;
 use std::io::{self, IoSlice, Write};
 
 /// Slices handed to one vectored write. The kernel takes at most 1024; a batch has rarely more than two per value.
@@ -99,25 +100,33 @@ pub(crate) enum Sent {
     All,
     /// The socket takes no more until it says so.
     Blocked,
-    /// The peer is gone.
+    /// The peer is gone, or nothing may be said to it any more.
     Broken,
     /// Nothing was written: it begins to wait for replicas.
     Withheld,
 }
 
-/// One write; how it ended and how many bytes went.
+/// One write, as far as `voice` allows it; how it ended and how many bytes went.
 #[inline]
-pub(crate) fn write_bytes(socket: &mut Edge<impl Write>, bytes: &[u8]) -> (Sent, usize) {
-    write_once(socket, bytes.len(), |stream| stream.write(bytes))
+pub(crate) fn write_bytes(socket: &mut Edge<impl Write>, bytes: &[u8], voice: Option<&Voice>) -> (Sent, usize) {
+    write_once(socket, bytes.len(), voice, |stream| stream.write(bytes))
 }
 
 #[inline]
 fn write_once<S: Write>(
     socket: &mut Edge<S>,
     offered: usize,
+    voice: Option<&Voice>,
     write: impl FnMut(&mut S) -> io::Result<usize>,
 ) -> (Sent, usize) {
-    match socket.write_by(offered, write) {
+    let written = match voice {
+        None => socket.write_by(offered, write),
+        Some(voice) => match voice.speak(|| socket.write_by(offered, write)) {
+            None => return (Sent::Broken, 0),
+            Some(written) => written,
+        },
+    };
+    match written {
         Ok(Some(n)) if n == offered => (Sent::All, n),
         Ok(Some(0)) | Err(_) => (Sent::Broken, 0),
         Ok(n) => (Sent::Blocked, n.unwrap_or(0)),
@@ -137,10 +146,15 @@ pub(crate) struct Cursor {
 
 impl Cursor {
     /// Writes `out` from here on, and returns how it ended and how many bytes went.
-    pub(crate) fn write(&mut self, socket: &mut Edge<impl Write>, out: &Output) -> (Sent, usize) {
+    pub(crate) fn write(
+        &mut self,
+        socket: &mut Edge<impl Write>,
+        out: &Output,
+        voice: Option<&Voice>,
+    ) -> (Sent, usize) {
         let mut total = 0;
         while !self.is_end(out) {
-            let (sent, n) = self.write_some(socket, out);
+            let (sent, n) = self.write_some(socket, out, voice);
             self.advance(out, n);
             total += n;
             if sent != Sent::All {
@@ -154,13 +168,13 @@ impl Cursor {
         self.bytes == out.bytes.len() && self.value == out.values.len()
     }
 
-    fn write_some(&self, socket: &mut Edge<impl Write>, out: &Output) -> (Sent, usize) {
+    fn write_some(&self, socket: &mut Edge<impl Write>, out: &Output, voice: Option<&Voice>) -> (Sent, usize) {
         if self.value == out.values.len() {
-            return write_bytes(socket, &out.bytes[self.bytes..]);
+            return write_bytes(socket, &out.bytes[self.bytes..], voice);
         }
         let slices = self.slices(out);
         let offered = slices.iter().map(|s| s.len()).sum();
-        write_once(socket, offered, |stream| stream.write_vectored(&slices))
+        write_once(socket, offered, voice, |stream| stream.write_vectored(&slices))
     }
 
     fn slices<'a>(&self, out: &'a Output) -> Vec<IoSlice<'a>> {
@@ -252,8 +266,8 @@ impl Pending {
     }
 
     /// Writes on.
-    pub(crate) fn write(&mut self, socket: &mut Edge<impl Write>) -> (Sent, usize) {
-        let result = self.cursor.write(socket, &self.out);
+    pub(crate) fn write(&mut self, socket: &mut Edge<impl Write>, voice: Option<&Voice>) -> (Sent, usize) {
+        let result = self.cursor.write(socket, &self.out, voice);
         self.out.values.drain(..self.cursor.value);
         self.cursor.value = 0;
         result

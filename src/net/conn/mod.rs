@@ -21,12 +21,15 @@
 //! Not here: what the bytes of a request do to a connection (`session`), when a turn comes (`worker`).
 
 pub(super) mod buffer;
+mod chat;
 pub(super) mod long_line;
+pub(super) mod other_end;
 pub(super) mod session;
 pub(super) mod turn;
 mod upload;
 
 use super::reply_hold::{PendingAck, Refused};
+use super::voice::Voice;
 use crate::command::batch::Batch;
 use crate::config::Binding;
 use crate::io::edge::Edge;
@@ -202,9 +205,10 @@ impl<S: Socket> Connection<S> {
     /// Ends a turn that consisted of [`Connection::run`] by writing its replies. None, nearly always: all were taken, and
     /// it waits for the next request.
     #[inline]
-    pub(super) fn send(&mut self, replies: &[u8], counters: &Counters) -> Option<After> {
+    pub(super) fn send(&mut self, replies: &[u8], counters: &Counters, voice: Option<&Voice>) -> Option<After> {
         if !replies.is_empty() {
-            let (sent, n) = write_bytes(&mut self.socket, replies);
+            let voice = self.session.other_end().needed_voice(voice);
+            let (sent, n) = write_bytes(&mut self.socket, replies, voice);
             counters.bytes_written.add(n as u64);
             match sent {
                 Sent::All => {}
@@ -285,12 +289,12 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Writes what is stuck, as far as the socket takes it.
-    pub(super) fn flush_pending(&mut self, counters: &Counters) -> Sent {
+    pub(super) fn flush_pending(&mut self, counters: &Counters, voice: Option<&Voice>) -> Sent {
         let Some(pending) = &mut self.pending else { return Sent::All };
         if pending.waits_for().is_some() {
             return Sent::Blocked;
         }
-        let (sent, n) = pending.write(&mut self.socket);
+        let (sent, n) = pending.write(&mut self.socket, self.session.other_end().needed_voice(voice));
         counters.bytes_written.add(n as u64);
         if sent == Sent::All {
             self.pending = None;
@@ -311,7 +315,8 @@ impl<S: Socket> Connection<S> {
 
     fn flush(&mut self, turn: &mut TurnContext<'_>, quota: &mut Quota) -> Sent {
         if self.pending.is_some() {
-            let sent = if self.socket.is_writable() { self.flush_pending(turn.counters) } else { Sent::Blocked };
+            let sent =
+                if self.socket.is_writable() { self.flush_pending(turn.counters, turn.voice) } else { Sent::Blocked };
             if sent == Sent::All {
                 // Only now has the client all replies that its next request may have waited for.
                 self.session.restart_idle(turn.now);
@@ -325,7 +330,7 @@ impl<S: Socket> Connection<S> {
             return Sent::All;
         }
         let mut cursor = Cursor::default();
-        let (sent, n) = cursor.write(&mut self.socket, turn.out);
+        let (sent, n) = cursor.write(&mut self.socket, turn.out, self.session.other_end().needed_voice(turn.voice));
         turn.counters.bytes_written.add(n as u64);
         quota.take_bytes(n);
         if sent == Sent::Blocked {

@@ -20,7 +20,9 @@
 //!
 //! Not here: reading, writing and buffers (`conn`), what bytes mean (`protocol`), what requests do (`command`).
 
+use super::chat::{chat, choose};
 use super::long_line::{GET_LINE_MAX, LINE_TOO_LONG, LineFate};
+use super::other_end::OtherEnd;
 use super::turn::{After, CloseReason, LINE_BYTE, OUTPUT_HIGH, PART, Quota, TurnContext};
 use super::upload::Uploading;
 use crate::command;
@@ -31,7 +33,7 @@ use crate::net::reply_hold::OutputPlace;
 use crate::protocol;
 use crate::protocol::{Bad, Cut, Parsed, Protocol, Refusal, Request, StoreHeader};
 use crate::stats::ConnInfo;
-use crate::store::{ChangeSource, Store};
+use crate::store::Store;
 use crate::sys::process::{Signal, signal_self};
 use crate::watch::Streams;
 use std::ops::Range;
@@ -64,8 +66,7 @@ pub(crate) struct Session {
     last_cmd: u32,
     /// The last request was a large value: the next one may be, too.
     after_upload: bool,
-    /// The other end is another server's sidecar, which brings that server's changes.
-    source: Option<Arc<ChangeSource>>,
+    other_end: OtherEnd,
 }
 
 /// With a tag of its own: read out of the fields of others, it took five instructions each time, 40 in a turn.
@@ -128,8 +129,14 @@ impl Session {
             scanned: 0,
             last_cmd: now,
             after_upload: false,
-            source: None,
+            other_end: OtherEnd::default(),
         }
+    }
+
+    /// Who sends the requests.
+    #[inline]
+    pub(crate) fn other_end(&self) -> &OtherEnd {
+        &self.other_end
     }
 
     /// From how many bytes on unused input is worth offering again; 0 is any.
@@ -257,13 +264,7 @@ impl Session {
         quota: &mut Quota,
     ) -> Step {
         let step = self.run_requests(batch, range, input, turn, quota);
-        if self.is_replaced() { self.fall_silent(input, turn) } else { step }
-    }
-
-    /// Whether it was a source, and some of its requests may not have been applied.
-    #[inline]
-    fn is_replaced(&self) -> bool {
-        self.source.as_ref().is_some_and(|source| source.is_replaced())
+        if self.other_end.is_replaced(turn.voice) { self.fall_silent(input, turn) } else { step }
     }
 
     /// Ends it without the replies of this turn, which would say that everything was done.
@@ -292,10 +293,14 @@ impl Session {
         self.restart_idle(turn.now);
         let mut context = self.context(turn, resume);
         let is_followed = turn.reply_hold.is_on() || self.tells_all();
+        let is_barred = self.other_end.is_barred(turn.voice);
         let mut used = 0;
         for prepared in batch.requests(range) {
             let before = is_followed.then(|| (OutputPlace::end_of(turn.out), turn.last_lsn.get()));
-            let next = prepared.run(&mut context, turn.out);
+            let next = match is_barred {
+                false => prepared.run(&mut context, turn.out),
+                true => prepared.run_barred(&mut context, turn.out),
+            };
             let cut = &prepared.cut;
             quota.take_request();
             if let Some(before) = before {
@@ -345,7 +350,7 @@ impl Session {
                 SessionState::Dump(_) | SessionState::Watch(_) => Step::Ends(0),
                 SessionState::Closing(_) => return input.len(),
             };
-            if self.is_replaced() {
+            if self.other_end.is_replaced(turn.voice) {
                 self.fall_silent(input, turn);
                 return input.len();
             }
@@ -423,7 +428,7 @@ impl Session {
 
     fn context<'a>(&'a self, turn: &TurnContext<'a>, resume: usize) -> Context<'a> {
         let TurnContext { shared, counters, last_lsn, replies_at, .. } = *turn;
-        Context { shared, counters, fd: self.info.fd, last_lsn, source: self.source.as_ref(), replies_at, resume }
+        Context { shared, counters, fd: self.info.fd, last_lsn, source: self.other_end.source(), replies_at, resume }
     }
 
     /// Does what a request wants besides being answered; `used` bytes stand before it.
@@ -438,7 +443,7 @@ impl Session {
         self.state = match next {
             Next::Continue | Next::More(_) => SessionState::Command,
             Next::Source(source) => {
-                self.source = Some(source);
+                self.other_end = OtherEnd::Feeder(source);
                 SessionState::Command
             }
             Next::Close => SessionState::Closing(CloseReason::Normal),
@@ -463,6 +468,12 @@ impl Session {
         }
         quota.take_request();
         self.restart_idle(turn.now);
+        if self.other_end.is_barred(turn.voice)
+            && let Some(reply) = command::barred::refusal(&cut.request, turn.shared)
+        {
+            let swallow = (cut.body + cut.tail) as u64;
+            return self.refuse(Bad { consumed: cut.head, swallow, reply, close: false }, turn.out);
+        }
         match command::begin(store_header(cut), cut.body, &self.context(turn, 0)) {
             Ok(upload) => {
                 self.state = SessionState::Upload(Box::new(Uploading::new(input, cut, upload)));
@@ -577,23 +588,4 @@ impl Session {
 fn store_header<'c, 'a>(cut: &'c Cut<'a>) -> &'c StoreHeader<'a> {
     let Request::Store(header) = &cut.request else { unreachable!("only a store has a value") };
     header
-}
-
-/// What `-vv` says of a text request: its line, and the last line of its reply.
-#[cold]
-fn chat(fd: i32, request: &[u8], start: OutputPlace, out: &Output) {
-    let end = memchr::memchr(b'\n', request).unwrap_or(request.len());
-    log::debug!("<{fd} {}", request[..end].trim_ascii_end().escape_ascii());
-    let reply = out.bytes[start.bytes()..].trim_ascii_end();
-    let start = memchr::memrchr(b'\n', reply).map_or(0, |at| at + 1);
-    if !reply.is_empty() {
-        log::debug!(">{fd} {}", reply[start..].escape_ascii());
-    }
-}
-
-fn choose(first: u8, fd: i32) -> Protocol {
-    let (protocol, name) =
-        if first == protocol::binary::REQUEST { (Protocol::Binary, "binary") } else { (Protocol::Ascii, "ascii") };
-    log::debug!("{fd}: Client using the {name} protocol");
-    protocol
 }

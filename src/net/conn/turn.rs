@@ -6,6 +6,7 @@ use crate::command::{Output, Shared};
 use crate::config::Config;
 use crate::journal::acks::LastLsn;
 use crate::net::reply_hold::ReplyHold;
+use crate::net::voice::Voice;
 use crate::stats::Counters;
 use crate::watch::Streams;
 
@@ -41,6 +42,8 @@ pub(crate) struct TurnContext<'a> {
     pub reply_hold: &'a mut ReplyHold,
     /// The last change that the worker's requests have journalled.
     pub last_lsn: &'a LastLsn,
+    /// Whether clients may be answered, where that is not certain.
+    pub voice: Option<&'a Voice>,
 }
 
 impl TurnContext<'_> {

@@ -20,12 +20,13 @@ use crate::net::conn::session::SMALL_BODY_MAX;
 use crate::net::conn::turn::{After, CloseReason, Quota, TurnContext};
 use crate::net::conn::{Connection, READ_BUFFER};
 use crate::net::reply_hold::ReplyHold;
+use crate::net::voice::Voice;
 use crate::protocol::Protocol;
 use crate::stats::{ConnInfo, Counters};
 use crate::testing::{Rng, TestServer, packet, seeds};
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// Seeds per protocol in an ordinary run.
@@ -51,6 +52,8 @@ pub(crate) struct Pipe {
     low_water: usize,
     reads: usize,
     writes: usize,
+    /// Bytes written, for other threads.
+    pub(crate) written: Arc<AtomicUsize>,
 }
 
 impl Pipe {
@@ -103,6 +106,7 @@ impl Write for Pipe {
             self.outbound.extend_from_slice(&buf[..n]);
         }
         let n = self.outbound.len() - before;
+        self.written.fetch_add(n, Ordering::SeqCst);
         if n == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(n) }
     }
 
@@ -125,6 +129,7 @@ pub(crate) struct TestConnection {
     /// What the worker's clock says.
     pub(crate) time: Instant,
     reads_early: bool,
+    pub(in crate::net) voice: Option<Voice>,
 }
 
 impl TestConnection {
@@ -145,6 +150,7 @@ impl TestConnection {
         let connection = Connection::new(Edge::new(Pipe::default()), info, shared.config.binding, shared.clock.now());
         let buffer = vec![0; READ_BUFFER].into();
         let reply_hold = ReplyHold::new(shared.config.ack_timeout);
+        let voice = Voice::new(&shared.store);
         TestConnection {
             shared,
             counters,
@@ -156,6 +162,7 @@ impl TestConnection {
             last_lsn: LastLsn::default(),
             time: Instant::now(),
             reads_early: false,
+            voice,
         }
     }
 
@@ -176,6 +183,7 @@ impl TestConnection {
             long_lines: self.long_lines,
             reply_hold: &mut self.reply_hold,
             last_lsn: &self.last_lsn,
+            voice: self.voice.as_ref(),
         };
         let mut quota = Quota::new(&self.shared.config);
         // Every other turn as a worker makes it that reads for several connections before the first has its turn.
@@ -260,7 +268,7 @@ fn run_with_others(
         Some(rest) => connection.turn(rest, buffer, turn, quota),
         None => {
             let replies = std::mem::take(&mut turn.out.bytes);
-            connection.send(&replies, turn.counters).unwrap_or(After::Wait)
+            connection.send(&replies, turn.counters, turn.voice).unwrap_or(After::Wait)
         }
     }
 }

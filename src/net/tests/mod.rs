@@ -1,5 +1,6 @@
 //! Tests of the network.
 
 pub(crate) mod connection;
+mod demotion;
 mod held_replies;
 mod takeover;

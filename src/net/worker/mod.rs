@@ -19,23 +19,26 @@
 //! Invariants: a connection is in the ready queue at most once; in the output are only replies of those in `unsent`, in
 //! that order, and of the connection whose turn it is, so that nobody ever gets what was meant for another.
 //!
-//! Not here: what a turn does (`conn`), who may connect (`acceptor`), what comes with a connection (`admission`).
+//! Not here: what happens when replicas have what is waited for (`waiting`), or when clients are to be answered no more
+//! (`silence`), what a turn does (`conn`), who may connect (`acceptor`), what comes with a connection (`admission`).
 
 mod batch;
 mod client;
 mod idle;
+mod silence;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use super::admission::{Arrival, Inbox};
+use super::conn::READ_BUFFER;
 use super::conn::buffer::Sent;
 use super::conn::turn::{After, CloseReason, OUTPUT_HIGH, Quota, TURN_BYTES, TurnContext};
-use super::conn::{Connection, READ_BUFFER};
 use super::reply_hold::{AckQueue, AckWaker, PendingAck, ReplyHold};
 use super::stop::{Orders, Stop, StopMode};
+use super::voice::{Voice, VoiceState};
 use crate::command::batch::Batch;
 use crate::command::{Output, Shared};
-use crate::io::stream::Stream;
 use crate::journal::acks::LastLsn;
 use crate::stats::Counters;
 use crate::stats::event_loop::LoopTimer;
@@ -75,9 +78,6 @@ const LOOK_EVERY: usize = TURN_BYTES / 10;
 /// cache.
 const SEND_AT: usize = 8 << 10;
 
-/// How long a turn goes on with those whose replies wait no more; the next poll does not wait while there are others.
-const RELEASES: Duration = Duration::from_micros(200);
-
 /// Memory the shared output keeps after a reply that was larger.
 const OUTPUT_KEEP: usize = 2 * OUTPUT_HIGH;
 
@@ -111,6 +111,8 @@ pub(super) struct Worker {
     told_lsn: u64,
     waiting: AckQueue,
     ack_waker: Arc<AckWaker>,
+    /// Its right to answer clients, where that can be taken away.
+    voice: Option<Voice>,
 }
 
 impl Worker {
@@ -124,6 +126,7 @@ impl Worker {
         let reply_hold = ReplyHold::new(shared.config.ack_timeout);
         let worker = Worker {
             counters: shared.stats.worker(),
+            voice: Voice::new(&shared.store),
             meter: shared.stats.event_loops.timer(),
             shared,
             stop: Orders::new(stop),
@@ -156,6 +159,11 @@ impl Worker {
         self.ack_waker.clone()
     }
 
+    /// What a demotion looks at, where there can be one.
+    pub(super) fn voice_state(&self) -> Option<Arc<VoiceState>> {
+        self.voice.as_ref().map(Voice::state)
+    }
+
     /// Serves until told to stop.
     pub(super) fn run(mut self) {
         let (mut events, mut reads) = (Events::with_capacity(EVENTS), ReadBatch::new());
@@ -171,6 +179,9 @@ impl Worker {
             let count = events.iter().count();
             let began = self.meter.begin(timeout != Some(Duration::ZERO), count == EVENTS);
             self.reply_hold.begin_loop(self.shared.store.journal().acks(), began);
+            if self.voice.as_ref().is_some_and(Voice::is_stale) {
+                self.fall_silent();
+            }
             if !self.ready.is_empty() {
                 self.run_ready(&mut reads);
             }
@@ -311,6 +322,7 @@ impl Worker {
             long_lines: self.long_lines,
             reply_hold: &mut self.reply_hold,
             last_lsn: &self.last_lsn,
+            voice: self.voice.as_ref(),
         };
         match self.clients[key].connection.run(batch, range, input, &mut turn, &mut quota) {
             None => {
@@ -340,7 +352,8 @@ impl Worker {
         let mut start = 0;
         for i in 0..self.unsent.len() {
             let (key, end) = self.unsent[i];
-            let after = self.clients[key].connection.send(&self.out.bytes[start..end], &self.counters);
+            let after =
+                self.clients[key].connection.send(&self.out.bytes[start..end], &self.counters, self.voice.as_ref());
             start = end;
             if let Some(after) = after {
                 self.follow(key, after);
@@ -390,73 +403,6 @@ impl Worker {
         }
     }
 
-    #[cold]
-    fn hold(&mut self, key: usize) {
-        let connection = &self.clients[key].connection;
-        let (Some(ack), replies) = (connection.waits_for(), connection.waiting_replies()) else { return };
-        self.counters.replies_held.add(replies);
-        self.shared.stats.replies_waiting.fetch_add(replies, Ordering::Relaxed);
-        self.waiting.push(ack, key);
-    }
-
-    /// Gives those a turn whose replies wait no more.
-    fn release_waiting(&mut self) {
-        if !self.waiting.is_empty() {
-            self.release_safe();
-            self.give_up_expired();
-            self.ack_waker.wait_for(None);
-        }
-    }
-
-    #[cold]
-    fn release_safe(&mut self) {
-        let shared = self.shared.clone();
-        let acks = shared.store.journal().acks();
-        let is_refused = |lsn| !shared.config.ack_degrade && acks.is_refused(lsn);
-        let safe = acks.replicated_lsn();
-        let end = self.meter.elapsed() + RELEASES;
-        while self.meter.elapsed() <= end
-            && let Some(key) = self.waiting.pop_safe(safe)
-        {
-            let counters = self.counters.clone();
-            // Before they are written: who has read one may ask another worker how many there were.
-            self.let_go(key, |connection| counters.replies_refused.add(connection.release_but(is_refused).replies));
-        }
-    }
-
-    #[cold]
-    fn give_up_expired(&mut self) {
-        let (now, safe) = (Instant::now(), self.shared.store.journal().acks().replicated_lsn());
-        // What is safe may still be here, late or not: see `RELEASES`.
-        if self.waiting.first().is_none_or(|ack| !ack.is_late(now, safe)) {
-            return;
-        }
-        let shared = self.shared.clone();
-        let acks = shared.store.journal().acks();
-        if shared.config.ack_degrade {
-            acks.degrade(shared.store.journal().lsn());
-            return self.release_safe();
-        }
-        let is_missing = |lsn| lsn > safe || acks.is_refused(lsn);
-        let end = self.meter.elapsed() + RELEASES;
-        while self.meter.elapsed() <= end
-            && let Some(key) = self.waiting.pop_expired(now, safe)
-        {
-            let counters = self.counters.clone();
-            self.let_go(key, |connection| counters.replies_timed_out.add(connection.release_but(is_missing).replies));
-        }
-    }
-
-    /// Lets go of the replies of a connection that is in the queue no more, and gives it its turn.
-    fn let_go<R>(&mut self, key: usize, how: impl FnOnce(&mut Connection<Stream>) -> R) -> R {
-        let connection = &mut self.clients[key].connection;
-        self.shared.stats.replies_waiting.fetch_sub(connection.waiting_replies(), Ordering::Relaxed);
-        let result = how(connection);
-        self.turn(key);
-        self.meter.look();
-        result
-    }
-
     /// Serves the connections that are in the queue, as far as there is time.
     fn run_ready(&mut self, reads: &mut ReadBatch) {
         let Some(&(_, oldest)) = self.ready.front() else { return };
@@ -497,6 +443,7 @@ impl Worker {
             long_lines: self.long_lines,
             reply_hold: &mut self.reply_hold,
             last_lsn: &self.last_lsn,
+            voice: self.voice.as_ref(),
         };
         let rest = rest.unwrap_or_else(|| {
             client.connection.begin_turn(&mut turn);
@@ -591,7 +538,7 @@ impl Worker {
     fn flush_pending(&mut self) -> bool {
         let mut is_done = true;
         for (_, client) in &mut self.clients {
-            is_done &= client.connection.flush_pending(&self.counters) != Sent::Blocked;
+            is_done &= client.connection.flush_pending(&self.counters, self.voice.as_ref()) != Sent::Blocked;
         }
         is_done
     }

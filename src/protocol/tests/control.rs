@@ -1,6 +1,8 @@
 //! Lines of the control socket: what is written is understood, and nonsense is refused.
 
 use super::*;
+use crate::protocol::duty_line::RoleName;
+use crate::protocol::token::WORD_MAX;
 use crate::testing::{Rng, seeds};
 
 #[test]
@@ -22,6 +24,9 @@ fn server_lines() {
         ("alive 11 1700000000000", ServerLine::Alive(11, 1_700_000_000_000)),
         ("STAT 0:name a b", ServerLine::Stat("0:name", "a b")),
         ("END", ServerLine::End),
+        ("role standby 3 17 5", ServerLine::Role(RoleReport { name: RoleName::Standby, epoch: 3, lsn: 17, items: 5 })),
+        ("OK", ServerLine::Done),
+        ("CLIENT_ERROR it is so", ServerLine::Wrong("it is so")),
     ];
     for (text, line) in table {
         assert_eq!(line.to_string(), text);
@@ -43,6 +48,12 @@ fn client_lines() {
         ("refuse 18446744073709551615", ClientLine::Refuse(u64::MAX)),
         ("replicas_ack 2", ClientLine::ReplicasAck(2)),
         ("topology 3 a|10.0.0.1|1 b||2", topology),
+        ("role", ClientLine::Role(RoleLine::Ask)),
+        ("role waiting", ClientLine::Role(RoleLine::Waiting)),
+        ("role standby 3 00ff", ClientLine::Role(RoleLine::Standby { epoch: 3, secret: "00ff" })),
+        ("role candidate 4", ClientLine::Role(RoleLine::Candidate { epoch: 4 })),
+        ("role primary 4 1234567", ClientLine::Role(RoleLine::Primary { epoch: 4, deadline_ms: 1_234_567 })),
+        ("empty", ClientLine::Empty),
         ("status", ClientLine::Status),
     ];
     for (text, line) in table {
@@ -82,14 +93,18 @@ fn after_replica(text: &str) -> Vec<&[u8]> {
 #[test]
 fn nonsense_is_refused() {
     let table = ["", "ERROR", "batch", "batch 1", "batch x 1", "walk 5", "twincache 1", "twincache x y", "alive -1"];
-    for line in [&table[..], &["met 1 2", "met 1 2 x", "batch +1 1"]].concat() {
+    for line in [&table[..], &["met 1 2", "met 1 2 x", "batch +1 1", "role king 1 2 3", "role waiting 1 2"]].concat() {
         assert_eq!(ServerLine::parse(line.as_bytes()), None, "{line}");
     }
     assert_eq!(ServerLine::parse(b"batch \xff 1"), None);
     for line in ["", "acknowledge 1", "ack 1 2", "status now", "meet a", "replicas_ack 1 2 3 4 5 6 7"] {
         assert_eq!(ClientLine::parse(line.as_bytes()), Err(ClientError::Unknown), "{line}");
     }
-    let table: [(&[u8], _); 8] = [
+    let table: [(&[u8], _); 12] = [
+        (b"role primary 3", ClientError::Role),
+        (b"role standby x 00ff", ClientError::Role),
+        (b"role standby 3 \xff", ClientError::Role),
+        (b"role king", ClientError::Role),
         (b"ack x", ClientError::Lsn),
         (b"refuse -1", ClientError::Lsn),
         (b"replicas_ack \xff", ClientError::ReplicasAck),
@@ -129,6 +144,7 @@ fn what_is_written_is_understood() {
             ServerLine::CaughtUp(n),
             ServerLine::Alive(n, m as i64),
             ServerLine::Stat(words[1], words[2]),
+            ServerLine::Role(RoleReport { name: rng.pick(&RoleName::ALL), epoch: n, lsn: m, items: n }),
         ];
         for line in lines {
             assert_eq!(ServerLine::parse(line.to_string().as_bytes()).as_ref(), Some(&line), "{line}");
@@ -143,6 +159,9 @@ fn what_is_written_is_understood() {
             ClientLine::Refuse(m),
             ClientLine::Clock(n as i64),
             ClientLine::ReplicasAck(n as u32),
+            ClientLine::Role(RoleLine::Standby { epoch: n, secret: name }),
+            ClientLine::Role(RoleLine::Candidate { epoch: m }),
+            ClientLine::Role(RoleLine::Primary { epoch: n, deadline_ms: m }),
         ];
         for line in lines {
             assert_eq!(ClientLine::parse(line.to_string().as_bytes()), Ok(line), "{line}");
@@ -163,7 +182,7 @@ fn any_word(rng: &mut Rng) -> String {
 /// Whatever one side may hear: no parser panics, and what is understood stays itself.
 #[test]
 fn what_is_understood_is_written_as_it_was_meant() {
-    let pieces = "batch met attach ack - 7 00ab first cas \u{e9} 99999999999999999999 who from STAT alive";
+    let pieces = "batch met attach ack - 7 00ab first cas \u{e9} 99999999999999999999 who from STAT alive role standby primary OK CLIENT_ERROR";
     let pieces: Vec<&[u8]> = pieces.split(' ').map(str::as_bytes).chain([b"".as_slice(), b"\xff"]).collect();
     for seed in seeds(20_000) {
         let mut rng = Rng(seed);

@@ -68,18 +68,26 @@ pub struct Locked<'a> {
 }
 
 impl<'a> Locked<'a> {
-    /// Locks a shard for a change that `source` has sent, if there is one, and for who wants to know of its record.
+    /// Locks a shard for what nobody has asked for.
+    pub fn new(shards: &'a Shards, number: usize) -> Locked<'a> {
+        let mut shard = lock(&shards[number].shard);
+        (shard.is_refused, shard.is_source) = (false, false);
+        Locked { shards, shard, last_lsn: None }
+    }
+
+    /// Locks a shard for a request of `source`, or of a client if there is none, and of who wants to know what was
+    /// journalled.
     #[inline]
-    pub fn new(
+    pub fn for_request(
         shards: &'a Shards,
         number: usize,
-        last_lsn: Option<&'a LastLsn>,
+        last_lsn: &'a LastLsn,
         source: Option<&Arc<ChangeSource>>,
     ) -> Locked<'a> {
         let mut shard = lock(&shards[number].shard);
         shard.is_refused = !shard.core.role.admits(source.map(|source| &**source));
         shard.is_source = source.is_some();
-        Locked { shards, shard, last_lsn }
+        Locked { shards, shard, last_lsn: Some(last_lsn) }
     }
 
     /// All shards, this one among them.

@@ -1,11 +1,13 @@
 //! Who may feed this server and be fed by it, and what a source may still write.
 
-use super::rig::{TestStore, attach_as, put, rig};
+use super::rig::{TestStore, attach_as, put, rig, tiny};
 use crate::journal::acks::LastLsn;
 use crate::journal::{AttachError, READERS_MAX};
 use crate::store::Subscription;
-use crate::store::role::UPSTREAM;
-use crate::store::{AllocError, ChangeSource, ItemSpec, Miss, Part, Relation, SourceError};
+use crate::store::role::{EPOCH_MAX, UPSTREAM};
+use crate::store::{
+    AllocError, ChangeSource, Duty, ItemSpec, Miss, Part, Relation, RoleError, RoleOrder, SourceError, StoreConfig,
+};
 use std::sync::Arc;
 
 /// Who was fed by a server may be older than that: it does not feed it back when it hears of it no more.
@@ -116,4 +118,84 @@ fn a_replaced_source_finds_nothing_and_makes_nothing() {
     assert!(store.end_refresh(None), "the one that the old source began goes on");
     assert_eq!(rig.get("key"), Some(b"value".to_vec()));
     store.check().unwrap();
+}
+
+fn managed() -> TestStore {
+    TestStore::new(StoreConfig { managed: true, ..tiny() })
+}
+
+const LATE: u64 = u64::MAX - 1;
+
+/// Each order after those before it, what comes of it, and whether clients are refused then.
+#[test]
+fn which_role_may_follow_on_which() {
+    let rig = managed();
+    let standby = |epoch| RoleOrder::Standby { epoch, secret: "secret" };
+    let candidate = |epoch| RoleOrder::Candidate { epoch };
+    let primary = |epoch| RoleOrder::Primary { epoch, deadline_ms: LATE };
+    let table = [
+        (RoleOrder::Waiting, Ok(Duty::Waiting), true),
+        (candidate(1), Ok(Duty::Candidate { epoch: 1 }), true),
+        (primary(1), Ok(Duty::Primary { epoch: 1, deadline_ms: LATE }), false),
+        (candidate(2), Err(RoleError::Primary), false),
+        (RoleOrder::Waiting, Ok(Duty::Waiting), true),
+        (primary(1), Ok(Duty::Primary { epoch: 1, deadline_ms: LATE }), false),
+        (standby(0), Err(RoleError::Old(1)), false),
+        (standby(2), Ok(Duty::Standby { epoch: 2 }), true),
+        (primary(1), Err(RoleError::Old(2)), true),
+        (primary(2), Err(RoleError::Taken), true),
+        (candidate(2), Err(RoleError::Taken), true),
+        (candidate(3), Ok(Duty::Candidate { epoch: 3 }), true),
+        (standby(2), Ok(Duty::Standby { epoch: 2 }), true),
+        (RoleOrder::Waiting, Ok(Duty::Waiting), true),
+        (primary(2), Err(RoleError::Taken), true),
+        (primary(EPOCH_MAX + 1), Err(RoleError::TooHigh), true),
+        (primary(4), Ok(Duty::Primary { epoch: 4, deadline_ms: LATE }), false),
+        (primary(3), Err(RoleError::Old(4)), false),
+    ];
+    for (number, (order, result, is_barred)) in table.into_iter().enumerate() {
+        let before = rig.store.role_view().duty;
+        assert_eq!(rig.store.set_role(order).map(|()| rig.store.role_view().duty), result, "{number}: {order:?}");
+        assert_eq!(rig.store.role_view().duty, result.unwrap_or(before));
+        assert_eq!(rig.store.bars_clients(), is_barred, "{number}: {order:?}");
+    }
+}
+
+/// Each demotion begins a term, and a new epoch of the same owner is one, too.
+#[test]
+fn a_term_ends_where_another_server_may_have_been_primary() {
+    let rig = managed();
+    let primary = |epoch, deadline_ms| rig.store.set_role(RoleOrder::Primary { epoch, deadline_ms }).unwrap();
+    primary(1, LATE);
+    let term = rig.store.term();
+    assert!(rig.store.may_answer(term));
+    primary(1, LATE + 1);
+    assert!(rig.store.may_answer(term));
+    primary(2, LATE);
+    assert!(!rig.store.may_answer(term) && rig.store.may_answer(rig.store.term()));
+    let term = rig.store.term();
+    rig.store.set_role(RoleOrder::Waiting).unwrap();
+    assert!(!rig.store.may_answer(term));
+    let term = rig.store.term();
+    primary(2, 1);
+    assert!(!rig.store.may_answer(term), "it is too late");
+    primary(2, LATE);
+    assert!(rig.store.may_answer(term));
+}
+
+#[test]
+fn who_is_primary_takes_no_changes_and_who_waits_neither() {
+    let (rig, now) = (managed(), std::time::Instant::now());
+    assert_eq!(rig.store.announce(&[0xab], None, now).unwrap_err(), SourceError::NoStandby);
+    rig.store.set_role(RoleOrder::Standby { epoch: 1, secret: "secret" }).unwrap();
+    let source = rig.store.announce(&[0xab], None, now).unwrap();
+    assert!(set_by(&rig, &source, "a"));
+    rig.store.set_role(RoleOrder::Candidate { epoch: 2 }).unwrap();
+    assert!(set_by(&rig, &source, "a"), "the owner of the first epoch may go on");
+    rig.store.set_role(RoleOrder::Primary { epoch: 2, deadline_ms: LATE }).unwrap();
+    assert!(!set_by(&rig, &source, "a"));
+    assert_eq!(rig.store.announce(&[0xab], Some(&source), now).unwrap_err(), SourceError::Replaced);
+    assert_eq!(rig.store.announce(&[0xab], None, now).unwrap_err(), SourceError::NoStandby);
+    rig.store.set_role(RoleOrder::Standby { epoch: 3, secret: "secret" }).unwrap();
+    assert!(!set_by(&rig, &source, "a"));
 }

@@ -1,0 +1,59 @@
+//! What a server answers that may not serve clients: it is no primary.
+//!
+//! ```text
+//! reads and changes of data        SERVER_ERROR not primary, or nothing where the client wants no answer
+//! all else: version, stats, mn …   as always
+//! ```
+//!
+//! Not here: when clients are barred (`store::role`).
+
+use super::Shared;
+use crate::protocol::binary::{Op, Status};
+use crate::protocol::meta::Verb;
+use crate::protocol::text::{Admin, TextCommand};
+use crate::protocol::token::{Tokens, means};
+use crate::protocol::{Refusal, Request, StoreHeader};
+
+/// What takes the place of a reply in text and meta.
+const NOT_PRIMARY: &[u8] = b"SERVER_ERROR not primary\r\n";
+
+/// In binary: what clients that know the number take for a temporary failure.
+const TRY_AGAIN: Status = Status::NotReplicated;
+
+/// The answer to this request of a client that is barred. None: it gets the usual one.
+pub fn refusal(request: &Request<'_>, shared: &Shared) -> Option<Refusal> {
+    let is_free = match request {
+        // Who asks for the servers of the ring may ask any of them.
+        Request::Text(TextCommand::Get(get)) => get.exptime.is_none() && shared.discovery.has(get.keys),
+        Request::Text(TextCommand::Quit) => true,
+        Request::Text(TextCommand::Admin { verb, line, .. }) => !concerns_data(*verb, line),
+        Request::Text(_) | Request::Store(_) => false,
+        Request::Meta(command) => command.verb == Verb::Noop,
+        Request::Binary(packet) => matches!(packet.op, Op::Noop | Op::Version | Op::Stat | Op::Config | Op::Quit),
+    };
+    let line = if wants_no_answer(request) { b"" } else { NOT_PRIMARY };
+    (!is_free).then(|| request.refusal(line, TRY_AGAIN, b"Not primary"))
+}
+
+/// Whether a command reads or changes items, and not just how they are kept.
+fn concerns_data(verb: Admin, line: &[u8]) -> bool {
+    match verb {
+        Admin::FlushAll | Admin::Debugitem => true,
+        Admin::LruCrawler => {
+            let tokens = Tokens::new(line);
+            tokens.get(1).is_some_and(|word| means(word, "metadump") || means(word, "mgdump"))
+        }
+        _ => false,
+    }
+}
+
+fn wants_no_answer(request: &Request<'_>) -> bool {
+    match request {
+        Request::Text(TextCommand::Admin { noreply: quiet, .. })
+        | Request::Text(
+            TextCommand::Delete { quiet, .. } | TextCommand::Arith { quiet, .. } | TextCommand::Touch { quiet, .. },
+        ) => *quiet,
+        Request::Store(StoreHeader::Text(store)) => store.quiet,
+        _ => false,
+    }
+}

@@ -1,0 +1,87 @@
+//! The store's part in what the server is: taking a role, telling it, and being emptied for one.
+//!
+//! ```text
+//! set_role   the role changes │ who is shut out has written its last │ nobody is being answered │ clients may come
+//! ```
+//!
+//! Not here: which role follows on which, and what each allows (`role`).
+
+use super::{Duty, RoleError, RoleOrder, Store};
+
+/// What the server is, and what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoleView {
+    /// What it is there for.
+    pub duty: Duty,
+    /// The highest epoch that was heard of.
+    pub epoch: u64,
+    /// Another server feeds it, or was the last to do so.
+    pub is_fed: bool,
+}
+
+impl Store {
+    /// Takes a role, or a later deadline. When it returns, nobody changes anything or is answered who could before and
+    /// cannot now.
+    pub fn set_role(&self, order: RoleOrder<'_>) -> Result<(), RoleError> {
+        let role = &self.core.role;
+        let aftermath = role.obey(order)?;
+        if aftermath.shuts_out {
+            // Who still writes was admitted before, and holds one of these locks.
+            self.lock_each().for_each(drop);
+        }
+        if aftermath.silences {
+            role.tell_listener();
+        }
+        role.open();
+        Ok(())
+    }
+
+    /// What the server is.
+    pub fn role_view(&self) -> RoleView {
+        let standing = self.core.role.lock();
+        RoleView { duty: standing.duty(), epoch: standing.epoch(), is_fed: standing.is_fed() }
+    }
+
+    /// Sets what is called when clients are not to be answered any more. It returns when none is.
+    pub fn on_silence(&self, listener: impl Fn() + Send + Sync + 'static) {
+        self.core.role.listen(listener);
+    }
+
+    /// Whether its role is told to it (`-o managed`).
+    pub fn is_managed(&self) -> bool {
+        self.core.role.is_managed()
+    }
+
+    /// Whether clients are refused.
+    #[inline]
+    pub fn bars_clients(&self) -> bool {
+        self.core.role.bars_clients()
+    }
+
+    /// In which term the server is; each demotion begins one.
+    pub fn term(&self) -> u64 {
+        self.core.role.term()
+    }
+
+    /// Whether a client may be sent, just now, what was answered in this term.
+    pub fn may_answer(&self, term: u64) -> bool {
+        self.core.role.may_answer(term)
+    }
+
+    /// Items, dead ones that were not reclaimed yet among them.
+    pub fn items(&self) -> u64 {
+        self.lock_each().map(|shard| shard.table.items() as u64).sum()
+    }
+
+    /// Drops all items, as far as nobody is served them. Whether it did.
+    pub fn empty(&self) -> bool {
+        let role = self.core.role.lock();
+        if !matches!(role.duty(), Duty::Waiting | Duty::Standby { .. }) {
+            return false;
+        }
+        let (flushed, _) = self.core.journal.flush_all(&self.core.flush, 0);
+        drop(role);
+        self.unlink_flushed(flushed, |_| true);
+        true
+    }
+}

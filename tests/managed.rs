@@ -1,0 +1,147 @@
+//! A server that is told its role (`-o managed`), as a process: whom it answers, and whom it does not.
+
+mod common;
+
+use common::{Conn, DEADLINE, Folder, Server, until};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+use twincache::sys::cpu::time_since_boot;
+
+/// A managed server, and a connection to its control socket.
+struct Managed {
+    server: Server,
+    control: BufReader<UnixStream>,
+}
+
+impl Managed {
+    fn start(more: &[&str]) -> Managed {
+        let folder = Folder::new();
+        let socket = folder.file("control");
+        let options = format!("managed,control_socket={socket}");
+        let server = Server::start_in(folder, &[&["-o", &options], more].concat());
+        let stream = UnixStream::connect(socket).expect("the control socket");
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut managed = Managed { server, control: BufReader::new(stream) };
+        assert!(managed.hear().starts_with("twincache 1 "));
+        managed
+    }
+
+    fn hear(&mut self) -> String {
+        let mut line = String::new();
+        self.control.read_line(&mut line).expect("a line");
+        line.trim_end().to_owned()
+    }
+
+    fn tell(&mut self, line: &str) -> String {
+        self.control.get_mut().write_all(format!("{line}\r\n").as_bytes()).unwrap();
+        self.hear()
+    }
+
+    /// Makes it primary for so long.
+    fn promote(&mut self, epoch: u64, time: Duration) {
+        let deadline = (time_since_boot() + time).as_millis();
+        let answer = self.tell(&format!("role primary {epoch} {deadline}"));
+        assert!(answer.starts_with(&format!("role primary {epoch} ")), "{answer}");
+    }
+
+    fn connect(&self) -> Conn {
+        self.server.connect()
+    }
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+const NOT_PRIMARY: &str = "SERVER_ERROR not primary";
+
+#[test]
+fn it_needs_somebody_to_tell_it() {
+    let refused = Server::try_start(&["-o", "managed"]).err().expect("it has no control socket");
+    assert!(refused.contains("managed needs control_socket: nobody could tell the server its role"), "{refused}");
+}
+
+#[test]
+fn who_waits_answers_nobody_and_a_primary_does() {
+    let mut managed = Managed::start(&[]);
+    let mut conn = managed.connect();
+    assert_eq!(managed.tell("role"), "role waiting 0 0 0");
+    assert_eq!(conn.line("set a 0 0 1\r\nx"), NOT_PRIMARY);
+    assert_eq!(conn.line("get a"), NOT_PRIMARY);
+    assert_eq!(conn.line("mn"), "MN");
+    assert!(conn.line("version").starts_with("VERSION "));
+    assert!(conn.number("", "pid") > 0);
+    managed.promote(1, HOUR);
+    assert_eq!(conn.line("set a 0 0 1\r\nx"), "STORED");
+    assert_eq!(managed.tell("role"), "role primary 1 0 1");
+    assert!(managed.tell("empty").starts_with("CLIENT_ERROR "));
+    assert_eq!(managed.tell("role standby 2 secret"), "role standby 2 0 1");
+    conn.expect_end();
+    let mut conn = managed.connect();
+    assert_eq!(conn.line("get a"), NOT_PRIMARY);
+    assert_eq!(managed.tell("empty"), "OK");
+    assert_eq!(managed.tell("role"), "role standby 2 0 0");
+    assert_eq!(managed.tell("role primary 1 5"), "CLIENT_ERROR the epoch has passed: this server knows of 2");
+    assert!(managed.tell("role king").starts_with("CLIENT_ERROR usage: role "));
+    managed.promote(3, HOUR);
+    assert_eq!(conn.ask(b"get a\r\n", b"END\r\n"), b"END\r\n");
+}
+
+#[test]
+fn past_its_deadline_it_says_nothing() {
+    let mut managed = Managed::start(&[]);
+    managed.promote(1, Duration::from_millis(300));
+    until("the deadline", || {
+        let mut conn = managed.connect();
+        conn.send(b"get a\r\n");
+        conn.read_until(DEADLINE, |got| !got.is_empty());
+        conn.closed
+    });
+    for request in ["get a\r\n", "set a 0 0 1\r\nx\r\n", "version\r\n", "stats\r\n"] {
+        let mut conn = managed.connect();
+        conn.send(request.as_bytes());
+        conn.expect_end();
+    }
+    managed.promote(1, HOUR);
+    assert_eq!(managed.connect().line("set a 0 0 1\r\nx"), "STORED");
+}
+
+/// Clients that write all the time: each demotion finds the last change made, and ends what they have.
+#[test]
+fn promotions_and_demotions_under_load() {
+    let mut managed = Managed::start(&["-t", "2"]);
+    let (done, stored) = (AtomicBool::new(false), AtomicU64::new(0));
+    let addr = managed.server.addr;
+    thread::scope(|scope| {
+        for client in 0..4 {
+            let (done, stored) = (&done, &stored);
+            scope.spawn(move || {
+                let mut number = 0;
+                while !done.load(Ordering::Relaxed) {
+                    let mut conn = Conn::to(addr);
+                    while !done.load(Ordering::Relaxed) && !conn.closed {
+                        conn.send(format!("set {client}:{number} 0 0 1\r\nx\r\n").as_bytes());
+                        conn.read_until(DEADLINE, |got| got.ends_with(b"\r\n"));
+                        match std::mem::take(&mut conn.got).as_slice() {
+                            b"STORED\r\n" => stored.fetch_add(1, Ordering::Relaxed),
+                            b"SERVER_ERROR not primary\r\n" | b"" => 0,
+                            other => panic!("{}", common::show(other)),
+                        };
+                        number += 1;
+                    }
+                }
+            });
+        }
+        for epoch in 0..30 {
+            managed.promote(2 * epoch + 1, HOUR);
+            let before = stored.load(Ordering::Relaxed);
+            until("clients are served", || stored.load(Ordering::Relaxed) > before + 20);
+            let answer = managed.tell(&format!("role standby {} secret", 2 * epoch + 2));
+            let items = answer.rsplit(' ').next().unwrap().to_owned();
+            thread::sleep(Duration::from_millis(10));
+            assert_eq!(managed.tell("role"), answer, "something was stored after the demotion was answered");
+            assert!(stored.load(Ordering::Relaxed) <= items.parse().unwrap(), "{answer}");
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
