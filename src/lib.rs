@@ -84,7 +84,7 @@
 //!                   > requests, role > copied, events, stats, config > kinds
 //! store/memory:     slab > arena, pool, classes, sizing > layout
 //! store/background: mod > prefault, crawler, maintainer, mover > balance
-//! protocol:         mod > line > text, meta, binary, change, control > request, duty_line, topology > base64 > token
+//! protocol:         mod > line > text, meta, binary, change, control > request, duty_line, members_line, topology > base64 > token
 //! command:          mod > batch > barred, run > admin > arith, delete, write > read > lookup > context > dump, discovery > reply > output
 //! command/admin:    mod > cache, debug, replica > crawler > stats, watch
 //! replication:      mod > session > stream

@@ -209,15 +209,26 @@ impl Journal {
 
     /// Sets how many readers must confirm a change. The journal is on while that is not 0.
     pub fn set_required(&self, required: u32, now: Instant) {
+        self.require(required, None, now);
+    }
+
+    /// Sets that all of these readers must confirm a change, and that there must be so many. Returns the last change
+    /// before those for which this holds.
+    pub fn set_members(&self, least: u32, names: &[&str], now: Instant) -> u64 {
+        self.require(least, Some(names.iter().map(|name| (*name).to_owned()).collect()), now)
+    }
+
+    fn require(&self, required: u32, members: Option<Vec<String>>, now: Instant) -> u64 {
         let mut inner = self.lock();
-        inner.readers.required = required;
+        (inner.readers.required, inner.readers.members) = (required, members);
         if required > 0 {
             inner.switch_on(self.capacity);
         }
         inner.note_idle(now);
-        let confirmed = inner.readers.confirmed();
+        let (confirmed, lsn) = (inner.readers.confirmed(), inner.ring.lsn());
         drop(inner);
         self.acks.set_required(required, confirmed);
+        lsn
     }
 
     /// Attaches a reader, and switches the journal on. Its peer must not be one of the `upstreams`, the servers whose

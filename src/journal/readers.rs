@@ -115,6 +115,8 @@ pub(super) struct Readers {
     slowest: u64,
     /// How many must confirm a change.
     pub required: u32,
+    /// Who must: all of these, and there must be as many as are required. None: anybody counts.
+    pub members: Option<Vec<String>>,
     samples: Samples,
     pub full_syncs_started: u64,
     pub full_syncs_finished: u64,
@@ -146,6 +148,7 @@ impl Readers {
             last_id: 0,
             slowest: u64::MAX,
             required: 0,
+            members: None,
             samples: Samples::default(),
             full_syncs_started: 0,
             full_syncs_finished: 0,
@@ -254,8 +257,14 @@ impl Readers {
         self.attached.iter_mut().for_each(Reader::lose_all);
     }
 
-    /// The lsn up to which as many as are required have everything.
+    /// The lsn up to which everybody has everything who is required.
     pub(super) fn confirmed(&self) -> u64 {
+        if let Some(members) = &self.members {
+            let has =
+                |name: &String| self.attached.iter().find(|reader| reader.name == *name).map_or(0, |it| it.complete);
+            let is_enough = members.len() >= self.required as usize;
+            return members.iter().map(has).min().filter(|_| is_enough).unwrap_or(0);
+        }
         let mut complete: Vec<u64> = self.attached.iter().map(|reader| reader.complete).collect();
         complete.sort_unstable_by(|a, b| b.cmp(a));
         let at = (self.required as usize).checked_sub(1);

@@ -104,7 +104,12 @@ impl Control {
         let body = Loop::new(shared.clone(), poll, listener, stop.clone());
         let nudged = waker.clone();
         shared.store.journal().set_waker(move || wake(&nudged));
-        shared.store.journal().set_required(shared.config.replicas_ack, Instant::now());
+        let journal = shared.store.journal();
+        match shared.store.is_managed() {
+            // Until it is told for whom, every reply waits.
+            true => _ = journal.set_members(shared.config.replicas_ack, &[], Instant::now()),
+            false => journal.set_required(shared.config.replicas_ack, Instant::now()),
+        }
         let thread = std::thread::Builder::new().name("control".into()).spawn(move || body.run())?;
         Ok(Control { stop, waker, thread: Some(thread) })
     }

@@ -24,6 +24,7 @@
 //!                 refuse <lsn>                     the same, but for some of what came since the last: it was refused
 //! any client      replicas_ack <n>                 OK
 //!                 topology …                       OK: see `topology`
+//!                 members …                        members <lsn>: see `members_line`
 //!                 role …                           role <name> <epoch> <lsn> <items>: see `duty_line`
 //!                 empty                            OK: it holds nothing any more; not for a server that serves
 //!                 status                           STAT <name> <value> for each row of `stats replication`, END
@@ -46,6 +47,7 @@
 //! server, `sidecar` for the client), and the bodies (`protocol::change`).
 
 use super::duty_line::{RoleLine, RoleReport};
+use super::members_line::{MembersLine, NAMES_MAX};
 use super::token::{strict_u32, strict_u64, word, words};
 use super::topology::{TOPOLOGY_LINE_MAX, TopologyLine};
 use std::fmt;
@@ -60,8 +62,8 @@ pub const LINE_MAX: usize = 1024;
 /// was left for it, and the body need not be moved.
 pub const BATCH_LINE: usize = 6 + 20 + 1 + 10 + 2;
 
-/// The most words after the first one of a client's line; `attach` has so many.
-const ARGUMENTS_MAX: usize = 5;
+/// The most words after the first one of a client's line; `members` has so many.
+const ARGUMENTS_MAX: usize = 1 + NAMES_MAX;
 
 /// What the server says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +96,8 @@ pub enum ServerLine<'a> {
     End,
     /// The server's role.
     Role(RoleReport),
+    /// `members`: replies wait for those who were named, from the change after this one on.
+    Members(u64),
     /// `OK`: it is done.
     Done,
     /// `CLIENT_ERROR`: it is not, for this reason.
@@ -151,6 +155,8 @@ pub enum ClientLine<'a> {
     ReplicasAck(u32),
     /// The servers that clients are to be told.
     Topology(TopologyLine<'a>),
+    /// For which consumers replies wait.
+    Members(MembersLine<'a>),
     /// The server's role.
     Role(RoleLine<'a>),
     /// Drop all items.
@@ -185,6 +191,8 @@ pub enum ClientError {
     ReplicasAck,
     /// The arguments of `topology` are wrong: see [`TOPOLOGY_USAGE`].
     Topology,
+    /// The arguments of `members` are wrong: see [`super::members_line::MEMBERS_USAGE`].
+    Members,
     /// The arguments of `role` are wrong: see [`super::duty_line::ROLE_USAGE`].
     Role,
     /// The arguments of `meet` are wrong: see [`HELLO_USAGE`].
@@ -256,6 +264,7 @@ impl<'a> ServerLine<'a> {
             "STAT" => rest.split_once(' ').map(|(name, value)| ServerLine::Stat(name, value))?,
             "END" => ServerLine::End,
             "role" => ServerLine::Role(RoleReport::parse(rest)?),
+            "members" => ServerLine::Members(number(&mut words)?),
             "OK" => ServerLine::Done,
             "CLIENT_ERROR" => ServerLine::Wrong(rest),
             _ => return None,
@@ -283,6 +292,7 @@ impl fmt::Display for ServerLine<'_> {
             ServerLine::Stat(name, value) => write!(f, "STAT {name} {value}"),
             ServerLine::End => f.write_str("END"),
             ServerLine::Role(report) => report.fmt(f),
+            ServerLine::Members(lsn) => write!(f, "members {lsn}"),
             ServerLine::Done => f.write_str("OK"),
             ServerLine::Wrong(why) => write!(f, "CLIENT_ERROR {why}"),
         }
@@ -344,6 +354,9 @@ impl<'a> ClientLine<'a> {
             (b"replicas_ack", [n]) => strict_u32(n).map(ClientLine::ReplicasAck).ok_or(ClientError::ReplicasAck),
             (b"role", arguments) => RoleLine::parse(arguments).map(ClientLine::Role).ok_or(ClientError::Role),
             (b"empty", []) => Ok(ClientLine::Empty),
+            (b"members", arguments) => {
+                MembersLine::parse(arguments).map(ClientLine::Members).ok_or(ClientError::Members)
+            }
             (b"status", []) => Ok(ClientLine::Status),
             _ => Err(ClientError::Unknown),
         }
@@ -366,6 +379,7 @@ impl fmt::Display for ClientLine<'_> {
             ClientLine::Clock(ms) => write!(f, "clock {ms}"),
             ClientLine::ReplicasAck(n) => write!(f, "replicas_ack {n}"),
             ClientLine::Topology(line) => line.fmt(f),
+            ClientLine::Members(line) => line.fmt(f),
             ClientLine::Role(line) => line.fmt(f),
             ClientLine::Empty => f.write_str("empty"),
             ClientLine::Status => f.write_str("status"),

@@ -16,6 +16,7 @@ pub mod change;
 pub mod control;
 pub mod duty_line;
 pub mod line;
+pub mod members_line;
 pub mod meta;
 mod request;
 pub mod text;

@@ -19,6 +19,7 @@ use crate::config::REPLICAS_MAX;
 use crate::journal::{Attach, AttachError};
 use crate::protocol::control::{self, AttachLine, ClientError, ClientLine, Descent, Position, ServerInfo, ServerLine};
 use crate::protocol::duty_line::{ROLE_USAGE, RoleLine, RoleName, RoleReport};
+use crate::protocol::members_line::MEMBERS_USAGE;
 use crate::store::{Duty, Relation, RoleOrder, RoleView, Store};
 use std::time::{Duration, Instant};
 
@@ -125,6 +126,11 @@ impl Consumer {
             }
             (Ok(ClientLine::Hello(name, identity)), _) => return inform(name, identity, shared, now, out),
             (Err(ClientError::Hello), _) => return refuse(control::HELLO_USAGE, out),
+            (Ok(ClientLine::ReplicasAck(_)), _) if shared.store.is_managed() => {
+                out.push(
+                    b"CLIENT_ERROR the lease says for whom replies wait: start the servers with -o replicas_ack\r\n",
+                );
+            }
             (Ok(ClientLine::ReplicasAck(n)), _) if n <= REPLICAS_MAX => {
                 shared.store.journal().set_required(n, now.at);
                 out.push(b"OK\r\n");
@@ -150,6 +156,10 @@ impl Consumer {
                     ),
                 },
             ),
+            (Ok(ClientLine::Members(line)), _) if line.least <= REPLICAS_MAX => {
+                say(out, ServerLine::Members(shared.store.journal().set_members(line.least, line.names(), now.at)));
+            }
+            (Ok(ClientLine::Members(_)) | Err(ClientError::Members), _) => say(out, ServerLine::Wrong(MEMBERS_USAGE)),
             (Ok(ClientLine::Status), _) => {
                 stats::replication(shared, now.at, &mut |name, value| say(out, ServerLine::Stat(name, value)));
                 say(out, ServerLine::End);

@@ -76,7 +76,7 @@ impl Store {
     /// Drops all items, as far as nobody is served them. Whether it did.
     pub fn empty(&self) -> bool {
         let role = self.core.role.lock();
-        if !matches!(role.duty(), Duty::Waiting | Duty::Standby { .. }) {
+        if !matches!(role.duty(), Duty::Waiting | Duty::Standby { .. } | Duty::Candidate { .. }) {
             return false;
         }
         let (flushed, _) = self.core.journal.flush_all(&self.core.flush, 0);

@@ -181,6 +181,30 @@ fn confirmed_is_what_as_many_as_required_have() {
 }
 
 #[test]
+fn all_members_count_and_nobody_else() {
+    let (rig, now) = rig();
+    let (store, acks) = (&rig.store, rig.store.journal().acks());
+    let head = || store.journal().lsn();
+    assert_eq!(store.journal().set_members(1, &[], now), head());
+    let mut a = store.attach(&attach_as("a", "peer"), now).unwrap();
+    let mut b = store.attach(&attach_as("b", "peer"), now).unwrap();
+    rig.set("key", b"value", 0);
+    (0..2).for_each(|_| [&mut a, &mut b].into_iter().for_each(|feed| _ = drain(feed)));
+    assert_eq!(acks.replicated_lsn(), 0, "one is required, and none is a member");
+    assert_eq!(store.journal().set_members(1, &["a", "c"], now), head());
+    assert_eq!(acks.replicated_lsn(), 0, "c is not there");
+    store.journal().set_members(1, &["a", "b"], now);
+    assert_eq!(acks.replicated_lsn(), head());
+    rig.set("key", b"other", 0);
+    drain(&mut a);
+    assert!(acks.replicated_lsn() < head(), "b does not have it");
+    store.journal().set_members(1, &["a"], now);
+    assert_eq!(acks.replicated_lsn(), head(), "b does not count any more");
+    store.journal().set_members(0, &["a", "b"], now);
+    assert!(!acks.holds());
+}
+
+#[test]
 fn an_acknowledgement_in_a_walk_confirms_nothing() {
     let (rig, now) = rig();
     rig.store.journal().set_required(1, now);

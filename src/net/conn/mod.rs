@@ -232,6 +232,7 @@ impl<S: Socket> Connection<S> {
     pub(super) fn begin_turn(&mut self, turn: &mut TurnContext<'_>) {
         self.session.begin_turn();
         if turn.reply_hold.is_on() {
+            turn.waits_for_nobody = turn.voice.is_some() && self.session.other_end.is_feeder();
             turn.reply_hold.begin_turn(self.pending_ack.take());
         }
     }

@@ -66,7 +66,7 @@ pub(crate) struct Session {
     last_cmd: u32,
     /// The last request was a large value: the next one may be, too.
     after_upload: bool,
-    other_end: OtherEnd,
+    pub(super) other_end: OtherEnd,
 }
 
 /// With a tag of its own: read out of the fields of others, it took five instructions each time, 40 in a turn.

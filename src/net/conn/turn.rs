@@ -44,6 +44,8 @@ pub(crate) struct TurnContext<'a> {
     pub last_lsn: &'a LastLsn,
     /// Whether clients may be answered, where that is not certain.
     pub voice: Option<&'a Voice>,
+    /// The connection is that of a shard's feeder: its owner waits for this server, and this one for nobody.
+    pub waits_for_nobody: bool,
 }
 
 impl TurnContext<'_> {
@@ -52,7 +54,7 @@ impl TurnContext<'_> {
     #[inline]
     pub(crate) fn notes_change(&mut self, before: u64) -> bool {
         let last = self.last_lsn.get();
-        let waits = last != before && self.reply_hold.is_on();
+        let waits = last != before && self.reply_hold.is_on() && !self.waits_for_nobody;
         if waits {
             self.reply_hold.note_change(last);
         }

@@ -184,6 +184,7 @@ impl TestConnection {
             reply_hold: &mut self.reply_hold,
             last_lsn: &self.last_lsn,
             voice: self.voice.as_ref(),
+            waits_for_nobody: false,
         };
         let mut quota = Quota::new(&self.shared.config);
         // Every other turn as a worker makes it that reads for several connections before the first has its turn.

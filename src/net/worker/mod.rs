@@ -323,6 +323,7 @@ impl Worker {
             reply_hold: &mut self.reply_hold,
             last_lsn: &self.last_lsn,
             voice: self.voice.as_ref(),
+            waits_for_nobody: false,
         };
         match self.clients[key].connection.run(batch, range, input, &mut turn, &mut quota) {
             None => {
@@ -444,6 +445,7 @@ impl Worker {
             reply_hold: &mut self.reply_hold,
             last_lsn: &self.last_lsn,
             voice: self.voice.as_ref(),
+            waits_for_nobody: false,
         };
         let rest = rest.unwrap_or_else(|| {
             client.connection.begin_turn(&mut turn);
