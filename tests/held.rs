@@ -57,6 +57,65 @@ fn expect_nothing(conn: &mut Conn) {
 }
 
 #[test]
+fn a_read_waits_for_what_it_has_read() {
+    let running = Waiting::start(NEVER, |config| config.store.linearizable = true);
+    let mut writer = running.connect();
+    writer.send(b"set a 0 0 1\r\nA\r\nset c 0 0 1\r\nC\r\n");
+    running.await_held(2);
+    running.confirm();
+    writer.expect("STORED\r\nSTORED\r\n");
+    // The readers come by all protocols and commands: present, gone, changed.
+    let requests: [(&[u8], &str); 6] = [
+        (b"get a\r\n", "VALUE a 0 1\r\nB\r\nEND\r\n"),
+        (b"get x a\r\n", "VALUE a 0 1\r\nB\r\nEND\r\n"),
+        (b"mg a v\r\n", "VA 1\r\nB\r\n"),
+        (b"get c\r\n", "END\r\n"),
+        (b"mg c v q\r\nmn\r\n", "MN\r\n"),
+        (b"add a 0 0 1\r\nX\r\n", "NOT_STORED\r\n"),
+    ];
+    let mut readers: Vec<Conn> = requests.iter().map(|_| running.connect()).collect();
+    writer.send(b"set a 0 0 1\r\nB\r\ndelete c\r\n");
+    running.await_held(2);
+    for (reader, (request, _)) in readers.iter_mut().zip(requests) {
+        reader.send(request);
+    }
+    running.await_held(2 + requests.len() as u64);
+    assert_eq!(running.connect().ask(b"get unrelated\r\n", b"END\r\n"), b"END\r\n", "others go on");
+    readers.iter_mut().for_each(expect_nothing);
+    running.confirm();
+    writer.expect("STORED\r\nDELETED\r\n");
+    for (reader, (_, reply)) in readers.iter_mut().zip(requests) {
+        reader.expect(reply);
+    }
+    running.await_held(0);
+    assert_eq!(writer.ask(b"get a\r\n", b"END\r\n"), b"VALUE a 0 1\r\nB\r\nEND\r\n", "nothing to wait for");
+}
+
+#[test]
+fn a_read_after_a_flush_waits_for_it() {
+    let running = Waiting::start(NEVER, |config| config.store.linearizable = true);
+    let (mut writer, mut reader) = (running.connect(), running.connect());
+    writer.send(b"flush_all\r\n");
+    running.await_held(1);
+    reader.send(b"get a\r\n");
+    running.await_held(2);
+    expect_nothing(&mut reader);
+    running.confirm();
+    reader.expect("END\r\n");
+}
+
+#[test]
+fn a_read_that_waits_in_vain_is_an_error() {
+    let running = Waiting::start(Duration::from_millis(100), |config| config.store.linearizable = true);
+    let (mut writer, mut reader) = (running.connect(), running.connect());
+    writer.send(b"set a 0 0 1\r\nA\r\n");
+    running.await_held(1);
+    reader.send(b"get a\r\n");
+    writer.expect("SERVER_ERROR not replicated\r\n");
+    reader.expect("SERVER_ERROR not replicated\r\n");
+}
+
+#[test]
 fn others_go_on_while_a_reply_waits() {
     let running = Waiting::start(NEVER, |_| {});
     let (mut writer, mut reader) = (running.connect(), running.connect());

@@ -84,6 +84,11 @@ impl RawConfig {
         if config.store.managed && config.control_socket.is_none() {
             return Err(Exit::usage("managed needs control_socket: nobody could tell the server its role"));
         }
+        if config.store.linearizable && config.replicas_ack == 0 {
+            return Err(Exit::usage(
+                "linearizable needs replicas_ack: reads wait for what replicas have not confirmed",
+            ));
+        }
         if config.control_socket.is_some() && config.control_socket == config.unix_socket {
             return Err(Exit::usage("control_socket and -s cannot be the same socket"));
         }

@@ -332,6 +332,8 @@ settings! {
     -   pub ack_degrade: bool = false;
         sub("ack_degrade", Without, "no error then: answer, and wait no more until the replicas are back",
             ack_degrade = on);
+    -   sub("linearizable", Without, "let reads wait for the replicas, too, as long as these do not have what was read",
+            store.linearizable = on);
     -   sub("modern", Without, "no effect: these are the defaults", |_, _| Ok(()));
         sub("no_modern", Without, "memcached 1.4's defaults: a flat LRU, nothing in the background",
             |raw, _| raw.no_modern());

@@ -35,21 +35,37 @@ const REFUSED_MAX: usize = 16;
 /// The lsn of the last change that one worker's requests have appended to the journal; 0 before the first. A locked
 /// shard writes it. A worker that reads it before and after a request knows what that request has changed.
 #[derive(Debug, Default)]
-pub struct LastLsn(Cell<u64>);
+pub struct LastLsn {
+    last: Cell<u64>,
+    /// The last change of what was read since this was taken.
+    seen: Cell<u64>,
+}
 
 impl LastLsn {
     /// The last change.
     #[inline]
     pub fn get(&self) -> u64 {
-        self.0.get()
+        self.last.get()
     }
 
     /// Notes a change, if there was one.
     #[inline]
     pub fn note(&self, appended: Option<u64>) {
         if let Some(lsn) = appended {
-            self.0.set(lsn);
+            self.last.set(lsn);
         }
+    }
+
+    /// Notes that what was read or changed had this as its last change.
+    #[inline]
+    pub fn see(&self, lsn: u64) {
+        self.seen.set(self.seen.get().max(lsn));
+    }
+
+    /// The last change of what was seen since this was last asked; 0 if there is none.
+    #[inline]
+    pub fn take_seen(&self) -> u64 {
+        self.seen.replace(0)
     }
 }
 

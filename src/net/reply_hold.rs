@@ -92,13 +92,15 @@ pub(super) struct ReplyHold {
     now: Instant,
     timeout: Duration,
     pending: Option<PendingAck>,
+    /// The change that was noted last.
+    noted: u64,
     marks: Vec<ReplyMark>,
 }
 
 impl ReplyHold {
     /// For changes that have `timeout` to become safe.
     pub(super) fn new(timeout: Duration) -> ReplyHold {
-        ReplyHold { is_on: false, now: Instant::now(), timeout, pending: None, marks: Vec::new() }
+        ReplyHold { is_on: false, now: Instant::now(), timeout, pending: None, noted: 0, marks: Vec::new() }
     }
 
     /// Looks whether replies to changes have to wait just now. `now` is when the event loop began.
@@ -133,14 +135,20 @@ impl ReplyHold {
 
     /// Notes a change.
     pub(super) fn note_change(&mut self, lsn: u64) {
-        self.pending = Some(PendingAck { lsn, deadline: self.now + self.timeout });
+        // What was read may be older than what was changed before.
+        let lsn_of_all = self.pending.map_or(lsn, |pending| pending.lsn.max(lsn));
+        self.pending = Some(PendingAck { lsn: lsn_of_all, deadline: self.now + self.timeout });
+        self.noted = lsn;
     }
 
     /// Notes that the reply to `request`, which is the last change noted, is what `out` has from `start` on. A text command
     /// without a reply wanted none.
     #[cold]
     pub(super) fn mark_reply(&mut self, request: &Request<'_>, start: OutputPlace, goes_on: bool, out: &Output) {
-        let Some(PendingAck { lsn, .. }) = self.pending else { return };
+        if self.pending.is_none() {
+            return;
+        }
+        let lsn = self.noted;
         let end = OutputPlace::end_of(out);
         let is_text = matches!(request, Request::Text(_) | Request::Store(StoreHeader::Text(_)));
         if is_text && start == end {

@@ -30,6 +30,9 @@ impl Store {
         let role = self.core.role.admit(source)?;
         let (flushed, lsn) = self.core.journal.flush_all(&self.core.flush, at);
         drop(role);
+        if let (Some(recent), Some(lsn)) = (&self.core.recent, lsn) {
+            recent.note_all(lsn);
+        }
         self.unlink_flushed(flushed, |role| role.admits(source));
         lsn
     }

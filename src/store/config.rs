@@ -48,6 +48,8 @@ with_defaults! {
         pub slab_chunk_max: usize = 512 << 10,
         /// `-o slab_accounting`.
         pub accounting: Accounting = Accounting::Native,
+        /// `-o linearizable`: a read waits for the replicas, too, if what it has read was changed just now.
+        pub linearizable: bool = false,
         /// `-C` turns it off.
         pub cas_enabled: bool = true,
         /// `-M` turns it off.

@@ -70,6 +70,7 @@ use memory::pool::PagePool;
 use memory::sizing::Sizing;
 use requests::BackgroundRequests;
 use shard::locked::{ShardCell, Shards};
+use shard::recent::RecentChanges;
 use shard::table::Table;
 use shard::{Core, Shard};
 use std::hash::{BuildHasher, RandomState};
@@ -127,6 +128,7 @@ impl Store {
             requests: BackgroundRequests::default(),
             role: Role::new(config.managed),
             copied: Copied::default(),
+            recent: config.linearizable.then(RecentChanges::new),
             sizing: Sizing::new(&config),
             classes: Classes::new(&config, shards),
             pool: PagePool::new(config.page_size, config.memory_limit),
@@ -207,7 +209,11 @@ impl Store {
     /// journalled under the lock is written to `last_lsn`.
     #[inline]
     pub fn lock_for<'a>(&'a self, hash: Hash, last_lsn: &'a LastLsn, source: Option<&Arc<ChangeSource>>) -> Locked<'a> {
-        Locked::for_request(&self.shards, self.shard_of(hash), last_lsn, source)
+        let locked = Locked::for_request(&self.shards, (self.shard_of(hash), hash), last_lsn, source);
+        if let Some(recent) = &self.core.recent {
+            last_lsn.see(recent.last(hash));
+        }
+        locked
     }
 
     /// Makes room for a value that arrives in pieces. This may fail with `TooLarge` or `NoMemory`. Uploads take at most

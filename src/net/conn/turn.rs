@@ -49,11 +49,15 @@ pub(crate) struct TurnContext<'a> {
 }
 
 impl TurnContext<'_> {
-    /// Whether something has been journalled since the last lsn was `before`, and replies to changes wait: then it is
-    /// noted that one has to.
+    /// Whether something has been journalled since the last lsn was `before`, or something was read that replicas may not
+    /// have (`-o linearizable`), and replies wait for that: then it is noted that one has to.
     #[inline]
     pub(crate) fn notes_change(&mut self, before: u64) -> bool {
-        let last = self.last_lsn.get();
+        let (last, seen) = (self.last_lsn.get(), self.last_lsn.take_seen());
+        if last == before && seen > self.shared.store.journal().acks().replicated_lsn() && !self.waits_for_nobody {
+            self.reply_hold.note_change(seen);
+            return true;
+        }
         let waits = last != before && self.reply_hold.is_on() && !self.waits_for_nobody;
         if waits {
             self.reply_hold.note_change(last);

@@ -1,5 +1,6 @@
 //! What all shards of a store share.
 
+use super::recent::RecentChanges;
 use crate::clock::Clock;
 use crate::journal::Journal;
 use crate::journal::flush::Flush;
@@ -31,6 +32,8 @@ pub struct Core {
     pub requests: BackgroundRequests,
     pub role: Role,
     pub copied: Copied,
+    /// With `-o linearizable`.
+    pub recent: Option<RecentChanges>,
     /// The last cas unique that was given.
     pub cas: AtomicU64,
     /// Bytes of chunks that uploads hold.

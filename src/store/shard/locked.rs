@@ -65,6 +65,8 @@ pub struct Locked<'a> {
     shard: MutexGuard<'a, Shard>,
     /// Who locked it wants to know what was journalled.
     last_lsn: Option<&'a LastLsn>,
+    /// What it was locked for.
+    hash: Hash,
 }
 
 impl<'a> Locked<'a> {
@@ -72,7 +74,7 @@ impl<'a> Locked<'a> {
     pub fn new(shards: &'a Shards, number: usize) -> Locked<'a> {
         let mut shard = lock(&shards[number].shard);
         (shard.is_refused, shard.is_source) = (false, false);
-        Locked { shards, shard, last_lsn: None }
+        Locked { shards, shard, last_lsn: None, hash: Hash(0) }
     }
 
     /// Locks a shard for a request of `source`, or of a client if there is none, and of who wants to know what was
@@ -80,14 +82,14 @@ impl<'a> Locked<'a> {
     #[inline]
     pub fn for_request(
         shards: &'a Shards,
-        number: usize,
+        (number, hash): (usize, Hash),
         last_lsn: &'a LastLsn,
         source: Option<&Arc<ChangeSource>>,
     ) -> Locked<'a> {
         let mut shard = lock(&shards[number].shard);
         shard.is_refused = !shard.core.role.admits(source.map(|source| &**source));
         shard.is_source = source.is_some();
-        Locked { shards, shard, last_lsn: Some(last_lsn) }
+        Locked { shards, shard, last_lsn: Some(last_lsn), hash }
     }
 
     /// All shards, this one among them.
@@ -119,6 +121,9 @@ impl Drop for Locked<'_> {
             let lsn = self.shard.settle();
             if let Some(last_lsn) = self.last_lsn {
                 last_lsn.note(lsn);
+            }
+            if let (Some(recent), Some(lsn)) = (&self.shard.core.recent, lsn) {
+                recent.note(self.hash, lsn);
             }
         }
     }

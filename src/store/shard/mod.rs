@@ -19,6 +19,7 @@ pub(super) mod item;
 mod journaling;
 pub(super) mod locked;
 pub(super) mod lru;
+pub(super) mod recent;
 pub(super) mod table;
 mod value;
 
