@@ -65,13 +65,13 @@ pub(crate) enum SwapOutcome {
 /// What the owner of the sockets has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// Replace the record of this revision (0: there is none), then call [`Keeper::swapped`].
+    /// Replace the record of this revision (0: there is none), then call `Keeper::swapped`.
     Swap { expected: i64, record: ShardRecord },
-    /// Read the record, then call [`Keeper::record`].
+    /// Read the record, then call `Keeper::record`.
     Read,
-    /// Tell the server, then call [`Keeper::answered`] once for each, in order.
+    /// Tell the server, then call `Keeper::answered` once for each, in order.
     Order(ServerOrder),
-    /// Ask the servers of these nodes for a promise of a lease, then call [`Keeper::promised`].
+    /// Ask the servers of these nodes for a promise of a lease, then call `Keeper::promised`.
     Promise { epoch: u64, nodes: Vec<String> },
     /// Bring the address here.
     Serve { epoch: u64 },
