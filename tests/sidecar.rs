@@ -363,7 +363,7 @@ fn peer_ahead(ahead: u64) -> SocketAddr {
                 "mn" => peer.say("MN\r\n"),
                 "version" => peer.say(VERSION),
                 "stats" => peer.say(STATS),
-                "replica begin 1000" | "replica end" | "replica sent 0 0" => peer.say("OK\r\n"),
+                "replica begin 1000" | "replica end" | "replica sent 0 0" | "replica at 0" => peer.say("OK\r\n"),
                 _ if line.starts_with("replica ") => peer.say(&format!("OK run2 {}\r\n", unix_ms() + ahead)),
                 _ => panic!("the peer is asked `{line}`"),
             }

@@ -36,6 +36,7 @@
 //!                 replica begin [<items>]          OK; what there is to send
 //!                 replica sent <items> <bytes>     OK; of the full sync, now and then
 //!                 replica end                      OK
+//!                 replica at <lsn>                 OK; the peer has everything of the feeder's run up to here
 //!                 replica overtaken, caught-up     OK; changes were lost, and have been sent again
 //! ```
 //!
@@ -226,6 +227,8 @@ pub enum ReplicaLine<'a> {
     Sent(u64, u64),
     /// Everything has been sent.
     End,
+    /// The peer has everything up to here.
+    At(u64),
     /// Changes were lost.
     Overtaken,
     /// What was lost has been sent again.
@@ -413,6 +416,7 @@ impl<'a> ReplicaLine<'a> {
             [b"begin", items] => ReplicaLine::Begin(Some(strict_u64(items)?)),
             [b"sent", items, bytes] => ReplicaLine::Sent(strict_u64(items)?, strict_u64(bytes)?),
             [b"end"] => ReplicaLine::End,
+            [b"at", lsn] => ReplicaLine::At(strict_u64(lsn)?),
             [b"overtaken"] => ReplicaLine::Overtaken,
             [b"caught-up"] => ReplicaLine::CaughtUp,
             _ => return None,
@@ -432,6 +436,7 @@ impl fmt::Display for ReplicaLine<'_> {
             ReplicaLine::Begin(Some(items)) => write!(f, "replica begin {items}"),
             ReplicaLine::Sent(items, bytes) => write!(f, "replica sent {items} {bytes}"),
             ReplicaLine::End => f.write_str("replica end"),
+            ReplicaLine::At(lsn) => write!(f, "replica at {lsn}"),
             ReplicaLine::Overtaken => f.write_str("replica overtaken"),
             ReplicaLine::CaughtUp => f.write_str("replica caught-up"),
         }

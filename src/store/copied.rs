@@ -52,6 +52,8 @@ pub struct CopyStatus {
     pub run_id: u64,
     /// See `run_id`.
     pub address: String,
+    /// Everything of that run up to this lsn is here, when the copy is whole: as the feeder says, now and then.
+    pub lsn: u64,
     /// Of the full sync that goes on, or of the last.
     pub progress: SyncProgress,
     /// Full syncs begun and ended.
@@ -113,7 +115,7 @@ impl Copied {
     /// A full sync of so many items begins.
     pub(super) fn begin(&self, expected: u64) {
         let mut status = lock(&self.status);
-        status.state = CopyState::Partial;
+        (status.state, status.lsn) = (CopyState::Partial, 0);
         status.progress = SyncProgress { expected, ..SyncProgress::default() };
         status.syncs += 1;
         status.began = time_since_boot();
@@ -124,6 +126,14 @@ impl Copied {
         let mut status = lock(&self.status);
         if status.state == CopyState::Partial {
             (status.progress.items, status.progress.bytes) = (items, bytes);
+        }
+    }
+
+    /// Everything of the feeder's run up to here is here, if the copy is whole.
+    pub(super) fn at(&self, lsn: u64) {
+        let mut status = lock(&self.status);
+        if status.state == CopyState::Whole {
+            status.lsn = lsn;
         }
     }
 
@@ -181,6 +191,12 @@ mod tests {
         assert_eq!((copied.status().progress.percent(), copied.status().syncs_ended), (100, 1));
         copied.sent(7, 7);
         assert_eq!(copied.status().progress.items, 0, "it has ended");
+        copied.at(77);
+        assert_eq!(copied.status().lsn, 77);
+        copied.begin(9);
+        copied.at(78);
+        assert_eq!(copied.status().lsn, 0, "of a part nobody can say up to where it goes");
+        copied.end();
         copied.overtaken(true);
         is(CopyState::Overtaken);
         copied.overtaken(false);

@@ -5,7 +5,7 @@
 //! replica from   announce        the connection is the source of a run's changes
 //! replica begin  begin_refresh   everything is going to be stored again
 //! replica end    end_refresh     what was not stored again is dropped
-//! replica sent, overtaken, caught-up                 how whole the copy is (`copied`)
+//! replica sent, at, overtaken, caught-up             how whole the copy is (`copied`)
 //! ```
 //!
 //! Locks: the role's, then the journal's.
@@ -93,6 +93,13 @@ impl Store {
     pub fn note_progress(&self, source: Option<&ChangeSource>, items: u64, bytes: u64) {
         if let Some(_role) = self.core.role.admit(source) {
             self.core.copied.sent(items, bytes);
+        }
+    }
+
+    /// Notes that everything of the source's run up to here was sent.
+    pub fn note_position(&self, source: Option<&ChangeSource>, lsn: u64) {
+        if let Some(_role) = self.core.role.admit(source) {
+            self.core.copied.at(lsn);
         }
     }
 

@@ -77,6 +77,9 @@ fn a_copy_whose_full_sync_was_broken_off_stays_partial_until_one_ends() {
     until("it to end", || fed.is("whole"));
     assert_eq!((fed.number("copy_items"), fed.number("copy_percent")), (ITEMS as u64, 100));
     assert_eq!((fed.number("copy_syncs"), fed.number("copy_syncs_ended")), (2, 1));
+    until("it to hear up to where it has everything", || {
+        fed.figure("copy_lsn") == fed.primary.connect().stat("replication", "lsn")
+    });
     let log = sidecar.says("full sync done at lsn ");
     assert!(log.contains(&format!(": {ITEMS} items, {} bytes in ", fed.number("copy_bytes"))), "{log}");
     let log = fed.standby.stderr();

@@ -7,6 +7,7 @@
 //! replica begin [<items>]  OK                           everything is going to be sent, and how much that is
 //! replica sent <items> <bytes>    OK                    so much of it has been
 //! replica end              OK                           it has been: what was not is dropped
+//! replica at <lsn>         OK                           everything of the feeder's run up to here was sent
 //! replica overtaken, caught-up    OK                    changes were lost, and have been sent again
 //! ```
 //!
@@ -45,6 +46,10 @@ pub(crate) fn run(args: &[&[u8]], noreply: bool, context: &Context<'_>, out: &mu
         }
         Some(ReplicaLine::Sent(items, bytes)) => {
             context.shared.store.note_progress(source, items, bytes);
+            out.push(OK);
+        }
+        Some(ReplicaLine::At(lsn)) => {
+            context.shared.store.note_position(source, lsn);
             out.push(OK);
         }
         Some(line @ (ReplicaLine::Overtaken | ReplicaLine::CaughtUp)) => {

@@ -141,6 +141,7 @@ fn copy_rows(status: &CopyStatus, sheet: &mut Sheet<'_>) {
     sheet.put("copy_from", &status.address);
     sheet.put("copy_from_run", format_args!("{:016x}", status.run_id));
     sheet.all([
+        ("copy_lsn", status.lsn),
         ("copy_silent_ms", silent.as_millis() as u64),
         ("copy_items", status.progress.items),
         ("copy_items_expected", status.progress.expected),

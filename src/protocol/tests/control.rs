@@ -73,6 +73,7 @@ fn lines_to_and_from_a_peer() {
         ("replica begin", ReplicaLine::Begin(None)),
         ("replica begin 28000", ReplicaLine::Begin(Some(28_000))),
         ("replica sent 12345 6000000", ReplicaLine::Sent(12_345, 6_000_000)),
+        ("replica at 7", ReplicaLine::At(7)),
         ("replica overtaken", ReplicaLine::Overtaken),
         ("replica caught-up", ReplicaLine::CaughtUp),
         ("replica end", ReplicaLine::End),

@@ -335,7 +335,7 @@ impl Pump {
             ServerLine::FullSyncItems(items) => self.sink.figures.sync.items = items,
             ServerLine::FullSyncEnd(lsn) => {
                 stream.stage = Stage::Clean;
-                self.sink.end_full_sync(now);
+                self.sink.end_full_sync(lsn, now);
                 self.sink.barrier(lsn, stream.stage, true);
             }
             ServerLine::Lagged(_, ranges) => {
@@ -495,9 +495,9 @@ impl Pump {
                 self.state = PumpState::Checking;
             }
             PumpState::Attached(_) if self.sink.peer.is_stock => self.sink.ask_stats(now),
-            PumpState::Attached(_) => {
+            PumpState::Attached(stream) => {
                 self.announce(now);
-                self.sink.tell_progress(now);
+                self.sink.tell_copy(stream.stage, stream.batch_lsn, now);
                 self.ask_server();
             }
             _ => {}

@@ -47,6 +47,9 @@ const ABSENT_MAX: Duration = Duration::from_secs(5);
 /// The most answers that a peer may owe. While it owes so many, the server is not read.
 const OWED_MAX: usize = 16 << 10;
 
+/// The log says how far a full sync has come, when it takes longer than so many seconds, and then as often.
+const LOG_EVERY: u64 = 10;
+
 /// Bytes of a peer's line that are shown.
 const SHOWN_MAX: usize = 200;
 
@@ -253,23 +256,36 @@ impl StreamSink {
         }
     }
 
-    /// Says how much of the full sync has been sent, if one goes on.
-    pub(super) fn tell_progress(&mut self, now: Moment) {
-        let Some((at, bytes)) = self.sync_began else { return };
-        let sync = &mut self.figures.sync;
-        (sync.took, sync.bytes) = (now.at.saturating_sub(at), self.figures.body_bytes - bytes);
-        let line = ReplicaLine::Sent(sync.items, sync.bytes);
+    /// Says how whole the copy is: how much of the full sync was sent, or that everything was up to this lsn.
+    pub(super) fn tell_copy(&mut self, stage: Stage, lsn: u64, now: Moment) {
+        let line = match (stage, self.sync_began) {
+            (Stage::Syncing, Some((at, bytes))) => self.progress(now.at.saturating_sub(at), bytes),
+            (Stage::Clean, _) => ReplicaLine::At(lsn),
+            _ => return,
+        };
         if !self.peer.is_stock {
             self.tell(&line, Query::Progress);
         }
     }
 
+    fn progress(&mut self, took: Duration, bytes: u64) -> ReplicaLine<'static> {
+        let sync = &mut self.figures.sync;
+        let is_slow = took.as_secs() / LOG_EVERY > sync.took.as_secs() / LOG_EVERY;
+        (sync.took, sync.bytes) = (took, self.figures.body_bytes - bytes);
+        if is_slow {
+            let SyncFigures { items, expected, .. } = *sync;
+            log::info!("{}: full sync {} %, {items} of {expected} items", self.name, sync.percent());
+        }
+        ReplicaLine::Sent(sync.items, sync.bytes)
+    }
+
     /// Says that everything has been sent.
-    pub(super) fn end_full_sync(&mut self, now: Moment) {
-        self.tell_progress(now);
+    pub(super) fn end_full_sync(&mut self, lsn: u64, now: Moment) {
+        self.tell_copy(Stage::Syncing, lsn, now);
         if !self.peer.is_stock {
             self.tell(&ReplicaLine::End, Query::End);
         }
+        self.tell_copy(Stage::Clean, lsn, now);
     }
 
     /// Says that changes were lost on their way to the peer, or that what was lost has been sent again.
@@ -365,8 +381,7 @@ impl StreamSink {
         self.figures.lag = self.lag.figure(now.at);
         self.figures.identity.clone_from(&self.peer.identity);
         if let Some((at, bytes)) = self.sync_began {
-            self.figures.sync.took = now.at.saturating_sub(at);
-            self.figures.sync.bytes = self.figures.body_bytes - bytes;
+            self.progress(now.at.saturating_sub(at), bytes);
         }
         &self.figures
     }

@@ -427,7 +427,7 @@ impl Peer {
             ["replica", "who"] | ["replica", "from", ..] => {
                 format!("OK {} {} {}\r\n", self.identity(), self.clock + now.boot_ms, now.unix_ms)
             }
-            ["replica", "sent" | "overtaken" | "caught-up", ..] => "OK\r\n".to_owned(),
+            ["replica", "sent" | "at" | "overtaken" | "caught-up", ..] => "OK\r\n".to_owned(),
             ["replica", "begin", _] => {
                 self.refreshed = Some(BTreeSet::new());
                 // What is not sent again is no more at the server, either.
