@@ -56,7 +56,7 @@
 //! process     -> config, sys
 //! net         -> command, replication, io, protocol, store, journal, config, watch, sys
 //! replication -> command, store, journal, protocol, config
-//! command     -> protocol, store, journal, config, watch
+//! command     -> protocol, store, journal, config, watch, supervisor
 //! io          -> sys
 //! config      -> store                                                  (what a store is built with)
 //! store       -> journal, sys

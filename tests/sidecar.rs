@@ -523,7 +523,7 @@ fn bad_usage_is_refused() {
     let run = |words: &[&str]| Command::new(env!("CARGO_BIN_EXE_twincache-sidecar")).args(words).output().unwrap();
     let output = run(&["--server", "unix:/x"]);
     assert_eq!(output.status.code(), Some(64));
-    assert_eq!(output.stderr, b"twincache-sidecar: --peer HOST:PORT is needed (see --help)\n");
+    assert_eq!(output.stderr, b"twincache-sidecar: --peer HOST:PORT is needed, or --etcd (see --help)\n");
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let http = taken.local_addr().unwrap().to_string();
     let output = run(&["--server", "unix:/x", "--peer", "127.0.0.1:9", "--http", &http]);

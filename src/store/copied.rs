@@ -62,6 +62,8 @@ pub struct CopyStatus {
     pub syncs_ended: u64,
     /// How long ago the feeder said something. None: it never did.
     pub silent: Option<Duration>,
+    /// How long the last full sync took that has ended.
+    pub took: Duration,
     /// When the last full sync began, since boot.
     began: Duration,
 }
@@ -142,10 +144,7 @@ impl Copied {
         let mut status = lock(&self.status);
         status.state = CopyState::Whole;
         status.syncs_ended += 1;
-        let SyncProgress { items, bytes, .. } = status.progress;
-        let (run_id, address) = (status.run_id, &status.address);
-        let seconds = time_since_boot().saturating_sub(status.began).as_secs_f64();
-        log::info!("a whole copy from {address} (run {run_id:016x}): {items} items, {bytes} bytes in {seconds:.1} s");
+        status.took = time_since_boot().saturating_sub(status.began);
     }
 
     /// Changes were lost, or what was lost has been sent again.

@@ -21,7 +21,7 @@ struct Fed {
 impl Fed {
     fn new() -> Fed {
         let (socket, own_socket) = (scratch("control"), scratch("own"));
-        let (primary, standby) = (start_primary(&socket, &[]), start_primary(&own_socket, &["-v"]));
+        let (primary, standby) = (start_primary(&socket, &[]), start_primary(&own_socket, &[]));
         let mut conn = primary.connect();
         let value = "v".repeat(ITEM);
         for i in 0..ITEMS {

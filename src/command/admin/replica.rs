@@ -23,7 +23,8 @@ use crate::command::reply::OK;
 use crate::command::{Context, Next, Output};
 use crate::protocol::control::{self, Introduction, ReplicaLine};
 use crate::protocol::text::UNKNOWN;
-use crate::store::SourceError;
+use crate::store::{CopyStatus, SourceError, SyncProgress};
+use crate::supervisor;
 use crate::sync::lock;
 use std::io::Write;
 use std::sync::Arc;
@@ -57,7 +58,10 @@ pub(crate) fn run(args: &[&[u8]], noreply: bool, context: &Context<'_>, out: &mu
             out.push(OK);
         }
         Some(ReplicaLine::End) => out.push(match context.shared.store.end_refresh(source) {
-            true => OK,
+            true => {
+                supervisor::notice(&whole_copy(&context.shared.store.copied().status()));
+                OK
+            }
             false => b"CLIENT_ERROR nothing was begun, or it is too long ago\r\n",
         }),
         None => out.push(UNKNOWN),
@@ -90,6 +94,13 @@ fn from(runs: &[&str], context: &Context<'_>, out: &mut Output) -> Next {
         }
     }
     Next::Continue
+}
+
+fn whole_copy(status: &CopyStatus) -> String {
+    let SyncProgress { items, bytes, .. } = status.progress;
+    let CopyStatus { run_id, address, took, .. } = status;
+    let seconds = took.as_secs_f64();
+    format!("a whole copy from {address} (run {run_id:016x}): {items} items, {bytes} bytes in {seconds:.1} s")
 }
 
 fn introduce(context: &Context<'_>, out: &mut Output) {

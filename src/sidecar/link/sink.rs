@@ -18,6 +18,7 @@ use super::relay::Relay;
 use crate::protocol::control::{self, Introduction, ReplicaLine};
 use crate::sidecar::moment::{Moment, Trouble};
 use crate::sidecar::observe::figures::{Figures, PeerPhase, Stage, SyncFigures};
+use crate::supervisor;
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -330,7 +331,10 @@ impl StreamSink {
         self.figures.sync.took = now.at.saturating_sub(at);
         let SyncFigures { items, bytes, took, .. } = self.figures.sync;
         let seconds = took.as_secs_f64();
-        log::info!("{}: full sync done at lsn {lsn}: {items} items, {bytes} bytes in {seconds:.1} s", self.name);
+        let name = &self.name;
+        supervisor::notice(&format!(
+            "{name}: full sync done at lsn {lsn}: {items} items, {bytes} bytes in {seconds:.1} s"
+        ));
     }
 
     /// The server has come to this change.

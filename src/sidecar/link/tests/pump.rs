@@ -205,6 +205,7 @@ fn a_server_that_says_nothing_hangs() {
         // What goes to the peer, each second, is no word of the server.
         if swallow(&mut pump, ms) > 0 {
             introduces_itself(&mut pump, ms, 0);
+            pump.peer_read(b"OK\r\n", at(ms));
         }
         let silent = pump.figures(at(ms)).server_silent;
         assert_eq!(silent.is_some(), ms >= 800 && closed.is_none(), "{silent:?} at {ms}");
