@@ -18,9 +18,9 @@ use crate::command::{Output, Shared};
 use crate::config::REPLICAS_MAX;
 use crate::journal::{Attach, AttachError};
 use crate::protocol::control::{self, AttachLine, ClientError, ClientLine, Descent, Position, ServerInfo, ServerLine};
-use crate::protocol::duty_line::{ROLE_USAGE, RoleLine, RoleName, RoleReport};
+use crate::protocol::duty_line::{ROLE_USAGE, RoleLine, RoleReport};
 use crate::protocol::members_line::MEMBERS_USAGE;
-use crate::store::{Duty, Relation, RoleOrder, RoleView, Store};
+use crate::store::{Relation, RoleOrder, Store};
 use std::time::{Duration, Instant};
 
 /// How often a heartbeat is sent. The protocol promises one every tenth of a second, and a busy machine may be late.
@@ -222,15 +222,7 @@ fn take_role(line: RoleLine<'_>, shared: &Shared, out: &mut Output) {
 }
 
 fn report(store: &Store) -> RoleReport {
-    let RoleView { duty, epoch, is_fed } = store.role_view();
-    let (name, epoch) = match duty {
-        Duty::Standalone if is_fed => (RoleName::Standby, epoch),
-        Duty::Standalone => (RoleName::Standalone, epoch),
-        Duty::Waiting => (RoleName::Waiting, epoch),
-        Duty::Standby { epoch } => (RoleName::Standby, epoch),
-        Duty::Candidate { epoch } => (RoleName::Candidate, epoch),
-        Duty::Primary { epoch, .. } => (RoleName::Primary, epoch),
-    };
+    let (name, epoch) = stats::role(store);
     RoleReport { name, epoch, lsn: store.journal().lsn(), items: store.items() }
 }
 

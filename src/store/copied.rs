@@ -147,6 +147,12 @@ impl Copied {
         status.took = time_since_boot().saturating_sub(status.began);
     }
 
+    /// All items were dropped: there is no copy.
+    pub(super) fn dropped(&self) {
+        let mut status = lock(&self.status);
+        (status.state, status.lsn, status.progress) = (CopyState::None, 0, SyncProgress::default());
+    }
+
     /// Changes were lost, or what was lost has been sent again.
     pub(super) fn overtaken(&self, is_overtaken: bool) {
         let mut status = lock(&self.status);
@@ -200,5 +206,7 @@ mod tests {
         is(CopyState::Overtaken);
         copied.overtaken(false);
         is(CopyState::Whole);
+        copied.dropped();
+        is(CopyState::None);
     }
 }

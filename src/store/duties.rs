@@ -80,6 +80,7 @@ impl Store {
             return false;
         }
         let (flushed, _) = self.core.journal.flush_all(&self.core.flush, 0);
+        self.core.copied.dropped();
         drop(role);
         self.unlink_flushed(flushed, |_| true);
         true

@@ -8,8 +8,9 @@
 use crate::VERSION;
 use crate::command::{Context, Shared};
 use crate::journal::{ConsumerStatus, ReaderState};
+use crate::protocol::duty_line::RoleName;
 use crate::stats::{CONN_STATES, ConnInfo, Totals, process_times};
-use crate::store::{ClassCounters, CopyStatus, Holder, StoreStats, Tuning};
+use crate::store::{ClassCounters, CopyStatus, Duty, Holder, RoleView, Store, StoreStats, Tuning};
 use std::fmt::{self, Display, Write};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -101,14 +102,27 @@ pub fn replication(shared: &Shared, now: Instant, emit: &mut dyn FnMut(&str, &st
     replication_rows(shared, now, &mut Sheet { emit, name: String::new(), value: String::new() });
 }
 
+/// The role, and its epoch. Who is fed without being told a role is a standby, of no epoch.
+pub fn role(store: &Store) -> (RoleName, u64) {
+    let RoleView { duty, epoch, is_fed } = store.role_view();
+    match duty {
+        Duty::Standalone if is_fed => (RoleName::Standby, epoch),
+        Duty::Standalone => (RoleName::Standalone, epoch),
+        Duty::Waiting => (RoleName::Waiting, epoch),
+        Duty::Standby { epoch } => (RoleName::Standby, epoch),
+        Duty::Candidate { epoch } => (RoleName::Candidate, epoch),
+        Duty::Primary { epoch, .. } => (RoleName::Primary, epoch),
+    }
+}
+
 fn replication_rows(shared: &Shared, now: Instant, sheet: &mut Sheet<'_>) {
     let status = shared.store.journal().status(now);
     let totals = shared.stats.totals();
     sheet.put("run_id", format_args!("{:016x}", status.run_id));
-    let upstream = shared.store.upstream(now);
-    sheet.put("role", if upstream.is_some() { "standby" } else { "standalone" });
-    sheet.put("epoch", 0);
-    match upstream {
+    let (role, epoch) = role(&shared.store);
+    sheet.put("role", role.name());
+    sheet.put("epoch", epoch);
+    match shared.store.upstream(now) {
         None => sheet.put("upstream", "none"),
         Some(run_id) => sheet.put("upstream", format_args!("{run_id:016x}")),
     }

@@ -23,7 +23,7 @@ impl StandbyHealth {
     /// From the rows of `stats replication`; None: the server is no standby.
     pub(crate) fn of(rows: &[(String, String)]) -> Option<StandbyHealth> {
         let get = |name: &str| rows.iter().find(|(found, _)| found == name).map_or("", |(_, value)| value.as_str());
-        if get("role") != "standby" {
+        if !["standby", "candidate"].contains(&get("role")) {
             return None;
         }
         let (copy, from, run) = (get("copy"), get("copy_from"), get("copy_from_run"));
