@@ -35,6 +35,21 @@ pub fn refusal(request: &Request<'_>, shared: &Shared) -> Option<Refusal> {
     (!is_free).then(|| request.refusal(line, TRY_AGAIN, b"Not primary"))
 }
 
+/// Whether a request certainly changes items, or may: a meta get is none that does, although its flags may change what it
+/// finds.
+pub fn changes_items(request: &Request<'_>) -> bool {
+    match request {
+        Request::Text(TextCommand::Get(get)) => get.exptime.is_some(),
+        Request::Text(TextCommand::Quit) => false,
+        Request::Text(TextCommand::Admin { verb, .. }) => matches!(verb, Admin::FlushAll),
+        Request::Text(_) | Request::Store(_) => true,
+        Request::Meta(command) => !matches!(command.verb, Verb::Get | Verb::Noop | Verb::Debug),
+        Request::Binary(packet) => {
+            !matches!(packet.op, Op::Get | Op::Noop | Op::Version | Op::Stat | Op::Config | Op::Quit)
+        }
+    }
+}
+
 /// Whether a command reads or changes items, and not just how they are kept.
 fn concerns_data(verb: Admin, line: &[u8]) -> bool {
     match verb {

@@ -52,6 +52,12 @@ impl Prepared<'_> {
         run::request(&self.cut.request, self.hash, (self.value, self.cut.body), context, out)
     }
 
+    /// Answers it, unless it is one of those that have to wait while changes are held.
+    #[cold]
+    pub fn run_held(&self, context: &mut Context<'_>, out: &mut Output) -> Option<Next> {
+        (!barred::changes_items(&self.cut.request)).then(|| self.run(context, out))
+    }
+
     /// Answers it for a client that is barred.
     #[cold]
     pub fn run_barred(&self, context: &mut Context<'_>, out: &mut Output) -> Next {

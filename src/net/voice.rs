@@ -50,6 +50,11 @@ impl Voice {
         self.store.bars_clients()
     }
 
+    /// Whether the changes of clients wait.
+    pub(super) fn holds_changes(&self) -> bool {
+        self.store.holds_changes()
+    }
+
     /// Whether there is another term than the worker knows of.
     pub(super) fn is_stale(&self) -> bool {
         self.store.term() != self.shared.term.load(Ordering::Relaxed)

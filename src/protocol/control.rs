@@ -25,6 +25,7 @@
 //! any client      replicas_ack <n>                 OK
 //!                 topology …                       OK: see `topology`
 //!                 members …                        members <lsn>: see `members_line`
+//!                 writes hold <ms>, writes go      writes <lsn>: changes of clients wait for so long at most, reads go on
 //!                 role …                           role <name> <epoch> <lsn> <items>: see `duty_line`
 //!                 empty                            OK: it holds nothing any more; not for a server that serves
 //!                 status                           STAT <name> <value> for each row of `stats replication`, END
@@ -99,6 +100,8 @@ pub enum ServerLine<'a> {
     Role(RoleReport),
     /// `members`: replies wait for those who were named, from the change after this one on.
     Members(u64),
+    /// `writes`: this was the last change when they began to wait, or went on.
+    Writes(u64),
     /// `OK`: it is done.
     Done,
     /// `CLIENT_ERROR`: it is not, for this reason.
@@ -156,6 +159,8 @@ pub enum ClientLine<'a> {
     ReplicasAck(u32),
     /// The servers that clients are to be told.
     Topology(TopologyLine<'a>),
+    /// `writes`: changes of clients wait for so many milliseconds; `writes go` is 0.
+    HoldWrites(u64),
     /// For which consumers replies wait.
     Members(MembersLine<'a>),
     /// The server's role.
@@ -231,6 +236,15 @@ pub enum ReplicaLine<'a> {
     At(u64),
     /// Changes were lost.
     Overtaken,
+    /// It does not take over for so many milliseconds from the owner of this epoch, who knows this secret.
+    Promise {
+        /// The owner's.
+        epoch: u64,
+        /// The shard's.
+        secret: &'a str,
+        /// For so long.
+        ms: u64,
+    },
     /// What was lost has been sent again.
     CaughtUp,
 }
@@ -268,6 +282,7 @@ impl<'a> ServerLine<'a> {
             "END" => ServerLine::End,
             "role" => ServerLine::Role(RoleReport::parse(rest)?),
             "members" => ServerLine::Members(number(&mut words)?),
+            "writes" => ServerLine::Writes(number(&mut words)?),
             "OK" => ServerLine::Done,
             "CLIENT_ERROR" => ServerLine::Wrong(rest),
             _ => return None,
@@ -296,6 +311,7 @@ impl fmt::Display for ServerLine<'_> {
             ServerLine::End => f.write_str("END"),
             ServerLine::Role(report) => report.fmt(f),
             ServerLine::Members(lsn) => write!(f, "members {lsn}"),
+            ServerLine::Writes(lsn) => write!(f, "writes {lsn}"),
             ServerLine::Done => f.write_str("OK"),
             ServerLine::Wrong(why) => write!(f, "CLIENT_ERROR {why}"),
         }
@@ -357,6 +373,8 @@ impl<'a> ClientLine<'a> {
             (b"replicas_ack", [n]) => strict_u32(n).map(ClientLine::ReplicasAck).ok_or(ClientError::ReplicasAck),
             (b"role", arguments) => RoleLine::parse(arguments).map(ClientLine::Role).ok_or(ClientError::Role),
             (b"empty", []) => Ok(ClientLine::Empty),
+            (b"writes", [b"go"]) => Ok(ClientLine::HoldWrites(0)),
+            (b"writes", [b"hold", ms]) => strict_u64(ms).map(ClientLine::HoldWrites).ok_or(ClientError::Unknown),
             (b"members", arguments) => {
                 MembersLine::parse(arguments).map(ClientLine::Members).ok_or(ClientError::Members)
             }
@@ -383,6 +401,8 @@ impl fmt::Display for ClientLine<'_> {
             ClientLine::ReplicasAck(n) => write!(f, "replicas_ack {n}"),
             ClientLine::Topology(line) => line.fmt(f),
             ClientLine::Members(line) => line.fmt(f),
+            ClientLine::HoldWrites(0) => f.write_str("writes go"),
+            ClientLine::HoldWrites(ms) => write!(f, "writes hold {ms}"),
             ClientLine::Role(line) => line.fmt(f),
             ClientLine::Empty => f.write_str("empty"),
             ClientLine::Status => f.write_str("status"),
@@ -418,6 +438,9 @@ impl<'a> ReplicaLine<'a> {
             [b"end"] => ReplicaLine::End,
             [b"at", lsn] => ReplicaLine::At(strict_u64(lsn)?),
             [b"overtaken"] => ReplicaLine::Overtaken,
+            [b"promise", epoch, secret, ms] => {
+                ReplicaLine::Promise { epoch: strict_u64(epoch)?, secret: word(secret)?, ms: strict_u64(ms)? }
+            }
             [b"caught-up"] => ReplicaLine::CaughtUp,
             _ => return None,
         })
@@ -438,6 +461,7 @@ impl fmt::Display for ReplicaLine<'_> {
             ReplicaLine::End => f.write_str("replica end"),
             ReplicaLine::At(lsn) => write!(f, "replica at {lsn}"),
             ReplicaLine::Overtaken => f.write_str("replica overtaken"),
+            ReplicaLine::Promise { epoch, secret, ms } => write!(f, "replica promise {epoch} {secret} {ms}"),
             ReplicaLine::CaughtUp => f.write_str("replica caught-up"),
         }
     }

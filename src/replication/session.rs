@@ -156,6 +156,7 @@ impl Consumer {
                     ),
                 },
             ),
+            (Ok(ClientLine::HoldWrites(ms)), _) => say(out, ServerLine::Writes(shared.store.hold_changes(ms))),
             (Ok(ClientLine::Members(line)), _) if line.least <= REPLICAS_MAX => {
                 say(out, ServerLine::Members(shared.store.journal().set_members(line.least, line.names(), now.at)));
             }

@@ -47,6 +47,23 @@ impl Store {
         self.core.role.listen(listener);
     }
 
+    /// Promises the owner whom it follows not to take over for so many milliseconds.
+    pub fn promise(&self, epoch: u64, secret: &str, ms: u64) -> Result<(), RoleError> {
+        self.core.role.lock().promise(epoch, secret, ms)
+    }
+
+    /// Lets the changes of clients wait for so many milliseconds; 0: no more. The last change that there is.
+    pub fn hold_changes(&self, ms: u64) -> u64 {
+        self.core.role.hold_changes(ms);
+        self.core.journal.lsn_under_lock()
+    }
+
+    /// Whether the changes of clients wait.
+    #[inline]
+    pub fn holds_changes(&self) -> bool {
+        self.core.role.holds_changes()
+    }
+
     /// Whether its role is told to it (`-o managed`).
     pub fn is_managed(&self) -> bool {
         self.core.role.is_managed()

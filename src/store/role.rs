@@ -59,6 +59,12 @@ pub const EPOCH_MAX: u64 = (1 << 15) - 1;
 /// The deadline of who has none.
 const NO_DEADLINE: u64 = u64::MAX;
 
+/// Longest promise: as long as the longest lease.
+const PROMISE_MAX_MS: u64 = 60_000;
+
+/// Longest time for which the changes of clients are held.
+const HOLD_MAX_MS: u64 = 60_000;
+
 /// What the server is there for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Duty {
@@ -108,6 +114,10 @@ pub enum RoleError {
     Taken,
     /// It is primary, which cannot be a candidate.
     Primary,
+    /// It has promised the owner not to be one for so many milliseconds from now on.
+    Promised(u64),
+    /// It follows no owner of this epoch who knows this secret.
+    Stranger,
 }
 
 impl fmt::Display for RoleError {
@@ -118,6 +128,8 @@ impl fmt::Display for RoleError {
             RoleError::TooHigh => write!(f, "the epoch is above {EPOCH_MAX}"),
             RoleError::Taken => f.write_str("another server owns this epoch"),
             RoleError::Primary => f.write_str("a primary cannot be a candidate"),
+            RoleError::Promised(ms) => write!(f, "this server has promised the owner to wait for {ms} ms"),
+            RoleError::Stranger => f.write_str("this server follows no such owner"),
         }
     }
 }
@@ -193,6 +205,8 @@ pub struct Role {
     bars_clients: AtomicBool,
     /// No reply to a client leaves after this.
     deadline_ms: AtomicU64,
+    /// The changes of clients wait until then, by milliseconds since boot; 0: they do not.
+    held_until: AtomicU64,
     /// Grows with each demotion.
     term: AtomicU64,
     listener: Mutex<Option<RoleListener>>,
@@ -219,18 +233,22 @@ pub struct Standing {
     upstream: Option<Upstream>,
     /// One source for each run that is announced on an open connection.
     sources: Vec<Arc<ChangeSource>>,
+    /// Until when it does not become the owner of another epoch, by milliseconds since boot.
+    promised_until: u64,
 }
 
 impl Role {
     /// Of a server that is going to be told what it is, or of one that serves by itself.
     pub(super) fn new(is_managed: bool) -> Role {
         let duty = if is_managed { Duty::Waiting } else { Duty::Standalone };
-        let standing = Standing { duty, epoch: 0, secret: None, upstream: None, sources: Vec::new() };
+        let standing =
+            Standing { duty, epoch: 0, secret: None, upstream: None, sources: Vec::new(), promised_until: 0 };
         Role {
             is_managed,
             standing: Mutex::new(standing),
             bars_clients: AtomicBool::new(is_managed),
             deadline_ms: AtomicU64::new(NO_DEADLINE),
+            held_until: AtomicU64::new(0),
             term: AtomicU64::new(0),
             listener: Mutex::new(None),
         }
@@ -272,6 +290,20 @@ impl Role {
     /// The present term.
     pub fn term(&self) -> u64 {
         self.term.load(Ordering::SeqCst)
+    }
+
+    /// Lets the changes of clients wait for so long; 0: they wait no more. It is a courtesy, so that a switchover has little
+    /// to wait for: a change that is already under way is still made.
+    pub fn hold_changes(&self, ms: u64) {
+        let until = if ms == 0 { 0 } else { now_ms() + ms.min(HOLD_MAX_MS) };
+        self.held_until.store(until, Ordering::SeqCst);
+    }
+
+    /// Whether the changes of clients wait.
+    #[inline]
+    pub fn holds_changes(&self) -> bool {
+        let until = self.held_until.load(Ordering::Relaxed);
+        until != 0 && now_ms() < until
     }
 
     /// Whether a client may be sent, just now, what was answered in this term.
@@ -371,17 +403,36 @@ impl Standing {
                 Duty::Standby { epoch }
             }
             (RoleOrder::Candidate { .. }, Duty::Primary { .. }) => return Err(RoleError::Primary),
+            (RoleOrder::Candidate { .. } | RoleOrder::Primary { .. }, Duty::Standby { .. }) if self.promised() > 0 => {
+                return Err(RoleError::Promised(self.promised()));
+            }
             // Whoever owns it has a secret.
             (_, _) if epoch == self.epoch && self.secret.is_some() => return Err(RoleError::Taken),
             // The epoch is not owned yet, and may never be.
             (RoleOrder::Candidate { .. }, _) => Duty::Candidate { epoch },
             (RoleOrder::Primary { deadline_ms, .. }, _) => {
-                (self.epoch, self.secret) = (epoch, None);
+                (self.epoch, self.secret, self.upstream) = (epoch, None, None);
                 Duty::Primary { epoch, deadline_ms }
             }
             (RoleOrder::Waiting, _) => unreachable!("told above"),
         };
         Ok(())
+    }
+
+    /// Promises the owner of this epoch, who knows this secret, not to become the owner of another one for so long. The
+    /// promise is a lease: it ends by itself.
+    pub fn promise(&mut self, epoch: u64, secret: &str, ms: u64) -> Result<(), RoleError> {
+        let is_known = self.duty == Duty::Standby { epoch } && self.secret.as_deref() == Some(secret);
+        if !is_known {
+            return Err(RoleError::Stranger);
+        }
+        self.promised_until = self.promised_until.max(now_ms() + ms.min(PROMISE_MAX_MS));
+        Ok(())
+    }
+
+    /// For how many milliseconds it has promised to wait.
+    fn promised(&self) -> u64 {
+        self.promised_until.saturating_sub(now_ms())
     }
 
     /// Replaces the sources that the duty does not admit. Whether there were any.
@@ -441,4 +492,8 @@ impl Standing {
         let live = self.upstream.as_ref().filter(|upstream| now.saturating_duration_since(upstream.heard) < UPSTREAM);
         live.map_or(&[], |upstream| &upstream.run_ids)
     }
+}
+
+fn now_ms() -> u64 {
+    time_since_boot().as_millis() as u64
 }

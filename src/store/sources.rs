@@ -57,7 +57,9 @@ impl Store {
         if run_ids.first() == Some(&journal.run_id()) {
             return Err(SourceError::Itself);
         }
-        if run_ids.iter().any(|&run_id| run_id == journal.run_id() || journal.feeds(run_id)) {
+        // In a shard the lease decides who feeds whom, and a feeder of before may not have noticed yet.
+        let is_decided = self.is_managed();
+        if !is_decided && run_ids.iter().any(|&run_id| run_id == journal.run_id() || journal.feeds(run_id)) {
             return Err(SourceError::Circle);
         }
         let (source, took_over) = role.follow(run_ids, source, now);

@@ -8,6 +8,7 @@
 //! replica sent <items> <bytes>    OK                    so much of it has been
 //! replica end              OK                           it has been: what was not is dropped
 //! replica at <lsn>         OK                           everything of the feeder's run up to here was sent
+//! replica promise <epoch> <secret> <ms>    OK           this server does not take over from that owner for so long
 //! replica overtaken, caught-up    OK                    changes were lost, and have been sent again
 //! ```
 //!
@@ -45,6 +46,13 @@ pub(crate) fn run(args: &[&[u8]], noreply: bool, context: &Context<'_>, out: &mu
             context.shared.store.begin_refresh(source, items.unwrap_or(0));
             out.push(OK);
         }
+        Some(ReplicaLine::Promise { epoch, secret, ms }) => match context.shared.store.promise(epoch, secret, ms) {
+            Ok(()) => out.push(OK),
+            Err(why) => {
+                let written = write!(out.bytes, "CLIENT_ERROR {why}\r\n");
+                debug_assert!(written.is_ok(), "a Vec takes everything");
+            }
+        },
         Some(ReplicaLine::Sent(items, bytes)) => {
             context.shared.store.note_progress(source, items, bytes);
             out.push(OK);

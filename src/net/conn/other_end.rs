@@ -21,6 +21,17 @@ pub(crate) enum OtherEnd {
     Feeder(Arc<ChangeSource>),
 }
 
+/// What becomes of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gate {
+    /// They are run.
+    Open,
+    /// Those for data are refused.
+    Barred,
+    /// Those that change data wait.
+    Held,
+}
+
 impl OtherEnd {
     /// As what its changes are made.
     #[inline]
@@ -47,6 +58,17 @@ impl OtherEnd {
     #[inline]
     pub(crate) fn is_barred(&self, voice: Option<&Voice>) -> bool {
         self.needed_voice(voice).is_some_and(|voice| voice.bars_clients())
+    }
+
+    /// What becomes of its requests.
+    #[inline]
+    pub(crate) fn gate(&self, voice: Option<&Voice>) -> Gate {
+        match self.needed_voice(voice) {
+            None => Gate::Open,
+            Some(voice) if voice.bars_clients() => Gate::Barred,
+            Some(voice) if voice.holds_changes() => Gate::Held,
+            Some(_) => Gate::Open,
+        }
     }
 
     /// Whether the role admits it no more, and some of its requests may not have been applied.

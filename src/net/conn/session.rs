@@ -14,15 +14,14 @@
 //! sent before it runs any of it ([`Session::cut`], [`Session::run`]); what is left after that, and what comes later, is
 //! done here one batch after the other ([`Session::consume`]).
 //!
-//! Input that is not used up is kept by the caller and offered again, from its start, when there is more of it: at
-//! least [`Session::want`] bytes. Values too large to wait in a buffer are read straight to where they will be
-//! stored ([`Session::upload_room`]).
+//! Input that is not used up is kept by the caller and offered again when there is more of it: at least
+//! [`Session::want`] bytes. Large values are read straight to where they will be stored ([`Session::upload_room`]).
 //!
 //! Not here: reading, writing and buffers (`conn`), what bytes mean (`protocol`), what requests do (`command`).
 
 use super::chat::{chat, choose};
 use super::long_line::{GET_LINE_MAX, LINE_TOO_LONG, LineFate};
-use super::other_end::OtherEnd;
+use super::other_end::{Gate, OtherEnd};
 use super::turn::{After, CloseReason, LINE_BYTE, OUTPUT_HIGH, PART, Quota, TurnContext};
 use super::upload::Uploading;
 use crate::command;
@@ -293,13 +292,17 @@ impl Session {
         self.restart_idle(turn.now);
         let mut context = self.context(turn, resume);
         let is_followed = turn.reply_hold.is_on() || self.tells_all();
-        let is_barred = self.other_end.is_barred(turn.voice);
+        let gate = self.other_end.gate(turn.voice);
         let mut used = 0;
         for prepared in batch.requests(range) {
             let before = is_followed.then(|| (OutputPlace::end_of(turn.out), turn.last_lsn.get()));
-            let next = match is_barred {
-                false => prepared.run(&mut context, turn.out),
-                true => prepared.run_barred(&mut context, turn.out),
+            let next = match gate {
+                Gate::Open => prepared.run(&mut context, turn.out),
+                Gate::Barred => prepared.run_barred(&mut context, turn.out),
+                Gate::Held => match prepared.run_held(&mut context, turn.out) {
+                    Some(next) => next,
+                    None => return quota.give_up(Step::Ends(used)),
+                },
             };
             let cut = &prepared.cut;
             quota.take_request();

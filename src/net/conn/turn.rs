@@ -132,6 +132,12 @@ impl Quota {
         self.bytes = self.bytes.saturating_sub(n);
     }
 
+    /// Nothing more can be done now: it is others' turn.
+    pub(crate) fn give_up<R>(&mut self, result: R) -> R {
+        self.requests = 0;
+        result
+    }
+
     /// Counts a request.
     pub(crate) fn take_request(&mut self) {
         self.requests = self.requests.saturating_sub(1);

@@ -26,6 +26,7 @@ fn server_lines() {
         ("END", ServerLine::End),
         ("role standby 3 17 5", ServerLine::Role(RoleReport { name: RoleName::Standby, epoch: 3, lsn: 17, items: 5 })),
         ("members 7", ServerLine::Members(7)),
+        ("writes 8", ServerLine::Writes(8)),
         ("OK", ServerLine::Done),
         ("CLIENT_ERROR it is so", ServerLine::Wrong("it is so")),
     ];
@@ -55,6 +56,8 @@ fn client_lines() {
         ("role candidate 4", ClientLine::Role(RoleLine::Candidate { epoch: 4 })),
         ("role primary 4 1234567", ClientLine::Role(RoleLine::Primary { epoch: 4, deadline_ms: 1_234_567 })),
         ("empty", ClientLine::Empty),
+        ("writes hold 50", ClientLine::HoldWrites(50)),
+        ("writes go", ClientLine::HoldWrites(0)),
         ("members 0", ClientLine::Members(MembersLine::new(0, &[]).unwrap())),
         ("members 1 b c", ClientLine::Members(MembersLine::new(1, &["b", "c"]).unwrap())),
         ("status", ClientLine::Status),

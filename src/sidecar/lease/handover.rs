@@ -2,8 +2,10 @@
 //!
 //! ```text
 //!   Holding ── writes wait, reads go on; the last change is lsn ──> Draining ── the successor has confirmed lsn ──>
-//!   Stepping ── the server is a standby: its connections are closed ──> Swapping ── the record names the successor
-//!      until here it can be abandoned: writes go on           from here on there is no way back but through the record
+//!   Stepping ── the server is a standby, its last change is lsn ──> Settling ── the successor has confirmed that, too ──>
+//!   Swapping ── the record names the successor
+//!
+//!   until Stepping it can be abandoned, and writes go on; from there on the shard is given back if it does not succeed
 //! ```
 //!
 //! Not here: orders and swaps (`keeper`).
@@ -20,6 +22,8 @@ pub(super) enum HandoverStep {
     Draining { lsn: u64 },
     /// The server was told that it is a standby.
     Stepping,
+    /// The successor has to confirm everything up to this change, which is the last that the server has made.
+    Settling { lsn: u64 },
     /// The record has to name the successor.
     Swapping,
 }

@@ -25,9 +25,9 @@
 //!   standby:        sees it at r >= s ─────────────────────────────────── waits until r + lease + margin, then swaps
 //! ```
 //!
-//! So the owner has fallen silent before anybody else can serve, as long as two clocks do not drift apart by more than
-//! the margin within a lease. No wall clock is compared. A swap whose outcome is not known is not counted on: the record
-//! tells later, by its sequence number, whether it was done.
+//! So the owner is silent before anybody else can serve, unless two clocks drift apart by more than the margin within a
+//! lease. No wall clock is compared. A swap whose outcome is not known does not count: the record tells later, by its
+//! sequence number, whether it was done.
 //!
 //! While etcd is away, a promise takes the place of a renewal. Every node that could take over promises the owner not to
 //! become a candidate for the length of a lease; the promise begins when it was asked for. The server of that node keeps
@@ -95,7 +95,7 @@ impl Keeper {
 
     // ---- what the owner of the sockets calls ----
 
-    /// What to do next; call it until it says None, after every other call.
+    /// What to do next; call it until it says None.
     pub(crate) fn effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()
     }
@@ -263,7 +263,7 @@ impl Keeper {
             }
             ServerOrder::Members(requirement) => self.members.required(&requirement.names, lsn),
             ServerOrder::Hold(_) => self.step_handover(HandoverStep::Holding, HandoverStep::Draining { lsn }),
-            ServerOrder::Standby { .. } => self.step_handover(HandoverStep::Stepping, HandoverStep::Swapping),
+            ServerOrder::Standby { .. } => self.step_handover(HandoverStep::Stepping, HandoverStep::Settling { lsn }),
             ServerOrder::Primary { .. } | ServerOrder::Go => {}
         }
     }
@@ -333,15 +333,7 @@ impl Keeper {
         let nodes = self.members.nodes(&record.nodes);
         let is_other = members.len() != record.members.len() || members.iter().any(|it| !record.members.contains(it));
         if is_due || is_other || nodes != record.nodes {
-            let record = ShardRecord {
-                members,
-                nodes,
-                replicas_ack: acks,
-                lease_ms: self.config.lease.as_millis() as u64,
-                bootstrap_ms: self.config.bootstrap_wait.as_millis() as u64,
-                advertise: self.config.advertise.clone(),
-                ..record.clone()
-            };
+            let record = self.config.stamp(ShardRecord { members, nodes, ..record.clone() }, acks);
             self.swap(record, now);
         }
         self.ask_promises(now);
@@ -396,15 +388,23 @@ impl Keeper {
         let successor = self.members.peer(&handover.to.node).filter(|peer| peer.run == handover.to.run);
         let confirmed = successor.filter(|peer| peer.is_streaming).map(|peer| peer.confirmed);
         let Some(record) = self.owned() else { return false };
-        if handover.can_be_abandoned() && now >= handover.until {
+        if now >= handover.until && handover.can_be_abandoned() {
             self.abandon_handover("the successor did not confirm everything in time", now);
             return false;
+        }
+        if now >= handover.until + self.lease() {
+            self.give_back(now);
+            return true;
         }
         match handover.step {
             HandoverStep::Draining { lsn } if confirmed >= Some(lsn) => {
                 let order = ServerOrder::Standby { epoch: record.epoch + 1, secret: record.secret.clone() };
                 self.step_handover(handover.step, HandoverStep::Stepping);
                 self.order(order, now);
+            }
+            HandoverStep::Settling { lsn } if confirmed >= Some(lsn) => {
+                self.step_handover(handover.step, HandoverStep::Swapping);
+                return self.hand_over(now);
             }
             HandoverStep::Swapping => {
                 let me = MemberRecord { node: record.owner.clone(), run: record.run.clone() };
@@ -434,9 +434,10 @@ impl Keeper {
     }
 
     fn end_handover(&mut self) {
-        let Some(handover) = self.handover.take() else { return };
-        let (is_done, text) = handover.outcome(self.known().map_or("", |record| &record.owner));
-        self.reply(handover.id, is_done, &text);
+        if let Some(handover) = self.handover.take() {
+            let (is_done, text) = handover.outcome(self.known().map_or("", |record| &record.owner));
+            self.reply(handover.id, is_done, &text);
+        }
     }
 
     /// The record names this node, with a run of the server that is not there.
@@ -528,20 +529,10 @@ impl Keeper {
         if !nodes.contains(&self.config.node) {
             nodes.push(self.config.node.clone());
         }
-        let record = ShardRecord {
-            epoch,
-            owner: self.config.node.clone(),
-            run: server.run.clone(),
-            lease_ms: self.config.lease.as_millis() as u64,
-            bootstrap_ms: self.config.bootstrap_wait.as_millis() as u64,
-            advertise: self.config.advertise.clone(),
-            members,
-            nodes,
-            replicas_ack: server.replicas_ack,
-            secret: if old.secret.is_empty() { self.config.secret.clone() } else { old.secret },
-            handover_from: None,
-            seq: 0,
-        };
+        let (owner, run) = (self.config.node.clone(), server.run.clone());
+        let secret = if old.secret.is_empty() { self.config.secret.clone() } else { old.secret };
+        let record = ShardRecord { epoch, owner, run, members, nodes, secret, ..ShardRecord::default() };
+        let record = self.config.stamp(record, server.replicas_ack);
         self.swap(record, now);
     }
 

@@ -21,6 +21,19 @@ pub(crate) struct KeeperConfig {
     pub secret: String,
 }
 
+impl KeeperConfig {
+    /// A record of this node as the owner, whose server waits for at least so many replicas.
+    pub(super) fn stamp(&self, record: ShardRecord, replicas_ack: u32) -> ShardRecord {
+        ShardRecord {
+            replicas_ack,
+            lease_ms: self.lease.as_millis() as u64,
+            bootstrap_ms: self.bootstrap_wait.as_millis() as u64,
+            advertise: self.advertise.clone(),
+            ..record
+        }
+    }
+}
+
 /// What the local server is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ServerOrder {
