@@ -87,6 +87,40 @@ fn who_waits_answers_nobody_and_a_primary_does() {
     assert_eq!(conn.ask(b"get a\r\n", b"END\r\n"), b"END\r\n");
 }
 
+const FROM: &str = "replica from 00000000000000ab";
+const NO_KEY: &str = "CLIENT_ERROR only who knows the key of its epoch feeds this server";
+
+#[test]
+fn only_who_has_the_key_feeds_it() {
+    let mut managed = Managed::start(&[]);
+    let mut stranger = managed.connect();
+    assert_eq!(stranger.line("replica key 0 secret"), "CLIENT_ERROR this server is no standby");
+    managed.tell("role standby 3 secret");
+    assert_eq!(stranger.line("replica key 3 guess"), "CLIENT_ERROR this is not the secret");
+    assert!(stranger.line("replica key 2 secret").starts_with("CLIENT_ERROR the epoch has passed"));
+    for line in [FROM, "replica begin 1", "replica end", "replica sent 1 1", "replica overtaken"] {
+        assert_eq!(stranger.line(line), NO_KEY, "{line}");
+    }
+    assert!(stranger.line("replica who").starts_with("OK "));
+    assert_eq!(stranger.line("ms a 1\r\nx"), NOT_PRIMARY);
+    let mut feeder = managed.connect();
+    assert_eq!(feeder.line("replica key 3 secret"), "OK");
+    assert!(feeder.line(FROM).starts_with("OK "));
+    assert_eq!(feeder.line("ms a 1 T0 E5\r\nx"), "HD");
+    assert!(managed.tell("role").ends_with(" 1"));
+    assert_eq!(stranger.line("replica promise 3 guess 1000"), "CLIENT_ERROR this is not the secret");
+    assert_eq!(stranger.line("replica promise 3 secret 3600000"), "OK 60000");
+    assert!(managed.tell("role candidate 4").starts_with("CLIENT_ERROR this server has promised"));
+    // The next owner of the shard is here before the sidecar is.
+    let mut next = managed.connect();
+    assert_eq!(next.line("replica key 4 secret"), "OK");
+    feeder.send(b"ms a 1\r\ny\r\n");
+    feeder.expect_end();
+    assert!(next.line(FROM).starts_with("OK "));
+    assert_eq!(next.ask(b"mg a v\r\n", b"x\r\n"), b"VA 1\r\nx\r\n");
+    assert_eq!(managed.tell("role"), "role standby 4 0 1");
+}
+
 #[test]
 fn past_its_deadline_it_says_nothing() {
     let mut managed = Managed::start(&[]);

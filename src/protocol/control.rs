@@ -33,6 +33,8 @@
 //!
 //! a peer is told  replica who                      OK <run id> <told ms> <unix ms>
 //!                                                  the time by which it wants expiries, and its wall clock
+//!                 replica key <epoch> <secret>     OK: it is fed by this connection, if it is a standby of the epoch
+//!                 replica promise <epoch> <secret> <ms>   OK <ms>: it becomes the owner of no other epoch for so long
 //!                 replica from <run id>…           the same: who feeds it, who feeds that one, and so on
 //!                 replica begin [<items>]          OK; what there is to send
 //!                 replica sent <items> <bytes>     OK; of the full sync, now and then
@@ -224,6 +226,10 @@ pub const TOPOLOGY_USAGE: &str = "usage: topology <version> <host>|<ip>|<port> .
 pub enum ReplicaLine<'a> {
     /// Which run is the peer?
     Who,
+    /// The sender is the owner of this epoch, and knows this secret: `Key(epoch, secret)`.
+    Key(u64, &'a str),
+    /// The same, and the peer is not to become the owner of another epoch for so many milliseconds.
+    Promise(u64, &'a str, u64),
     /// The runs whose changes it is sent, the nearest first.
     From(Vec<&'a str>),
     /// Everything is going to be sent; there are so many items.
@@ -236,15 +242,6 @@ pub enum ReplicaLine<'a> {
     At(u64),
     /// Changes were lost.
     Overtaken,
-    /// It does not take over for so many milliseconds from the owner of this epoch, who knows this secret.
-    Promise {
-        /// The owner's.
-        epoch: u64,
-        /// The shard's.
-        secret: &'a str,
-        /// For so long.
-        ms: u64,
-    },
     /// What was lost has been sent again.
     CaughtUp,
 }
@@ -429,6 +426,8 @@ impl<'a> ReplicaLine<'a> {
     pub fn parse(arguments: &[&'a [u8]]) -> Option<ReplicaLine<'a>> {
         Some(match arguments {
             [b"who"] => ReplicaLine::Who,
+            [b"key", epoch, secret] => ReplicaLine::Key(strict_u64(epoch)?, word(secret)?),
+            [b"promise", epoch, secret, ms] => ReplicaLine::Promise(strict_u64(epoch)?, word(secret)?, strict_u64(ms)?),
             [b"from", runs @ ..] if !runs.is_empty() => {
                 ReplicaLine::From(runs.iter().map(|run| word(run).unwrap_or_default()).collect())
             }
@@ -438,9 +437,6 @@ impl<'a> ReplicaLine<'a> {
             [b"end"] => ReplicaLine::End,
             [b"at", lsn] => ReplicaLine::At(strict_u64(lsn)?),
             [b"overtaken"] => ReplicaLine::Overtaken,
-            [b"promise", epoch, secret, ms] => {
-                ReplicaLine::Promise { epoch: strict_u64(epoch)?, secret: word(secret)?, ms: strict_u64(ms)? }
-            }
             [b"caught-up"] => ReplicaLine::CaughtUp,
             _ => return None,
         })
@@ -451,6 +447,8 @@ impl fmt::Display for ReplicaLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ReplicaLine::Who => f.write_str("replica who"),
+            ReplicaLine::Key(epoch, secret) => write!(f, "replica key {epoch} {secret}"),
+            ReplicaLine::Promise(epoch, secret, ms) => write!(f, "replica promise {epoch} {secret} {ms}"),
             ReplicaLine::From(runs) => {
                 f.write_str("replica from")?;
                 runs.iter().try_for_each(|run| write!(f, " {run}"))
@@ -461,7 +459,6 @@ impl fmt::Display for ReplicaLine<'_> {
             ReplicaLine::End => f.write_str("replica end"),
             ReplicaLine::At(lsn) => write!(f, "replica at {lsn}"),
             ReplicaLine::Overtaken => f.write_str("replica overtaken"),
-            ReplicaLine::Promise { epoch, secret, ms } => write!(f, "replica promise {epoch} {secret} {ms}"),
             ReplicaLine::CaughtUp => f.write_str("replica caught-up"),
         }
     }

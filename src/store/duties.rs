@@ -6,6 +6,7 @@
 //!
 //! Not here: which role follows on which, and what each allows (`role`).
 
+use super::role::first_cas;
 use super::{Duty, RoleError, RoleOrder, Store};
 
 /// What the server is, and what it holds.
@@ -25,15 +26,23 @@ impl Store {
     pub fn set_role(&self, order: RoleOrder<'_>) -> Result<(), RoleError> {
         let role = &self.core.role;
         let aftermath = role.obey(order)?;
-        if aftermath.shuts_out {
-            // Who still writes was admitted before, and holds one of these locks.
-            self.lock_each().for_each(drop);
-        }
+        self.shut_out(aftermath.shuts_out);
         if aftermath.silences {
             role.tell_listener();
         }
+        if let RoleOrder::Primary { epoch, .. } = order {
+            self.core.follow_cas(first_cas(epoch), u64::MAX);
+        }
         role.open();
         Ok(())
+    }
+
+    /// Waits, if somebody `is` shut out, until it has written its last: who still writes was admitted before, and holds
+    /// one of these locks.
+    pub(super) fn shut_out(&self, is: bool) {
+        if is {
+            self.lock_each().for_each(drop);
+        }
     }
 
     /// What the server is.
@@ -45,11 +54,6 @@ impl Store {
     /// Sets what is called when clients are not to be answered any more. It returns when none is.
     pub fn on_silence(&self, listener: impl Fn() + Send + Sync + 'static) {
         self.core.role.listen(listener);
-    }
-
-    /// Promises the owner whom it follows not to take over for so many milliseconds.
-    pub fn promise(&self, epoch: u64, secret: &str, ms: u64) -> Result<(), RoleError> {
-        self.core.role.lock().promise(epoch, secret, ms)
     }
 
     /// Lets the changes of clients wait for so many milliseconds; 0: no more. The last change that there is.

@@ -52,7 +52,7 @@ pub use kinds::{AllocError, ClassSet, Hash, ItemId, ItemSpec, KeyRanges, Miss, P
 pub use lock_time::{Holder, LockTimes};
 pub use pin::Pinned;
 pub use resync::{Subscription, Update};
-pub use role::{ChangeSource, Duty, EPOCH_MAX, Relation, Role, RoleError, RoleOrder, SourceError, Upstream};
+pub use role::{ChangeSource, Duty, EPOCH_MAX, KeyError, Relation, Role, RoleError, RoleOrder, SourceError, Upstream};
 pub use shard::item::Item;
 pub use shard::locked::Locked;
 pub use stats::{ClassCounters, ClassStats, StoreStats};

@@ -80,7 +80,7 @@ impl Store {
     /// Attaches a consumer.
     pub fn attach(self: &Arc<Store>, attach: &Attach<'_>, now: Instant) -> Result<Subscription, AttachError> {
         let mut role = self.core.role.lock();
-        let start = self.core.journal.attach(attach, role.live_upstreams(now))?;
+        let start = self.core.journal.attach(attach, role.upstreams_not_to_feed(now))?;
         role.feed(attach.identity);
         drop(role);
         let store = self.clone();

@@ -59,8 +59,11 @@ pub const EPOCH_MAX: u64 = (1 << 15) - 1;
 /// The deadline of who has none.
 const NO_DEADLINE: u64 = u64::MAX;
 
-/// Longest promise: as long as the longest lease.
-const PROMISE_MAX_MS: u64 = 60_000;
+/// From where an owner of this epoch counts cas uniques: above all that earlier owners gave, whether or not their changes
+/// have come here.
+pub(super) fn first_cas(epoch: u64) -> u64 {
+    epoch << (u64::BITS - 1 - EPOCH_MAX.count_ones())
+}
 
 /// Longest time for which the changes of clients are held.
 const HOLD_MAX_MS: u64 = 60_000;
@@ -114,10 +117,8 @@ pub enum RoleError {
     Taken,
     /// It is primary, which cannot be a candidate.
     Primary,
-    /// It has promised the owner not to be one for so many milliseconds from now on.
+    /// It has promised the owner of this epoch to wait.
     Promised(u64),
-    /// It follows no owner of this epoch who knows this secret.
-    Stranger,
 }
 
 impl fmt::Display for RoleError {
@@ -128,8 +129,37 @@ impl fmt::Display for RoleError {
             RoleError::TooHigh => write!(f, "the epoch is above {EPOCH_MAX}"),
             RoleError::Taken => f.write_str("another server owns this epoch"),
             RoleError::Primary => f.write_str("a primary cannot be a candidate"),
-            RoleError::Promised(ms) => write!(f, "this server has promised the owner to wait for {ms} ms"),
-            RoleError::Stranger => f.write_str("this server follows no such owner"),
+            RoleError::Promised(epoch) => write!(f, "this server has promised the owner of epoch {epoch} to wait"),
+        }
+    }
+}
+
+/// Why a connection does not become a feeder's, or is promised nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyError {
+    /// Nobody tells the server who may feed it.
+    Unmanaged,
+    /// It is no standby.
+    NoStandby,
+    /// The secret is another one.
+    WrongSecret,
+    /// The epoch is lower than this one, which is known.
+    Old(u64),
+    /// It does not fit in a cas unique.
+    TooHigh,
+    /// The server is about to become primary.
+    Candidate,
+}
+
+impl fmt::Display for KeyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KeyError::Unmanaged => f.write_str("this server takes no key: it was not started with -o managed"),
+            KeyError::NoStandby => f.write_str("this server is no standby"),
+            KeyError::WrongSecret => f.write_str("this is not the secret"),
+            KeyError::Old(epoch) => RoleError::Old(*epoch).fmt(f),
+            KeyError::TooHigh => RoleError::TooHigh.fmt(f),
+            KeyError::Candidate => f.write_str("this server is about to become primary"),
         }
     }
 }
@@ -155,7 +185,10 @@ pub struct Upstream {
 /// A connection that brings the changes of another server.
 #[derive(Debug)]
 pub struct ChangeSource {
-    run_id: u64,
+    /// The run whose changes it brings; None before it has said so.
+    run_id: Option<u64>,
+    /// The epoch of which it has shown the key, 0 for none.
+    epoch: u64,
     is_replaced: AtomicBool,
 }
 
@@ -170,6 +203,8 @@ pub enum SourceError {
     Replaced,
     /// This server is told what it is, and it is no standby.
     NoStandby,
+    /// It has not shown the key of the present epoch.
+    NoKey,
 }
 
 /// Whether this server has its items from a peer that it is going to feed, or the peer from this server.
@@ -184,9 +219,21 @@ pub enum Relation {
 }
 
 impl ChangeSource {
-    /// The run whose changes it brings.
-    pub fn run_id(&self) -> u64 {
+    fn new(run_id: Option<u64>, epoch: u64) -> Arc<ChangeSource> {
+        Arc::new(ChangeSource { run_id, epoch, is_replaced: AtomicBool::new(false) })
+    }
+
+    /// The run whose changes it brings, if it has said so.
+    pub fn run_id(&self) -> Option<u64> {
         self.run_id
+    }
+
+    /// The highest cas unique of it that the own counter follows. A source passes on any cas that a client has named. The
+    /// counters of owners begin at their epochs (see [`first_cas`]), and what is above the next one is none of theirs;
+    /// without epochs nobody can have counted up to one in the upper half, and to follow it would let the counter run over.
+    #[inline]
+    pub fn cas_max(&self) -> u64 {
+        if self.epoch > 0 { first_cas(self.epoch + 1) - 1 } else { u64::MAX / 2 }
     }
 
     /// Whether another connection has taken its place, so that nothing of it is applied any more.
@@ -231,18 +278,17 @@ pub struct Standing {
     secret: Option<Box<str>>,
     /// Where its items come from, if it was fed and has not fed them back since.
     upstream: Option<Upstream>,
-    /// One source for each run that is announced on an open connection.
+    /// One source for each run that is announced on an open connection, and those who have shown a key.
     sources: Vec<Arc<ChangeSource>>,
-    /// Until when it does not become the owner of another epoch, by milliseconds since boot.
-    promised_until: u64,
+    /// To which epoch's owner it was promised that this server does not own another one, and until when.
+    promise: Option<(u64, Duration)>,
 }
 
 impl Role {
     /// Of a server that is going to be told what it is, or of one that serves by itself.
     pub(super) fn new(is_managed: bool) -> Role {
         let duty = if is_managed { Duty::Waiting } else { Duty::Standalone };
-        let standing =
-            Standing { duty, epoch: 0, secret: None, upstream: None, sources: Vec::new(), promised_until: 0 };
+        let standing = Standing { duty, epoch: 0, secret: None, upstream: None, sources: Vec::new(), promise: None };
         Role {
             is_managed,
             standing: Mutex::new(standing),
@@ -347,7 +393,11 @@ impl Role {
             self.term.fetch_add(1, Ordering::SeqCst);
             self.deadline_ms.store(NO_DEADLINE, Ordering::SeqCst);
         }
-        let had_sources = standing.shut_out_sources();
+        let had_sources = match after {
+            Duty::Standby { epoch } => standing.shut_out_sources(epoch),
+            Duty::Candidate { .. } => false,
+            Duty::Standalone | Duty::Waiting | Duty::Primary { .. } => standing.shut_out_sources(u64::MAX),
+        };
         let aftermath = Aftermath { shuts_out: silences || had_sources, silences };
         if let Duty::Primary { deadline_ms, .. } = after {
             self.deadline_ms.store(deadline_ms, Ordering::SeqCst);
@@ -397,21 +447,25 @@ impl Standing {
         if epoch < self.epoch {
             return Err(RoleError::Old(self.epoch));
         }
+        if let Some((promised, until)) = self.promise
+            && epoch != promised
+            && !matches!(order, RoleOrder::Standby { .. })
+            && time_since_boot() < until
+        {
+            return Err(RoleError::Promised(promised));
+        }
         self.duty = match (order, self.duty) {
             (RoleOrder::Standby { secret, .. }, _) => {
                 (self.epoch, self.secret) = (epoch, Some(secret.into()));
                 Duty::Standby { epoch }
             }
             (RoleOrder::Candidate { .. }, Duty::Primary { .. }) => return Err(RoleError::Primary),
-            (RoleOrder::Candidate { .. } | RoleOrder::Primary { .. }, Duty::Standby { .. }) if self.promised() > 0 => {
-                return Err(RoleError::Promised(self.promised()));
-            }
             // Whoever owns it has a secret.
             (_, _) if epoch == self.epoch && self.secret.is_some() => return Err(RoleError::Taken),
             // The epoch is not owned yet, and may never be.
             (RoleOrder::Candidate { .. }, _) => Duty::Candidate { epoch },
             (RoleOrder::Primary { deadline_ms, .. }, _) => {
-                (self.epoch, self.secret, self.upstream) = (epoch, None, None);
+                (self.epoch, self.secret) = (epoch, None);
                 Duty::Primary { epoch, deadline_ms }
             }
             (RoleOrder::Waiting, _) => unreachable!("told above"),
@@ -419,29 +473,82 @@ impl Standing {
         Ok(())
     }
 
-    /// Promises the owner of this epoch, who knows this secret, not to become the owner of another one for so long. The
-    /// promise is a lease: it ends by itself.
-    pub fn promise(&mut self, epoch: u64, secret: &str, ms: u64) -> Result<(), RoleError> {
-        let is_known = self.duty == Duty::Standby { epoch } && self.secret.as_deref() == Some(secret);
-        if !is_known {
-            return Err(RoleError::Stranger);
-        }
-        self.promised_until = self.promised_until.max(now_ms() + ms.min(PROMISE_MAX_MS));
-        Ok(())
+    /// Replaces the sources of lower epochs. Whether there were any.
+    fn shut_out_sources(&mut self, epoch: u64) -> bool {
+        let before = self.sources.len();
+        self.sources.retain(|source| {
+            let stays = source.epoch >= epoch;
+            source.is_replaced.fetch_or(!stays, Ordering::Relaxed);
+            stays
+        });
+        self.sources.len() < before
     }
 
-    /// For how many milliseconds it has promised to wait.
-    fn promised(&self) -> u64 {
-        self.promised_until.saturating_sub(now_ms())
+    /// Checks a feeder's key; an epoch that was not heard of becomes the present one. Whether that has shut out others.
+    fn check_key(&mut self, epoch: u64, secret: &str) -> Result<bool, KeyError> {
+        if self.duty == Duty::Standalone {
+            return Err(KeyError::Unmanaged);
+        }
+        let (Duty::Standby { .. } | Duty::Candidate { .. }, Some(known)) = (self.duty, &self.secret) else {
+            return Err(KeyError::NoStandby);
+        };
+        if !is_same_secret(known, secret) {
+            return Err(KeyError::WrongSecret);
+        }
+        if epoch < self.epoch {
+            return Err(KeyError::Old(self.epoch));
+        }
+        if epoch > EPOCH_MAX {
+            return Err(KeyError::TooHigh);
+        }
+        if epoch == self.epoch {
+            return Ok(false);
+        }
+        self.epoch = epoch;
+        // Who is a candidate for a later epoch still is.
+        if !matches!(self.duty, Duty::Candidate { epoch: wanted } if wanted > epoch) {
+            self.duty = Duty::Standby { epoch };
+        }
+        Ok(self.shut_out_sources(epoch))
     }
 
-    /// Replaces the sources that the duty does not admit. Whether there were any.
-    fn shut_out_sources(&mut self) -> bool {
-        if matches!(self.duty, Duty::Standalone | Duty::Standby { .. } | Duty::Candidate { .. }) {
-            return false;
+    /// Notes that a connection has shown the key of an epoch. Its source, and whether others were shut out by that.
+    pub fn let_feed(&mut self, epoch: u64, secret: &str) -> Result<(Arc<ChangeSource>, bool), KeyError> {
+        let shuts_out = self.check_key(epoch, secret)?;
+        self.forget_gone_sources();
+        let source = ChangeSource::new(None, epoch);
+        self.sources.push(source.clone());
+        Ok((source, shuts_out))
+    }
+
+    /// Promises the owner of an epoch that this server owns no other one for so long. Whether others were shut out by its
+    /// key.
+    pub fn promise(&mut self, epoch: u64, secret: &str, time: Duration) -> Result<bool, KeyError> {
+        let shuts_out = self.check_key(epoch, secret)?;
+        if matches!(self.duty, Duty::Candidate { .. }) {
+            return Err(KeyError::Candidate);
         }
-        self.sources.iter().for_each(|source| source.is_replaced.store(true, Ordering::Relaxed));
-        self.sources.drain(..).count() > 0
+        let until = time_since_boot() + time;
+        let until =
+            self.promise.filter(|(promised, _)| *promised == epoch).map_or(until, |(_, known)| until.max(known));
+        self.promise = Some((epoch, until));
+        Ok(shuts_out)
+    }
+
+    fn forget_gone_sources(&mut self) {
+        // If nobody else refers to a source, its connection has gone.
+        self.sources.retain(|other| Arc::strong_count(other) > 1);
+    }
+
+    /// Whether a connection that was `source` before may say whose changes it brings.
+    pub fn admits_announcement(&self, source: Option<&Arc<ChangeSource>>) -> Result<(), SourceError> {
+        match (self.duty, source) {
+            (_, Some(source)) if source.is_replaced() => Err(SourceError::Replaced),
+            (Duty::Standalone, _) => Ok(()),
+            (Duty::Waiting | Duty::Primary { .. }, _) => Err(SourceError::NoStandby),
+            (Duty::Standby { .. } | Duty::Candidate { .. }, Some(source)) if source.epoch == self.epoch => Ok(()),
+            (Duty::Standby { .. } | Duty::Candidate { .. }, _) => Err(SourceError::NoKey),
+        }
     }
 
     /// Notes that a connection brings the changes of the first of these runs; the connection was `source` before.
@@ -456,15 +563,14 @@ impl Standing {
         let run_ids = run_ids[..run_ids.len().min(UPSTREAMS_MAX)].to_vec();
         let run_id = run_ids[0];
         self.upstream = Some(Upstream { run_ids, heard: now });
-        if let Some(source) = source.filter(|source| source.run_id == run_id) {
+        if let Some(source) = source.filter(|source| source.run_id == Some(run_id)) {
             return (source.clone(), false);
         }
-        // If nobody else refers to a source, its connection has gone.
-        self.sources.retain(|other| Arc::strong_count(other) > 1);
-        let older = self.sources.iter().position(|other| other.run_id == run_id);
+        self.forget_gone_sources();
+        let older = self.sources.iter().position(|other| other.run_id == Some(run_id));
         let older = older.map(|at| self.sources.swap_remove(at));
         older.iter().for_each(|older| older.is_replaced.store(true, Ordering::Relaxed));
-        let source = Arc::new(ChangeSource { run_id, is_replaced: AtomicBool::new(false) });
+        let source = ChangeSource::new(Some(run_id), source.map_or(0, |source| source.epoch));
         self.sources.push(source.clone());
         debug_assert!(self.sources.iter().all(|source| !source.is_replaced()));
         (source, older.is_some())
@@ -477,14 +583,19 @@ impl Standing {
         }
     }
 
-    /// Whether another server may feed this one.
-    pub fn may_be_fed(&self) -> bool {
-        matches!(self.duty, Duty::Standalone | Duty::Standby { .. } | Duty::Candidate { .. })
-    }
-
     /// Whether this server has its items from the server with this identity, live or not.
     pub fn is_from(&self, identity: &str) -> bool {
         self.upstream.as_ref().is_some_and(|upstream| is_named(upstream.run_ids[0], identity))
+    }
+
+    /// The live upstreams, if to feed them would be to go in a circle.
+    pub fn upstreams_not_to_feed(&self, now: Instant) -> &[u64] {
+        if self.has_epochs() { &[] } else { self.live_upstreams(now) }
+    }
+
+    /// Whether feeds may go in a circle, of which only the newest is of the present epoch.
+    pub fn has_epochs(&self) -> bool {
+        self.duty != Duty::Standalone
     }
 
     /// Run ids of the live upstream, of the server whose changes that gets, and so on.
@@ -492,6 +603,12 @@ impl Standing {
         let live = self.upstream.as_ref().filter(|upstream| now.saturating_duration_since(upstream.heard) < UPSTREAM);
         live.map_or(&[], |upstream| &upstream.run_ids)
     }
+}
+
+/// Takes as long wherever they differ.
+fn is_same_secret(known: &str, told: &str) -> bool {
+    let differences = std::iter::zip(known.bytes(), told.bytes()).fold(0, |bits, (a, b)| bits | (a ^ b));
+    known.len() == told.len() && differences == 0
 }
 
 fn now_ms() -> u64 {

@@ -2,6 +2,8 @@
 //! at the standby.
 //!
 //! ```text
+//! replica key    let_feed        the connection may be a source: it knows the secret of the epoch
+//! replica promise   promise       this server does not take over for so long
 //! replica from   announce        the connection is the source of a run's changes
 //! replica begin  begin_refresh   everything is going to be stored again
 //! replica end    end_refresh     what was not stored again is dropped
@@ -12,10 +14,10 @@
 //!
 //! Not here: what a source may still write (`role`), what other servers are sent (`resync`).
 
-use super::{ChangeSource, Copied, Relation, SourceError, Store};
+use super::{ChangeSource, Copied, KeyError, Relation, SourceError, Store};
 use crate::journal::AttachError;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 impl Store {
     /// Whether its peer has items from this server or the other way round, for a consumer of this name and identity;
@@ -23,7 +25,7 @@ impl Store {
     pub fn meet(&self, name: &str, identity: &str, now: Instant) -> Result<(Relation, Vec<u64>), AttachError> {
         let role = self.core.role.lock();
         let upstreams = role.live_upstreams(now);
-        let was_here = self.core.journal.knows(name, identity, upstreams)?;
+        let was_here = self.core.journal.knows(name, identity, role.upstreams_not_to_feed(now))?;
         let relation = match was_here {
             _ if role.is_from(identity) => Relation::Source,
             true => Relation::Copy,
@@ -47,29 +49,35 @@ impl Store {
         now: Instant,
     ) -> Result<Arc<ChangeSource>, SourceError> {
         let mut role = self.core.role.lock();
-        if source.is_some_and(|source| source.is_replaced()) {
-            return Err(SourceError::Replaced);
-        }
-        if !role.may_be_fed() {
-            return Err(SourceError::NoStandby);
-        }
+        role.admits_announcement(source)?;
         let journal = &self.core.journal;
         if run_ids.first() == Some(&journal.run_id()) {
             return Err(SourceError::Itself);
         }
-        // In a shard the lease decides who feeds whom, and a feeder of before may not have noticed yet.
-        let is_decided = self.is_managed();
-        if !is_decided && run_ids.iter().any(|&run_id| run_id == journal.run_id() || journal.feeds(run_id)) {
+        let is_fed_by_this = |run_id| run_id == journal.run_id() || journal.feeds(run_id);
+        if !role.has_epochs() && run_ids.iter().any(|&run_id| is_fed_by_this(run_id)) {
             return Err(SourceError::Circle);
         }
         let (source, took_over) = role.follow(run_ids, source, now);
         self.core.flush.renew_refresh(self.core.clock.now());
         drop(role);
-        if took_over {
-            // A thread that still writes for the replaced source was admitted before, and holds one of these locks.
-            self.lock_each().for_each(drop);
-        }
+        self.shut_out(took_over);
         Ok(source)
+    }
+
+    /// Notes that a connection has shown the key of an epoch, and is the source of its owner's changes. When it returns,
+    /// nothing more is applied of the sources of earlier epochs.
+    pub fn let_feed(&self, epoch: u64, secret: &str) -> Result<Arc<ChangeSource>, KeyError> {
+        let (source, shuts_out) = self.core.role.lock().let_feed(epoch, secret)?;
+        self.shut_out(shuts_out);
+        Ok(source)
+    }
+
+    /// Promises the owner of an epoch that this server owns no other one for so long.
+    pub fn promise(&self, epoch: u64, secret: &str, time: Duration) -> Result<(), KeyError> {
+        let shuts_out = self.core.role.lock().promise(epoch, secret, time)?;
+        self.shut_out(shuts_out);
+        Ok(())
     }
 
     /// What is known of the copy that sources bring.
@@ -79,7 +87,7 @@ impl Store {
 
     /// Notes from which address a source sends.
     pub fn note_address(&self, source: &ChangeSource, address: String) {
-        self.core.copied.fed_by(source.run_id(), address);
+        self.core.copied.fed_by(source.run_id().unwrap_or_default(), address);
     }
 
     /// Begins a refresh of so many items: what is not stored again before its end is dropped then. Does nothing if the

@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! replica who              OK <own run id> <told ms> <unix ms>    changes nothing
+//! replica key <epoch> <secret>    OK                    this connection feeds a standby of this epoch (-o managed), and
+//!                                                       nobody without does
+//! replica promise <epoch> <secret> <ms>   OK <ms>       this server owns no other epoch for so long
 //! replica from <run id>…   the same                     who feeds this server, who feeds that one, and so on; said again
 //!                                                       every second
 //! replica begin [<items>]  OK                           everything is going to be sent, and how much that is
 //! replica sent <items> <bytes>    OK                    so much of it has been
 //! replica end              OK                           it has been: what was not is dropped
 //! replica at <lsn>         OK                           everything of the feeder's run up to here was sent
-//! replica promise <epoch> <secret> <ms>    OK           this server does not take over from that owner for so long
 //! replica overtaken, caught-up    OK                    changes were lost, and have been sent again
 //! ```
 //!
@@ -24,14 +26,19 @@ use crate::command::reply::OK;
 use crate::command::{Context, Next, Output};
 use crate::protocol::control::{self, Introduction, ReplicaLine};
 use crate::protocol::text::UNKNOWN;
-use crate::store::{CopyStatus, SourceError, SyncProgress};
+use crate::store::{CopyStatus, KeyError, SourceError, SyncProgress};
 use crate::supervisor;
 use crate::sync::lock;
 use std::io::Write;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const NOT_ALLOWED: &[u8] = b"CLIENT_ERROR flush_all not allowed\r\n";
+
+const NO_KEY: &[u8] = b"CLIENT_ERROR only who knows the key of its epoch feeds this server\r\n";
+
+/// The longest promise: a server that does not take over is of no use.
+const PROMISE_MAX_MS: u64 = 60_000;
 
 /// Runs `replica <args>`.
 pub(crate) fn run(args: &[&[u8]], noreply: bool, context: &Context<'_>, out: &mut Output) -> Next {
@@ -39,20 +46,28 @@ pub(crate) fn run(args: &[&[u8]], noreply: bool, context: &Context<'_>, out: &mu
     let source = context.source.map(|source| &**source);
     let mut next = Next::Continue;
     match ReplicaLine::parse(args) {
+        Some(
+            ReplicaLine::Begin(_)
+            | ReplicaLine::Sent(..)
+            | ReplicaLine::End
+            | ReplicaLine::Overtaken
+            | ReplicaLine::CaughtUp,
+        ) if source.is_none() && context.shared.store.is_managed() => out.push(NO_KEY),
         Some(ReplicaLine::Who) => introduce(context, out),
+        Some(ReplicaLine::Key(epoch, secret)) => match context.shared.store.let_feed(epoch, secret) {
+            Ok(source) => {
+                out.push(OK);
+                next = Next::Source(source);
+            }
+            Err(error) => refuse(error, out),
+        },
+        Some(ReplicaLine::Promise(epoch, secret, ms)) => promise(epoch, secret, ms, context, out),
         Some(ReplicaLine::From(runs)) => next = from(&runs, context, out),
         Some(ReplicaLine::Begin(_) | ReplicaLine::End) if !context.shared.config.flush_enabled => out.push(NOT_ALLOWED),
         Some(ReplicaLine::Begin(items)) => {
             context.shared.store.begin_refresh(source, items.unwrap_or(0));
             out.push(OK);
         }
-        Some(ReplicaLine::Promise { epoch, secret, ms }) => match context.shared.store.promise(epoch, secret, ms) {
-            Ok(()) => out.push(OK),
-            Err(why) => {
-                let written = write!(out.bytes, "CLIENT_ERROR {why}\r\n");
-                debug_assert!(written.is_ok(), "a Vec takes everything");
-            }
-        },
         Some(ReplicaLine::Sent(items, bytes)) => {
             context.shared.store.note_progress(source, items, bytes);
             out.push(OK);
@@ -90,6 +105,7 @@ fn from(runs: &[&str], context: &Context<'_>, out: &mut Output) -> Next {
         Err(SourceError::Itself) => out.push(b"CLIENT_ERROR this is the server itself\r\n"),
         Err(SourceError::Circle) => out.push(b"CLIENT_ERROR replication would go in a circle\r\n"),
         Err(SourceError::NoStandby) => out.push(b"CLIENT_ERROR this server is no standby\r\n"),
+        Err(SourceError::NoKey) => out.push(NO_KEY),
         Err(SourceError::Replaced) => {}
         Ok(source) => {
             context.shared.store.copied().heard();
@@ -109,6 +125,22 @@ fn whole_copy(status: &CopyStatus) -> String {
     let CopyStatus { run_id, address, took, .. } = status;
     let seconds = took.as_secs_f64();
     format!("a whole copy from {address} (run {run_id:016x}): {items} items, {bytes} bytes in {seconds:.1} s")
+}
+
+fn promise(epoch: u64, secret: &str, ms: u64, context: &Context<'_>, out: &mut Output) {
+    let ms = ms.min(PROMISE_MAX_MS);
+    match context.shared.store.promise(epoch, secret, Duration::from_millis(ms)) {
+        Ok(()) => {
+            out.push(b"OK ");
+            out.push_number(ms);
+            out.push(b"\r\n");
+        }
+        Err(error) => refuse(error, out),
+    }
+}
+
+fn refuse(error: KeyError, out: &mut Output) {
+    out.push(format!("CLIENT_ERROR {error}\r\n").as_bytes());
 }
 
 fn introduce(context: &Context<'_>, out: &mut Output) {

@@ -72,6 +72,8 @@ fn client_lines() {
 fn lines_to_and_from_a_peer() {
     let table = [
         ("replica who", ReplicaLine::Who),
+        ("replica key 3 00ff", ReplicaLine::Key(3, "00ff")),
+        ("replica promise 3 00ff 1000", ReplicaLine::Promise(3, "00ff", 1000)),
         ("replica from 00ab cd", ReplicaLine::From(vec!["00ab", "cd"])),
         ("replica begin", ReplicaLine::Begin(None)),
         ("replica begin 28000", ReplicaLine::Begin(Some(28_000))),
@@ -85,7 +87,9 @@ fn lines_to_and_from_a_peer() {
         assert_eq!(line.to_string(), text);
         assert_eq!(ReplicaLine::parse(&after_replica(text)), Some(line), "{text}");
     }
-    for text in ["replica", "replica from", "replica begin now", "replica whom"] {
+    for text in
+        ["replica", "replica from", "replica begin now", "replica whom", "replica key x y", "replica promise 1 y"]
+    {
         assert_eq!(ReplicaLine::parse(&after_replica(text)), None, "{text}");
     }
     let introduction = Introduction { run: "00ab", told_ms: 7, unix_ms: -5 };

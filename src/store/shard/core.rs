@@ -13,10 +13,6 @@ use crate::store::{Copied, Hash, KeyRanges, Role, StoreConfig};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A source passes on any cas that a client has named, and nobody can have counted up to one above this. The counter does
-/// not follow that far, or it would run over.
-const CAS_FOLLOWED_MAX: u64 = u64::MAX / 2;
-
 /// What all shards share.
 #[derive(Debug)]
 pub struct Core {
@@ -56,12 +52,12 @@ impl Core {
         if self.config.cas_enabled { self.cas.fetch_add(1, Ordering::Relaxed) + 1 } else { 0 }
     }
 
-    /// Raises the cas counter to at least `cas`, which the source of another server's changes has sent: a cas that is
-    /// given after taking over must not be one that a client already holds for an older value. A client's own explicit
-    /// cas raises nothing, as in memcached.
+    /// Raises the cas counter to at least `cas`, which the source of another server's changes has sent, unless that is
+    /// above `max`: a cas that is given after taking over must not be one that a client already holds for an older value.
+    /// A client's own explicit cas raises nothing, as in memcached.
     #[inline]
-    pub fn follow_cas(&self, cas: u64) {
-        if cas <= CAS_FOLLOWED_MAX && cas > self.cas.load(Ordering::Relaxed) {
+    pub fn follow_cas(&self, cas: u64, max: u64) {
+        if cas <= max && cas > self.cas.load(Ordering::Relaxed) {
             self.cas.fetch_max(cas, Ordering::Relaxed);
         }
     }

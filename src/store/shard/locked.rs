@@ -73,7 +73,7 @@ impl<'a> Locked<'a> {
     /// Locks a shard for what nobody has asked for.
     pub fn new(shards: &'a Shards, number: usize) -> Locked<'a> {
         let mut shard = lock(&shards[number].shard);
-        (shard.is_refused, shard.is_source) = (false, false);
+        (shard.is_refused, shard.cas_max) = (false, 0);
         Locked { shards, shard, last_lsn: None, hash: Hash(0) }
     }
 
@@ -88,7 +88,7 @@ impl<'a> Locked<'a> {
     ) -> Locked<'a> {
         let mut shard = lock(&shards[number].shard);
         shard.is_refused = !shard.core.role.admits(source.map(|source| &**source));
-        shard.is_source = source.is_some();
+        shard.cas_max = source.map_or(0, |source| source.cas_max());
         Locked { shards, shard, last_lsn: Some(last_lsn), hash }
     }
 

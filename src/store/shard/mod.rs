@@ -73,8 +73,9 @@ pub struct Shard {
     is_unsettled: bool,
     /// The role does not admit who has locked it. Nothing is found or made, so nothing can be changed either.
     is_refused: bool,
-    /// Who has locked it brings another server's changes, with their cas uniques.
-    is_source: bool,
+    /// Who has locked it brings another server's changes, with their cas uniques, which are followed up to this one. For
+    /// others it is 0.
+    cas_max: u64,
 }
 
 impl Shard {
@@ -95,7 +96,7 @@ impl Shard {
             appended: None,
             is_unsettled: false,
             is_refused: false,
-            is_source: false,
+            cas_max: 0,
             core,
         })
     }
@@ -468,8 +469,8 @@ impl Shard {
 
     #[inline]
     fn cas_to_give(&self, cas: Option<u64>) -> u64 {
-        if let (true, Some(cas)) = (self.is_source, cas) {
-            self.core.follow_cas(cas);
+        if let Some(cas) = cas {
+            self.core.follow_cas(cas, self.cas_max);
         }
         match cas {
             None => self.core.next_cas(),

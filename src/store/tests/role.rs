@@ -6,9 +6,11 @@ use crate::journal::{AttachError, READERS_MAX};
 use crate::store::Subscription;
 use crate::store::role::{EPOCH_MAX, UPSTREAM};
 use crate::store::{
-    AllocError, ChangeSource, Duty, ItemSpec, Miss, Part, Relation, RoleError, RoleOrder, SourceError, StoreConfig,
+    AllocError, ChangeSource, Duty, ItemSpec, KeyError, Miss, Part, Relation, RoleError, RoleOrder, SourceError,
+    StoreConfig,
 };
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Who was fed by a server may be older than that: it does not feed it back when it hears of it no more.
 #[test]
@@ -130,9 +132,7 @@ const LATE: u64 = u64::MAX - 1;
 #[test]
 fn which_role_may_follow_on_which() {
     let rig = managed();
-    let standby = |epoch| RoleOrder::Standby { epoch, secret: "secret" };
     let candidate = |epoch| RoleOrder::Candidate { epoch };
-    let primary = |epoch| RoleOrder::Primary { epoch, deadline_ms: LATE };
     let table = [
         (RoleOrder::Waiting, Ok(Duty::Waiting), true),
         (candidate(1), Ok(Duty::Candidate { epoch: 1 }), true),
@@ -183,19 +183,124 @@ fn a_term_ends_where_another_server_may_have_been_primary() {
     assert!(rig.store.may_answer(term));
 }
 
+fn standby(epoch: u64) -> RoleOrder<'static> {
+    RoleOrder::Standby { epoch, secret: "secret" }
+}
+
+fn primary(epoch: u64) -> RoleOrder<'static> {
+    RoleOrder::Primary { epoch, deadline_ms: LATE }
+}
+
+/// Who has shown the key of an epoch, and says that it brings the changes of a run.
+fn feeder(rig: &TestStore, epoch: u64, now: Instant) -> Arc<ChangeSource> {
+    let keyed = rig.store.let_feed(epoch, "secret").unwrap();
+    rig.store.announce(&[0xab], Some(&keyed), now).unwrap()
+}
+
 #[test]
-fn who_is_primary_takes_no_changes_and_who_waits_neither() {
-    let (rig, now) = (managed(), std::time::Instant::now());
-    assert_eq!(rig.store.announce(&[0xab], None, now).unwrap_err(), SourceError::NoStandby);
-    rig.store.set_role(RoleOrder::Standby { epoch: 1, secret: "secret" }).unwrap();
-    let source = rig.store.announce(&[0xab], None, now).unwrap();
-    assert!(set_by(&rig, &source, "a"));
+fn only_who_knows_the_key_of_the_epoch_feeds_a_standby() {
+    let (rig, now) = (managed(), Instant::now());
+    let key = |epoch, secret| rig.store.let_feed(epoch, secret).map(drop);
+    let announce = |source: Option<&Arc<ChangeSource>>| rig.store.announce(&[0xab], source, now).map(drop);
+    assert_eq!((key(0, "secret"), announce(None)), (Err(KeyError::NoStandby), Err(SourceError::NoStandby)));
+    rig.store.set_role(standby(3)).unwrap();
+    assert_eq!(announce(None), Err(SourceError::NoKey));
+    for (epoch, secret) in [(3, "secreT"), (3, "secret1"), (3, ""), (4, "guess")] {
+        assert_eq!(key(epoch, secret), Err(KeyError::WrongSecret), "{secret}");
+    }
+    assert_eq!(key(2, "secret"), Err(KeyError::Old(3)));
+    assert_eq!(key(EPOCH_MAX + 1, "secret"), Err(KeyError::TooHigh));
+    let old = feeder(&rig, 3, now);
+    assert!(set_by(&rig, &old, "a"));
+    rig.store.set_role(RoleOrder::Candidate { epoch: 5 }).unwrap();
+    assert!(set_by(&rig, &old, "a"), "the owner of the epoch may go on");
+    // The next owner is here before this server was told of it.
+    let new = feeder(&rig, 4, now);
+    assert!(!set_by(&rig, &old, "a") && set_by(&rig, &new, "a"));
+    assert_eq!(announce(Some(&old)), Err(SourceError::Replaced));
+    assert_eq!(rig.store.set_role(standby(3)), Err(RoleError::Old(4)));
+    assert_eq!(rig.store.role_view().duty, Duty::Candidate { epoch: 5 });
+    let newest = feeder(&rig, 5, now);
+    assert_eq!(rig.store.role_view().duty, Duty::Standby { epoch: 5 });
+    rig.store.set_role(standby(5)).unwrap();
+    assert!(!set_by(&rig, &new, "a") && set_by(&rig, &newest, "a"));
+    rig.store.set_role(standby(6)).unwrap();
+    assert!(!set_by(&rig, &newest, "a"));
+    let unmanaged = TestStore::new(tiny());
+    assert_eq!(unmanaged.store.let_feed(1, "secret").map(drop), Err(KeyError::Unmanaged));
+}
+
+#[test]
+fn who_is_primary_takes_no_changes() {
+    let (rig, now) = (managed(), Instant::now());
+    rig.store.set_role(standby(1)).unwrap();
+    let (source, keyed) = (feeder(&rig, 1, now), rig.store.let_feed(1, "secret").unwrap());
+    rig.store.begin_refresh(Some(&source), 1);
+    assert!(set_by(&rig, &source, "a") && set_by(&rig, &keyed, "a"));
+    rig.store.set_role(primary(2)).unwrap();
+    assert!(!set_by(&rig, &source, "a") && !set_by(&rig, &keyed, "a"));
+    assert!(!rig.store.end_refresh(Some(&source)));
+    assert_eq!(rig.store.announce(&[0xab], Some(&source), now).map(drop), Err(SourceError::Replaced));
+    assert_eq!(rig.store.announce(&[0xab], None, now).map(drop), Err(SourceError::NoStandby));
+    assert_eq!(rig.store.let_feed(3, "secret").map(drop), Err(KeyError::NoStandby));
+    // It feeds at once whom it was fed by, and may be fed by it later.
+    let feed = rig.store.attach(&attach_as("a", "00000000000000ab"), now).unwrap();
+    rig.store.set_role(standby(3)).unwrap();
+    assert!(!set_by(&rig, &source, "a"));
+    assert!(set_by(&rig, &feeder(&rig, 3, now), "a"));
+    drop(feed);
+}
+
+#[test]
+fn a_promise_excludes_being_a_candidate_and_the_other_way_round() {
+    let rig = managed();
+    let (short, long) = (Duration::from_millis(30), Duration::from_secs(3600));
+    assert_eq!(rig.store.promise(1, "secret", long), Err(KeyError::NoStandby));
+    rig.store.set_role(standby(1)).unwrap();
+    assert_eq!(rig.store.promise(1, "guess", long), Err(KeyError::WrongSecret));
     rig.store.set_role(RoleOrder::Candidate { epoch: 2 }).unwrap();
-    assert!(set_by(&rig, &source, "a"), "the owner of the first epoch may go on");
-    rig.store.set_role(RoleOrder::Primary { epoch: 2, deadline_ms: LATE }).unwrap();
-    assert!(!set_by(&rig, &source, "a"));
-    assert_eq!(rig.store.announce(&[0xab], Some(&source), now).unwrap_err(), SourceError::Replaced);
-    assert_eq!(rig.store.announce(&[0xab], None, now).unwrap_err(), SourceError::NoStandby);
-    rig.store.set_role(RoleOrder::Standby { epoch: 3, secret: "secret" }).unwrap();
-    assert!(!set_by(&rig, &source, "a"));
+    assert_eq!(rig.store.promise(1, "secret", long), Err(KeyError::Candidate));
+    rig.store.set_role(standby(1)).unwrap();
+    rig.store.promise(1, "secret", long).unwrap();
+    rig.store.promise(1, "secret", short).unwrap();
+    std::thread::sleep(short);
+    for order in [RoleOrder::Candidate { epoch: 2 }, primary(2)] {
+        assert_eq!(rig.store.set_role(order), Err(RoleError::Promised(1)), "the longer one counts");
+    }
+    assert_eq!(rig.store.set_role(standby(2)), Ok(()));
+    rig.store.promise(2, "secret", short).unwrap();
+    std::thread::sleep(short);
+    assert_eq!(rig.store.set_role(primary(3)), Ok(()), "it is over");
+}
+
+/// What the old owner gave out and never sent is given to nothing else.
+#[test]
+fn cas_uniques_do_not_repeat_across_owners() {
+    let rig = managed();
+    let give = |key: &str| {
+        assert!(rig.set(key, b"value", 0));
+        let hash = rig.store.hash(key.as_bytes());
+        let mut locked = rig.store.lock(hash);
+        let id = locked.find(key.as_bytes(), hash).unwrap();
+        locked.item(id).cas()
+    };
+    rig.store.set_role(primary(1)).unwrap();
+    assert_eq!(give("a"), (1 << 48) + 1);
+    rig.store.set_role(RoleOrder::Waiting).unwrap();
+    rig.store.set_role(primary(1)).unwrap();
+    assert_eq!(give("a"), (1 << 48) + 2);
+    rig.store.set_role(standby(2)).unwrap();
+    let source = feeder(&rig, 2, Instant::now());
+    // The second is one that a client of the owner has named.
+    for cas in [(2 << 48) + 77, (3 << 48) + 5] {
+        let (hash, lsn) = (rig.store.hash(b"b"), LastLsn::default());
+        let mut locked = rig.store.lock_for(hash, &lsn, Some(&source));
+        let id = locked.create(&spec("b"), &[]).unwrap();
+        put(&mut locked, b"b", hash, id, Some(cas));
+    }
+    assert_eq!(rig.store.core.next_cas(), (2 << 48) + 78);
+    rig.store.set_role(primary(3)).unwrap();
+    assert_eq!(give("a"), (3 << 48) + 1);
+    rig.store.set_role(primary(EPOCH_MAX)).unwrap();
+    assert_eq!(give("a"), (EPOCH_MAX << 48) + 1);
 }
