@@ -401,6 +401,11 @@ impl Journal {
         reading
     }
 
+    /// The last record that was there at this time, or an older one; 0 if the journal was off.
+    pub fn lsn_at(&self, time: Instant) -> u64 {
+        self.lock().readers.lsn_at(time)
+    }
+
     /// The last record's number. For changes of one shard it is exact while that shard is locked.
     pub fn lsn_under_lock(&self) -> u64 {
         self.lock().ring.lsn()

@@ -351,6 +351,11 @@ impl Readers {
         self.samples.add(now, lsn)
     }
 
+    /// The last record that was there at this time, or an older one.
+    pub(super) fn lsn_at(&self, time: Instant) -> u64 {
+        self.samples.at(time)
+    }
+
     /// All that are attached, for statistics.
     pub(super) fn status(&self, ring: &Ring, now: Instant) -> Vec<ConsumerStatus> {
         self.attached.iter().map(|reader| self.status_of(reader, ring, now)).collect()
@@ -435,6 +440,12 @@ impl Samples {
         let passed = self.0.back().map_or(Duration::ZERO, |&(last, _)| now.saturating_duration_since(last));
         self.0.push_back((now, lsn));
         passed
+    }
+
+    /// The last record that was there at this time, or an older one.
+    fn at(&self, time: Instant) -> u64 {
+        let at = self.0.partition_point(|&(sampled, _)| sampled <= time);
+        at.checked_sub(1).map_or(0, |at| self.0[at].1)
     }
 
     /// About when the first record after `lsn` was there.

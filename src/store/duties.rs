@@ -8,6 +8,11 @@
 
 use super::role::first_cas;
 use super::{Duty, RoleError, RoleOrder, Store};
+use std::time::{Duration, Instant};
+
+/// After this an owner has acknowledged a change, or given it up: it is longer than a lease with the time that replies
+/// wait for replicas.
+const DECIDED_AFTER: Duration = Duration::from_secs(5);
 
 /// What the server is, and what it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +30,7 @@ impl Store {
     /// cannot now.
     pub fn set_role(&self, order: RoleOrder<'_>) -> Result<(), RoleError> {
         let role = &self.core.role;
+        let was_primary = matches!(role.lock().duty(), Duty::Primary { .. });
         let aftermath = role.obey(order)?;
         self.shut_out(aftermath.shuts_out);
         if aftermath.silences {
@@ -32,6 +38,10 @@ impl Store {
         }
         if let RoleOrder::Primary { epoch, .. } = order {
             self.core.follow_cas(first_cas(epoch), u64::MAX);
+        }
+        if let (Some(recent), RoleOrder::Primary { .. }, false) = (&self.core.recent, order, was_primary) {
+            let long_ago = Instant::now().checked_sub(DECIDED_AFTER);
+            recent.excuse(long_ago.map_or(0, |time| self.core.journal.lsn_at(time)));
         }
         role.open();
         Ok(())

@@ -21,12 +21,17 @@ const SLOTS: usize = 8192;
 pub struct RecentChanges {
     slots: Box<[AtomicU64]>,
     of_all: AtomicU64,
+    excused: AtomicU64,
 }
 
 impl RecentChanges {
     /// Nothing has changed yet.
     pub fn new() -> RecentChanges {
-        RecentChanges { slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(), of_all: AtomicU64::new(0) }
+        RecentChanges {
+            slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
+            of_all: AtomicU64::new(0),
+            excused: AtomicU64::new(0),
+        }
     }
 
     /// Notes a change of a key with this hash; call it under the lock of its shard.
@@ -41,7 +46,14 @@ impl RecentChanges {
 
     /// The last change that a key with this hash may have; call it under the lock of its shard.
     pub fn last(&self, hash: Hash) -> u64 {
-        self.slots[slot(hash)].load(Ordering::Relaxed).max(self.of_all.load(Ordering::SeqCst))
+        let lsn = self.slots[slot(hash)].load(Ordering::Relaxed).max(self.of_all.load(Ordering::SeqCst));
+        if lsn <= self.excused.load(Ordering::SeqCst) { 0 } else { lsn }
+    }
+
+    /// Lets no read wait for changes up to this one. A new primary has been sent these by the old one, which has long
+    /// acknowledged them or given them up; its own replicas may be sent everything anew, which takes time.
+    pub fn excuse(&self, lsn: u64) {
+        self.excused.fetch_max(lsn, Ordering::SeqCst);
     }
 }
 
@@ -63,5 +75,8 @@ mod tests {
         assert_eq!((recent.last(key), recent.last(other)), (5, 0));
         recent.note_all(9);
         assert_eq!((recent.last(key), recent.last(other)), (9, 9));
+        recent.note(key, 11);
+        recent.excuse(10);
+        assert_eq!((recent.last(key), recent.last(other)), (11, 0));
     }
 }
