@@ -77,6 +77,11 @@ fn who_waits_answers_nobody_and_a_primary_does() {
     assert!(managed.tell("empty").starts_with("CLIENT_ERROR "));
     assert_eq!(managed.tell("role standby 2 secret"), "role standby 2 0 1");
     conn.expect_end();
+    // Clients that come now may look for the new primary; who still comes later is told.
+    let mut early = managed.connect();
+    early.send(b"get a\r\n");
+    early.expect_end();
+    std::thread::sleep(Duration::from_millis(1100));
     let mut conn = managed.connect();
     assert_eq!(conn.line("get a"), NOT_PRIMARY);
     assert_eq!(managed.tell("empty"), "OK");

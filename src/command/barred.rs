@@ -3,6 +3,9 @@
 //! ```text
 //! reads and changes of data        SERVER_ERROR not primary, or nothing where the client wants no answer
 //! all else: version, stats, mn …   as always
+//!
+//! just after a demotion            the connection is closed without an answer: the client tries again, and the address
+//!                                  has moved by then
 //! ```
 //!
 //! Not here: when clients are barred (`store::role`).

@@ -62,6 +62,9 @@ impl Prepared<'_> {
     #[cold]
     pub fn run_barred(&self, context: &mut Context<'_>, out: &mut Output) -> Next {
         let Some(refusal) = barred::refusal(&self.cut.request, context.shared) else { return self.run(context, out) };
+        if context.shared.store.was_primary_just_now() {
+            return Next::Close;
+        }
         refusal.push_to(&mut out.bytes);
         Next::Continue
     }

@@ -72,6 +72,11 @@ impl Store {
         self.core.journal.lsn_under_lock()
     }
 
+    /// Whether it was primary a moment ago.
+    pub fn was_primary_just_now(&self) -> bool {
+        self.core.role.was_primary_just_now()
+    }
+
     /// Whether the changes of clients wait.
     #[inline]
     pub fn holds_changes(&self) -> bool {

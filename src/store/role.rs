@@ -65,6 +65,9 @@ pub(super) fn first_cas(epoch: u64) -> u64 {
     epoch << (u64::BITS - 1 - EPOCH_MAX.count_ones())
 }
 
+/// For so long after a demotion the address may still be on its way to the new primary.
+const MOVING_MS: u64 = 1000;
+
 /// Longest time for which the changes of clients are held.
 const HOLD_MAX_MS: u64 = 60_000;
 
@@ -252,6 +255,8 @@ pub struct Role {
     bars_clients: AtomicBool,
     /// No reply to a client leaves after this.
     deadline_ms: AtomicU64,
+    /// When it was primary last, by milliseconds since boot; 0: never.
+    demoted_ms: AtomicU64,
     /// The changes of clients wait until then, by milliseconds since boot; 0: they do not.
     held_until: AtomicU64,
     /// Grows with each demotion.
@@ -294,6 +299,7 @@ impl Role {
             standing: Mutex::new(standing),
             bars_clients: AtomicBool::new(is_managed),
             deadline_ms: AtomicU64::new(NO_DEADLINE),
+            demoted_ms: AtomicU64::new(0),
             held_until: AtomicU64::new(0),
             term: AtomicU64::new(0),
             listener: Mutex::new(None),
@@ -336,6 +342,13 @@ impl Role {
     /// The present term.
     pub fn term(&self) -> u64 {
         self.term.load(Ordering::SeqCst)
+    }
+
+    /// Whether it was primary a moment ago. Clients that come now have not found the new one yet: they had better try again
+    /// than be refused.
+    pub fn was_primary_just_now(&self) -> bool {
+        let at = self.demoted_ms.load(Ordering::Relaxed);
+        at != 0 && now_ms() < at + MOVING_MS
     }
 
     /// Lets the changes of clients wait for so long; 0: they wait no more. It is a courtesy, so that a switchover has little
@@ -389,6 +402,7 @@ impl Role {
         }
         let silences = matches!(before, Duty::Primary { .. });
         if silences {
+            self.demoted_ms.store(now_ms(), Ordering::SeqCst);
             self.bars_clients.store(true, Ordering::SeqCst);
             self.term.fetch_add(1, Ordering::SeqCst);
             self.deadline_ms.store(NO_DEADLINE, Ordering::SeqCst);
