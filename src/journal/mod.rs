@@ -43,7 +43,7 @@ mod tests;
 
 pub use acks::Acks;
 pub use reader::{NextScan, Notice, ReaderCounts, ReaderState};
-pub use readers::{Attach, AttachError, ConsumerStatus, READERS_MAX, Reading, Start, is_named};
+pub use readers::{Attach, AttachError, ConsumerStatus, READERS_MAX, Reading, Start, is_named, is_run_id};
 pub use record::{Record, RecordDraft, RecordKind, Records, records};
 
 use crate::clock::Clock;

@@ -135,8 +135,8 @@ pub fn is_named(run_id: u64, identity: &str) -> bool {
     is_run_id(identity) && u64::from_str_radix(identity, 16) == Ok(run_id)
 }
 
-/// Whether an identity is a run id, which no two servers share.
-fn is_run_id(identity: &str) -> bool {
+/// Whether an identity is a run id, which no two servers share: then the peer is a twincached.
+pub fn is_run_id(identity: &str) -> bool {
     identity.len() == 16 && identity.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 

@@ -18,7 +18,7 @@ const PADDING: u8 = 0xfe;
 
 const DECODE: [u8; 256] = decode_table();
 
-/// Decodes a token of at most [`KEY_MAX`] characters into `buffer`; None when it is not base64.
+/// Decodes a token into `buffer`; None when it is not base64, or too long for a key.
 pub fn decode<'b>(token: &[u8], buffer: &'b mut [u8; KEY_MAX]) -> Option<&'b [u8]> {
     let (mut group, mut in_group, mut padding, mut len) = (0u32, 0, 0, 0);
     for &byte in token {
@@ -33,9 +33,9 @@ pub fn decode<'b>(token: &[u8], buffer: &'b mut [u8; KEY_MAX]) -> Option<&'b [u8
         group = group << 6 | u32::from(if value == PADDING { 0 } else { value });
         in_group = (in_group + 1) % 4;
         if in_group == 0 {
-            let bytes = &group.to_be_bytes()[1..];
-            buffer.get_mut(len..len + 3)?.copy_from_slice(bytes);
-            len += 3usize.checked_sub(padding).filter(|&n| n > 0)?;
+            let count = 3usize.checked_sub(padding).filter(|&n| n > 0)?;
+            buffer.get_mut(len..len + count)?.copy_from_slice(&group.to_be_bytes()[1..][..count]);
+            len += count;
             group = 0;
         }
     }

@@ -30,11 +30,20 @@ const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
 /// The latest time that a `T` or an `R` can name, in 2038.
 const FAR: i32 = i32::MAX;
 
-/// Longest key whose base64 still fits a line.
+/// Longest key whose base64 memcached takes. twincached takes that of any key.
 const BASE64_KEY_MAX: usize = KEY_MAX / 4 * 3;
 
 /// Bytes of a line without its key, with room to spare.
 const LINE: usize = 112;
+
+/// Which keys a peer can be told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerKeys {
+    /// All: it is a twincached.
+    All,
+    /// Those that a memcached takes.
+    Short,
+}
 
 /// A key as it goes on a line.
 #[derive(Clone, Copy, Debug)]
@@ -44,14 +53,16 @@ pub struct WireKey<'a> {
 }
 
 impl<'a> WireKey<'a> {
-    /// Encodes a key in base64 if it came so, or if it has bytes that would break a line. None: such a key is too long
-    /// for base64, and no meta command can name it.
+    /// Encodes a key in base64 if it came so, or if it has bytes that would break a line. None: the peer is a memcached,
+    /// the key is too long for its base64, and no meta command can name it there.
     #[inline]
-    pub fn new(bytes: &'a [u8], is_binary: bool) -> Option<WireKey<'a>> {
+    pub fn new(bytes: &'a [u8], is_binary: bool, peer: PeerKeys) -> Option<WireKey<'a>> {
         if !is_binary && !breaks_a_line(bytes) {
             return Some(WireKey { bytes, base64: false });
         }
-        (bytes.len() <= BASE64_KEY_MAX).then_some(WireKey { bytes, base64: true })
+        let base64 = peer == PeerKeys::All || bytes.len() <= BASE64_KEY_MAX;
+        // memcached takes a carriage return for a byte of the key, unless the line ends there.
+        (base64 || !bytes.iter().any(|byte| matches!(byte, b' ' | b'\n' | 0))).then_some(WireKey { bytes, base64 })
     }
 
     /// Appends the verb and the key, and makes room for `more` bytes after the line.

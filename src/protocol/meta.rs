@@ -101,7 +101,7 @@ impl<'a> MetaCommand<'a> {
     /// Checks letters and arguments, and keeps the arguments. Returns how many flags there are.
     #[inline]
     fn take_flags(&mut self) -> Result<usize, &'static [u8]> {
-        if self.wire_key.len() > KEY_MAX {
+        if self.wire_key.len() > KEY_MAX && !self.is_long_base64() {
             return Err(BAD_FORMAT);
         }
         let mut count = 0;
@@ -121,6 +121,13 @@ impl<'a> MetaCommand<'a> {
             return Err(BAD_KEY);
         }
         Ok(count)
+    }
+
+    /// Whether this is the base64 of a key that only the binary protocol could name otherwise. memcached takes no token
+    /// of more than 250 bytes, so that such a key could not be replicated.
+    #[cold]
+    fn is_long_base64(&self) -> bool {
+        self.flags().any(|flag| flag[0] == b'b') && base64::decode(self.wire_key, &mut [0; KEY_MAX]).is_some()
     }
 
     #[inline]

@@ -16,7 +16,8 @@ use super::stream::{ChangeStream, refuse, refuse_ack, say};
 use crate::command::admin::stats;
 use crate::command::{Output, Shared};
 use crate::config::REPLICAS_MAX;
-use crate::journal::{Attach, AttachError};
+use crate::journal::{Attach, AttachError, is_run_id};
+use crate::protocol::change::PeerKeys;
 use crate::protocol::control::{self, AttachLine, ClientError, ClientLine, Descent, Position, ServerInfo, ServerLine};
 use crate::protocol::duty_line::{ROLE_USAGE, RoleLine, RoleReport};
 use crate::protocol::members_line::MEMBERS_USAGE;
@@ -179,8 +180,9 @@ impl Consumer {
             Ok(subscription) => subscription,
             Err(error) => return refuse(reason(error), out),
         };
+        let keys = if is_run_id(identity) { PeerKeys::All } else { PeerKeys::Short };
         let is_full_sync = subscription.began_with_full_sync();
-        let mut stream = ChangeStream::new(subscription, with_cas, now.at);
+        let mut stream = ChangeStream::new(subscription, with_cas, keys, now.at);
         stream.peer_clock = self.peer_clock;
         let run = &control::run_word(shared.store.journal().run_id());
         let began = if is_full_sync { ServerLine::FullSync } else { ServerLine::Continuing };

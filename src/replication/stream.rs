@@ -17,7 +17,7 @@ use crate::clock::PeerTime;
 use crate::command::{Output, Shared};
 use crate::journal::{Notice, Record, RecordKind, records};
 use crate::protocol::change;
-use crate::protocol::change::{Expiry, WireKey};
+use crate::protocol::change::{Expiry, PeerKeys, WireKey};
 use crate::protocol::control::{self, BATCH_LINE, Position, ServerLine};
 use crate::store::{Subscription, Update};
 use std::io::Write;
@@ -54,6 +54,7 @@ pub struct ChangeStream {
     subscription: Subscription,
     /// Whether the peer takes cas uniques.
     with_cas: bool,
+    keys: PeerKeys,
     /// What the peer's clock showed when this machine had just booted, in milliseconds; None: nobody has said it.
     pub(super) peer_clock: Option<i64>,
     /// What was read from the journal, and how much of it is in batches.
@@ -80,13 +81,14 @@ pub struct ChangeStream {
 
 impl ChangeStream {
     /// The stream of a subscription that has just begun.
-    pub fn new(subscription: Subscription, with_cas: bool, now: Instant) -> ChangeStream {
+    pub fn new(subscription: Subscription, with_cas: bool, keys: PeerKeys, now: Instant) -> ChangeStream {
         let lsn = subscription.lsn();
         let is_full_sync = subscription.began_with_full_sync();
         let acked = if is_full_sync { 0 } else { lsn };
         ChangeStream {
             subscription,
             with_cas,
+            keys,
             peer_clock: None,
             records: Vec::new(),
             done: 0,
@@ -183,7 +185,12 @@ impl ChangeStream {
 
     /// Puts the records that were read into the batch. False: the batch is full.
     fn push_records(&mut self, is_late: bool, shared: &Shared, out: &mut Output) -> bool {
-        let form = WireForm { with_cas: self.with_cas, is_late, time: shared.clock.peer_time(self.peer_clock) };
+        let form = WireForm {
+            keys: self.keys,
+            with_cas: self.with_cas,
+            is_late,
+            time: shared.clock.peer_time(self.peer_clock),
+        };
         let mut left = records(&self.records[self.done..]);
         loop {
             let rest = left.rest().len();
@@ -264,6 +271,7 @@ fn body_len(body: usize, out: &Output) -> usize {
 /// How records are written.
 #[derive(Clone, Copy)]
 struct WireForm {
+    keys: PeerKeys,
     with_cas: bool,
     /// Whether the records may be so old that a touched item has expired at the peer: then the whole item is sent.
     is_late: bool,
@@ -310,7 +318,7 @@ fn push(record: &Record<'_>, form: WireForm, shared: &Shared, room: usize, out: 
         change::flush(at, &mut out.bytes);
         return Pushed::Whole;
     }
-    let Some(key) = WireKey::new(record.key, record.key_is_binary) else { return Pushed::Never };
+    let Some(key) = WireKey::new(record.key, record.key_is_binary, form.keys) else { return Pushed::Never };
     let state = change::ItemState {
         expiry: form.expiry(record.expires_at),
         cas: form.with_cas.then_some(record.cas),

@@ -21,7 +21,7 @@ fn read_back(mut wire: &[u8]) -> Vec<(meta::Verb, Vec<u8>, String)> {
 }
 
 fn told(key: &[u8], is_binary: bool, state: ItemState) -> Vec<(meta::Verb, Vec<u8>, String)> {
-    let key = WireKey::new(key, is_binary).expect("fits a line");
+    let key = WireKey::new(key, is_binary, PeerKeys::All).expect("fits a line");
     let mut wire = Vec::new();
     set(key, 5, 9, &state, &mut wire);
     wire.extend_from_slice(b"hello");
@@ -65,7 +65,20 @@ fn every_key_that_can_be_named_is() {
     for key in [b"a b".as_slice(), b"\r", b"a\nb", b"\0", &[b' '; BASE64_KEY_MAX]] {
         assert!(told(key, false, STATE).iter().all(|(_, read, flags)| read == key && flags.contains('b')));
     }
-    assert!(WireKey::new(&[b' '; BASE64_KEY_MAX + 1], false).is_none());
+    let long = [b"a b\0\n\r".as_slice(), &[b'k'; 244]].concat();
+    for len in BASE64_KEY_MAX + 1..=KEY_MAX {
+        assert!(WireKey::new(&long[..len], false, PeerKeys::Short).is_none());
+        assert!(
+            told(&long[..len], false, STATE).iter().all(|(_, read, flags)| read == &long[..len] && flags.contains('b'))
+        );
+    }
+    // A memcached keeps it under the same bytes, however they were sent.
+    let returning = [b"a\rb".as_slice(), &[b'k'; 247]].concat();
+    for is_binary in [true, false] {
+        let mut wire = Vec::new();
+        delete(WireKey::new(&returning, is_binary, PeerKeys::Short).unwrap(), &mut wire);
+        assert_eq!(wire, [b"md ", &returning[..], b" q\r\n"].concat());
+    }
     let longest = [0xff; BASE64_KEY_MAX];
     assert!(told(&longest, true, STATE).iter().all(|(_, read, _)| read == &longest));
 }
@@ -95,7 +108,7 @@ fn expiries() {
     assert_eq!(times.map(|time| Expiry::at(time, 1000).0), expected);
     assert_eq!(Expiry::at(5, i64::MIN).0, RELATIVE_MAX as i32);
     let mut wire = Vec::new();
-    touch(WireKey::new(b"k", false).unwrap(), Expiry::at(1, 2), &mut wire);
+    touch(WireKey::new(b"k", false, PeerKeys::Short).unwrap(), Expiry::at(1, 2), &mut wire);
     assert_eq!(wire, b"mg k T-1 q\r\n");
 }
 
