@@ -88,7 +88,7 @@
 //! command:          mod > batch > barred, run > admin > arith, delete, write > read > lookup > context > dump, discovery > reply > output
 //! command/admin:    mod > cache, debug, replica > crawler > stats, watch
 //! replication:      mod > session > stream
-//! journal:          mod > readers > reader, ring > record, acks, flush
+//! journal:          mod > readers > reader, ring > refused > ranges, record, acks, flush
 //! net:              mod > acceptor, control > listen > worker > conn > admission, reply_hold, stop, voice
 //! net/worker:       silence, waiting > mod > batch, client, idle
 //! net/conn:         mod > session > buffer, chat, other_end, turn, upload > long_line

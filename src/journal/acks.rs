@@ -21,7 +21,7 @@
 
 use crate::sync::lock;
 use std::cell::Cell;
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 pub const EVERYTHING: u64 = u64::MAX;
 
 /// The most ranges of refused changes. Replies wait for some milliseconds only, so old ranges do not matter any more.
-const REFUSED_MAX: usize = 16;
+const REFUSED_MAX: usize = 4096;
 
 /// The lsn of the last change that one worker's requests have appended to the journal; 0 before the first. A locked
 /// shard writes it. A worker that reads it before and after a request knows what that request has changed.
@@ -87,9 +87,33 @@ pub struct Acks {
 struct AckState {
     /// The last lsn at the moment of degrading; None while it is not degraded.
     degraded_at: Option<u64>,
-    /// Each range goes from after one lsn up to the other. They ascend; the last is the newest.
-    refused: VecDeque<(u64, u64)>,
+    refused: LsnRanges,
     listener: Option<AckListener>,
+}
+
+/// Ranges of numbers, each from after one up to another. They neither overlap nor touch.
+#[derive(Debug, Default)]
+struct LsnRanges {
+    /// From the end of each to its start.
+    starts: BTreeMap<u64, u64>,
+}
+
+impl LsnRanges {
+    fn add(&mut self, mut after: u64, mut upto: u64) {
+        while let Some((&end, &start)) = self.starts.range(after..).next().filter(|&(_, &start)| start <= upto) {
+            self.starts.remove(&end);
+            (after, upto) = (after.min(start), upto.max(end));
+        }
+        self.starts.insert(upto, after);
+        if self.starts.len() > REFUSED_MAX {
+            let oldest = self.starts.pop_first().map_or(0, |(_, start)| start);
+            self.starts.first_entry().iter_mut().for_each(|next| *next.get_mut() = oldest);
+        }
+    }
+
+    fn has(&self, lsn: u64) -> bool {
+        self.starts.range(lsn..).next().is_some_and(|(_, &after)| lsn > after)
+    }
 }
 
 #[derive(Clone)]
@@ -168,20 +192,14 @@ impl Acks {
         if self.required() == 0 {
             return;
         }
-        state.refused.push_back((after, upto));
-        if state.refused.len() > REFUSED_MAX {
-            let oldest = state.refused.pop_front().unwrap_or_default();
-            let next = &mut state.refused[0];
-            *next = (next.0.min(oldest.0), next.1.max(oldest.1));
-        }
+        state.refused.add(after, upto);
         self.refused.fetch_max(upto, Ordering::SeqCst);
     }
 
     /// Whether a replica may have refused a change that counts as replicated.
     #[inline]
     pub fn is_refused(&self, lsn: u64) -> bool {
-        lsn <= self.refused.load(Ordering::SeqCst)
-            && self.lock().refused.iter().any(|&(after, upto)| lsn > after && lsn <= upto)
+        lsn <= self.refused.load(Ordering::SeqCst) && self.lock().refused.has(lsn)
     }
 
     /// Stops waiting, until `required` readers have `head`, which is the last lsn now.

@@ -34,9 +34,11 @@
 
 pub mod acks;
 pub mod flush;
+mod ranges;
 mod reader;
 mod readers;
 pub mod record;
+mod refused;
 mod ring;
 #[cfg(test)]
 mod tests;
@@ -45,6 +47,7 @@ pub use acks::Acks;
 pub use reader::{NextScan, Notice, ReaderCounts, ReaderState};
 pub use readers::{Attach, AttachError, ConsumerStatus, READERS_MAX, Reading, Start, is_named, is_run_id};
 pub use record::{Record, RecordDraft, RecordKind, Records, records};
+pub use refused::Suspect;
 
 use crate::clock::Clock;
 use crate::sync::lock;
@@ -265,20 +268,51 @@ impl Journal {
         inner.note_idle(now);
     }
 
-    /// Notes that a reader's peer has confirmed all changes up to `lsn`. `is_all` is false when it refused some of the
-    /// changes since the last time, or was not told of them.
-    pub fn acknowledge(&self, id: u64, lsn: u64, is_all: bool) {
+    /// Notes that a reader's peer has confirmed all changes up to `lsn`.
+    pub fn acknowledge(&self, id: u64, lsn: u64, now: Instant) {
+        self.advance(id, |reader| reader.acknowledge(lsn, now));
+    }
+
+    /// Notes that a reader's peer has answered all changes up to `lsn`, and refused some of those since the last time,
+    /// or was not told of them. Returns the changes to journal again, for [`Journal::sent_again`].
+    pub fn refuse(&self, id: u64, lsn: u64, now: Instant) -> Vec<Suspect> {
+        let mut inner = self.lock();
+        let Inner { ring, readers, .. } = &mut *inner;
+        let settles = readers.required > 0;
+        let Some(reader) = readers.get(id) else { return Vec::new() };
+        let suspects = readers::suspects(ring, reader.acked, lsn);
+        let verdict = reader.refuse(lsn, suspects.as_deref(), settles, now);
+        reader.check();
+        drop(inner);
+        verdict.refused.iter().for_each(|&(after, upto)| self.acks.refuse(after, upto));
+        self.advance(id, |_| ());
+        suspects.filter(|_| verdict.is_open).unwrap_or_default()
+    }
+
+    /// Notes which records stand for suspects now: pairs of the old number and the new one.
+    pub fn sent_again(&self, id: u64, sent: &[(u64, u64)], now: Instant) {
+        self.advance(id, |reader| reader.sent_again(sent, now));
+    }
+
+    /// Notes that all of a range was journalled again.
+    pub fn range_done(&self, id: u64, now: Instant) {
+        let lsn = self.lsn_under_lock();
+        self.advance(id, |reader| reader.refused.range_done(lsn, reader.acked, now));
+    }
+
+    /// Ranges of which a reader's peer has refused something that it was not sent again with success.
+    pub fn refused_ranges(&self, id: u64) -> u64 {
+        self.lock().readers.get(id).map_or(0, |reader| reader.refused.count())
+    }
+
+    /// Changes what is known of a reader's peer, and lets go the replies that wait no longer.
+    fn advance(&self, id: u64, change: impl FnOnce(&mut reader::Reader)) {
         let mut inner = self.lock();
         let Some(reader) = inner.readers.get(id) else { return };
-        let before = reader.acked;
-        reader.counts.refusals += u64::from(!is_all);
-        reader.acknowledge(lsn);
+        change(reader);
         reader.check();
         let confirmed = inner.readers.confirmed();
         drop(inner);
-        if !is_all {
-            self.acks.refuse(before, lsn);
-        }
         self.acks.advance(confirmed);
     }
 
@@ -412,11 +446,11 @@ impl Journal {
     }
 
     /// What to scan next for a reader that has read all records.
-    pub fn next_scan(&self, id: u64) -> NextScan {
+    pub fn next_scan(&self, id: u64, now: Instant) -> NextScan {
         let mut inner = self.lock();
         let Some(reader) = inner.readers.get(id) else { return NextScan::None };
         let before = reader.counts.full_syncs_finished;
-        let next = reader.next_scan(KEYS_AT_ONCE);
+        let next = reader.next_scan(KEYS_AT_ONCE, now);
         let (finished, wants_checkpoint) = (reader.counts.full_syncs_finished - before, reader.wants_checkpoint());
         reader.check();
         inner.readers.full_syncs_finished += finished;

@@ -29,7 +29,10 @@
 //! confirmed; a streaming reader has no dirty range and no lost delete; a full sync has at most as many ranges to go as
 //! there are.
 
+use super::ranges::Ranges;
 use super::record::{CHECKPOINT, EVICTED, RecordKind};
+use super::refused::{PeerRefusals, Suspect, Verdict};
+use std::time::Instant;
 
 /// The most bytes of keys in `deleted`. When there are more, most ranges are dirty anyway.
 const DELETED_MAX: usize = if cfg!(test) { 1 << 10 } else { 1 << 20 };
@@ -73,6 +76,8 @@ pub enum NextScan {
     Keys(Vec<(Vec<u8>, bool)>),
     /// A range of keys.
     Range(u32),
+    /// A range of keys of which the peer has refused some: its items are journalled again.
+    Again(u32),
     /// Nothing.
     None,
 }
@@ -104,6 +109,8 @@ pub(super) struct Reader {
     /// Ranges until the full sync is done.
     pass: u32,
     deleted: Keys,
+    /// What the peer has refused.
+    pub refused: PeerRefusals,
     /// Whether too much was lost, so that only a full sync helps.
     lost_all: bool,
     notices: [Option<Notice>; 2],
@@ -144,6 +151,7 @@ impl Reader {
             at: 0,
             pass: 0,
             deleted: Keys::default(),
+            refused: PeerRefusals::new(ranges),
             lost_all: false,
             notices: [None; 2],
             counts: ReaderCounts::default(),
@@ -162,17 +170,42 @@ impl Reader {
         (self.complete, self.clean_at, self.lost_all) = (0, u64::MAX, false);
         self.dirty.set_all();
         self.deleted = Keys::default();
+        self.refused = PeerRefusals::new(self.dirty.len);
         self.notices = [notice, None];
         self.pass = self.dirty.len;
         self.counts.full_syncs_started += 1;
     }
 
     /// Notes what its peer has confirmed.
-    pub(super) fn acknowledge(&mut self, lsn: u64) {
+    pub(super) fn acknowledge(&mut self, lsn: u64, now: Instant) {
         self.acked = self.acked.max(lsn.min(self.lsn));
-        if self.state == ReaderState::Streaming && self.acked >= self.clean_at {
+        self.refused.confirm(self.acked, now);
+        self.complete_acked();
+    }
+
+    fn complete_acked(&mut self) {
+        if self.state == ReaderState::Streaming && self.acked >= self.clean_at && !self.refused.is_held() {
             self.complete = self.acked;
         }
+    }
+
+    /// Notes that its peer has refused some of `among`, the changes since the last acknowledgement; None: nobody knows
+    /// these any more. With `settles` it is found out which.
+    pub(super) fn refuse(&mut self, lsn: u64, among: Option<&[Suspect]>, settles: bool, now: Instant) -> Verdict {
+        self.counts.refusals += 1;
+        let (before, was_clean) = (self.acked, self.acked >= self.clean_at);
+        self.acked = self.acked.max(lsn.min(self.lsn));
+        let among = among.filter(|_| was_clean && self.state == ReaderState::Streaming);
+        let verdict = self.refused.judge((before, self.acked), among, settles, now);
+        self.complete_acked();
+        verdict
+    }
+
+    /// Suspects were journalled again; see [`PeerRefusals::sent_again`].
+    pub(super) fn sent_again(&mut self, sent: &[(u64, u64)], now: Instant) {
+        self.refused.sent_again(sent);
+        self.refused.confirm(self.acked, now);
+        self.complete_acked();
     }
 
     /// Whether it is sent every change, so that no [`Delivery`] need be asked for.
@@ -262,7 +295,7 @@ impl Reader {
     }
 
     /// What to scan, now that everything was read and every slice was handed out.
-    pub(super) fn next_scan(&mut self, most: usize) -> NextScan {
+    pub(super) fn next_scan(&mut self, most: usize, now: Instant) -> NextScan {
         let keys = self.deleted.take(most);
         if !keys.is_empty() {
             return NextScan::Keys(keys);
@@ -276,13 +309,20 @@ impl Reader {
         }
         let (Some(range), Some(distance)) = (next, distance) else {
             self.end_lag();
-            return NextScan::None;
+            return self.next_refused(now);
         };
         self.pass = self.pass.saturating_sub(distance + 1);
         self.at = (range + 1) % self.dirty.len;
         self.dirty.clear(range);
         self.scanning = Some(range);
         NextScan::Range(range)
+    }
+
+    /// When nothing else is to be scanned, what the peer has refused is sent again.
+    fn next_refused(&mut self, now: Instant) -> NextScan {
+        let is_settled = self.state == ReaderState::Streaming && self.acked >= self.clean_at;
+        let next = if is_settled { self.refused.next(self.acked, now) } else { None };
+        next.map_or(NextScan::None, NextScan::Again)
     }
 
     fn end_pass(&mut self) {
@@ -327,56 +367,9 @@ impl Reader {
         let owes_nothing = self.dirty.count == 0 && self.deleted.keys.is_empty();
         assert!(self.state != ReaderState::Streaming || owes_nothing, "{} streams and lacks something", self.name);
         assert!(self.pass <= self.dirty.len, "{} syncs more ranges than there are", self.name);
-        debug_assert_eq!(
-            self.dirty.count,
-            self.dirty.bits.iter().map(|bits| bits.count_ones() as usize).sum::<usize>()
-        );
-    }
-}
-
-/// A set of ranges.
-#[derive(Debug)]
-struct Ranges {
-    bits: Vec<u64>,
-    len: u32,
-    count: usize,
-}
-
-impl Ranges {
-    fn new(len: u32) -> Ranges {
-        Ranges { bits: vec![0; len.div_ceil(64) as usize], len, count: 0 }
-    }
-
-    #[inline]
-    fn has(&self, range: u32) -> bool {
-        self.bits[range as usize / 64] >> (range % 64) & 1 != 0
-    }
-
-    fn set(&mut self, range: u32) {
-        self.count += usize::from(!self.has(range));
-        self.bits[range as usize / 64] |= 1 << (range % 64);
-    }
-
-    fn clear(&mut self, range: u32) {
-        self.count -= usize::from(self.has(range));
-        self.bits[range as usize / 64] &= !(1 << (range % 64));
-    }
-
-    fn set_all(&mut self) {
-        (0..self.len).for_each(|range| self.set(range));
-    }
-
-    /// The first range of the set from `at` on, or else from 0 on.
-    fn next(&self, at: u32) -> Option<u32> {
-        if self.count == 0 {
-            return None;
-        }
-        let (word, bit) = (at as usize / 64, at % 64);
-        let first = self.bits[word] & (u64::MAX << bit);
-        let words = self.bits.len();
-        let later = (word + 1..=word + words).map(|word| (word % words, self.bits[word % words]));
-        let (word, bits) = std::iter::once((word, first)).chain(later).find(|&(_, bits)| bits != 0)?;
-        Some(word as u32 * 64 + bits.trailing_zeros())
+        self.dirty.check();
+        self.refused.check();
+        assert!(!self.refused.is_held() || self.complete < self.acked, "{} passes what is not settled", self.name);
     }
 }
 

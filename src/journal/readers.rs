@@ -15,7 +15,8 @@
 //! Not here: the lock (`journal`), what becomes of a record (`reader`).
 
 use super::reader::{Delivery, Notice, Reader, ReaderCounts, ReaderState};
-use super::record::{Head, PAD, make_delete, range_of};
+use super::record::{Head, PAD, RecordKind, make_delete, range_of};
+use super::refused::{PeerRefusals, Suspect};
 use super::ring::Ring;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -101,6 +102,8 @@ pub struct ConsumerStatus {
     pub lag_ms: u64,
     /// Ranges to be scanned.
     pub dirty: u64,
+    /// Ranges of which the peer has refused something.
+    pub refused: u64,
     pub counts: ReaderCounts,
 }
 
@@ -128,6 +131,7 @@ struct Remembered {
     name: String,
     identity: String,
     complete: u64,
+    refused: PeerRefusals,
 }
 
 /// Whether an identity names the server with this run id.
@@ -200,6 +204,9 @@ impl Readers {
         self.last_id += 1;
         let mut reader = Reader::new(self.last_id, attach.name, attach.identity, ranges);
         let from = self.goes_on_from(attach, run_id);
+        let before =
+            self.remembered.iter().find(|other| other.name == attach.name && other.identity == attach.identity);
+        before.iter().for_each(|before| reader.refused = before.refused.clone());
         self.remembered.retain(|other| other.name != attach.name);
         let place = from.and_then(|lsn| Some((lsn, ring.after(lsn)?)));
         match place {
@@ -222,9 +229,10 @@ impl Readers {
 
     fn remove(&mut self, is_it: impl Fn(&Reader) -> bool) {
         let Some(at) = self.attached.iter().position(is_it) else { return };
-        let Reader { name, identity, complete, .. } = self.attached.remove(at);
+        let Reader { name, identity, complete, refused, .. } = self.attached.remove(at);
+        let refused = refused.remembered();
         self.remembered.retain(|other| other.name != name);
-        self.remembered.push_back(Remembered { name, identity, complete });
+        self.remembered.push_back(Remembered { name, identity, complete, refused });
         if self.remembered.len() > REMEMBERED_MAX {
             self.remembered.pop_front();
         }
@@ -374,6 +382,7 @@ impl Readers {
             lag_bytes: ring.head() - reader.position,
             lag_ms: since.map_or(0, |since| now.saturating_duration_since(since).as_millis() as u64),
             dirty: reader.dirty() as u64,
+            refused: reader.refused.count(),
             counts: reader.counts,
         }
     }
@@ -391,6 +400,26 @@ impl Readers {
         assert_eq!(slowest.unwrap_or(u64::MAX), self.slowest, "the slowest reader is another one");
         assert!(self.attached.len() <= READERS_MAX && self.remembered.len() <= REMEMBERED_MAX);
     }
+}
+
+/// The changes after one number and up to the other that a peer may refuse, because they may come with a value. None:
+/// they are not in the ring any more.
+pub(super) fn suspects(ring: &Ring, after: u64, upto: u64) -> Option<Vec<Suspect>> {
+    let (mut lsn, mut position, mut found) = (after, ring.after(after)?, Vec::new());
+    while lsn < upto.min(ring.lsn()) {
+        let bytes = ring.from(position);
+        let head = Head::read(bytes);
+        position += head.size() as u64;
+        if head.kind == PAD {
+            continue;
+        }
+        lsn += 1;
+        if (RecordKind::Set as u8..=RecordKind::State as u8).contains(&head.kind) {
+            let (key, key_is_binary) = (head.key(bytes).to_vec(), head.key_is_binary());
+            found.push(Suspect { lsn, key, key_is_binary, range: range_of(bytes) });
+        }
+    }
+    Some(found)
 }
 
 /// Copies the records that a reader is sent, in runs of neighbours, from at most [`SCAN`] bytes of the ring. For a

@@ -17,6 +17,8 @@
 //!                 walked <lsn>                     all of the full sync has been sent
 //!                 overtaken <lsn> <ranges>         changes were lost: so many ranges of keys are sent again
 //!                 caught-up <lsn>                  they have been sent
+//!                 lacking <ranges>                 the peer has refused some of so many ranges of keys, which are sent
+//!                                                  again now and then; when that number has changed
 //!                 alive <lsn> <unix ms>            every tenth of a second at least: the last change, and the clock
 //! client          clock <ms>                       what the peer's clock showed when this machine had just booted:
 //!                                                  expiries are sent by it; before the attach, and when it changes
@@ -92,6 +94,8 @@ pub enum ServerLine<'a> {
     Lagged(u64, u64),
     /// What was lost has been sent again.
     CaughtUp(u64),
+    /// Of so many ranges of keys the peer has refused something, and was not sent it again with success.
+    Lacking(u64),
     /// The server's last change, and its clock in Unix milliseconds.
     Alive(u64, i64),
     /// Name and value of a row of `stats replication`.
@@ -269,6 +273,7 @@ impl<'a> ServerLine<'a> {
             "walking" => ServerLine::FullSyncItems(number(&mut words)?),
             "walked" => ServerLine::FullSyncEnd(number(&mut words)?),
             "overtaken" => ServerLine::Lagged(number(&mut words)?, number(&mut words)?),
+            "lacking" => ServerLine::Lacking(number(&mut words)?),
             "caught-up" => ServerLine::CaughtUp(number(&mut words)?),
             "met" => ServerLine::Info(ServerInfo::parse(&mut words)?),
             "refused" => ServerLine::Refused(rest),
@@ -302,6 +307,7 @@ impl fmt::Display for ServerLine<'_> {
             ServerLine::FullSyncItems(items) => write!(f, "walking {items}"),
             ServerLine::FullSyncEnd(lsn) => write!(f, "walked {lsn}"),
             ServerLine::Lagged(lsn, ranges) => write!(f, "overtaken {lsn} {ranges}"),
+            ServerLine::Lacking(ranges) => write!(f, "lacking {ranges}"),
             ServerLine::CaughtUp(lsn) => write!(f, "caught-up {lsn}"),
             ServerLine::Alive(lsn, unix_ms) => write!(f, "alive {lsn} {unix_ms}"),
             ServerLine::Stat(name, value) => write!(f, "STAT {name} {value}"),

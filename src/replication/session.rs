@@ -44,6 +44,8 @@ pub struct Consumer {
     stream: Option<Box<ChangeStream>>,
     /// When the next heartbeat is due; None before it is attached.
     beat_due: Option<Instant>,
+    /// What it was told last of the ranges that the peer lacks.
+    lacking: u64,
     /// What the client says of the peer's clock; see [`ClientLine::Clock`].
     peer_clock: Option<i64>,
 }
@@ -83,6 +85,10 @@ impl Consumer {
         if self.beat_due.is_some_and(|due| now.at >= due) {
             self.beat_due = Some(now.at + BEAT);
             say(out, ServerLine::Alive(shared.store.journal().lsn(), now.unix_ms));
+            let lacking = self.stream.as_ref().map_or(0, |stream| stream.refused_ranges());
+            if std::mem::replace(&mut self.lacking, lacking) != lacking {
+                say(out, ServerLine::Lacking(lacking));
+            }
             if let Some(stream) = self.stream.as_ref().filter(|stream| stream.is_full_sync) {
                 say(out, ServerLine::FullSyncItems(stream.items()));
             }

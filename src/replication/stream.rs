@@ -6,7 +6,8 @@
 //! ```
 //!
 //! [`crate::protocol::change`] writes the bodies. The lsn of a batch says that everything up to there has been sent. So
-//! a batch that ends in the middle of what was read names an older lsn.
+//! a batch that ends in the middle of what was read names an older lsn. After a refusal each change has a batch of its
+//! own for a while.
 //!
 //! Invariants: a batch holds at most [`BATCH_MAX`] bytes, or one item; the journal is read only when all that was read
 //! before is in batches; a peer confirms nothing that was not sent.
@@ -20,6 +21,7 @@ use crate::protocol::change;
 use crate::protocol::change::{Expiry, PeerKeys, WireKey};
 use crate::protocol::control::{self, BATCH_LINE, Position, ServerLine};
 use crate::store::{Subscription, Update};
+use std::collections::VecDeque;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -36,6 +38,13 @@ const READ_MAX: usize = 16 << 10;
 
 /// The most readings for one batch: each may scan for some 70 us, and other consumers wait.
 const STEPS_MAX: usize = 16;
+
+/// For so long after a refusal each change is a batch of its own, so that the next refusal says which change it is of:
+/// the peer's error does not. So refusals cost nothing as long as there are none.
+const CAREFUL: Duration = Duration::from_secs(1);
+
+/// The most readings at a time then.
+const CAREFUL_STEPS_MAX: usize = 128;
 
 /// The most lines that one record takes.
 const LINES_PER_RECORD: usize = 3;
@@ -67,6 +76,10 @@ pub struct ChangeStream {
     /// The lsn of the last batch or notice that was sent.
     pub(super) said: u64,
     pub(super) acked: u64,
+    /// Lsns of batches that hold changes after that lsn, too.
+    overhanging: VecDeque<u64>,
+    /// Whether something was refused since an acknowledgement was last passed on.
+    is_refused: bool,
     /// Among the changes after one lsn and up to the other are some that no command can express.
     untold: Option<(u64, u64)>,
     /// Records that were not read yet were appended after this moment; None: perhaps long ago.
@@ -96,6 +109,8 @@ impl ChangeStream {
             lsn,
             said: lsn,
             acked,
+            overhanging: VecDeque::new(),
+            is_refused: false,
             untold: None,
             fresh_since: is_full_sync.then_some(now),
             is_full_sync,
@@ -111,12 +126,25 @@ impl ChangeStream {
             return refuse_ack(shared, out);
         }
         self.acked = self.acked.max(lsn);
-        match is_all && self.untold.is_none_or(|(after, _)| lsn <= after) {
-            true => self.subscription.acknowledge(lsn),
-            false => self.subscription.refuse(lsn),
+        let is_all = is_all && self.untold.is_none_or(|(after, _)| lsn <= after);
+        self.overhanging.retain(|&known| known >= lsn);
+        self.is_refused |= !is_all;
+        match self.is_refused {
+            false => self.subscription.acknowledge(lsn),
+            // It may be of what comes after the lsn: the next acknowledgement decides.
+            true if self.overhanging.front() == Some(&lsn) => {}
+            true => {
+                self.is_refused = false;
+                self.subscription.refuse(lsn);
+            }
         }
         self.untold.take_if(|(_, upto)| *upto <= lsn);
         true
+    }
+
+    /// Ranges of keys of which the peer has refused something.
+    pub fn refused_ranges(&self) -> u64 {
+        self.subscription.refused_ranges()
     }
 
     /// Items that the full sync has sent, apart from changes.
@@ -129,12 +157,17 @@ impl ChangeStream {
         let before = out.len();
         self.is_behind = true;
         let is_late = self.fresh_since.is_none_or(|at| now.saturating_duration_since(at) > LATE);
-        for _ in 0..STEPS_MAX {
+        let is_careful = self.subscription.last_trouble().is_some_and(|at| now.saturating_duration_since(at) < CAREFUL);
+        let (most, steps) = if is_careful { (1, CAREFUL_STEPS_MAX) } else { (READ_MAX, STEPS_MAX) };
+        for _ in 0..steps {
             if !self.push_records(is_late, shared, out) {
                 break;
             }
             self.lsn = self.subscription.lsn();
-            if !self.step(shared, now, out) {
+            if is_careful {
+                self.end_batch(out);
+            }
+            if !self.step(most, shared, now, out) {
                 self.is_behind = false;
                 self.fresh_since = Some(now);
                 break;
@@ -147,9 +180,9 @@ impl ChangeStream {
     }
 
     /// Reads more records, or sends a notice. False: there is nothing to read.
-    fn step(&mut self, shared: &Shared, now: Instant, out: &mut Output) -> bool {
+    fn step(&mut self, most: usize, shared: &Shared, now: Instant, out: &mut Output) -> bool {
         self.done = 0;
-        let step = self.subscription.next(READ_MAX, &mut self.records);
+        let step = self.subscription.next(most, &mut self.records);
         let lsn = self.subscription.lsn();
         let notice = match step {
             Update::Records => return true,
@@ -224,6 +257,9 @@ impl ChangeStream {
             return;
         }
         self.said = self.lsn;
+        if self.done > 0 && self.overhanging.back() != Some(&self.lsn) {
+            self.overhanging.push_back(self.lsn);
+        }
         let start = self.begun.take().unwrap_or_else(|| begin_batch(out));
         let body = start + BATCH_LINE;
         let len = body_len(body, out);

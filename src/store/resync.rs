@@ -60,6 +60,10 @@ pub struct Subscription {
     slice: Option<(u64, Vec<u8>)>,
     /// Where the scan of a range goes on: the range and the next bucket.
     at: Option<(u32, usize)>,
+    /// The same of a range whose items are journalled again.
+    again: Option<(u32, usize)>,
+    /// When the peer last refused something, or was last sent again what it had refused.
+    trouble: Option<Instant>,
     /// Items of a bucket.
     found: Vec<ItemId>,
     /// Whether there was nothing to scan at the last look.
@@ -85,7 +89,32 @@ impl Store {
         drop(role);
         let store = self.clone();
         let (lsn, found) = (start.lsn, Vec::new());
-        Ok(Subscription { store, start, lsn, slice: None, at: None, found, settled: false, items: 0, slice_items: 0 })
+        Ok(Subscription {
+            store,
+            start,
+            lsn,
+            slice: None,
+            at: None,
+            again: None,
+            trouble: None,
+            found,
+            settled: false,
+            items: 0,
+            slice_items: 0,
+        })
+    }
+
+    /// Journals once more what a key holds, or that it holds nothing. The number of the record; if a flush_all has taken
+    /// the item, of the last one, which comes after that.
+    fn journal_again(&self, key: &[u8], key_is_binary: bool) -> u64 {
+        let hash = self.core.hash(key);
+        let mut shard = self.lock(hash);
+        let appended = match shard.find(key, hash) {
+            Ok(id) => shard.journal_again(id).0,
+            Err(_) => shard.journal_absence(key, key_is_binary, hash),
+        };
+        drop(shard);
+        appended.unwrap_or_else(|| self.core.journal.lsn_under_lock())
     }
 
     /// Journals once more that a key was deleted, unless there is an item again.
@@ -116,12 +145,30 @@ impl Subscription {
 
     /// Notes that the peer has confirmed everything up to `lsn`.
     pub fn acknowledge(&self, lsn: u64) {
-        self.store.core.journal.acknowledge(self.start.id, lsn, true);
+        self.store.core.journal.acknowledge(self.start.id, lsn, Instant::now());
     }
 
-    /// Notes that the peer has confirmed everything up to `lsn`, except some of what came since the last time.
-    pub fn refuse(&self, lsn: u64) {
-        self.store.core.journal.acknowledge(self.start.id, lsn, false);
+    /// Notes that the peer has confirmed everything up to `lsn`, except some of what came since the last time. If
+    /// clients wait to hear which, all of that is journalled again: send it one by one.
+    pub fn refuse(&mut self, lsn: u64) {
+        let (journal, now) = (&self.store.core.journal, Instant::now());
+        let suspects = journal.refuse(self.start.id, lsn, now);
+        let again = suspects.iter().map(|it| (it.lsn, self.store.journal_again(&it.key, it.key_is_binary)));
+        let again: Vec<_> = again.collect();
+        if !again.is_empty() {
+            journal.sent_again(self.start.id, &again, now);
+        }
+        self.trouble = Some(now);
+    }
+
+    /// When the peer last refused something, or was last sent again what it had refused.
+    pub fn last_trouble(&self) -> Option<Instant> {
+        self.trouble
+    }
+
+    /// Ranges of keys of which the peer has refused something.
+    pub fn refused_ranges(&self) -> u64 {
+        self.store.core.journal.refused_ranges(self.start.id)
     }
 
     /// What comes next. Records are appended to `records`, until it has about `max` bytes, or a slice more.
@@ -149,7 +196,7 @@ impl Subscription {
             Reading::Notice(notice, lsn) => {
                 self.lsn = lsn;
                 if notice == Notice::FullSync {
-                    (self.slice, self.at, self.items) = (None, None, 0);
+                    (self.slice, self.at, self.again, self.items) = (None, None, None, 0);
                 }
                 return Some(Update::Notice(notice));
             }
@@ -174,11 +221,19 @@ impl Subscription {
 
     /// Takes the next slice, or looks up lost deletes. False when there is nothing to scan.
     fn scan_on(&mut self) -> bool {
+        if self.again.is_some() {
+            self.send_again();
+            return true;
+        }
         if self.at.is_none() {
-            match self.store.core.journal.next_scan(self.start.id) {
+            match self.store.core.journal.next_scan(self.start.id, Instant::now()) {
                 NextScan::None => return false,
                 NextScan::Keys(keys) => {
                     keys.iter().for_each(|(key, key_is_binary)| self.store.delete_again(key, *key_is_binary));
+                    return true;
+                }
+                NextScan::Again(range) => {
+                    self.again = Some((range, self.store.core.ranges.buckets_of(range).first));
                     return true;
                 }
                 NextScan::Range(range) => self.at = Some((range, self.store.core.ranges.buckets_of(range).first)),
@@ -186,6 +241,26 @@ impl Subscription {
         }
         self.take_slice();
         true
+    }
+
+    /// Journals again a part of a range of which the peer has refused something.
+    fn send_again(&mut self) {
+        let Some((range, mut bucket)) = self.again.take() else { return };
+        let (buckets, now) = (self.store.core.ranges.buckets_of(range), Instant::now());
+        self.trouble = Some(now);
+        let shard = self.store.lock_timed(buckets.shard, Holder::Walk);
+        let (mut slice, mut bytes) = (Slice::new(), 0);
+        while bucket < shard.table.buckets() && !slice.is_over() && bytes < SLICE_BYTES {
+            shard.table.visit(bucket, usize::MAX, |id| self.found.push(id));
+            bucket += buckets.step;
+            let living = self.found.drain(..).filter(|&id| shard.death(id).is_none());
+            bytes += living.map(|id| shard.journal_again(id).1).sum::<usize>();
+        }
+        self.again = (bucket < shard.table.buckets()).then_some((range, bucket));
+        drop(shard);
+        if self.again.is_none() {
+            self.store.core.journal.range_done(self.start.id, now);
+        }
     }
 
     fn take_slice(&mut self) {

@@ -1,8 +1,9 @@
 //! What goes wrong with a server or a peer, and how it shows.
 
-use crate::common::{Server, Sidecar, freeze, signal, wait_for};
+use crate::common::{Conn, Server, Sidecar, freeze, signal, wait_for};
 use crate::pair::{scratch, start_primary};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// Waits until the health is good or bad; the page.
 fn until_it_is(sidecar: &Sidecar, is_good: bool) -> String {
@@ -26,4 +27,77 @@ fn a_primary_that_hangs_is_in_bad_health() {
     signal(primary.pid(), "CONT");
     until_it_is(&sidecar, true);
     println!("noticed after {} ms", took.as_millis());
+}
+
+/// One client's values are too large for the peer; it alone is told.
+#[test]
+fn a_refusal_concerns_its_own_change_alone() {
+    for is_stock in [false, true] {
+        let small = ["-m", "64", "-I", "512k"];
+        let peer = if is_stock { Server::reference(&small) } else { Some(Server::start(&small)) };
+        let (Some(peer), socket) = (peer, scratch("control")) else { continue };
+        let primary = start_primary(&socket, &["-o", "replicas_ack=1", "-o", "ack_timeout=60000"]);
+        let sidecar = Sidecar::start(&*socket, peer.addr, &["--http", "127.0.0.1:0"]);
+        sidecar.says("full sync done");
+        let stop = AtomicBool::new(false);
+        let addr = primary.addr;
+        let counts = std::thread::scope(|scope| {
+            let write = |number: usize| {
+                let (mut client, mut count) = (Conn::to(addr), 0);
+                while !stop.load(Ordering::Relaxed) {
+                    assert_eq!(client.line(&format!("set w{number}:{} 0 0 1\r\nx", count % 100)), "STORED");
+                    count += 1;
+                }
+                count
+            };
+            let writers: Vec<_> = (0..8).map(|number| scope.spawn(move || write(number))).collect();
+            let mut client = Conn::to(addr);
+            let large = format!("set large 0 0 600000\r\n{}", "v".repeat(600_000));
+            let mut replies = Vec::new();
+            for round in 0..20 {
+                replies.push(client.line(&large));
+                // Every now and then long enough after it for the stream to be in batches again.
+                std::thread::sleep(Duration::from_millis(if round % 5 == 4 { 1200 } else { 30 }));
+            }
+            stop.store(true, Ordering::Relaxed);
+            assert!(replies.iter().all(|reply| reply == "SERVER_ERROR not replicated"), "{replies:?}");
+            writers.into_iter().map(|writer| writer.join().expect("all stored")).sum::<u64>()
+        });
+        println!("{counts} changes were confirmed among 20 that were refused");
+        assert!(counts > 1000);
+        let page = sidecar.page("/health");
+        assert!(page.starts_with("HTTP/1.1 503 ") && page.contains("; it lacks some of 1 ranges of keys"), "{page}");
+        assert_eq!(sidecar.log().matches("does not take").count(), 1, "{}", sidecar.log());
+        assert_eq!(primary.connect().line("delete large"), "DELETED");
+        let page = until_it_is(&sidecar, true);
+        assert!(page.contains("; what it lacked it has by now"), "{page}");
+    }
+}
+
+/// It may not evict, so it refuses, until there is room.
+#[test]
+fn a_peer_that_was_full_gets_what_it_lacks() {
+    for is_stock in [false, true] {
+        let small = ["-m", "8", "-M"];
+        let peer = if is_stock { Server::reference(&small) } else { Some(Server::start(&small)) };
+        let (Some(peer), socket) = (peer, scratch("control")) else { continue };
+        let primary = start_primary(&socket, &[]);
+        let sidecar = Sidecar::start(&*socket, peer.addr, &["--http", "127.0.0.1:0"]);
+        sidecar.says("full sync done");
+        let mut client = primary.connect();
+        let value = "v".repeat(2000);
+        for n in 0..10_000 {
+            assert_eq!(client.line(&format!("set key{n} 0 0 2000\r\n{value}")), "STORED");
+        }
+        assert!(until_it_is(&sidecar, false).contains(" ranges of keys, which are sent again"));
+        for n in 0..9000 {
+            assert_eq!(client.line(&format!("delete key{n}")), "DELETED");
+        }
+        let began = Instant::now();
+        until_it_is(&sidecar, true);
+        println!("whole after {} ms", began.elapsed().as_millis());
+        let mut standby = peer.connect();
+        let held = (0..10_000).filter(|n| standby.line(&format!("mg key{n} s")) == "HD s2000").count();
+        assert_eq!(held, 1000, "{}", sidecar.log());
+    }
 }

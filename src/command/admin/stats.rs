@@ -183,6 +183,7 @@ fn consumer_rows(number: usize, consumer: &ConsumerStatus, sheet: &mut Sheet<'_>
         ("lag_bytes", consumer.lag_bytes),
         ("lag_ms", consumer.lag_ms),
         ("ranges_to_walk", consumer.dirty),
+        ("ranges_refused", consumer.refused),
         ("walks_started", consumer.counts.full_syncs_started),
         ("walks_finished", consumer.counts.full_syncs_finished),
         ("overtaken", consumer.counts.lagged),

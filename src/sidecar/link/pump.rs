@@ -19,7 +19,7 @@
 //! under that key, as after an eviction, and sending the change again would not help. A refused change must not count
 //! as confirmed: the next acknowledgement is `refuse <lsn>`, and the server gives an error to the clients that wait for
 //! a change since the last acknowledgement. The pump does not read the stream, so it does not know which change was
-//! refused: all changes of the batch count as refused.
+//! refused; the server knows what was in the batch, and finds it out by sending that again one by one.
 //!
 //! Invariants, which `simulation` drives through thousands of schedules:
 //! - only what the peer answered with `MN` is acknowledged, in order, and with `ack` only what it did not refuse;
@@ -332,6 +332,7 @@ impl Pump {
                 self.sink.lag.place_first_mark(lsn, self.sink.figures.confirmed);
                 self.sink.note_head(lsn, now);
             }
+            ServerLine::Lacking(ranges) => self.sink.figures.lacking = Some(ranges),
             ServerLine::FullSyncItems(items) => self.sink.figures.sync.items = items,
             ServerLine::FullSyncEnd(lsn) => {
                 stream.stage = Stage::Clean;

@@ -45,6 +45,9 @@ const SAID_WITHIN: i64 = 200;
 /// For so long a server may be starting. Units start the sidecar first.
 const ABSENT_MAX: Duration = Duration::from_secs(5);
 
+/// How often the log is told of refusals.
+const REFUSED_EVERY: Duration = Duration::from_secs(60);
+
 /// The most answers that a peer may owe. While it owes so many, the server is not read.
 const OWED_MAX: usize = 16 << 10;
 
@@ -118,6 +121,8 @@ pub(super) struct StreamSink {
     /// Whether the peer has refused changes since the last acknowledgement.
     pub lacks_some: bool,
     refused_at: Option<Duration>,
+    /// When the log was told of refusals, and how many there had been by then.
+    said_refused: Option<(Duration, u64)>,
     /// When the full sync that goes on began, and how many bytes of bodies there had been.
     sync_began: Option<(Duration, u64)>,
     /// Since when the server's socket has not been there.
@@ -243,6 +248,7 @@ impl StreamSink {
         self.figures.trouble.clear();
         (self.figures.is_guarded, self.figures.is_upstream) = (false, false);
         self.absent_since = None;
+        self.figures.lacking = Some(0);
         (self.figures.head, self.figures.confirmed, self.figures.bytes_in_flight) = (lsn, lsn, 0);
     }
 
@@ -426,11 +432,17 @@ impl StreamSink {
     }
 
     fn take_refusal(&mut self, line: &[u8], now: Moment) {
-        // One line for each thousand errors: a peer that is full answers every change in the same way.
-        if self.figures.errors.is_multiple_of(1000) {
-            log::warn!("{}: the peer does not take a change: {}", self.name, line.escape_ascii());
-        }
+        // A peer that is full answers every change in the same way.
         self.figures.errors += 1;
+        if self.figures.lacking == Some(0) {
+            self.figures.lacking = None;
+        }
+        if self.said_refused.is_none_or(|(at, _)| now.at >= at + REFUSED_EVERY) {
+            let more = self.figures.errors - self.said_refused.map_or(0, |(_, errors)| errors);
+            let changes = if more == 1 { "a change".to_owned() } else { format!("{more} changes") };
+            log::warn!("{}: the peer does not take {changes}: {}", self.name, line.escape_ascii());
+            self.said_refused = Some((now.at, self.figures.errors));
+        }
         self.figures.error = shown(line);
         self.refused_at = Some(now.at);
         self.lacks_some = true;

@@ -62,8 +62,6 @@ pub(super) struct StreamSource {
     /// Whether the answer to `meet` is due.
     is_asked: bool,
     ack_due: Option<u64>,
-    /// To be acknowledged before `ack_due`, as partly refused.
-    refuse_due: Option<u64>,
 }
 
 impl StreamSource {
@@ -116,20 +114,21 @@ impl StreamSource {
         self.say(ClientLine::Clock(at_boot_ms));
     }
 
-    /// The peer has everything up to here, or lacks some of what came since the last time.
+    /// The peer has everything up to here, or lacks some of what came since the last time. What it has is said before
+    /// what it lacks, so that the server knows among which changes the refused ones are.
     pub(super) fn acknowledge(&mut self, lsn: u64, lacks_some: bool) {
-        match lacks_some {
-            true => (self.refuse_due, self.ack_due) = (Some(lsn), None),
-            false => self.ack_due = Some(lsn),
+        if lacks_some {
+            self.ack_due.take().into_iter().for_each(|lsn| self.say(ClientLine::Ack(lsn)));
+            self.say(ClientLine::Refuse(lsn));
+        } else {
+            self.ack_due = Some(lsn);
         }
     }
 
     /// What to write to the control socket.
     pub(super) fn output(&mut self) -> &[u8] {
         if self.output.is_empty() {
-            let refusal = self.refuse_due.take().map(ClientLine::Refuse);
-            let acknowledgement = self.ack_due.take().map(ClientLine::Ack);
-            refusal.into_iter().chain(acknowledgement).for_each(|line| self.say(line));
+            self.ack_due.take().into_iter().for_each(|lsn| self.say(ClientLine::Ack(lsn)));
         }
         &self.output
     }

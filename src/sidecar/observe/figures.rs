@@ -114,6 +114,8 @@ pub(crate) struct Figures {
     pub error: String,
     /// See `error`.
     pub error_ago: Option<Duration>,
+    /// Ranges of keys of which the peer has refused something and lacks it still; None: not told since the last error.
+    pub lacking: Option<u64>,
     /// Times that a connection broke.
     pub breaks: u64,
     /// Whether the peer is left alone, because it holds items that would be lost.

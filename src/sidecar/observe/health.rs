@@ -5,7 +5,7 @@ use super::standby::StandbyHealth;
 use std::fmt::Write;
 use std::time::Duration;
 
-/// A peer does not count as healthy for so long after it refused a change.
+/// A peer does not count as healthy for so long after it refused a change, unless the server says what it lacks.
 const REFUSED_RECENTLY: Duration = Duration::from_secs(60);
 
 /// Wall clocks that differ by less are said to be equal.
@@ -50,6 +50,11 @@ pub(crate) fn health(peers: &[NamedFigures], own: Option<&StandbyHealth>, max_la
             let (count, error) = (figures.errors, &figures.error);
             let changes = if count == 1 { "change" } else { "changes" };
             let _ = write!(text, ", {count} {changes} refused, the last {} s ago: {error}", ago.as_secs());
+            match figures.lacking {
+                Some(0) => text.push_str("; what it lacked it has by now"),
+                Some(ranges) => _ = write!(text, "; it lacks some of {ranges} ranges of keys, which are sent again"),
+                None => {}
+            }
         }
         text.push('\n');
     }
@@ -82,7 +87,13 @@ fn add_clocks(text: &mut String, figures: &Figures) {
 
 fn has_everything(figures: &Figures, max_lag: Duration) -> bool {
     let is_near = figures.phase.is_streaming() && figures.lag.is_some_and(|lag| lag <= max_lag);
-    is_near && figures.server_silent.is_none() && figures.error_ago.is_none_or(|ago| ago >= REFUSED_RECENTLY)
+    is_near && figures.server_silent.is_none() && !lacks_some(figures)
+}
+
+/// Whether there is something that the peer has refused and does not have.
+fn lacks_some(figures: &Figures) -> bool {
+    let was_refused = figures.error_ago.is_some_and(|ago| ago < REFUSED_RECENTLY);
+    figures.lacking.map_or(was_refused, |ranges| ranges > 0)
 }
 
 #[cfg(test)]

@@ -61,6 +61,7 @@ const METRICS: &[Metric] = &[
     counter("received_bytes_total", "Bytes of changes read from the server.", |f| count(f.body_bytes)),
     counter("sent_bytes_total", "Bytes written to the peer.", |f| count(f.sent_bytes)),
     counter("peer_errors_total", "Changes that the peer answered with an error.", |f| count(f.errors)),
+    gauge("refused_ranges", "Ranges of keys of which the peer has refused something and lacks it still.", |f| Some(f.lacking.unwrap_or(0) as i64)),
     counter("breaks_total", "Times that a connection broke or could not be made.", |f| count(f.breaks)),
     counter("refusals_total", "Times that the server or the peer refused.", |f| count(f.refusals)),
     gauge("peer_guarded", "1 while the peer is left alone, because it holds more than the server.", |f| {

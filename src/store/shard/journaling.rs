@@ -162,10 +162,19 @@ impl Shard {
 
     /// Journals that a key is deleted which has no item here.
     #[cold]
-    pub fn journal_absence(&mut self, key: &[u8], key_is_binary: bool, hash: Hash) {
+    pub fn journal_absence(&mut self, key: &[u8], key_is_binary: bool, hash: Hash) -> Option<u64> {
         let entry = RecordDraft::of(RecordKind::Delete as u8, self.core.ranges.of(hash), key, key_is_binary);
         let appended = self.core.journal.append(&self.core.flush, &entry, u64::MAX);
         self.note_appended(appended);
+        appended
+    }
+
+    /// Journals a linked item once more, as it is now. Its number, unless a flush_all has taken it; and the bytes of
+    /// the record.
+    pub fn journal_again(&self, id: ItemId) -> (Option<u64>, usize) {
+        let entry = self.entry(id, self.core.ranges.of(self.hash_of(id)), RecordKind::Set);
+        let lsn = self.core.journal.append(&self.core.flush, &entry, self.window.header(id).stamp());
+        (lsn, entry.size())
     }
 
     /// Journals that a linked item is evicted, or has expired, after what was changed of it.
