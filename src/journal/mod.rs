@@ -67,6 +67,9 @@ const KEYS_AT_ONCE: usize = 64;
 /// The journal stays on for so long after the last reader has gone, so that the reader can go on where it was.
 const GRACE: Duration = Duration::from_secs(60);
 
+/// Those who must confirm a change are reported missing after so long: they may be on their way.
+const MISSED_AFTER: Duration = Duration::from_secs(2);
+
 /// Samples of read hits take at most one byte for so many bytes of changes,
 const HIT_SHARE: u64 = 100;
 /// and so many bytes a second besides, about 200 keys, so that the standby of a primary that is only read stays warm.
@@ -111,6 +114,8 @@ struct Inner {
     readers: Readers,
     /// When the last reader went, or when readers were no longer required.
     idle_since: Option<Instant>,
+    /// Since when some are missing who must confirm a change, and whether that was reported.
+    missing: Option<(Instant, bool)>,
     /// Second of a flush_all that has not taken effect, 0 none.
     pending_flush: u32,
     /// What samples of hits may take now, in bytes times [`HIT_SHARE`].
@@ -160,6 +165,8 @@ pub struct JournalStatus {
     pub bytes: u64,
     pub capacity: u64,
     pub required: u32,
+    /// How many of those who must confirm a change are missing.
+    pub missing: u32,
     pub full_syncs_started: u64,
     pub full_syncs_finished: u64,
     pub consumers: Vec<ConsumerStatus>,
@@ -182,6 +189,7 @@ impl Journal {
                 ring: Ring::new(),
                 readers: Readers::new(),
                 idle_since: None,
+                missing: None,
                 pending_flush: 0,
                 hit_allowance: 0,
             })),
@@ -329,6 +337,7 @@ impl Journal {
         }
         inner.append_early_flush(self.clock.now());
         inner.sample(now);
+        inner.look_for_missing(now);
         let is_over = inner.idle_since.is_some_and(|since| now.saturating_duration_since(since) >= GRACE);
         let freed = is_over.then(|| inner.switch_off());
         drop(inner);
@@ -366,6 +375,7 @@ impl Journal {
             bytes: ring.head() - ring.tail(),
             capacity: self.capacity as u64,
             required: readers.required,
+            missing: readers.missing(),
             full_syncs_started: readers.full_syncs_started,
             full_syncs_finished: readers.full_syncs_finished,
             consumers: readers.status(ring, now),
@@ -531,6 +541,27 @@ impl Inner {
 
     fn append_flush(&mut self, at: u32) {
         self.append(&RecordDraft { expires_at: at, ..RecordDraft::of(RecordKind::Flush as u8, 0, b"", false) });
+    }
+
+    /// Says once that writes fail, and once that they do no more.
+    fn look_for_missing(&mut self, now: Instant) {
+        let (missing, required) = (self.readers.missing(), self.readers.required);
+        match self.missing {
+            _ if missing == 0 => {
+                if self.missing.take().is_some_and(|(_, is_said)| is_said) {
+                    log::warn!("all replicas that must confirm a change are there again");
+                }
+            }
+            None => self.missing = Some((now, false)),
+            Some((since, false)) if now.saturating_duration_since(since) >= MISSED_AFTER => {
+                self.missing = Some((since, true));
+                log::warn!(
+                    "{missing} replicas are missing that must confirm a change (replicas_ack {required}): no change is \
+                     confirmed until they are back"
+                );
+            }
+            Some(_) => {}
+        }
     }
 
     fn sample(&mut self, now: Instant) {

@@ -279,6 +279,17 @@ impl Readers {
         at.and_then(|at| complete.get(at).copied()).unwrap_or(0)
     }
 
+    /// How many of those who must confirm a change are not there, or have not caught up.
+    pub(super) fn missing(&self) -> u32 {
+        let confirms = |reader: &&Reader| reader.state == ReaderState::Streaming;
+        let confirming = self.attached.iter().filter(confirms);
+        let (needed, there) = match &self.members {
+            Some(members) => (members.len(), confirming.filter(|reader| members.contains(&reader.name)).count()),
+            None => (0, confirming.count()),
+        };
+        (needed.max(self.required as usize).saturating_sub(there)) as u32
+    }
+
     /// Drops records that nobody needs any more, so that their memory is used again while it is warm.
     #[cold]
     pub(super) fn release(&mut self, ring: &mut Ring) {

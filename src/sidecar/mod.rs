@@ -29,6 +29,7 @@ use lease::driver::{self, SharedStatus};
 use lease::feeds::SharedPeers;
 use lease::status::lag_of;
 use link::{Link, LinkTarget, LinkThread, PeerFigures};
+use observe::figures::Figures;
 use observe::http::{self, HttpPage};
 use observe::standby::StandbyHealth;
 use observe::{health, metrics};
@@ -133,11 +134,12 @@ fn pages(
             "/health" => {
                 let figures = figures();
                 // Who feeds peers shows by them how it is.
-                let asks = figures.is_empty() || figures.iter().any(|(_, figures)| figures.is_upstream);
+                let is_well = |figures: &Figures| figures.phase.is_streaming() && !figures.is_upstream;
+                let asks = figures.is_empty() || !figures.iter().all(|(_, figures)| is_well(figures));
                 let rows = if asks { server_socket::status(&server).unwrap_or_default() } else { Vec::new() };
                 let (is_good, text) = health::health(&figures, StandbyHealth::of(&rows).as_ref(), max_lag);
                 let line = if has_lease { lease().line() } else { String::new() };
-                Some(judged((is_good, text + &line)))
+                Some(judged((is_good, text + &health::writes(&rows) + &line)))
             }
             "/metrics" => {
                 let text = metrics::metrics(&figures(), &server_socket::status(&server));

@@ -1,7 +1,7 @@
 //! What goes wrong with a server or a peer, and how it shows.
 
 use crate::common::{Conn, Server, Sidecar, freeze, signal, wait_for};
-use crate::pair::{scratch, start_primary};
+use crate::pair::{control, scratch, start_primary};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -100,4 +100,28 @@ fn a_peer_that_was_full_gets_what_it_lacks() {
         let held = (0..10_000).filter(|n| standby.line(&format!("mg key{n} s")) == "HD s2000").count();
         assert_eq!(held, 1000, "{}", sidecar.log());
     }
+}
+
+#[test]
+fn writes_that_fail_for_want_of_a_replica_are_reported() {
+    let (socket, mut peer) = (scratch("control"), Server::start(&[]));
+    let primary = start_primary(&socket, &["-o", "replicas_ack=1", "-o", "ack_timeout=300"]);
+    let sidecar = Sidecar::start(&*socket, peer.addr, &["--http", "127.0.0.1:0"]);
+    until_it_is(&sidecar, true);
+    assert_eq!(primary.connect().line("set key 0 0 1\r\nx"), "STORED");
+    assert!(!sidecar.page("/health").contains("writes fail now"));
+    peer.may_exit();
+    signal(peer.pid(), "KILL");
+    peer.wait();
+    let says = "writes fail now: replicas_ack is 1, and 1 of those who must confirm are missing";
+    wait_for(says, || Some(sidecar.page("/health")).filter(|page| page.contains(says)));
+    assert_eq!(primary.connect().line("set key 0 0 1\r\nx"), "SERVER_ERROR not replicated");
+    wait_for("the server's line", || {
+        Some(primary.stderr()).filter(|log| log.contains("1 replicas are missing that must confirm a change"))
+    });
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(primary.stderr().matches("replicas are missing").count(), 1);
+    // What the page says to do helps.
+    assert_eq!(control(&socket, "replicas_ack 0"), "OK");
+    assert_eq!(primary.connect().line("set key 0 0 1\r\nx"), "STORED");
 }

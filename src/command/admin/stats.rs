@@ -136,6 +136,7 @@ fn replication_rows(shared: &Shared, now: Instant, sheet: &mut Sheet<'_>) {
         ("walks_started", status.full_syncs_started),
         ("walks_finished", status.full_syncs_finished),
         ("replicas_ack", status.required.into()),
+        ("replicas_missing", status.missing.into()),
         ("degraded", shared.store.journal().acks().is_degraded().into()),
         ("replies_waiting", shared.stats.replies_waiting.load(Ordering::Relaxed)),
         ("replies_held", totals.replies_held),

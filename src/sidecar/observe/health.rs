@@ -69,6 +69,19 @@ fn add_progress(text: &mut String, sync: &SyncFigures) {
     }
 }
 
+/// A line if changes of clients fail, by the rows of `stats replication`.
+pub(crate) fn writes(rows: &[(String, String)]) -> String {
+    let get = |name: &str| rows.iter().find(|(found, _)| found == name).and_then(|(_, value)| value.parse().ok());
+    let [required, missing, degraded] = ["replicas_ack", "replicas_missing", "degraded"].map(|it| get(it).unwrap_or(0));
+    match missing {
+        1_u64.. if degraded == 0 => format!(
+            "writes fail now: replicas_ack is {required}, and {missing} of those who must confirm are missing; the line \
+             `replicas_ack 0` to the control socket lets writes go on without them\n"
+        ),
+        _ => String::new(),
+    }
+}
+
 /// Says whose wall clock differs from whose. It harms no item's life, but what clients mean by absolute times.
 fn add_clocks(text: &mut String, figures: &Figures) {
     let middle = |bounds: Option<ClockBounds>| bounds.map_or(0, ClockBounds::middle);
