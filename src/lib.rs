@@ -81,7 +81,7 @@
 //!
 //! ```text
 //! store:            admin > background > dump, duties, resync, sources > mod > lock_time, upload, pin > shard > memory
-//!                   > requests, role > copied, events, stats, config > kinds
+//!                   > requests, role > copied, events, refusals, stats, config > kinds
 //! store/memory:     slab > arena, pool, classes, sizing > layout
 //! store/background: mod > prefault, crawler, maintainer, mover > balance
 //! protocol:         mod > line > text, meta, binary, change, control > request, duty_line, members_line, topology > base64 > token

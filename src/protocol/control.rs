@@ -232,8 +232,6 @@ pub enum ReplicaLine<'a> {
     Who,
     /// The sender is the owner of this epoch, and knows this secret: `Key(epoch, secret)`.
     Key(u64, &'a str),
-    /// The same, and the peer is not to become the owner of another epoch for so many milliseconds.
-    Promise(u64, &'a str, u64),
     /// The runs whose changes it is sent, the nearest first.
     From(Vec<&'a str>),
     /// Everything is going to be sent; there are so many items.
@@ -246,6 +244,15 @@ pub enum ReplicaLine<'a> {
     At(u64),
     /// Changes were lost.
     Overtaken,
+    /// It does not take over for so many milliseconds from the owner of this epoch, who knows this secret.
+    Promise {
+        /// The owner's.
+        epoch: u64,
+        /// The shard's.
+        secret: &'a str,
+        /// For so long.
+        ms: u64,
+    },
     /// What was lost has been sent again.
     CaughtUp,
 }
@@ -433,7 +440,6 @@ impl<'a> ReplicaLine<'a> {
         Some(match arguments {
             [b"who"] => ReplicaLine::Who,
             [b"key", epoch, secret] => ReplicaLine::Key(strict_u64(epoch)?, word(secret)?),
-            [b"promise", epoch, secret, ms] => ReplicaLine::Promise(strict_u64(epoch)?, word(secret)?, strict_u64(ms)?),
             [b"from", runs @ ..] if !runs.is_empty() => {
                 ReplicaLine::From(runs.iter().map(|run| word(run).unwrap_or_default()).collect())
             }
@@ -443,6 +449,9 @@ impl<'a> ReplicaLine<'a> {
             [b"end"] => ReplicaLine::End,
             [b"at", lsn] => ReplicaLine::At(strict_u64(lsn)?),
             [b"overtaken"] => ReplicaLine::Overtaken,
+            [b"promise", epoch, secret, ms] => {
+                ReplicaLine::Promise { epoch: strict_u64(epoch)?, secret: word(secret)?, ms: strict_u64(ms)? }
+            }
             [b"caught-up"] => ReplicaLine::CaughtUp,
             _ => return None,
         })
@@ -454,7 +463,6 @@ impl fmt::Display for ReplicaLine<'_> {
         match self {
             ReplicaLine::Who => f.write_str("replica who"),
             ReplicaLine::Key(epoch, secret) => write!(f, "replica key {epoch} {secret}"),
-            ReplicaLine::Promise(epoch, secret, ms) => write!(f, "replica promise {epoch} {secret} {ms}"),
             ReplicaLine::From(runs) => {
                 f.write_str("replica from")?;
                 runs.iter().try_for_each(|run| write!(f, " {run}"))
@@ -465,6 +473,7 @@ impl fmt::Display for ReplicaLine<'_> {
             ReplicaLine::End => f.write_str("replica end"),
             ReplicaLine::At(lsn) => write!(f, "replica at {lsn}"),
             ReplicaLine::Overtaken => f.write_str("replica overtaken"),
+            ReplicaLine::Promise { epoch, secret, ms } => write!(f, "replica promise {epoch} {secret} {ms}"),
             ReplicaLine::CaughtUp => f.write_str("replica caught-up"),
         }
     }

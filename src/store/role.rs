@@ -39,6 +39,7 @@
 //! Not here: which items a refresh drops (`journal::flush`), what is sent to the servers that this one feeds
 //! (`journal`), who decides on roles (the sidecar), the sending of replies (`net`).
 
+use super::refusals::{EPOCH_MAX, KeyError, RoleError, SourceError};
 use crate::journal::is_named;
 use crate::sync::lock;
 use crate::sys::cpu::time_since_boot;
@@ -53,11 +54,11 @@ pub(super) const UPSTREAM: Duration = Duration::from_secs(5);
 /// The most servers that an upstream may name; a longer circle is not found.
 const UPSTREAMS_MAX: usize = 8;
 
-/// The highest epoch: it stands in the upper bits of cas uniques, of which the highest stays 0.
-pub const EPOCH_MAX: u64 = (1 << 15) - 1;
-
 /// The deadline of who has none.
 const NO_DEADLINE: u64 = u64::MAX;
+
+/// Longest time for which the changes of clients are held.
+const HOLD_MAX_MS: u64 = 60_000;
 
 /// From where an owner of this epoch counts cas uniques: above all that earlier owners gave, whether or not their changes
 /// have come here.
@@ -67,9 +68,6 @@ pub(super) fn first_cas(epoch: u64) -> u64 {
 
 /// For so long after a demotion the address may still be on its way to the new primary.
 const MOVING_MS: u64 = 1000;
-
-/// Longest time for which the changes of clients are held.
-const HOLD_MAX_MS: u64 = 60_000;
 
 /// What the server is there for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,66 +105,6 @@ pub enum RoleOrder<'a> {
     Primary { epoch: u64, deadline_ms: u64 },
 }
 
-/// Why it is not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RoleError {
-    /// It was not started for this.
-    Unmanaged,
-    /// The order is of a lower epoch than this one, which is known.
-    Old(u64),
-    /// The epoch does not fit in a cas unique.
-    TooHigh,
-    /// Another server owns this epoch.
-    Taken,
-    /// It is primary, which cannot be a candidate.
-    Primary,
-    /// It has promised the owner of this epoch to wait.
-    Promised(u64),
-}
-
-impl fmt::Display for RoleError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            RoleError::Unmanaged => f.write_str("this server takes no roles: start it with -o managed"),
-            RoleError::Old(epoch) => write!(f, "the epoch has passed: this server knows of {epoch}"),
-            RoleError::TooHigh => write!(f, "the epoch is above {EPOCH_MAX}"),
-            RoleError::Taken => f.write_str("another server owns this epoch"),
-            RoleError::Primary => f.write_str("a primary cannot be a candidate"),
-            RoleError::Promised(epoch) => write!(f, "this server has promised the owner of epoch {epoch} to wait"),
-        }
-    }
-}
-
-/// Why a connection does not become a feeder's, or is promised nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyError {
-    /// Nobody tells the server who may feed it.
-    Unmanaged,
-    /// It is no standby.
-    NoStandby,
-    /// The secret is another one.
-    WrongSecret,
-    /// The epoch is lower than this one, which is known.
-    Old(u64),
-    /// It does not fit in a cas unique.
-    TooHigh,
-    /// The server is about to become primary.
-    Candidate,
-}
-
-impl fmt::Display for KeyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            KeyError::Unmanaged => f.write_str("this server takes no key: it was not started with -o managed"),
-            KeyError::NoStandby => f.write_str("this server is no standby"),
-            KeyError::WrongSecret => f.write_str("this is not the secret"),
-            KeyError::Old(epoch) => RoleError::Old(*epoch).fmt(f),
-            KeyError::TooHigh => RoleError::TooHigh.fmt(f),
-            KeyError::Candidate => f.write_str("this server is about to become primary"),
-        }
-    }
-}
-
 /// What has to follow when the role has changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Aftermath {
@@ -193,21 +131,6 @@ pub struct ChangeSource {
     /// The epoch of which it has shown the key, 0 for none.
     epoch: u64,
     is_replaced: AtomicBool,
-}
-
-/// Why a connection cannot be a source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SourceError {
-    /// It would bring this server's own changes.
-    Itself,
-    /// It would bring the changes of a server that this one feeds.
-    Circle,
-    /// Another connection has taken its place. This one must be closed without an answer.
-    Replaced,
-    /// This server is told what it is, and it is no standby.
-    NoStandby,
-    /// It has not shown the key of the present epoch.
-    NoKey,
 }
 
 /// Whether this server has its items from a peer that it is going to feed, or the peer from this server.
@@ -479,7 +402,7 @@ impl Standing {
             // The epoch is not owned yet, and may never be.
             (RoleOrder::Candidate { .. }, _) => Duty::Candidate { epoch },
             (RoleOrder::Primary { deadline_ms, .. }, _) => {
-                (self.epoch, self.secret) = (epoch, None);
+                (self.epoch, self.secret, self.upstream) = (epoch, None, None);
                 Duty::Primary { epoch, deadline_ms }
             }
             (RoleOrder::Waiting, _) => unreachable!("told above"),
@@ -619,12 +542,12 @@ impl Standing {
     }
 }
 
+fn now_ms() -> u64 {
+    time_since_boot().as_millis() as u64
+}
+
 /// Takes as long wherever they differ.
 fn is_same_secret(known: &str, told: &str) -> bool {
     let differences = std::iter::zip(known.bytes(), told.bytes()).fold(0, |bits, (a, b)| bits | (a ^ b));
     known.len() == told.len() && differences == 0
-}
-
-fn now_ms() -> u64 {
-    time_since_boot().as_millis() as u64
 }

@@ -54,6 +54,7 @@ impl Store {
         if run_ids.first() == Some(&journal.run_id()) {
             return Err(SourceError::Itself);
         }
+        // In a shard the lease decides who feeds whom, and a feeder of before may not have noticed yet.
         let is_fed_by_this = |run_id| run_id == journal.run_id() || journal.feeds(run_id);
         if !role.has_epochs() && run_ids.iter().any(|&run_id| is_fed_by_this(run_id)) {
             return Err(SourceError::Circle);

@@ -61,7 +61,7 @@ pub(crate) fn run(args: &[&[u8]], noreply: bool, context: &Context<'_>, out: &mu
             }
             Err(error) => refuse(error, out),
         },
-        Some(ReplicaLine::Promise(epoch, secret, ms)) => promise(epoch, secret, ms, context, out),
+        Some(ReplicaLine::Promise { epoch, secret, ms }) => promise(epoch, secret, ms, context, out),
         Some(ReplicaLine::From(runs)) => next = from(&runs, context, out),
         Some(ReplicaLine::Begin(_) | ReplicaLine::End) if !context.shared.config.flush_enabled => out.push(NOT_ALLOWED),
         Some(ReplicaLine::Begin(items)) => {

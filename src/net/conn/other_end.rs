@@ -23,7 +23,7 @@ pub(crate) enum OtherEnd {
 
 /// What becomes of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Gate {
+pub(crate) enum Leave {
     /// They are run.
     Open,
     /// Those for data are refused.
@@ -62,12 +62,12 @@ impl OtherEnd {
 
     /// What becomes of its requests.
     #[inline]
-    pub(crate) fn gate(&self, voice: Option<&Voice>) -> Gate {
+    pub(crate) fn gate(&self, voice: Option<&Voice>) -> Leave {
         match self.needed_voice(voice) {
-            None => Gate::Open,
-            Some(voice) if voice.bars_clients() => Gate::Barred,
-            Some(voice) if voice.holds_changes() => Gate::Held,
-            Some(_) => Gate::Open,
+            None => Leave::Open,
+            Some(voice) if voice.bars_clients() => Leave::Barred,
+            Some(voice) if voice.holds_changes() => Leave::Held,
+            Some(_) => Leave::Open,
         }
     }
 

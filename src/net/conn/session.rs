@@ -21,7 +21,7 @@
 
 use super::chat::{chat, choose};
 use super::long_line::{GET_LINE_MAX, LINE_TOO_LONG, LineFate};
-use super::other_end::{Gate, OtherEnd};
+use super::other_end::{Leave, OtherEnd};
 use super::turn::{After, CloseReason, LINE_BYTE, OUTPUT_HIGH, PART, Quota, TurnContext};
 use super::upload::Uploading;
 use crate::command;
@@ -297,9 +297,9 @@ impl Session {
         for prepared in batch.requests(range) {
             let before = is_followed.then(|| (OutputPlace::end_of(turn.out), turn.last_lsn.get()));
             let next = match gate {
-                Gate::Open => prepared.run(&mut context, turn.out),
-                Gate::Barred => prepared.run_barred(&mut context, turn.out),
-                Gate::Held => match prepared.run_held(&mut context, turn.out) {
+                Leave::Open => prepared.run(&mut context, turn.out),
+                Leave::Barred => prepared.run_barred(&mut context, turn.out),
+                Leave::Held => match prepared.run_held(&mut context, turn.out) {
                     Some(next) => next,
                     None => return quota.give_up(Step::Ends(used)),
                 },

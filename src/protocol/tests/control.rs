@@ -73,7 +73,7 @@ fn lines_to_and_from_a_peer() {
     let table = [
         ("replica who", ReplicaLine::Who),
         ("replica key 3 00ff", ReplicaLine::Key(3, "00ff")),
-        ("replica promise 3 00ff 1000", ReplicaLine::Promise(3, "00ff", 1000)),
+        ("replica promise 3 00ff 1000", ReplicaLine::Promise { epoch: 3, secret: "00ff", ms: 1000 }),
         ("replica from 00ab cd", ReplicaLine::From(vec!["00ab", "cd"])),
         ("replica begin", ReplicaLine::Begin(None)),
         ("replica begin 28000", ReplicaLine::Begin(Some(28_000))),

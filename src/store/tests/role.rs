@@ -4,10 +4,10 @@ use super::rig::{TestStore, attach_as, put, rig, tiny};
 use crate::journal::acks::LastLsn;
 use crate::journal::{AttachError, READERS_MAX};
 use crate::store::Subscription;
-use crate::store::role::{EPOCH_MAX, UPSTREAM};
+use crate::store::role::UPSTREAM;
 use crate::store::{
-    AllocError, ChangeSource, Duty, ItemSpec, KeyError, Miss, Part, Relation, RoleError, RoleOrder, SourceError,
-    StoreConfig,
+    AllocError, ChangeSource, Duty, EPOCH_MAX, ItemSpec, KeyError, Miss, Part, Relation, RoleError, RoleOrder,
+    SourceError, StoreConfig,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
