@@ -227,12 +227,17 @@ impl<S: Socket> Connection<S> {
         After::Wait
     }
 
+    #[inline]
+    fn waits_for_nobody(&self, turn: &TurnContext<'_>) -> bool {
+        turn.voice.is_some() && self.session.other_end.is_feeder()
+    }
+
     /// Begins a turn.
     #[inline]
     pub(super) fn begin_turn(&mut self, turn: &mut TurnContext<'_>) {
         self.session.begin_turn();
         if turn.reply_hold.is_on() {
-            turn.waits_for_nobody = turn.voice.is_some() && self.session.other_end.is_feeder();
+            turn.waits_for_nobody = self.waits_for_nobody(turn);
             turn.reply_hold.begin_turn(self.pending_ack.take());
         }
     }
@@ -246,6 +251,8 @@ impl<S: Socket> Connection<S> {
         turn: &mut TurnContext<'_>,
         quota: &mut Quota,
     ) -> After {
+        // The turn may have begun with another context.
+        turn.waits_for_nobody = self.waits_for_nobody(turn);
         if !input.is_empty() {
             let used = self.session.consume(input, turn, quota);
             self.leftover.keep(&input[used..], self.session.want());

@@ -15,6 +15,7 @@ use super::address::Address;
 use super::etcd_threads::EtcdThreads;
 use super::feeds::{Feeds, SharedPeers};
 use super::keeper::Keeper;
+use super::local::ServerFacts;
 use super::news::{News, ServerHello};
 use super::orders::{Effect, KeeperConfig, ServerOrder};
 use super::promises::{PromiseRequest, Promises};
@@ -168,11 +169,11 @@ impl Driver {
     }
 
     fn meet(&mut self, hello: ServerHello, now: Duration) {
-        let ServerHello { run, lsn, replicas_ack, pid, socket } = hello;
+        let ServerHello { run, lsn, replicas_ack, epoch, pid, socket } = hello;
         log::info!("the server is there: run {run}");
         self.server = Some((socket, pid));
         self.replicas_ack = replicas_ack;
-        self.keeper.server_up(&run, lsn, replicas_ack, now);
+        self.keeper.server_up(ServerFacts { run: &run, lsn, replicas_ack, epoch }, now);
     }
 
     fn turn(&mut self) {

@@ -46,7 +46,7 @@
 use super::claim::{Candidacy, Claimant, Right, lease_of, margin_of};
 use super::handover::{Handover, HandoverStep};
 use super::ledger::Ledger;
-use super::local::{LocalServer, ServerState};
+use super::local::{LocalServer, ServerFacts, ServerState};
 use super::members::{InSync, Peer};
 use super::orders::{Effect, KeeperConfig, OrderAnswer, ServerOrder, SwapOutcome};
 use crate::cluster::record::{MemberRecord, RequestKind, RequestRecord, ShardRecord};
@@ -66,6 +66,10 @@ pub(crate) struct Keeper {
     ledger: Ledger,
     server: ServerState,
     candidacy: Option<Candidacy>,
+    /// The revision that it wanted to replace last.
+    tried: i64,
+    /// No new candidacy before this: meanwhile the server follows, and may promise to wait.
+    stands_back: Duration,
     members: InSync,
     handover: Option<Handover>,
     /// An operator wants this node to be the owner, member or not.
@@ -85,6 +89,8 @@ impl Keeper {
             ledger: Ledger::default(),
             server: ServerState::Unreachable { deadline: Duration::ZERO },
             candidacy: None,
+            tried: -1,
+            stands_back: Duration::ZERO,
             members: InSync::default(),
             handover: None,
             is_forced: false,
@@ -121,7 +127,10 @@ impl Keeper {
             }
             SwapOutcome::Unknown | SwapOutcome::NotDone => {
                 self.ledger.failed(outcome == SwapOutcome::Unknown, now);
-                self.candidacy = None;
+                // Without etcd it cannot be done, and the owner may need a promise that no candidate gives.
+                if self.candidacy.take().is_some() {
+                    self.stands_back = now + self.lease() / 2;
+                }
                 self.effects.push_back(Effect::Read);
             }
         }
@@ -129,8 +138,8 @@ impl Keeper {
     }
 
     /// The server is there; a connection of its own is open.
-    pub(crate) fn server_up(&mut self, run: &str, lsn: u64, replicas_ack: u32, now: Duration) {
-        self.server = ServerState::Up(LocalServer::new(run, lsn, replicas_ack, self.server_deadline()));
+    pub(crate) fn server_up(&mut self, facts: ServerFacts<'_>, now: Duration) {
+        self.server = ServerState::Up(LocalServer::new(facts, self.server_deadline()));
         self.members.server_changed();
         self.decide(now);
     }
@@ -473,8 +482,9 @@ impl Keeper {
     fn follow(&mut self, now: Duration) {
         self.retire();
         if !self.take_over(now) && self.candidacy.is_none() {
-            let Some(record) = self.known() else { return };
-            let order = ServerOrder::Standby { epoch: record.epoch, secret: record.secret.clone() };
+            let (Some(record), Some(server)) = (self.known(), self.server.up()) else { return };
+            let epoch = record.epoch.max(server.epoch);
+            let order = ServerOrder::Standby { epoch, secret: record.secret.clone() };
             self.tell_role(order, now);
         }
     }
@@ -489,7 +499,7 @@ impl Keeper {
             }
             return true;
         }
-        if self.ledger.is_swapping(now) {
+        if self.ledger.is_swapping(now) || now < self.stands_back {
             return false;
         }
         let claimant = Claimant::new(&self.config.node, &server.run, self.is_forced, self.is_paused);
@@ -506,8 +516,10 @@ impl Keeper {
             Right::Whole => false,
             Right::Empty => true,
         };
-        let epoch = self.known().map_or(0, |record| record.epoch) + 1;
-        log::info!("wants to be the owner in epoch {epoch}{}", if is_empty { ", without data" } else { "" });
+        let epoch = self.known().map_or(0, |record| record.epoch).max(server.epoch) + 1;
+        let level = if self.tried == revision { log::Level::Debug } else { log::Level::Info };
+        self.tried = revision;
+        log::log!(level, "wants to be the owner in epoch {epoch}{}", if is_empty { ", without data" } else { "" });
         self.candidacy = Some(Candidacy { expected: revision, epoch, unanswered: 1 + u32::from(is_empty) });
         self.order(ServerOrder::Candidate { epoch }, now);
         if is_empty {

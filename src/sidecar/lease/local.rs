@@ -16,12 +16,27 @@ pub(super) struct LocalServer {
     pub lsn: u64,
     /// Replies to changes wait for at least so many replicas.
     pub replicas_ack: u32,
+    /// The highest epoch that it knows of: it takes no role of a lower one.
+    pub epoch: u64,
     /// The role that it was told last.
     pub told: Option<ServerOrder>,
     /// Orders that it has not answered, with the time of each.
     asked: VecDeque<(ServerOrder, Duration)>,
     /// The latest deadline that it was told.
     deadline: Duration,
+}
+
+/// What a server says of itself when it is met.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ServerFacts<'a> {
+    /// Its run.
+    pub run: &'a str,
+    /// Its last change.
+    pub lsn: u64,
+    /// For how many replicas replies wait.
+    pub replicas_ack: u32,
+    /// The highest epoch that it knows of.
+    pub epoch: u64,
 }
 
 /// Whether the server is there.
@@ -38,14 +53,18 @@ pub(super) enum ServerState {
 
 impl LocalServer {
     /// A server that was told nothing yet by this process, but may have been told a deadline.
-    pub(super) fn new(run: &str, lsn: u64, replicas_ack: u32, deadline: Duration) -> LocalServer {
-        LocalServer { run: run.to_owned(), lsn, replicas_ack, told: None, asked: VecDeque::new(), deadline }
+    pub(super) fn new(hello: ServerFacts<'_>, deadline: Duration) -> LocalServer {
+        let ServerFacts { run, lsn, replicas_ack, epoch } = hello;
+        LocalServer { run: run.to_owned(), lsn, replicas_ack, epoch, told: None, asked: VecDeque::new(), deadline }
     }
 
     /// Notes that it is told this.
     pub(super) fn tell(&mut self, order: &ServerOrder, now: Duration) {
         if let ServerOrder::Primary { deadline, .. } = order {
             self.deadline = self.deadline.max(*deadline);
+        }
+        if let ServerOrder::Standby { epoch, .. } | ServerOrder::Primary { epoch, .. } = order {
+            self.epoch = self.epoch.max(*epoch);
         }
         if matches!(order, ServerOrder::Primary { .. } | ServerOrder::Standby { .. } | ServerOrder::Candidate { .. }) {
             self.told = Some(order.clone());

@@ -36,6 +36,7 @@ pub(super) struct ServerHello {
     pub run: String,
     pub lsn: u64,
     pub replicas_ack: u32,
+    pub epoch: u64,
     /// Its process.
     pub pid: Option<u32>,
     /// To tell it something.

@@ -87,18 +87,19 @@ fn introduce(lines: &mut impl BufRead, socket: UnixStream) -> io::Result<ServerH
         return Err(wrong(&line));
     };
     let (run, lsn) = (position.run.to_owned(), position.lsn);
-    let mut replicas_ack = 0;
+    let (mut replicas_ack, mut epoch) = (0, 0);
     loop {
         next_line(lines, &mut line)?;
         match ServerLine::parse(line.as_bytes()) {
             Some(ServerLine::Stat("replicas_ack", value)) => replicas_ack = value.parse().unwrap_or(0),
+            Some(ServerLine::Stat("epoch", value)) => epoch = value.parse().unwrap_or(0),
             Some(ServerLine::Stat(..)) => {}
             Some(ServerLine::End) => break,
             _ => return Err(wrong(&line)),
         }
     }
     let pid = socket::peer_process(socket.as_raw_fd()).ok();
-    Ok(ServerHello { run, lsn, replicas_ack, pid, socket })
+    Ok(ServerHello { run, lsn, replicas_ack, epoch, pid, socket })
 }
 
 fn next_line(lines: &mut impl BufRead, line: &mut String) -> io::Result<()> {

@@ -9,6 +9,7 @@
 //! is at whoever serves later, unless every server has crashed that had it by the record; once the faults are over somebody serves.
 
 use super::super::keeper::Keeper;
+use super::super::local::ServerFacts;
 use super::super::members::{Peer, Requirement};
 use super::super::orders::{Effect, KeeperConfig, OrderAnswer, ServerOrder, SwapOutcome};
 use crate::cluster::record::{RequestKind, RequestRecord, ShardRecord};
@@ -313,7 +314,9 @@ impl World {
         let (now, least) = (self.local(node), self.least as u32);
         let Node { keeper, server, .. } = &mut self.nodes[node];
         if let (Some(keeper), true) = (keeper, server.is_up) {
-            keeper.server_up(&server.run.to_string(), server.data.len() as u64, least, now);
+            let (run, lsn) = (server.run.to_string(), server.data.len() as u64);
+            let facts = ServerFacts { run: &run, lsn, replicas_ack: least, epoch: server.epoch };
+            keeper.server_up(facts, now);
             self.drain(node);
         }
     }
