@@ -21,15 +21,21 @@ struct Fed {
 impl Fed {
     fn new() -> Fed {
         let (socket, own_socket) = (scratch("control"), scratch("own"));
-        let (primary, standby) = (start_primary(&socket, &[]), start_primary(&own_socket, &[]));
-        let mut conn = primary.connect();
-        let value = "v".repeat(ITEM);
+        let options = ["-o", "journal_mem=8"];
+        let (primary, standby) = (start_primary(&socket, &options), start_primary(&own_socket, &[]));
+        let wire = Wire::to(standby.addr);
+        let fed = Fed { primary, standby, wire, socket, own_socket };
+        fed.write();
+        fed
+    }
+
+    /// Writes every item.
+    fn write(&self) {
+        let (mut conn, value) = (self.primary.connect(), "v".repeat(ITEM));
         for i in 0..ITEMS {
             conn.send(format!("set key{i} 0 0 {ITEM} noreply\r\n{value}\r\n").as_bytes());
         }
         assert_eq!(conn.line("mn"), "MN");
-        let wire = Wire::to(standby.addr);
-        Fed { primary, standby, wire, socket, own_socket }
     }
 
     fn feed(&self) -> Sidecar {
@@ -110,4 +116,21 @@ fn the_sidecar_of_a_good_standby_is_green() {
     assert!(own.page("/metrics").contains("twincached_replication_copy_info{value=\"whole\"} 1\n"));
     drop(feeder);
     until("it to be red when the feeder is gone", || own.page("/health").starts_with("HTTP/1.1 503 "));
+}
+
+#[test]
+fn a_copy_that_was_overtaken_is_not_whole_until_it_has_caught_up() {
+    let fed = Fed::new();
+    let _sidecar = fed.feed();
+    until("the copy", || fed.is("whole"));
+    fed.wire.limit(SLOWLY);
+    fed.write();
+    until("the standby to hear that changes were lost", || fed.is("overtaken"));
+    assert_eq!(fed.number("copy_syncs"), 1);
+    fed.wire.limit(0);
+    until("what was lost to be sent again", || fed.is("whole"));
+    assert_eq!((fed.number("copy_syncs"), fed.number("copy_syncs_ended")), (1, 1));
+    until("it to hear up to where it has everything", || {
+        fed.figure("copy_lsn") == fed.primary.connect().stat("replication", "lsn")
+    });
 }

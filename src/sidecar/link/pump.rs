@@ -411,7 +411,8 @@ impl Pump {
 
     /// A full sync begins, perhaps in the middle of a stream.
     fn begin_full_sync(&mut self, lsn: u64, now: Moment) {
-        log::info!("{}: {}, full sync from lsn {lsn}", self.sink.name, self.sink.figures.kind);
+        let (kind, items) = (&self.sink.figures.kind, self.source.items);
+        log::info!("{}: {kind}, full sync of {items} items from lsn {lsn}", self.sink.name);
         (self.resume, self.timed) = (ResumeFrom::Unknown, ResumeFrom::Void);
         self.sink.begin_full_sync(self.source.items, now);
         self.state = PumpState::Attached(StreamState::new(Stage::Syncing, lsn));
