@@ -64,8 +64,10 @@ impl PeerClock {
         let is_sharp = new.width() <= more + JUMP_MS;
         let old = self.bounds.unwrap_or(new);
         let jump = follow(old, new, &mut self.bounds).then(|| new.middle().saturating_sub(old.middle()));
-        let said = self.said.map(|said| new.middle().saturating_sub(said));
-        let jump = jump.or(said.filter(|off| is_sharp && off.saturating_abs() > more + JUMP_MS));
+        // Several samples that each say little may together say that what was told before was wrong.
+        let known = self.bounds.filter(|known| known.width() <= more + JUMP_MS).map(ClockBounds::middle);
+        let off = known.zip(self.said).map(|(known, said)| known.saturating_sub(said));
+        let jump = jump.or(off.filter(|off| off.saturating_abs() > more + JUMP_MS));
         self.seen = Some(match jump {
             Some(jump_ms) => ClockSample::Jump(jump_ms),
             None if is_sharp => ClockSample::Right,
@@ -172,8 +174,18 @@ mod tests {
         let mut clock = PeerClock::default();
         for (sample, seen) in [
             ((0, 9_000, 10_000), ClockSample::Unsure),
-            ((20_000, 29_100, 20_100), ClockSample::Jump(5050)),
+            ((20_000, 29_100, 20_100), ClockSample::Jump(5000)),
             ((30_000, 39_100, 30_100), ClockSample::Right),
+        ] {
+            clock.sample("a", Grain::Millisecond, sample);
+            assert_eq!(clock.take_sample(), Some(seen), "{sample:?}");
+            clock.news();
+        }
+        let mut clock = PeerClock::default();
+        for (sample, seen) in [
+            ((0, 9_000, 10_000), ClockSample::Unsure),
+            // At least 8900, at most 9000: neither of them says so alone.
+            ((20_000, 38_900, 30_000), ClockSample::Jump(4950)),
         ] {
             clock.sample("a", Grain::Millisecond, sample);
             assert_eq!(clock.take_sample(), Some(seen), "{sample:?}");
