@@ -216,8 +216,8 @@ fn a_peer_that_holds_more_is_left_alone() {
     server.say("met 49 5 first\r\n");
     sidecar.says("the peer holds 100 items that this server did not send; it has 49 itself, 5 s after its start");
     assert_eq!(server.hear(), "", "the sidecar goes, and comes back later");
-    let health = get(sidecar.http(), "/health");
-    assert!(health.starts_with("HTTP/1.1 503 ") && health.contains("left as it is"), "{health}");
+    let is_left = |health: &String| health.starts_with("HTTP/1.1 503 ") && health.contains("left as it is");
+    wait_for("bad health", || Some(get(sidecar.http(), "/health")).filter(is_left));
     assert_eq!(client.line("mg key99 s"), "HD s1");
     // It is filled again.
     let mut server = fake.accept("run2", 3);
