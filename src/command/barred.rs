@@ -27,7 +27,7 @@ const TRY_AGAIN: Status = Status::NotReplicated;
 pub fn refusal(request: &Request<'_>, shared: &Shared) -> Option<Refusal> {
     let is_free = match request {
         // Who asks for the servers of the ring may ask any of them.
-        Request::Text(TextCommand::Get(get)) => get.exptime.is_none() && shared.discovery.has(get.keys),
+        Request::Text(TextCommand::Get(get)) => get.exptime.is_none() && shared.discovery.has_all(get.keys),
         Request::Text(TextCommand::Quit) => true,
         Request::Text(TextCommand::Admin { verb, line, .. }) => !concerns_data(*verb, line),
         Request::Text(_) | Request::Store(_) => false,

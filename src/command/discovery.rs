@@ -21,6 +21,7 @@
 use super::Output;
 use super::reply::{END, response};
 use crate::protocol::binary::{Packet, Status};
+use crate::protocol::token::words;
 use crate::sync::lock;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -65,6 +66,11 @@ impl Discovery {
     #[inline]
     pub(super) fn has(&self, key: &[u8]) -> bool {
         self.is_told() && key == KEY
+    }
+
+    /// Whether gets of these keys ask for nothing else. Some clients send a space behind the key.
+    pub(super) fn has_all(&self, keys: &[u8]) -> bool {
+        self.is_told() && words(keys).all(|key| key == KEY)
     }
 
     /// Answers `config get cluster`; false if there is nothing to tell.

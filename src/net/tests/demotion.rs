@@ -50,6 +50,32 @@ fn silence(conn: &mut TestConnection, script: &str) -> After {
 const ENDED: After = After::Close(CloseReason::Error);
 
 #[test]
+fn clients_are_told_the_servers_in_every_role() {
+    let shared = server();
+    let no = "SERVER_ERROR not primary\r\n";
+    let body = "3\na|10.0.0.1|11211\n";
+    let (config, get) = ("config get cluster\r\n", "get AmazonElastiCache:cluster\r\n");
+    assert_eq!(client(&shared).ask([config, get].concat().as_bytes()), format!("ERROR\r\n{no}"));
+    assert!(shared.discovery.tell(3, "a|10.0.0.1|11211"));
+    let value = format!("VALUE AmazonElastiCache:cluster 0 19\r\n{body}\r\nEND\r\n");
+    for set_role in [|_: &Shared| {}, |shared: &Shared| demote(shared, 1), |shared: &Shared| promote(shared, 2)] {
+        set_role(&shared);
+        let mut conn = client(&shared);
+        assert_eq!(conn.ask(config.as_bytes()), format!("CONFIG cluster 0 19\r\n{body}\r\nEND\r\n"));
+        for text in [get, "get AmazonElastiCache:cluster \r\n"] {
+            assert_eq!(conn.ask(text.as_bytes()), value);
+        }
+        if shared.store.bars_clients() {
+            assert_eq!(conn.ask(b"get AmazonElastiCache:cluster other\r\n"), no);
+        }
+        let mut binary = client(&shared);
+        binary.send(&packet(0x60, b"", b"cluster", b"", 7, 0));
+        assert_eq!(binary.settle(), After::Wait);
+        assert!(binary.replies().ends_with(body.as_bytes()));
+    }
+}
+
+#[test]
 fn data_is_refused_and_nothing_else() {
     let (shared, no) = (server(), "SERVER_ERROR not primary\r\n");
     let large = "x".repeat(50_000);
