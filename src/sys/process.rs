@@ -174,6 +174,13 @@ pub fn wait_signal(timeout: Duration) -> Option<Signal> {
     }
 }
 
+/// Whether there is a process of this number, be it one that may not be looked at.
+pub fn exists(pid: u32) -> bool {
+    // SAFETY: takes two numbers; 0 is no signal.
+    let found = check(unsafe { libc::kill(pid as libc::pid_t, 0) });
+    found.map_err(|error| error.raw_os_error()) != Err(Some(libc::ESRCH))
+}
+
 /// Sends a signal to this process, not to this thread: the thread that calls [`wait_signal`] gets it.
 pub fn signal_self(signal: Signal) -> io::Result<()> {
     let number = match signal {
@@ -237,6 +244,14 @@ mod tests {
         set_limit(Resource::Files, soft, hard).unwrap();
         assert_eq!(limit(Resource::Files).unwrap(), (soft, hard));
         assert!(set_limit(Resource::Files, hard, hard - 1).is_err(), "soft above hard");
+    }
+
+    #[test]
+    fn processes_exist_until_they_have_been_waited_for() {
+        let mut child = Command::new("true").spawn().unwrap();
+        assert!(exists(child.id()) && exists(1));
+        child.wait().unwrap();
+        assert!(!exists(child.id()));
     }
 
     #[test]

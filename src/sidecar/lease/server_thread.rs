@@ -13,7 +13,7 @@ use super::orders::{OrderAnswer, ServerOrder};
 use crate::protocol::control::{self, ServerLine};
 use crate::sidecar::moment::Trouble;
 use crate::sidecar::server_socket;
-use crate::sys::socket;
+use crate::sys::{process, socket};
 use crossbeam_channel::Sender;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::AsRawFd;
@@ -141,10 +141,11 @@ pub(super) fn line_of(order: &ServerOrder) -> String {
 }
 
 /// Whether a process has ended or is ending. A killed server with much memory lives on for seconds, while the kernel
-/// takes its memory apart, and only then its sockets are closed: its flags tell that it ends.
+/// takes its memory apart, and only then its sockets are closed: its flags tell that it ends. Where processes are hidden
+/// from each other (ProtectProc), only that it is gone can be told.
 pub(super) fn is_ending(pid: u32) -> bool {
     const PF_EXITING: u64 = 4;
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return !process::exists(pid) };
     // The name may hold anything, so what counts begins after its last bracket.
     let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     let mut words = rest.split_whitespace();
