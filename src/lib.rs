@@ -55,7 +55,7 @@
 //! main        -> config, process, net, sys, command, store, supervisor  (to put the parts together)
 //! process     -> config, sys
 //! net         -> command, replication, io, protocol, store, journal, config, watch, sys
-//! replication -> command, store, journal, protocol, config
+//! replication -> command, store, journal, protocol, config, supervisor
 //! command     -> protocol, store, journal, config, watch, supervisor
 //! io          -> sys
 //! config      -> store                                                  (what a store is built with)

@@ -22,6 +22,7 @@ use crate::protocol::control::{self, AttachLine, ClientError, ClientLine, Descen
 use crate::protocol::duty_line::{ROLE_USAGE, RoleLine, RoleReport};
 use crate::protocol::members_line::MEMBERS_USAGE;
 use crate::store::{Relation, RoleOrder, Store};
+use crate::supervisor;
 use std::time::{Duration, Instant};
 
 /// How often a heartbeat is sent. The protocol promises one every tenth of a second, and a busy machine may be late.
@@ -42,6 +43,7 @@ pub struct Consumer {
     /// The start of a line that has not ended.
     line: Vec<u8>,
     stream: Option<Box<ChangeStream>>,
+    told: Option<AttachNotice>,
     /// When the next heartbeat is due; None before it is attached.
     beat_due: Option<Instant>,
     /// What it was told last of the ranges that the peer lacks.
@@ -193,9 +195,30 @@ impl Consumer {
         let run = &control::run_word(shared.store.journal().run_id());
         let began = if is_full_sync { ServerLine::FullSync } else { ServerLine::Continuing };
         say(out, began(Position { run, lsn: stream.lsn }));
+        self.told = Some(AttachNotice::new(name, is_full_sync, stream.lsn));
         self.stream = Some(Box::new(stream));
         self.beat_due = Some(now.at + BEAT);
         true
+    }
+}
+
+/// That a consumer is there, as the log tells it: its end, too.
+#[derive(Debug)]
+struct AttachNotice {
+    name: String,
+}
+
+impl AttachNotice {
+    fn new(name: &str, is_full_sync: bool, lsn: u64) -> AttachNotice {
+        let begins = if is_full_sync { "with a full sync from" } else { "and goes on after" };
+        supervisor::notice(&format!("consumer {name} attached, {begins} lsn {lsn}"));
+        AttachNotice { name: name.to_owned() }
+    }
+}
+
+impl Drop for AttachNotice {
+    fn drop(&mut self) {
+        supervisor::notice(&format!("consumer {} detached", self.name));
     }
 }
 
