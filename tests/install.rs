@@ -150,9 +150,22 @@ fn the_options_file_holds_good_options() {
     assert_eq!(sidecar.expect("good options").peers.len(), 1);
 }
 
+/// The example of a shard is as good as what stands in force.
+#[test]
+fn the_options_file_shows_good_options_of_a_shard() {
+    let options = options_behind("# OPTIONS=\"", "twincache-sidecar");
+    let options = sidecar::options::Options::parse(options.into_iter()).expect("good options");
+    let lease = options.lease.expect("a lease");
+    assert_eq!((options.peers.len(), lease.shard.as_str(), lease.node.as_str()), (0, "cache", "a"));
+}
+
 fn default_options(name: &str) -> Vec<std::ffi::OsString> {
+    options_behind("OPTIONS=\"", name)
+}
+
+fn options_behind(start: &str, name: &str) -> Vec<std::ffi::OsString> {
     let text = fs::read_to_string(format!("{SCRIPTS}/{name}.default")).unwrap();
-    let options = text.lines().find_map(|line| line.strip_prefix("OPTIONS=\"")?.strip_suffix('"')).expect("OPTIONS");
+    let options = text.lines().find_map(|line| line.strip_prefix(start)?.strip_suffix('"')).expect("OPTIONS");
     options.split_whitespace().map(std::ffi::OsString::from).collect()
 }
 
