@@ -10,9 +10,19 @@ pub struct Folder(PathBuf);
 
 impl Folder {
     pub fn new() -> Folder {
+        Folder::new_in(&std::env::temp_dir())
+    }
+
+    /// As [`Folder::new`], in memory where that can be: for what waits for the disk and must not.
+    pub fn new_in_memory() -> Folder {
+        let memory = Path::new("/dev/shm");
+        Folder::new_in(if memory.is_dir() { memory } else { Path::new("/tmp") })
+    }
+
+    fn new_in(parent: &Path) -> Folder {
         static MADE: AtomicUsize = AtomicUsize::new(0);
         let name = format!("twincache-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
+        let path = parent.join(name);
         fs::create_dir(&path).expect("a new folder");
         fs::set_permissions(&path, Permissions::from_mode(0o777)).expect("it is ours");
         Folder(path)
