@@ -95,7 +95,7 @@ fn an_owner_goes_on_without_quorum() {
 #[test]
 #[ignore = "the sidecar has no lease yet"]
 fn one_etcd_of_three_is_not_missed() {
-    let plan = Plan { etcds: 3, ..Plan::default() };
+    let plan = Plan { etcds: 3, ..Plan::of_three() };
     rounds("one of three etcds killed", plan, |cluster, owner, workload| {
         cluster.etcds.members[0].stop();
         std::thread::sleep(LONG / 2);
@@ -111,7 +111,7 @@ fn one_etcd_of_three_is_not_missed() {
 #[test]
 #[ignore = "the sidecar has no lease yet"]
 fn an_owner_cut_off_from_etcd_is_no_second_voice() {
-    rounds("etcd partitioned from the owner", Plan::default(), |cluster, owner, workload| {
+    rounds("etcd partitioned from the owner", Plan::of_three(), |cluster, owner, workload| {
         let (etcd, host) = (&cluster.etcds.members[0].host, &cluster.nodes[owner].host);
         etcd.drop_to(host);
         etcd.drop_from(host);

@@ -10,7 +10,7 @@ const PAST_LEASE: Duration = Duration::from_millis(2500);
 #[test]
 #[ignore = "the sidecar has no lease yet"]
 fn an_owner_without_network_is_replaced() {
-    rounds("link of the owner down", Plan::default(), |cluster, owner, workload| {
+    rounds("link of the owner down", Plan::of_three(), |cluster, owner, workload| {
         cluster.nodes[owner].host.link_down();
         cluster.wait_taken(owner);
         workload.wait_for(30);
@@ -39,7 +39,7 @@ fn cut(cluster: &Cluster, node: usize, hears: bool, speaks: bool) {
 #[test]
 #[ignore = "the sidecar has no lease yet"]
 fn a_mute_owner_is_replaced() {
-    rounds("all that the owner sends is lost", Plan::default(), |cluster, owner, workload| {
+    rounds("all that the owner sends is lost", Plan::of_three(), |cluster, owner, workload| {
         cut(cluster, owner, true, false);
         cluster.wait_taken(owner);
         workload.wait_for(30);
@@ -50,7 +50,7 @@ fn a_mute_owner_is_replaced() {
 #[test]
 #[ignore = "the sidecar has no lease yet"]
 fn a_deaf_owner_is_replaced() {
-    rounds("all that is sent to the owner is lost", Plan::default(), |cluster, owner, workload| {
+    rounds("all that is sent to the owner is lost", Plan::of_three(), |cluster, owner, workload| {
         cut(cluster, owner, false, true);
         cluster.wait_taken(owner);
         workload.wait_for(30);
@@ -89,8 +89,7 @@ fn confirmations_that_are_lost_are_missed() {
 #[test]
 #[ignore = "the sidecar has no lease yet"]
 fn a_lost_standby_does_not_stop_the_others() {
-    let plan = Plan { nodes: 3, ..Plan::default() };
-    rounds("link of a standby down", plan, |cluster, owner, workload| {
+    rounds("link of a standby down", Plan::of_three(), |cluster, owner, workload| {
         let epochs = cluster.owners().len();
         cluster.nodes[(owner + 1) % 3].host.link_down();
         std::thread::sleep(PAST_LEASE);

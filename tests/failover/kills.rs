@@ -55,7 +55,7 @@ fn a_killed_node_is_replaced() {
 
 /// Freezes something of the owner until another node is primary, and lets it go on while clients are served.
 fn frozen(name: &str, freeze: fn(&mut Node)) {
-    rounds(name, Plan::default(), |cluster, owner, workload| {
+    rounds(name, Plan::of_three(), |cluster, owner, workload| {
         freeze(&mut cluster.nodes[owner]);
         cluster.wait_other(owner);
         workload.wait_for(30);
@@ -90,8 +90,7 @@ fn a_frozen_node_is_replaced() {
 #[test]
 #[ignore = "the sidecar has no lease yet"]
 fn a_frozen_owner_without_others_goes_on() {
-    let server = crate::rig::words("-o linearizable");
-    let plan = Plan { nodes: 1, server, ..Plan::default() };
+    let plan = Plan { nodes: 1, ..Plan::unacknowledged() };
     rounds("freeze of the only node", plan, |cluster, owner, workload| {
         cluster.nodes[owner].freeze_sidecar();
         std::thread::sleep(PAST_LEASE);
@@ -104,8 +103,7 @@ fn a_frozen_owner_without_others_goes_on() {
 #[test]
 #[ignore = "the sidecar has no lease yet"]
 fn two_failovers_in_a_row_lose_nothing() {
-    let plan = Plan { nodes: 3, ..Plan::default() };
-    rounds("double failover", plan, |cluster, owner, workload| {
+    rounds("double failover", Plan::of_three(), |cluster, owner, workload| {
         cluster.nodes[owner].kill_both();
         let second = cluster.wait_other(owner);
         // One more copy is needed before the second can go.
@@ -149,7 +147,7 @@ fn faults_at_random_lose_nothing() {
     let seed = seed("TWINCACHE_FAILOVER_SEED");
     println!("faults at random: TWINCACHE_FAILOVER_SEED={seed}");
     let mut rng = crate::common::Rng(seed);
-    let Some(mut cluster) = Cluster::start(Plan { nodes: 3, ..Plan::default() }) else { return };
+    let Some(mut cluster) = Cluster::start(Plan::of_three()) else { return };
     for number in 0..count() {
         let work = Work::at(&[cluster.address()], &format!("m{number}"));
         let workload = cluster.client.inside(|| work.start(seed + number));

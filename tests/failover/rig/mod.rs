@@ -58,6 +58,18 @@ impl Default for Plan {
     }
 }
 
+impl Plan {
+    /// As the default with three nodes: writes are acknowledged while one is away.
+    pub fn of_three() -> Plan {
+        Plan { nodes: 3, ..Plan::default() }
+    }
+
+    /// As the default without acknowledgements: what is lost is what was not sent yet.
+    pub fn unacknowledged() -> Plan {
+        Plan { server: Vec::new(), ..Plan::default() }
+    }
+}
+
 /// Words of a command line.
 pub fn words(line: &str) -> Vec<String> {
     line.split_whitespace().map(str::to_owned).collect()
