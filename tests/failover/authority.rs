@@ -22,7 +22,6 @@ fn goes_on(cluster: &mut Cluster, owner: usize, workload: &Workload, way: impl F
 }
 
 #[test]
-#[ignore = "the sidecar has no lease yet"]
 fn an_owner_goes_on_without_etcd() {
     rounds("etcd stopped", Plan::default(), |cluster, owner, workload| {
         goes_on(cluster, owner, workload, |cluster| cluster.etcds.stop());
@@ -30,7 +29,6 @@ fn an_owner_goes_on_without_etcd() {
 }
 
 #[test]
-#[ignore = "the sidecar has no lease yet"]
 fn an_owner_goes_on_while_etcd_stands_still() {
     rounds("etcd frozen", Plan::default(), |cluster, owner, workload| {
         goes_on(cluster, owner, workload, |cluster| cluster.etcds.members[0].freeze());
@@ -39,7 +37,6 @@ fn an_owner_goes_on_while_etcd_stands_still() {
 
 /// Without etcd nobody takes over, and when it is there again a member does.
 #[test]
-#[ignore = "the sidecar has no lease yet"]
 fn nobody_is_promoted_without_etcd() {
     rounds("etcd stopped and the owner killed", Plan::default(), |cluster, owner, _| {
         let epochs = cluster.owners().len();
@@ -55,7 +52,6 @@ fn nobody_is_promoted_without_etcd() {
 }
 
 #[test]
-#[ignore = "the sidecar has no lease yet"]
 fn a_slow_etcd_changes_nothing() {
     rounds("etcd slow by 200 ms", Plan::default(), |cluster, owner, workload| {
         goes_on(cluster, owner, workload, |cluster| cluster.etcds.delay(Duration::from_millis(200)));
@@ -64,7 +60,6 @@ fn a_slow_etcd_changes_nothing() {
 
 /// Stalls of 200 ms, one after the other.
 #[test]
-#[ignore = "the sidecar has no lease yet"]
 fn a_stalling_etcd_changes_nothing() {
     rounds("etcd stalls for 200 ms", Plan::default(), |cluster, owner, workload| {
         goes_on(cluster, owner, workload, |cluster| {
@@ -79,7 +74,6 @@ fn a_stalling_etcd_changes_nothing() {
 }
 
 #[test]
-#[ignore = "the sidecar has no lease yet"]
 fn an_owner_goes_on_without_quorum() {
     let plan = Plan { etcds: 3, ..Plan::default() };
     rounds("etcd without quorum", plan, |cluster, owner, workload| {
@@ -93,7 +87,6 @@ fn an_owner_goes_on_without_quorum() {
 
 /// One of three dies: the sidecars go on with the others, and a takeover works.
 #[test]
-#[ignore = "the sidecar has no lease yet"]
 fn one_etcd_of_three_is_not_missed() {
     let plan = Plan { etcds: 3, ..Plan::of_three() };
     rounds("one of three etcds killed", plan, |cluster, owner, workload| {
@@ -109,7 +102,6 @@ fn one_etcd_of_three_is_not_missed() {
 
 /// Nothing of etcd's reaches the owner, nor the other way. It may go on by promises, or be replaced, but clients are served.
 #[test]
-#[ignore = "the sidecar has no lease yet"]
 fn an_owner_cut_off_from_etcd_is_no_second_voice() {
     rounds("etcd partitioned from the owner", Plan::of_three(), |cluster, owner, workload| {
         let (etcd, host) = (&cluster.etcds.members[0].host, &cluster.nodes[owner].host);
@@ -121,7 +113,6 @@ fn an_owner_cut_off_from_etcd_is_no_second_voice() {
 }
 
 #[test]
-#[ignore = "the sidecar has no lease yet"]
 fn a_standby_cut_off_from_etcd_changes_nothing() {
     rounds("etcd partitioned from the standby", Plan::default(), |cluster, owner, workload| {
         goes_on(cluster, owner, workload, |cluster| {

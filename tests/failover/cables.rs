@@ -8,7 +8,6 @@ use std::time::Duration;
 const PAST_LEASE: Duration = Duration::from_millis(2500);
 
 #[test]
-#[ignore = "the sidecar has no lease yet"]
 fn an_owner_without_network_is_replaced() {
     rounds("link of the owner down", Plan::of_three(), |cluster, owner, workload| {
         cluster.nodes[owner].host.link_down();
@@ -37,7 +36,6 @@ fn cut(cluster: &Cluster, node: usize, hears: bool, speaks: bool) {
 
 /// Everybody hears the owner's silence, but it hears everybody.
 #[test]
-#[ignore = "the sidecar has no lease yet"]
 fn a_mute_owner_is_replaced() {
     rounds("all that the owner sends is lost", Plan::of_three(), |cluster, owner, workload| {
         cut(cluster, owner, true, false);
@@ -48,7 +46,6 @@ fn a_mute_owner_is_replaced() {
 
 /// The owner's words arrive, but no answer does.
 #[test]
-#[ignore = "the sidecar has no lease yet"]
 fn a_deaf_owner_is_replaced() {
     rounds("all that is sent to the owner is lost", Plan::of_three(), |cluster, owner, workload| {
         cut(cluster, owner, false, true);
@@ -74,20 +71,17 @@ fn apart(name: &str, from_owner: bool) {
 }
 
 #[test]
-#[ignore = "the sidecar has no lease yet"]
 fn changes_that_are_lost_are_not_acknowledged() {
     apart("from the owner to its standby all is lost", true);
 }
 
 #[test]
-#[ignore = "the sidecar has no lease yet"]
 fn confirmations_that_are_lost_are_missed() {
     apart("from the standby to its owner all is lost", false);
 }
 
 /// The standby goes; the owner serves, and the other one, which is in sync, is enough for acknowledgements.
 #[test]
-#[ignore = "the sidecar has no lease yet"]
 fn a_lost_standby_does_not_stop_the_others() {
     rounds("link of a standby down", Plan::of_three(), |cluster, owner, workload| {
         let epochs = cluster.owners().len();

@@ -8,7 +8,6 @@ use std::time::Duration;
 const STEPS: [i64; 5] = [3600, -3600, 86_400, -5, 0];
 
 #[test]
-#[ignore = "the sidecar has no lease yet"]
 fn a_stepped_wall_clock_changes_nothing() {
     let Some(mut cluster) = Cluster::start_with_clocks(Plan::default()) else { return };
     rounds_of(&mut cluster, "steps of the owner's wall clock", |cluster, owner, workload| {
@@ -24,7 +23,6 @@ fn a_stepped_wall_clock_changes_nothing() {
 
 /// The clocks of the two are an hour apart when one takes over.
 #[test]
-#[ignore = "the sidecar has no lease yet"]
 fn a_takeover_compares_no_wall_clocks() {
     let Some(mut cluster) = Cluster::start_with_clocks(Plan::default()) else { return };
     rounds_of(&mut cluster, "kill -9 of both, clocks an hour apart", |cluster, owner, _| {

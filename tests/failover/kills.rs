@@ -10,7 +10,6 @@ use std::time::Duration;
 const PAST_LEASE: Duration = Duration::from_millis(2500);
 
 #[test]
-#[ignore = "the sidecar has no lease yet"]
 fn a_killed_server_is_replaced() {
     rounds("kill -9 of the server", Plan::default(), |cluster, owner, _| {
         cluster.nodes[owner].kill_server();
@@ -20,7 +19,6 @@ fn a_killed_server_is_replaced() {
 
 /// The sidecar comes back within the lease, finds its server as it was, and nobody takes over.
 #[test]
-#[ignore = "the sidecar has no lease yet"]
 fn a_killed_sidecar_comes_back_as_the_owner() {
     let plan = Plan { lease: Duration::from_secs(4), ..Plan::default() };
     rounds("kill -9 of the sidecar, restarted", plan, |cluster, owner, workload| {
@@ -36,7 +34,6 @@ fn a_killed_sidecar_comes_back_as_the_owner() {
 
 /// The server falls silent by itself.
 #[test]
-#[ignore = "the sidecar has no lease yet"]
 fn a_killed_sidecar_is_replaced() {
     rounds("kill -9 of the sidecar", Plan::default(), |cluster, owner, _| {
         cluster.nodes[owner].kill_sidecar();
@@ -45,7 +42,6 @@ fn a_killed_sidecar_is_replaced() {
 }
 
 #[test]
-#[ignore = "the sidecar has no lease yet"]
 fn a_killed_node_is_replaced() {
     rounds("kill -9 of both", Plan::default(), |cluster, owner, _| {
         cluster.nodes[owner].kill_both();
@@ -66,19 +62,16 @@ fn frozen(name: &str, freeze: fn(&mut Node)) {
 }
 
 #[test]
-#[ignore = "the sidecar has no lease yet"]
 fn a_frozen_server_is_replaced() {
     frozen("freeze of the server", Node::freeze_server);
 }
 
 #[test]
-#[ignore = "the sidecar has no lease yet"]
 fn a_frozen_sidecar_is_replaced() {
     frozen("freeze of the sidecar", Node::freeze_sidecar);
 }
 
 #[test]
-#[ignore = "the sidecar has no lease yet"]
 fn a_frozen_node_is_replaced() {
     frozen("freeze of both", |node| {
         node.freeze_sidecar();
@@ -88,7 +81,6 @@ fn a_frozen_node_is_replaced() {
 
 /// Frozen past its lease, and nobody there to take over: it says nothing before it has its lease again.
 #[test]
-#[ignore = "the sidecar has no lease yet"]
 fn a_frozen_owner_without_others_goes_on() {
     let plan = Plan { nodes: 1, ..Plan::unacknowledged() };
     rounds("freeze of the only node", plan, |cluster, owner, workload| {
@@ -101,7 +93,6 @@ fn a_frozen_owner_without_others_goes_on() {
 
 /// Three nodes; who takes over is killed as well.
 #[test]
-#[ignore = "the sidecar has no lease yet"]
 fn two_failovers_in_a_row_lose_nothing() {
     rounds("double failover", Plan::of_three(), |cluster, owner, workload| {
         cluster.nodes[owner].kill_both();
@@ -116,7 +107,6 @@ fn two_failovers_in_a_row_lose_nothing() {
 
 /// Everything dies at once. What was in memory is gone; that is said, and clients are served again.
 #[test]
-#[ignore = "the sidecar has no lease yet"]
 fn a_shard_without_power_comes_back() {
     let (name, seed) = ("power loss of all", seed("TWINCACHE_FAILOVER_SEED"));
     let Some(mut cluster) = Cluster::start(Plan::default()) else { return };
@@ -142,7 +132,6 @@ fn tenures(cluster: &Cluster) -> Vec<crate::checks::Tenure> {
 
 /// A handful of faults after each other, chosen at random, under one history per key.
 #[test]
-#[ignore = "the sidecar has no lease yet"]
 fn faults_at_random_lose_nothing() {
     let seed = seed("TWINCACHE_FAILOVER_SEED");
     println!("faults at random: TWINCACHE_FAILOVER_SEED={seed}");
