@@ -126,6 +126,20 @@ fn only_who_has_the_key_feeds_it() {
     assert_eq!(managed.tell("role"), "role standby 4 0 1");
 }
 
+/// A standby that is set up as its primary is: it answers its feeder at once, however much comes at a time.
+#[test]
+fn a_feeder_waits_for_nobody() {
+    let mut managed = Managed::start(&["-o", "replicas_ack=1", "-o", "ack_timeout=60000"]);
+    managed.tell("role standby 3 secret");
+    let mut feeder = managed.connect();
+    assert_eq!(feeder.line("replica key 3 secret"), "OK");
+    assert!(feeder.line("replica from 0123456789abcdef").starts_with("OK "));
+    let sets: String = (0..500).map(|key| format!("ms key:{key} 5\r\nvalue\r\n")).collect();
+    let replies = feeder.ask(format!("{sets}mn\r\n").as_bytes(), b"MN\r\n");
+    assert_eq!(replies.len(), 500 * b"HD\r\n".len() + b"MN\r\n".len());
+    assert_eq!(managed.connect().number("replication", "replies_held"), 0);
+}
+
 #[test]
 fn past_its_deadline_it_says_nothing() {
     let mut managed = Managed::start(&[]);

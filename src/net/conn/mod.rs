@@ -227,11 +227,6 @@ impl<S: Socket> Connection<S> {
         After::Wait
     }
 
-    #[inline]
-    fn waits_for_nobody(&self, turn: &TurnContext<'_>) -> bool {
-        turn.voice.is_some() && self.session.other_end.is_feeder()
-    }
-
     /// Begins a turn.
     #[inline]
     pub(super) fn begin_turn(&mut self, turn: &mut TurnContext<'_>) {
@@ -240,6 +235,10 @@ impl<S: Socket> Connection<S> {
             turn.waits_for_nobody = self.waits_for_nobody(turn);
             turn.reply_hold.begin_turn(self.pending_ack.take());
         }
+    }
+
+    fn waits_for_nobody(&self, turn: &TurnContext<'_>) -> bool {
+        turn.voice.is_some() && self.session.other_end.is_feeder()
     }
 
     /// Goes on with a turn that has begun, and does what can be done now. `input` is the rest of what was read early, and
@@ -251,8 +250,8 @@ impl<S: Socket> Connection<S> {
         turn: &mut TurnContext<'_>,
         quota: &mut Quota,
     ) -> After {
-        // The turn may have begun with another context.
-        turn.waits_for_nobody = self.waits_for_nobody(turn);
+        // A batch may have begun this turn in a context of its own.
+        turn.waits_for_nobody = turn.reply_hold.is_on() && self.waits_for_nobody(turn);
         if !input.is_empty() {
             let used = self.session.consume(input, turn, quota);
             self.leftover.keep(&input[used..], self.session.want());
