@@ -67,8 +67,9 @@
 //! supervisor  -> nothing                                                (systemd and its journal)
 //! protocol    -> nothing
 //! sidecar     -> cluster, protocol, io, sys, supervisor                 (a client, in a process of its own)
+//! ctl         -> cluster, protocol                                      (the operator's tool)
 //! cluster     -> nothing                                                (etcd, for the sidecar and its tools)
-//! bin         -> sidecar, supervisor
+//! bin         -> sidecar, ctl, supervisor
 //! ```
 //!
 //! Everyone but `protocol` may import `clock`, `stats` and `sync`, and `main` the crate's root.
@@ -93,6 +94,7 @@
 //! net/worker:       silence, waiting > mod > batch, client, idle
 //! net/conn:         mod > session > buffer, chat, other_end, turn, upload > long_line
 //! cluster:          mod > watch > etcd > transport > tls, names, wire > error > options > keys, record
+//! ctl:              mod > show > json > table, diagnosis > look > view, console > options > defaults > exit
 //! sidecar:          mod > lease > link > observe, server_socket, pace, options > moment
 //! sidecar/lease:    mod > driver > feeds, etcd_threads, server_thread, promises, keeper, status, address > news, announcing, floating, hooks > claim, handover, ledger, local, frames > orders > members
 //! sidecar/link:     mod > pump > pump_state, sink, source > relay, answers, guard, lag, peer_clock > clock_skew
@@ -108,6 +110,7 @@ pub mod clock;
 pub mod cluster;
 pub mod command;
 pub mod config;
+pub mod ctl;
 pub mod io;
 pub mod journal;
 pub mod net;

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use twincache::config::options::{Argument, OptionRow};
 use twincache::config::settings::{FLAGS, SUBOPTIONS};
-use twincache::{cluster, sidecar};
+use twincache::{cluster, ctl, sidecar};
 
 const PAGE: &str = include_str!("../man/twincached.1");
 const SIDECAR_PAGE: &str = include_str!("../man/twincache-sidecar.1");
+const CTL_PAGE: &str = include_str!("../man/twincachectl.1");
 
 /// The lines after `.TP` of a section, as one would type them: `-p, --port=<num>`.
 fn tags(page: &str, section: &str) -> BTreeSet<String> {
@@ -62,15 +63,30 @@ fn every_suboption_is_in_the_man_page_and_no_other() {
 
 #[test]
 fn every_option_of_the_sidecar_is_in_its_man_page_and_no_other() {
-    // `typed` puts brackets around what is in italics; these arguments have some of their own inside.
-    let tag = |letter: &str, name: &str, argument: &str| {
-        let letter = if letter.is_empty() { String::new() } else { format!("-{letter}, ") };
-        let argument = if argument.is_empty() { String::new() } else { format!("=<{argument}>") };
-        format!("{letter}--{name}{argument}")
-    };
     let own = sidecar::options::OPTIONS.iter().map(|opt| tag(opt.letter, opt.name, opt.argument));
-    let cluster = cluster::options::OPTIONS.iter().map(|opt| tag("", opt.name, opt.argument));
-    assert_eq!(tags(SIDECAR_PAGE, "OPTIONS"), own.chain(cluster).collect());
+    assert_eq!(tags(SIDECAR_PAGE, "OPTIONS"), own.chain(cluster_tags()).collect());
+}
+
+#[test]
+fn every_option_and_command_of_twincachectl_is_in_its_man_page_and_no_other() {
+    let own = ctl::options::OPTIONS.iter().map(|opt| tag(opt.letter, opt.name, opt.argument));
+    assert_eq!(tags(CTL_PAGE, "OPTIONS"), own.chain(cluster_tags()).collect());
+    let typed = |row: &ctl::options::CommandRow| match row.arguments {
+        "" => row.name.to_owned(),
+        arguments => format!("{} <{arguments}>", row.name),
+    };
+    assert_eq!(tags(CTL_PAGE, "COMMANDS"), ctl::options::COMMANDS.iter().map(typed).collect());
+}
+
+/// `typed` puts brackets around what is in italics; these arguments have some of their own inside.
+fn tag(letter: &str, name: &str, argument: &str) -> String {
+    let letter = if letter.is_empty() { String::new() } else { format!("-{letter}, ") };
+    let argument = if argument.is_empty() { String::new() } else { format!("=<{argument}>") };
+    format!("{letter}--{name}{argument}")
+}
+
+fn cluster_tags() -> impl Iterator<Item = String> {
+    cluster::options::OPTIONS.iter().map(|opt| tag("", opt.name, opt.argument))
 }
 
 #[test]
@@ -83,7 +99,7 @@ fn names_are_unique() {
 
 #[test]
 fn groff_has_no_complaint() {
-    for name in ["twincached.1", "twincache-sidecar.1", "twincache.7"] {
+    for name in ["twincached.1", "twincache-sidecar.1", "twincachectl.1", "twincache.7"] {
         let page = format!("{}/man/{name}", env!("CARGO_MANIFEST_DIR"));
         let Ok(output) = Command::new("groff").args(["-man", "-ww", "-z", "-Tutf8", &page]).output() else {
             eprintln!("skipped: groff is not installed");

@@ -34,6 +34,11 @@ impl ClusterKeys {
         ClusterKeys { root: format!("/twincache/{cluster}/") }
     }
 
+    /// Before every key of the cluster.
+    pub fn all(&self) -> &str {
+        &self.root
+    }
+
     /// Who owns a shard.
     pub fn shard(&self, shard: &str) -> String {
         self.under("shards", shard)

@@ -6,6 +6,7 @@
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// Who owns a shard, and who may take it over. Each change of it is a compare-and-swap, so that renewals, changes of
 /// the members and takeovers exclude each other.
@@ -103,6 +104,16 @@ pub struct RequestRecord {
     pub what: RequestKind,
     /// The node that it is about.
     pub to: String,
+}
+
+impl fmt::Display for RequestRecord {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.what, self.to.as_str()) {
+            (RequestKind::Switchover, "") => out.write_str("switchover"),
+            (RequestKind::Switchover, to) => write!(out, "switchover to {to}"),
+            (RequestKind::Promote, to) => write!(out, "promote {to}"),
+        }
+    }
 }
 
 /// The kinds of requests.

@@ -1,0 +1,52 @@
+//! How the program ends, when not just well.
+
+use crate::cluster::EtcdError;
+
+/// What it prints, and its exit code.
+#[derive(Debug, PartialEq, Eq)]
+pub struct CtlExit {
+    /// The exit code.
+    pub code: u8,
+    /// For stdout.
+    pub stdout: String,
+    /// For stderr.
+    pub stderr: String,
+}
+
+impl CtlExit {
+    /// What was asked for was not done, or not all is well.
+    pub const NOT_DONE: u8 = 1;
+    /// Bad usage, the same as the server's.
+    pub const USAGE: u8 = 64;
+    /// etcd was not reached, or has said no; sysexits' EX_UNAVAILABLE.
+    pub const UNAVAILABLE: u8 = 69;
+
+    /// A good end that prints something.
+    pub(super) fn print(stdout: String) -> CtlExit {
+        CtlExit { code: 0, stdout, stderr: String::new() }
+    }
+
+    /// An end with an error of one line.
+    pub(super) fn refuse(code: u8, line: &str) -> CtlExit {
+        CtlExit { code, stdout: String::new(), stderr: format!("twincachectl: {line}\n") }
+    }
+
+    pub(super) fn usage(line: &str) -> CtlExit {
+        CtlExit::refuse(CtlExit::USAGE, &format!("{line} (see --help)"))
+    }
+
+    pub(super) fn not_done(line: &str) -> CtlExit {
+        CtlExit::refuse(CtlExit::NOT_DONE, line)
+    }
+
+    /// An end of which everything has been said.
+    pub(super) fn silent(code: u8) -> CtlExit {
+        CtlExit { code, stdout: String::new(), stderr: String::new() }
+    }
+}
+
+impl From<EtcdError> for CtlExit {
+    fn from(error: EtcdError) -> CtlExit {
+        CtlExit::refuse(CtlExit::UNAVAILABLE, &format!("etcd: {error}"))
+    }
+}

@@ -1,0 +1,211 @@
+//! The command line of `twincachectl`, and the file and the environment that may stand in for a part of it.
+//!
+//! ```text
+//!   --etcd … on the command line > TWINCACHE_ETCD of the environment > TWINCACHE_ETCD= in /etc/default/twincachectl
+//!   COMMAND [ARGUMENT…] ──> a row of COMMANDS ──> Command
+//! ```
+//!
+//! Two tables give the parser, `--help` and, through `tests/man.rs`, the man page.
+//!
+//! Not here: what the file's lines are (`defaults`), what the commands do.
+
+use super::defaults::{self, Defaults};
+use super::exit::CtlExit;
+use crate::cluster::options::{self as cluster, ClusterOptions};
+use std::ffi::OsString;
+
+/// One option.
+#[derive(Debug)]
+pub struct CtlOption {
+    /// Its letter, or empty.
+    pub letter: &'static str,
+    /// Its long name.
+    pub name: &'static str,
+    /// The name of its argument, or empty.
+    pub argument: &'static str,
+    /// What `--help` says.
+    pub help: &'static str,
+}
+
+const fn opt(letter: &'static str, name: &'static str, argument: &'static str, help: &'static str) -> CtlOption {
+    CtlOption { letter, name, argument, help }
+}
+
+/// Every option but those of the cluster.
+pub const OPTIONS: &[CtlOption] = &[
+    opt("", "to", "<node>", "switchover: to this node, not to the first that is in sync"),
+    opt("", "force", "", "promote: do it"),
+    opt("", "all", "", "pause, resume: every shard"),
+    opt("", "ip", "<addr>", "topology add: the address of the host, for clients that want one"),
+    opt("n", "dry-run", "", "promote, remove: only say what would be done, and to how many items"),
+    opt("", "json", "", "list, status, topology list: as JSON"),
+    opt("", "config", "<file>", "read this file instead of /etc/default/twincachectl"),
+    opt("h", "help", "", "print this help and exit"),
+    opt("V", "version", "", "print the version and exit"),
+];
+
+/// One command.
+#[derive(Debug)]
+pub struct CommandRow {
+    /// Its name, of one word or two.
+    pub name: &'static str,
+    /// What follows, as one would type it.
+    pub arguments: &'static str,
+    /// The options that it takes.
+    options: &'static [&'static str],
+    /// What `--help` says.
+    pub help: &'static str,
+}
+
+const fn row(
+    name: &'static str,
+    arguments: &'static str,
+    options: &'static [&'static str],
+    help: &'static str,
+) -> CommandRow {
+    CommandRow { name, arguments, options, help }
+}
+
+/// Every command.
+pub const COMMANDS: &[CommandRow] = &[
+    row("list", "[SHARD...]", &["json"], "a table of shards and nodes"),
+    row("status", "[SHARD...]", &["json"], "shards in detail, and what is wrong; exit code 1 if something is"),
+];
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CtlCommand {
+    /// One table; no shard is all.
+    List(Vec<String>),
+    /// In detail.
+    Status(Vec<String>),
+}
+
+/// What the command line says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CtlOptions {
+    /// Where etcd is, and the name of the cluster.
+    pub cluster: ClusterOptions,
+    /// What is to be done.
+    pub command: CtlCommand,
+    /// Whether to print JSON.
+    pub is_json: bool,
+}
+
+impl CtlOptions {
+    /// Parses the arguments after the program's name. `environment` has the variables.
+    pub fn parse(
+        words: impl Iterator<Item = OsString>,
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> Result<CtlOptions, CtlExit> {
+        let words: Vec<OsString> = words.collect();
+        let found = parser().parse(&words).map_err(|error| CtlExit::usage(&error.to_string()))?;
+        if found.opt_present("help") {
+            return Err(CtlExit::print(help()));
+        }
+        if found.opt_present("version") {
+            return Err(CtlExit::print(format!("twincachectl {}\n", env!("CARGO_PKG_VERSION"))));
+        }
+        let (command, is_json) = (command(&found)?, found.opt_present("json"));
+        let file = found.opt_str("config");
+        let file = Defaults::read(file.as_deref()).map_err(|line| CtlExit::refuse(CtlExit::USAGE, &line))?;
+        let cluster = cluster_of(&words, &found, |name| environment(name).or_else(|| file.get(name)))?;
+        Ok(CtlOptions { cluster, command, is_json })
+    }
+}
+
+/// The options of the cluster, of which those that are not on the command line come from elsewhere.
+fn cluster_of(
+    words: &[OsString],
+    found: &getopts::Matches,
+    elsewhere: impl Fn(&str) -> Option<String>,
+) -> Result<ClusterOptions, CtlExit> {
+    let absent = cluster::OPTIONS.iter().filter(|row| !found.opt_present(row.name));
+    let more = absent.filter_map(|row| {
+        let value = elsewhere(&defaults::variable(row.name)).filter(|value| !value.is_empty())?;
+        Some(format!("--{}={value}", row.name).into())
+    });
+    let words: Vec<OsString> = more.chain(words.iter().cloned()).collect();
+    let found = parser().parse(&words).map_err(|error| CtlExit::usage(&error.to_string()))?;
+    let read = ClusterOptions::read(&found).map_err(|line| CtlExit::usage(&line))?;
+    let missing = || format!("--etcd is needed, or TWINCACHE_ETCD= in {}", defaults::FILE);
+    read.ok_or_else(|| CtlExit::usage(&missing()))
+}
+
+fn parser() -> getopts::Options {
+    let mut parser = getopts::Options::new();
+    for opt in OPTIONS {
+        match opt.argument {
+            "" => parser.optflag(opt.letter, opt.name, opt.help),
+            argument => parser.optopt(opt.letter, opt.name, opt.help, argument),
+        };
+    }
+    cluster::add_to(&mut parser);
+    parser
+}
+
+fn help() -> String {
+    let typed = |row: &CommandRow| format!("{} {}", row.name, row.arguments);
+    let width = COMMANDS.iter().map(|row| typed(row).len()).max().unwrap_or(0);
+    let commands: String =
+        COMMANDS.iter().map(|row| format!("    {:width$}  {}\n", typed(row).trim_end(), row.help)).collect();
+    let brief = format!(
+        "twincachectl shows and changes who is primary\n\n\
+        usage: twincachectl [option ...] command [argument ...]\n\nCommands:\n{commands}"
+    );
+    parser().usage(brief.trim_end())
+}
+
+/// The command of the words that are no options.
+fn command(found: &getopts::Matches) -> Result<CtlCommand, CtlExit> {
+    let words: Vec<&str> = found.free.iter().map(String::as_str).collect();
+    let is_meant = |row: &&CommandRow| {
+        let name: Vec<&str> = row.name.split(' ').collect();
+        words.starts_with(&name)
+    };
+    let Some(row) = COMMANDS.iter().find(is_meant) else {
+        let names: Vec<&str> = COMMANDS.iter().map(|row| row.name).collect();
+        return Err(CtlExit::usage(&match words.first() {
+            None => format!("a command is needed: {}", names.join(", ")),
+            Some(word) => format!("what is `{word}`? The commands are {}", names.join(", ")),
+        }));
+    };
+    let is_foreign = |opt: &&CtlOption| {
+        let is_for_all = ["config", "help", "version"].contains(&opt.name);
+        found.opt_present(opt.name) && !is_for_all && !row.options.contains(&opt.name)
+    };
+    if let Some(opt) = OPTIONS.iter().find(is_foreign) {
+        return Err(CtlExit::usage(&format!("`{}` has no --{}", row.name, opt.name)));
+    }
+    let arguments = &words[row.name.split(' ').count()..];
+    let command = row.command(arguments, found)?;
+    command.ok_or_else(|| CtlExit::usage(&format!("usage: twincachectl {} {}", row.name, row.arguments)))
+}
+
+impl CommandRow {
+    /// The command with its arguments; None if they are too few or too many.
+    fn command(&self, arguments: &[&str], _: &getopts::Matches) -> Result<Option<CtlCommand>, CtlExit> {
+        Ok(match (self.name, arguments) {
+            ("list", shards) => Some(CtlCommand::List(names(shards)?)),
+            ("status", shards) => Some(CtlCommand::Status(names(shards)?)),
+            _ => None,
+        })
+    }
+}
+
+/// The names of shards or nodes.
+fn names(words: &[&str]) -> Result<Vec<String>, CtlExit> {
+    words.iter().map(|word| name(word)).collect()
+}
+
+fn name(word: &str) -> Result<String, CtlExit> {
+    if crate::cluster::keys::is_name(word) {
+        return Ok(word.to_owned());
+    }
+    let most = crate::cluster::keys::NAME_MAX;
+    Err(CtlExit::usage(&format!("{word:?} is no name: names have 1 to {most} of -.a-zA-Z0-9")))
+}
+
+#[cfg(test)]
+#[path = "tests/options.rs"]
+mod tests;

@@ -1,0 +1,84 @@
+//! Command lines, and what stands in for a part of them.
+
+use super::*;
+
+fn parse_with(line: &str, environment: &[(&str, &str)]) -> Result<CtlOptions, CtlExit> {
+    let words = line.split(' ').filter(|word| !word.is_empty()).map(OsString::from);
+    let find = |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+    // No file of the machine that the test runs on.
+    CtlOptions::parse(["--config".into(), "/dev/null".into()].into_iter().chain(words), find)
+}
+
+fn parse(line: &str) -> Result<CtlOptions, CtlExit> {
+    parse_with(&format!("--etcd http://a {line}"), &[])
+}
+
+#[test]
+fn commands_and_their_words() {
+    let table = [
+        ("list", CtlCommand::List(vec![])),
+        ("list s1 s2", CtlCommand::List(vec!["s1".into(), "s2".into()])),
+        ("status s1 --json", CtlCommand::Status(vec!["s1".into()])),
+    ];
+    for (line, command) in table {
+        let options = parse(line).expect(line);
+        assert_eq!((options.command, options.is_json), (command, line.contains("--json")), "{line}");
+    }
+}
+
+#[test]
+fn the_command_line_comes_before_the_environment() {
+    let environment = [
+        ("TWINCACHE_ETCD", "https://b"),
+        ("TWINCACHE_ETCD_CA", "ca"),
+        ("TWINCACHE_CLUSTER", "two"),
+        ("TWINCACHE_ETCD_USER", ""),
+    ];
+    let cluster = parse_with("list", &environment).unwrap().cluster;
+    assert_eq!((&cluster.etcd.endpoints[..], cluster.cluster.as_str()), (&["https://b:2379".to_owned()][..], "two"));
+    assert_eq!((cluster.etcd.ca, cluster.etcd.user), (Some("ca".into()), None));
+    let cluster = parse_with("--cluster one list", &environment).unwrap().cluster;
+    assert_eq!(cluster.cluster, "one");
+}
+
+#[test]
+fn the_environment_comes_before_the_file() {
+    let path = std::env::temp_dir().join(format!("twincachectl-{}", std::process::id()));
+    std::fs::write(&path, "TWINCACHE_ETCD=http://a\nTWINCACHE_CLUSTER=file\n").unwrap();
+    let parse = |cluster: Option<&str>| {
+        let words = ["--config", path.to_str().unwrap(), "list"].map(OsString::from);
+        let find = |name: &str| cluster.filter(|_| name == "TWINCACHE_CLUSTER").map(str::to_owned);
+        CtlOptions::parse(words.into_iter(), find).unwrap().cluster.cluster
+    };
+    assert_eq!((parse(None).as_str(), parse(Some("variable")).as_str()), ("file", "variable"));
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn mistakes_are_one_line() {
+    let table = [
+        ("", "a command is needed: list, status"),
+        ("lst", "what is `lst`? The commands are list"),
+        ("list --force", "`list` has no --force"),
+        ("list a/b", "\"a/b\" is no name"),
+        ("list --cluster a/b", "--cluster \"a/b\""),
+        ("list --frob", "frob"),
+    ];
+    for (line, part) in table {
+        let exit = parse(line).expect_err(line);
+        assert!(exit.stderr.contains(part) && exit.stderr.lines().count() == 1, "{line}: {}", exit.stderr);
+        assert_eq!((exit.code, exit.stdout.as_str()), (CtlExit::USAGE, ""), "{line}");
+    }
+    let exit = parse_with("list", &[]).unwrap_err();
+    assert!(exit.stderr.contains("--etcd is needed, or TWINCACHE_ETCD= in /etc/default/twincachectl"));
+}
+
+#[test]
+fn help_names_every_command_and_option() {
+    let help = parse_with("-h", &[]).unwrap_err();
+    let rows = COMMANDS.iter().map(|row| row.name).chain(OPTIONS.iter().map(|opt| opt.name));
+    for name in rows.chain(cluster::OPTIONS.iter().map(|row| row.name)) {
+        assert!(help.stdout.contains(name), "{name}");
+    }
+    assert_eq!((help.code, help.stderr.as_str()), (0, ""));
+}
