@@ -37,7 +37,7 @@ struct SentSwap {
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     pub seen: Option<Seen>,
-    /// When the swap was sent that made the record what it is, if this node has sent it.
+    /// When the last swap was sent that renewed the lease, if this node owns the shard by it.
     pub renewed: Option<Duration>,
     /// When a swap was last sent.
     pub swapped_at: Option<Duration>,
@@ -69,7 +69,10 @@ impl Ledger {
             return false;
         }
         let sent = self.doubts.iter().chain(&self.flight).find(|sent| Some(&sent.record) == record.as_ref());
-        self.renewed = sent.map(|sent| sent.at);
+        // What an operator's tool has changed in the owner's record does not end the owner's right: others count from
+        // this revision on, which is later.
+        let is_kept = self.known().zip(record.as_ref()).is_some_and(|(seen, now)| is_same_tenure(seen, now));
+        self.renewed = sent.map(|sent| sent.at).or(self.renewed.filter(|_| is_kept));
         self.doubts.clear();
         self.seq = record.as_ref().map_or(self.seq, |record| self.seq.max(record.seq));
         self.seen = Some(Seen { revision, record, at: now });
@@ -128,5 +131,55 @@ impl Ledger {
             self.asked_at = Some(now);
         }
         is_due
+    }
+}
+
+/// Whether the owner of both is the same, by the same right.
+fn is_same_tenure(one: &ShardRecord, other: &ShardRecord) -> bool {
+    let right = |record: &ShardRecord| (record.epoch, record.lease_ms, record.bootstrap_ms);
+    right(one) == right(other) && one.owner == other.owner && one.run == other.run
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn owned() -> (Ledger, ShardRecord) {
+        let mut ledger = Ledger::default();
+        let record =
+            ShardRecord { epoch: 1, owner: "a".into(), nodes: vec!["a".into(), "b".into()], ..Default::default() };
+        let (expected, record) = ledger.send(record, SECOND);
+        assert_eq!(expected, 0);
+        assert!(ledger.won(10, 2 * SECOND));
+        assert_eq!(ledger.renewed, Some(SECOND));
+        (ledger, record)
+    }
+
+    #[test]
+    fn a_node_that_is_removed_by_others_ends_no_lease() {
+        let (mut ledger, record) = owned();
+        let (_, _) = ledger.send(record.clone(), 3 * SECOND);
+        ledger.lost();
+        let without = ShardRecord { nodes: vec!["a".into()], ..record };
+        assert!(ledger.note(11, Some(without.clone()), 3 * SECOND));
+        assert_eq!((ledger.renewed, ledger.known()), (Some(SECOND), Some(&without)));
+    }
+
+    #[test]
+    fn another_owner_ends_it() {
+        let (_, record) = owned();
+        let others = [
+            ShardRecord { epoch: 2, ..record.clone() },
+            ShardRecord { owner: "b".into(), ..record.clone() },
+            ShardRecord { run: "other".into(), ..record.clone() },
+            ShardRecord { lease_ms: 1, ..record },
+        ];
+        for other in others.map(Some).into_iter().chain([None]) {
+            let (mut ledger, _) = owned();
+            assert!(ledger.note(11, other, 3 * SECOND));
+            assert_eq!(ledger.renewed, None);
+        }
     }
 }
