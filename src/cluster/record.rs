@@ -146,6 +146,14 @@ pub struct TopologyRecord {
     pub shards: Vec<ShardAddress>,
 }
 
+/// As the servers are told: the line of the control socket, without its end.
+impl fmt::Display for TopologyRecord {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "topology {}", self.version)?;
+        self.shards.iter().try_for_each(|shard| write!(out, " {}|{}|{}", shard.host, shard.ip, shard.port))
+    }
+}
+
 /// Where clients find one shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardAddress {

@@ -21,6 +21,7 @@ use super::orders::{Effect, KeeperConfig, ServerOrder};
 use super::promises::{PromiseRequest, Promises};
 use super::server_thread::{self, is_ending, line_of};
 use super::status::LeaseStatus;
+use super::topology;
 use crate::cluster::record::{AnswerRecord, NodeRecord};
 use crate::sidecar::link::FeederKey;
 use crate::sidecar::options::{LeaseOptions, Options, SidecarExit};
@@ -91,6 +92,7 @@ pub(in crate::sidecar) fn start(
     let etcd = EtcdThreads::start(&lease.cluster, &lease.shard, &lease.node, lease.lease, sender.clone());
     let etcd = etcd.map_err(|why| refuse(&why))?;
     server_thread::start(options.server.clone(), sender.clone()).map_err(|error| refuse(&error.to_string()))?;
+    topology::start(&lease.cluster, options.server.clone()).map_err(|why| refuse(&why))?;
     let config = KeeperConfig {
         node: lease.node.clone(),
         advertise: lease.advertise.clone(),

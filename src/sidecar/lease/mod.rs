@@ -3,6 +3,7 @@
 //! ```text
 //!   driver ──> keeper ──> claim, members, handover, ledger, local      who owns the shard: without sockets and clocks
 //!          ──> etcd_threads, server_thread, promises ──> news          what is heard from outside
+//!          ──> topology                                                which shards the server tells clients
 //!          ──> feeds                                                   the links of the owner to the other nodes
 //!          ──> address ──> announcing    what is done about the address, and when
 //!                      ──> floating      the address on an interface ──> frames
@@ -28,6 +29,7 @@ mod orders;
 mod promises;
 mod server_thread;
 pub(super) mod status;
+mod topology;
 
 #[cfg(test)]
 mod tests {
