@@ -94,7 +94,7 @@
 //! net/worker:       silence, waiting > mod > batch, client, idle
 //! net/conn:         mod > session > buffer, chat, other_end, turn, upload > long_line
 //! cluster:          mod > watch > etcd > transport > tls, names, wire > error > options > keys, record
-//! ctl:              mod > show > json > table, diagnosis > look > view, console > options > defaults > exit
+//! ctl:              mod > edit > request > show > json > table, diagnosis > look > view, console > options > defaults > exit
 //! sidecar:          mod > lease > link > observe, server_socket, pace, options > moment
 //! sidecar/lease:    mod > driver > feeds, topology, etcd_threads, server_thread, promises, keeper, status, address > news, announcing, floating, hooks > claim, handover, ledger, local, frames > orders > members
 //! sidecar/link:     mod > pump > pump_state, sink, source > relay, answers, guard, lag, peer_clock > clock_skew

@@ -12,7 +12,10 @@
 use super::defaults::{self, Defaults};
 use super::exit::CtlExit;
 use crate::cluster::options::{self as cluster, ClusterOptions};
+use crate::cluster::record::{ShardAddress, TopologyRecord};
+use crate::protocol::topology::TopologyLine;
 use std::ffi::OsString;
+use std::net::IpAddr;
 
 /// One option.
 #[derive(Debug)]
@@ -70,6 +73,19 @@ const fn row(
 pub const COMMANDS: &[CommandRow] = &[
     row("list", "[SHARD...]", &["json"], "a table of shards and nodes"),
     row("status", "[SHARD...]", &["json"], "shards in detail, and what is wrong; exit code 1 if something is"),
+    row("switchover", "SHARD", &["to"], "hand the shard to a node that is in sync; nothing is lost"),
+    row(
+        "promote",
+        "SHARD NODE",
+        &["force", "dry-run"],
+        "make a node primary of a shard without owner, whatever is lost",
+    ),
+    row("pause", "SHARD...|--all", &["all"], "no node takes over by itself"),
+    row("resume", "SHARD...|--all", &["all"], "nodes take over by themselves again"),
+    row("remove", "SHARD NODE", &["dry-run"], "forget a node that is not there any more"),
+    row("topology list", "", &["json"], "where clients that discover are sent"),
+    row("topology add", "SHARD HOST:PORT", &["ip"], "add a shard at the end, or give it another address"),
+    row("topology remove", "SHARD", &[], "take a shard out"),
 ];
 
 /// What is to be done.
@@ -79,6 +95,38 @@ pub enum CtlCommand {
     List(Vec<String>),
     /// In detail.
     Status(Vec<String>),
+    /// Hand a shard over, perhaps to this node.
+    Switchover(String, Option<String>),
+    /// Make a node the owner.
+    Promote {
+        /// The shard.
+        shard: String,
+        /// The node.
+        node: String,
+        /// Whatever is lost.
+        is_forced: bool,
+        /// Only say what is.
+        is_dry: bool,
+    },
+    /// No automatic takeover in these shards; None is all.
+    Pause(Option<Vec<String>>),
+    /// The opposite.
+    Resume(Option<Vec<String>>),
+    /// Forget a node.
+    Remove {
+        /// The shard.
+        shard: String,
+        /// The node.
+        node: String,
+        /// Only say what would be done.
+        is_dry: bool,
+    },
+    /// Show where clients are sent.
+    TopologyList,
+    /// Send them there for this shard.
+    TopologyAdd(ShardAddress),
+    /// Not any more.
+    TopologyRemove(String),
 }
 
 /// What the command line says.
@@ -184,12 +232,53 @@ fn command(found: &getopts::Matches) -> Result<CtlCommand, CtlExit> {
 
 impl CommandRow {
     /// The command with its arguments; None if they are too few or too many.
-    fn command(&self, arguments: &[&str], _: &getopts::Matches) -> Result<Option<CtlCommand>, CtlExit> {
-        Ok(match (self.name, arguments) {
-            ("list", shards) => Some(CtlCommand::List(names(shards)?)),
-            ("status", shards) => Some(CtlCommand::Status(names(shards)?)),
-            _ => None,
-        })
+    fn command(&self, arguments: &[&str], found: &getopts::Matches) -> Result<Option<CtlCommand>, CtlExit> {
+        let is_dry = found.opt_present("dry-run");
+        Ok(Some(match (self.name, arguments) {
+            ("list", shards) => CtlCommand::List(names(shards)?),
+            ("status", shards) => CtlCommand::Status(names(shards)?),
+            ("switchover", [shard]) => {
+                CtlCommand::Switchover(name(shard)?, found.opt_str("to").map(|to| name(&to)).transpose()?)
+            }
+            ("promote", [shard, node]) => CtlCommand::Promote {
+                shard: name(shard)?,
+                node: name(node)?,
+                is_forced: found.opt_present("force"),
+                is_dry,
+            },
+            ("pause" | "resume", shards) => {
+                let shards = match (shards.is_empty(), found.opt_present("all")) {
+                    (true, true) => None,
+                    (false, false) => Some(names(shards)?),
+                    _ => return Ok(None),
+                };
+                if self.name == "pause" { CtlCommand::Pause(shards) } else { CtlCommand::Resume(shards) }
+            }
+            ("remove", [shard, node]) => CtlCommand::Remove { shard: name(shard)?, node: name(node)?, is_dry },
+            ("topology list", []) => CtlCommand::TopologyList,
+            ("topology add", [shard, address]) => {
+                CtlCommand::TopologyAdd(shard_address(name(shard)?, address, found.opt_str("ip"))?)
+            }
+            ("topology remove", [shard]) => CtlCommand::TopologyRemove(name(shard)?),
+            _ => return Ok(None),
+        }))
+    }
+}
+
+/// Where clients find a shard.
+fn shard_address(name: String, address: &str, ip: Option<String>) -> Result<ShardAddress, CtlExit> {
+    let bad = |why: &str| CtlExit::usage(&format!("{address}: {why}, as in cache-1.example:11211"));
+    let (host, port) = address.rsplit_once(':').ok_or_else(|| bad("a port is needed"))?;
+    let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(|| bad("a port is a number from 1 to 65535"))?;
+    if let Some(ip) = ip.as_deref().filter(|ip| ip.parse::<IpAddr>().is_err()) {
+        return Err(CtlExit::usage(&format!("--ip {ip}: an address is needed, as in 10.0.0.1 or fd00::1")));
+    }
+    let own = host.parse::<IpAddr>().map_or(String::new(), |_| host.to_owned());
+    let address = ShardAddress { name, host: host.to_owned(), ip: ip.unwrap_or(own), port };
+    let record = TopologyRecord { version: 1, shards: vec![address.clone()] };
+    match TopologyLine::parse(record.to_string().as_bytes()) {
+        Some(_) => Ok(address),
+        None => Err(bad("a host has 1 to 253 of -.a-zA-Z0-9, and an IPv6 address goes into --ip")),
     }
 }
 

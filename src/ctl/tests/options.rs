@@ -13,12 +13,32 @@ fn parse(line: &str) -> Result<CtlOptions, CtlExit> {
     parse_with(&format!("--etcd http://a {line}"), &[])
 }
 
+fn promote(is_forced: bool, is_dry: bool) -> CtlCommand {
+    CtlCommand::Promote { shard: "s".into(), node: "n".into(), is_forced, is_dry }
+}
+
+fn topology(host: &str, ip: &str) -> CtlCommand {
+    CtlCommand::TopologyAdd(ShardAddress { name: "s".into(), host: host.into(), ip: ip.into(), port: 1 })
+}
+
 #[test]
 fn commands_and_their_words() {
     let table = [
         ("list", CtlCommand::List(vec![])),
         ("list s1 s2", CtlCommand::List(vec!["s1".into(), "s2".into()])),
         ("status s1 --json", CtlCommand::Status(vec!["s1".into()])),
+        ("switchover s", CtlCommand::Switchover("s".into(), None)),
+        ("switchover s --to n", CtlCommand::Switchover("s".into(), Some("n".into()))),
+        ("promote s n -n", promote(false, true)),
+        ("promote s n --force", promote(true, false)),
+        ("pause --all", CtlCommand::Pause(None)),
+        ("resume s t", CtlCommand::Resume(Some(vec!["s".into(), "t".into()]))),
+        ("remove s n", CtlCommand::Remove { shard: "s".into(), node: "n".into(), is_dry: false }),
+        ("topology list --json", CtlCommand::TopologyList),
+        ("topology add s cache.example:1", topology("cache.example", "")),
+        ("topology add s 10.0.0.1:1", topology("10.0.0.1", "10.0.0.1")),
+        ("topology add s h:1 --ip fd00::1", topology("h", "fd00::1")),
+        ("topology remove s", CtlCommand::TopologyRemove("s".into())),
     ];
     for (line, command) in table {
         let options = parse(line).expect(line);
@@ -63,6 +83,19 @@ fn mistakes_are_one_line() {
         ("list a/b", "\"a/b\" is no name"),
         ("list --cluster a/b", "--cluster \"a/b\""),
         ("list --frob", "frob"),
+        ("topology", "what is `topology`?"),
+        ("switchover", "usage: twincachectl switchover SHARD"),
+        ("switchover a b", "usage: twincachectl switchover SHARD"),
+        ("switchover a --to b/c", "is no name"),
+        ("pause", "usage: twincachectl pause SHARD...|--all"),
+        ("pause a --all", "usage: twincachectl pause SHARD...|--all"),
+        ("remove a", "usage: twincachectl remove SHARD NODE"),
+        ("remove a b --force", "`remove` has no --force"),
+        ("topology add a b", "a port is needed"),
+        ("topology add a b:0", "a port is a number"),
+        ("topology add a b_c:1", "a host has 1 to 253"),
+        ("topology add a [::1]:1", "an IPv6 address goes into --ip"),
+        ("topology add a b:1 --ip c", "--ip c: an address is needed"),
     ];
     for (line, part) in table {
         let exit = parse(line).expect_err(line);
