@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs twincached and twincache-sidecar, their man pages, their systemd units and the files with their options;
-# or takes them away again.
+# Installs twincached, twincache-sidecar and twincachectl, their man pages, the systemd units of the first two and the
+# files with their options; or takes them away again.
 #
 #   cargo build --release && sudo scripts/install.sh
 #   sudo scripts/install.sh uninstall
@@ -8,7 +8,7 @@
 # PREFIX      where to, /usr/local by default; one that you may write to needs no root
 # SYSCONFDIR  where the folder "default" with the options files lies: /etc for /usr and /usr/local, else PREFIX/etc
 # DESTDIR     put in front of every path, for packages
-# BINARY      the server to install, target/release/twincached by default; the sidecar lies beside it
+# BINARY      the server to install, target/release/twincached by default; the other programs lie beside it
 #
 # Creates no user: the units have one of their own while they run. Starts nothing. "uninstall" takes away what this
 # PREFIX has, and stops the services only where their units are those of this PREFIX. An options file that is there
@@ -29,7 +29,8 @@ units=$DESTDIR$PREFIX/lib/systemd/system
 pages=$DESTDIR$PREFIX/share/man/man1
 operations=$DESTDIR$PREFIX/share/man/man7/twincache.7
 defaults=$DESTDIR$SYSCONFDIR/default
-programs="twincached twincache-sidecar"
+services="twincached twincache-sidecar"
+programs="$services twincachectl"
 
 binary_of() {
     if [ "$1" = twincached ]; then echo "$BINARY"; else echo "$(dirname "$BINARY")/$1"; fi
@@ -39,7 +40,7 @@ put_in() {
     for name in $programs; do
         if [ ! -x "$(binary_of "$name")" ]; then
             echo "install.sh: there is no $(binary_of "$name"): run cargo build --release first, or say" >&2
-            echo "BINARY=/path/to/twincached where it is, with twincache-sidecar beside it" >&2
+            echo "BINARY=/path/to/twincached where it is, with the other programs beside it" >&2
             exit 1
         fi
     done
@@ -53,10 +54,12 @@ put_in() {
     for name in $programs; do
         install -D -m 755 "$(binary_of "$name")" "$DESTDIR$PREFIX/bin/$name"
         install -D -m 644 "$here/../man/$name.1" "$pages/$name.1"
+        put_options "$name"
+    done
+    for name in $services; do
         install -D -m 644 "$here/$name.service" "$units/$name.service"
         sed -i -e "s|^ExecStart=/usr/local/|ExecStart=$PREFIX/|" \
             -e "s|^EnvironmentFile=-/etc/|EnvironmentFile=-$SYSCONFDIR/|" "$units/$name.service"
-        put_options "$name"
     done
     install -D -m 644 "$here/../man/twincache.7" "$operations"
     say_how_to_start
@@ -96,7 +99,7 @@ put_options() {
 
 # The sidecar goes on until the server has gone, to bring its last changes away.
 stop() {
-    for name in $programs; do
+    for name in $services; do
         if is_ours "$name"; then
             systemctl disable --now "$name.service" 2>/dev/null ||
                 echo "systemctl could not stop $name: if it runs, it goes on"
@@ -124,8 +127,8 @@ take_out() {
 # Whether the other of /usr and /usr/local, which have their options in common, has this program as well.
 is_shared() {
     case $PREFIX in
-    /usr) [ -e "$DESTDIR/usr/local/lib/systemd/system/$1.service" ] ;;
-    /usr/local) [ -e "$DESTDIR/usr/lib/systemd/system/$1.service" ] ;;
+    /usr) [ -e "$DESTDIR/usr/local/bin/$1" ] ;;
+    /usr/local) [ -e "$DESTDIR/usr/bin/$1" ] ;;
     *) false ;;
     esac
 }

@@ -62,12 +62,15 @@ fn installs_and_uninstalls() {
     target.installed(&[]);
     let expected = [
         ("opt/t/bin/twincache-sidecar", 0o755),
+        ("opt/t/bin/twincachectl", 0o755),
         ("opt/t/bin/twincached", 0o755),
         ("opt/t/etc/default/twincache-sidecar", 0o644),
+        ("opt/t/etc/default/twincachectl", 0o644),
         ("opt/t/etc/default/twincached", 0o644),
         ("opt/t/lib/systemd/system/twincache-sidecar.service", 0o644),
         ("opt/t/lib/systemd/system/twincached.service", 0o644),
         ("opt/t/share/man/man1/twincache-sidecar.1", 0o644),
+        ("opt/t/share/man/man1/twincachectl.1", 0o644),
         ("opt/t/share/man/man1/twincached.1", 0o644),
         ("opt/t/share/man/man7/twincache.7", 0o644),
     ];
@@ -157,6 +160,26 @@ fn the_options_file_shows_good_options_of_a_shard() {
     let options = sidecar::options::Options::parse(options.into_iter()).expect("good options");
     let lease = options.lease.expect("a lease");
     assert_eq!((options.peers.len(), lease.shard.as_str(), lease.node.as_str()), (0, "cache", "a"));
+}
+
+/// Every line is a comment; without its `#` it is one that the program takes.
+#[test]
+fn the_file_of_twincachectl_holds_good_options() {
+    let target = Target::new();
+    let text = fs::read_to_string(format!("{SCRIPTS}/twincachectl.default")).unwrap();
+    let lines: String =
+        text.lines().filter_map(|line| line.strip_prefix("#TWINCACHE")).fold(String::new(), |all, line| {
+            let line = if line.starts_with("_ETCD=") { line.replace("http:", "https:") } else { line.to_owned() };
+            all + "TWINCACHE" + &line + "\n"
+        });
+    assert_eq!(lines.lines().count(), 7);
+    fs::write(target.path("all"), lines).unwrap();
+    for (file, code) in [(target.path("all"), 69), (PathBuf::from(format!("{SCRIPTS}/twincachectl.default")), 64)] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_twincachectl"));
+        let output = command.arg("--config").arg(file).arg("list").output().unwrap();
+        // The first fails at the files, which are not there; the second says nothing of etcd.
+        assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 fn default_options(name: &str) -> Vec<std::ffi::OsString> {
