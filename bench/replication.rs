@@ -29,6 +29,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+/// Lets the sidecar feed a peer.
+const FED: &str = "standby=127.0.0.1";
+
 /// The column of everything measured here.
 const MEASURED: &str = "twincached";
 
@@ -185,7 +188,7 @@ fn costs(scale: &Scale, program: &Program, windows: &mut Windows) -> Result<(), 
         loads.push((server, Generator::connect(load)?));
     }
     let before = primary.server.rss();
-    let peer = program.start_on("1", &["-m", MEMORY])?;
+    let peer = program.start_on("1", &["-m", MEMORY, "-o", FED])?;
     let sidecar = primary.replicate(program, "1", &peer)?;
     primary.wait()?;
     for round in 0..2 * scale.rounds {
@@ -222,7 +225,7 @@ fn costs(scale: &Scale, program: &Program, windows: &mut Windows) -> Result<(), 
 fn lag(scale: &Scale, program: &Program, windows: &mut Windows) -> Result<(), String> {
     let items = Items::plain(scale.keys, 100);
     let primary = Primary::start(program, "0,1")?;
-    let peer = program.start_on("0,1", &["-m", MEMORY])?;
+    let peer = program.start_on("0,1", &["-m", MEMORY, "-o", FED])?;
     let _sidecar = primary.replicate(program, "0,1", &peer)?;
     primary.wait()?;
     let mut generator = Generator::connect(Load { rate: Some(LAG_RATE), ..sets(&primary.server, items) })?;
@@ -278,7 +281,7 @@ fn walk(scale: &Scale, program: &Program, windows: &mut Windows) -> Result<(), S
     let (primary, _) = filled(program)?;
     let before = primary.server.rss();
     for _ in 0..scale.rounds {
-        let peer = program.start_on("0,1", &["-m", MEMORY])?;
+        let peer = program.start_on("0,1", &["-m", MEMORY, "-o", FED])?;
         let _sidecar = primary.replicate(program, "0,1", &peer)?;
         primary.wait_for("walking")?;
         let begin = Instant::now();
@@ -296,7 +299,7 @@ fn pauses(scale: &Scale, program: &Program, windows: &mut Windows) -> Result<(),
     let mut observe = |seconds| Ok::<_, String>(generator.run(Until::Seconds(seconds))?.quantile_us(0.99));
     observe(BEFORE)?;
     for _ in 0..scale.rounds + 2 {
-        let peer = program.clone().nice().start_on("0,1", &["-m", MEMORY])?;
+        let peer = program.clone().nice().start_on("0,1", &["-m", MEMORY, "-o", FED])?;
         let idle = observe(WALK_WINDOW)?;
         let _sidecar: Process = primary.replicate(program, "0,1", &peer)?;
         primary.wait_for("walking")?;
@@ -318,7 +321,7 @@ fn pauses(scale: &Scale, program: &Program, windows: &mut Windows) -> Result<(),
 fn acknowledged(scale: &Scale, program: &Program, windows: &mut Windows) -> Result<(), String> {
     let items = Items::plain(scale.keys, 100);
     let primary = Primary::start(program, "0,1")?;
-    let peer = program.start_on("0,1", &["-m", MEMORY])?;
+    let peer = program.start_on("0,1", &["-m", MEMORY, "-o", FED])?;
     let _sidecar = primary.replicate(program, "0,1", &peer)?;
     primary.wait()?;
     let mut generator = Generator::connect(sets(&primary.server, items))?;

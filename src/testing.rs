@@ -19,7 +19,7 @@ pub(crate) use rng::Rng;
 use crate::clock::Clock;
 use crate::command::batch::{Batch, End};
 use crate::command::{Context, Next, Output, Shared};
-use crate::config::Config;
+use crate::config::{AddressRange, Config};
 use crate::journal::acks::LastLsn;
 use crate::protocol::Protocol;
 use crate::stats::Counters;
@@ -75,7 +75,7 @@ impl TestServer {
 
     /// As [`TestServer::new`], with a clock that the test drives, or that servers share.
     pub(crate) fn with_clock(clock: &Arc<Clock>, change: impl FnOnce(&mut Config)) -> TestServer {
-        let mut config = Config::default();
+        let mut config = Config { standby: vec![AddressRange::ALL], ..Config::default() };
         change(&mut config);
         let store = Store::new(config.store.clone(), clock.clone()).expect("a store");
         let shared = Arc::new(Shared::new(config, clock.clone(), store));

@@ -155,6 +155,30 @@ fn nothing_of_it_is_there_without_the_option() {
     until("the thread has its name", || threads(&server) == 1);
 }
 
+/// Whoever connects to the public port cannot begin, end or hold up the feeding of a server that was not told of him.
+#[test]
+fn only_who_is_named_feeds_a_server() {
+    for option in ["standby=10.0.0.1", "standby=::1", "standby=10.0.0.0/8,standby=127.0.0.2"] {
+        let server = Server::start(&["-o", option]);
+        let mut stranger = server.connect();
+        for line in ["from 00000000000000ab", "begin", "begin 5", "sent 1 1", "end", "at 5", "overtaken", "caught-up"] {
+            let answer = stranger.line(&format!("replica {line}"));
+            assert!(answer.starts_with("CLIENT_ERROR this server takes no changes from this address"), "{answer}");
+        }
+        assert!(stranger.line("replica key 1 secret").starts_with("CLIENT_ERROR this server takes no key"));
+        assert!(stranger.line("replica promise 1 secret 5").starts_with("CLIENT_ERROR this server takes no key"));
+        assert!(stranger.line("replica who").starts_with("OK "));
+        assert_eq!(stat(&mut stranger, "upstream"), "none");
+        assert_eq!(stranger.line("set a 0 0 1\r\nx"), "STORED");
+    }
+    let server = Server::start(&["-o", "standby=10.0.0.1,standby=127.0.0.0/8"]);
+    assert!(server.connect().line("replica from 00000000000000ab").starts_with("OK "));
+    for (option, why) in [("standby=here", "needs the address"), ("managed,control_socket=x,standby=::1", "exclude")] {
+        let refused = Server::try_start(&["-o", option]).err().expect(why);
+        assert!(refused.contains(why), "{refused}");
+    }
+}
+
 #[test]
 fn a_consumer_sees_what_commands_do() {
     let place = Place::new();

@@ -10,6 +10,7 @@
 //! Not here: the single options (`settings`), what is done with them at start (`main`).
 
 mod exit;
+mod feeders;
 mod listen;
 pub mod options;
 pub mod settings;
@@ -18,6 +19,7 @@ mod tests;
 mod values;
 
 pub use exit::Exit;
+pub use feeders::AddressRange;
 pub use listen::{Binding, ListenAddr};
 pub use settings::Config;
 pub use values::{HashAlgorithm, REPLICAS_MAX};
@@ -88,6 +90,9 @@ impl RawConfig {
             return Err(Exit::usage(
                 "linearizable needs replicas_ack: reads wait for what replicas have not confirmed",
             ));
+        }
+        if config.store.managed && !config.standby.is_empty() {
+            return Err(Exit::usage("managed and standby exclude each other: a managed server is told who feeds it"));
         }
         if config.control_socket.is_some() && config.control_socket == config.unix_socket {
             return Err(Exit::usage("control_socket and -s cannot be the same socket"));

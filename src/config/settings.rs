@@ -18,6 +18,7 @@
 //! (`mod.rs`).
 
 use super::exit::Exit;
+use super::feeders::{AddressRange, address_range};
 use super::listen::{Binding, ListenAddr, protocol};
 use super::options::{Argument, OptionRow, help, license, read_list, value_missing, version};
 use super::values::{
@@ -320,6 +321,11 @@ settings! {
             |raw, v| raw.control_socket(v));
     -   sub("managed", Without, "serve nobody until told over the control socket what to be: see twincached(1)",
             store.managed = on);
+    -   /// Who may feed the server, if it is not managed.
+        pub standby: Vec<AddressRange> = Vec::new();
+        sub("standby", Needed("<addr>"), "let twincache-sidecar of another server, at this address (10.0.0.1) or in this\n\
+            network (10.0.0.0/24), keep a copy here; may be given several times (default: nobody)",
+            |raw, v| { raw.config.standby.push(address_range(v)?); Ok(()) });
     -   sub("journal_mem", Needed("<MB>"), "memory for changes that are not streamed yet (default: 64)",
             store.journal_bytes = journal_mem);
     -   /// How many replicas a change waits for. The control socket changes it at run time.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use twincache::clock::Clock;
 use twincache::command::Shared;
-use twincache::config::{Config, ListenAddr};
+use twincache::config::{AddressRange, Config, ListenAddr};
 use twincache::net::{Server, StartError};
 use twincache::store::Store;
 
@@ -25,7 +25,8 @@ impl Running {
     /// As [`Running::start`]; that it cannot is an answer.
     pub fn try_start(change: impl FnOnce(&mut Config)) -> Result<Running, StartError> {
         let listen = vec![address("127.0.0.1", None)];
-        let mut config = Config { tcp_port: None, listen, threads: 2, ..Config::default() };
+        let standby = vec![AddressRange::ALL];
+        let mut config = Config { tcp_port: None, listen, threads: 2, standby, ..Config::default() };
         config.store.memory_limit = 64 << 20;
         change(&mut config);
         let clock = Arc::new(Clock::new());

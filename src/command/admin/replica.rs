@@ -23,19 +23,23 @@
 //! Not here: the stream itself, which is ordinary meta commands.
 
 use crate::command::reply::OK;
-use crate::command::{Context, Next, Output};
+use crate::command::{Context, Next, Output, Shared};
 use crate::protocol::control::{self, Introduction, ReplicaLine};
 use crate::protocol::text::UNKNOWN;
 use crate::store::{CopyStatus, KeyError, SourceError, SyncProgress};
 use crate::supervisor;
 use crate::sync::lock;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const NOT_ALLOWED: &[u8] = b"CLIENT_ERROR flush_all not allowed\r\n";
 
 const NO_KEY: &[u8] = b"CLIENT_ERROR only who knows the key of its epoch feeds this server\r\n";
+
+const NO_STANDBY: &[u8] =
+    b"CLIENT_ERROR this server takes no changes from this address: start it with -o standby=<address>\r\n";
 
 /// The longest promise: a server that does not take over is of no use.
 const PROMISE_MAX_MS: u64 = 60_000;
@@ -46,13 +50,12 @@ pub(crate) fn run(args: &[&[u8]], noreply: bool, context: &Context<'_>, out: &mu
     let source = context.source.map(|source| &**source);
     let mut next = Next::Continue;
     match ReplicaLine::parse(args) {
-        Some(
-            ReplicaLine::Begin(_)
-            | ReplicaLine::Sent(..)
-            | ReplicaLine::End
-            | ReplicaLine::Overtaken
-            | ReplicaLine::CaughtUp,
-        ) if source.is_none() && context.shared.store.is_managed() => out.push(NO_KEY),
+        Some(line) if says_what_it_brings(&line) && !may_feed(context) => {
+            out.push(match context.shared.store.is_managed() {
+                true => NO_KEY,
+                false => NO_STANDBY,
+            })
+        }
         Some(ReplicaLine::Who) => introduce(context, out),
         Some(ReplicaLine::Key(epoch, secret)) => match context.shared.store.let_feed(epoch, secret) {
             Ok(source) => {
@@ -125,6 +128,22 @@ fn whole_copy(status: &CopyStatus) -> String {
     let CopyStatus { run_id, address, took, .. } = status;
     let seconds = took.as_secs_f64();
     format!("a whole copy from {address} (run {run_id:016x}): {items} items, {bytes} bytes in {seconds:.1} s")
+}
+
+/// Whether only who feeds this server says this.
+fn says_what_it_brings(line: &ReplicaLine<'_>) -> bool {
+    !matches!(line, ReplicaLine::Who | ReplicaLine::Key(..) | ReplicaLine::Promise { .. })
+}
+
+/// Whether a connection is one that feeds this server, or may become one.
+fn may_feed(context: &Context<'_>) -> bool {
+    let Shared { store, config, stats, .. } = context.shared;
+    if context.source.is_some() || store.is_managed() {
+        return context.source.is_some();
+    }
+    let info = lock(&stats.conns).get(&context.fd).cloned();
+    let address = info.and_then(|conn| conn.addr.split_once(':')?.1.parse::<SocketAddr>().ok());
+    config.standby.iter().any(|range| range.has(address.map(|address| address.ip())))
 }
 
 fn promise(epoch: u64, secret: &str, ms: u64, context: &Context<'_>, out: &mut Output) {
