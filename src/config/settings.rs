@@ -324,7 +324,7 @@ settings! {
     -   /// Who may feed the server, if it is not managed.
         pub standby: Vec<AddressRange> = Vec::new();
         sub("standby", Needed("<addr>"), "let twincache-sidecar of another server, at this address (10.0.0.1) or in this\n\
-            network (10.0.0.0/24), keep a copy here; may be given several times (default: nobody)",
+            network (10.0.0.0/24), keep a copy here; may be repeated (default: nobody)",
             |raw, v| { raw.config.standby.push(address_range(v)?); Ok(()) });
     -   sub("journal_mem", Needed("<MB>"), "memory for changes that are not streamed yet (default: 64)",
             store.journal_bytes = journal_mem);
@@ -338,7 +338,7 @@ settings! {
     -   pub ack_degrade: bool = false;
         sub("ack_degrade", Without, "no error then: answer, and wait no more until the replicas are back",
             ack_degrade = on);
-    -   sub("linearizable", Without, "let reads wait for the replicas, too, as long as these do not have what was read",
+    -   sub("linearizable", Without, "let reads wait until the replicas have what is read",
             store.linearizable = on);
     -   sub("modern", Without, "no effect: these are the defaults", |_, _| Ok(()));
         sub("no_modern", Without, "memcached 1.4's defaults: a flat LRU, nothing in the background",
