@@ -23,7 +23,7 @@ use super::server_thread::{self, is_ending, line_of};
 use super::status::LeaseStatus;
 use super::topology;
 use crate::cluster::record::{AnswerRecord, NodeRecord};
-use crate::sidecar::link::FeederKey;
+use crate::sidecar::link::{FeedResume, FeederKey};
 use crate::sidecar::options::{LeaseOptions, Options, SidecarExit};
 use crate::supervisor;
 use crate::sync::lock;
@@ -190,7 +190,9 @@ impl Driver {
         let allowed = if self.replicas_ack > 0 { self.max_lag.min(self.lease.lease) } else { self.max_lag };
         self.keeper.peers(self.feeds.peers(allowed), now);
         self.carry_out();
-        let key = self.keeper.feeding().map(|(epoch, secret)| FeederKey { epoch, secret: secret.to_owned() });
+        let heir = self.keeper.inherited().map(|(from, lsn)| (from.clone(), lsn));
+        let resume = heir.map(|(from, lsn)| FeedResume { node: from.node, identity: from.run, lsn });
+        let key = self.keeper.feeding().map(|(epoch, secret)| FeederKey { epoch, secret: secret.to_owned(), resume });
         self.feeds.follow(key.as_ref(), &self.nodes, &self.lease.node);
         if let (Some(epoch), Some(deadline)) = (self.serves, self.keeper.deadline()) {
             self.address.hold(epoch, deadline);

@@ -16,25 +16,7 @@
 //!     ours      renewed again and again; the server may answer until the deadline that follows from that
 //! ```
 //!
-//! One key holds the owner and the members, who may take over. Every change of it is a compare-and-swap on the revision
-//! that was seen, so renewals, changes of the members and takeovers exclude each other: a takeover that succeeds proves
-//! that no renewal has succeeded since the revision it saw.
-//!
-//! ```text
-//!   owner:    send a renewal at s ──────────── may answer until s + lease - margin
-//!   standby:        sees it at r >= s ─────────────────────────────────── waits until r + lease + margin, then swaps
-//! ```
-//!
-//! So the owner is silent before anybody else can serve, unless two clocks drift apart by more than the margin within a
-//! lease. No wall clock is compared. A swap whose outcome is not known does not count: the record tells later, by its
-//! sequence number, whether it was done.
-//!
-//! While etcd is away, a promise takes the place of a renewal. Every node that could take over promises the owner not to
-//! become a candidate for the length of a lease; the promise begins when it was asked for. The server of that node keeps
-//! the promise, since it is the one that has to agree to a candidacy. If only the members promise, other nodes could
-//! claim the shard after `bootstrap_ms`, so these promises end before that.
-//!
-//! Invariants:
+//! Invariants (what the lease rests on is in the head of the folder):
 //! - the server is never told a deadline later than the last renewal that is known to have succeeded, or all promises,
 //!   allow for;
 //! - nobody swaps itself in as owner before the server agrees to be a candidate, unless the old owner handed over;
@@ -56,6 +38,9 @@ use std::time::Duration;
 /// One or two of them may be lost or late.
 const RENEWALS_PER_LEASE: u32 = 5;
 
+/// The server was asked for its last change.
+const ASKED: u64 = u64::MAX;
+
 /// See the module's head. Times are since boot.
 #[derive(Debug)]
 pub(crate) struct Keeper {
@@ -66,6 +51,8 @@ pub(crate) struct Keeper {
     ledger: Ledger,
     server: ServerState,
     candidacy: Option<Candidacy>,
+    /// The last change of the server when the shard was handed to it; [`ASKED`] until the server has told it.
+    inherited: Option<u64>,
     /// The revision that it wanted to replace last.
     tried: i64,
     /// No new candidacy before this: meanwhile the server follows, and may promise to wait.
@@ -89,6 +76,7 @@ impl Keeper {
             ledger: Ledger::default(),
             server: ServerState::Unreachable { deadline: Duration::ZERO },
             candidacy: None,
+            inherited: None,
             tried: -1,
             stands_back: Duration::ZERO,
             members: InSync::default(),
@@ -101,7 +89,7 @@ impl Keeper {
 
     // ---- what the owner of the sockets calls ----
 
-    /// What to do next; call it until it says None.
+    /// What to do next, until it says None.
     pub(crate) fn effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()
     }
@@ -241,6 +229,11 @@ impl Keeper {
         Some((record.epoch, &record.secret))
     }
 
+    /// Who has handed the shard over, and the last change of this server at that moment: the other one has all up to it.
+    pub(crate) fn inherited(&self) -> Option<(&MemberRecord, u64)> {
+        self.owned()?.handover_from.as_ref().zip(self.inherited.filter(|lsn| *lsn != ASKED))
+    }
+
     // ---- what is known ----
 
     fn note_record(&mut self, revision: i64, record: Option<ShardRecord>, now: Duration) {
@@ -253,6 +246,7 @@ impl Keeper {
         self.candidacy.take_if(|candidacy| candidacy.expected < revision);
         if self.owned().is_none() {
             self.members.forget();
+            self.inherited = None;
             self.end_handover();
         } else {
             self.is_forced = false;
@@ -273,7 +267,8 @@ impl Keeper {
             ServerOrder::Members(requirement) => self.members.required(&requirement.names, lsn),
             ServerOrder::Hold(_) => self.step_handover(HandoverStep::Holding, HandoverStep::Draining { lsn }),
             ServerOrder::Standby { .. } => self.step_handover(HandoverStep::Stepping, HandoverStep::Settling { lsn }),
-            ServerOrder::Primary { .. } | ServerOrder::Go => {}
+            ServerOrder::Go => self.inherited = self.inherited.map(|_| lsn),
+            ServerOrder::Primary { .. } => {}
         }
     }
 
@@ -321,6 +316,11 @@ impl Keeper {
             return;
         }
         let deadline = self.deadline().filter(|deadline| now < *deadline);
+        if self.ledger.renewed.is_none() && self.inherited.is_none() {
+            // The server is a standby still, which nobody feeds any more.
+            self.inherited = Some(ASKED);
+            self.order(ServerOrder::Go, now);
+        }
         if is_heard {
             self.renew(now);
             if let (Some(deadline), Some(epoch)) = (deadline, self.owned().map(|record| record.epoch)) {

@@ -93,6 +93,19 @@ pub(super) struct FeederKey {
     pub epoch: u64,
     /// The shard's secret.
     pub secret: String,
+    /// Who handed the shard over, and need not be sent everything.
+    pub resume: Option<FeedResume>,
+}
+
+/// A node that has everything up to a change of the server beside this sidecar.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FeedResume {
+    /// Its name.
+    pub node: String,
+    /// Its run.
+    pub identity: String,
+    /// The change.
+    pub lsn: u64,
 }
 
 /// The peer of a link.
@@ -154,9 +167,12 @@ impl Link {
             Some(_) => OverwriteGuard::of_a_shard(),
             None => OverwriteGuard::new(options.may_replace),
         };
-        let key = target.key.map(|key| (key.epoch, key.secret));
+        let name = target.figures.name.clone();
+        let (key, resume) = target.key.map(|key| ((key.epoch, key.secret), key.resume)).unzip();
+        let resume = resume.flatten().filter(|resume| resume.node == name);
         Ok(Link {
-            pump: Pump::new(&target.figures.name, options.limit_megabits, guard, seed).with_key(key),
+            pump: Pump::new(&target.figures.name, options.limit_megabits, guard, seed)
+                .with_key(key, resume.map(|resume| (resume.identity, resume.lsn))),
             poll: Poll::new()?,
             server: None,
             peer: None,

@@ -76,6 +76,8 @@ pub(crate) struct Pump {
     /// A line of the server while it is looked at.
     line: Vec<u8>,
     resume: ResumeFrom,
+    /// What the peer of this identity has at first, by the lease.
+    heir_of: Option<(String, u64)>,
     /// What `resume` was when the peer's clock was last looked at: what was confirmed by then has the right expiry.
     timed: ResumeFrom,
     back_off: BackOff,
@@ -93,6 +95,7 @@ impl Pump {
             sink: StreamSink::new(name),
             line: Vec::new(),
             resume: ResumeFrom::Unknown,
+            heir_of: None,
             timed: ResumeFrom::Void,
             back_off: BackOff::new(seed),
             bucket: BandwidthBucket::new(limit_megabits),
@@ -101,8 +104,10 @@ impl Pump {
     }
 
     /// One that shows this key to the peer.
-    pub(crate) fn with_key(mut self, key: Option<(u64, String)>) -> Pump {
+    /// The peer of that identity has everything up to that change of the server, and does nothing of older connections.
+    pub(crate) fn with_key(mut self, key: Option<(u64, String)>, has: Option<(String, u64)>) -> Pump {
         self.sink.key = key;
+        self.heir_of = has;
         self
     }
 
@@ -424,6 +429,17 @@ impl Pump {
         self.resume = ResumeFrom::After(ResumePoint { run, identity, lsn });
     }
 
+    /// The pause before the stream. It is not needed when the peer was the owner before, since it takes nothing of an older
+    /// epoch; then it is known as well where the stream goes on.
+    fn settle_time(&mut self) -> Duration {
+        let identity = &self.sink.peer.identity;
+        let Some((_, lsn)) = self.heir_of.take().filter(|(of, _)| of == identity) else { return SETTLE };
+        let (run, identity) = (self.source.run.clone(), identity.clone());
+        self.resume = ResumeFrom::After(ResumePoint { run, identity, lsn });
+        self.timed = self.resume.clone();
+        Duration::ZERO
+    }
+
     // ---- what the peer answers ----
 
     fn on_answer(&mut self, answered: Answered, now: Moment) {
@@ -431,7 +447,7 @@ impl Pump {
             (_, Answered::Confirmed(barrier)) => self.confirm(barrier, now),
             (PumpState::Identifying, Answered::Stats(is_good)) => {
                 if is_good && self.sink.peer.complete() {
-                    self.state = PumpState::Settling { until: now.at + SETTLE };
+                    self.state = PumpState::Settling { until: now.at + self.settle_time() };
                 } else {
                     let text = "the peer does not tell pid, time and curr_items by `stats`";
                     self.fail(Trouble::Refused(text.to_owned()), now);

@@ -73,10 +73,15 @@ fn add_progress(text: &mut String, sync: &SyncFigures) {
 pub(crate) fn writes(rows: &[(String, String)]) -> String {
     let get = |name: &str| rows.iter().find(|(found, _)| found == name).and_then(|(_, value)| value.parse().ok());
     let [required, missing, degraded] = ["replicas_ack", "replicas_missing", "degraded"].map(|it| get(it).unwrap_or(0));
+    let role = rows.iter().find(|(name, _)| name == "role").map_or("", |(_, role)| role.as_str());
+    let remedy = match role {
+        "waiting" | "standby" | "candidate" => return String::new(),
+        "primary" => "start another node of the shard, or all servers with a lower one",
+        _ => "the line `replicas_ack 0` to the control socket lets writes go on without them",
+    };
     match missing {
         1_u64.. if degraded == 0 => format!(
-            "writes fail now: replicas_ack is {required}, and {missing} of those who must confirm are missing; the line \
-             `replicas_ack 0` to the control socket lets writes go on without them\n"
+            "writes fail now: replicas_ack is {required}, and {missing} of those who must confirm are missing; {remedy}\n"
         ),
         _ => String::new(),
     }
