@@ -93,6 +93,7 @@ impl TestServer {
             source: None,
             replies_at: 0,
             resume: 0,
+            reads_copy: false,
         }
     }
 

@@ -141,6 +141,42 @@ fn a_feeder_waits_for_nobody() {
 }
 
 #[test]
+fn a_standby_may_answer_reads_and_nothing_else() {
+    let refused = Server::try_start(&["-o", "standby_reads"]).err().expect("it is not managed");
+    assert!(refused.contains("standby_reads is for a managed server"), "{refused}");
+    let mut managed = Managed::start(&["-o", "standby_reads"]);
+    let mut conn = managed.connect();
+    assert_eq!(conn.line("get a"), NOT_PRIMARY, "who waits has no copy");
+    managed.tell("role standby 1 secret");
+    let mut feeder = managed.connect();
+    assert_eq!(feeder.line("replica key 1 secret"), "OK");
+    assert!(feeder.line(FROM).starts_with("OK "));
+    assert_eq!(feeder.line("ms a 1 T0 E5\r\nx"), "HD");
+    assert_eq!(feeder.line("ms old 1 T0 E6\r\nx"), "HD");
+    assert_eq!(feeder.line("md old I T0"), "HD");
+    for (line, reply) in [
+        ("get a", "VALUE a 0 1\r\nx\r\nEND\r\n"),
+        ("gets a b", "VALUE a 0 1 5\r\nx\r\nEND\r\n"),
+        ("mg a v c", "VA 1 c5\r\nx\r\n"),
+        ("mg b v", "EN\r\n"),
+        ("mg old", "HD X W\r\n"),
+        ("mg old", "HD X W\r\n"),
+    ] {
+        assert_eq!(
+            common::show(&conn.ask(format!("{line}\r\n").as_bytes(), reply.as_bytes())),
+            common::show(reply.as_bytes())
+        );
+    }
+    for line in ["gat 1 a", "mg a T1", "mg b N1", "set a 0 0 1\r\ny", "incr a 1", "touch a 1", "md a", "flush_all"] {
+        assert_eq!(conn.line(line), NOT_PRIMARY, "{line}");
+    }
+    managed.promote(2, HOUR);
+    assert_eq!(conn.line("mg old"), "HD X W");
+    assert_eq!(conn.line("mg old"), "HD Z X", "somebody renews it");
+    assert!(managed.connect().line("gat 0 a").starts_with("VALUE a 0 1"));
+}
+
+#[test]
 fn past_its_deadline_it_says_nothing() {
     let mut managed = Managed::start(&[]);
     managed.promote(1, Duration::from_millis(300));

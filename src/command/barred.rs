@@ -38,6 +38,23 @@ pub fn refusal(request: &Request<'_>, shared: &Shared) -> Option<Refusal> {
     (!is_free).then(|| request.refusal(line, TRY_AGAIN, b"Not primary"))
 }
 
+/// Whether a request reads items and leaves them as they are. That one may take the win token of an item, and does not
+/// where it reads a copy, is its command's affair.
+pub(super) fn is_read(request: &Request<'_>) -> bool {
+    match request {
+        Request::Text(TextCommand::Get(get)) => get.exptime.is_none(),
+        Request::Text(TextCommand::Admin { verb: Admin::LruCrawler, line, .. }) => {
+            concerns_data(Admin::LruCrawler, line)
+        }
+        Request::Meta(command) => match command.verb {
+            Verb::Get => command.vivify().is_none() && command.ttl().is_none(),
+            verb => verb == Verb::Debug,
+        },
+        Request::Binary(packet) => packet.op == Op::Get,
+        Request::Text(_) | Request::Store(_) => false,
+    }
+}
+
 /// Whether a request certainly changes items, or may: a meta get is none that does, although its flags may change what it
 /// finds.
 pub fn changes_items(request: &Request<'_>) -> bool {

@@ -61,6 +61,12 @@ impl Prepared<'_> {
     /// Answers it for a client that is barred.
     #[cold]
     pub fn run_barred(&self, context: &mut Context<'_>, out: &mut Output) -> Next {
+        if context.shared.store.answers_reads() && barred::is_read(&self.cut.request) {
+            context.reads_copy = true;
+            let next = self.run(context, out);
+            context.reads_copy = false;
+            return next;
+        }
         let Some(refusal) = barred::refusal(&self.cut.request, context.shared) else { return self.run(context, out) };
         if context.shared.store.was_primary_just_now() {
             return Next::Close;

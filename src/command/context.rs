@@ -56,12 +56,17 @@ pub struct Context<'a> {
     pub replies_at: usize,
     /// Where to go on in a request that returned [`Next::More`]: bytes of keys left; 0 for a fresh one.
     pub resume: usize,
+    /// It only reads, and what a client may read of a standby.
+    pub reads_copy: bool,
 }
 
 impl<'a> Context<'a> {
     /// Locks the shard of a key: the one way of a command to the items.
     #[inline]
     pub fn lock(&self, hash: Hash) -> Locked<'a> {
+        if self.reads_copy {
+            return self.shared.store.lock(hash);
+        }
         self.shared.store.lock_for(hash, self.last_lsn, self.source)
     }
 

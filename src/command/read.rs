@@ -262,7 +262,11 @@ fn answer_meta(
     push_flags(command, key, key_is_base64, MG_FLAGS, out, |letter, out| {
         won |= answer_flag(shard, &hit, letter, command, context, out);
     });
-    push_win(shard, id, won, out);
+    let wins = push_win(shard, id, won, out);
+    // The one who won at a standby does not keep clients of the owner from winning.
+    if wins && !context.reads_copy {
+        shard.set_win_sent(id, true);
+    }
     out.push(b"\r\n");
     if with_value {
         out.push_item_value(shard, id);
@@ -326,8 +330,8 @@ pub(super) fn answer_item_flag(
     }
 }
 
-/// Says whether the item is stale, and who is to renew it: `Z` somebody else, `W` this client.
-fn push_win(shard: &mut Locked<'_>, id: ItemId, mut won: bool, out: &mut Output) {
+/// Says whether the item is stale, and who is to renew it: `Z` somebody else, `W` this client. Whether it is this one.
+fn push_win(shard: &Locked<'_>, id: ItemId, mut won: bool, out: &mut Output) -> bool {
     let item = shard.item(id);
     let (sent, stale) = (item.is_win_sent(), item.is_stale());
     if sent {
@@ -339,8 +343,8 @@ fn push_win(shard: &mut Locked<'_>, id: ItemId, mut won: bool, out: &mut Output)
     }
     if won {
         out.push(b" W");
-        shard.set_win_sent(id, true);
     }
+    won
 }
 
 // COMPAT(mg_counts): a hit with `T` counts as a touch, in place of a get. An mg that makes its item hits it.

@@ -91,6 +91,9 @@ impl RawConfig {
                 "linearizable needs replicas_ack: reads wait for what replicas have not confirmed",
             ));
         }
+        if config.store.standby_reads && !config.store.managed {
+            return Err(Exit::usage("standby_reads is for a managed server: others answer whoever asks"));
+        }
         if config.store.managed && !config.standby.is_empty() {
             return Err(Exit::usage("managed and standby exclude each other: a managed server is told who feeds it"));
         }

@@ -321,6 +321,8 @@ settings! {
             |raw, v| raw.control_socket(v));
     -   sub("managed", Without, "serve nobody until told over the control socket what to be: see twincached(1)",
             store.managed = on);
+    -   sub("standby_reads", Without, "answer reads while managed and a standby, with what has come here by then",
+            store.standby_reads = on);
     -   /// Who may feed the server, if it is not managed.
         pub standby: Vec<AddressRange> = Vec::new();
         sub("standby", Needed("<addr>"), "let twincache-sidecar of another server, at this address (10.0.0.1) or in this\n\

@@ -78,6 +78,8 @@ with_defaults! {
         pub tail_repair_time: u32 = 0,
         /// `-o managed`: the server is told its role, and serves nobody before that.
         pub managed: bool = false,
+        /// `-o standby_reads`: a managed server answers reads while it is a standby.
+        pub standby_reads: bool = false,
         /// What can change at run time.
         pub tuning: Tuning = Tuning::default(),
     }

@@ -94,6 +94,11 @@ impl Store {
         self.core.role.bars_clients()
     }
 
+    /// Whether clients that are refused may read all the same (`-o standby_reads`).
+    pub fn answers_reads(&self) -> bool {
+        self.core.config.standby_reads && self.core.role.is_standby()
+    }
+
     /// In which term the server is; each demotion begins one.
     pub fn term(&self) -> u64 {
         self.core.role.term()

@@ -176,6 +176,8 @@ pub struct Role {
     standing: Mutex<Standing>,
     /// Clients are not to change anything.
     bars_clients: AtomicBool,
+    /// It is a standby, or a candidate: there is a copy to read.
+    is_standby: AtomicBool,
     /// No reply to a client leaves after this.
     deadline_ms: AtomicU64,
     /// When it was primary last, by milliseconds since boot; 0: never.
@@ -221,6 +223,7 @@ impl Role {
             is_managed,
             standing: Mutex::new(standing),
             bars_clients: AtomicBool::new(is_managed),
+            is_standby: AtomicBool::new(false),
             deadline_ms: AtomicU64::new(NO_DEADLINE),
             demoted_ms: AtomicU64::new(0),
             held_until: AtomicU64::new(0),
@@ -260,6 +263,11 @@ impl Role {
     #[inline]
     pub fn bars_clients(&self) -> bool {
         self.bars_clients.load(Ordering::Acquire)
+    }
+
+    /// Whether there is a copy that clients could read.
+    pub fn is_standby(&self) -> bool {
+        self.is_standby.load(Ordering::Relaxed)
     }
 
     /// The present term.
@@ -323,9 +331,11 @@ impl Role {
             self.deadline_ms.store(deadline_ms, Ordering::SeqCst);
             return Ok(Aftermath::default());
         }
+        self.is_standby.store(matches!(after, Duty::Standby { .. } | Duty::Candidate { .. }), Ordering::Relaxed);
         let silences = matches!(before, Duty::Primary { .. });
         if silences {
             self.demoted_ms.store(now_ms(), Ordering::SeqCst);
+            self.held_until.store(0, Ordering::SeqCst);
             self.bars_clients.store(true, Ordering::SeqCst);
             self.term.fetch_add(1, Ordering::SeqCst);
             self.deadline_ms.store(NO_DEADLINE, Ordering::SeqCst);

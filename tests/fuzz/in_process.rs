@@ -188,7 +188,7 @@ impl FuzzServer {
 
     fn context(&self) -> Context<'_> {
         let FuzzServer { shared, counters, last_lsn } = self;
-        Context { shared, counters, fd: 7, last_lsn, source: None, replies_at: 0, resume: 0 }
+        Context { shared, counters, fd: 7, last_lsn, source: None, replies_at: 0, resume: 0, reads_copy: false }
     }
 
     /// A store request whose value comes in pieces. None: the input ends first.

@@ -431,7 +431,8 @@ impl Session {
 
     fn context<'a>(&'a self, turn: &TurnContext<'a>, resume: usize) -> Context<'a> {
         let TurnContext { shared, counters, last_lsn, replies_at, .. } = *turn;
-        Context { shared, counters, fd: self.info.fd, last_lsn, source: self.other_end.source(), replies_at, resume }
+        let (fd, source) = (self.info.fd, self.other_end.source());
+        Context { shared, counters, fd, last_lsn, source, replies_at, resume, reads_copy: false }
     }
 
     /// Does what a request wants besides being answered; `used` bytes stand before it.
