@@ -42,6 +42,9 @@ use workload::Work;
 /// Items that are there from the beginning.
 const ITEMS: u64 = 10_000;
 
+/// Options of servers whose replies wait for the other one.
+const ACKNOWLEDGED: &str = "-o replicas_ack=1,ack_timeout=2000";
+
 /// How long a probe runs before and after what it looks at.
 const AROUND: Duration = Duration::from_millis(500);
 
@@ -115,7 +118,9 @@ fn run() -> Result<(), String> {
     for (lease, asked) in [(1000, "1500 ms"), (500, "800 ms")] {
         rows.push(gone(&scale, lease, asked, &mut seen)?);
     }
-    rows.extend(switched(&scale)?);
+    for server in ["", ACKNOWLEDGED] {
+        rows.extend(switched(&scale, server)?);
+    }
     rows.extend(seen.rows());
     rows.push(stalled(&scale)?);
     print(&rows);
@@ -126,9 +131,13 @@ fn progress(what: &str) {
     eprintln!(".. {what}");
 }
 
-/// A shard whose writes are acknowledged, with items in it.
+/// A shard with items in it, whose writes are acknowledged.
 fn cluster(lease_ms: u64) -> Result<Cluster, String> {
-    let server = words("-o replicas_ack=1,ack_timeout=2000");
+    cluster_with(lease_ms, ACKNOWLEDGED)
+}
+
+fn cluster_with(lease_ms: u64, server: &str) -> Result<Cluster, String> {
+    let server = words(server);
     let plan = Plan { lease: Duration::from_millis(lease_ms), server, ..Plan::default() };
     let cluster = Cluster::start(plan).ok_or("the hosts cannot be made")?;
     let address = cluster.address();
@@ -212,8 +221,9 @@ fn gone(scale: &Scale, lease: u64, asked_for: &'static str, seen: &mut Seen) -> 
     Ok(Row::times(&format!("host or network gone, lease {lease} ms"), asked_for, &times))
 }
 
-fn switched(scale: &Scale) -> Result<Vec<Row>, String> {
-    let cluster = cluster(1000)?;
+fn switched(scale: &Scale, server: &str) -> Result<Vec<Row>, String> {
+    let cluster = cluster_with(1000, server)?;
+    let how = if server.is_empty() { "switchover" } else { "switchover (replicas_ack)" };
     let (mut pauses, mut errors, mut misses) = (Vec::new(), Vec::new(), 0);
     for number in 0..scale.switchovers {
         progress(&format!("switchover {} of {}", number + 1, scale.switchovers));
@@ -240,12 +250,12 @@ fn switched(scale: &Scale) -> Result<Vec<Row>, String> {
     let count = errors.len();
     errors.dedup();
     let counts = Row {
-        event: "switchover, errors but closed connections, and misses".into(),
+        event: format!("{how}, errors but closed connections, and misses"),
         asked: "0 and 0",
         measured: format!("{count} {errors:?} and {misses}"),
         json: json!({"errors": count, "misses": misses}),
     };
-    Ok(vec![Row::times("switchover, longest pause of a write", "50 ms", &pauses), counts])
+    Ok(vec![Row::times(&format!("{how}, longest pause of a write"), "50 ms", &pauses), counts])
 }
 
 /// A busy machine, and an etcd that stands still now and then.
