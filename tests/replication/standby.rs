@@ -124,7 +124,13 @@ fn a_copy_that_was_overtaken_is_not_whole_until_it_has_caught_up() {
     let _sidecar = fed.feed();
     until("the copy", || fed.is("whole"));
     fed.wire.limit(SLOWLY);
-    fed.write();
+    // How much is on its way before anything is lost depends on the system's buffers.
+    until("the primary to lose changes", || {
+        fed.write();
+        fed.primary.connect().number("replication", "0:overtaken") > 0
+    });
+    // The word of it comes after all that; and to catch up takes some seconds more.
+    fed.wire.limit(10 * SLOWLY);
     until("the standby to hear that changes were lost", || fed.is("overtaken"));
     assert_eq!(fed.number("copy_syncs"), 1);
     fed.wire.limit(0);
