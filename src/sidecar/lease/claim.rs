@@ -55,11 +55,18 @@ pub(super) struct Claimant<'a> {
     pub is_forced: bool,
     /// Nobody takes over but when an operator wants it.
     is_paused: bool,
+    /// For how long its server has been known. The run before may have promised to wait, and a promise goes with it.
+    met: Duration,
 }
 
 impl<'a> Claimant<'a> {
-    pub(super) fn new(node: &'a str, run: &'a str, is_forced: bool, is_paused: bool) -> Claimant<'a> {
-        Claimant { node, run, is_forced, is_paused }
+    pub(super) fn new(
+        (node, run): (&'a str, &'a str),
+        is_forced: bool,
+        is_paused: bool,
+        met: Duration,
+    ) -> Claimant<'a> {
+        Claimant { node, run, is_forced, is_paused, met }
     }
 
     /// What it may do, if this record was first seen `ago`, when now is the time.
@@ -67,7 +74,8 @@ impl<'a> Claimant<'a> {
         let Some(record) = record else { return Right::Whole };
         let is_free = record.owner.is_empty();
         let free_after = if is_free { Duration::ZERO } else { lease_of(record) + margin_of(record) };
-        if self.is_forced && ago >= free_after {
+        let kept = ago.min(self.met);
+        if self.is_forced && kept >= free_after {
             return Right::Whole;
         }
         let rank = record.members.iter().position(|member| member.node == self.node && member.run == self.run);
@@ -83,7 +91,7 @@ impl<'a> Claimant<'a> {
             true => Duration::ZERO,
             false => Duration::from_millis(record.bootstrap_ms),
         };
-        if may_claim && ago >= free_after + wait { Right::Empty } else { Right::None }
+        if may_claim && ago >= free_after + wait && kept >= free_after { Right::Empty } else { Right::None }
     }
 }
 

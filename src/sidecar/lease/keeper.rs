@@ -127,7 +127,7 @@ impl Keeper {
 
     /// The server is there; a connection of its own is open.
     pub(crate) fn server_up(&mut self, facts: ServerFacts<'_>, now: Duration) {
-        self.server = ServerState::Up(LocalServer::new(facts, self.server_deadline()));
+        self.server = ServerState::Up(LocalServer::new(facts, self.server_deadline(), now));
         self.members.server_changed();
         self.decide(now);
     }
@@ -235,7 +235,6 @@ impl Keeper {
     }
 
     // ---- what is known ----
-
     fn note_record(&mut self, revision: i64, record: Option<ShardRecord>, now: Duration) {
         if self.ledger.note(revision, record, now) {
             self.record_changed(revision);
@@ -308,15 +307,16 @@ impl Keeper {
     fn own(&mut self, now: Duration) {
         let is_heard =
             self.server.up().and_then(LocalServer::silent_since).is_none_or(|since| now < since + self.lease() / 2);
-        if !is_heard && now >= self.server_deadline() {
-            return self.give_back(now);
+        let (known, epoch) = (self.server.up().map(|server| server.epoch), self.owned().map(|record| record.epoch));
+        if !is_heard && now >= self.server_deadline() || known > epoch && self.handover.is_none() {
+            return self.give_back(now); // or it was told of a successor that the record does not name
         }
         self.keep_members(now);
         if self.hand_over(now) || self.owned().is_none() {
             return;
         }
         let deadline = self.deadline().filter(|deadline| now < *deadline);
-        if self.ledger.renewed.is_none() && self.inherited.is_none() {
+        if known < epoch && self.ledger.renewed.is_none() && self.inherited.is_none() {
             // The server is a standby still, which nobody feeds any more.
             self.inherited = Some(ASKED);
             self.order(ServerOrder::Go, now);
@@ -455,8 +455,7 @@ impl Keeper {
             // It runs again: the old run has ended.
             ServerState::Up(_) | ServerState::Gone => true,
             ServerState::Unreachable { deadline } => {
-                let seen = self.ledger.seen.as_ref().map_or(Duration::ZERO, |seen| seen.at);
-                now >= (seen + self.lease() + self.margin()).max(*deadline)
+                now >= (self.ledger.seen_at() + self.lease() + self.margin()).max(*deadline)
             }
         };
         if is_over {
@@ -502,7 +501,8 @@ impl Keeper {
         if self.ledger.is_swapping(now) || now < self.stands_back {
             return false;
         }
-        let claimant = Claimant::new(&self.config.node, &server.run, self.is_forced, self.is_paused);
+        let who = (self.config.node.as_str(), server.run.as_str());
+        let claimant = Claimant::new(who, self.is_forced, self.is_paused, now.saturating_sub(server.met));
         let revision = seen.revision;
         let is_empty = match claimant.right(seen.record.as_ref(), now.saturating_sub(seen.at)) {
             Right::None => return false,

@@ -57,6 +57,11 @@ impl Ledger {
         self.seen.as_ref()?.record.as_ref()
     }
 
+    /// When the record was first heard of, as it is.
+    pub(super) fn seen_at(&self) -> Duration {
+        self.seen.as_ref().map_or(Duration::ZERO, |seen| seen.at)
+    }
+
     /// The record, and those that may be it or become it.
     pub(super) fn records(&self) -> impl Iterator<Item = &ShardRecord> + Clone {
         self.doubts.iter().chain(&self.flight).map(|sent| &sent.record).chain(self.known())

@@ -18,6 +18,8 @@ pub(super) struct LocalServer {
     pub replicas_ack: u32,
     /// The highest epoch that it knows of: it takes no role of a lower one.
     pub epoch: u64,
+    /// When it was met.
+    pub met: Duration,
     /// The role that it was told last.
     pub told: Option<ServerOrder>,
     /// Orders that it has not answered, with the time of each.
@@ -53,9 +55,10 @@ pub(super) enum ServerState {
 
 impl LocalServer {
     /// A server that was told nothing yet by this process, but may have been told a deadline.
-    pub(super) fn new(hello: ServerFacts<'_>, deadline: Duration) -> LocalServer {
+    pub(super) fn new(hello: ServerFacts<'_>, deadline: Duration, met: Duration) -> LocalServer {
         let ServerFacts { run, lsn, replicas_ack, epoch } = hello;
-        LocalServer { run: run.to_owned(), lsn, replicas_ack, epoch, told: None, asked: VecDeque::new(), deadline }
+        let run = run.to_owned();
+        LocalServer { run, lsn, replicas_ack, epoch, met, told: None, asked: VecDeque::new(), deadline }
     }
 
     /// Notes that it is told this.
