@@ -184,7 +184,8 @@ pair() {
     machine a 11
     machine b 12
     on_disk a /etc/default/twincached <<<"OPTIONS=\"-m 64 -l $net.11 -o control_socket=/run/twincached/control\""
-    on_disk b /etc/default/twincached <<<"OPTIONS=\"-m 64 -l $net.12 -o control_socket=/run/twincached/control\""
+    on_disk b /etc/default/twincached \
+        <<<"OPTIONS=\"-m 64 -l $net.12 -o control_socket=/run/twincached/control,standby=$net.11\""
     on_disk a /etc/default/twincache-sidecar \
         <<<"OPTIONS=\"--server unix:/run/twincached/control --peer $net.12:11211 --http $net.11:9151\""
     systemctl --root="$WORK/a" --quiet enable twincache-sidecar.service
