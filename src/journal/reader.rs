@@ -177,6 +177,14 @@ impl Reader {
     }
 
     /// Notes what its peer has confirmed.
+    /// Whether this is its name, or its name with `@` and the identity of its peer.
+    pub(super) fn is_called(&self, name: &str) -> bool {
+        match name.split_once('@') {
+            Some((name, identity)) => self.name == name && self.identity == identity,
+            None => self.name == name,
+        }
+    }
+
     pub(super) fn acknowledge(&mut self, lsn: u64, now: Instant) {
         self.acked = self.acked.max(lsn.min(self.lsn));
         self.refused.confirm(self.acked, now);

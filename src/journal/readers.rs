@@ -118,7 +118,8 @@ pub(super) struct Readers {
     slowest: u64,
     /// How many must confirm a change.
     pub required: u32,
-    /// Who must: all of these, and there must be as many as are required. None: anybody counts.
+    /// Who must: all of these, and there must be as many as are required. None: anybody counts. A name may end in `@` and
+    /// an identity: then another run of that peer does not count.
     pub members: Option<Vec<String>>,
     samples: Samples,
     pub full_syncs_started: u64,
@@ -269,7 +270,7 @@ impl Readers {
     pub(super) fn confirmed(&self) -> u64 {
         if let Some(members) = &self.members {
             let has =
-                |name: &String| self.attached.iter().find(|reader| reader.name == *name).map_or(0, |it| it.complete);
+                |name: &String| self.attached.iter().find(|it| it.is_called(name)).map_or(0, |reader| reader.complete);
             let is_enough = members.len() >= self.required as usize;
             return members.iter().map(has).min().filter(|_| is_enough).unwrap_or(0);
         }
@@ -284,7 +285,9 @@ impl Readers {
         let confirms = |reader: &&Reader| reader.state == ReaderState::Streaming;
         let confirming = self.attached.iter().filter(confirms);
         let (needed, there) = match &self.members {
-            Some(members) => (members.len(), confirming.filter(|reader| members.contains(&reader.name)).count()),
+            Some(members) => {
+                (members.len(), confirming.filter(|it| members.iter().any(|name| it.is_called(name))).count())
+            }
             None => (0, confirming.count()),
         };
         (needed.max(self.required as usize).saturating_sub(there)) as u32

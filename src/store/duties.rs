@@ -8,10 +8,10 @@
 
 use super::role::first_cas;
 use super::{Duty, RoleError, RoleOrder, Store};
+use crate::sys::cpu::time_since_boot;
 use std::time::{Duration, Instant};
 
-/// After this an owner has acknowledged a change, or given it up: it is longer than a lease with the time that replies
-/// wait for replicas.
+/// The least of [`decided_after`].
 const DECIDED_AFTER: Duration = Duration::from_secs(5);
 
 /// What the server is, and what it holds.
@@ -40,7 +40,7 @@ impl Store {
             self.core.follow_cas(first_cas(epoch), u64::MAX);
         }
         if let (Some(recent), RoleOrder::Primary { .. }, false) = (&self.core.recent, order, was_primary) {
-            let long_ago = Instant::now().checked_sub(DECIDED_AFTER);
+            let long_ago = Instant::now().checked_sub(decided_after(order));
             recent.excuse(long_ago.map_or(0, |time| self.core.journal.lsn_at(time)));
         }
         role.open();
@@ -126,4 +126,11 @@ impl Store {
         self.unlink_flushed(flushed, |_| true);
         true
     }
+}
+
+/// After this an owner has acknowledged a change, or given it up: some leases, with the time that replies wait.
+fn decided_after(order: RoleOrder<'_>) -> Duration {
+    let RoleOrder::Primary { deadline_ms, .. } = order else { return DECIDED_AFTER };
+    let lease = Duration::from_millis(deadline_ms).saturating_sub(time_since_boot());
+    DECIDED_AFTER + 3 * lease
 }

@@ -5,7 +5,7 @@
 //!   a member             at once + rank * 50 ms           + rank * 50 ms
 //!   another node         at once, empty, if no member     + bootstrap_ms, empty, if the record knows the node
 //!                        is left; else + bootstrap_ms
-//!   nothing recorded     whoever is first
+//!   nothing recorded     whoever is first, after a lease and its margin
 //! ```
 //!
 //! A node whose server was restarted is no member: it first takes its old run out of the members of a shard that was
@@ -57,25 +57,30 @@ pub(super) struct Claimant<'a> {
     is_paused: bool,
     /// For how long its server has been known. The run before may have promised to wait, and a promise goes with it.
     met: Duration,
+    /// How long it waits for a record that is not there.
+    wait: Duration,
 }
 
 impl<'a> Claimant<'a> {
     pub(super) fn new(
         (node, run): (&'a str, &'a str),
-        is_forced: bool,
-        is_paused: bool,
-        met: Duration,
+        (is_forced, is_paused): (bool, bool),
+        (met, wait): (Duration, Duration),
     ) -> Claimant<'a> {
-        Claimant { node, run, is_forced, is_paused, met }
+        Claimant { node, run, is_forced, is_paused, met, wait }
     }
 
     /// What it may do, if this record was first seen `ago`, when now is the time.
     pub(super) fn right(&self, record: Option<&ShardRecord>, ago: Duration) -> Right {
-        let Some(record) = record else { return Right::Whole };
+        // It was never there, or somebody has deleted it: then there may be an owner who serves until its deadline.
+        let Some(record) = record else { return if ago >= self.wait { Right::Whole } else { Right::None } };
         let is_free = record.owner.is_empty();
         let free_after = if is_free { Duration::ZERO } else { lease_of(record) + margin_of(record) };
         let kept = ago.min(self.met);
-        if self.is_forced && kept >= free_after {
+        let may_claim = is_free || record.nodes.iter().any(|node| node == self.node);
+        let bootstrap = if is_free { Duration::ZERO } else { Duration::from_millis(record.bootstrap_ms) };
+        // The owner may live on the promises of members alone for so long.
+        if self.is_forced && may_claim && kept >= free_after && ago >= free_after + bootstrap {
             return Right::Whole;
         }
         let rank = record.members.iter().position(|member| member.node == self.node && member.run == self.run);
@@ -86,12 +91,15 @@ impl<'a> Claimant<'a> {
         if is_free && record.members.iter().any(|member| member.node == self.node) {
             return Right::Strike;
         }
-        let may_claim = !self.is_paused && (is_free || record.nodes.iter().any(|node| node == self.node));
         let wait = match is_free && record.members.is_empty() {
             true => Duration::ZERO,
             false => Duration::from_millis(record.bootstrap_ms),
         };
-        if may_claim && ago >= free_after + wait && kept >= free_after { Right::Empty } else { Right::None }
+        if may_claim && !self.is_paused && ago >= free_after + wait && kept >= free_after {
+            Right::Empty
+        } else {
+            Right::None
+        }
     }
 }
 

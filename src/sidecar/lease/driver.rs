@@ -151,6 +151,8 @@ impl Driver {
                 }
                 self.heard.insert(node, now);
             }
+            // A watch that begins again tells what stands there still.
+            News::Request(request, revision) if self.request == (request.id.clone(), revision) => {}
             News::Request(request, revision) => {
                 self.request = (request.id.clone(), revision);
                 self.keeper.request(request, now);
@@ -238,7 +240,6 @@ impl Driver {
     fn order(&mut self, order: &ServerOrder) {
         let Some((socket, _)) = &mut self.server else { return };
         let line = line_of(order);
-        log::trace!("to the server: {line}");
         // Half a line would make nonsense of the next one.
         if let Err(error) = socket.write_all(line.as_bytes()) {
             log::warn!("the server takes no orders: {error}");
@@ -261,7 +262,7 @@ impl Driver {
     fn publish(&mut self, now: Duration) {
         let record = self.keeper.known().cloned().unwrap_or_default();
         let me = &self.lease.node;
-        let run = self.keeper.run().unwrap_or_default().to_owned();
+        let run = self.keeper.local().map(|server| server.run.clone()).unwrap_or_default();
         let lag = self.nodes.get(&record.owner).and_then(|owner| owner.peers.iter().find(|peer| peer.node == *me));
         let heard = self.heard.get(&record.owner).copied().unwrap_or_default();
         let status = LeaseStatus {
@@ -296,7 +297,7 @@ impl Driver {
             return;
         }
         told.peers = self.feeds.records();
-        told.lsn = self.keeper.lsn();
+        told.lsn = self.keeper.local().map_or(0, |server| server.lsn);
         told.items = self.items;
         told.unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
         self.told = (now, told.clone());

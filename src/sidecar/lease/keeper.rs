@@ -60,7 +60,7 @@ pub(crate) struct Keeper {
     members: InSync,
     handover: Option<Handover>,
     /// An operator wants this node to be the owner, member or not.
-    is_forced: bool,
+    forced_until: Duration,
     is_paused: bool,
     /// Whether the address is here.
     holds_address: bool,
@@ -81,7 +81,7 @@ impl Keeper {
             stands_back: Duration::ZERO,
             members: InSync::default(),
             handover: None,
-            is_forced: false,
+            forced_until: Duration::ZERO,
             is_paused: false,
             holds_address: false,
         }
@@ -109,7 +109,7 @@ impl Keeper {
                 }
             }
             SwapOutcome::Lost { revision, record } => {
-                self.ledger.lost();
+                self.ledger.lost(now);
                 self.candidacy = None;
                 self.note_record(revision, record.map(|record| *record), now);
             }
@@ -182,7 +182,7 @@ impl Keeper {
     pub(crate) fn request(&mut self, request: RequestRecord, now: Duration) {
         match request.what {
             RequestKind::Promote if request.to == self.config.node => {
-                self.is_forced = true;
+                self.forced_until = now + (self.lease() + self.config.bootstrap_wait) * 2;
                 self.reply(request.id, true, "it takes over as soon as the lease of the owner has passed");
             }
             RequestKind::Switchover => self.begin_handover(request, now),
@@ -198,14 +198,9 @@ impl Keeper {
         (record.owner == self.config.node && record.run == server.run).then_some(record)
     }
 
-    /// The run of the server beside this keeper, if it is there.
-    pub(crate) fn run(&self) -> Option<&str> {
-        self.server.up().map(|server| server.run.as_str())
-    }
-
-    /// The last change of that server that is known.
-    pub(crate) fn lsn(&self) -> u64 {
-        self.server.up().map_or(0, |server| server.lsn)
+    /// The server beside this keeper, if it is there.
+    pub(super) fn local(&self) -> Option<&LocalServer> {
+        self.server.up()
     }
 
     /// The record as it is known.
@@ -248,7 +243,7 @@ impl Keeper {
             self.inherited = None;
             self.end_handover();
         } else {
-            self.is_forced = false;
+            self.forced_until = Duration::ZERO;
         }
     }
 
@@ -278,7 +273,7 @@ impl Keeper {
                 self.candidacy = None;
             }
             ServerOrder::Hold(_) => self.abandon_handover(&format!("the server does not hold writes: {why}"), now),
-            _ => log::warn!("the server refuses {order:?}: {why}"),
+            _ => log::warn!("the server does not do as it is told: {why}"),
         }
         if let ServerState::Up(server) = &mut self.server {
             server.told = None;
@@ -342,7 +337,11 @@ impl Keeper {
         let nodes = self.members.nodes(&record.nodes);
         let is_other = members.len() != record.members.len() || members.iter().any(|it| !record.members.contains(it));
         if is_due || is_other || nodes != record.nodes {
-            let record = self.config.stamp(ShardRecord { members, nodes, ..record.clone() }, acks);
+            let known = record.lease_ms;
+            let mut record = self.config.stamp(ShardRecord { members, nodes, ..record.clone() }, acks);
+            if now < self.started + self.lease() {
+                record.lease_ms = record.lease_ms.max(known); // an earlier process may have told a deadline by it
+            }
             self.swap(record, now);
         }
         self.ask_promises(now);
@@ -452,11 +451,9 @@ impl Keeper {
     /// The record names this node, with a run of the server that is not there.
     fn part(&mut self, now: Duration) {
         let is_over = match &self.server {
-            // It runs again: the old run has ended.
-            ServerState::Up(_) | ServerState::Gone => true,
-            ServerState::Unreachable { deadline } => {
-                now >= (self.ledger.seen_at() + self.lease() + self.margin()).max(*deadline)
-            }
+            ServerState::Gone => true,
+            // Another run may be beside it, or a node of the same name elsewhere: its owner would renew.
+            _ => now >= (self.ledger.seen_at() + self.lease() + self.margin()).max(self.server.deadline()),
         };
         if is_over {
             self.give_back(now);
@@ -480,6 +477,10 @@ impl Keeper {
     /// Somebody else owns the shard, or nobody.
     fn follow(&mut self, now: Duration) {
         self.retire();
+        if let (None, Some(server)) = (self.known(), self.server.up().filter(|server| server.may_serve())) {
+            let order = ServerOrder::Standby { epoch: server.epoch, secret: self.config.secret.clone() };
+            return self.tell_role(order, now);
+        }
         if !self.take_over(now) && self.candidacy.is_none() {
             let (Some(record), Some(server)) = (self.known(), self.server.up()) else { return };
             let epoch = record.epoch.max(server.epoch);
@@ -502,7 +503,8 @@ impl Keeper {
             return false;
         }
         let who = (self.config.node.as_str(), server.run.as_str());
-        let claimant = Claimant::new(who, self.is_forced, self.is_paused, now.saturating_sub(server.met));
+        let times = (now.saturating_sub(server.met), self.config.lease + self.config.lease / RENEWALS_PER_LEASE);
+        let claimant = Claimant::new(who, (now < self.forced_until, self.is_paused), times);
         let revision = seen.revision;
         let is_empty = match claimant.right(seen.record.as_ref(), now.saturating_sub(seen.at)) {
             Right::None => return false,
@@ -547,8 +549,6 @@ impl Keeper {
         let record = self.config.stamp(record, server.replicas_ack);
         self.swap(record, now);
     }
-
-    // ---- means ----
 
     /// Sends a swap, unless one is on its way.
     fn swap(&mut self, record: ShardRecord, now: Duration) {

@@ -73,6 +73,13 @@ impl Ledger {
         if self.seen.as_ref().is_some_and(|seen| revision <= seen.revision) {
             return false;
         }
+        if record.is_none()
+            && let Some(seen) = self.seen.as_mut().filter(|seen| seen.record.is_none())
+        {
+            // Without a record each revision is news of something else.
+            seen.revision = revision;
+            return false;
+        }
         let sent = self.doubts.iter().chain(&self.flight).find(|sent| Some(&sent.record) == record.as_ref());
         // What an operator's tool has changed in the owner's record does not end the owner's right: others count from
         // this revision on, which is later.
@@ -118,8 +125,9 @@ impl Ledger {
     }
 
     /// It was not done.
-    pub(super) fn lost(&mut self) {
+    pub(super) fn lost(&mut self, now: Duration) {
         self.flight = None;
+        self.pause(now);
     }
 
     /// etcd has failed. In doubt, it may have been done, or be done later.
@@ -166,7 +174,7 @@ mod tests {
     fn a_node_that_is_removed_by_others_ends_no_lease() {
         let (mut ledger, record) = owned();
         let (_, _) = ledger.send(record.clone(), 3 * SECOND);
-        ledger.lost();
+        ledger.lost(Duration::ZERO);
         let without = ShardRecord { nodes: vec!["a".into()], ..record };
         assert!(ledger.note(11, Some(without.clone()), 3 * SECOND));
         assert_eq!((ledger.renewed, ledger.known()), (Some(SECOND), Some(&without)));

@@ -81,6 +81,11 @@ impl LocalServer {
         self.told.as_ref() != Some(order) && !is_full
     }
 
+    /// Whether it was told a role in which it serves, perhaps by an earlier process.
+    pub(super) fn may_serve(&self) -> bool {
+        self.epoch > 0 && matches!(self.told, None | Some(ServerOrder::Primary { .. }))
+    }
+
     /// The order that is answered now.
     pub(super) fn answered(&mut self) -> Option<ServerOrder> {
         self.asked.pop_front().map(|(order, _)| order)

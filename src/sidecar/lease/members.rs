@@ -16,6 +16,9 @@ use crate::cluster::record::{MemberRecord, ShardRecord};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+/// A consumer that there never is.
+const NOBODY: &str = "-";
+
 /// A node that the owner feeds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Peer {
@@ -104,12 +107,17 @@ impl InSync {
     pub(super) fn requirement<'a>(
         &mut self,
         least: u32,
-        records: impl Iterator<Item = &'a ShardRecord>,
+        records: impl Iterator<Item = &'a ShardRecord> + Clone,
     ) -> Option<Requirement> {
         let mut names = BTreeSet::new();
         if least > 0 {
-            names.extend(records.flat_map(|record| &record.members).map(|member| member.node.clone()));
-            names.extend(self.peers.iter().filter(|peer| peer.is_streaming && !peer.is_late).map(|p| p.node.clone()));
+            names.extend(records.clone().flat_map(|record| &record.members).map(consumer_of));
+            // Replies wait until the record has enough members: who is not in it yet cannot take over.
+            if records.clone().any(|record| record.members.len() < least as usize) {
+                names.insert(NOBODY.to_owned());
+            }
+            let fit = self.peers.iter().filter(|peer| peer.is_streaming && !peer.is_late);
+            names.extend(fit.map(|peer| consumer_of(&peer.member())));
         }
         let wanted = Requirement { least, names: names.into_iter().collect() };
         if self.told.as_ref() == Some(&wanted) || self.told.is_none() && least == 0 {
@@ -134,7 +142,8 @@ impl InSync {
 
     fn is_member(&self, peer: &Peer, least: u32, now: &[MemberRecord]) -> bool {
         let is_one = now.contains(&peer.member());
-        let has_all = least == 0 || self.since.get(&peer.node).is_some_and(|lsn| peer.confirmed >= *lsn);
+        let has_all =
+            least == 0 || self.since.get(&consumer_of(&peer.member())).is_some_and(|lsn| peer.confirmed >= *lsn);
         !peer.is_late && (is_one || peer.is_streaming && has_all)
     }
 
@@ -185,6 +194,11 @@ impl InSync {
         self.asked_at = Some(now);
         Some(others(me, records).into_iter().map(str::to_owned).collect())
     }
+}
+
+/// As the server knows it: a consumer, of one run. A run that has come after it does not count for it.
+fn consumer_of(member: &MemberRecord) -> String {
+    format!("{}@{}", member.node, member.run)
 }
 
 /// All nodes that some of the records name, but this.

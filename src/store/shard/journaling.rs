@@ -171,6 +171,7 @@ impl Shard {
 
     /// Journals a linked item once more, as it is now. Its number, unless a flush_all has taken it; and the bytes of
     /// the record.
+    #[cold]
     pub fn journal_again(&self, id: ItemId) -> (Option<u64>, usize) {
         let entry = self.entry(id, self.core.ranges.of(self.hash_of(id)), RecordKind::Set);
         let lsn = self.core.journal.append(&self.core.flush, &entry, self.window.header(id).stamp());

@@ -522,8 +522,10 @@ impl World {
         let Node { server, feeds, .. } = &self.nodes[node];
         let (least, names, serves) = (server.least, server.names.clone(), self.serves(node));
         let has = |name: &String, place: usize| {
-            let to = self.nodes.iter().position(|node| node.name == *name).unwrap();
-            feeds.get(&to).is_some_and(|feed| feed.is_streaming && feed.confirmed >= place)
+            let Some((name, run)) = name.split_once('@') else { return false };
+            let to = self.nodes.iter().position(|node| node.name == name).unwrap();
+            let is_it = |feed: &Feed| feed.run.to_string() == run && feed.is_streaming && feed.confirmed >= place;
+            feeds.get(&to).is_some_and(is_it)
         };
         let (done, waiting): (Vec<_>, Vec<_>) = self.waiting.iter().copied().partition(|(at, write, place)| {
             *at == node
