@@ -37,15 +37,22 @@ impl Fake {
         Sidecar::start(self.path(), peer, more)
     }
 
-    /// The sidecar's next connection, greeted.
+    /// The next connection of a link, greeted. A page that asks for the status connects, too, and says so at once; a link
+    /// waits for the greeting.
     fn accept(&self, run: &str, lsn: u64) -> Line<UnixStream> {
         self.listener.set_nonblocking(true).unwrap();
-        let stream = wait_for("the sidecar to connect", || self.listener.accept().ok()).0;
-        stream.set_nonblocking(false).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        let mut line = Line(BufReader::new(stream));
-        line.say(&format!("twincache 1 {run} {lsn}\r\n"));
-        line
+        loop {
+            let stream = wait_for("the sidecar to connect", || self.listener.accept().ok()).0;
+            stream.set_nonblocking(false).unwrap();
+            stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+            let mut line = Line(BufReader::new(stream));
+            if line.0.fill_buf().is_ok() {
+                continue;
+            }
+            line.0.get_ref().set_read_timeout(Some(DEADLINE)).unwrap();
+            line.say(&format!("twincache 1 {run} {lsn}\r\n"));
+            return line;
+        }
     }
 }
 
