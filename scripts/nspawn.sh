@@ -128,6 +128,8 @@ boot_again() {
 cut_power() {
     kill -KILL "$(leader "$1")" "${nspawn[$1]}"
     wait "${nspawn[$1]}" 2>/dev/null || true
+    # The kernel takes its time to do it by itself, and the next boot needs the name.
+    ip link delete "vb-$1" 2>/dev/null || true
 }
 
 # --- what is asked ---
