@@ -10,7 +10,7 @@ use std::fmt;
 
 /// Who owns a shard, and who may take it over. Each change of it is a compare-and-swap, so that renewals, changes of
 /// the members and takeovers exclude each other.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ShardRecord {
     /// Grows by one with every change of the owner.
     pub epoch: u64,

@@ -13,7 +13,8 @@
 //!
 //! Not here: the compare-and-swap that decides between candidates (`keeper`).
 
-use crate::cluster::record::ShardRecord;
+use super::orders::KeeperConfig;
+use crate::cluster::record::{MemberRecord, ShardRecord};
 use std::time::Duration;
 
 /// The part of a lease that pays for clocks that drift apart: one tenth of it.
@@ -36,7 +37,7 @@ pub(super) enum Right {
 }
 
 /// A try to become the owner.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Candidacy {
     /// The revision that it wants to replace.
     pub expected: i64,
@@ -101,6 +102,22 @@ impl<'a> Claimant<'a> {
             Right::None
         }
     }
+}
+
+/// The record of this epoch, in which this node owns the shard with this run of its server.
+pub(super) fn claimed(old: ShardRecord, epoch: u64, run: &str, config: &KeeperConfig) -> ShardRecord {
+    // They and the old owner still have all that was acknowledged: the new one acknowledges nothing without them, or
+    // takes them out before.
+    let owner = MemberRecord { node: old.owner, run: old.run };
+    let holders = old.members.into_iter().chain(Some(owner).filter(|owner| !owner.node.is_empty()));
+    let members = holders.filter(|member| member.node != config.node).collect();
+    let mut nodes = old.nodes;
+    if !nodes.contains(&config.node) {
+        nodes.push(config.node.clone());
+    }
+    let (owner, run) = (config.node.clone(), run.to_owned());
+    let secret = if old.secret.is_empty() { config.secret.clone() } else { old.secret };
+    ShardRecord { epoch, owner, run, members, nodes, secret, ..ShardRecord::default() }
 }
 
 /// The lease that a record gives to its owner.

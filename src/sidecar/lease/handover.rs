@@ -14,7 +14,7 @@ use crate::cluster::record::MemberRecord;
 use std::time::Duration;
 
 /// How far it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum HandoverStep {
     /// The server was told that changes have to wait.
     Holding,
@@ -29,7 +29,7 @@ pub(super) enum HandoverStep {
 }
 
 /// See the module's head. Times are since boot.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Handover {
     /// Of the request.
     pub id: String,

@@ -25,7 +25,7 @@
 //!
 //! Not here: sockets and threads (`driver`), who is in sync (`members`), what the server does with its role.
 
-use super::claim::{Candidacy, Claimant, Right, lease_of, margin_of};
+use super::claim::{Candidacy, Claimant, Right, claimed, lease_of, margin_of};
 use super::handover::{Handover, HandoverStep};
 use super::ledger::Ledger;
 use super::local::{LocalServer, ServerFacts, ServerState};
@@ -42,7 +42,7 @@ const RENEWALS_PER_LEASE: u32 = 5;
 const ASKED: u64 = u64::MAX;
 
 /// See the module's head. Times are since boot.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Keeper {
     config: KeeperConfig,
     /// An earlier process may have told the server a deadline of a lease after this.
@@ -534,18 +534,7 @@ impl Keeper {
     fn claim(&mut self, epoch: u64, now: Duration) {
         let ServerState::Up(server) = &self.server else { return };
         let old = self.known().cloned().unwrap_or_default();
-        // They and the old owner still have all that was acknowledged: this one acknowledges nothing without them, or
-        // takes them out before.
-        let owner = MemberRecord { node: old.owner, run: old.run };
-        let holders = old.members.into_iter().chain(Some(owner).filter(|owner| !owner.node.is_empty()));
-        let members = holders.filter(|member| member.node != self.config.node).collect();
-        let mut nodes = old.nodes;
-        if !nodes.contains(&self.config.node) {
-            nodes.push(self.config.node.clone());
-        }
-        let (owner, run) = (self.config.node.clone(), server.run.clone());
-        let secret = if old.secret.is_empty() { self.config.secret.clone() } else { old.secret };
-        let record = ShardRecord { epoch, owner, run, members, nodes, secret, ..ShardRecord::default() };
+        let record = claimed(old, epoch, &server.run, &self.config);
         let record = self.config.stamp(record, server.replicas_ack);
         self.swap(record, now);
     }
@@ -598,3 +587,7 @@ impl Keeper {
         self.known().map_or(Duration::ZERO, margin_of)
     }
 }
+
+#[cfg(test)]
+#[path = "tests/shift_keeper.rs"]
+mod shift;

@@ -18,7 +18,7 @@ use std::time::Duration;
 const RETRY: Duration = Duration::from_millis(20);
 
 /// The record as it was seen last.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Seen {
     pub revision: i64,
     pub record: Option<ShardRecord>,
@@ -27,14 +27,14 @@ pub(super) struct Seen {
 }
 
 /// A swap that was sent.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct SentSwap {
     record: ShardRecord,
     at: Duration,
 }
 
 /// See the module's head. Times are since boot.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Ledger {
     pub seen: Option<Seen>,
     /// When the last swap was sent that renewed the lease, if this node owns the shard by it.
@@ -152,6 +152,10 @@ fn is_same_tenure(one: &ShardRecord, other: &ShardRecord) -> bool {
     let right = |record: &ShardRecord| (record.epoch, record.lease_ms, record.bootstrap_ms);
     right(one) == right(other) && one.owner == other.owner && one.run == other.run
 }
+
+#[cfg(test)]
+#[path = "tests/shift_ledger.rs"]
+mod shift;
 
 #[cfg(test)]
 mod tests {

@@ -10,7 +10,7 @@ use std::time::Duration;
 const UNANSWERED_MAX: usize = 4;
 
 /// What is known of the local server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct LocalServer {
     pub run: String,
     pub lsn: u64,
@@ -42,7 +42,7 @@ pub(crate) struct ServerFacts<'a> {
 }
 
 /// Whether the server is there.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) enum ServerState {
     /// It cannot be reached. It may be there all the same, and serve until its deadline.
     Unreachable {
@@ -117,3 +117,7 @@ impl ServerState {
         if let ServerState::Up(server) = self { Some(server) } else { None }
     }
 }
+
+#[cfg(test)]
+#[path = "tests/shift_local.rs"]
+mod shift;

@@ -20,7 +20,7 @@ use std::time::Duration;
 const NOBODY: &str = "-";
 
 /// A node that the owner feeds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Peer {
     /// Its name.
     pub node: String,
@@ -42,7 +42,7 @@ impl Peer {
 }
 
 /// From whom replies wait for acknowledgements.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Requirement {
     /// How many there must be at least; 0: replies wait for nobody.
     pub least: u32,
@@ -51,7 +51,7 @@ pub(crate) struct Requirement {
 }
 
 /// See the module's head. Times are since boot.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct InSync {
     peers: Vec<Peer>,
     /// What the server was told last.
@@ -207,3 +207,7 @@ fn others<'a>(me: &str, records: impl Iterator<Item = &'a ShardRecord> + Clone) 
     let nodes = records.flat_map(|record| &record.nodes).map(String::as_str);
     members.chain(nodes).filter(|node| *node != me).collect()
 }
+
+#[cfg(test)]
+#[path = "tests/shift_members.rs"]
+mod shift;

@@ -51,5 +51,7 @@ mod topology;
 
 #[cfg(test)]
 mod tests {
+    mod model;
+    pub(super) mod shift;
     mod simulation;
 }

@@ -7,7 +7,7 @@ use crate::cluster::record::ShardRecord;
 use std::time::Duration;
 
 /// What stays the same.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct KeeperConfig {
     /// This node's name.
     pub node: String,
@@ -35,7 +35,7 @@ impl KeeperConfig {
 }
 
 /// What the local server is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ServerOrder {
     /// It follows the owner of this epoch, whose feeder knows this secret.
     Standby { epoch: u64, secret: String },
@@ -54,7 +54,7 @@ pub(crate) enum ServerOrder {
 }
 
 /// What the local server answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum OrderAnswer {
     /// It does so; this is its last change.
     Done { lsn: u64 },
@@ -63,7 +63,7 @@ pub(crate) enum OrderAnswer {
 }
 
 /// What came of a swap.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum SwapOutcome {
     /// It was done, and this is the record's revision.
     Won(i64),
@@ -76,7 +76,7 @@ pub(crate) enum SwapOutcome {
 }
 
 /// What the owner of the sockets has to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Effect {
     /// Replace the record of this revision (0: there is none), then call `Keeper::swapped`.
     Swap { expected: i64, record: ShardRecord },

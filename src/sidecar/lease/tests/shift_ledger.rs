@@ -1,0 +1,28 @@
+//! Moves the times and revisions of a ledger back, and breaks its rules, for `tests::model`.
+
+use super::super::tests::shift::Shift;
+use super::{Duration, Ledger};
+
+impl Ledger {
+    pub(in super::super) fn shift(&mut self, by: Shift) {
+        if let Some(seen) = &mut self.seen {
+            by.time(&mut seen.at);
+            by.revision(&mut seen.revision);
+            seen.record.iter_mut().for_each(|record| by.record(record));
+        }
+        for sent in self.doubts.iter_mut().chain(&mut self.flight) {
+            by.time(&mut sent.at);
+            by.record(&mut sent.record);
+        }
+        for time in [&mut self.renewed, &mut self.swapped_at, &mut self.asked_at].into_iter().flatten() {
+            by.time(time);
+        }
+        by.time(&mut self.retry_at);
+        by.seq(&mut self.seq);
+    }
+
+    pub(in super::super) fn forget_when_it_was_sent(&mut self, now: Duration) {
+        self.flight.iter_mut().for_each(|sent| sent.at = now);
+        self.renewed = self.renewed.map(|_| now);
+    }
+}
