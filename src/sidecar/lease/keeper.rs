@@ -477,14 +477,13 @@ impl Keeper {
     /// Somebody else owns the shard, or nobody.
     fn follow(&mut self, now: Duration) {
         self.retire();
-        if let (None, Some(server)) = (self.known(), self.server.up().filter(|server| server.may_serve())) {
-            let order = ServerOrder::Standby { epoch: server.epoch, secret: self.config.secret.clone() };
-            return self.tell_role(order, now);
-        }
-        if !self.take_over(now) && self.candidacy.is_none() {
-            let (Some(record), Some(server)) = (self.known(), self.server.up()) else { return };
-            let epoch = record.epoch.max(server.epoch);
-            let order = ServerOrder::Standby { epoch, secret: record.secret.clone() };
+        // A primary is no candidate, not even when its deadline has passed long ago: first it follows.
+        let may_serve = self.server.up().is_some_and(LocalServer::may_serve);
+        if may_serve || !self.take_over(now) && self.candidacy.is_none() && self.known().is_some() {
+            let Some(server) = self.server.up() else { return };
+            let (epoch, secret) =
+                self.known().map_or((0, &self.config.secret), |record| (record.epoch, &record.secret));
+            let order = ServerOrder::Standby { epoch: epoch.max(server.epoch), secret: secret.clone() };
             self.tell_role(order, now);
         }
     }

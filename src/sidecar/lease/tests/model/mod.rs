@@ -434,3 +434,27 @@ fn a_server_that_has_forgotten_its_promise_takes_nothing() {
     assert!(world.serves(&scope, 0), "the owner serves by promises");
     assert_eq!(world.violated, [""; 0]);
 }
+
+/// The owner's sidecar is away until another node has taken over, and that one's server dies: the first server is a
+/// primary of the past, which is no candidate before it is told to follow.
+#[test]
+fn a_primary_of_the_past_takes_over_again() {
+    let scope = Scope::new(2, 1, ALL, 4);
+    let world = play(
+        &scope,
+        &[
+            (1, Action::Tick),
+            (1, Action::Write),
+            (1, Action::Tick),
+            (1, Action::Fault(Fault::StopKeeper, 0)),
+            (13, Action::Tick),
+            (1, Action::Fault(Fault::StopServer, 1)),
+            (4, Action::Tick),
+            (1, Action::StartKeeper(0)),
+            (4, Action::Tick),
+            (1, Action::StartServer(1)),
+            (20, Action::Tick),
+        ],
+    );
+    assert!((0..2).any(|node| world.serves(&scope, node)), "{:?}", world.record);
+}
