@@ -259,12 +259,27 @@ fn what_is_there_already_or_gone_already_is_fine() {
         until("it is back", || is_there(&host, vip.0));
         host.run("ip link set eth0 down; ip link set eth0 up");
         until("it is back", || is_there(&host, vip.0));
+        until("it has been announced", || address.problem().is_none());
         address.release();
         until("it is gone", || !is_there(&host, vip.0));
         address.release();
         assert_eq!(address.problem(), None);
         assert!(address.close(DEADLINE));
     }
+}
+
+#[test]
+fn what_could_not_be_announced_is_no_problem_once_it_is_given_back() {
+    let Some(net) = Net::start() else { return };
+    let host = net.host("a");
+    let address = started(&host, V4);
+    host.run("ip link set eth0 down");
+    address.hold(1, in_a_while());
+    until("the network is down", || address.problem().is_some());
+    address.release();
+    until("nothing is wrong", || address.problem().is_none());
+    assert!(!is_there(&host, V4.0));
+    assert!(address.close(DEADLINE));
 }
 
 #[test]

@@ -30,6 +30,9 @@ use std::time::{Duration, Instant};
 /// Exit code when the system refuses what is needed.
 const EX_OSERR: u8 = 71;
 
+const NOT_ADDED: &str = "cannot be added, is tried again";
+const UNANNOUNCED: &str = "cannot be announced, is tried again";
+
 /// The address. See the module's head.
 pub struct Address {
     shared: Arc<AddressWishes>,
@@ -183,18 +186,21 @@ impl AddressThread {
         if is_new {
             log::info!("{}: here now", self.name);
         }
-        self.note("cannot be added, is tried again", renewed.err());
+        self.note(NOT_ADDED, renewed.err());
     }
 
     fn announce(&self) {
         let announced = self.floating.as_ref().map(Floating::announce);
-        self.note("cannot be announced, is tried again", announced.and_then(Result::err));
+        self.note(UNANNOUNCED, announced.and_then(Result::err));
     }
 
     fn remove(&mut self) {
         let Some(removed) = self.floating.as_mut().map(Floating::remove) else { return };
         if removed.is_ok() {
             log::info!("{}: given back", self.name);
+            // What has gone is neither to be added nor to be announced.
+            self.note(NOT_ADDED, None);
+            self.note(UNANNOUNCED, None);
         }
         self.note("cannot be removed", removed.err());
     }
