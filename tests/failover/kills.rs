@@ -105,6 +105,19 @@ fn two_failovers_in_a_row_lose_nothing() {
     });
 }
 
+/// Five nodes, of which the owner dies three times; two are left then.
+#[test]
+fn five_nodes_outlive_three_owners() {
+    rounds("three of five", Plan { nodes: 5, ..Plan::default() }, |cluster, mut owner, workload| {
+        for _ in 0..3 {
+            cluster.nodes[owner].kill_both();
+            owner = cluster.wait_other(owner);
+            // Another copy is needed before the next can go.
+            workload.wait_for(30);
+        }
+    });
+}
+
 /// Everything dies at once. What was in memory is gone; that is said, and clients are served again.
 #[test]
 fn a_shard_without_power_comes_back() {
