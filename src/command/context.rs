@@ -65,9 +65,15 @@ impl<'a> Context<'a> {
     #[inline]
     pub fn lock(&self, hash: Hash) -> Locked<'a> {
         if self.reads_copy {
-            return self.shared.store.lock(hash);
+            self.lock_copy(hash)
+        } else {
+            self.shared.store.lock_for(hash, self.last_lsn, self.source)
         }
-        self.shared.store.lock_for(hash, self.last_lsn, self.source)
+    }
+
+    #[cold]
+    fn lock_copy(&self, hash: Hash) -> Locked<'a> {
+        self.shared.store.lock(hash)
     }
 
     /// Turns the exptime of a request into `expires_at`: a feeder says it by the time that it was told.

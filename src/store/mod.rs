@@ -39,6 +39,12 @@ mod role;
 mod shard;
 mod sources;
 mod stats;
+// Out of line: few servers are linearizable, and the others have this question only.
+#[inline(never)]
+fn see_recent(recent: &RecentChanges, hash: Hash, last_lsn: &LastLsn) {
+    last_lsn.see(recent.last(hash));
+}
+
 #[cfg(test)]
 pub(crate) mod tests;
 mod upload;
@@ -209,11 +215,11 @@ impl Store {
 
     /// As [`Store::lock`], for a change that `source` has sent, or a client if there is none. The last change that is
     /// journalled under the lock is written to `last_lsn`.
-    #[inline]
+    #[inline(always)]
     pub fn lock_for<'a>(&'a self, hash: Hash, last_lsn: &'a LastLsn, source: Option<&Arc<ChangeSource>>) -> Locked<'a> {
         let locked = Locked::for_request(&self.shards, (self.shard_of(hash), hash), last_lsn, source);
         if let Some(recent) = &self.core.recent {
-            last_lsn.see(recent.last(hash));
+            see_recent(recent, hash, last_lsn);
         }
         locked
     }

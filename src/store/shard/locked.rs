@@ -96,6 +96,18 @@ impl<'a> Locked<'a> {
     pub fn shards(&self) -> &'a Shards {
         self.shards
     }
+
+    // Out of line, so that whoever unlocks a shard has only the question whether there is anything.
+    #[inline(never)]
+    fn settle(&mut self) {
+        let lsn = self.shard.settle();
+        if let Some(last_lsn) = self.last_lsn {
+            last_lsn.note(lsn);
+        }
+        if let (Some(recent), Some(lsn)) = (&self.shard.core.recent, lsn) {
+            recent.note(self.hash, lsn);
+        }
+    }
 }
 
 impl Deref for Locked<'_> {
@@ -118,13 +130,7 @@ impl Drop for Locked<'_> {
     #[inline]
     fn drop(&mut self) {
         if self.shard.is_unsettled {
-            let lsn = self.shard.settle();
-            if let Some(last_lsn) = self.last_lsn {
-                last_lsn.note(lsn);
-            }
-            if let (Some(recent), Some(lsn)) = (&self.shard.core.recent, lsn) {
-                recent.note(self.hash, lsn);
-            }
+            self.settle();
         }
     }
 }
