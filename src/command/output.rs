@@ -94,10 +94,8 @@ impl Output {
 
     #[inline(never)]
     fn push_large_value(&mut self, shard: &mut Locked<'_>, id: ItemId) {
-        match shard.pin(id) {
-            Some(value) => self.push_value(value),
-            None => shard.item(id).copy_value(&mut self.bytes),
-        }
+        let value = shard.pin(id);
+        self.push_value(value);
     }
 
     /// Queues a value by reference.

@@ -144,6 +144,7 @@ impl Store {
             events: Events::default(),
             cas: AtomicU64::new(1),
             lent: AtomicU64::new(0),
+            floating: AtomicU64::new(0),
             dumps: AtomicU64::new(0),
             hash_seed: RandomState::new().hash_one(0),
             config,

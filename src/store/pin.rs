@@ -22,18 +22,15 @@ pub struct Pinned {
 }
 
 impl Locked<'_> {
-    /// Keeps the value where and as it is, outside the lock, until the handle is dropped. None when it has too many
-    /// pins already: copy it then.
-    pub fn pin(&mut self, id: ItemId) -> Option<Pinned> {
-        if !self.add_pin(id) {
-            return None;
-        }
+    /// Keeps the value where and as it is, outside the lock, until the handle is dropped.
+    pub fn pin(&mut self, id: ItemId) -> Pinned {
+        self.add_pin(id);
         let len = self.window.chunk(id).len as usize;
         let mut extents = self.extents(id);
         let mut next = || extents.next(self).map(|(at, len)| self.window.lend(at, len));
         let first = next();
         let more = std::iter::from_fn(next).collect();
-        Some(Pinned { shards: self.shards().clone(), number: self.number, id, len, first, more })
+        Pinned { shards: self.shards().clone(), number: self.number, id, len, first, more }
     }
 }
 

@@ -45,7 +45,7 @@ pub(super) fn debugitem(args: &[&[u8]], context: &Context<'_>) -> Reply {
             let hash = context.shared.store.hash(key);
             let mut shard = context.lock(hash);
             let Ok(id) = shard.find(key, hash) else { return MISS };
-            let Some(pinned) = shard.pin(id) else { return MISS };
+            let pinned = shard.pin(id);
             held.push((key.to_vec(), pinned));
             OK
         }

@@ -420,6 +420,17 @@ impl<T: Plain> Region<T> {
         true
     }
 
+    /// Whether there is memory for `len` elements; those that are new are not usable yet.
+    #[inline]
+    pub(crate) fn reserve(&mut self, len: usize) -> bool {
+        len * size_of::<T>() <= self.map.usable || self.reserve_more(len)
+    }
+
+    #[cold]
+    fn reserve_more(&mut self, len: usize) -> bool {
+        len <= self.map.len / size_of::<T>() && self.map.extend(len * size_of::<T>())
+    }
+
     /// Asks for huge pages behind the whole region.
     pub(crate) fn prefer_huge_pages(&mut self) {
         self.map.prefer_huge_pages(0, REGION_AHEAD);
@@ -557,41 +568,5 @@ mod system {
 use system::{commit, discard, huge, populate, release, reserve};
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_window_grows_and_forgets() {
-        let mut window = Window::new(1 << 20).unwrap();
-        assert!(window.extend(8192));
-        assert!(!window.extend((1 << 20) + 1));
-        window.bytes_mut(4096, 4).copy_from_slice(b"abcd");
-        window.copy(4096, 100, 4);
-        assert_eq!(window.bytes(100, 4), b"abcd");
-        window.header_mut(ItemId(1024 / 8)).cas = 7;
-        assert_eq!(window.header(ItemId(1024 / 8)).cas, 7);
-        window.discard(4096, 4096);
-        assert_eq!(window.bytes(4096, 4), [0; 4]);
-        assert_eq!(window.lend(100, 4).bytes(), b"abcd");
-    }
-
-    #[test]
-    #[should_panic(expected = "corrupt")]
-    fn an_id_outside_stops_the_process() {
-        let mut window = Window::new(1 << 20).unwrap();
-        assert!(window.extend(4096));
-        window.header(ItemId((1 << 20) / 8 - 1));
-    }
-
-    #[test]
-    fn a_region_is_zero_at_first() {
-        let mut region: Region<Chunk> = Region::new(1024).unwrap();
-        assert!(region.extend(10));
-        assert_eq!(region.get(9).next, ItemId::NONE);
-        region.get_mut(9).next = ItemId(3);
-        assert!(region.extend(1024));
-        assert!(!region.extend(1025));
-        assert_eq!(region.get(9).next, ItemId(3));
-        assert_eq!(region.len(), 1024);
-    }
-}
+#[path = "tests/arena.rs"]
+mod tests;

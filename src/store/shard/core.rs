@@ -10,8 +10,8 @@ use crate::store::memory::pool::PagePool;
 use crate::store::memory::sizing::Sizing;
 use crate::store::requests::BackgroundRequests;
 use crate::store::{Copied, Hash, KeyRanges, Role, StoreConfig};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 
 /// What all shards share.
 #[derive(Debug)]
@@ -34,6 +34,8 @@ pub struct Core {
     pub cas: AtomicU64,
     /// Bytes of chunks that uploads hold.
     pub lent: AtomicU64,
+    /// Bytes of items that are read outside of the lock and are in no table any more.
+    pub floating: AtomicU64,
     /// Dumps that have not been dropped.
     pub dumps: AtomicU64,
     pub hash_seed: u64,

@@ -19,6 +19,7 @@ pub(super) mod item;
 mod journaling;
 pub(super) mod locked;
 pub(super) mod lru;
+mod pins;
 pub(super) mod recent;
 pub(super) mod table;
 mod value;
@@ -33,6 +34,7 @@ use super::{AllocError, Hash, ItemId, ItemSpec, Miss, Part, Tuning};
 use item::Item;
 use journaling::Change;
 use lru::Lru;
+use pins::Pins;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use table::Table;
@@ -65,6 +67,8 @@ pub struct Shard {
     pub total_items: u64,
     /// Items by size rounded up to 32, divided by 32.
     pub sizes: Option<BTreeMap<usize, u64>>,
+    /// Pins that do not fit into chunks, and unlinked items that are pinned.
+    pins: Pins,
     /// What was changed since it was locked, and is not yet journalled.
     changed: Change,
     /// The last change that was journalled since it was locked.
@@ -92,6 +96,7 @@ impl Shard {
             bytes: 0,
             total_items: 0,
             sizes: core.config.track_sizes.then(BTreeMap::new),
+            pins: Pins::default(),
             changed: Change::default(),
             appended: None,
             is_unsettled: false,
@@ -193,16 +198,16 @@ impl Shard {
         if chunk.is(state::CHUNKED) { self.core.classes.largest() } else { self.slab.class_of(id) }
     }
 
-    /// Makes a floating item whose value is `parts` (at most 64) in order. May evict others.
+    /// Makes a floating item whose value is `parts` in order. May evict others.
     #[inline]
     pub fn create(&mut self, spec: &ItemSpec<'_>, parts: &[Part<'_>]) -> Result<ItemId, AllocError> {
         if self.is_refused {
             return Err(AllocError::NoMemory);
         }
         let value_len = parts.iter().fold(0_usize, |sum, part| sum.saturating_add(self.part_len(part)));
-        let kept = self.keep(parts);
+        self.keep(parts);
         let made = self.make(spec, value_len).and_then(|id| self.make_pieces(id, value_len).map(|()| id));
-        self.unkeep(parts, kept);
+        self.unkeep(parts);
         self.look_ahead();
         let id = made?;
         self.fill(id, parts);
@@ -218,6 +223,9 @@ impl Shard {
         let total = sizing.total(key_len, has_flags, value_len);
         if total > sizing.item_max {
             return Err(AllocError::TooLarge);
+        }
+        if !self.table.has_room() {
+            return Err(AllocError::NoMemory);
         }
         let chunked = total > sizing.chunk_max;
         let size = if chunked { sizing.head(key_len, has_flags) } else { total };
@@ -338,29 +346,12 @@ impl Shard {
         let chunk = *self.window.chunk(id);
         assert!(!chunk.is(state::LINKED | state::FREE | state::PIECE), "not a floating item");
         if chunk.pins > 0 {
-            return;
+            return self.float(id);
         }
         if chunk.is(state::CHUNKED) {
             self.free_pieces(id);
         }
         self.slab.put(id, &mut self.window);
-    }
-
-    /// Adds a pin; false when there are as many as can be counted.
-    pub fn add_pin(&mut self, id: ItemId) -> bool {
-        let chunk = self.window.chunk_mut(id);
-        let Some(pins) = chunk.pins.checked_add(1) else { return false };
-        chunk.pins = pins;
-        true
-    }
-
-    /// Takes a pin off, and frees the item when it was the last one of a floating item.
-    pub fn unpin(&mut self, id: ItemId) {
-        let chunk = self.window.chunk_mut(id);
-        chunk.pins = chunk.pins.checked_sub(1).expect("unpinned more than pinned");
-        if chunk.pins == 0 && !chunk.is(state::LINKED) {
-            self.free(id);
-        }
     }
 
     /// Sets the last access to now. An item that was flushed since it was found stays flushed.

@@ -12,6 +12,7 @@
 //!
 //! Invariants: tag 0 is an empty slot. A chain of overflow buckets has no empty bucket. The table never shrinks,
 //! so bucket `b` of a table of size 2^k holds, at any later size, what is in the buckets `b, b + 2^k, b + 2·2^k, …`.
+//! Nothing is inserted unless [`Table::has_room`] has said so: memory that the system refuses is a refused store.
 
 use crate::store::memory::arena::{Prefetcher, Region, Stretch};
 use crate::store::memory::layout::Bucket;
@@ -25,6 +26,10 @@ pub(crate) const LOAD: usize = 7;
 
 /// Buckets a table can have: 7 times 2^27 items of the smallest size fill a window.
 pub(crate) const MAX_BUCKETS: usize = 1 << 27;
+
+/// Items until it is tried again to grow, where the system had no memory for another bucket: a call of the system in so
+/// many sets.
+const RETRY: usize = 1024;
 
 /// The tag of a hash, never 0.
 #[inline]
@@ -50,7 +55,8 @@ pub struct Table {
     /// `buckets.len()`, for who has not locked the shard.
     published: Arc<AtomicUsize>,
     items: usize,
-    grows: bool,
+    /// With more items than that it is time for another bucket.
+    grows_at: usize,
     moving: Vec<(u8, ItemId)>,
 }
 
@@ -65,10 +71,10 @@ impl Table {
             free_overflow: 0,
             published: Arc::new(AtomicUsize::new(buckets)),
             items: 0,
-            grows,
+            grows_at: if grows { buckets * LOAD } else { usize::MAX },
             moving: Vec::new(),
         };
-        if !table.buckets.extend(buckets) || !table.overflow.extend(1) {
+        if !table.buckets.extend(buckets) || !table.overflow.extend(1) || !table.has_room() {
             return Err(std::io::ErrorKind::OutOfMemory.into());
         }
         Ok(table)
@@ -166,7 +172,14 @@ impl Table {
     /// Whether it is time for another bucket.
     #[inline]
     pub fn wants_growth(&self) -> bool {
-        self.grows && self.items > self.buckets.len() * LOAD
+        self.items > self.grows_at
+    }
+
+    /// Whether one more item finds room, also where its bucket is full: an insert takes one overflow bucket at most, and a
+    /// split no more than it frees. Ask before an item is made that is to be inserted.
+    #[inline]
+    pub fn has_room(&mut self) -> bool {
+        self.free_overflow != 0 || self.overflow.reserve(self.overflow.len() + 1)
     }
 
     /// Puts `new` in the slot of `old`, which has the same hash.
@@ -275,7 +288,7 @@ impl Table {
             return index;
         }
         let index = self.overflow.len();
-        assert!(self.overflow.extend(index + 1), "out of memory for the hash table");
+        assert!(self.overflow.extend(index + 1), "an item was inserted that nobody made room for");
         index as u32
     }
 
@@ -284,13 +297,14 @@ impl Table {
         self.free_overflow = index;
     }
 
-    /// Adds one bucket. Does nothing when there is no memory for it.
+    /// Adds one bucket. When there is no memory for it, it is tried again some items later.
     pub fn split(&mut self, rehash: impl Fn(ItemId) -> Hash) {
         let (old, new) = (self.splits_next(), self.buckets.len());
         if !self.buckets.extend(new + 1) {
-            self.grows = false;
+            self.grows_at = self.items + RETRY;
             return;
         }
+        self.grows_at = (new + 1) * LOAD;
         self.published.store(new + 1, Ordering::Relaxed);
         let mut moving = std::mem::take(&mut self.moving);
         self.drain(old, &mut moving);
@@ -328,68 +342,5 @@ enum BucketPlace {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeMap;
-
-    fn hash_of(id: ItemId) -> Hash {
-        Hash(xxhash_rust::xxh3::xxh3_64(&id.0.to_le_bytes()))
-    }
-
-    #[test]
-    fn addresses_split_in_order() {
-        for n in 1..200_usize {
-            for h in 0..500_u64 {
-                let (before, after) = (address(Hash(h), n), address(Hash(h), n + 1));
-                assert!(before < n && (after == before || after == n), "{n} {h}");
-            }
-        }
-    }
-
-    #[test]
-    fn grows_and_forgets_nothing() {
-        let mut table = Table::new(1, true, 1 << 16).unwrap();
-        for id in (1..=20_000).map(ItemId) {
-            table.insert(hash_of(id), id, hash_of, |_| ());
-        }
-        assert_eq!(table.buckets(), 20_000_usize.div_ceil(LOAD));
-        for id in (1..=20_000).map(ItemId) {
-            assert_eq!(table.find(hash_of(id), |other| other == id), Some(id));
-        }
-        for id in (1..=20_000).filter(|id| id % 3 != 0).map(ItemId) {
-            table.remove(hash_of(id), id);
-            assert_eq!(table.find(hash_of(id), |other| other == id), None);
-        }
-        for id in (3..=20_000).step_by(3).map(ItemId) {
-            let new = ItemId(id.0 + 100_000);
-            table.replace(hash_of(id), id, new);
-            assert_eq!(table.find(hash_of(id), |other| other == new), Some(new));
-        }
-        assert_eq!(table.items(), 20_000 / 3);
-    }
-
-    #[test]
-    fn one_bucket_takes_all_when_it_may_not_grow() {
-        let mut table = Table::new(1, false, 1).unwrap();
-        // One bucket, one tag: the longest chain there can be.
-        (1..=100).map(ItemId).for_each(|id| table.insert(Hash(0), id, |_| Hash(0), |_| ()));
-        (1..=100).rev().map(ItemId).for_each(|id| table.remove(Hash(0), id));
-        assert_eq!((table.items(), table.at(BucketPlace::Bucket(0)).overflow), (0, 0));
-        assert!(table.at(BucketPlace::Bucket(0)).is_empty());
-    }
-
-    #[test]
-    fn a_walk_sees_each_item_once_while_the_table_grows() {
-        let mut table = Table::new(5, true, 1 << 16).unwrap();
-        (1..=40).map(ItemId).for_each(|id| table.insert(hash_of(id), id, hash_of, |_| ()));
-        let size = table.buckets().next_power_of_two() / 2;
-        let mut seen = BTreeMap::new();
-        for at in 0..size {
-            table.visit(at, size, |id| *seen.entry(id).or_insert(0) += 1);
-            let from = 1000 * (at as u32 + 1);
-            (from..from + 100).map(ItemId).for_each(|id| table.insert(hash_of(id), id, hash_of, |_| ()));
-        }
-        assert!((1..=40).map(ItemId).all(|id| seen.get(&id) == Some(&1)));
-        assert!(seen.values().all(|&times| times == 1));
-    }
-}
+#[path = "tests/table.rs"]
+mod tests;

@@ -55,7 +55,7 @@ impl Shard {
     /// Takes over a floating item from who has filled it outside the lock.
     pub fn take_over(&mut self, id: ItemId) -> Result<ItemId, AllocError> {
         self.window.chunk_mut(id).pins = 0;
-        if self.is_refused {
+        if self.is_refused || !self.table.has_room() {
             self.free(id);
             return Err(AllocError::NoMemory);
         }
@@ -96,23 +96,20 @@ impl Shard {
         }
     }
 
-    /// Keeps the items among `parts` from eviction. Says which were kept by this, one bit each.
-    pub(super) fn keep(&mut self, parts: &[Part<'_>]) -> u64 {
-        let mut kept = 0;
-        for (i, part) in parts.iter().enumerate() {
+    /// Keeps the items among `parts` from eviction.
+    pub(super) fn keep(&mut self, parts: &[Part<'_>]) {
+        for part in parts {
             if let Part::Value(id) = part {
-                kept |= u64::from(self.add_pin(*id)) << i;
+                self.add_pin(*id);
             }
         }
-        kept
     }
 
-    pub(super) fn unkeep(&mut self, parts: &[Part<'_>], kept: u64) {
-        for (i, part) in parts.iter().enumerate() {
-            if let Part::Value(id) = part
-                && kept >> i & 1 != 0
-            {
-                self.window.chunk_mut(*id).pins -= 1;
+    /// Ends what [`Shard::keep`] began. A new item among `parts` stays: it is nobody's yet.
+    pub(super) fn unkeep(&mut self, parts: &[Part<'_>]) {
+        for part in parts {
+            if let Part::Value(id) = part {
+                self.unkeep_one(*id);
             }
         }
     }

@@ -302,7 +302,7 @@ impl Model {
         let mut locked = store.lock(hash);
         let Ok(id) = locked.find(&key, hash) else { return };
         if self.pinned.len() < 6 {
-            self.pinned.push((locked.pin(id).unwrap(), self.items[&key].value.clone()));
+            self.pinned.push((locked.pin(id), self.items[&key].value.clone()));
         }
     }
 
@@ -547,7 +547,7 @@ fn hammer_read(store: &Arc<Store>, key: &[u8]) -> Option<Pinned> {
     let mut value = Vec::new();
     locked.item(id).copy_value(&mut value);
     assert!(is_telling(key, &value), "a torn value");
-    locked.pin(id)
+    Some(locked.pin(id))
 }
 
 /// Asks for all there is to be done in the background, and lets time pass, until told to stop.
@@ -636,7 +636,7 @@ fn one_large_item(item_size_max: usize) {
         let mut locked = store.lock(hash);
         let new = locked.finish(upload).unwrap();
         put(&mut locked, b"large", hash, new, None);
-        let pinned = locked.pin(new).unwrap();
+        let pinned = locked.pin(new);
         drop(locked);
         let mut slices = Vec::new();
         pinned.io_slices(1, &mut slices);

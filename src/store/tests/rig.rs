@@ -80,7 +80,7 @@ impl TestStore {
         let hash = self.store.hash(key.as_bytes());
         let mut locked = self.store.lock(hash);
         let id = locked.find(key.as_bytes(), hash).unwrap();
-        locked.pin(id).unwrap()
+        locked.pin(id)
     }
 
     /// The list an item is in.

@@ -1,0 +1,38 @@
+//! Windows and regions: growth, bounds, and what is forgotten.
+
+use super::*;
+
+#[test]
+fn a_window_grows_and_forgets() {
+    let mut window = Window::new(1 << 20).unwrap();
+    assert!(window.extend(8192));
+    assert!(!window.extend((1 << 20) + 1));
+    window.bytes_mut(4096, 4).copy_from_slice(b"abcd");
+    window.copy(4096, 100, 4);
+    assert_eq!(window.bytes(100, 4), b"abcd");
+    window.header_mut(ItemId(1024 / 8)).cas = 7;
+    assert_eq!(window.header(ItemId(1024 / 8)).cas, 7);
+    window.discard(4096, 4096);
+    assert_eq!(window.bytes(4096, 4), [0; 4]);
+    assert_eq!(window.lend(100, 4).bytes(), b"abcd");
+}
+
+#[test]
+#[should_panic(expected = "corrupt")]
+fn an_id_outside_stops_the_process() {
+    let mut window = Window::new(1 << 20).unwrap();
+    assert!(window.extend(4096));
+    window.header(ItemId((1 << 20) / 8 - 1));
+}
+
+#[test]
+fn a_region_is_zero_at_first() {
+    let mut region: Region<Chunk> = Region::new(1024).unwrap();
+    assert!(region.extend(10));
+    assert_eq!(region.get(9).next, ItemId::NONE);
+    region.get_mut(9).next = ItemId(3);
+    assert!(region.extend(1024));
+    assert!(!region.extend(1025));
+    assert_eq!(region.get(9).next, ItemId(3));
+    assert_eq!(region.len(), 1024);
+}
