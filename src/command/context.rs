@@ -85,10 +85,14 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Flushes everything, after so many seconds or at such a time.
-    pub(super) fn flush_all(&self, exptime: i64) {
+    /// Flushes everything, after so many seconds or at such a time. False when clients have asked for too many of late.
+    pub(super) fn flush_all(&self, exptime: i64) -> bool {
         let at = self.expires_at(exptime);
+        if self.source.is_none() && self.shared.store.is_flushed_too_often() {
+            return false;
+        }
         self.last_lsn.note(self.shared.store.flush_all(at, self.source.map(|source| &**source)));
+        true
     }
 
     /// Whether nothing waits to be sent to the connection.

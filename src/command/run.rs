@@ -95,9 +95,11 @@ fn binary_flush(packet: &Packet<'_>, exptime: u32, context: &mut Context<'_>, ou
     if !context.shared.config.flush_enabled {
         return respond(packet, Status::AuthError, out);
     }
-    context.flush_all(exptime.into());
     context.counters.flush_cmds.add(1);
-    respond_unless_quiet(packet, out);
+    match context.flush_all(exptime.into()) {
+        true => respond_unless_quiet(packet, out),
+        false => respond(packet, Status::Busy, out),
+    }
 }
 
 fn binary_stat(packet: &Packet<'_>, context: &mut Context<'_>, out: &mut Output) {

@@ -6,8 +6,10 @@
 //! flushed            stamp < cut
 //! ```
 //!
-//! So a flush_all is one store to memory, and items of the same second are told apart. A flush_all for later is pending
-//! until its second is near. From then on it is in effect, and stays so when another one is asked for.
+//! So a flush_all is one store to memory, and items of the same second are told apart. A stamp needs only an order: when
+//! a second has seen 15 flush_alls, the next one numbers itself into the second that follows, and what is stored from then
+//! on with it, until time catches up. A flush_all for later is pending until its second is near. From then on it is in
+//! effect, and stays so when another one is asked for. Its cut has no number within its second, unless stamps were ahead.
 //!
 //! A refresh is a full sync as the standby sees it. It sets a mark, a stamp that is above all given ones, and items
 //! that arrive get stamps from the mark on. When it ends, what lies below the mark is flushed.
@@ -37,6 +39,9 @@ pub struct Flush {
 /// and that must not last for ever.
 const LAPSE: u32 = 10;
 
+/// Stamps are so many seconds ahead at most: 57,600 flush_alls in a row. Who asks for more of them has to wait.
+pub(super) const LEAD: u32 = 3600;
+
 /// The moment of a flush_all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FlushCut(u64);
@@ -48,7 +53,7 @@ pub enum Flushed {
     Now,
     /// All items that are stored before its second will be flushed.
     Later,
-    /// This second has seen too many: the caller unlinks all items.
+    /// There were too many of late: the caller unlinks all items.
     ByUnlinking,
 }
 
@@ -63,7 +68,8 @@ impl FlushCut {
     #[inline]
     fn stamp(self, now: u32) -> u64 {
         let now = u64::from(now) << 4;
-        if self.0 >> 4 == now >> 4 { self.0 } else { now }
+        // Without a number it is a pending one, which also takes what is stored until its second.
+        if self.0 & 15 == 0 { now } else { now.max(self.0) }
     }
 
     /// Second of the flush_all.
@@ -84,14 +90,20 @@ impl Flush {
         if pending == 0 || now < pending - 1 {
             return done;
         }
-        done.max(FlushCut(u64::from(pending) << 4))
+        self.pending_cut(pending, done)
+    }
+
+    /// Cut of a pending flush_all that is in effect: above every stamp that was given until then.
+    #[cold]
+    fn pending_cut(&self, pending: u32, done: FlushCut) -> FlushCut {
+        let (given, at) = (done.0.max(self.floor.load(Ordering::Acquire)), u64::from(pending) << 4);
+        FlushCut(if given < at { at } else { above(given) })
     }
 
     /// Stamp of an item that is stored now.
     #[inline]
     pub fn stamp(&self, now: u32) -> u64 {
-        let (cut, floor) = self.moment(now);
-        cut.stamp(now).max(floor)
+        self.moment(now).1.stamp(now)
     }
 
     /// Stamp of an item that is fetched now. None: the item keeps its stamp, because it is flushed or may be soon.
@@ -100,17 +112,25 @@ impl Flush {
         self.renewed_by(self.moment(now), stamp, now)
     }
 
-    /// Cut and floor of one moment. A stamp that is made from them belongs to that moment: a flush_all or refresh that
-    /// begins later is above it.
+    /// The cut of a moment, and the least stamp that is given then. A stamp that is made from it belongs to that moment: a
+    /// flush_all or refresh that begins later is above it.
     #[inline]
-    fn moment(&self, now: u32) -> (FlushCut, u64) {
-        (self.cut(now), self.floor.load(Ordering::Acquire))
+    fn moment(&self, now: u32) -> (FlushCut, FlushCut) {
+        let cut = self.cut(now);
+        let least = if self.is_early(now) { FlushCut(self.done.load(Ordering::Acquire)) } else { cut };
+        (cut, least.max(FlushCut(self.floor.load(Ordering::Acquire))))
+    }
+
+    /// Whether a flush_all is in effect whose second has not come: it will take what is stored now.
+    #[inline]
+    fn is_early(&self, now: u32) -> bool {
+        self.pending.load(Ordering::Acquire) == now + 1
     }
 
     #[inline]
-    fn renewed_by(&self, (cut, floor): (FlushCut, u64), stamp: u64, now: u32) -> Option<u64> {
+    fn renewed_by(&self, (cut, least): (FlushCut, FlushCut), stamp: u64, now: u32) -> Option<u64> {
         let keeps = cut.takes(stamp) || stamp < self.mark.load(Ordering::Acquire) && self.is_refreshing(now);
-        (!keeps).then(|| cut.stamp(now).max(floor))
+        (!keeps).then(|| least.stamp(now))
     }
 
     /// Begins a refresh, in place of one that is going on. A pending flush_all is dropped: if it is pending at the
@@ -157,7 +177,12 @@ impl Flush {
         if self.now(now) { Flushed::Now } else { Flushed::ByUnlinking }
     }
 
-    /// Flushes what was stored so far. False when this second has seen too many flush_alls.
+    /// Whether stamps are as far ahead as they may be: see [`Flushed::ByUnlinking`].
+    pub fn is_exhausted(&self, now: u32) -> bool {
+        self.next(now) >> 4 > u64::from(now.saturating_add(LEAD))
+    }
+
+    /// Flushes what was stored so far. False when there were too many flush_alls of late.
     pub fn now(&self, now: u32) -> bool {
         let _changing = lock(&self.changing);
         self.promote(now);
@@ -188,21 +213,25 @@ impl Flush {
         }
     }
 
-    /// Flushes what was stored up to this moment. False when its stamps cannot be told from those of items to come.
+    /// Flushes what was stored up to this moment. False when stamps would be too far ahead of time.
     fn advance(&self, now: u32) -> bool {
-        let next = self.next(now);
-        if next >> 4 != u64::from(now) {
+        if self.is_exhausted(now) {
             return false;
         }
-        self.done.store(next, Ordering::Release);
+        self.done.store(self.next(now), Ordering::Release);
         true
     }
 
     /// The least stamp above every stamp that was given. It may belong to a later second.
     fn next(&self, now: u32) -> u64 {
         let given = self.done.load(Ordering::Relaxed).max(self.floor.load(Ordering::Relaxed));
-        (u64::from(now) << 4 | 1).max(given + 1)
+        (u64::from(now) << 4 | 1).max(above(given))
     }
+}
+
+/// The next stamp with a number within its second.
+fn above(stamp: u64) -> u64 {
+    (stamp + 1) | u64::from((stamp + 1) & 15 == 0)
 }
 
 #[cfg(test)]

@@ -472,6 +472,7 @@ pub enum Status {
     AuthError = 0x20,
     UnknownCommand = 0x81,
     NoMemory = 0x82,
+    Busy = 0x85,
     NotReplicated = 0x86,
 }
 
@@ -489,6 +490,7 @@ impl Status {
             Status::AuthError => b"Auth failure.",
             Status::UnknownCommand => b"Unknown command",
             Status::NoMemory => b"Out of memory allocating item",
+            Status::Busy => b"Too many of late: try again in a second",
             Status::NotReplicated => b"Not replicated",
         }
     }

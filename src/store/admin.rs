@@ -10,8 +10,8 @@ use super::requests::Counts;
 use super::shard::Shard;
 use super::shard::lru::{COLD, HOT, TEMP, WARM};
 use super::{
-    BUCKET_POWER, ChangeSource, ClassSet, ClassStats, Event, EventMask, Item, ItemId, Reassign, Role, Store,
-    StoreConfig, StoreStats, Tuning,
+    BUCKET_POWER, ChangeSource, ClassSet, ClassStats, Event, EventMask, Item, ItemId, Reassign, Role, Store, StoreConfig, StoreStats,
+    Tuning,
 };
 use crate::journal::flush::Flushed;
 use crate::sync::lock;
@@ -35,6 +35,11 @@ impl Store {
         }
         self.unlink_flushed(flushed, |role| role.admits(source));
         lsn
+    }
+
+    /// Whether there were so many flush_alls of late that one more would have to unlink each item: see [`Flushed`].
+    pub fn is_flushed_too_often(&self) -> bool {
+        self.core.flush.is_exhausted(self.core.clock.now())
     }
 
     /// Unlinks what was flushed, as far as that is to be done at once, while `goes_on`, which is asked under each lock.

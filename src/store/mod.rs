@@ -98,8 +98,8 @@ const SHARD_MAX_BYTES: u64 = 16 << 30;
 /// Buckets of an empty store: 512 KiB, as memcached's table.
 const BUCKETS: usize = 1 << 13;
 
-/// flush_all itself unlinks the items of a shard that has at most so many, so that a small cache is seen to be empty at
-/// once.
+/// flush_all itself unlinks the items of a shard that has at most its share of so many, so that a small cache is seen to
+/// be empty at once.
 const FLUSH_AT_ONCE: usize = 4096;
 
 /// log2 of how many of memcached's 8-byte buckets count as one of ours.
@@ -259,7 +259,7 @@ impl Store {
 
     /// Unlinks the dead items of small shards.
     fn unlink_dead(&self) {
-        self.lock_each_timed(Holder::Walk).for_each(|mut shard| shard.unlink_dead(FLUSH_AT_ONCE));
+        self.lock_each_timed(Holder::Walk).for_each(|mut shard| shard.unlink_dead(FLUSH_AT_ONCE >> self.shard_bits));
     }
 }
 

@@ -32,8 +32,10 @@ pub(super) fn flush_all(args: &[&[u8]], context: &Context<'_>) -> Reply {
             Some(exptime) => exptime.max(0),
         },
     };
-    context.flush_all(exptime.into());
-    OK
+    match context.flush_all(exptime.into()) {
+        true => OK,
+        false => b"SERVER_ERROR too many flush_alls of late: try again in a second\r\n",
+    }
 }
 
 pub(super) fn cache_memlimit(args: &[&[u8]], context: &Context<'_>) -> Reply {

@@ -27,11 +27,40 @@ fn what_is_renewed_while_a_flush_all_comes_is_flushed() {
 }
 
 #[test]
-fn too_many_in_one_second() {
+fn any_number_in_one_second_takes_what_came_before() {
     let flush = Flush::default();
-    assert!((0..15).all(|_| flush.now(9)));
-    assert!(!flush.now(9));
-    assert!(flush.now(10));
+    let mut before = flush.stamp(9);
+    for _ in 0..1000 {
+        assert!(flush.now(9) && flush.cut(9).takes(before));
+        before = flush.stamp(9);
+        assert!(!flush.cut(9).takes(before));
+        assert_eq!(flush.renewed(before, 9), Some(before));
+    }
+    // Time catches up.
+    assert!(flush.stamp(9 + 1000 / 15 + 2) > before && !flush.cut(100).takes(flush.stamp(100)));
+}
+
+#[test]
+fn stamps_are_not_ahead_without_bound() {
+    let flush = Flush::default();
+    let most = (0..100_000).take_while(|_| flush.now(9)).count();
+    assert!((15 * LEAD as usize..16 * LEAD as usize + 16).contains(&most), "{most}");
+    assert!(flush.is_exhausted(9) && !flush.now(9) && flush.now(10));
+}
+
+#[test]
+fn a_pending_one_takes_what_was_stamped_ahead_of_its_second() {
+    let flush = Flush::default();
+    (0..100).for_each(|_| assert!(flush.now(9)));
+    let stored = flush.stamp(9);
+    flush.later(9, 12);
+    assert!(!flush.cut(10).takes(stored));
+    assert!(flush.cut(12).takes(stored) && !flush.cut(12).takes(flush.stamp(12)));
+    // In the second before its own it takes what is stored, too; stamps are ahead of both.
+    flush.later(13, 14);
+    let early = flush.stamp(13);
+    assert!(flush.cut(13).takes(stored) && flush.cut(13).takes(early) && early >> 4 > 14);
+    assert!(flush.cut(14).takes(early) && !flush.cut(14).takes(flush.stamp(14)));
 }
 
 #[test]
@@ -79,13 +108,14 @@ fn a_flush_all_in_a_refresh_takes_what_was_stored_since() {
     assert!(flush.now(9) && flush.cut(9).takes(new));
     let newer = flush.stamp(9);
     assert!(flush.end_refresh(9) && !flush.cut(9).takes(newer));
-    // As many as a second has: the mark is in the next, and a flush_all must unlink.
+    // As many as a second has: the mark is in the next, and so is a flush_all.
     (0..3).for_each(|_| assert!(flush.now(9)));
     flush.begin_refresh(9);
     let new = flush.stamp(9);
-    assert!(!flush.now(9) && !flush.cut(9).takes(new));
+    assert!(flush.now(9) && flush.cut(9).takes(new));
+    let newer = flush.stamp(9);
     assert!(flush.end_refresh(9));
-    assert!(!flush.cut(9).takes(flush.stamp(9)) && !flush.cut(9).takes(new));
+    assert!(!flush.cut(9).takes(flush.stamp(9)) && !flush.cut(9).takes(newer));
 }
 
 #[test]
