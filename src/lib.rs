@@ -81,8 +81,8 @@
 //! A file uses only what stands to its right in its folder's row; `mod` is the folder's own `mod.rs`.
 //!
 //! ```text
-//! store:            admin > background > dump, duties, resync, sources > mod > lock_time, upload, pin > shard > memory
-//!                   > requests, role > copied, events, refusals, stats, config > kinds
+//! store:            admin > background > cold, dump, duties, resync, sources > mod > lock_time, upload, pin > shard > memory
+//!                   > requests, role > copied, events, refusals, slots, stats, config > kinds
 //! store/memory:     slab > arena, pool, classes, sizing > layout
 //! store/background: mod > prefault, crawler, maintainer, mover > balance
 //! protocol:         mod > line > text, meta, binary, change, control > request, duty_line, members_line, topology > base64 > token

@@ -2,7 +2,7 @@
 
 use super::Output;
 use super::discovery::Discovery;
-use super::dump::KeyDump;
+use super::dump::LongAnswer;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::journal::acks::LastLsn;
@@ -112,8 +112,8 @@ pub enum Next {
     More(usize),
     /// Hand the socket to the watch writer, after the output is flushed.
     Watch(watch::Streams),
-    /// Call [`KeyDump::fill`] each time the output has been flushed, until it says that it is done.
-    Dump(Box<KeyDump>),
+    /// Call [`LongAnswer::fill`] each time the output has been flushed, until it says that it is done.
+    Dump(Box<LongAnswer>),
     /// The next request, of what is from now on the source of another server's changes.
     Source(Arc<ChangeSource>),
     /// Stop the server, `shutdown` (SIGINT) or `shutdown graceful` (SIGUSR1), and close.

@@ -1,21 +1,24 @@
-//! Dumps of all keys: `lru_crawler metadump` and `mgdump`.
+//! Answers that are made in pieces: `lru_crawler metadump` and `mgdump`, `stats cachedump`, `stats detail dump`.
 //!
 //! ```text
 //! metadump   OK \r\n  key=<uri> exp=… la=… cas=… fetch=… cls=… size=… flags=… \n   …   END \r\n
 //! mgdump     OK \r\n  mg <key> \r\n  |  mg <base64> b \r\n                           …   EN \r\n
+//! cachedump  ITEM <key> [<length> b; <exptime> s] \r\n    …   END \r\n
+//! detail     PREFIX <prefix> get … hit … set … del … \r\n  …   END \r\n
 //! ```
 //!
 //! A dump is made in bounded pieces, each when the connection has flushed the one before: it takes no more
-//! memory for a large cache than for a small one, and a client that stops reading stops it.
+//! memory for a large cache than for a small one, and a client that stops reading stops it. What bounds a piece is what was looked at for it, whether or not that shows.
 //!
-//! Not here: when one may begin (`admin/crawler`), walking the items (`store`).
+//! Not here: when one may begin (`admin`), walking the items (`store`) and the prefixes (`stats`).
 
 use super::Output;
-use super::reply::Reply;
+use super::reply::{END, Reply};
 use crate::clock::Clock;
 use crate::protocol::base64;
+use crate::stats::{PrefixWalk, Prefixes};
 use crate::store;
-use crate::store::Item;
+use crate::store::{ColdWalk, Item};
 use crate::watch::Uri;
 use std::io::Write;
 
@@ -24,6 +27,100 @@ const PIECE: usize = 32 << 10;
 
 /// A piece also ends after so many steps of the walk, as there may be little to print in a large table: some 0.2 ms.
 const STEPS: usize = 32;
+
+/// `stats cachedump` has so many bytes at most, as memcached's.
+const COLD_MAX: usize = 2 << 20;
+
+/// An answer in progress.
+#[derive(Debug)]
+pub enum LongAnswer {
+    /// metadump, mgdump.
+    Keys(KeyDump),
+    /// cachedump.
+    Cold(ColdDump),
+    /// detail dump: where it goes on.
+    Prefixes(PrefixWalk),
+}
+
+/// What a piece of an answer came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filled {
+    /// There is more.
+    More,
+    /// That was all.
+    End,
+    /// There will be no more, and it is not whole.
+    Lost,
+}
+
+impl LongAnswer {
+    /// Appends a bounded piece of the answer.
+    pub fn fill(&mut self, clock: &Clock, prefixes: &Prefixes, out: &mut Output) -> Filled {
+        match self {
+            LongAnswer::Keys(dump) => dump.fill(clock, out),
+            LongAnswer::Cold(dump) => dump.fill(clock, out),
+            LongAnswer::Prefixes(walk) => match prefixes.dump_some(walk, &mut out.bytes) {
+                true => Filled::More,
+                false => end(END, out),
+            },
+        }
+    }
+}
+
+fn end(line: Reply, out: &mut Output) -> Filled {
+    out.push(line);
+    Filled::End
+}
+
+/// A cachedump in progress.
+#[derive(Debug)]
+pub struct ColdDump {
+    walk: ColdWalk,
+    /// Lines that may still come.
+    lines: usize,
+    /// Bytes that may still come, the last line among them.
+    bytes: usize,
+}
+
+impl ColdDump {
+    /// One of at most `limit` lines; 0 is any number.
+    pub(super) fn new(walk: ColdWalk, limit: usize) -> ColdDump {
+        ColdDump { walk, lines: if limit == 0 { usize::MAX } else { limit }, bytes: COLD_MAX }
+    }
+
+    fn fill(&mut self, clock: &Clock, out: &mut Output) -> Filled {
+        let (lines, bytes) = (&mut self.lines, &mut self.bytes);
+        let start = out.bytes.len();
+        let more = self.walk.next(&mut |item| {
+            // Keys that came base64-encoded make no lines, so they do not count.
+            if item.key_is_binary() {
+                return true;
+            }
+            let before = out.bytes.len();
+            cachedump_line(&item, clock, &mut out.bytes);
+            let len = out.bytes.len() - before;
+            if *lines == 0 || len + END.len() > *bytes {
+                out.bytes.truncate(before);
+                return false;
+            }
+            (*lines, *bytes) = (*lines - 1, *bytes - len);
+            *lines > 0
+        });
+        debug_assert!(out.bytes.len() - start <= COLD_MAX, "a piece is a part of it");
+        if more { Filled::More } else { end(END, out) }
+    }
+}
+
+fn cachedump_line(item: &Item<'_>, clock: &Clock, out: &mut Vec<u8>) {
+    let expires_at = match item.expires_at() {
+        0 => 0,
+        second => clock.unix(second),
+    };
+    out.extend_from_slice(b"ITEM ");
+    out.extend_from_slice(item.key());
+    let written = write!(out, " [{} b; {expires_at} s]\r\n", item.value_len());
+    debug_assert!(written.is_ok(), "a Vec takes everything");
+}
 
 /// A metadump or mgdump in progress.
 #[derive(Debug)]
@@ -38,20 +135,21 @@ impl KeyDump {
         KeyDump { form, walk }
     }
 
-    /// Appends a bounded piece of the dump; false when that was the last.
-    pub fn fill(&mut self, clock: &Clock, out: &mut Output) -> bool {
-        let end = out.bytes.len() + PIECE;
+    fn fill(&mut self, clock: &Clock, out: &mut Output) -> Filled {
+        if !self.walk.goes_on() {
+            return Filled::Lost;
+        }
+        let full = out.bytes.len() + PIECE;
         let form = self.form;
         for _ in 0..STEPS {
             if !self.walk.next(&mut |item| form.line(&item, clock, &mut out.bytes)) {
-                out.push(form.end());
-                return false;
+                return end(form.end(), out);
             }
-            if out.bytes.len() >= end {
+            if out.bytes.len() >= full {
                 break;
             }
         }
-        true
+        Filled::More
     }
 }
 

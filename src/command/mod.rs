@@ -30,6 +30,6 @@ mod tests;
 
 pub use context::{Context, Next, Shared};
 pub use discovery::Discovery;
-pub use dump::KeyDump;
+pub use dump::{Filled, LongAnswer};
 pub use output::Output;
 pub use write::{begin, finish, out_of_memory};

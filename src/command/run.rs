@@ -7,7 +7,11 @@ use super::{Context, Next, Output, admin, arith, delete, read, write};
 use crate::protocol::binary::{Op, Packet, Status};
 use crate::protocol::token::Tokens;
 use crate::protocol::{Request, meta, text};
+use crate::stats::PrefixWalk;
 use crate::store::Hash;
+
+/// `stat detail dump` is one packet, made in one go: about so many bytes of it, which are 5,000 prefixes.
+const DETAIL_MAX: usize = 256 << 10;
 
 /// Answers a request with this hash of its key; a store's `value` has `body` bytes, and then what follows it.
 #[inline(always)]
@@ -125,8 +129,8 @@ fn binary_stat_detail(packet: &Packet<'_>, argument: &[u8], context: &Context<'_
         b" on" => prefixes.enable(true),
         b" off" => prefixes.enable(false),
         b" dump" => {
-            let mut text = Vec::new();
-            prefixes.dump(&mut text);
+            let (mut text, mut at) = (Vec::new(), PrefixWalk::default());
+            while text.len() < DETAIL_MAX && prefixes.dump_some(&mut at, &mut text) {}
             text.extend_from_slice(b"END\r\n");
             push_stat(packet, b"detailed", &text, out);
         }

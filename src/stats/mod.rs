@@ -17,7 +17,7 @@ pub mod histogram;
 mod prefixes;
 
 pub use counters::{Counter, Counters, Totals};
-pub use prefixes::{PrefixEvent, Prefixes};
+pub use prefixes::{PrefixEvent, PrefixWalk, Prefixes};
 
 use crate::sync::lock;
 use crate::sys::cpu;

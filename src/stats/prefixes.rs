@@ -1,19 +1,23 @@
 //! Counts per prefix of keys: `stats detail`, `-D`.
 
 use crate::sync::lock;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 /// The most prefixes that are counted, so that a client that makes prefixes up cannot fill the memory.
 const PREFIXES_MAX: usize = 65536;
 
+/// Lines of a dump that are made under the lock, for which every counted key waits: 50 us.
+const LINES: usize = 128;
+
 /// Counts per key prefix: the part of a key before the first delimiter. Keys without one are not counted.
 #[derive(Debug)]
 pub struct Prefixes {
     enabled: AtomicBool,
     delimiter: AtomicU8,
-    counts: Mutex<HashMap<Box<[u8]>, PrefixCounts>>,
+    counts: Mutex<BTreeMap<Box<[u8]>, PrefixCounts>>,
 }
 
 /// What happened to a key, for [`Prefixes`].
@@ -60,20 +64,34 @@ impl Prefixes {
 
     /// Forgets all counts.
     pub fn clear(&self) {
-        lock(&self.counts).clear();
+        let counts = std::mem::take(&mut *lock(&self.counts));
+        // To give so much back takes a while, which is not the lock's.
+        drop(counts);
     }
 
-    /// Appends the lines of `stats detail dump`, without the last one, in order of prefixes.
-    pub fn dump(&self, out: &mut Vec<u8>) {
+    /// Appends some lines of `stats detail dump`, in order of prefixes. False when these were the last ones.
+    pub fn dump_some(&self, walk: &mut PrefixWalk, out: &mut Vec<u8>) -> bool {
         let counts = lock(&self.counts);
-        let mut lines: Vec<_> = counts.iter().collect();
-        lines.sort_unstable_by_key(|(prefix, _)| *prefix);
-        for (prefix, PrefixCounts { gets, hits, sets, deletes }) in lines {
+        let start = walk.last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut lines = counts.range::<[u8], _>((start, Bound::Unbounded));
+        let mut last = None;
+        for (prefix, PrefixCounts { gets, hits, sets, deletes }) in lines.by_ref().take(LINES) {
             out.extend_from_slice(b"PREFIX ");
             out.extend_from_slice(prefix);
             out.extend_from_slice(format!(" get {gets} hit {hits} set {sets} del {deletes}\r\n").as_bytes());
+            last = Some(prefix);
         }
+        let more = lines.next().is_some();
+        walk.last = last.cloned();
+        more
     }
+}
+
+/// How far a dump of all prefixes has got.
+#[derive(Debug, Default)]
+pub struct PrefixWalk {
+    /// The last prefix that was shown.
+    last: Option<Box<[u8]>>,
 }
 
 impl Default for Prefixes {
@@ -137,8 +155,11 @@ mod tests {
     }
 
     fn dump(prefixes: &Prefixes) -> String {
-        let mut out = Vec::new();
-        prefixes.dump(&mut out);
+        let (mut walk, mut out, mut lines) = (PrefixWalk::default(), Vec::new(), 0);
+        while prefixes.dump_some(&mut walk, &mut out) {
+            let now = out.iter().filter(|&&byte| byte == b'\n').count();
+            assert_eq!(now - std::mem::replace(&mut lines, now), LINES);
+        }
         String::from_utf8(out).unwrap()
     }
 }

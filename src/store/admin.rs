@@ -10,7 +10,7 @@ use super::requests::Counts;
 use super::shard::Shard;
 use super::shard::lru::{COLD, HOT, TEMP, WARM};
 use super::{
-    BUCKET_POWER, ChangeSource, ClassSet, ClassStats, Event, EventMask, Item, ItemId, Reassign, Role, Store, StoreConfig, StoreStats,
+    BUCKET_POWER, ChangeSource, ClassSet, ClassStats, Event, EventMask, Reassign, Role, Store, StoreConfig, StoreStats,
     Tuning,
 };
 use crate::journal::flush::Flushed;
@@ -131,23 +131,6 @@ impl Store {
     /// Whether the crawler is enabled.
     pub fn crawler_enabled(&self) -> bool {
         self.crawler.load(Ordering::Relaxed)
-    }
-
-    /// stats cachedump: the COLD items of one class, head first, at most `limit` (0 all) while `each` says true.
-    pub fn cachedump(&self, class: u8, limit: usize, each: &mut dyn FnMut(Item<'_>) -> bool) {
-        let mut left = if limit == 0 { usize::MAX } else { limit };
-        for shard in self.lock_each_timed(Holder::Walk) {
-            let mut id = shard.lrus.get(usize::from(class)).map_or(ItemId::NONE, |lru| lru.lists[COLD].head);
-            while id != ItemId::NONE {
-                if shard.death(id).is_none() {
-                    if left == 0 || !each(shard.item(id)) {
-                        return;
-                    }
-                    left -= 1;
-                }
-                id = shard.window.chunk(id).next;
-            }
-        }
     }
 
     /// The highest class number.

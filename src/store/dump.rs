@@ -15,13 +15,14 @@
 //! Invariants: an item of the requested classes that stays from the dump's beginning to its end is seen exactly once.
 //! One call looks at [`BUCKETS`] buckets at most under one lock, and at no further bucket after [`ITEMS`] items.
 //!
-//! Not here: how items are printed (`command::dump`).
+//! Not here: how items are printed (`command::dump`), how many dumps there may be (`slots`).
 
 use super::lock_time::Holder;
 use super::shard::table::MAX_BUCKETS;
 use super::{ClassSet, Item, Store};
+use crate::sync::lock;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 /// Buckets looked at under one lock: about a hundred items in a full table.
 const BUCKETS: usize = 16;
@@ -33,25 +34,22 @@ const ITEMS: usize = 128;
 /// Bits of a bucket's number.
 const BITS: u32 = MAX_BUCKETS.ilog2();
 
-/// Dumps at a time. Each is work without end for a client that takes it; memcached has one.
-pub(super) const DUMPS_MAX: u64 = 4;
-
 /// A dump, and how far it has got. Dropping it ends the dump.
 #[derive(Debug)]
 pub struct Dump {
     store: Arc<Store>,
     classes: ClassSet,
+    slot: u64,
     shard: usize,
     /// The hashes below this number of [`BITS`] bits have been seen in the shard. See the module's head.
     at: usize,
 }
 
 impl Store {
-    /// Begins a dump, for metadump and mgdump; None while there are [`DUMPS_MAX`].
+    /// Begins a dump, for metadump and mgdump, if there is a slot for it.
     pub fn dump(self: &Arc<Store>, classes: ClassSet) -> Option<Dump> {
-        let more = |dumps| (dumps < DUMPS_MAX).then_some(dumps + 1);
-        self.core.dumps.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Dump { store: self.clone(), classes, shard: 0, at: 0 })
+        let slot = lock(&self.core.dumps).take(Instant::now())?;
+        Some(Dump { store: self.clone(), classes, slot, shard: 0, at: 0 })
     }
 }
 
@@ -82,6 +80,11 @@ impl Dump {
         }
         true
     }
+
+    /// Says that the client has taken what it was sent. False if another dump has taken the place of this one.
+    pub fn goes_on(&self) -> bool {
+        lock(&self.store.core.dumps).keep(self.slot, Instant::now())
+    }
 }
 
 /// A number of [`BITS`] bits with its bits reversed.
@@ -91,7 +94,7 @@ fn reversed(at: usize) -> usize {
 
 impl Drop for Dump {
     fn drop(&mut self) {
-        self.store.core.dumps.fetch_sub(1, Ordering::Relaxed);
+        lock(&self.store.core.dumps).give_back(self.slot);
     }
 }
 

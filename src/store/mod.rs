@@ -7,7 +7,7 @@
 //!
 //! admin        flush_all, limits, statistics          kinds, config, stats   small types, settings, numbers
 //! background/  threads: LRUs, crawler, page mover     requests   what commands ask of the background
-//! dump         all items, for a client                events     what watchers are told of
+//! dump, cold   items, for a client to see              events     what watchers are told of
 //! resync       what a consumer of the journal is sent sources    what other servers send here
 //! role         who may write, read and be answered    lock_time  how long shards are locked
 //! duties       taking a role
@@ -23,6 +23,7 @@
 
 mod admin;
 mod background;
+mod cold;
 mod config;
 mod copied;
 mod dump;
@@ -37,6 +38,7 @@ mod requests;
 mod resync;
 mod role;
 mod shard;
+mod slots;
 mod sources;
 mod stats;
 // Out of line: few servers are linearizable, and the others have this question only.
@@ -50,6 +52,7 @@ pub(crate) mod tests;
 mod upload;
 
 pub use background::Background;
+pub use cold::ColdWalk;
 pub use config::{Accounting, StoreConfig, Tuning};
 pub use copied::{Copied, CopyState, CopyStatus, SyncProgress};
 pub use dump::Dump;
@@ -145,7 +148,7 @@ impl Store {
             cas: AtomicU64::new(1),
             lent: AtomicU64::new(0),
             floating: AtomicU64::new(0),
-            dumps: AtomicU64::new(0),
+            dumps: Mutex::default(),
             hash_seed: RandomState::new().hash_one(0),
             config,
         });

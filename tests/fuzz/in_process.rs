@@ -11,7 +11,7 @@ use super::replies;
 use std::sync::Arc;
 use twincache::clock::Clock;
 use twincache::command::batch::Batch;
-use twincache::command::{self, Context, Next, Output, Shared};
+use twincache::command::{self, Context, Filled, Next, Output, Shared};
 use twincache::config::Config;
 use twincache::journal::acks::LastLsn;
 use twincache::protocol::{Bad, Cut, Parsed, Protocol, Request, StoreHeader, parse};
@@ -178,7 +178,7 @@ impl FuzzServer {
                 Next::Continue | Next::Source(_) => return true,
                 Next::More(resume) => context.resume = resume,
                 Next::Dump(mut dump) => {
-                    while dump.fill(&self.shared.clock, out) {}
+                    while dump.fill(&self.shared.clock, &self.shared.stats.prefixes, out) == Filled::More {}
                     return true;
                 }
                 Next::Close | Next::Watch(_) | Next::Shutdown { .. } => return false,

@@ -2,7 +2,7 @@
 //!
 //! Not here: what a dump prints (`command/dump`), walking the items (`store`).
 
-use crate::command::dump::{DumpForm, KeyDump};
+use crate::command::dump::{DumpForm, KeyDump, LongAnswer};
 use crate::command::reply::{OK, Reply};
 use crate::command::{Context, Next, Output};
 use crate::protocol::BAD_FORMAT;
@@ -46,7 +46,7 @@ fn start(form: DumpForm, classes: &[u8], context: &Context<'_>, out: &mut Output
     };
     let walk = context.shared.store.dump(classes).ok_or(BUSY)?;
     out.push(OK);
-    Ok(Next::Dump(Box::new(KeyDump::new(form, walk))))
+    Ok(Next::Dump(Box::new(LongAnswer::Keys(KeyDump::new(form, walk)))))
 }
 
 const BAD_CLASS: Reply = b"BADCLASS invalid class id\r\n";

@@ -15,6 +15,7 @@ mod replica;
 pub mod stats;
 pub mod watch;
 
+use super::dump::{ColdDump, Filled, LongAnswer};
 use super::{Context, Next, Output};
 use crate::VERSION;
 use crate::command::reply::{END, OK, Reply};
@@ -22,14 +23,12 @@ use crate::config::log_level;
 use crate::protocol::BAD_FORMAT;
 use crate::protocol::text::{Admin, UNKNOWN};
 use crate::protocol::token::{Tokens, means, strict_u32};
+use crate::stats::PrefixWalk;
 use crate::watch::Streams;
 use crawler::{CLASSES, lru_crawler};
 
 /// `verbosity` above this means this: what lies above is for debugging the event loop, and comes from `-v`.
 const VERBOSITY_MAX: u32 = 2;
-
-/// `stats cachedump` stops here: it is made in one piece, in memory.
-const CACHEDUMP_MAX: usize = 2 << 20;
 
 /// Runs an administrative text command.
 pub fn run(verb: Admin, tokens: &Tokens<'_>, noreply: bool, context: &mut Context<'_>, out: &mut Output) -> Next {
@@ -147,9 +146,9 @@ fn statistics(args: &[&[u8]], context: &mut Context<'_>, out: &mut Output) -> Ne
             stats::each(Some(b"reset"), context, &mut |_, _| {});
             out.push(b"RESET\r\n");
         }
-        Some(&"detail") => detail(rest, context, out),
+        Some(&"detail") => return detail(rest, context, out),
         Some(&"settings") => return emit_each(Some(b"settings"), context, out),
-        Some(&"cachedump") => cachedump(rest, context, out),
+        Some(&"cachedump") => return cachedump(rest, context, out),
         Some(&"conns") => {
             stats::conns(context, &mut |name, value| stat_line(name, value, out));
             out.push(END);
@@ -172,58 +171,58 @@ fn stat_line(name: &str, value: &str, out: &mut Output) {
     }
 }
 
-fn detail(args: &[&[u8]], context: &Context<'_>, out: &mut Output) {
+fn detail(args: &[&[u8]], context: &Context<'_>, out: &mut Output) -> Next {
     let prefixes = &context.shared.stats.prefixes;
-    if !context.shared.config.dump_enabled {
-        return out.push(b"CLIENT_ERROR stats detail not allowed\r\n");
-    }
-    match args.first().copied() {
-        Some(b"on") => prefixes.enable(true),
-        Some(b"off") => prefixes.enable(false),
-        Some(b"dump") => {
-            prefixes.dump(&mut out.bytes);
-            return out.push(END);
+    let answer = match args.first().copied() {
+        _ if !context.shared.config.dump_enabled => b"CLIENT_ERROR stats detail not allowed\r\n",
+        Some(b"on") => {
+            prefixes.enable(true);
+            OK
         }
-        _ => return out.push(b"CLIENT_ERROR usage: stats detail on|off|dump\r\n"),
-    }
-    out.push(OK);
+        Some(b"off") => {
+            prefixes.enable(false);
+            OK
+        }
+        Some(b"dump") => return list(LongAnswer::Prefixes(PrefixWalk::default()), context, out),
+        _ => b"CLIENT_ERROR usage: stats detail on|off|dump\r\n",
+    };
+    out.push(answer);
+    Next::Continue
 }
 
-fn cachedump(args: &[&[u8]], context: &Context<'_>, out: &mut Output) {
-    if !context.shared.config.dump_enabled {
-        return out.push(b"CLIENT_ERROR stats cachedump not allowed\r\n");
+fn cachedump(args: &[&[u8]], context: &Context<'_>, out: &mut Output) -> Next {
+    match cachedump_arguments(args, context) {
+        Ok((class, limit)) => {
+            let walk = context.shared.store.cold_items(class);
+            list(LongAnswer::Cold(ColdDump::new(walk, limit)), context, out)
+        }
+        Err(reply) => {
+            out.push(reply);
+            Next::Continue
+        }
     }
-    let [class, limit, ..] = args else { return out.push(b"CLIENT_ERROR bad command line\r\n") };
-    let (Some(class), Some(limit)) = (strict_u32(class), strict_u32(limit)) else { return out.push(BAD_FORMAT) };
+}
+
+/// Class and number of lines.
+fn cachedump_arguments(args: &[&[u8]], context: &Context<'_>) -> Result<(u8, usize), Reply> {
+    if !context.shared.config.dump_enabled {
+        return Err(b"CLIENT_ERROR stats cachedump not allowed\r\n");
+    }
+    let [class, limit, ..] = args else { return Err(b"CLIENT_ERROR bad command line\r\n") };
+    let (Some(class), Some(limit)) = (strict_u32(class), strict_u32(limit)) else { return Err(BAD_FORMAT) };
     if class >= CLASSES {
-        return out.push(b"CLIENT_ERROR Illegal slab id\r\n");
+        return Err(b"CLIENT_ERROR Illegal slab id\r\n");
     }
-    cachedump_lines(class as u8, limit as usize, context, out);
-    out.push(END);
+    Ok((class as u8, limit as usize))
 }
 
-fn cachedump_lines(class: u8, limit: usize, context: &Context<'_>, out: &mut Output) {
-    let end = out.bytes.len() + CACHEDUMP_MAX;
-    let mut shown = 0;
-    // The limit counts lines, and keys that came base64-encoded make none, so it is not the store's limit.
-    context.shared.store.cachedump(class, 0, &mut |item| {
-        if item.key_is_binary() {
-            return true;
-        }
-        let expires_at = match item.expires_at() {
-            0 => 0,
-            second => context.shared.clock.unix(second),
-        };
-        let rest = format!(" [{} b; {expires_at} s]\r\n", item.value_len());
-        if out.bytes.len() + b"ITEM ".len() + item.key().len() + rest.len() + END.len() > end {
-            return false;
-        }
-        out.push(b"ITEM ");
-        out.push(item.key());
-        out.push(rest.as_bytes());
-        shown += 1;
-        shown != limit
-    });
+/// Begins an answer that is made in pieces, of which the first may be all.
+fn list(mut listing: LongAnswer, context: &Context<'_>, out: &mut Output) -> Next {
+    match listing.fill(&context.shared.clock, &context.shared.stats.prefixes, out) {
+        Filled::More => Next::Dump(Box::new(listing)),
+        Filled::End => Next::Continue,
+        Filled::Lost => Next::Close,
+    }
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use super::turn::{After, CloseReason, LINE_BYTE, OUTPUT_HIGH, PART, Quota, TurnC
 use super::upload::Uploading;
 use crate::command;
 use crate::command::batch::{Batch, End};
-use crate::command::{Context, Next, Output};
+use crate::command::{Context, Filled, Next, Output};
 use crate::config::Binding;
 use crate::net::reply_hold::OutputPlace;
 use crate::protocol;
@@ -80,7 +80,7 @@ enum SessionState {
     Resume(Resume),
     Upload(Box<Uploading>),
     Swallow(Swallow),
-    Dump(Box<command::KeyDump>),
+    Dump(Box<command::LongAnswer>),
     Watch(Streams),
     /// Nothing more is run; close when the output has gone.
     Closing(CloseReason),
@@ -194,11 +194,13 @@ impl Session {
     /// Queues a piece of a dump, which is all of a turn. The output must be empty.
     pub(crate) fn dump(&mut self, turn: &mut TurnContext<'_>, quota: &mut Quota) {
         let SessionState::Dump(dump) = &mut self.state else { return };
-        let more = dump.fill(&turn.shared.clock, turn.out);
+        let filled = dump.fill(&turn.shared.clock, &turn.shared.stats.prefixes, turn.out);
         // Of which it took most, also when there was nothing to print.
         quota.bytes = 0;
-        if !more {
-            self.state = SessionState::Command;
+        match filled {
+            Filled::More => {}
+            Filled::End => self.state = SessionState::Command,
+            Filled::Lost => self.state = SessionState::Closing(CloseReason::Error),
         }
     }
 

@@ -9,9 +9,10 @@ use crate::store::memory::classes::Classes;
 use crate::store::memory::pool::PagePool;
 use crate::store::memory::sizing::Sizing;
 use crate::store::requests::BackgroundRequests;
+use crate::store::slots::DumpSlots;
 use crate::store::{Copied, Hash, KeyRanges, Role, StoreConfig};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// What all shards share.
 #[derive(Debug)]
@@ -36,8 +37,8 @@ pub struct Core {
     pub lent: AtomicU64,
     /// Bytes of items that are read outside of the lock and are in no table any more.
     pub floating: AtomicU64,
-    /// Dumps that have not been dropped.
-    pub dumps: AtomicU64,
+    /// Dumps that clients have begun.
+    pub dumps: Mutex<DumpSlots>,
     pub hash_seed: u64,
 }
 

@@ -135,7 +135,7 @@ impl Shard {
 
     /// Finds an item, dead or alive.
     #[inline]
-    fn locate(&self, key: &[u8], hash: Hash) -> Option<ItemId> {
+    pub fn locate(&self, key: &[u8], hash: Hash) -> Option<ItemId> {
         let window = &self.window;
         self.table.find(hash, |id| {
             let chunk = window.chunk(id);
