@@ -94,6 +94,11 @@ impl Address {
         self.say(|wish| *wish = Wish::Away);
     }
 
+    /// This node has handed over to another one, and its server sends clients away: the address goes a moment later.
+    pub fn leave(&self) {
+        self.say(|wish| *wish = Wish::Leaving);
+    }
+
     /// Why the address is not where it should be, if that is so.
     pub fn problem(&self) -> Option<String> {
         lock(&self.shared.word).problems.values().next().cloned()

@@ -1,12 +1,16 @@
 //! What is done about the shard's address, and when. Without sockets, threads and clocks: time is an argument.
 //!
 //! ```text
-//!            here(epoch, until)             3 sent                settled, or after 10 s
+//!            here(epoch, until)             3 sent            1 s after settled, or after 10 s
 //!   away ───────────────────────> 0, 10, 50 ms ───> every 200 ms ───────────────────────> every 10 s
 //!     ^                             ^                                                        |
 //!     |                             +── the address was gone, the cable was out ─────────────+
 //!     +───────────────────────────── away, from every state
+//!     +── after 200 ms ── leaving <─ leaving, from every state
 //! ```
+//!
+//! Who hands over leaves: its server closes connections, and that has to reach the clients, who would otherwise wait
+//! for replies that nobody sends, and connect to a host that drops what they send, until the next owner is announced.
 //!
 //! A frozen process has a live kernel, which goes on answering for the address. So the announcements are repeated while
 //! the old owner may still do so, and, slowly, for as long as the address is held: what one announcement missed, the
@@ -42,6 +46,12 @@ const FIRST: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(4
 const FAST: Duration = Duration::from_millis(200);
 const FAST_FOR: Duration = Duration::from_secs(10);
 
+/// For so long somebody who is said to have let go may still be leaving.
+const SETTLES: Duration = Duration::from_secs(1);
+
+/// How long the address stays after this node has handed over.
+const LEAVES_AFTER: Duration = Duration::from_millis(200);
+
 /// The pause between announcements after that.
 const SLOW: Duration = Duration::from_secs(10);
 
@@ -52,6 +62,8 @@ pub(super) enum Wish {
     Unknown,
     /// This node is not the owner.
     Away,
+    /// It is not any more, and its server sends clients away.
+    Leaving,
     /// This node is the owner until then, and nobody else answers for the address any more if it is settled.
     Here { epoch: u64, until: Duration, is_settled: bool },
 }
@@ -73,6 +85,8 @@ pub(super) enum AddressStep {
 #[derive(Debug)]
 pub(super) struct Announcing {
     tenure: Option<Tenure>,
+    /// When the address goes that was left here.
+    leaves_at: Option<Duration>,
     /// The last promotion, until its demotion. Epoch 0 is that of a run before this one, if there was any.
     promoted: Option<u64>,
     /// What must be done whatever comes.
@@ -99,7 +113,7 @@ struct Tenure {
 impl Announcing {
     /// Nothing is known yet.
     pub(super) fn new() -> Announcing {
-        Announcing { tenure: None, promoted: Some(0), owed: VecDeque::new() }
+        Announcing { tenure: None, leaves_at: None, promoted: Some(0), owed: VecDeque::new() }
     }
 
     /// Follows what the lease says now, as often as anybody likes.
@@ -107,9 +121,15 @@ impl Announcing {
         match (wish, &mut self.tenure) {
             (Wish::Unknown, _) => {}
             (Wish::Away, tenure) => {
-                let is_there = tenure.take().is_some();
+                let is_there = tenure.take().is_some() || self.leaves_at.take().is_some();
                 self.demote();
                 self.owed.extend(is_there.then_some(AddressStep::Remove));
+            }
+            (Wish::Leaving, tenure) => {
+                if tenure.take().is_some() {
+                    self.leaves_at = Some(now + LEAVES_AFTER);
+                }
+                self.demote();
             }
             (Wish::Here { epoch, until, is_settled }, Some(tenure)) if tenure.epoch == epoch => {
                 // Late: the kernel may have dropped the address meanwhile.
@@ -121,6 +141,7 @@ impl Announcing {
             }
             (Wish::Here { epoch, until, is_settled }, tenure) => {
                 // The address stays where it is: this node is the next owner, too.
+                self.leaves_at = None;
                 let before = tenure.replace(Tenure::new(epoch, until, is_settled, now));
                 if before.is_some() {
                     self.demote();
@@ -137,6 +158,9 @@ impl Announcing {
     pub(super) fn next(&mut self, now: Duration) -> Option<AddressStep> {
         if let Some(step) = self.owed.pop_front() {
             return Some(step);
+        }
+        if self.leaves_at.take_if(|at| *at <= now).is_some() {
+            return Some(AddressStep::Remove);
         }
         let step = self.tenure.as_mut().filter(|tenure| now < tenure.until)?.next(now);
         if let Some(AddressStep::Promote(epoch)) = step {
@@ -160,6 +184,9 @@ impl Announcing {
 
     /// When there is something to do again, if nothing is said meanwhile.
     pub(super) fn due(&self, now: Duration) -> Option<Duration> {
+        if self.leaves_at.is_some() {
+            return self.leaves_at;
+        }
         let tenure = self.tenure.as_ref().filter(|tenure| now < tenure.until)?;
         let announce_at = tenure.is_up.then_some(tenure.announce_at);
         Some(announce_at.map_or(tenure.renew_at, |at| at.min(tenure.renew_at))).filter(|due| *due < tenure.until)
@@ -168,7 +195,8 @@ impl Announcing {
 
 impl Tenure {
     fn new(epoch: u64, until: Duration, is_settled: bool, now: Duration) -> Tenure {
-        let (is_promoted, is_up, sent, fast_until) = (false, false, 0, now + FAST_FOR);
+        let (is_promoted, is_up, sent) = (false, false, 0);
+        let fast_until = now + if is_settled { SETTLES } else { FAST_FOR };
         Tenure { epoch, until, is_settled, is_promoted, is_up, fast_until, sent, announce_at: now, renew_at: now }
     }
 
@@ -176,6 +204,7 @@ impl Tenure {
     fn settle(&mut self, is_settled: bool, now: Duration) {
         if is_settled && !self.is_settled {
             self.announce_at = self.announce_at.min(now);
+            self.fast_until = self.fast_until.min(now + SETTLES);
         }
         self.is_settled |= is_settled;
     }
@@ -198,7 +227,7 @@ impl Tenure {
     }
 
     fn pause(&self, now: Duration) -> Duration {
-        let usual = if self.is_settled || now >= self.fast_until { SLOW } else { FAST };
+        let usual = if now >= self.fast_until { SLOW } else { FAST };
         FIRST.get(self.sent).copied().unwrap_or(usual)
     }
 }

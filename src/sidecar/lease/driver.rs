@@ -15,7 +15,7 @@ use super::address::Address;
 use super::etcd_threads::EtcdThreads;
 use super::feeds::{Feeds, SharedPeers};
 use super::keeper::Keeper;
-use super::local::ServerFacts;
+use super::local::{LocalServer, ServerFacts};
 use super::news::{News, ServerHello};
 use super::orders::{Effect, KeeperConfig, ServerOrder};
 use super::promises::{PromiseRequest, Promises};
@@ -226,7 +226,10 @@ impl Driver {
                 Effect::Retire => {
                     supervisor::notice(&format!("shard {}: this node is not the primary any more", self.lease.shard));
                     self.serves = None;
-                    self.address.release();
+                    match self.keeper.local().is_some_and(LocalServer::follows) {
+                        true => self.address.leave(),
+                        false => self.address.release(),
+                    }
                 }
                 Effect::Reply { id, is_done, text } => {
                     let (of, revision) = &self.request;

@@ -86,6 +86,12 @@ impl LocalServer {
         self.epoch > 0 && matches!(self.told, None | Some(ServerOrder::Primary { .. }))
     }
 
+    /// Whether it was told to follow, and has answered.
+    pub(super) fn follows(&self) -> bool {
+        let is_pending = |(order, _): &(ServerOrder, Duration)| matches!(order, ServerOrder::Standby { .. });
+        matches!(self.told, Some(ServerOrder::Standby { .. })) && !self.asked.iter().any(is_pending)
+    }
+
     /// The order that is answered now.
     pub(super) fn answered(&mut self) -> Option<ServerOrder> {
         self.asked.pop_front().map(|(order, _)| order)

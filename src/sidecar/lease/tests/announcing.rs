@@ -1,6 +1,6 @@
 //! When the address is added, announced and removed.
 
-use super::{AddressStep, Announcing, FAST_FOR, KEPT_FOR, RENEW_EVERY, SLOW, Wish};
+use super::{AddressStep, Announcing, FAST_FOR, KEPT_FOR, LEAVES_AFTER, RENEW_EVERY, SLOW, Wish};
 use crate::testing::{Rng, seeds};
 use std::time::Duration;
 
@@ -93,18 +93,41 @@ fn announcements_become_slow() {
 }
 
 #[test]
-fn they_are_slow_at_once_when_nobody_else_answers() {
+fn they_are_slow_soon_when_nobody_else_answers() {
     let mut rig = Rig::new();
     rig.follow(here(1, LATER));
     rig.pass(500);
     rig.follow(Wish::Here { epoch: 1, until: LATER, is_settled: true });
     rig.pass(25_000);
-    assert_eq!(rig.announced(), [0, 10, 50, 250, 450, 500, 10_500, 20_500]);
+    assert_eq!(rig.announced(), [0, 10, 50, 250, 450, 500, 700, 900, 1100, 1300, 1500, 11_500, 21_500]);
     rig.follow(here(2, LATER));
     assert!(rig.take().starts_with(&[AddressStep::Demote(1)]), "the next epoch is not settled");
     rig.follow(Wish::Here { epoch: 2, until: LATER, is_settled: true });
     rig.pass(25_700);
-    assert_eq!(rig.announced(), [25_000, 25_040], "three of them in any case");
+    assert_eq!(rig.announced(), [25_000, 25_040, 25_240, 25_440, 25_640], "three of them in any case");
+}
+
+#[test]
+fn who_hands_over_leaves_the_address_for_a_moment() {
+    let mut rig = Rig::new();
+    rig.follow(here(1, LATER));
+    rig.pass(1000);
+    rig.take();
+    rig.follow(Wish::Leaving);
+    assert_eq!(rig.take(), [AddressStep::Demote(1)], "and says nothing more");
+    rig.pass(1199);
+    assert!(rig.take().is_empty() && rig.is_there);
+    rig.pass(1300);
+    assert_eq!((rig.take(), rig.is_there), (vec![AddressStep::Remove], false));
+    rig.follow(here(2, LATER));
+    rig.follow(Wish::Leaving);
+    rig.follow(here(3, LATER));
+    rig.pass(5000);
+    assert!(rig.is_there, "it came back at once");
+    rig.follow(Wish::Leaving);
+    rig.take();
+    rig.follow(Wish::Away);
+    assert_eq!((rig.take(), rig.announcing.due(rig.now)), (vec![AddressStep::Remove], None));
 }
 
 #[test]
@@ -165,11 +188,14 @@ fn any_course_of_things() {
         let mut rng = Rng(seed);
         let mut rig = Rig::new();
         let (mut wish, mut epoch, mut promoted) = (Wish::Unknown, 0, Some(0));
+        let mut left = 0;
         for _ in 0..200 {
             let now = rig.now.as_millis() as u64;
             let until = ms(now + rng.below(3000)).saturating_sub(ms(500));
-            wish = match rng.below(4) {
+            let before = wish;
+            wish = match rng.below(5) {
                 0 => Wish::Away,
+                4 => Wish::Leaving,
                 1 => {
                     epoch += 1;
                     here(epoch, until)
@@ -196,7 +222,11 @@ fn any_course_of_things() {
                 let is_demotion = matches!(step, AddressStep::Demote(_));
                 assert!(is_demotion || ms(at) < right, "{step:?} at {at} is after {right:?}");
             }
-            let is_away = matches!(wish, Wish::Away | Wish::Unknown);
+            if before != Wish::Leaving {
+                left = now;
+            }
+            let has_left = wish == Wish::Leaving && rig.now >= ms(left) + LEAVES_AFTER;
+            let is_away = has_left || matches!(wish, Wish::Away | Wish::Unknown);
             assert!(!(is_away && (rig.is_there || is_renewed)), "{wish:?}");
             let is_due = rig.announcing.due(rig.now).is_some();
             assert!(!is_due || rig.announcing.due(rig.now).unwrap() <= rig.now + RENEW_EVERY.min(SLOW));
