@@ -97,7 +97,7 @@
 //! ctl:              mod > edit > request > show > json > table, diagnosis > look > view, console > options > defaults > exit
 //! sidecar:          mod > lease > link > observe, server_socket, pace, options > moment
 //! sidecar/lease:    mod > driver > feeds, topology, etcd_threads, server_thread, promises, keeper, status, address > news, announcing, floating, hooks > claim, handover, ledger, local, frames > orders > members
-//! sidecar/link:     mod > pump > pump_state, sink, source > relay, answers, guard, lag, peer_clock > clock_skew
+//! sidecar/link:     mod > pump > pump_state, sink, source > relay, answers, guard, lag, peer_cas, peer_clock, peer_info > clock_skew
 //! sidecar/observe:  mod > http, metrics, health > figures, standby
 //! ```
 //!

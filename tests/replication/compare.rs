@@ -15,12 +15,12 @@ const SHOWN: usize = 10;
 /// one second of the other's may look so far away. Besides there is the time that asking takes.
 const TTL_SLACK: u64 = 2;
 
-/// Panics unless every key is equal in value, client flags, expiry, cas and stale state. A stock memcached has no say in
-/// cas.
+/// Panics unless every key is equal in value, client flags, expiry, cas and stale state. An old memcached has no say
+/// in cas.
 pub fn assert_equal(pair: &Pair, keys: Keys) {
     let (mut ours, mut theirs) = (pair.primary.connect(), pair.peer.connect());
     let flags: &[u8] = match pair.kind() {
-        PeerKind::Twincached => b" s f t v c\r\n",
+        PeerKind::Twincached | PeerKind::StockWithCas => b" s f t v c\r\n",
         PeerKind::Stock => b" s f t v\r\n",
     };
     let (mut held, mut differ, mut examples) = (0, 0, Vec::new());

@@ -91,6 +91,12 @@ fn when_the_sidecar_to_a_stock_memcached_is_killed() {
     survive("sidecar to memcached killed", PeerKind::Stock, kill_sidecar);
 }
 
+/// Also one that goes on where the last sidecar ended.
+#[test]
+fn when_the_sidecar_to_a_memcached_that_takes_cas_is_killed() {
+    survive("sidecar to a memcached with cas killed", PeerKind::StockWithCas, kill_sidecar);
+}
+
 #[test]
 fn when_the_peer_is_replaced_by_an_empty_one() {
     survive("peer replaced", PeerKind::Twincached, |pair, rng| {

@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 pub enum PeerKind {
     /// The server under test.
     Twincached,
-    /// Debian's memcached.
+    /// Debian's memcached, which does not take cas uniques.
     Stock,
+    /// A memcached that takes them: a twincached behind a wire that hides what else it knows.
+    StockWithCas,
 }
 
 /// Memory of the servers: nothing is to be evicted.
@@ -41,7 +43,11 @@ impl Pair {
         let socket = scratch("control");
         let peer = start_peer(kind)?;
         let primary = start_primary(&socket, primary_options);
-        Some(Pair { sidecar: None, wire: Wire::to(peer.addr), primary, peer, kind, socket })
+        let wire = match kind {
+            PeerKind::StockWithCas => Wire::to_disguised(peer.addr),
+            PeerKind::Twincached | PeerKind::Stock => Wire::to(peer.addr),
+        };
+        Some(Pair { sidecar: None, wire, primary, peer, kind, socket })
     }
 
     /// Starts servers and sidecar, and waits until the first walk is done.
@@ -158,7 +164,7 @@ pub fn start_primary(socket: &Path, options: &[&str]) -> Server {
 
 fn start_peer(kind: PeerKind) -> Option<Server> {
     match kind {
-        PeerKind::Twincached => Some(Server::start(&MEMORY)),
+        PeerKind::Twincached | PeerKind::StockWithCas => Some(Server::start(&MEMORY)),
         PeerKind::Stock => Server::reference(&MEMORY),
     }
 }

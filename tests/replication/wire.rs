@@ -24,6 +24,8 @@ struct State {
     open: Mutex<Vec<TcpStream>>,
     /// Bytes a second towards the peer; 0 is no limit.
     limit: AtomicU64,
+    /// Whether the peer passes for a memcached: it does not know `replica`.
+    is_stock: bool,
     /// Bytes that went towards the peer.
     passed: AtomicU64,
     ended: AtomicBool,
@@ -32,12 +34,22 @@ struct State {
 impl Wire {
     /// A relay to `target`.
     pub fn to(target: SocketAddr) -> Wire {
+        Wire::new(target, false)
+    }
+
+    /// A relay to a twincached, which answers through it as a new memcached does: to `replica who`, too, with `ERROR`.
+    pub fn to_disguised(target: SocketAddr) -> Wire {
+        Wire::new(target, true)
+    }
+
+    fn new(target: SocketAddr, is_stock: bool) -> Wire {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let addr = listener.local_addr().unwrap();
         let state = Arc::new(State {
             target: Mutex::new(target),
             open: Mutex::new(Vec::new()),
             limit: AtomicU64::new(0),
+            is_stock,
             passed: AtomicU64::new(0),
             ended: AtomicBool::new(false),
         });
@@ -98,9 +110,26 @@ fn accept(listener: &TcpListener, state: &Arc<State>) {
     }
 }
 
+/// Passes the first lines on, up to `replica who`, of which another word is made.
+fn disguise(from: &mut TcpStream, to: &mut TcpStream) -> std::io::Result<()> {
+    let mut lines = Vec::new();
+    while !lines.ends_with(b"replica who\r\n") {
+        let mut byte = [0];
+        from.read_exact(&mut byte)?;
+        lines.push(byte[0]);
+        assert!(lines.len() < 100, "no `replica who` at the beginning");
+    }
+    let kept = lines.len() - b"replica who\r\n".len();
+    to.write_all(&[&lines[..kept], b"unknown who\r\n"].concat())
+}
+
 fn relay(mut from: TcpStream, mut to: TcpStream, towards: Option<&State>) {
     let mut piece = vec![0; PIECE];
     let mut due = Instant::now();
+    if towards.is_some_and(|state| state.is_stock) && disguise(&mut from, &mut to).is_err() {
+        let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+        return;
+    }
     loop {
         let n = match from.read(&mut piece) {
             Ok(n @ 1..) => n,

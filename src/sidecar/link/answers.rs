@@ -49,6 +49,14 @@ pub(super) enum Query {
     Version,
     /// An `ms` that stores nothing, to see whether its form is understood.
     Probe,
+    /// The same, to see whether it takes a cas.
+    TakesCas,
+    /// An `ms` of an item with a low cas.
+    CasStored,
+    /// The `md` of that item.
+    CasKept,
+    /// Of something whose answer does not matter.
+    Any,
     /// `replica begin` or `flush_all`.
     Begin,
     /// What is said of a full sync besides.

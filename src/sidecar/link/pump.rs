@@ -33,8 +33,7 @@
 //!   full sync has begun since;
 //! - answers are read whether or not anything can be written, so that the two ends cannot wait for each other.
 //!
-//! A stock peer gets the stream without cas, whatever its version: it drops items with a cas below its own counter
-//! after a flush_all, and an explicit cas does not move that counter.
+//! A stock peer gets the stream with cas if it takes and keeps that: `peer_cas` says how this is found out.
 //!
 //! Not here: sockets and clocks (`link`), what is in a body, and what each side is asked and told (`source`, `sink`).
 
@@ -399,7 +398,7 @@ impl Pump {
     fn attach(&mut self, now: Moment) {
         self.sink.clock.forget_said();
         self.sink.clock.news().into_iter().for_each(|at_boot_ms| self.source.tell_clock(at_boot_ms));
-        let (identity, with_cas) = (&self.sink.peer.identity, !self.sink.peer.is_stock);
+        let (identity, with_cas) = (&self.sink.peer.identity, self.sink.takes_cas());
         self.source.attach(&self.sink.name, identity, with_cas, &self.resume, now.at);
         self.state = PumpState::Attaching;
     }
@@ -410,6 +409,7 @@ impl Pump {
         self.sink.figures.continued += 1;
         self.sink.lag.go_on(now.at);
         self.sink.tell_overtaken(false);
+        self.sink.ask_for_low_cas();
         self.state = PumpState::Attached(StreamState::new(Stage::Clean, lsn));
         self.remember(lsn);
     }

@@ -13,9 +13,11 @@
 use super::answers::{Answer, Answers, AskedAt, Expect, Query};
 use super::clock_skew::{ClockSkew, Grain};
 use super::lag::Lag;
+use super::peer_cas::{self, PeerCas};
 use super::peer_clock::PeerClock;
+use super::peer_info::PeerInfo;
 use super::relay::Relay;
-use crate::protocol::control::{self, Introduction, ReplicaLine};
+use crate::protocol::control::{Introduction, ReplicaLine};
 use crate::sidecar::moment::{Moment, Trouble};
 use crate::sidecar::observe::figures::{Figures, PeerPhase, Stage, SyncFigures};
 use crate::supervisor;
@@ -85,20 +87,6 @@ pub(super) enum Answered {
     Announced,
 }
 
-/// Who the peer is.
-#[derive(Clone, Debug, Default)]
-pub(super) struct PeerInfo {
-    /// Its run, or what stands for one with a stock memcached.
-    pub identity: String,
-    /// Whether the peer is a stock memcached, and no twincached.
-    pub is_stock: bool,
-    /// Items that the peer holds.
-    pub items: Option<u64>,
-    pid: String,
-    time: i64,
-    uptime: i64,
-}
-
 /// See the module's head.
 #[derive(Debug, Default)]
 pub(super) struct StreamSink {
@@ -131,6 +119,8 @@ pub(super) struct StreamSink {
     is_unsaid: bool,
     /// When the last trouble was.
     trouble_at: Duration,
+    /// Whether a stock peer is sent cas uniques.
+    cas: PeerCas,
     /// The clock by which the peer takes expiries.
     pub clock: PeerClock,
     /// Whether it is asked for it.
@@ -242,6 +232,11 @@ impl StreamSink {
         self.ask_clock(&ReplicaLine::From(runs), Query::ReplicaFrom(asked(now)));
     }
 
+    /// Whether the stream to the peer names cas uniques.
+    pub(super) fn takes_cas(&self) -> bool {
+        !self.peer.is_stock || self.cas.is_sent_to(&self.peer.identity)
+    }
+
     /// A stream begins after this change: with a full sync, or where the last one ended.
     pub(super) fn begin_stream(&mut self, lsn: u64) {
         self.figures.attached += 1;
@@ -257,9 +252,21 @@ impl StreamSink {
         self.figures.walks_started += 1;
         self.figures.sync = SyncFigures { expected, ..SyncFigures::default() };
         self.sync_began = Some((now.at, self.figures.body_bytes));
-        match self.peer.is_stock {
-            true => self.ask(b"flush_all\r\n".as_slice(), Expect::Line(Query::Begin)),
-            false => self.tell(&ReplicaLine::Begin(Some(expected)), Query::Begin),
+        if !self.peer.is_stock {
+            return self.tell(&ReplicaLine::Begin(Some(expected)), Query::Begin);
+        }
+        if self.takes_cas() {
+            self.ask(peer_cas::COUNT_ONE, Expect::Line(Query::Any));
+        }
+        self.ask(b"flush_all\r\n".as_slice(), Expect::Line(Query::Begin));
+        self.ask_for_low_cas();
+    }
+
+    /// Sees whether a stock peer that is sent cas uniques keeps items of a low one.
+    pub(super) fn ask_for_low_cas(&mut self) {
+        if self.peer.is_stock && self.takes_cas() {
+            self.ask(peer_cas::STORE, Expect::Line(Query::CasStored));
+            self.ask(peer_cas::TAKE_AWAY, Expect::Line(Query::CasKept));
         }
     }
 
@@ -468,7 +475,13 @@ impl StreamSink {
             }
             Query::Version => self.figures.kind = format!("memcached {}", text.trim_start_matches("VERSION ")),
             Query::Probe if text.starts_with("CLIENT_ERROR") || text.starts_with("ERROR") => {
-                return needs("ms", "1.6.9");
+                return needs("ms", "1.6.10");
+            }
+            Query::TakesCas if !self.cas.asked(line) => self.figures.kind.push_str(" without cas"),
+            Query::CasStored => self.cas.stored(line),
+            Query::CasKept if !self.cas.taken_away(line, &self.peer.identity) => {
+                let text = "the peer drops items by their cas after flush_all: it is sent them without, from the start";
+                return Err(Trouble::Broken(text.to_owned()));
             }
             Query::Key if text != "OK" => {
                 // It may not have been told of this epoch yet.
@@ -479,6 +492,7 @@ impl StreamSink {
                 return Err(Trouble::Refused(format!("the peer answers `{text}` to {what}")));
             }
             Query::Hello | Query::Key | Query::Begin | Query::Progress | Query::End | Query::Probe => {}
+            Query::TakesCas | Query::CasKept | Query::Any => {}
         }
         Ok(Answered::Nothing)
     }
@@ -491,15 +505,16 @@ impl StreamSink {
             }
             Some(peer) => {
                 self.wall.resume(Grain::Millisecond);
-                self.peer = PeerInfo { identity: peer.run.to_owned(), ..PeerInfo::default() };
+                self.peer = PeerInfo::twincached(peer.run);
                 self.sample_clocks(Grain::Millisecond, asked, (peer.told_ms, peer.unix_ms), now);
                 self.figures.kind = "twincached".to_owned();
             }
             None if text == "ERROR" => {
                 self.wall.resume(Grain::Second);
-                self.peer = PeerInfo { is_stock: true, ..PeerInfo::default() };
+                self.peer = PeerInfo::stock();
                 // This replaces an item that is not there, so that the peer's items stay as they are.
                 self.ask(b"ms twincache.probe 2 MR T-1\r\nok\r\n".as_slice(), Expect::Line(Query::Probe));
+                self.ask(peer_cas::TAKES_CAS, Expect::Line(Query::TakesCas));
             }
             None => return Err(refused(text)),
         }
@@ -543,29 +558,6 @@ fn note_change(name: &str, whose: &str, wall: &ClockSkew) {
 
 fn asked(now: Moment) -> AskedAt {
     AskedAt { unix_ms: now.unix_ms, boot_ms: now.boot_ms }
-}
-
-impl PeerInfo {
-    /// Completes what the statistics have told; false when they left out what has to be known.
-    pub(super) fn complete(&mut self) -> bool {
-        if self.is_stock {
-            // This is constant while the process runs: memcached makes both numbers from the same clock.
-            let started = self.time.saturating_sub(self.uptime);
-            self.identity = format!("mc-{}-{started}", self.pid);
-        }
-        self.time > 0 && self.items.is_some() && control::is_word(&self.pid)
-    }
-
-    fn learn(&mut self, name: &[u8], value: &[u8]) {
-        let Ok(text) = std::str::from_utf8(value) else { return };
-        match name {
-            b"pid" => self.pid = text.to_owned(),
-            b"time" => self.time = text.parse().unwrap_or(0),
-            b"uptime" => self.uptime = text.parse().unwrap_or(0),
-            b"curr_items" => self.items = text.parse().ok(),
-            _ => {}
-        }
-    }
 }
 
 fn shown(line: &[u8]) -> String {

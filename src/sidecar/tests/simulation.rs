@@ -226,12 +226,16 @@ impl Server {
 
     fn command(&self, key: u64, pad: u64) -> String {
         match self.map.get(&key) {
-            Some(lsn) => {
-                let value = format!("{lsn}{}", " ".repeat(pad as usize));
-                format!("ms k{key} {} T{} q\r\n{value}\r\n", value.len(), self.clock)
-            }
+            Some(&lsn) => self.store_of(key, lsn, pad),
             None => format!("md k{key} q\r\n"),
         }
+    }
+
+    /// The command that stores a change, whose cas is its lsn.
+    fn store_of(&self, key: u64, lsn: u64, pad: u64) -> String {
+        let value = format!("{lsn}{}", " ".repeat(pad as usize));
+        let cas = if self.stream_is_cas { format!(" E{lsn}") } else { String::new() };
+        format!("ms k{key} {} T{}{cas} q\r\n{value}\r\n", value.len(), self.clock)
     }
 
     /// Sends something, as the journal's rules are: what is new first, then a slice of what is dirty.
@@ -260,10 +264,7 @@ impl Server {
         let upto = self.lsn().min(consumer.cursor + 1 + rng.below(8));
         for lsn in consumer.cursor..upto {
             body += &match self.changes[lsn as usize] {
-                Change::Set(key) => {
-                    let value = (lsn + 1).to_string();
-                    format!("ms k{key} {} T{} q\r\n{value}\r\n", value.len(), self.clock)
-                }
+                Change::Set(key) => self.store_of(key, lsn + 1, 0),
                 Change::Delete(key) => format!("md k{key} q\r\n"),
                 Change::Flush => "flush_all noreply\r\n".to_owned(),
             };
@@ -290,10 +291,32 @@ impl Server {
     }
 }
 
+/// What a stock peer does with an explicit cas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CasManner {
+    Refuses,
+    Keeps,
+    /// After a flush_all it drops items whose cas is below this counter of its own.
+    DropsBelow(u64),
+}
+
+impl CasManner {
+    /// Higher than any cas here.
+    const COUNTED: u64 = 1 << 40;
+
+    fn of(seed: u64) -> CasManner {
+        [CasManner::Refuses, CasManner::Keeps, CasManner::DropsBelow(0)][seed as usize % 3]
+    }
+}
+
 /// A server that is a peer: a map, and connections that it works off in any order.
 struct Peer {
     life: u64,
     is_stock: bool,
+    /// If it is one.
+    cas: CasManner,
+    /// It holds the probe.
+    has_probe: bool,
     map: BTreeMap<u64, u64>,
     /// What its clock showed when the sidecar's machine booted.
     clock: i64,
@@ -319,13 +342,15 @@ impl Peer {
     }
 
     fn restart(&mut self) {
-        *self = Peer { clock: self.clock, ..Peer::new(self.life + 1, self.is_stock, self.refuses) };
+        *self = Peer { clock: self.clock, ..Peer::new(self.life + 1, self.is_stock, self.cas, self.refuses) };
     }
 
-    fn new(life: u64, is_stock: bool, refuses: u64) -> Peer {
+    fn new(life: u64, is_stock: bool, cas: CasManner, refuses: u64) -> Peer {
         Peer {
             life,
             is_stock,
+            cas,
+            has_probe: false,
             map: BTreeMap::new(),
             clock: 1_700_000_000_000,
             wrong_by: BTreeMap::new(),
@@ -341,6 +366,15 @@ impl Peer {
     fn flush(&mut self) {
         self.map.clear();
         self.lacks.clear();
+        self.has_probe = false;
+        if let CasManner::DropsBelow(below) = &mut self.cas {
+            *below = CasManner::COUNTED;
+        }
+    }
+
+    /// Whether an item of this cas is gone as soon as it is stored.
+    fn drops(&self, cas: u64) -> bool {
+        matches!(self.cas, CasManner::DropsBelow(below) if self.is_stock && cas < below)
     }
 
     fn store(&mut self, key: u64, lsn: u64, rng: &mut Rng) -> &'static str {
@@ -452,12 +486,28 @@ impl Peer {
                 self.lacks.remove(&key_number(key));
                 String::new()
             }
-            ["ms", "twincache.probe", ..] => {
+            ["ms", "twincache.probe", "2", ref flags @ ..] => {
                 wire.far_line();
-                "HD\r\n".to_owned()
+                match flags {
+                    [.., "E1"] if self.cas == CasManner::Refuses => "CLIENT_ERROR invalid flag\r\n".to_owned(),
+                    ["MR", ..] => "NS\r\n".to_owned(),
+                    _ => {
+                        self.has_probe = flags.is_empty() || !self.drops(1);
+                        "HD\r\n".to_owned()
+                    }
+                }
             }
-            ["ms", key, _, expiry, _] => {
+            ["md", "twincache.probe"] => {
+                if std::mem::take(&mut self.has_probe) { "HD\r\n" } else { "NF\r\n" }.to_owned()
+            }
+            ["ms", key, _, expiry, ref more @ ..] => {
                 let value = wire.far_line().unwrap();
+                let cas = more.iter().find_map(|word| word.strip_prefix('E')).map(|cas| cas.parse().unwrap());
+                assert!(cas.is_none() || !self.is_stock || self.cas != CasManner::Refuses, "the peer is told {line}");
+                if cas.is_some_and(|cas| self.drops(cas)) {
+                    self.map.remove(&key_number(key));
+                    return Some(String::new());
+                }
                 let expiry: i64 = expiry.strip_prefix('T').unwrap().parse().unwrap();
                 self.wrong_by.insert(key_number(key), expiry - self.clock);
                 self.store(key_number(key), value.trim_end().parse().unwrap(), rng).to_owned()
@@ -510,7 +560,7 @@ impl Simulation {
             has_peer: false,
             server,
             server_is_up: true,
-            peer: Peer::new(1, seed % 2 == 1, if seed % 8 >= 6 { 30 } else { 0 }),
+            peer: Peer::new(1, seed % 2 == 1, CasManner::of(seed / 2), if seed % 8 >= 6 { 30 } else { 0 }),
             peer_is_up: true,
             is_disturbed: true,
             calm: [150, 600, 1500][seed as usize % 3],
@@ -695,7 +745,8 @@ impl Simulation {
             self.step();
             self.look_at_the_guard();
             if self.is_equal() {
-                assert_eq!(self.server.stream_is_cas, !self.peer.is_stock);
+                let takes_cas = !self.peer.is_stock || self.peer.cas == CasManner::Keeps;
+                assert_eq!(self.server.stream_is_cas, takes_cas, "{:?}", self.peer.cas);
                 return Ok(());
             }
         }
