@@ -85,8 +85,8 @@
 //!                   > requests, role > copied, events, refusals, slots, stats, config > kinds
 //! store/memory:     slab > arena, pool, classes, sizing > layout
 //! store/background: mod > prefault, crawler, maintainer, mover > balance
-//! protocol:         mod > line > text, meta, binary, change, control > request, duty_line, members_line, topology > base64 > token
-//! command:          mod > batch > barred, run > admin > arith, delete, write > read > lookup > context > dump, discovery > reply > output
+//! protocol:         mod > line, login > text, meta, binary, change, control > request, status, duty_line, members_line, topology > base64 > token
+//! command:          mod > batch > barred, run > admin > arith, auth, delete, write > read > lookup > context > dump, discovery, users > reply > output
 //! command/admin:    mod > cache, debug, replica > crawler > stats, watch
 //! replication:      mod > session > stream
 //! journal:          mod > readers > reader, ring > refused > ranges, record, acks, flush

@@ -25,6 +25,9 @@ use twincache::sys::process::{Signal, wait_signal};
 /// How often the clock is advanced: often enough that a second is never late by much.
 const TICK: Duration = Duration::from_millis(100);
 
+/// How often a file of passwords is looked at.
+const FOLLOW: Duration = Duration::from_secs(1);
+
 /// The watchdog is fed so often while its patience lasts.
 const FEEDS: u32 = 4;
 
@@ -47,6 +50,7 @@ fn run(config: Config) -> Result<(), Exit> {
     start_log(&config);
     process::prepare(&config)?;
     let shared = share(config)?;
+    shared.users.load(&shared.config).map_err(|line| Exit::refuse(1, line))?;
     let _background = shared.store.start_background();
     let _control = Control::start(&shared).map_err(refuse)?;
     let server = Server::start(shared.clone()).map_err(refuse)?;
@@ -59,7 +63,8 @@ fn run(config: Config) -> Result<(), Exit> {
     supervisor::notice(&format!("twincached {}, which {about}", env!("CARGO_PKG_VERSION")));
     let mut supervisor = Supervisor::from_env();
     supervisor.ready(&about);
-    let is_graceful = wait(&shared.clock, &server, &supervisor);
+    follow_users(&shared);
+    let is_graceful = wait(&shared, &server, &supervisor);
     supervisor.stopping();
     server.stop(is_graceful);
     Ok(())
@@ -102,16 +107,16 @@ fn about(config: &Config, server: &Server) -> String {
 }
 
 /// Returns when the server shall stop, and whether gracefully.
-fn wait(clock: &Clock, server: &Server, supervisor: &Supervisor) -> bool {
+fn wait(shared: &Shared, server: &Server, supervisor: &Supervisor) -> bool {
     let mut watchdog = supervisor.watchdog().map(Watchdog::new);
     loop {
         let signal = wait_signal(TICK);
         // The clock is advanced after a signal, too: a process that sends many must not stop it.
-        clock.tick();
+        shared.clock.tick();
         watchdog.iter_mut().for_each(|watchdog| watchdog.look(server, supervisor));
         match signal {
             None => {}
-            Some(Signal::Reload) => log::info!("SIGHUP: there is nothing to read again"),
+            Some(Signal::Reload) => reload_users(shared),
             Some(Signal::Stop) => {
                 log::info!("Exiting normally");
                 return false;
@@ -121,6 +126,35 @@ fn wait(clock: &Clock, server: &Server, supervisor: &Supervisor) -> bool {
                 return true;
             }
         }
+    }
+}
+
+/// Reads the files of passwords again. Who was known stays known if that fails.
+fn reload_users(shared: &Shared) {
+    match shared.users.reload() {
+        Ok(()) => log::info!("SIGHUP: files of passwords, if there are any, are read again"),
+        Err(line) => log::warn!("{line}; who could log in before still can"),
+    }
+}
+
+/// Where passwords are in a file that memcached reads at each login, looks once a second whether it has changed. In a
+/// thread of its own: a file system that hangs must not stop the clock.
+fn follow_users(shared: &Arc<Shared>) {
+    if !shared.config.sasl {
+        return;
+    }
+    let shared = Arc::downgrade(shared);
+    let follow = move || {
+        while let Some(shared) = shared.upgrade() {
+            if shared.users.has_changed() {
+                reload_users(&shared);
+            }
+            drop(shared);
+            std::thread::sleep(FOLLOW);
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("passwords".into()).spawn(follow) {
+        log::error!("changes of passwords are not followed until SIGHUP: {error}");
     }
 }
 

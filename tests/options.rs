@@ -89,8 +89,18 @@ const RECORDED: &[(&[&str], i32, &str)] = &[
 /// Refusals of this server alone, and those that were recorded with a library's words on stderr.
 const REFUSED: &[(&[&str], i32, &str)] = &[
     (&["-Z"], 64, "TLS (-Z) is not built in yet"),
-    (&["-S"], 64, "SASL authentication (-S) is not built in yet"),
-    (&["-Y", "/nonexistent"], 64, "Authentication for the text protocol (-Y) is not built in yet"),
+    (
+        &["-S"],
+        1,
+        "SASL (-S) needs passwords: set MEMCACHED_SASL_PWDB to a file with lines user:password. sasldb, saslauthd and \
+         other sources of libsasl are not built in.",
+    ),
+    (&["-Y", "/nonexistent"], 1, "Could not open authfile [/nonexistent] for reading, error No such file or directory"),
+    (
+        &["-Y", "/a", "-B", "auto"],
+        64,
+        "ERROR: You cannot allow the BINARY protocol while using ascii authentication tokens.",
+    ),
     (&["-e", "/nonexistent"], 64, "Warm restart (-e) is not built in yet"),
     (&["-U", "11211"], 64, "UDP (-U other than 0) is not built in yet"),
     (&["-o", "ext_path=/tmp/x:64m"], 1, "Illegal suboption \"ext_path=/tmp/x:64m\""),

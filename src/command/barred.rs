@@ -32,7 +32,8 @@ pub fn refusal(request: &Request<'_>, shared: &Shared) -> Option<Refusal> {
         Request::Text(TextCommand::Admin { verb, line, .. }) => !concerns_data(*verb, line),
         Request::Text(_) | Request::Store(_) => false,
         Request::Meta(command) => command.verb == Verb::Noop,
-        Request::Binary(packet) => matches!(packet.op, Op::Noop | Op::Version | Op::Stat | Op::Config | Op::Quit),
+        Request::Binary(packet) => concerns_no_item(packet.op),
+        Request::Login(_) => true,
     };
     let line = if wants_no_answer(request) { b"" } else { NOT_PRIMARY };
     (!is_free).then(|| request.refusal(line, TRY_AGAIN, b"Not primary"))
@@ -51,7 +52,7 @@ pub(super) fn is_read(request: &Request<'_>) -> bool {
             verb => verb == Verb::Debug,
         },
         Request::Binary(packet) => packet.op == Op::Get,
-        Request::Text(_) | Request::Store(_) => false,
+        Request::Text(_) | Request::Store(_) | Request::Login(_) => false,
     }
 }
 
@@ -60,14 +61,16 @@ pub(super) fn is_read(request: &Request<'_>) -> bool {
 pub fn changes_items(request: &Request<'_>) -> bool {
     match request {
         Request::Text(TextCommand::Get(get)) => get.exptime.is_some(),
-        Request::Text(TextCommand::Quit) => false,
+        Request::Text(TextCommand::Quit) | Request::Login(_) => false,
         Request::Text(TextCommand::Admin { verb, .. }) => matches!(verb, Admin::FlushAll),
         Request::Text(_) | Request::Store(_) => true,
         Request::Meta(command) => !matches!(command.verb, Verb::Get | Verb::Noop | Verb::Debug),
-        Request::Binary(packet) => {
-            !matches!(packet.op, Op::Get | Op::Noop | Op::Version | Op::Stat | Op::Config | Op::Quit)
-        }
+        Request::Binary(packet) => packet.op != Op::Get && !concerns_no_item(packet.op),
     }
+}
+
+fn concerns_no_item(op: Op) -> bool {
+    matches!(op, Op::Noop | Op::Version | Op::Stat | Op::Config | Op::Mechanisms | Op::Quit)
 }
 
 /// Whether a command reads or changes items, and not just how they are kept.

@@ -3,9 +3,11 @@
 use super::Output;
 use super::discovery::Discovery;
 use super::dump::LongAnswer;
+use super::users::Users;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::journal::acks::LastLsn;
+use crate::protocol::Protocol;
 use crate::stats::{Counters, Registry};
 use crate::store::{ChangeSource, Hash, Locked, Store};
 use crate::watch;
@@ -26,6 +28,8 @@ pub struct Shared {
     pub watch: watch::Hub,
     /// What clients are told of the servers of their ring.
     pub discovery: Discovery,
+    /// Who may log in, where clients have to.
+    pub users: Users,
 }
 
 impl Shared {
@@ -35,7 +39,7 @@ impl Shared {
         stats.prefixes.set_delimiter(config.prefix_delimiter);
         stats.prefixes.enable(config.detail_enabled);
         let watch = watch::Hub::new(config.watcher_logbuf_size, config.worker_logbuf_size);
-        Shared { config, clock, store, stats, watch, discovery: Discovery::default() }
+        Shared { config, clock, store, stats, watch, discovery: Discovery::default(), users: Users::default() }
     }
 }
 
@@ -114,6 +118,8 @@ pub enum Next {
     Watch(watch::Streams),
     /// Call [`LongAnswer::fill`] each time the output has been flushed, until it says that it is done.
     Dump(Box<LongAnswer>),
+    /// The next request, which is to be read as this: the client has logged in, or has to.
+    Speak(Protocol),
     /// The next request, of what is from now on the source of another server's changes.
     Source(Arc<ChangeSource>),
     /// Stop the server, `shutdown` (SIGINT) or `shutdown graceful` (SIGUSR1), and close.

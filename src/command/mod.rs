@@ -12,6 +12,7 @@
 
 pub mod admin;
 mod arith;
+mod auth;
 pub mod barred;
 pub mod batch;
 mod context;
@@ -23,6 +24,7 @@ pub mod output;
 mod read;
 mod reply;
 mod run;
+mod users;
 mod write;
 
 #[cfg(test)]
@@ -32,4 +34,5 @@ pub use context::{Context, Next, Shared};
 pub use discovery::Discovery;
 pub use dump::{Filled, LongAnswer};
 pub use output::Output;
+pub use users::Users;
 pub use write::{begin, finish, out_of_memory};

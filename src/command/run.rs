@@ -3,7 +3,7 @@
 //! Not here: what a verb does.
 
 use super::reply::{respond, respond_text, respond_unless_quiet, response};
-use super::{Context, Next, Output, admin, arith, delete, read, write};
+use super::{Context, Next, Output, admin, arith, auth, delete, read, write};
 use crate::protocol::binary::{Op, Packet, Status};
 use crate::protocol::token::Tokens;
 use crate::protocol::{Request, meta, text};
@@ -30,6 +30,7 @@ pub(super) fn request(
         }
         Request::Meta(command) => run_meta(command, hash, context, out),
         Request::Binary(packet) => return run_binary(packet, hash, context, out),
+        Request::Login(login) => return auth::log_in(login, (value, body), context, out),
     }
     Next::Continue
 }
@@ -90,7 +91,8 @@ fn run_binary(packet: &Packet<'_>, hash: Hash, context: &mut Context<'_>, out: &
             respond_unless_quiet(packet, out);
             return Next::Close;
         }
-        Op::Store { .. } => unreachable!("the parser gives it as a store request"),
+        Op::Mechanisms => auth::mechanisms(packet, context, out),
+        Op::Store { .. } | Op::Sasl => unreachable!("the parser gives it as a request of another kind"),
     }
     Next::Continue
 }

@@ -72,9 +72,9 @@ impl RawConfig {
         self.check_chunk_max()?;
         self.read_slab_sizes()?;
         self.check_lru()?;
-        self.check_sasl()?;
         self.check_replication()?;
         self.read_listen()?;
+        self.check_login()?;
         Ok(self.config)
     }
 
@@ -195,14 +195,22 @@ impl RawConfig {
         Ok(())
     }
 
-    fn check_sasl(&self) -> Result<(), Exit> {
-        if !self.sasl {
-            return Ok(());
+    /// Each way to log in has its own protocol, and there must be no other door.
+    fn check_login(&mut self) -> Result<(), Exit> {
+        let config = &mut self.config;
+        let (only, line) = match (config.sasl, &config.auth_file) {
+            (false, None) => return Ok(()),
+            (true, None) => (Binding::Binary, "ERROR: You cannot allow the ASCII protocol while using SASL."),
+            (_, Some(_)) => {
+                (Binding::Ascii, "ERROR: You cannot allow the BINARY protocol while using ascii authentication tokens.")
+            }
+        };
+        let others = config.listen.iter().filter_map(|address| address.binding).any(|binding| binding != only);
+        if config.sasl && only != Binding::Binary || others || (self.protocol_given && config.binding != only) {
+            return Err(Exit::usage(line));
         }
-        if self.protocol_given && self.config.binding != Binding::Binary {
-            return Err(Exit::usage("ERROR: You cannot allow the ASCII protocol while using SASL."));
-        }
-        Err(Exit::usage("SASL authentication (-S) is not built in yet"))
+        config.binding = only;
+        Ok(())
     }
 
     fn read_listen(&mut self) -> Result<(), Exit> {

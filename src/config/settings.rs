@@ -196,8 +196,11 @@ settings! {
             (default: 1m, least: 1k, most: 1024m)",
             store.item_size_max = item_size);
         stat(24, "item_size_max", |c| c.store.item_size_max);
-    -   flag('S', "enable-sasl", Without, "", |raw, _| { raw.sasl = true; Ok(()) });
-        stat(22, "auth_enabled_sasl", |_| yes(false));
+    -   pub sasl: bool = false;
+        flag('S', "enable-sasl", Without, "clients log in, with SASL's PLAIN over the binary protocol; passwords are in\n\
+            the file that MEMCACHED_SASL_PWDB names",
+            sasl = on);
+        stat(22, "auth_enabled_sasl", |c| yes(c.sasl));
     -   pub flush_enabled: bool = true;
         flag('F', "disable-flush-all", Without, "disable the flush_all command", flush_enabled = off);
         stat(36, "flush_enabled", |c| yes(c.flush_enabled));
@@ -207,8 +210,10 @@ settings! {
         stat(37, "dump_enabled", |c| yes(c.dump_enabled));
     -   pub watch_enabled: bool = true;
         flag('W', "disable-watch", Without, "disable the watch command", watch_enabled = off);
-    -   flag('Y', "auth-file", Needed("<file>"), "", |_, _| not_built_in("Authentication for the text protocol (-Y)"));
-        stat(23, "auth_enabled_ascii", |_| yes(false));
+    -   pub auth_file: Option<String> = None;
+        flag('Y', "auth-file", Needed("<file>"), "clients log in over the text protocol; lines of user:password, at most 8",
+            auth_file = text);
+        stat(23, "auth_enabled_ascii", |c| c.auth_file.as_deref().unwrap_or("no"));
     -   flag('e', "memory-file", Needed("<file>"), "", |_, _| not_built_in("Warm restart (-e)"));
         stat(55, "memory_file", |_| "(null)");
     -   flag('Z', "enable-ssl", Without, "", |_, _| not_built_in("TLS (-Z)"));
@@ -383,6 +388,11 @@ impl Config {
         rows.into_iter().map(|row| (row.name, (row.value)(self))).collect()
     }
 
+    /// Whether clients must log in.
+    pub fn wants_login(&self) -> bool {
+        self.sasl || self.auth_file.is_some()
+    }
+
     /// One as soon as `-l` holds several addresses.
     pub(super) fn threads_per_udp(&self) -> usize {
         let several = self.listen_text.as_ref().is_some_and(|text| text.contains(','));
@@ -396,7 +406,6 @@ pub struct RawConfig {
     pub(super) config: Config,
     pub(super) chunk_max_given: bool,
     pub(super) protocol_given: bool,
-    pub(super) sasl: bool,
     pub(super) napi_ids: u32,
     pub(super) slab_sizes: Option<String>,
 }

@@ -9,7 +9,7 @@
 //!
 //! Not here: how sockets are bound (`listen`), what a connection gets with its admission (`admission`).
 
-use super::admission::{Arrival, ConnRecord, Gate, Inbox, Permit, tcp_name};
+use super::admission::{Arrival, ConnRecord, Gate, Inbox, Permit, first_protocol, tcp_name};
 use super::listen::{ListenSocket, Listener};
 use super::stop::{Orders, Stop, StopMode};
 use crate::command::Shared;
@@ -177,7 +177,8 @@ impl Acceptor {
         log::debug!("<{fd} new {} client connection", client_kind(listener.binding));
         let record = ConnRecord::client(&self.shared, fd, peer, listener.socket.local_name(&stream));
         let permit = Permit::take(&self.gate);
-        let arrival = Arrival { stream, record, permit, binding: listener.binding };
+        let protocol = first_protocol(listener.binding, &self.shared.config);
+        let arrival = Arrival { stream, record, permit, protocol };
         self.inboxes[self.next].send(arrival);
         self.next = (self.next + 1) % self.inboxes.len();
     }

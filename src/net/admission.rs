@@ -13,8 +13,9 @@
 //! Not here: when to accept, pause or refuse (`acceptor`), what a worker does with an arrival (`worker`).
 
 use crate::command::Shared;
-use crate::config::Binding;
+use crate::config::{Binding, Config};
 use crate::io::stream::Stream;
+use crate::protocol::Protocol;
 use crate::stats::ConnInfo;
 use crate::sync::lock;
 use crate::watch::Streams;
@@ -197,8 +198,19 @@ pub(super) struct Arrival {
     pub record: ConnRecord,
     /// Its share of `-c`.
     pub permit: Permit,
-    /// What it may speak.
-    pub binding: Binding,
+    /// What it speaks, if its first byte does not decide that.
+    pub protocol: Option<Protocol>,
+}
+
+/// What a new connection speaks. Where clients must log in, it is the protocol in which they can.
+pub(super) fn first_protocol(binding: Binding, config: &Config) -> Option<Protocol> {
+    match binding {
+        _ if config.sasl => Some(Protocol::BinaryLogin { is_started: false }),
+        _ if config.auth_file.is_some() => Some(Protocol::AsciiLogin),
+        Binding::Auto => None,
+        Binding::Ascii => Some(Protocol::Ascii),
+        Binding::Binary => Some(Protocol::Binary),
+    }
 }
 
 /// Where the acceptor leaves connections for one worker.

@@ -9,15 +9,21 @@
 //! All numbers are big endian; bodylen counts extras, key and value. Quiet opcodes become the `quiet` field;
 //! replies carry the opcode that came in.
 
-use super::request::{Bad, Cut, Mode, Parsed, Refusal, Request, StoreHeader};
+use super::request::{Bad, Cut, Login, Mode, Parsed, Refusal, Request, SaslLogin, StoreHeader};
 pub use super::request::{HEADER, Op, Packet, Response, Status};
 use super::token::KEY_MAX;
 
 /// First byte of a request.
 pub const REQUEST: u8 = 0x80;
 
+/// The opcode that goes on with a SASL mechanism.
+const SASL_STEP: u8 = 0x22;
+
 /// Larger bodies are refused: nothing that large can be stored.
 const BODY_MAX: u32 = 1 << 30;
+
+/// Most bytes that a SASL mechanism is told at a time.
+pub(super) const SASL_MAX: usize = 16 << 10;
 
 /// The fixed fields of a request.
 struct PacketHeader {
@@ -74,6 +80,9 @@ pub fn parse(input: &[u8]) -> Parsed<'_> {
     if !shape.fits(&header) {
         return header.bad(Status::Invalid, 0, true);
     }
+    if shape.kind == Kind::Sasl && header.value() > SASL_MAX {
+        return header.bad(Status::UnknownCommand, u64::from(header.body), false);
+    }
     let head = HEADER + header.extras + header.key;
     match input.get(HEADER..head) {
         Some(rest) => packet(&header, shape.kind, rest.split_at(header.extras), head),
@@ -89,6 +98,10 @@ fn packet<'a>(header: &PacketHeader, kind: Kind, (extras, key): (&[u8], &'a [u8]
     Parsed::Request(match packet.op {
         Op::Store { .. } => {
             Cut { request: Request::Store(StoreHeader::Binary(packet)), head, body: header.value(), tail: 0 }
+        }
+        Op::Sasl => {
+            let login = SaslLogin { packet, is_step: opcode == SASL_STEP, is_started: false };
+            Cut { request: Request::Login(Login::Sasl(login)), head, body: header.value(), tail: 0 }
         }
         _ => Cut::new(Request::Binary(packet), head),
     })
@@ -107,6 +120,8 @@ enum Kind {
     Version,
     Stat,
     Config,
+    Mechanisms,
+    Sasl,
     Touch,
     GetAndTouch,
 }
@@ -148,6 +163,8 @@ impl Shape {
             0x10 => shape(Kind::Stat, &[0], Key::Maybe, false),
             0x1c => shape(Kind::Touch, &[4], Key::Yes, false),
             0x1d | 0x1e | 0x23 | 0x24 => shape(Kind::GetAndTouch, &[4], Key::Yes, false),
+            0x20 => shape(Kind::Mechanisms, &[0], Key::No, false),
+            0x21 | SASL_STEP => shape(Kind::Sasl, &[0], Key::Yes, true),
             0x60 => shape(Kind::Config, &[0], Key::Yes, false),
             _ => None,
         }
@@ -180,6 +197,8 @@ fn op(kind: Kind, extras: &[u8]) -> Op {
         Kind::Version => Op::Version,
         Kind::Stat => Op::Stat,
         Kind::Config => Op::Config,
+        Kind::Mechanisms => Op::Mechanisms,
+        Kind::Sasl => Op::Sasl,
         Kind::Touch => Op::Touch { exptime: u32_at(0) },
         Kind::GetAndTouch => Op::GetAndTouch { exptime: u32_at(0) },
     }

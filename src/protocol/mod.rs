@@ -4,7 +4,8 @@
 //!   input ── parse ──> Request(what is asked, where its value lies) | Partial | Bad(what to answer, what to swallow)
 //!              ├─ line ──┬─ text
 //!              │         └─ meta
-//!              └─ binary
+//!              ├─ binary
+//!              └─ login, before a client has logged in
 //! ```
 //!
 //! Pure: no I/O, no clock, no store, no allocation per request. A request that is not complete is an
@@ -16,14 +17,16 @@ pub mod change;
 pub mod control;
 pub mod duty_line;
 pub mod line;
+pub mod login;
 pub mod members_line;
 pub mod meta;
 mod request;
+mod status;
 pub mod text;
 pub mod token;
 pub mod topology;
 
-pub use request::{BAD_FORMAT, Bad, Cut, Mode, Parsed, Refusal, Request, StoreHeader};
+pub use request::{BAD_FORMAT, Bad, Cut, Login, Mode, Parsed, Refusal, Request, SaslLogin, StoreHeader};
 pub use token::KEY_MAX;
 
 /// A connection's protocol, decided by its first byte unless `-B` decides it.
@@ -33,6 +36,20 @@ pub enum Protocol {
     Ascii,
     /// Binary.
     Binary,
+    /// Text, before the client has logged in.
+    AsciiLogin,
+    /// Binary, before the client has logged in.
+    BinaryLogin {
+        /// A SASL mechanism waits for its next step.
+        is_started: bool,
+    },
+}
+
+impl Protocol {
+    /// Whether the client has not logged in, and has to.
+    pub fn is_login(self) -> bool {
+        matches!(self, Protocol::AsciiLogin | Protocol::BinaryLogin { .. })
+    }
 }
 
 /// The fast path: parses the start of `input` if it has one of the forms that nearly all requests have. [`parse`] does
@@ -41,7 +58,7 @@ pub enum Protocol {
 pub(crate) fn parse_common(protocol: Protocol, input: &[u8]) -> Option<Cut<'_>> {
     match protocol {
         Protocol::Ascii => text::parse_common(input),
-        Protocol::Binary => None,
+        _ => None,
     }
 }
 
@@ -51,5 +68,7 @@ pub fn parse(protocol: Protocol, input: &[u8], scanned: usize) -> Parsed<'_> {
     match protocol {
         Protocol::Ascii => line::parse(input, scanned),
         Protocol::Binary => binary::parse(input),
+        Protocol::AsciiLogin => login::parse_line(input, scanned),
+        Protocol::BinaryLogin { is_started } => login::parse_packet(input, is_started),
     }
 }

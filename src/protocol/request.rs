@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! Parsed = Request(Cut { Request, where its value lies }) | Partial | Bad { Refusal, what to swallow }
-//!                        Request = Text | Meta | Binary | Store(StoreHeader)
+//!                        Request = Text | Meta | Binary | Store(StoreHeader) | Login
 //! ```
 //!
 //! Keys and tokens are slices of the input. Not here: how bytes become a request (`text`, `meta`, `binary`).
 
 use super::base64;
+pub use super::status::Status;
 use super::token::{self, KEY_MAX};
 
 /// Bytes of a header.
@@ -57,6 +58,12 @@ impl<'a> Cut<'a> {
     #[inline]
     pub fn is_store(&self) -> bool {
         matches!(self.request, Request::Store(_))
+    }
+
+    /// The store that it is known to be.
+    pub fn store_header(&self) -> &StoreHeader<'a> {
+        let Request::Store(header) = &self.request else { unreachable!("only a store has a value that is large") };
+        header
     }
 
     /// All its bytes.
@@ -118,6 +125,8 @@ pub enum Request<'a> {
     Binary(Packet<'a>),
     /// A store of any protocol; its value stands behind it.
     Store(StoreHeader<'a>),
+    /// An attempt to log in; what it says of the client stands behind it.
+    Login(Login<'a>),
 }
 
 impl<'a> Request<'a> {
@@ -129,6 +138,7 @@ impl<'a> Request<'a> {
             Request::Meta(command) | Request::Store(StoreHeader::Meta(command)) => command.key(buffer),
             Request::Binary(packet) | Request::Store(StoreHeader::Binary(packet)) => packet.key,
             Request::Store(StoreHeader::Text(store)) => store.key,
+            Request::Login(_) => b"",
         }
     }
 
@@ -150,6 +160,26 @@ pub enum StoreHeader<'a> {
     Meta(MetaCommand<'a>),
     /// Set, Add, Replace, Append, Prepend and their quiet twins.
     Binary(Packet<'a>),
+}
+
+/// How a client says who it is.
+#[derive(Debug)]
+pub enum Login<'a> {
+    /// `<user> <password>`, as the value of a set.
+    Text,
+    /// What a SASL mechanism is told.
+    Sasl(SaslLogin<'a>),
+}
+
+/// A packet of a SASL mechanism; its key is the mechanism's name.
+#[derive(Debug)]
+pub struct SaslLogin<'a> {
+    /// The packet.
+    pub packet: Packet<'a>,
+    /// Goes on with what was begun.
+    pub is_step: bool,
+    /// Something was begun.
+    pub is_started: bool,
 }
 
 /// What a store command does with an existing or missing item.
@@ -457,45 +487,6 @@ impl LetterSet {
     }
 }
 
-/// A response's status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u16)]
-#[allow(missing_docs, reason = "the names are the protocol's")]
-pub enum Status {
-    Ok = 0,
-    NotFound = 1,
-    Exists = 2,
-    TooLarge = 3,
-    Invalid = 4,
-    NotStored = 5,
-    NonNumeric = 6,
-    AuthError = 0x20,
-    UnknownCommand = 0x81,
-    NoMemory = 0x82,
-    Busy = 0x85,
-    NotReplicated = 0x86,
-}
-
-impl Status {
-    /// What the body says of it when it says nothing else.
-    pub fn text(self) -> &'static [u8] {
-        match self {
-            Status::Ok => b"",
-            Status::NotFound => b"Not found",
-            Status::Exists => b"Data exists for key.",
-            Status::TooLarge => b"Too large.",
-            Status::Invalid => b"Invalid arguments",
-            Status::NotStored => b"Not stored.",
-            Status::NonNumeric => b"Non-numeric server-side value for incr or decr",
-            Status::AuthError => b"Auth failure.",
-            Status::UnknownCommand => b"Unknown command",
-            Status::NoMemory => b"Out of memory allocating item",
-            Status::Busy => b"Too many of late: try again in a second",
-            Status::NotReplicated => b"Not replicated",
-        }
-    }
-}
-
 /// What a packet asks for. Extras are in the variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names are the protocol's")]
@@ -521,6 +512,10 @@ pub enum Op {
     Noop,
     Version,
     Stat,
+    /// Which SASL mechanisms there are.
+    Mechanisms,
+    /// What one of them is told.
+    Sasl,
     /// ElastiCache's `config get`, of which there is but one.
     Config,
     Touch {

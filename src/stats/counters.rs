@@ -107,4 +107,8 @@ counters! {
     replies_timed_out,
     /// Of those, answered with an error because a replica refused the change.
     replies_refused,
+    /// Attempts to log in.
+    auth_cmds,
+    /// Of those, in vain.
+    auth_errors,
 }

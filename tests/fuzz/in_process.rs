@@ -124,7 +124,7 @@ impl FuzzServer {
         let bytes = written(&out);
         match protocol {
             Protocol::Ascii => replies::check_text(&bytes, true),
-            Protocol::Binary => replies::check_binary(&bytes, true),
+            _ => replies::check_binary(&bytes, true),
         }
     }
 
@@ -181,7 +181,7 @@ impl FuzzServer {
                     while dump.fill(&self.shared.clock, &self.shared.stats.prefixes, out) == Filled::More {}
                     return true;
                 }
-                Next::Close | Next::Watch(_) | Next::Shutdown { .. } => return false,
+                Next::Close | Next::Watch(_) | Next::Shutdown { .. } | Next::Speak(_) => return false,
             }
         }
     }

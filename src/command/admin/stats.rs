@@ -265,12 +265,7 @@ fn commands(totals: &Totals, sheet: &mut Sheet<'_>) {
     ]);
     sheet.all(fields!(totals: get_hits, get_misses, get_expired, get_flushed, delete_misses, delete_hits));
     sheet.all(fields!(totals: incr_misses, incr_hits, decr_misses, decr_hits, cas_misses, cas_hits, cas_badval));
-    sheet.all(fields!(totals: touch_hits, touch_misses, store_too_large, store_no_memory));
-    sheet.all([
-        // No authentication yet: nobody tried.
-        ("auth_cmds", 0),
-        ("auth_errors", 0),
-    ]);
+    sheet.all(fields!(totals: touch_hits, touch_misses, store_too_large, store_no_memory, auth_cmds, auth_errors));
 }
 
 fn traffic(context: &Context<'_>, totals: &Totals, store: &StoreStats, sheet: &mut Sheet<'_>) {

@@ -253,10 +253,7 @@ fn no_modern_undoes_what_came_after_1_4() {
 #[test]
 fn what_is_not_built_in_says_so() {
     assert_refused(&[
-        ("-S", 64, "SASL authentication (-S) is not built in yet"),
-        ("-S -B ascii", 64, "ERROR: You cannot allow the ASCII protocol while using SASL."),
         ("-Z", 64, "TLS (-Z) is not built in yet"),
-        ("-Y /a", 64, "Authentication for the text protocol (-Y) is not built in yet"),
         ("-e /a", 64, "Warm restart (-e) is not built in yet"),
         ("-U 11211", 64, "UDP (-U other than 0) is not built in yet"),
         ("-N 2", 64, "Choosing workers by NAPI id (-N) is not built in yet"),
@@ -264,6 +261,35 @@ fn what_is_not_built_in_says_so() {
         ("-N 0", 1, "Maximum number of NAPI IDs must be greater than 0"),
     ]);
     assert_eq!(good("-U 0").tcp_port, Some(11211));
+}
+
+#[test]
+fn each_way_to_log_in_has_its_own_protocol() {
+    let (no_text, no_binary) = (
+        "ERROR: You cannot allow the ASCII protocol while using SASL.",
+        "ERROR: You cannot allow the BINARY protocol while using ascii authentication tokens.",
+    );
+    assert_refused(&[
+        ("-S -B ascii", 64, no_text),
+        ("-S -B auto", 64, no_text),
+        ("-S -l proto[ascii]:127.0.0.1:7,127.0.0.1", 64, no_text),
+        ("-Y /a -B binary", 64, no_binary),
+        ("-Y /a -B auto", 64, no_binary),
+        ("-Y /a -l proto[negotiating]:127.0.0.1", 64, no_binary),
+        ("-S -Y /a", 64, no_binary),
+    ]);
+    for (words, binding, sasl, text) in [
+        ("-S", Binding::Binary, "yes", "no"),
+        ("-S -B binary -l proto[binary]:127.0.0.1", Binding::Binary, "yes", "no"),
+        ("-Y /a", Binding::Ascii, "no", "/a"),
+        ("-l proto[ascii]:127.0.0.1 -B ascii -Y /a", Binding::Ascii, "no", "/a"),
+    ] {
+        let config = good(words);
+        let stats: std::collections::HashMap<_, _> = config.stats().into_iter().collect();
+        let shown = (stats["auth_enabled_sasl"].as_str(), stats["auth_enabled_ascii"].as_str());
+        assert_eq!((config.binding, shown, config.wants_login()), (binding, (sasl, text), true), "{words}");
+    }
+    assert!(!good("").wants_login());
 }
 
 #[test]
@@ -333,9 +359,10 @@ fn lines_of_stats_settings_are_in_memcacheds_order() {
 #[test]
 fn help_claims_only_what_is_built_in() {
     let help = parse("-h").expect_err("exits").stdout.to_lowercase();
-    for word in ["sasl", "ext_path", "enable-ssl", "proxy_config", "drop_privileges", "auth-file"] {
+    for word in ["ext_path", "enable-ssl", "proxy_config", "drop_privileges"] {
         assert!(!help.contains(word), "{word}");
     }
+    assert!(help.contains("enable-sasl") && help.contains("auth-file"));
     assert!(help.starts_with("memcached 1.6.45\n") && help.contains("unix-socket"));
     assert!(help.lines().all(|line| line.len() <= 110), "too wide");
 }

@@ -31,9 +31,9 @@ mod upload;
 use super::reply_hold::{PendingAck, Refused};
 use super::voice::Voice;
 use crate::command::batch::Batch;
-use crate::config::Binding;
 use crate::io::edge::Edge;
 use crate::io::stream::Socket;
+use crate::protocol::Protocol;
 use crate::stats::{ConnInfo, Counters};
 use crate::store::Store;
 use buffer::{Cursor, Leftover, Pending, Sent, write_bytes};
@@ -80,10 +80,10 @@ pub(super) struct Connection<S> {
 
 impl<S: Socket> Connection<S> {
     /// A connection that has just been accepted. `now` is the clock's second.
-    pub(super) fn new(socket: Edge<S>, info: Arc<ConnInfo>, binding: Binding, now: u32) -> Connection<S> {
+    pub(super) fn new(socket: Edge<S>, info: Arc<ConnInfo>, protocol: Option<Protocol>, now: u32) -> Connection<S> {
         Connection {
             socket,
-            session: Session::new(info, binding, now),
+            session: Session::new(info, protocol, now),
             leftover: Leftover::default(),
             pending: None,
             pending_ack: None,

@@ -11,6 +11,10 @@ use crate::net::voice::Voice;
 use crate::store::ChangeSource;
 use std::sync::Arc;
 
+/// Seconds that a client has to log in, where it must; memcached gives it forever. Otherwise strangers could take all
+/// connections (`-c`).
+pub(crate) const LOGIN_TIME: u32 = 60;
+
 /// See the module's head.
 #[derive(Debug, Default)]
 pub(crate) enum OtherEnd {

@@ -21,16 +21,15 @@
 
 use super::chat::{chat, choose};
 use super::long_line::{GET_LINE_MAX, LINE_TOO_LONG, LineFate};
-use super::other_end::{Leave, OtherEnd};
+use super::other_end::{LOGIN_TIME, Leave, OtherEnd};
 use super::turn::{After, CloseReason, LINE_BYTE, OUTPUT_HIGH, PART, Quota, TurnContext};
 use super::upload::Uploading;
 use crate::command;
 use crate::command::batch::{Batch, End};
 use crate::command::{Context, Filled, Next, Output};
-use crate::config::Binding;
 use crate::net::reply_hold::OutputPlace;
 use crate::protocol;
-use crate::protocol::{Bad, Cut, Parsed, Protocol, Refusal, Request, StoreHeader};
+use crate::protocol::{Bad, Cut, Parsed, Protocol, Refusal};
 use crate::stats::ConnInfo;
 use crate::store::Store;
 use crate::sys::process::{Signal, signal_self};
@@ -113,13 +112,9 @@ pub(crate) enum Step {
 }
 
 impl Session {
-    /// The session of a new connection. `now` is the clock's second.
-    pub(crate) fn new(info: Arc<ConnInfo>, binding: Binding, now: u32) -> Session {
-        let protocol = match binding {
-            Binding::Auto => None,
-            Binding::Ascii => Some(Protocol::Ascii),
-            Binding::Binary => Some(Protocol::Binary),
-        };
+    /// The session of a new connection, whose first byte decides the protocol where that is not given. `now` is the
+    /// clock's second.
+    pub(crate) fn new(info: Arc<ConnInfo>, protocol: Option<Protocol>, now: u32) -> Session {
         Session {
             info,
             protocol,
@@ -146,6 +141,11 @@ impl Session {
     /// Whether the client has said nothing for more than `limit` seconds while a request could begin.
     pub(crate) fn is_idle(&self, now: u32, limit: u32) -> bool {
         matches!(self.state, SessionState::Command) && now.saturating_sub(self.last_cmd) > limit
+    }
+
+    /// Whether the client was to log in, and has taken too long.
+    pub(crate) fn is_late(&self, now: u32) -> bool {
+        self.protocol.is_some_and(Protocol::is_login) && now.saturating_sub(self.last_cmd) > LOGIN_TIME
     }
 
     /// What is to become of the socket once the output has gone, if this session is over.
@@ -425,7 +425,8 @@ impl Session {
 
     /// Says that the client was not idle until `now`.
     pub(crate) fn restart_idle(&mut self, now: u32) {
-        if self.last_cmd != now {
+        // Before a client has logged in nothing that it says counts: see `LOGIN_TIME`.
+        if self.last_cmd != now && !self.protocol.is_some_and(Protocol::is_login) {
             self.last_cmd = now;
             self.info.last_cmd.store(now, Ordering::Relaxed);
         }
@@ -448,6 +449,10 @@ impl Session {
         quota.take_bytes(cut.head * LINE_BYTE);
         self.state = match next {
             Next::Continue | Next::More(_) => SessionState::Command,
+            Next::Speak(protocol) => {
+                self.protocol = Some(protocol);
+                SessionState::Command
+            }
             Next::Source(source) => {
                 self.other_end = OtherEnd::Feeder(source);
                 SessionState::Command
@@ -468,7 +473,7 @@ impl Session {
 
     /// A store some of whose value has not come: small and to be waited for, or large and to be received in pieces.
     fn begin_value(&mut self, input: &[u8], cut: &Cut<'_>, turn: &mut TurnContext<'_>, quota: &mut Quota) -> Step {
-        if cut.body + cut.tail <= SMALL_BODY_MAX {
+        if cut.body + cut.tail <= SMALL_BODY_MAX || !cut.is_store() {
             self.restart_idle(turn.now);
             return self.await_bytes(cut.size(), SessionState::Body);
         }
@@ -480,7 +485,7 @@ impl Session {
             let swallow = (cut.body + cut.tail) as u64;
             return self.refuse(Bad { consumed: cut.head, swallow, reply, close: false }, turn.out);
         }
-        match command::begin(store_header(cut), cut.body, &self.context(turn, 0)) {
+        match command::begin(cut.store_header(), cut.body, &self.context(turn, 0)) {
             Ok(upload) => {
                 self.state = SessionState::Upload(Box::new(Uploading::new(input, cut, upload)));
                 Step::Took(cut.head)
@@ -514,7 +519,7 @@ impl Session {
         // The client was not idle while it sent its value, however long that took.
         self.restart_idle(turn.now);
         let (cut, start, before) = (self.cut_again(&head), OutputPlace::end_of(turn.out), turn.last_lsn.get());
-        command::finish(store_header(&cut), upload, &tail[..tail_len], &self.context(turn, 0), turn.out);
+        command::finish(cut.store_header(), upload, &tail[..tail_len], &self.context(turn, 0), turn.out);
         if turn.notes_change(before) {
             turn.reply_hold.mark_reply(&cut.request, start, false, turn.out);
         }
@@ -526,7 +531,7 @@ impl Session {
         let left = uploading.missing_with_tail();
         let before = turn.last_lsn.get();
         let cut = self.cut_again(&uploading.head);
-        let bad = command::out_of_memory(store_header(&cut), left as u64, &self.context(turn, 0));
+        let bad = command::out_of_memory(cut.store_header(), left as u64, &self.context(turn, 0));
         self.refuse(bad, turn.out);
         turn.notes_change(before);
     }
@@ -588,10 +593,4 @@ impl Session {
         self.state = SessionState::Closing(CloseReason::Error);
         Step::Took(0)
     }
-}
-
-/// The store that a request is known to be.
-fn store_header<'c, 'a>(cut: &'c Cut<'a>) -> &'c StoreHeader<'a> {
-    let Request::Store(header) = &cut.request else { unreachable!("only a store has a value") };
-    header
 }

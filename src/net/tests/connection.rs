@@ -147,7 +147,8 @@ impl TestConnection {
             state: AtomicU8::new(1),
             last_cmd: AtomicU32::new(0),
         });
-        let connection = Connection::new(Edge::new(Pipe::default()), info, shared.config.binding, shared.clock.now());
+        let protocol = crate::net::admission::first_protocol(shared.config.binding, &shared.config);
+        let connection = Connection::new(Edge::new(Pipe::default()), info, protocol, shared.clock.now());
         let buffer = vec![0; READ_BUFFER].into();
         let reply_hold = ReplyHold::new(shared.config.ack_timeout);
         let voice = Voice::new(&shared.store);

@@ -26,12 +26,12 @@ pub(super) struct Client {
 impl Client {
     /// Makes an arrival a client whose socket the poll reports as `token`.
     pub(super) fn new(arrival: Arrival, registry: &Registry, token: Token, now: u32) -> io::Result<Client> {
-        let Arrival { stream, record, permit, binding } = arrival;
+        let Arrival { stream, record, permit, protocol } = arrival;
         // A TCP socket reports room only after it had none, so asking from the start saves a call per stuck reply. A
         // Unix socket reports it whenever its peer has read something, which would be one wake-up per reply.
         let is_tcp = stream.is_tcp();
         let socket = Edge::new(stream).watch(registry, token, is_tcp)?;
-        let connection = Connection::new(socket, record.info(), binding, now);
+        let connection = Connection::new(socket, record.info(), protocol, now);
         Ok(Client { record, connection, permit, queued: false })
     }
 
@@ -47,6 +47,11 @@ impl Client {
     pub(super) fn is_idle(&mut self, now: u32, limit: u32) -> bool {
         let may_be = !self.queued && !self.connection.is_stuck() && self.connection.socket().socket().is_tcp();
         may_be && self.connection.session().is_idle(now, limit)
+    }
+
+    /// Whether it was to log in, and has taken too long.
+    pub(super) fn is_late(&self, now: u32) -> bool {
+        self.connection.session().is_late(now)
     }
 }
 

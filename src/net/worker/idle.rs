@@ -1,4 +1,4 @@
-//! Which connections to look at for idle ones (`-o idle_timeout`), and when.
+//! Which connections to look at for idle ones (`-o idle_timeout`) and for those that do not log in, and when.
 //!
 //! Not here: which are idle (`client`), and their end (`worker`).
 
@@ -14,6 +14,7 @@ const EVERY: Duration = Duration::from_secs(1);
 /// A walk over all slots, a slice at a time, once a second.
 #[derive(Debug)]
 pub(super) struct IdleSweep {
+    is_wanted: bool,
     due: Instant,
     /// The next slot to look at while a sweep is on.
     at: Option<usize>,
@@ -21,8 +22,13 @@ pub(super) struct IdleSweep {
 
 impl IdleSweep {
     /// The first sweep is due in a second.
-    pub(super) fn new() -> IdleSweep {
-        IdleSweep { due: Instant::now() + EVERY, at: None }
+    pub(super) fn new(is_wanted: bool) -> IdleSweep {
+        IdleSweep { is_wanted, due: Instant::now() + EVERY, at: None }
+    }
+
+    /// Whether there is anything to look for.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.is_wanted
     }
 
     /// Whether a sweep has begun and is not over.

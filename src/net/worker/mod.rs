@@ -124,6 +124,7 @@ impl Worker {
         let (inbox, arrivals) = Inbox::new(waker.clone());
         shared.stats.read_buf_bytes.fetch_add(2 * READ_BUFFER as u64, Ordering::Relaxed);
         let reply_hold = ReplyHold::new(shared.config.ack_timeout);
+        let idle_sweep = IdleSweep::new(shared.config.idle_timeout > 0 || shared.config.wants_login());
         let worker = Worker {
             counters: shared.stats.worker(),
             voice: Voice::new(&shared.store),
@@ -139,7 +140,7 @@ impl Worker {
             out: Output::default(),
             unsent: Vec::with_capacity(MEMBERS),
             long_lines: 0,
-            idle_sweep: IdleSweep::new(),
+            idle_sweep,
             reply_hold,
             last_lsn: LastLsn::default(),
             told_lsn: 0,
@@ -206,7 +207,7 @@ impl Worker {
         if !self.ready.is_empty() || self.idle_sweep.is_on() {
             return Some(Duration::ZERO);
         }
-        let sweeps = self.shared.config.idle_timeout > 0 && !self.clients.is_empty();
+        let sweeps = self.idle_sweep.is_wanted() && !self.clients.is_empty();
         let sweep = sweeps.then(|| self.idle_sweep.due_in());
         if self.waiting.is_empty() { sweep } else { self.timeout_of_waiting(sweep) }
     }
@@ -494,16 +495,17 @@ impl Worker {
         self.shared.watch.add_watcher(Box::new(Watched::new(record, stream, permit)), streams);
     }
 
-    /// Closes what has been idle for too long, a slice at a time.
+    /// Closes what has been idle for too long, or has not logged in for too long, a slice at a time.
     fn sweep(&mut self) {
-        let limit = self.shared.config.idle_timeout;
-        if limit == 0 {
+        if !self.idle_sweep.is_wanted() {
             return;
         }
+        let limit = self.shared.config.idle_timeout;
         let Some(slots) = self.idle_sweep.next_slots(self.clients.capacity()) else { return };
         let now = self.shared.clock.now();
         for key in slots {
-            if self.clients.get_mut(key).is_some_and(|client| client.is_idle(now, limit)) {
+            let is_over = |client: &mut Client| client.is_late(now) || (limit > 0 && client.is_idle(now, limit));
+            if self.clients.get_mut(key).is_some_and(is_over) {
                 self.counters.idle_kicks.add(1);
                 self.close(key, CloseReason::IdleTimeout);
             }
