@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! options > process (limits, user, background, signals) > store > control socket > server > port and pid files
+//!         > the parent of -d may go
 //!         > wait for a signal, ten times a second advancing the clock, and feeding the watchdog if there is one
 //!         > server stops > pid file goes > control socket stops > store's background stops
 //! ```
@@ -9,7 +10,7 @@
 //! [`twincache::process`] says why the order is this. The files come last, because whoever reads them may connect at
 //! once. The control socket goes on until nothing changes any more, so that replicas get everything.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use twincache::clock::Clock;
 use twincache::command::Shared;
 use twincache::config::{Config, Exit, log_level};
 use twincache::net::{Control, Server, StartError};
-use twincache::process::{self, PidFile};
+use twincache::process::{self, InBackground, PidFile};
 use twincache::store::Store;
 use twincache::supervisor::{self, Supervisor};
 use twincache::sys::process::{Signal, wait_signal};
@@ -46,9 +47,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(config: Config) -> Result<(), Exit> {
+fn run(mut config: Config) -> Result<(), Exit> {
     start_log(&config);
-    process::prepare(&config)?;
+    stay_in_front(&mut config);
+    let background = process::prepare(&config)?;
     let shared = share(config)?;
     shared.users.load(&shared.config).map_err(|line| Exit::refuse(1, line))?;
     let _background = shared.store.start_background();
@@ -60,7 +62,8 @@ fn run(config: Config) -> Result<(), Exit> {
     }
     let _pidfile = PidFile::write(&shared.config);
     let about = about(&shared.config, &server);
-    supervisor::notice(&format!("twincached {}, which {about}", env!("CARGO_PKG_VERSION")));
+    say_hello(&about, background.is_some());
+    background.map_or(Ok(()), InBackground::is_up)?;
     let mut supervisor = Supervisor::from_env();
     supervisor.ready(&about);
     follow_users(&shared);
@@ -80,6 +83,14 @@ fn start_log(config: &Config) {
     log::set_max_level(log_level(config.verbosity));
     for line in &config.warnings {
         log::warn!("{line}");
+    }
+}
+
+/// A service manager that waits for a word from this process does not get it from another one.
+fn stay_in_front(config: &mut Config) {
+    if config.daemonize && supervisor::is_there() {
+        log::warn!("-d is ignored: a service manager has started this, and waits for it");
+        config.daemonize = false;
     }
 }
 
@@ -106,6 +117,18 @@ fn about(config: &Config, server: &Server) -> String {
     format!("serves {} with {megabytes} MB and {threads} threads", listens.join(", "))
 }
 
+/// A person at a terminal is told what runs now, and how to end it.
+fn say_hello(about: &str, is_in_background: bool) {
+    let line = format!("twincached {}, which {about}", env!("CARGO_PKG_VERSION"));
+    if supervisor::is_journal() || !std::io::stderr().is_terminal() {
+        supervisor::milestone(&line);
+    } else if is_in_background {
+        eprintln!("{line}; kill {} ends it", std::process::id());
+    } else {
+        eprintln!("{line}; Ctrl-C ends it");
+    }
+}
+
 /// Returns when the server shall stop, and whether gracefully.
 fn wait(shared: &Shared, server: &Server, supervisor: &Supervisor) -> bool {
     let mut watchdog = supervisor.watchdog().map(Watchdog::new);
@@ -118,7 +141,7 @@ fn wait(shared: &Shared, server: &Server, supervisor: &Supervisor) -> bool {
             None => {}
             Some(Signal::Reload) => reload_users(shared),
             Some(Signal::Stop) => {
-                log::info!("Exiting normally");
+                supervisor::milestone("Exiting normally");
                 return false;
             }
             Some(Signal::StopGracefully) => {

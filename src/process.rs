@@ -6,7 +6,8 @@
 //! 1 limits      raising them needs root
 //! 2 user        dropped before anything is opened, so that sockets and files belong to the user; hence a
 //!               port below 1024 takes CAP_NET_BIND_SERVICE, not root
-//! 3 background  fork, before any thread exists: a child has only the thread that forked
+//! 3 background  fork, before any thread exists: a child has only the thread that forked. The parent and stderr stay
+//!               until the server listens: whoever started it learns what became of it
 //! 4 memory      a memory lock does not survive fork
 //! 5 signals     blocked before any thread exists, because threads inherit the mask: they wait for main
 //! ```
@@ -16,7 +17,7 @@
 //! Not here: options ([`crate::config`]), system calls ([`crate::sys`]).
 
 use crate::config::{Config, Exit};
-use crate::sys::process::{self, Resource, UNLIMITED};
+use crate::sys::process::{self, Parent, Resource, UNLIMITED};
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -26,7 +27,7 @@ const FILES_RESERVED: u64 = 64;
 const FILES_PER_WORKER: u64 = 4;
 
 /// Everything that comes before the first thread and the first socket. See the module's head for the order.
-pub fn prepare(config: &Config) -> Result<(), Exit> {
+pub fn prepare(config: &Config) -> Result<Option<InBackground>, Exit> {
     if config.coredumps {
         raise_core_limit()?;
     }
@@ -38,13 +39,12 @@ pub fn prepare(config: &Config) -> Result<(), Exit> {
     if process::is_root() {
         drop_root(config)?;
     }
-    if config.daemonize {
-        go_to_background(config).map_err(|_| Exit::refuse(1, "failed to daemon() in order to daemonize"))?;
-    }
+    let background = if config.daemonize { Some(go_to_background(config).map_err(no_background)?) } else { None };
     if config.lock_memory {
         lock_memory();
     }
-    process::block_signals().map_err(|error| os_error(format!("failed to block signals: {error}")))
+    process::block_signals().map_err(|error| os_error(format!("failed to block signals: {error}")))?;
+    Ok(background)
 }
 
 fn raise_core_limit() -> Result<(), Exit> {
@@ -98,13 +98,35 @@ fn drop_root(config: &Config) -> Result<(), Exit> {
     Ok(())
 }
 
-fn go_to_background(config: &Config) -> io::Result<()> {
-    process::detach()?;
+/// A server in the background, whose parent still waits for it.
+#[derive(Debug)]
+pub struct InBackground {
+    parent: Parent,
+    keeps_stdio: bool,
+}
+
+impl InBackground {
+    /// Lets the parent go: the server is up. From now on nothing is said on the terminal, unless by `-v`.
+    pub fn is_up(self) -> Result<(), Exit> {
+        if !self.keeps_stdio {
+            process::close_stdio().map_err(no_background)?;
+        }
+        self.parent.release();
+        Ok(())
+    }
+}
+
+fn go_to_background(config: &Config) -> io::Result<InBackground> {
+    let parent = process::detach()?;
     // A core file is written to the working directory, so that stays as it is when one is wanted.
     if !config.coredumps {
         std::env::set_current_dir("/")?;
     }
-    if config.verbosity == 0 { process::close_stdio() } else { Ok(()) }
+    Ok(InBackground { parent, keeps_stdio: config.verbosity > 0 })
+}
+
+fn no_background(_: io::Error) -> Exit {
+    Exit::refuse(1, "failed to daemon() in order to daemonize")
 }
 
 /// Locks memory only where no limit is set. Under a limit the lock would succeed now, and every later allocation beyond

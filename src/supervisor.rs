@@ -88,6 +88,11 @@ impl Supervisor {
     }
 }
 
+/// Whether somebody wants to be told.
+pub fn is_there() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some_and(|name| !name.is_empty())
+}
+
 /// A name that begins with `@` is an abstract one.
 fn connect(name: &[u8]) -> io::Result<UnixDatagram> {
     let address = match name {
@@ -112,6 +117,17 @@ pub fn notice(line: &str) {
     log::warn!(target: NOTICE, "{line}");
 }
 
+/// Logs a line about a server's life: a notice in the journal. Elsewhere it takes a `-v`, because memcached is silent there.
+pub fn milestone(line: &str) {
+    if is_journal() { notice(line) } else { log::info!("{line}") }
+}
+
+/// Whether stderr is the journal.
+pub fn is_journal() -> bool {
+    let stream = || std::env::var("JOURNAL_STREAM").ok();
+    *IS_JOURNAL.get_or_init(|| is_stream(stream().as_deref(), io::stderr()))
+}
+
 /// Says on stderr why the program ends; whether or not anything is logged.
 pub fn say_error(lines: &str) {
     let prefix = prefix(Level::Error, "");
@@ -121,9 +137,8 @@ pub fn say_error(lines: &str) {
 }
 
 fn prefix(level: Level, target: &str) -> &'static str {
-    let stream = || std::env::var("JOURNAL_STREAM").ok();
     match level {
-        _ if !*IS_JOURNAL.get_or_init(|| is_journal(stream().as_deref(), io::stderr())) => "",
+        _ if !is_journal() => "",
         _ if target == NOTICE => "<5>",
         Level::Error => "<3>",
         Level::Warn => "<4>",
@@ -133,7 +148,7 @@ fn prefix(level: Level, target: &str) -> &'static str {
 }
 
 /// Whether this file is the journal, which JOURNAL_STREAM names as `device:inode`.
-fn is_journal(stream: Option<&str>, file: impl AsFd) -> bool {
+fn is_stream(stream: Option<&str>, file: impl AsFd) -> bool {
     let numbers = stream.and_then(|stream| stream.split_once(':'));
     let Some((Ok(device), Ok(inode))) = numbers.map(|(device, inode)| (device.parse::<u64>(), inode.parse::<u64>()))
     else {
@@ -178,9 +193,9 @@ mod tests {
     fn the_journal_is_known_by_its_inode() {
         let file = std::fs::File::open("/dev/null").unwrap();
         let meta = file.metadata().unwrap();
-        assert!(is_journal(Some(&format!("{}:{}", meta.dev(), meta.ino())), &file));
+        assert!(is_stream(Some(&format!("{}:{}", meta.dev(), meta.ino())), &file));
         for stream in [None, Some(""), Some("1:2"), Some("x:y"), Some(&*format!("{}", meta.dev()))] {
-            assert!(!is_journal(stream, &file), "{stream:?}");
+            assert!(!is_stream(stream, &file), "{stream:?}");
         }
     }
 }

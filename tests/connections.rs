@@ -48,7 +48,8 @@ fn a_taken_port_is_said() {
         config.listen = vec![address("127.0.0.1", Some(port))];
         config.listen_text = Some(host.clone());
     });
-    let wanted = format!("failed to listen on one of interface(s) {host}: Address already in use");
+    let wanted =
+        format!("failed to listen on one of interface(s) {host}: 127.0.0.1 port {port}: Address already in use");
     assert_eq!(error.err(), Some(StartError { message: wanted, exit_code: 71 }));
 }
 

@@ -6,7 +6,7 @@ mod common;
 
 use common::{Folder, Server, is_root, under_test, wait_for};
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -172,10 +172,18 @@ fn prints_and_exits() {
 fn a_taken_port_is_refused() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    let output = run(&["-l", "127.0.0.1", "-p", &port]);
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(71), "{stderr}");
-    assert!(stderr.contains("failed to listen on one of interface(s) 127.0.0.1"), "{stderr}");
+    let both = format!("127.0.0.2:0,127.0.0.1:{port}");
+    for (words, interfaces) in [(&["-l", "127.0.0.1", "-p", &port][..], "127.0.0.1"), (&["-l", &both], &both)] {
+        let expected = format!(
+            "failed to listen on one of interface(s) {interfaces}: 127.0.0.1 port {port}: Address already in use\n"
+        );
+        // In the background as well: whoever starts it learns what became of it.
+        for background in [&[][..], &["-d"]] {
+            let output = run(&[words, background].concat());
+            assert_eq!(String::from_utf8_lossy(&output.stderr), expected);
+            assert_eq!(output.status.code(), Some(71), "{words:?} {background:?}");
+        }
+    }
 }
 
 #[test]
@@ -188,8 +196,49 @@ fn signals_stop_it() {
         assert_eq!(code, Some(0), "{signal}: {stderr}");
         assert!(stderr.ends_with(expected), "{signal}: {stderr}");
     }
-    assert_eq!(stop(&mut Server::start(&[]), "TERM"), (Some(0), String::new()));
-    assert_eq!(stop(&mut Server::start(&[]), "USR1"), (Some(0), "Gracefully stopping\n".to_owned()));
+    // As memcached, it says nothing by itself.
+    assert_eq!(Server::start(&[]).stop("TERM"), (Some(0), String::new()));
+    assert_eq!(Server::start(&[]).stop("USR1"), (Some(0), "Gracefully stopping\n".to_owned()));
+}
+
+/// A program that runs at a terminal of its own.
+fn at_a_terminal(words: &str) -> Option<std::process::Child> {
+    let user = if is_root() { "-u root" } else { "" };
+    let typed = format!("exec {} {user} -l 127.0.0.1 -p -1 {words}", under_test());
+    let mut script = Command::new("script");
+    script.args(["-q", "-e", "-c", &typed, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    script.spawn().ok()
+}
+
+#[test]
+fn a_person_at_a_terminal_is_told_what_runs() {
+    let Some(mut script) = at_a_terminal("") else {
+        eprintln!("skipped: the program script is not installed");
+        return;
+    };
+    let mut shown = std::io::BufReader::new(script.stdout.take().unwrap());
+    let mut line = String::new();
+    shown.read_line(&mut line).unwrap();
+    assert!(line.starts_with("twincached 0.1.0, which serves 127.0.0.1:"), "{line}");
+    assert!(line.ends_with(" with 64 MB and 4 threads; Ctrl-C ends it\r\n"), "{line}");
+    script.stdin.as_mut().unwrap().write_all(b"\x03").unwrap();
+    let mut rest = String::new();
+    shown.read_to_string(&mut rest).unwrap();
+    assert_eq!((rest.as_str(), script.wait().unwrap().code()), ("^C", Some(0)));
+}
+
+#[test]
+fn a_person_who_sends_it_to_the_background_is_told_its_pid() {
+    let folder = Folder::new();
+    let path = folder.file("pid");
+    let Some(script) = at_a_terminal(&format!("-d -P {path}")) else {
+        eprintln!("skipped: the program script is not installed");
+        return;
+    };
+    let shown = String::from_utf8(script.wait_with_output().unwrap().stdout).unwrap();
+    let daemon = Daemon::of(&path);
+    assert!(shown.ends_with(&format!(" threads; kill {} ends it\r\n", daemon.pid)), "{shown}");
+    daemon.stop("TERM");
 }
 
 #[test]
@@ -241,15 +290,6 @@ fn the_pid_file_stays_in_the_foreground() {
     assert!(!Path::new(&format!("{path}.tmp")).exists());
 }
 
-/// Stops a server: its exit code, and what it has said beside the line of its start.
-fn stop(server: &mut Server, signal: &str) -> (Option<i32>, String) {
-    let (code, stderr) = server.stop(signal);
-    let is_start = |line: &&str| line.starts_with("twincached 0.1.0, which serves ") && line.ends_with(" threads\n");
-    let (starts, others): (Vec<&str>, Vec<&str>) = stderr.split_inclusive('\n').partition(is_start);
-    assert_eq!(starts.len(), 1, "{stderr}");
-    (code, others.concat())
-}
-
 #[test]
 fn a_pid_file_of_a_running_process_draws_a_warning() {
     let folder = Folder::new();
@@ -259,7 +299,7 @@ fn a_pid_file_of_a_running_process_draws_a_warning() {
     let mut server = Server::start_in(folder, &["-P", &path]);
     wait_for("the new pid", || fs::read_to_string(&path).ok().filter(|text| text.trim() == server.pid().to_string()));
     let expected = format!("WARNING: The pid file contained the following (running) pid: {}\n", std::process::id());
-    assert_eq!(stop(&mut server, "TERM"), (Some(0), expected));
+    assert_eq!(server.stop("TERM"), (Some(0), expected));
 }
 
 #[test]
@@ -314,7 +354,7 @@ fn a_unix_socket_has_the_mode_of_its_mask() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert_eq!(answer, "MN\r\n");
-    assert_eq!(stop(&mut server, "TERM"), (Some(0), String::new()));
+    assert_eq!(server.stop("TERM"), (Some(0), String::new()));
     assert!(Path::new(&path).exists(), "memcached leaves it, too");
 }
 

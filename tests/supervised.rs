@@ -47,13 +47,17 @@ impl Manager {
 #[test]
 fn the_server_says_when_it_listens_and_when_it_stops() {
     let manager = Manager::new();
-    let mut server = Server::start_program(&under_test(), &["-t", "3"], &[("NOTIFY_SOCKET", manager.path())]);
+    // Options of a memcached.conf may have a -d, which is not for a service.
+    let words = ["-t", "3", "-d", "-v"];
+    let mut server = Server::start_program(&under_test(), &words, &[("NOTIFY_SOCKET", manager.path())]);
     let port = server.ports()[0].1;
     let about = format!("serves 127.0.0.1:{port} with 64 MB and 3 threads");
     assert_eq!(manager.note(), format!("READY=1\nSTATUS={about}"));
     assert_eq!(server.connect().line("version"), "VERSION 1.6.45");
     let (code, stderr) = server.stop("TERM");
-    assert_eq!((code, stderr), (Some(0), format!("twincached {}, which {about}\n", env!("CARGO_PKG_VERSION"))));
+    let start = format!("twincached {}, which {about}\n", env!("CARGO_PKG_VERSION"));
+    let expected = "-d is ignored: a service manager has started this, and waits for it\n".to_owned() + &start;
+    assert_eq!((code, stderr), (Some(0), expected + "Exiting normally\n"));
     assert_eq!(manager.note(), "STOPPING=1");
     assert!(!manager.hears(Duration::from_millis(10)), "no watchdog was asked for");
 }
@@ -133,6 +137,6 @@ fn lines_have_priorities_in_the_journal_and_nowhere_else() {
     let inode = |file: &File| file.metadata().map(|meta| format!("{}:{}", meta.dev(), meta.ino())).unwrap();
     let start = format!("twincached {}, which serves", env!("CARGO_PKG_VERSION"));
     assert!(said(&inode, &[]).starts_with(&format!("<5>{start}")));
-    assert!(said(&|_| "1:1".to_owned(), &[]).starts_with(&start));
+    assert!(said(&|_| "1:1".to_owned(), &["-v"]).starts_with(&start));
     assert!(said(&inode, &["-t", "0"]).starts_with("<3>"));
 }

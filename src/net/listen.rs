@@ -69,21 +69,23 @@ pub(super) fn listen(config: &Config) -> Result<Vec<Listener>, StartError> {
     let wanted = if config.listen.is_empty() { std::slice::from_ref(&any) } else { &config.listen };
     let mut listeners = Vec::new();
     for address in wanted {
-        listen_tcp(address, config, &mut listeners).map_err(|error| failure(&tcp_message(config), &error))?;
+        let port = address.port.or(config.tcp_port).unwrap_or(0);
+        listen_tcp(address, port, config, &mut listeners)
+            .map_err(|error| failure(&tcp_message(config, address, port), &error))?;
     }
     Ok(listeners)
 }
 
-fn tcp_message(config: &Config) -> String {
+/// memcached's words, and behind them, where several addresses are possible, the one that it is about.
+fn tcp_message(config: &Config, failed: &ListenAddr, port: u16) -> String {
     match &config.listen_text {
-        Some(text) => format!("failed to listen on one of interface(s) {text}"),
-        None => format!("failed to listen on TCP port {}", config.tcp_port.unwrap_or(0)),
+        Some(text) => format!("failed to listen on one of interface(s) {text}: {} port {port}", failed.host),
+        None => format!("failed to listen on TCP port {port}"),
     }
 }
 
 /// Binds all addresses that a name stands for. It is enough that one of them works.
-fn listen_tcp(wanted: &ListenAddr, config: &Config, listeners: &mut Vec<Listener>) -> io::Result<()> {
-    let port = wanted.port.or(config.tcp_port).unwrap_or(0);
+fn listen_tcp(wanted: &ListenAddr, port: u16, config: &Config, listeners: &mut Vec<Listener>) -> io::Result<()> {
     let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
     let before = listeners.len();
     for address in resolve(&wanted.host, port)? {

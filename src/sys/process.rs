@@ -3,7 +3,7 @@
 use super::check;
 use std::ffi::CString;
 use std::fs::File;
-use std::io;
+use std::io::{self, PipeWriter, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
@@ -110,17 +110,48 @@ pub fn lock_memory() -> io::Result<()> {
     check(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) })
 }
 
-/// Forks and goes on in a child with a session of its own; the parent ends here with exit code 0. No other thread may
-/// exist yet: it would not exist in the child, and locks that it held would stay locked.
-pub fn detach() -> io::Result<()> {
+/// The process that [`detach`] has left in the foreground.
+#[derive(Debug)]
+pub struct Parent(PipeWriter);
+
+impl Parent {
+    /// Lets it end, with exit code 0.
+    pub fn release(mut self) {
+        // Whoever has killed it meanwhile does not wait for it.
+        let _ = self.0.write_all(b"!");
+    }
+}
+
+/// Forks and goes on in a child with a session of its own. The parent ends when it is released, or with the exit code of
+/// a child that ends before. No other thread may exist yet: it would not exist in the child, and locks that it held
+/// would stay locked.
+pub fn detach() -> io::Result<Parent> {
+    let (mut word, parent) = io::pipe()?;
     // SAFETY: the process has one thread (see above), so the child is whole.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         // SAFETY: takes a number, returns nothing.
-        0 => check(unsafe { libc::setsid() }),
-        // SAFETY: ends the process without running what belongs to the child now: buffers, atexit.
-        _ => unsafe { libc::_exit(0) },
+        0 => check(unsafe { libc::setsid() }).map(|()| Parent(parent)),
+        child => {
+            // Else the end of the child would not be the end of the pipe.
+            drop(parent);
+            let code = if word.read_exact(&mut [0]).is_ok() { 0 } else { exit_code_of(child) };
+            // SAFETY: ends the process without running what belongs to the child now: buffers, atexit.
+            unsafe { libc::_exit(code) }
+        }
     }
+}
+
+/// Waits for a child to end. Its exit code, or, as a shell has it, 128 and its signal.
+fn exit_code_of(child: libc::pid_t) -> i32 {
+    let mut status = 0;
+    // SAFETY: status outlives the call; the child is ours, and nobody else waits for it.
+    while let Err(error) = check(unsafe { libc::waitpid(child, &mut status, 0) }) {
+        if error.kind() != io::ErrorKind::Interrupted {
+            return 1;
+        }
+    }
+    if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 128 + libc::WTERMSIG(status) }
 }
 
 /// Puts this thread, and what it starts from now on, into the network namespace that this file names.
