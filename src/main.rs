@@ -50,6 +50,7 @@ fn main() -> ExitCode {
 fn run(mut config: Config) -> Result<(), Exit> {
     start_log(&config);
     stay_in_front(&mut config);
+    process::fit_memory(&mut config);
     let background = process::prepare(&config)?;
     let shared = share(config)?;
     shared.users.load(&shared.config).map_err(|line| Exit::refuse(1, line))?;
@@ -94,9 +95,14 @@ fn stay_in_front(config: &mut Config) {
     }
 }
 
-fn share(config: Config) -> Result<Arc<Shared>, Exit> {
+fn share(mut config: Config) -> Result<Arc<Shared>, Exit> {
     let clock = Arc::new(Clock::new());
-    let store = Store::new(config.store.clone(), clock.clone()).map_err(|line| Exit::refuse(1, line))?;
+    let mut store = Store::new(config.store.clone(), clock.clone());
+    if store.is_err() && config.store.preallocate {
+        process::take_less(&mut config);
+        store = Store::new(config.store.clone(), clock.clone());
+    }
+    let store = store.map_err(|line| Exit::refuse(1, line))?;
     Ok(Arc::new(Shared::new(config, clock, store)))
 }
 

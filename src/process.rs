@@ -17,6 +17,7 @@
 //! Not here: options ([`crate::config`]), system calls ([`crate::sys`]).
 
 use crate::config::{Config, Exit};
+use crate::sys::machine::MachineMemory;
 use crate::sys::process::{self, Parent, Resource, UNLIMITED};
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -45,6 +46,30 @@ pub fn prepare(config: &Config) -> Result<Option<InBackground>, Exit> {
     }
     process::block_signals().map_err(|error| os_error(format!("failed to block signals: {error}")))?;
     Ok(background)
+}
+
+/// Says so where `-m` is more than the system has. What it has not got now is not taken at start either: the system would
+/// not refuse it, but end this process, or another one.
+pub fn fit_memory(config: &mut Config) {
+    let (store, Some(memory)) = (&mut config.store, MachineMemory::now()) else { return };
+    if store.memory_limit > memory.total {
+        let whose = if memory.is_limited { "the control group of this process may have" } else { "this machine has" };
+        log::warn!(
+            "warning: -m {} is more than the {} MB that {whose}: when the cache has filled them, the system swaps, or \
+             ends the server. Give it a smaller -m",
+            store.memory_limit >> 20,
+            memory.total >> 20
+        );
+    }
+    if store.preallocate && store.memory_limit > memory.available {
+        take_less(config);
+    }
+}
+
+/// COMPAT(large_pages_not_had): where not all memory can be had at start, it is taken as it is needed.
+pub fn take_less(config: &mut Config) {
+    log::warn!("Warning: Failed to allocate requested memory in one large chunk.\nWill allocate in smaller chunks");
+    config.store.preallocate = false;
 }
 
 fn raise_core_limit() -> Result<(), Exit> {

@@ -159,6 +159,31 @@ fn serves_with_every_value_at_its_limit() {
     }
 }
 
+/// With 300 MB to write into at most. Nothing here may take the memory of the machine that the tests run on.
+#[test]
+fn compat_large_pages_not_had() {
+    let folder = Folder::new();
+    let limited = folder.file("limited");
+    // Written by a child: what this process has open for writing, another test's child may hold, and then it cannot run.
+    let text = format!("#!/bin/sh\nulimit -d 300000\nexec {} \"$@\"\n", under_test());
+    let write = "printf %s \"$1\" >\"$0\" && chmod 755 \"$0\"";
+    assert!(Command::new("sh").args(["-c", write, &limited, &text]).status().unwrap().success());
+    let not_had = "Warning: Failed to allocate requested memory in one large chunk.\nWill allocate in smaller chunks\n";
+    for (megabytes, is_warned) in [("1000000", true), ("500", false)] {
+        let mut server = Server::start_program(&limited, &["-L", "-t", "1", "-m", megabytes], &[]);
+        answers(&server, "set a 0 0 1\r\nx\r\nget a\r\n", "STORED\r\nVALUE a 0 1\r\nx\r\nEND\r\n");
+        assert!(server.memory_kb("VmRSS:") < 100_000);
+        let (code, stderr) = server.stop("TERM");
+        let (before, after) = stderr.split_at(stderr.find("Warning: Failed").expect("memcached's words"));
+        assert_eq!((code, after), (Some(0), not_had));
+        assert_eq!(before.starts_with("warning: -m 1000000 is more than the "), is_warned, "{stderr}");
+    }
+    // What there is, is taken.
+    let server = Server::start_program(&limited, &["-L", "-t", "1", "-m", "100"], &[]);
+    assert!(server.memory_kb("VmRSS:") > 100_000);
+    assert_eq!(server.stderr(), "");
+}
+
 #[test]
 fn prints_and_exits() {
     for (word, start) in [("-h", "memcached 1.6.45\n"), ("-V", "memcached 1.6.45\n"), ("-i", "memcached 1.6.45\n")] {

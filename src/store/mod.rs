@@ -153,8 +153,13 @@ impl Store {
             config,
         });
         let reserved = reserve(&core, &tuning, shards);
+        let cells = reserved.map_err(|error| format!("cannot reserve memory for items: {error}"))?;
+        if core.config.preallocate {
+            let share = core.config.memory_limit / shards as u64;
+            (0..shards).for_each(|number| Locked::new(&cells, number).preallocate(share));
+        }
         Ok(Arc::new(Store {
-            shards: reserved.map_err(|error| format!("cannot reserve memory for items: {error}"))?,
+            shards: cells,
             shard_bits: shards.ilog2(),
             tuning: Mutex::new(tuning),
             crawler: AtomicBool::new(core.config.crawler),
@@ -304,7 +309,7 @@ fn make_shard(
         shard.window.prefer_huge_pages();
         shard.table.prefer_huge_pages();
     }
-    if config.preallocate && !shard.preallocate(config.memory_limit / shards as u64) {
+    if config.preallocate && !shard.extend(config.memory_limit / shards as u64) {
         return Err(std::io::ErrorKind::OutOfMemory.into());
     }
     Ok(shard)

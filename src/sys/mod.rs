@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 pub mod cpu;
+pub mod machine;
 pub mod memory;
 pub mod netlink;
 pub mod packet;

@@ -205,6 +205,16 @@ pub fn wait_signal(timeout: Duration) -> Option<Signal> {
     }
 }
 
+/// Whether a signal to stop waits for [`wait_signal`].
+pub fn is_told_to_stop() -> bool {
+    // SAFETY: all zeros is a valid set of signals, which outlives the calls.
+    unsafe {
+        let mut waiting = std::mem::zeroed();
+        let is_known = libc::sigpending(&mut waiting) == 0;
+        is_known && [libc::SIGINT, libc::SIGTERM, libc::SIGUSR1].iter().any(|&it| libc::sigismember(&waiting, it) == 1)
+    }
+}
+
 /// Whether there is a process of this number, be it one that may not be looked at.
 pub fn exists(pid: u32) -> bool {
     // SAFETY: takes two numbers; 0 is no signal.

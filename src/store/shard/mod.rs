@@ -31,6 +31,7 @@ use super::memory::classes::CLASSES;
 use super::memory::layout::{Chunk, state};
 use super::memory::slab::Slab;
 use super::{AllocError, Hash, ItemId, ItemSpec, Miss, Part, Tuning};
+use crate::sys::process;
 use item::Item;
 use journaling::Change;
 use lru::Lru;
@@ -42,6 +43,9 @@ use table::Table;
 /// An item that would have expired within so many seconds is journalled with its value when it is touched: a copy of
 /// it may be gone when it learns of that. As long as a consumer that has gone can go on where it was.
 const TOUCH_LATEST: u32 = 60;
+
+/// Bytes of memory that are taken at start before the next look at signals: some milliseconds.
+const TOUCHED_AT_ONCE: usize = 16 << 20;
 
 /// Keys up to this are compared without a call.
 const SHORT_KEY: usize = 40;
@@ -106,15 +110,26 @@ impl Shard {
         })
     }
 
-    /// Takes and touches pages for `bytes`. False when the system has not got them.
-    pub fn preallocate(&mut self, bytes: u64) -> bool {
+    /// Makes pages for `bytes` usable. False when the system has not got them.
+    pub fn extend(&mut self, bytes: u64) -> bool {
+        let len = self.preallocated(bytes);
         let page = self.core.config.page_size;
-        let len = (bytes as usize / page).max(1) * page;
-        if len > self.window.capacity() - page || !self.window.extend(page + len) {
-            return false;
+        len <= self.window.capacity() - page && self.window.extend(page + len)
+    }
+
+    /// Takes the memory behind these pages, until the process is told to end.
+    pub fn preallocate(&mut self, bytes: u64) {
+        let (mut offset, mut len) = (self.core.config.page_size, self.preallocated(bytes));
+        while len > 0 && !process::is_told_to_stop() {
+            let step = len.min(TOUCHED_AT_ONCE);
+            self.window.touch(offset, step);
+            (offset, len) = (offset + step, len - step);
         }
-        self.window.touch(page, len);
-        true
+    }
+
+    fn preallocated(&self, bytes: u64) -> usize {
+        let page = self.core.config.page_size;
+        (bytes as usize / page).max(1) * page
     }
 
     /// Finds a live item. An expired or flushed one is reclaimed on the way. Changes nothing else.
