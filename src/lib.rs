@@ -52,15 +52,16 @@
 //! # Who may import whom
 //!
 //! ```text
-//! main        -> config, process, net, sys, command, store, supervisor  (to put the parts together)
+//! main        -> config, process, net, sys, tls, command, store, supervisor (to put the parts together)
 //! process     -> config, sys
-//! net         -> command, replication, io, protocol, store, journal, config, watch, sys
+//! net         -> command, replication, io, protocol, store, journal, config, watch, sys, tls
 //! replication -> command, store, journal, protocol, config, supervisor
-//! command     -> protocol, store, journal, config, watch, supervisor
-//! io          -> sys
-//! config      -> store                                                  (what a store is built with)
+//! command     -> protocol, store, journal, config, watch, supervisor, tls
+//! io          -> tls, sys
+//! config      -> store, tls                                             (what they are built with)
 //! store       -> journal, sys
 //! journal     -> nothing
+//! tls         -> nothing                                                (certificates, and sockets that speak it)
 //! clock       -> sys                                                    (time since boot)
 //! stats       -> sys                                                    (CPU time)
 //! sync        -> nothing
@@ -90,10 +91,11 @@
 //! command/admin:    mod > cache, debug, replica > crawler > stats, watch
 //! replication:      mod > session > stream
 //! journal:          mod > readers > reader, ring > refused > ranges, record, acks, flush
-//! net:              mod > acceptor, control > listen > worker > conn > admission, reply_hold, stop, voice
+//! net:              mod > acceptor, control > listen, handshake > worker > conn > admission, reply_hold, stop, voice
 //! net/worker:       silence, waiting > mod > batch, client, idle
 //! net/conn:         mod > session > buffer, chat, other_end, turn, upload > long_line
 //! cluster:          mod > watch > etcd > transport > tls, names, wire > error > options > keys, record
+//! tls:              mod > server > stream > room, options, ciphers, files
 //! ctl:              mod > edit > request > show > json > table, diagnosis > look > view, console > options > defaults > exit
 //! sidecar:          mod > lease > link > observe, server_socket, pace, options > moment
 //! sidecar/lease:    mod > driver > feeds, topology, etcd_threads, server_thread, promises, keeper, status, address > news, announcing, floating, hooks > claim, handover, ledger, local, frames > orders > members
@@ -125,6 +127,7 @@ pub mod sync;
 pub mod sys;
 #[cfg(test)]
 mod testing;
+pub mod tls;
 pub mod watch;
 
 /// What clients see as the server's version. Clients compare it with memcached's numbers to decide

@@ -22,6 +22,7 @@ use twincache::process::{self, InBackground, PidFile};
 use twincache::store::Store;
 use twincache::supervisor::{self, Supervisor};
 use twincache::sys::process::{Signal, wait_signal};
+use twincache::tls::ServerTls;
 
 /// How often the clock is advanced: often enough that a second is never late by much.
 const TICK: Duration = Duration::from_millis(100);
@@ -49,10 +50,12 @@ fn main() -> ExitCode {
 
 fn run(mut config: Config) -> Result<(), Exit> {
     start_log(&config);
+    // Before rights are given up that reading the key may need.
+    let tls = config.tls.enabled.then(|| ServerTls::new(&config.tls)).transpose().map_err(Exit::usage)?;
     stay_in_front(&mut config);
     process::fit_memory(&mut config);
     let background = process::prepare(&config)?;
-    let shared = share(config)?;
+    let shared = share(config, tls)?;
     shared.users.load(&shared.config).map_err(|line| Exit::refuse(1, line))?;
     let _background = shared.store.start_background();
     let _control = Control::start(&shared).map_err(refuse)?;
@@ -95,7 +98,7 @@ fn stay_in_front(config: &mut Config) {
     }
 }
 
-fn share(mut config: Config) -> Result<Arc<Shared>, Exit> {
+fn share(mut config: Config, tls: Option<ServerTls>) -> Result<Arc<Shared>, Exit> {
     let clock = Arc::new(Clock::new());
     let mut store = Store::new(config.store.clone(), clock.clone());
     if store.is_err() && config.store.preallocate {
@@ -103,7 +106,7 @@ fn share(mut config: Config) -> Result<Arc<Shared>, Exit> {
         store = Store::new(config.store.clone(), clock.clone());
     }
     let store = store.map_err(|line| Exit::refuse(1, line))?;
-    Ok(Arc::new(Shared::new(config, clock, store)))
+    Ok(Arc::new(Shared { tls: tls.map(Arc::new), ..Shared::new(config, clock, store) }))
 }
 
 /// COMPAT(maxconns_too_low): memcached counts its listeners and what its threads keep open as connections, and
@@ -145,7 +148,10 @@ fn wait(shared: &Shared, server: &Server, supervisor: &Supervisor) -> bool {
         watchdog.iter_mut().for_each(|watchdog| watchdog.look(server, supervisor));
         match signal {
             None => {}
-            Some(Signal::Reload) => reload_users(shared),
+            Some(Signal::Reload) => {
+                reload_users(shared);
+                reload_certificates(shared);
+            }
             Some(Signal::Stop) => {
                 supervisor::milestone("Exiting normally");
                 return false;
@@ -184,6 +190,15 @@ fn follow_users(shared: &Arc<Shared>) {
     };
     if let Err(error) = std::thread::Builder::new().name("passwords".into()).spawn(follow) {
         log::error!("changes of passwords are not followed until SIGHUP: {error}");
+    }
+}
+
+/// Reads the certificates again, if there are any. Those that were there stay if that fails.
+fn reload_certificates(shared: &Shared) {
+    match shared.tls.as_ref().map(|tls| tls.refresh(shared.clock.now())) {
+        None => {}
+        Some(Ok(())) => log::info!("SIGHUP: the certificates have been read again"),
+        Some(Err(why)) => log::error!("SIGHUP: the certificates stay as they were. {why}"),
     }
 }
 

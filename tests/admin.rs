@@ -38,7 +38,9 @@ const SETTINGS: &str = "maxbytes 67108864,maxconns 1024,tcpport,udpport 0,inter,
     tail_repair_time 0,flush_enabled yes,dump_enabled yes,hash_algorithm murmur3,lru_maintainer_thread yes,\
     lru_segmented yes,hot_lru_pct 20,warm_lru_pct 40,hot_max_factor 0.20,warm_max_factor 2.00,temp_lru no,\
     temporary_ttl 61,idle_timeout 0,watcher_logbuf_size 262144,worker_logbuf_size 65536,read_buf_mem_limit 0,\
-    track_sizes no,inline_ascii_response no,slab_automove_freeratio 0.010,num_napi_ids 0,memory_file (null),\
+    track_sizes no,inline_ascii_response no,slab_automove_freeratio 0.010,\
+    ssl_enabled no,ssl_chain_cert (null),ssl_key (null),ssl_verify_mode 0,ssl_keyformat 1,ssl_ciphers NULL,\
+    ssl_ca_cert NULL,ssl_wbuf_size 16384,ssl_session_cache no,ssl_kernel_tls no,ssl_min_version tlsv1.2,num_napi_ids 0,memory_file (null),\
     client_flags_size 4";
 
 const ITEMS: &str = "number number_hot number_warm number_cold age_hot age_warm age mem_requested evicted \

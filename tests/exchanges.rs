@@ -52,7 +52,7 @@ use Difference::{Moment, Ours};
 
 /// (group, label, difference, why).
 const DIFFERENCES: &[(&str, &str, Difference, &str)] = &[
-    ("default", "stats prefix match", Moment(settings_of_this_build), "port, time; nothing built in for ext_ and ssl_"),
+    ("default", "stats prefix match", Moment(settings_of_this_build), "port, time; nothing built in for ext_"),
     ("default", "lru_crawler dumps", Moment(dump_in_any_order), "Unix times, and no order is promised"),
     // Upstream's own bugs: an empty line after the error, and the same even where noreply silences the error.
     ("default", "get 251", Ours(r"CLIENT_ERROR bad command line format\r\n"), "no empty line after the error"),
@@ -289,7 +289,7 @@ fn transcribed(reply: &[u8], closed: bool) -> String {
 /// values that name the moment.
 fn settings_of_this_build(reply: &str) -> String {
     let kept = reply.split_inclusive(r"\r\n").filter(|line| !line.starts_with("STAT ext_"));
-    let kept = kept.filter(|line| !line.starts_with("STAT ssl_") && !line.starts_with("STAT slab_automove_freeratio"));
+    let kept = kept.filter(|line| !line.starts_with("STAT slab_automove_freeratio"));
     kept.map(|line| if line.starts_with("STAT tcpport ") || line.starts_with("STAT oldest ") { "" } else { line })
         .collect()
 }

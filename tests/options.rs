@@ -88,7 +88,12 @@ const RECORDED: &[(&[&str], i32, &str)] = &[
 
 /// Refusals of this server alone, and those that were recorded with a library's words on stderr.
 const REFUSED: &[(&[&str], i32, &str)] = &[
-    (&["-Z"], 64, "TLS (-Z) is not built in yet"),
+    (&["-Z"], 64, "Error loading the certificate chain: give -o ssl_chain_cert=FILE"),
+    (
+        &["-Z", "-o", "ssl_chain_cert=/nonexistent"],
+        64,
+        "Error loading the certificate chain: /nonexistent : No such file or directory (os error 2)",
+    ),
     (
         &["-S"],
         1,

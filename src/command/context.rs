@@ -10,6 +10,7 @@ use crate::journal::acks::LastLsn;
 use crate::protocol::Protocol;
 use crate::stats::{Counters, Registry};
 use crate::store::{ChangeSource, Hash, Locked, Store};
+use crate::tls::ServerTls;
 use crate::watch;
 use std::sync::Arc;
 
@@ -30,6 +31,8 @@ pub struct Shared {
     pub discovery: Discovery,
     /// Who may log in, where clients have to.
     pub users: Users,
+    /// Certificates, if TLS is spoken.
+    pub tls: Option<Arc<ServerTls>>,
 }
 
 impl Shared {
@@ -39,7 +42,8 @@ impl Shared {
         stats.prefixes.set_delimiter(config.prefix_delimiter);
         stats.prefixes.enable(config.detail_enabled);
         let watch = watch::Hub::new(config.watcher_logbuf_size, config.worker_logbuf_size);
-        Shared { config, clock, store, stats, watch, discovery: Discovery::default(), users: Users::default() }
+        let (discovery, users) = (Discovery::default(), Users::default());
+        Shared { config, clock, store, stats, watch, discovery, users, tls: None }
     }
 }
 

@@ -49,13 +49,26 @@ pub struct ListenAddr {
     pub port: Option<u16>,
     /// `proto[…]:` if given.
     pub binding: Option<Binding>,
+    /// `notls:`, `btls:` or `mtls:` if given.
+    pub tls: Option<ListenTls>,
+}
+
+/// How TLS is used at one address of a server that speaks it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenTls {
+    /// Not at all.
+    Plain,
+    /// Clients need no certificate.
+    NoCerts,
+    /// Every client needs one.
+    Certs,
 }
 
 impl ListenAddr {
-    /// Reads one address: `[proto[ascii|binary|negotiating]:][tag[name]:|tag_name_:]host[:port]`. Tags are for
-    /// memcached's proxy only and are dropped. The error is one line.
-    pub fn parse(text: &str) -> Result<ListenAddr, String> {
-        let rest = without_tls(text)?;
+    /// Reads one address: `[notls:|btls:|mtls:][proto[ascii|binary|negotiating]:][tag[name]:|tag_name_:]host[:port]`.
+    /// Tags are for memcached's proxy only and are dropped. The error is one line.
+    pub fn parse(text: &str, has_tls: bool) -> Result<ListenAddr, String> {
+        let (tls, rest) = split_tls(text, has_tls)?;
         let (binding, rest) = split_binding(rest)?;
         let (host, port) = split_port(without_tag(rest)?)?;
         if host.is_empty() {
@@ -65,18 +78,19 @@ impl ListenAddr {
             Some(port) => Some(values::whole(port).ok_or_else(|| format!("Invalid port number: \"{port}\""))?),
             None => None,
         };
-        Ok(ListenAddr { host: host.to_owned(), port, binding })
+        Ok(ListenAddr { host: host.to_owned(), port, binding, tls })
     }
 }
 
-/// Refuses the prefixes that say how TLS is used: there is none.
-fn without_tls(text: &str) -> Result<&str, String> {
-    for word in ["notls", "btls", "mtls"] {
-        if text.strip_prefix(word).is_some_and(|rest| rest.starts_with(':')) {
-            return Err(format!("'{word}' option is valid only when SSL is enabled"));
+fn split_tls(text: &str, has_tls: bool) -> Result<(Option<ListenTls>, &str), String> {
+    for (word, tls) in [("notls", ListenTls::Plain), ("btls", ListenTls::NoCerts), ("mtls", ListenTls::Certs)] {
+        match text.strip_prefix(word).and_then(|rest| rest.strip_prefix(':')) {
+            Some(_) if !has_tls => return Err(format!("'{word}' option is valid only when SSL is enabled")),
+            Some(rest) => return Ok((Some(tls), rest)),
+            None => {}
         }
     }
-    Ok(text)
+    Ok((None, text))
 }
 
 /// `proto[word]:`; any beginning of a word will do.

@@ -20,10 +20,11 @@ mod values;
 
 pub use exit::Exit;
 pub use feeders::AddressRange;
-pub use listen::{Binding, ListenAddr};
+pub use listen::{Binding, ListenAddr, ListenTls};
 pub use settings::Config;
 pub use values::{HashAlgorithm, REPLICAS_MAX};
 
+use crate::tls::TlsOptions;
 use settings::{FLAGS, RawConfig};
 use std::ffi::OsString;
 use values::PAGE;
@@ -73,6 +74,7 @@ impl RawConfig {
         self.read_slab_sizes()?;
         self.check_lru()?;
         self.check_replication()?;
+        self.check_tls()?;
         self.read_listen()?;
         self.check_login()?;
         Ok(self.config)
@@ -213,16 +215,31 @@ impl RawConfig {
         Ok(())
     }
 
+    fn check_tls(&mut self) -> Result<(), Exit> {
+        let config = &mut self.config;
+        if config.tls.enabled && (config.tcp_port == Some(0) || config.unix_socket.is_some()) {
+            return Err(Exit::usage("ERROR: You cannot enable SSL without a TCP port."));
+        }
+        if !config.tls.enabled && config.tls != TlsOptions::default() {
+            config.warnings.push("the ssl_ options do nothing without -Z".into());
+        }
+        Ok(())
+    }
+
     fn read_listen(&mut self) -> Result<(), Exit> {
         let Some(text) = &self.config.listen_text else { return Ok(()) };
         for address in text.split([',', ';']).filter(|address| !address.is_empty()) {
-            let address = ListenAddr::parse(address).map_err(|line| {
+            let address = ListenAddr::parse(address, self.config.tls.enabled).map_err(|line| {
                 Exit::refuse(Exit::OS_ERROR, format!("{line}\nfailed to listen on one of interface(s) {text}"))
             })?;
             self.config.listen.push(address);
         }
         if self.config.listen.is_empty() {
             return Err(Exit::usage("-l needs an address"));
+        }
+        let needs_ca = self.config.listen.iter().any(|address| address.tls == Some(ListenTls::Certs));
+        if needs_ca && self.config.tls.ca_cert.is_none() {
+            return Err(Exit::usage("mtls: needs -o ssl_ca_cert=FILE: whose certificates would be good?"));
         }
         Ok(())
     }

@@ -24,10 +24,11 @@ use super::options::{Argument, OptionRow, help, license, read_list, value_missin
 use super::values::{
     HashAlgorithm, MANY_THREADS, PAGE, above_zero, accounting, ack_timeout, automove, automove_freeratio,
     automove_ratio, automove_window, backlog, chunk_max, crawler_sleep, growth_factor, hash_algorithm, hash_power,
-    item_size, journal_mem, lru_factor, lru_share, megabytes, number, octal_mode, off, on, port, replicas_ack, scaled,
-    tail_repair_time, text, thread_count, tocrawl,
+    item_size, journal_mem, key_format, lru_factor, lru_share, megabytes, min_version, number, octal_mode, off, on,
+    port, replicas_ack, scaled, tail_repair_time, text, thread_count, tocrawl, verify_mode,
 };
 use crate::store::StoreConfig;
+use crate::tls::TlsOptions;
 use Argument::{Needed, Optional, Without};
 use std::time::Duration;
 
@@ -215,13 +216,16 @@ settings! {
             auth_file = text);
         stat(23, "auth_enabled_ascii", |c| c.auth_file.as_deref().unwrap_or("no"));
     -   flag('e', "memory-file", Needed("<file>"), "", |_, _| not_built_in("Warm restart (-e)"));
-        stat(55, "memory_file", |_| "(null)");
-    -   flag('Z', "enable-ssl", Without, "", |_, _| not_built_in("TLS (-Z)"));
+        stat(66, "memory_file", |_| "(null)");
+    -   pub tls: TlsOptions = TlsOptions::default();
+        flag('Z', "enable-ssl", Without, "speak TLS with clients that come over TCP: see the ssl_ options",
+            tls.enabled = on);
+        stat(54, "ssl_enabled", |c| yes(c.tls.enabled));
     -   flag('o', "extended", Needed("<list>"), "comma-separated list of extended options:",
             |raw, v| read_list(v, SUBOPTIONS, raw));
     -   flag('N', "napi-ids", Needed("<num>"), "",
             |raw, v| { raw.napi_ids = above_zero(v, "Maximum number of NAPI IDs must be greater than 0")?; Ok(()) });
-        stat(54, "num_napi_ids", |_| 0);
+        stat(65, "num_napi_ids", |_| 0);
     -   pub maxconns_fast: bool = true;
         sub("maxconns_fast", Without, "close connections above -c at once (default)", maxconns_fast = on);
         sub("no_maxconns_fast", Without, "let connections above -c wait instead", maxconns_fast = off);
@@ -363,21 +367,38 @@ settings! {
             sock_cookie_id = |v| number("sock_cookie_id", v));
     -   #[cfg(feature = "debug-commands")]
         sub("relaxed_privileges", Without, "", |_, _| Ok(()));
-    -   sub("ssl_chain_cert", Optional("<file>"), "", |_, _| no_tls());
-        sub("ssl_key", Optional("<file>"), "", |_, _| no_tls());
-        sub("ssl_verify_mode", Optional("<num>"), "", |_, _| no_tls());
-        sub("ssl_keyformat", Optional("<num>"), "", |_, _| no_tls());
-        sub("ssl_ciphers", Optional("<list>"), "", |_, _| no_tls());
-        sub("ssl_ca_cert", Optional("<file>"), "", |_, _| no_tls());
-        sub("ssl_wbuf_size", Optional("<KB>"), "", |_, _| no_tls());
-        sub("ssl_session_cache", Without, "", |_, _| no_tls());
-        sub("ssl_kernel_tls", Without, "", |_, _| no_tls());
-        sub("ssl_min_version", Optional("<num>"), "", |_, _| no_tls());
+    -   sub("ssl_chain_cert", Needed("<file>"), "certificate of the server and those that signed it, in PEM",
+            tls.chain_cert = text);
+        stat(55, "ssl_chain_cert", |c| c.tls.chain_cert.as_deref().unwrap_or("(null)"));
+    -   sub("ssl_key", Needed("<file>"), "its private key", tls.key = text);
+        stat(56, "ssl_key", |c| c.tls.key.as_deref().unwrap_or("(null)"));
+    -   sub("ssl_verify_mode", Needed("<num>"), "certificates of clients: 0 none (default), 1 one that is shown must\n\
+            be good, 2 each needs one, 3 the same",
+            tls.verify = verify_mode);
+        stat(57, "ssl_verify_mode", |c| c.tls.verify as u8);
+    -   sub("ssl_keyformat", Needed("<num>"), "format of the key: 1 PEM (default), 2 ASN.1", tls.key_format = key_format);
+        stat(58, "ssl_keyformat", |c| c.tls.key_format as u8);
+    -   sub("ssl_ciphers", Needed("<list>"), "cipher suites of TLS 1.2, by OpenSSL's names (default: all that are safe)",
+            tls.ciphers = text);
+        stat(59, "ssl_ciphers", |c| c.tls.ciphers.as_deref().unwrap_or("NULL"));
+    -   sub("ssl_ca_cert", Needed("<file>"), "certificates that clients' are signed with, in PEM", tls.ca_cert = text);
+        stat(60, "ssl_ca_cert", |c| c.tls.ca_cert.as_deref().unwrap_or("NULL"));
+    -   sub("ssl_wbuf_size", Needed("<KB>"), "accepted and reported: 64 KB are encrypted at a time",
+            tls.write_buffer = |v| scaled("ssl_wbuf_size", v, 1 << 10));
+        stat(61, "ssl_wbuf_size", |c| c.tls.write_buffer);
+    -   sub("ssl_session_cache", Without, "keep sessions for clients that take no tickets", tls.session_cache = on);
+        stat(62, "ssl_session_cache", |c| yes(c.tls.session_cache));
+    -   sub("ssl_kernel_tls", Without, "accepted: the kernel is left out of it",
+            |raw, _| raw.warn("ssl_kernel_tls does nothing: TLS is spoken in the server itself"));
+        stat(63, "ssl_kernel_tls", |_| yes(false));
+    -   sub("ssl_min_version", Needed("<num>"), "2 TLS 1.2 (default), 3 TLS 1.3; 0 and 1 are older and mean 1.2",
+            |raw, v| raw.min_version(v));
+        stat(64, "ssl_min_version", |c| if c.tls.only_13 { "tlsv1.3" } else { "tlsv1.2" });
     -   /// How long a graceful stop waits for clients that are slow to read, and for replicas. No option: for tests.
         pub stop_grace: Duration = Duration::from_secs(1);
     -   /// What was accepted but deserves a line on stderr.
         pub warnings: Vec<String> = Vec::new();
-    -   stat(56, "client_flags_size", |_| size_of::<u32>());
+    -   stat(67, "client_flags_size", |_| size_of::<u32>());
 }
 
 impl Config {
@@ -455,6 +476,13 @@ impl RawConfig {
         Ok(())
     }
 
+    /// rustls speaks nothing that is older than 1.2.
+    fn min_version(&mut self, text: &str) -> Result<(), Exit> {
+        let version = min_version(text)?;
+        self.config.tls.only_13 = version == 3;
+        if version < 2 { self.warn("ssl_min_version: TLS 1.2 is the oldest that is spoken here") } else { Ok(()) }
+    }
+
     fn no_modern(&mut self) -> Result<(), Exit> {
         let config = &mut self.config;
         if !self.chunk_max_given {
@@ -471,10 +499,6 @@ impl RawConfig {
 
 fn not_built_in(what: &str) -> Result<(), Exit> {
     Err(Exit::usage(format!("{what} is not built in yet")))
-}
-
-fn no_tls() -> Result<(), Exit> {
-    not_built_in("TLS (-Z and the ssl_ options)")
 }
 
 fn udp_port(text: &str) -> Result<(), Exit> {

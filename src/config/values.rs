@@ -7,6 +7,7 @@
 
 use super::exit::Exit;
 use crate::store::Accounting;
+use crate::tls::{KeyFormat, VerifyMode};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -235,6 +236,29 @@ pub(super) fn ack_timeout(text: &str) -> Result<Duration, Exit> {
     let ms = number("ack_timeout", text)?;
     let ms = within(ms, 1..=ACK_TIMEOUT_MAX_MS, "ack_timeout must be 1 to 3600000 milliseconds")?;
     Ok(Duration::from_millis(ms.into()))
+}
+
+pub(super) fn verify_mode(text: &str) -> Result<VerifyMode, Exit> {
+    match number("ssl_verify_mode", text)? {
+        0 => Ok(VerifyMode::None),
+        1 => Ok(VerifyMode::Request),
+        2 => Ok(VerifyMode::Require),
+        3 => Ok(VerifyMode::Once),
+        _ => Err(Exit::refuse(1, "Invalid ssl_verify_mode. Use help to see valid options.")),
+    }
+}
+
+pub(super) fn key_format(text: &str) -> Result<KeyFormat, Exit> {
+    match number("ssl_keyformat", text)? {
+        1 => Ok(KeyFormat::Pem),
+        2 => Ok(KeyFormat::Der),
+        _ => Err(Exit::refuse(1, "Invalid ssl_keyformat: 1 is PEM, 2 is ASN.1")),
+    }
+}
+
+/// By memcached's numbers, 0 to 3: TLS 1.0 to 1.3.
+pub(super) fn min_version(text: &str) -> Result<u8, Exit> {
+    within(number("ssl_min_version", text)?, 0..=3, "Invalid ssl_min_version. Use help to see valid options.")
 }
 
 fn within<T: PartialOrd>(value: T, range: std::ops::RangeInclusive<T>, message: &str) -> Result<T, Exit> {

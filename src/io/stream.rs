@@ -1,8 +1,9 @@
-//! A client's socket: TCP or Unix behind one `Read + Write`. Both kinds are non-blocking.
+//! A client's socket: TCP, Unix, or TLS over TCP behind one `Read + Write`. None of them blocks.
 //!
-//! Both are non-blocking. Not here: when to read or write (`edge`), how sockets are made (`acceptor`).
+//! Not here: when to read or write (`edge`), how sockets are made (`acceptor`).
 
 use crate::sys::socket;
+use crate::tls::ServerStream;
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
@@ -22,18 +23,31 @@ pub enum Stream {
     Tcp(TcpStream),
     /// `-s`.
     Unix(UnixStream),
+    /// `-Z`. The handshake is done.
+    Tls(Box<ServerStream>),
 }
 
 impl Stream {
-    /// Whether it is a TCP socket. The idle timeout is for those only.
+    /// Whether it is a TCP socket, with or without TLS. The idle timeout is for those only.
     pub fn is_tcp(&self) -> bool {
-        matches!(self, Stream::Tcp(_))
+        !matches!(self, Stream::Unix(_))
+    }
+
+    /// Whether there is something to read that the poll does not report.
+    pub fn has_input(&self) -> bool {
+        matches!(self, Stream::Tls(socket) if socket.has_input())
+    }
+
+    /// Whether the other side has broken TLS.
+    pub fn is_broken(&self) -> bool {
+        matches!(self, Stream::Tls(socket) if socket.is_broken())
     }
 
     fn source(&mut self) -> &mut dyn Source {
         match self {
             Stream::Tcp(socket) => socket,
             Stream::Unix(socket) => socket,
+            Stream::Tls(socket) => socket.as_mut(),
         }
     }
 }
@@ -43,14 +57,16 @@ impl AsRawFd for Stream {
         match self {
             Stream::Tcp(socket) => socket.as_raw_fd(),
             Stream::Unix(socket) => socket.as_raw_fd(),
+            Stream::Tls(socket) => socket.as_raw_fd(),
         }
     }
 }
 
 impl Socket for Stream {
     fn set_low_water(&mut self, bytes: u32) {
-        // A kernel that does not support this reports earlier, which does no harm.
-        if self.is_tcp() {
+        // A kernel that does not support this reports earlier, which does no harm. Of TLS, some of those bytes may have
+        // been read.
+        if let Stream::Tcp(_) = self {
             let _ = socket::set_receive_low_water(self.as_raw_fd(), bytes);
         }
     }
@@ -61,6 +77,7 @@ impl Read for Stream {
         match self {
             Stream::Tcp(socket) => socket.read(buf),
             Stream::Unix(socket) => socket.read(buf),
+            Stream::Tls(socket) => socket.read(buf),
         }
     }
 
@@ -68,6 +85,7 @@ impl Read for Stream {
         match self {
             Stream::Tcp(socket) => socket.read_vectored(bufs),
             Stream::Unix(socket) => socket.read_vectored(bufs),
+            Stream::Tls(socket) => socket.read_vectored(bufs),
         }
     }
 }
@@ -77,6 +95,7 @@ impl Write for Stream {
         match self {
             Stream::Tcp(socket) => socket.write(buf),
             Stream::Unix(socket) => socket.write(buf),
+            Stream::Tls(socket) => socket.write(buf),
         }
     }
 
@@ -84,6 +103,7 @@ impl Write for Stream {
         match self {
             Stream::Tcp(socket) => socket.write_vectored(bufs),
             Stream::Unix(socket) => socket.write_vectored(bufs),
+            Stream::Tls(socket) => socket.write_vectored(bufs),
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  listeners ──> accept ──> below `-c`? ── yes ──> ConnRecord + Permit ──> worker 0, 1, … in turn
+//!                                │                          └─ TLS ──> handshaker 0, 1, … in turn ──> worker
 //!                                └──────── no ───> refuse (maxconns_fast), or pause until a permit comes back
 //! ```
 //!
@@ -9,7 +10,7 @@
 //!
 //! Not here: how sockets are bound (`listen`), what a connection gets with its admission (`admission`).
 
-use super::admission::{Arrival, ConnRecord, Gate, Inbox, Permit, first_protocol, tcp_name};
+use super::admission::{Arrival, ConnRecord, Gate, Inboxes, Permit, first_protocol, tcp_name};
 use super::listen::{ListenSocket, Listener};
 use super::stop::{Orders, Stop, StopMode};
 use crate::command::Shared;
@@ -46,8 +47,9 @@ pub(super) struct Acceptor {
     /// Dropped before the listeners whose descriptors they name.
     records: Vec<ConnRecord>,
     listeners: Vec<Waiting>,
-    inboxes: Vec<Inbox>,
-    next: usize,
+    workers: Inboxes,
+    /// The threads that shake hands, if TLS is spoken.
+    handshakers: Inboxes,
     paused: Option<Pause>,
 }
 
@@ -79,12 +81,13 @@ enum Accepted {
 }
 
 impl Acceptor {
-    /// An acceptor for `listeners` that deals to `inboxes`, and what wakes it.
+    /// An acceptor for `listeners` that deals to `workers`, by way of `handshakers` with TLS, and what wakes it.
     pub(super) fn new(
         shared: Arc<Shared>,
         stop: Arc<Stop>,
         listeners: Vec<Listener>,
-        inboxes: Vec<Inbox>,
+        workers: Inboxes,
+        handshakers: Inboxes,
     ) -> io::Result<(Acceptor, Arc<Gate>)> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
@@ -96,8 +99,8 @@ impl Acceptor {
             gate: gate.clone(),
             records: Vec::new(),
             listeners: Vec::new(),
-            inboxes,
-            next: 0,
+            workers,
+            handshakers,
             paused: None,
         };
         for listener in listeners {
@@ -178,9 +181,9 @@ impl Acceptor {
         let record = ConnRecord::client(&self.shared, fd, peer, listener.socket.local_name(&stream));
         let permit = Permit::take(&self.gate);
         let protocol = first_protocol(listener.binding, &self.shared.config);
-        let arrival = Arrival { stream, record, permit, protocol };
-        self.inboxes[self.next].send(arrival);
-        self.next = (self.next + 1) % self.inboxes.len();
+        let arrival = Arrival { stream, record, permit, protocol, tls: listener.tls };
+        let to = if arrival.tls.is_some() { &mut self.handshakers } else { &mut self.workers };
+        to.send(arrival);
     }
 
     /// The reply is written at once or not at all: a fresh socket has room for it.
@@ -260,7 +263,7 @@ impl ListenSocket {
     fn local_name(&self, stream: &Stream) -> String {
         match stream {
             Stream::Tcp(socket) => socket.local_addr().map_or_else(|_| self.name(), tcp_name),
-            Stream::Unix(_) => self.name(),
+            Stream::Unix(_) | Stream::Tls(_) => self.name(),
         }
     }
 }

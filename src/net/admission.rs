@@ -18,6 +18,7 @@ use crate::io::stream::Stream;
 use crate::protocol::Protocol;
 use crate::stats::ConnInfo;
 use crate::sync::lock;
+use crate::tls::ClientCerts;
 use crate::watch::Streams;
 use crossbeam_channel::{Receiver, Sender};
 use mio::Waker;
@@ -200,6 +201,8 @@ pub(super) struct Arrival {
     pub permit: Permit,
     /// What it speaks, if its first byte does not decide that.
     pub protocol: Option<Protocol>,
+    /// It has to shake hands first.
+    pub tls: Option<ClientCerts>,
 }
 
 /// What a new connection speaks. Where clients must log in, it is the protocol in which they can.
@@ -213,15 +216,15 @@ pub(super) fn first_protocol(binding: Binding, config: &Config) -> Option<Protoc
     }
 }
 
-/// Where the acceptor leaves connections for one worker.
-#[derive(Debug)]
+/// Where connections are left for one thread: a worker, or one that shakes hands.
+#[derive(Clone, Debug)]
 pub(super) struct Inbox {
     sender: Sender<Arrival>,
     waker: Arc<Waker>,
 }
 
 impl Inbox {
-    /// An inbox for the worker that `waker` wakes, and the end where it takes its arrivals out.
+    /// An inbox for the thread that `waker` wakes, and the end where it takes its arrivals out.
     pub(super) fn new(waker: Arc<Waker>) -> (Inbox, Receiver<Arrival>) {
         let (sender, arrivals) = crossbeam_channel::unbounded();
         (Inbox { sender, waker }, arrivals)
@@ -235,5 +238,30 @@ impl Inbox {
         {
             log::error!("cannot wake a worker: {error}");
         }
+    }
+}
+
+/// The inboxes of threads that are dealt to in turn.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Inboxes {
+    inboxes: Vec<Inbox>,
+    next: usize,
+}
+
+impl Inboxes {
+    /// To be dealt to from the first on.
+    pub(super) fn new(inboxes: Vec<Inbox>) -> Inboxes {
+        Inboxes { inboxes, next: 0 }
+    }
+
+    /// The same for somebody else who deals, from this number on.
+    pub(super) fn beginning_at(&self, next: usize) -> Inboxes {
+        Inboxes { inboxes: self.inboxes.clone(), next }
+    }
+
+    /// Hands a connection to whose turn it is. There is somebody.
+    pub(super) fn send(&mut self, arrival: Arrival) {
+        self.inboxes[self.next].send(arrival);
+        self.next = (self.next + 1) % self.inboxes.len();
     }
 }

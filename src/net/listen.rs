@@ -3,7 +3,8 @@
 //! Options that connections inherit from their listener (no delay, keep-alive, no linger) are set here once and
 //! not per connection. Not here: accepting (`acceptor`).
 
-use crate::config::{Binding, Config, ListenAddr};
+use crate::config::{Binding, Config, ListenAddr, ListenTls};
+use crate::tls::ClientCerts;
 use mio::net::{TcpListener, UnixListener};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::fs;
@@ -35,6 +36,8 @@ pub(super) struct Listener {
     pub socket: ListenSocket,
     /// What its clients may speak.
     pub binding: Binding,
+    /// Whether they speak TLS, and who needs a certificate.
+    pub tls: Option<ClientCerts>,
 }
 
 /// Either kind of listening socket.
@@ -60,12 +63,12 @@ pub(super) fn listen(config: &Config) -> Result<Vec<Listener>, StartError> {
     if let Some(path) = &config.unix_socket {
         let socket = listen_unix(path, config)
             .map_err(|error| failure(&format!("failed to listen on UNIX socket: {path}"), &error))?;
-        return Ok(vec![Listener { socket, binding: config.binding }]);
+        return Ok(vec![Listener { socket, binding: config.binding, tls: None }]);
     }
     if config.tcp_port == Some(0) {
         return Ok(Vec::new());
     }
-    let any = ListenAddr { host: "*".into(), port: None, binding: None };
+    let any = ListenAddr { host: "*".into(), port: None, binding: None, tls: None };
     let wanted = if config.listen.is_empty() { std::slice::from_ref(&any) } else { &config.listen };
     let mut listeners = Vec::new();
     for address in wanted {
@@ -88,13 +91,24 @@ fn tcp_message(config: &Config, failed: &ListenAddr, port: u16) -> String {
 fn listen_tcp(wanted: &ListenAddr, port: u16, config: &Config, listeners: &mut Vec<Listener>) -> io::Result<()> {
     let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
     let before = listeners.len();
+    let (binding, tls) = (wanted.binding.unwrap_or(config.binding), tls_of(wanted, config));
     for address in resolve(&wanted.host, port)? {
         match bind_tcp(address, config) {
-            Ok(socket) => listeners.push(Listener { socket, binding: wanted.binding.unwrap_or(config.binding) }),
+            Ok(socket) => listeners.push(Listener { socket, binding, tls }),
             Err(error) => failed = error,
         }
     }
     if listeners.len() > before { Ok(()) } else { Err(failed) }
+}
+
+fn tls_of(wanted: &ListenAddr, config: &Config) -> Option<ClientCerts> {
+    let certs = match wanted.tls {
+        Some(ListenTls::Plain) => None,
+        Some(ListenTls::NoCerts) => Some(ClientCerts::Never),
+        Some(ListenTls::Certs) => Some(ClientCerts::Needed),
+        None => Some(ClientCerts::ByOption),
+    };
+    certs.filter(|_| config.tls.enabled)
 }
 
 fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {

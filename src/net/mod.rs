@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  Server ── acceptor thread ── listeners
-//!    │            │ channel + Waker
+//!    │            │ channel + Waker, with TLS by way of handshake threads
 //!    └───── worker threads ── connections
 //!  Control ── control thread ── control socket, if there is one
 //! ```
@@ -15,6 +15,7 @@ mod acceptor;
 mod admission;
 mod conn;
 mod control;
+mod handshake;
 mod listen;
 mod reply_hold;
 mod stop;
@@ -28,7 +29,8 @@ pub use listen::StartError;
 
 use crate::command::Shared;
 use acceptor::Acceptor;
-use admission::Gate;
+use admission::{Gate, Inboxes};
+use handshake::Handshaker;
 use listen::{ListenSocket, Listener};
 use std::io;
 use std::net::SocketAddr;
@@ -92,7 +94,7 @@ impl Server {
             workers.push(worker);
             inboxes.push(inbox);
         }
-        let wakers: Vec<_> = workers.iter().map(Worker::waker).collect();
+        let mut wakers: Vec<_> = workers.iter().map(Worker::waker).collect();
         let alarms: Vec<_> = workers.iter().map(Worker::ack_waker).collect();
         shared.store.journal().acks().listen(move |safe| alarms.iter().for_each(|ack_waker| ack_waker.on_safe(safe)));
         let voices: Vec<_> = workers.iter().filter_map(Worker::voice_state).collect();
@@ -101,11 +103,17 @@ impl Server {
             woken.iter().for_each(|waker| wake(waker));
             voices.iter().for_each(|voice| voice.wait_for_silence());
         });
-        let (acceptor, gate) = Acceptor::new(shared.clone(), stop.clone(), listeners, inboxes)?;
+        let inboxes = Inboxes::new(inboxes);
+        let (handshakers, handshake_inboxes) = handshake::threads(shared, &stop, &inboxes)?;
+        wakers.extend(handshakers.iter().map(Handshaker::waker));
+        let (acceptor, gate) = Acceptor::new(shared.clone(), stop.clone(), listeners, inboxes, handshake_inboxes)?;
         // From here on a failure stops, by drop, the threads that run already.
         let mut server = Server { addresses, stop, gate, wakers, threads: Vec::new() };
         for (number, worker) in workers.into_iter().enumerate() {
             server.thread(format!("worker-{number}"), move || worker.run())?;
+        }
+        for (number, handshaker) in handshakers.into_iter().enumerate() {
+            server.thread(format!("handshake-{number}"), move || handshaker.run())?;
         }
         server.thread("acceptor".into(), move || acceptor.run())?;
         Ok(server)

@@ -17,6 +17,7 @@ mod netns;
 mod rng;
 mod running;
 mod sidecar;
+mod tls;
 
 pub use etcd::EtcdServer;
 pub use folder::Folder;
@@ -24,6 +25,7 @@ pub use netns::{Host, Net};
 pub use rng::Rng;
 pub use running::{Running, address};
 pub use sidecar::{Sidecar, get};
+pub use tls::{Pki, TlsConn};
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

@@ -53,5 +53,5 @@ impl Running {
 
 /// Where to listen.
 pub fn address(host: &str, port: Option<u16>) -> ListenAddr {
-    ListenAddr { host: host.into(), port, binding: None }
+    ListenAddr { host: host.into(), port, binding: None, tls: None }
 }

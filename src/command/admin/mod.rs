@@ -44,7 +44,7 @@ pub fn run(verb: Admin, tokens: &Tokens<'_>, noreply: bool, context: &mut Contex
         Admin::Lru => Err(cache::lru(args, context)),
         Admin::LruCrawler => lru_crawler(args, context, out),
         Admin::Watch => watch(args, context, context.is_first_reply(out)),
-        Admin::RefreshCerts => Err(b"Error TLS not enabled\r\n"),
+        Admin::RefreshCerts => return refresh_certs(noreply, context, out),
         Admin::Extstore => Err(cache::extstore(args)),
         Admin::Config if context.shared.discovery.answer_config(out) => Ok(Next::Continue),
         Admin::Config => Err(UNKNOWN),
@@ -72,6 +72,22 @@ fn arguments<'t, 'a>(tokens: &'t Tokens<'a>, noreply: bool) -> &'t [&'a [u8]] {
         [_, args @ ..] => args,
         [] => &[],
     }
+}
+
+fn refresh_certs(noreply: bool, context: &Context<'_>, out: &mut Output) -> Next {
+    let done = match &context.shared.tls {
+        Some(tls) => tls.refresh(context.shared.clock.now()),
+        None => Err("Error TLS not enabled".into()),
+    };
+    match done {
+        _ if noreply => {}
+        Ok(()) => out.push(OK),
+        Err(why) => {
+            out.push(why.as_bytes());
+            out.push(b"\r\n");
+        }
+    }
+    Next::Continue
 }
 
 fn version(out: &mut Output) -> Next {

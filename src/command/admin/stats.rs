@@ -11,8 +11,9 @@ use crate::journal::{ConsumerStatus, ReaderState};
 use crate::protocol::duty_line::RoleName;
 use crate::stats::{CONN_STATES, ConnInfo, Totals, process_times};
 use crate::store::{ClassCounters, CopyStatus, Duty, Holder, RoleView, Store, StoreStats, Tuning};
+use crate::tls::ServerTls;
 use std::fmt::{self, Display, Write};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// What memcached keeps in reserve of file descriptors for each worker. Only reported.
@@ -307,10 +308,25 @@ fn watching(context: &Context<'_>, store: &StoreStats, sheet: &mut Sheet<'_>) {
         ("log_watcher_skipped", watch.watcher_skipped),
         ("log_watcher_sent", watch.watcher_sent),
         ("log_watchers", watch.watchers),
+    ]);
+    if let Some(tls) = &context.shared.tls {
+        encryption(tls, context, sheet);
+    }
+    sheet.all([
         // Which thread serves a connection is not chosen by its network queue here.
         ("unexpected_napi_ids", 0),
         ("round_robin_fallback", 0),
     ]);
+}
+
+fn encryption(tls: &ServerTls, context: &Context<'_>, sheet: &mut Sheet<'_>) {
+    let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    if context.shared.config.tls.session_cache {
+        sheet.put("ssl_new_sessions", of(&tls.new_sessions));
+    }
+    sheet.put("ssl_handshake_errors", of(&tls.handshake_errors));
+    sheet.put("ssl_proto_errors", of(&tls.protocol_errors));
+    sheet.put("time_since_server_cert_refresh", context.shared.clock.now().saturating_sub(tls.refreshed()));
 }
 
 fn contents(context: &Context<'_>, store: &StoreStats, sheet: &mut Sheet<'_>) {

@@ -151,7 +151,13 @@ fn suboptions_are_a_list() {
         ("-o hashpower", 1, "Missing numeric argument for hashpower"),
         ("-o lru_crawler_tocrawl", 1, "Missing lru_crawler_tocrawl value"),
         ("-o slab_sizes", 1, "Missing slab_sizes argument"),
-        ("-o ssl_key=/a", 64, "TLS (-Z and the ssl_ options) is not built in yet"),
+        ("-o ssl_key", 1, "Missing ssl_key argument"),
+        ("-o ssl_verify_mode=4", 1, "Invalid ssl_verify_mode. Use help to see valid options."),
+        ("-o ssl_verify_mode=x", 1, "could not parse argument to ssl_verify_mode"),
+        ("-o ssl_min_version=4", 1, "Invalid ssl_min_version. Use help to see valid options."),
+        ("-Z -s /a", 64, "ERROR: You cannot enable SSL without a TCP port."),
+        ("-Z -p 0", 64, "ERROR: You cannot enable SSL without a TCP port."),
+        ("-Z -l mtls:h", 64, "mtls: needs -o ssl_ca_cert=FILE: whose certificates would be good?"),
     ]);
 }
 
@@ -253,7 +259,6 @@ fn no_modern_undoes_what_came_after_1_4() {
 #[test]
 fn what_is_not_built_in_says_so() {
     assert_refused(&[
-        ("-Z", 64, "TLS (-Z) is not built in yet"),
         ("-e /a", 64, "Warm restart (-e) is not built in yet"),
         ("-U 11211", 64, "UDP (-U other than 0) is not built in yet"),
         ("-N 2", 64, "Choosing workers by NAPI id (-N) is not built in yet"),
@@ -314,11 +319,19 @@ fn addresses() {
         ("*", Some(0), Some(Binding::Binary)),
         ("h", Some(8), None),
     ];
-    let expected = expected.map(|(host, port, binding)| ListenAddr { host: host.to_owned(), port, binding });
-    assert_eq!(config.listen, expected);
+    let of = |(host, port, binding): (&str, _, _)| ListenAddr { host: host.to_owned(), port, binding, tls: None };
+    assert_eq!(config.listen, expected.map(of));
     let text = "127.0.0.1,[::1]:7;::1,proto[bin]:tag[a]:*:0,tag_b_:h:8";
     assert_eq!((config.listen_text.as_deref(), config.threads_per_udp()), (Some(text), 1));
     assert_eq!(good("-l 127.0.0.1").threads_per_udp(), 4);
+}
+
+#[test]
+fn addresses_say_how_tls_is_used() {
+    let config = good("-Z -o ssl_ca_cert=/ca -l notls:a,btls:b:1,mtls:proto[asc]:c,d");
+    let tls = [Some(ListenTls::Plain), Some(ListenTls::NoCerts), Some(ListenTls::Certs), None];
+    assert_eq!(config.listen.iter().map(|address| address.tls).collect::<Vec<_>>(), tls);
+    assert_eq!((config.listen[1].port, config.listen[2].binding), (Some(1), Some(Binding::Ascii)));
 }
 
 #[test]
@@ -349,17 +362,17 @@ fn lines_of_stats_settings_are_in_memcacheds_order() {
     let names: Vec<&str> = lines.iter().map(|(name, _)| *name).collect();
     // Some of each part of memcached's list; tests compare the whole list with memcached's.
     let places = ["maxbytes", "verbosity", "evictions", "hashpower_init", "temporary_ttl", "client_flags_size"];
-    assert_eq!(places.map(|name| names.iter().position(|known| *known == name)), [0, 5, 6, 24, 44, 54].map(Some));
-    assert_eq!(lines.len(), 55);
+    assert_eq!(places.map(|name| names.iter().position(|known| *known == name)), [0, 5, 6, 24, 44, 65].map(Some));
+    assert_eq!(lines.len(), 66);
     let mut numbers: Vec<u8> = settings::STATS.iter().map(|row| row.number).collect();
     numbers.sort_unstable();
-    assert_eq!(numbers, (1..=56).filter(|number| *number != 7).collect::<Vec<u8>>());
+    assert_eq!(numbers, (1..=67).filter(|number| *number != 7).collect::<Vec<u8>>());
 }
 
 #[test]
 fn help_claims_only_what_is_built_in() {
     let help = parse("-h").expect_err("exits").stdout.to_lowercase();
-    for word in ["ext_path", "enable-ssl", "proxy_config", "drop_privileges"] {
+    for word in ["ext_path", "proxy_config", "drop_privileges"] {
         assert!(!help.contains(word), "{word}");
     }
     assert!(help.contains("enable-sasl") && help.contains("auth-file"));

@@ -26,7 +26,7 @@ pub(super) struct Client {
 impl Client {
     /// Makes an arrival a client whose socket the poll reports as `token`.
     pub(super) fn new(arrival: Arrival, registry: &Registry, token: Token, now: u32) -> io::Result<Client> {
-        let Arrival { stream, record, permit, protocol } = arrival;
+        let Arrival { stream, record, permit, protocol, .. } = arrival;
         // A TCP socket reports room only after it had none, so asking from the start saves a call per stuck reply. A
         // Unix socket reports it whenever its peer has read something, which would be one wake-up per reply.
         let is_tcp = stream.is_tcp();

@@ -39,6 +39,7 @@ use super::stop::{Orders, Stop, StopMode};
 use super::voice::{Voice, VoiceState};
 use crate::command::batch::Batch;
 use crate::command::{Output, Shared};
+use crate::io::edge::Readiness;
 use crate::journal::acks::LastLsn;
 use crate::stats::Counters;
 use crate::stats::event_loop::LoopTimer;
@@ -386,8 +387,14 @@ impl Worker {
             let Ok(arrival) = self.arrivals.try_recv() else { return };
             let vacant = self.clients.vacant_entry();
             let token = Token(vacant.key());
+            let has_input = arrival.stream.has_input();
             match Client::new(arrival, self.poll.registry(), token, self.shared.clock.now()) {
-                Ok(client) => _ = vacant.insert(client),
+                Ok(client) => {
+                    vacant.insert(client);
+                    if has_input {
+                        self.enqueue_unreported(token.0);
+                    }
+                }
                 Err(error) => log::error!("cannot watch a connection: {error}"),
             }
         }
@@ -395,6 +402,14 @@ impl Worker {
         if let Err(error) = self.waker.wake() {
             log::error!("cannot wake a worker: {error}");
         }
+    }
+
+    /// A handshake has read more than its end.
+    #[cold]
+    fn enqueue_unreported(&mut self, key: usize) {
+        let news = Readiness { readable: true, ..Readiness::default() };
+        self.clients[key].connection.socket().note(news);
+        self.enqueue(key, Instant::now());
     }
 
     /// Lets a connection wait for news of its socket.
@@ -479,8 +494,13 @@ impl Worker {
     }
 
     fn close(&mut self, key: usize, reason: CloseReason) {
-        let client = self.clients.remove(key);
+        let mut client = self.clients.remove(key);
         self.long_lines -= client.connection.long_line();
+        if let Some(tls) = &self.shared.tls
+            && client.connection.socket().socket().is_broken()
+        {
+            tls.protocol_errors.fetch_add(1, Ordering::Relaxed);
+        }
         client.record.log_close(&self.shared, reason.name());
     }
 

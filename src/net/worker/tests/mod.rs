@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::{Binding, Config, ListenAddr};
 use crate::net::acceptor::Acceptor;
+use crate::net::admission::Inboxes;
 use crate::net::listen::listen;
 use crate::testing::TestServer;
 use std::io::{Read, Write};
@@ -17,13 +18,15 @@ struct TestWorker {
 
 impl TestWorker {
     fn new(clients: usize) -> TestWorker {
-        let address = ListenAddr { host: "127.0.0.1".into(), port: Some(0), binding: Some(Binding::Ascii) };
+        let address = ListenAddr { host: "127.0.0.1".into(), port: Some(0), binding: Some(Binding::Ascii), tls: None };
         let listen_there = |config: &mut Config| (config.tcp_port, config.listen) = (None, vec![address]);
         let shared = TestServer::new(listen_there).shared;
         let (stop, listeners) = (Arc::new(Stop::default()), listen(&shared.config).expect("a free port"));
         let address = crate::net::tcp_address(&listeners[0].socket).expect("an address");
         let (worker, inbox) = Worker::new(shared.clone(), stop.clone()).expect("a worker");
-        let (acceptor, gate) = Acceptor::new(shared, stop.clone(), listeners, vec![inbox]).expect("an acceptor");
+        let (workers, handshakers) = (Inboxes::new(vec![inbox]), Inboxes::default());
+        let (acceptor, gate) =
+            Acceptor::new(shared, stop.clone(), listeners, workers, handshakers).expect("an acceptor");
         let acceptor = std::thread::spawn(move || acceptor.run());
         let mut rig = TestWorker { worker, reads: ReadBatch::new(), clients: Vec::new() };
         for number in 1..=clients {

@@ -1,0 +1,45 @@
+//! Certificates and keys, read from their files.
+//!
+//! Invariant: a file that rustls would not take is an error here, in one line, and not later in a handshake.
+
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::fmt::Display;
+
+/// A chain of certificates. The error says why not.
+pub(super) fn chain(file: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(file)?).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        _ => Err(line(file, &"no certificate in PEM")),
+    }
+}
+
+/// A private key in PEM.
+pub(super) fn pem_key(file: &str) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_slice(&read(file)?)
+        .map_err(|_| line(file, &"no private key in PEM, or one that is encrypted"))
+}
+
+/// A private key in DER.
+pub(super) fn der_key(file: &str) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::try_from(read(file)?).map_err(|why| line(file, &why))
+}
+
+/// Certificates that others are signed with.
+pub(super) fn roots(file: &str) -> Result<RootCertStore, String> {
+    let mut store = RootCertStore::empty();
+    for certificate in chain(file)? {
+        store.add(certificate).map_err(|error| line(file, &error))?;
+    }
+    Ok(store)
+}
+
+fn read(file: &str) -> Result<Vec<u8>, String> {
+    std::fs::read(file).map_err(|error| line(file, &error))
+}
+
+fn line(file: &str, why: &impl Display) -> String {
+    format!("{file} : {why}")
+}

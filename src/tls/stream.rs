@@ -1,0 +1,383 @@
+//! A socket that speaks TLS, to be read and written as one that does not.
+//!
+//! ```text
+//!             socket ── read ──> this thread's buffer ── records ──> the reader's room
+//!                                  │ ^                        └ more than fits ──> plain ──> the next read
+//!            a record's beginning  v │
+//!                                cipher
+//!
+//!   the writer's bytes ── records ──> this thread's buffer ── write ──> socket
+//!                                               └ not taken ──> out ──> first of the next write
+//! ```
+//!
+//! It keeps the rules that an edge-triggered socket has (`io/edge`), on which its users rely:
+//! - a read that fills less than its room has emptied the socket;
+//! - a write that takes less than it was offered has filled it. Records that the socket did not take are kept, and what
+//!   is in them counts as not written (`owed`): the writer offers it again, and it is counted when they have gone;
+//! - an end that is not one of the socket (a close_notify, a broken record) shuts the socket's reading side, by which the
+//!   poll reports it.
+//!
+//! Invariants: between calls it holds no memory but for a record's beginning, for plain bytes that found no room, and for
+//! records that the socket did not take; each of those is bounded ([`CIPHER_MAX`], [`READ_MOST`], [`OUT_MAX`]).
+//!
+//! Not here: which certificates are good (`server`).
+
+use super::room::{
+    BUFFERS, Buffers, CIPHER_MAX, KeptBytes, OUT_MAX, OVERHEAD, Pieces, READ_LEAST, READ_MOST, Room, WRITE_MOST,
+};
+use mio::event::Source;
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
+use rustls::{CommonState, HandshakeKind};
+use std::fmt;
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, RawFd};
+
+/// The server's side of a connection.
+pub type ServerStream = TlsStream<UnbufferedServerConnection>;
+
+/// A side of a session.
+pub trait TlsSession {
+    /// What rustls knows of this side.
+    type Data;
+
+    /// Takes records apart, and says what to do next.
+    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+
+    /// How far it has come.
+    fn state(&self) -> &CommonState;
+}
+
+impl TlsSession for UnbufferedServerConnection {
+    type Data = ServerConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, ServerConnectionData> {
+        self.process_tls_records(incoming)
+    }
+
+    fn state(&self) -> &CommonState {
+        self
+    }
+}
+
+impl TlsSession for UnbufferedClientConnection {
+    type Data = ClientConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, ClientConnectionData> {
+        self.process_tls_records(incoming)
+    }
+
+    fn state(&self) -> &CommonState {
+        self
+    }
+}
+
+/// See the module's head.
+pub struct TlsStream<S: TlsSession> {
+    socket: TcpStream,
+    session: S,
+    /// The beginning of what cannot be taken apart yet.
+    cipher: Vec<u8>,
+    /// What was read and had no room.
+    plain: KeptBytes,
+    /// Records that the socket did not take.
+    out: KeptBytes,
+    /// Plain bytes in them that the writer will offer again.
+    owed: usize,
+    end: Option<TlsEnd>,
+}
+
+/// Nothing can be read any more.
+#[derive(Debug)]
+enum TlsEnd {
+    /// In order.
+    Closed,
+    /// The other side broke the protocol.
+    Failed(String),
+}
+
+impl<S: TlsSession> TlsStream<S> {
+    /// Begins a session over a socket that does not block.
+    pub fn new(socket: TcpStream, session: S) -> io::Result<TlsStream<S>> {
+        let (cipher, plain, out) = (Vec::new(), KeptBytes::default(), KeptBytes::default());
+        let mut stream = TlsStream { socket, session, cipher, plain, out, owed: 0, end: None };
+        // A client speaks first.
+        stream.take_apart(&mut [], &mut Room::default());
+        Ok(stream)
+    }
+
+    /// Goes on with the handshake as far as the socket allows. Whether it is done. The error is for the log.
+    pub fn handshake(&mut self) -> io::Result<bool> {
+        loop {
+            let has_gone = self.send_out()?;
+            match &self.end {
+                Some(TlsEnd::Closed) => return Err(ErrorKind::UnexpectedEof.into()),
+                Some(TlsEnd::Failed(why)) => return Err(io::Error::new(ErrorKind::InvalidData, why.clone())),
+                None if !has_gone => return Ok(false),
+                None if !self.session.state().is_handshaking() => return Ok(true),
+                None => {}
+            }
+            match self.receive(&mut Room::default()) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Whether the handshake was a whole one, not that of a session that goes on.
+    pub fn is_new_session(&self) -> bool {
+        self.session.state().handshake_kind() != Some(HandshakeKind::Resumed)
+    }
+
+    /// Whether there is something to read that the poll does not know of.
+    pub fn has_input(&self) -> bool {
+        !self.plain.is_empty() || self.end.is_some()
+    }
+
+    /// Whether the other side has broken the protocol.
+    pub fn is_broken(&self) -> bool {
+        matches!(self.end, Some(TlsEnd::Failed(_)))
+    }
+
+    /// Reads and drops some of what has come, so that the kernel ends the connection in order, and the other side is
+    /// told why.
+    pub fn drain(&mut self) {
+        BUFFERS.with_borrow_mut(|buffers| {
+            let mut is_there = || matches!(self.socket.read(&mut buffers.incoming), Ok(1..));
+            let _ = is_there() && is_there();
+        });
+    }
+
+    /// Reads once from the socket, and takes apart what has come. Whether that has emptied the socket.
+    fn receive(&mut self, room: &mut Room<'_, '_>) -> io::Result<bool> {
+        BUFFERS.with_borrow_mut(|buffers| {
+            let kept = self.cipher.len();
+            let want = room.left().clamp(READ_LEAST, READ_MOST);
+            let n = self.socket.read(&mut buffers.incoming[kept..kept + want])?;
+            if n == 0 {
+                self.end = Some(TlsEnd::Closed);
+                return Ok(true);
+            }
+            let input = &mut buffers.incoming[..kept + n];
+            input[..kept].copy_from_slice(&self.cipher);
+            let used = self.take_apart(input, room);
+            self.keep_cipher(&input[used..]);
+            if self.owed == 0 {
+                self.send_out()?;
+            }
+            Ok(n < want)
+        })
+    }
+
+    /// Takes records apart, as far as they are whole. How many bytes that were.
+    fn take_apart(&mut self, input: &mut [u8], room: &mut Room<'_, '_>) -> usize {
+        let mut used = 0;
+        loop {
+            let UnbufferedStatus { discard, state, .. } = self.session.process(&mut input[used..]);
+            match state {
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(Ok(record)) = traffic.next_record() {
+                        let n = room.put(record.payload);
+                        self.plain.push(&record.payload[n..]);
+                    }
+                }
+                Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, &mut self.out),
+                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+                Ok(ConnectionState::PeerClosed) => self.note_end(TlsEnd::Closed),
+                // An alert may stand behind the first one.
+                Err(error) if self.end.is_none() => self.note_end(TlsEnd::Failed(error.to_string())),
+                _ => return used + discard,
+            }
+            used += discard;
+        }
+    }
+
+    fn keep_cipher(&mut self, rest: &[u8]) {
+        self.cipher.clear();
+        if rest.len() > CIPHER_MAX || self.out.len() > OUT_MAX {
+            self.note_end(TlsEnd::Failed("it sends too much at once".into()));
+        }
+        if rest.is_empty() || self.end.is_some() {
+            self.cipher = Vec::new();
+        } else {
+            self.cipher.extend_from_slice(rest);
+        }
+    }
+
+    /// The poll reports an end of the socket only, so there has to be one.
+    fn note_end(&mut self, end: TlsEnd) {
+        self.end = Some(end);
+        let _ = self.socket.shutdown(Shutdown::Read);
+    }
+
+    /// Writes what has waited. Whether all of it has gone.
+    fn send_out(&mut self) -> io::Result<bool> {
+        while !self.out.is_empty() {
+            match self.socket.write(self.out.bytes()) {
+                Ok(n) => self.out.advance(n),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Puts bytes of the protocol itself behind those that wait.
+fn encode<D>(data: &mut EncodeTlsData<'_, D>, out: &mut KeptBytes) {
+    if let Err(EncodeError::InsufficientSize(size)) = data.encode(&mut []) {
+        let room = out.grow(size.required_size);
+        let encoded = data.encode(room);
+        debug_assert!(encoded.is_ok(), "there is as much room as it asked for");
+    }
+}
+
+impl<S: TlsSession> Read for TlsStream<S> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.read_vectored(&mut [IoSliceMut::new(buf)])
+    }
+
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let mut room = Room::new(bufs);
+        let n = room.put(self.plain.bytes());
+        self.plain.advance(n);
+        while room.left() > 0 {
+            match &self.end {
+                Some(_) if room.filled() > 0 => break,
+                Some(TlsEnd::Closed) => return Ok(0),
+                Some(TlsEnd::Failed(why)) => return Err(io::Error::new(ErrorKind::InvalidData, why.clone())),
+                None => {}
+            }
+            match self.receive(&mut room) {
+                Ok(true) if room.filled() > 0 => break,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // Where it is an error, the next read has it, too.
+                Err(_) if room.filled() > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(room.filled())
+    }
+}
+
+impl<S: TlsSession> Write for TlsStream<S> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(buf)])
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        if !self.send_out()? {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let mut pieces = Pieces::new(bufs);
+        let mut done = pieces.skip(std::mem::take(&mut self.owed));
+        BUFFERS.with_borrow_mut(|Buffers { outgoing, gathered, .. }| {
+            loop {
+                let (plain, records) = self.make_records(&mut pieces, gathered, outgoing)?;
+                if plain == 0 {
+                    return Ok(done);
+                }
+                let n = match self.socket.write(&outgoing[..records]) {
+                    Ok(n) => n,
+                    Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => 0,
+                    Err(error) => return Err(error),
+                };
+                if n < records {
+                    self.out.push(&outgoing[n..records]);
+                    self.owed = plain;
+                    return if done > 0 { Ok(done) } else { Err(ErrorKind::WouldBlock.into()) };
+                }
+                done += plain;
+            }
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<S: TlsSession> TlsStream<S> {
+    /// Makes records of the next bytes: how many, and how long the records are.
+    fn make_records(
+        &mut self,
+        pieces: &mut Pieces<'_>,
+        gathered: &mut [u8],
+        outgoing: &mut [u8],
+    ) -> io::Result<(usize, usize)> {
+        let (mut plain, mut records) = (0, 0);
+        while plain < WRITE_MOST {
+            let piece = pieces.next(gathered);
+            if piece.is_empty() {
+                break;
+            }
+            records += self.encrypt(piece, &mut outgoing[records..])?;
+            plain += piece.len();
+        }
+        Ok((plain, records))
+    }
+
+    fn encrypt(&mut self, piece: &[u8], outgoing: &mut [u8]) -> io::Result<usize> {
+        match self.session.process(&mut []).state {
+            Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+                traffic.encrypt(piece, outgoing).map_err(io::Error::other)
+            }
+            // Everything else was done with when it was read.
+            _ => Err(ErrorKind::BrokenPipe.into()),
+        }
+    }
+}
+
+impl<S: TlsSession> Drop for TlsStream<S> {
+    /// Says that it ends, where that can be understood.
+    fn drop(&mut self) {
+        if self.is_broken() || !self.out.is_empty() || self.session.state().is_handshaking() {
+            return;
+        }
+        let mut notice = [0; OVERHEAD];
+        if let Ok(ConnectionState::WriteTraffic(mut traffic)) = self.session.process(&mut []).state
+            && let Ok(n) = traffic.queue_close_notify(&mut notice)
+        {
+            let _ = self.socket.write(&notice[..n]);
+        }
+    }
+}
+
+impl<S: TlsSession> AsRawFd for TlsStream<S> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+impl<S: TlsSession> Source for TlsStream<S> {
+    fn register(&mut self, registry: &Registry, token: Token, interest: Interest) -> io::Result<()> {
+        self.socket.register(registry, token, interest)
+    }
+
+    fn reregister(&mut self, registry: &Registry, token: Token, interest: Interest) -> io::Result<()> {
+        self.socket.reregister(registry, token, interest)
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        self.socket.deregister(registry)
+    }
+}
+
+impl<S: TlsSession> fmt::Debug for TlsStream<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let TlsStream { socket, owed, end, .. } = self;
+        f.debug_struct("TlsStream")
+            .field("socket", socket)
+            .field("owed", owed)
+            .field("end", end)
+            .finish_non_exhaustive()
+    }
+}
