@@ -98,7 +98,8 @@ pub(crate) fn meta(command: &MetaCommand<'_>, (key, hash): (&[u8], Hash), contex
         value: command.initial(),
         // Its TTL comes when N's turn comes among the flags.
         expires_at: 0,
-        key_is_binary: command.has(b'b'),
+        // As with mg, see COMPAT(vivified_key).
+        key_is_binary: command.has(b'b') && token::word_len(key) < key.len(),
     });
     let mut shard = context.lock(hash);
     match run(&mut shard, (key, hash), delta, initial, context) {

@@ -7,7 +7,10 @@
 //! ```
 //!
 //! Every letter is accepted by every command and ignored where it has no meaning. Arguments are checked here,
-//! so that a command can rely on them.
+//! so that a command can rely on them. `me` alone looks at no flag but a first `b`.
+//!
+//! A line without faults is gone through once ([`MetaCommand::take_flags`]). Where there is a fault, the line is gone
+//! through again as memcached does it, to find the error that it would report ([`fault`]).
 
 use super::base64;
 use super::request::{BAD_FORMAT, Cut, Mode, Parsed, Request, StoreHeader, bad};
@@ -33,6 +36,8 @@ const TOO_MANY_FLAGS: &[u8] = b"CLIENT_ERROR options flags are too long\r\n";
 const BAD_TOKEN: &[u8] = b"CLIENT_ERROR bad token in command line format\r\n";
 const BAD_KEY: &[u8] = b"CLIENT_ERROR error decoding key\r\n";
 const OPAQUE_TOO_LONG: &[u8] = b"CLIENT_ERROR opaque token too long\r\n";
+const BAD_INITIAL: &[u8] = b"CLIENT_ERROR invalid numeric initial value\r\n";
+const BAD_DELTA: &[u8] = b"CLIENT_ERROR invalid numeric delta value\r\n";
 const MA_BAD_FLAG: &[u8] = b"CLIENT_ERROR invalid or duplicate flag\r\n";
 const MS_BAD_MODE: &[u8] = b"CLIENT_ERROR invalid mode for ms M token\r\n";
 const MA_BAD_MODE: &[u8] = b"CLIENT_ERROR invalid mode for ma M token\r\n";
@@ -57,37 +62,102 @@ pub(super) fn parse_line(letter: u8, rest: &[u8], consumed: usize) -> Parsed<'_>
     }
     let mut command = MetaCommand::new(verb, wire_key, words.rest());
     match (command.take_flags(), body) {
-        (Ok(count), None) if count <= most => Parsed::Request(Cut::new(Request::Meta(command), consumed)),
-        (Ok(count), Some(body)) if count <= most => {
+        _ if verb == Verb::Debug => parse_debug(command, consumed),
+        (Some(count), None) if count <= most => Parsed::Request(Cut::new(Request::Meta(command), consumed)),
+        (Some(count), Some(body)) if count <= most => {
             let request = Request::Store(StoreHeader::Meta(command));
             Parsed::Request(Cut { request, head: consumed, body, tail: 2 })
         }
-        (result, body) => refuse(&command, result.err(), most, body, consumed),
+        (_, body) => refuse(&command, most, body, consumed),
     }
 }
 
-/// The refusal of wrong flags, as memcached words it. `error` was found first; None: there are too many flags.
+/// me. Its flags are not checked, but that they could be flags.
+// COMPAT(me_flags): `b` counts only as the first flag. Alone it counts here if the key decodes, which is more than
+// memcached sees; with something behind it, the key must decode.
 #[cold]
-fn refuse<'a>(
-    command: &MetaCommand<'_>,
-    error: Option<&'static [u8]>,
-    most: usize,
-    body: Option<usize>,
-    consumed: usize,
-) -> Parsed<'a> {
-    // A line with a token that cannot be a flag is not a meta line: nothing is swallowed.
-    if command.flags().any(|word| !matches!(word[0], b'A'..=b'z' | b'0'..=b'9')) {
+fn parse_debug(mut command: MetaCommand<'_>, consumed: usize) -> Parsed<'_> {
+    let (is_base64, is_alone) = (command.flags().next() == Some(b"b"), command.flags().nth(1).is_none());
+    let decodes = base64::decode(command.wire_key, &mut [0; KEY_MAX]).is_some();
+    let is_refused = !command.flags().all(is_flag)
+        || (is_base64 && !is_alone && !decodes)
+        || (command.wire_key.len() > KEY_MAX && !(is_base64 && decodes));
+    if is_refused {
         return bad(consumed, 0, BAD_FORMAT);
     }
-    let reply = match error {
-        Some(error) if command.flags().count() <= most => match command.verb {
-            // COMPAT(ma_flag_error): ma has one text for everything that is wrong with its flags or key.
-            Verb::Arith if error != MA_BAD_MODE => MA_BAD_FLAG,
-            _ => error,
-        },
-        _ => TOO_MANY_FLAGS,
+    command.seen = if is_base64 && decodes { LetterSet::one(b'b') } else { LetterSet::default() };
+    Parsed::Request(Cut::new(Request::Meta(command), consumed))
+}
+
+/// Whether a word could be a flag by its first byte.
+fn is_flag(word: &[u8]) -> bool {
+    matches!(word[0], b'A'..=b'z' | b'0'..=b'9')
+}
+
+/// The refusal of a line whose flags are wrong, or more than `most`.
+#[cold]
+fn refuse<'a>(command: &MetaCommand<'_>, most: usize, body: Option<usize>, consumed: usize) -> Parsed<'a> {
+    // A line with a token that cannot be a flag is not a meta line: nothing is swallowed.
+    if !command.flags().all(is_flag) {
+        return bad(consumed, 0, BAD_FORMAT);
+    }
+    let reply = match (fault(command, most), command.verb) {
+        // COMPAT(ma_flag_error): ma has one text for everything that is wrong with its flags or key.
+        (Some(_), Verb::Arith) => MA_BAD_FLAG,
+        (Some(error), _) => error,
+        (None, _) => late_fault(command),
     };
     bad(consumed, body.map_or(0, |len| len as u64 + 2), reply)
+}
+
+/// What is wrong with the flags or the key, as memcached finds it before it looks at what the command needs.
+// COMPAT(last_fault): an unknown or repeated letter is reported at once; of other faults the last one is. A wrong `F`
+// has no text of its own and leaves that of the fault before it.
+fn fault(command: &MetaCommand<'_>, most: usize) -> Option<&'static [u8]> {
+    if command.wire_key.len() > KEY_MAX && !command.is_long_base64() {
+        return Some(BAD_FORMAT);
+    }
+    if command.flags().count() > most {
+        return Some(TOO_MANY_FLAGS);
+    }
+    let (mut seen, mut fault) = (LetterSet::default(), None);
+    for flag in command.flags() {
+        let (letter, argument) = (flag[0], &flag[1..]);
+        if !LETTERS.has(letter) {
+            return Some(INVALID_FLAG);
+        }
+        if seen.has(letter) {
+            return Some(DUPLICATE_FLAG);
+        }
+        seen = seen.with(LetterSet::one(letter));
+        let is_right = match letter {
+            b'b' => base64::decode(command.wire_key, &mut [0; KEY_MAX]).is_some(),
+            b'T' | b'N' | b'R' => token::strict_i32(argument).is_some(),
+            b'C' | b'E' | b'J' | b'D' => token::strict_u64(argument).is_some(),
+            b'F' => token::strict_u32(argument).is_some(),
+            _ => true,
+        };
+        if !is_right {
+            fault = Some(match letter {
+                b'b' => BAD_KEY,
+                b'J' => BAD_INITIAL,
+                b'D' => BAD_DELTA,
+                b'F' => fault.unwrap_or(BAD_FORMAT),
+                _ => BAD_TOKEN,
+            });
+        }
+    }
+    fault
+}
+
+/// What is wrong with flags whose letters and numbers are right: the mode, which is looked at first, or the opaque.
+fn late_fault(command: &MetaCommand<'_>) -> &'static [u8] {
+    let has_bad_mode = |verb| command.flags().any(|flag| flag[0] == b'M' && mode_of(verb, &flag[1..]).is_none());
+    match command.verb {
+        Verb::Set if has_bad_mode(Verb::Set) => MS_BAD_MODE,
+        Verb::Arith if has_bad_mode(Verb::Arith) => MA_BAD_MODE,
+        _ => OPAQUE_TOO_LONG,
+    }
 }
 
 impl<'a> MetaCommand<'a> {
@@ -98,29 +168,27 @@ impl<'a> MetaCommand<'a> {
         MetaCommand { verb, mode: Mode::Set, decr: false, wire_key, text, seen: LetterSet::default(), numbers }
     }
 
-    /// Checks letters and arguments, and keeps the arguments. Returns how many flags there are.
+    /// Checks letters and arguments, and keeps the arguments. Returns how many flags there are; None when something is
+    /// wrong with one of them or with the key.
     #[inline]
-    fn take_flags(&mut self) -> Result<usize, &'static [u8]> {
+    fn take_flags(&mut self) -> Option<usize> {
         if self.wire_key.len() > KEY_MAX && !self.is_long_base64() {
-            return Err(BAD_FORMAT);
+            return None;
         }
         let mut count = 0;
         for token in token::words(self.text) {
             let (letter, argument) = (token[0], &token[1..]);
-            if !LETTERS.has(letter) {
-                return Err(INVALID_FLAG);
-            }
-            if self.has(letter) {
-                return Err(DUPLICATE_FLAG);
+            if !LETTERS.has(letter) || self.has(letter) {
+                return None;
             }
             self.seen = self.seen.with(LetterSet::one(letter));
             self.keep_argument(letter, argument)?;
             count += 1;
         }
         if self.has(b'b') && base64::decode(self.wire_key, &mut [0; KEY_MAX]).is_none() {
-            return Err(BAD_KEY);
+            return None;
         }
-        Ok(count)
+        Some(count)
     }
 
     /// Whether this is the base64 of a key that only the binary protocol could name otherwise. memcached takes no token
@@ -131,115 +199,41 @@ impl<'a> MetaCommand<'a> {
     }
 
     #[inline]
-    fn keep_argument(&mut self, letter: u8, argument: &[u8]) -> Result<(), &'static [u8]> {
+    fn keep_argument(&mut self, letter: u8, argument: &[u8]) -> Option<()> {
         let numbers = &mut self.numbers;
         match letter {
-            b'T' => numbers.ttl = token::strict_i32(argument).ok_or(BAD_TOKEN)?,
-            b'N' => numbers.vivify = token::strict_i32(argument).ok_or(BAD_TOKEN)?,
-            b'R' => numbers.recache = token::strict_i32(argument).ok_or(BAD_TOKEN)?,
-            b'C' => numbers.compare = token::strict_u64(argument).ok_or(BAD_TOKEN)?,
-            b'E' => numbers.cas = token::strict_u64(argument).ok_or(BAD_TOKEN)?,
-            b'J' => numbers.initial = token::strict_u64(argument).ok_or(BAD_TOKEN)?,
-            b'D' => numbers.delta = token::strict_u64(argument).ok_or(BAD_TOKEN)?,
-            b'F' => numbers.client_flags = token::strict_u32(argument).ok_or(BAD_FORMAT)?,
-            b'O' if argument.len() >= OPAQUE_MAX => return Err(OPAQUE_TOO_LONG),
-            b'M' => self.keep_mode(argument)?,
+            b'T' => numbers.ttl = token::strict_i32(argument)?,
+            b'N' => numbers.vivify = token::strict_i32(argument)?,
+            b'R' => numbers.recache = token::strict_i32(argument)?,
+            b'C' => numbers.compare = token::strict_u64(argument)?,
+            b'E' => numbers.cas = token::strict_u64(argument)?,
+            b'J' => numbers.initial = token::strict_u64(argument)?,
+            b'D' => numbers.delta = token::strict_u64(argument)?,
+            b'F' => numbers.client_flags = token::strict_u32(argument)?,
+            b'O' if argument.len() >= OPAQUE_MAX => return None,
+            b'M' => (self.mode, self.decr) = mode_of(self.verb, argument)?,
             _ => {}
         }
-        Ok(())
+        Some(())
     }
+}
 
-    // COMPAT(m_first_letter): only the first letter of M's argument counts.
-    fn keep_mode(&mut self, argument: &[u8]) -> Result<(), &'static [u8]> {
-        match (self.verb, argument.first()) {
-            (Verb::Set, Some(b'S')) => self.mode = Mode::Set,
-            (Verb::Set, Some(b'E')) => self.mode = Mode::Add,
-            (Verb::Set, Some(b'A')) => self.mode = Mode::Append,
-            (Verb::Set, Some(b'P')) => self.mode = Mode::Prepend,
-            (Verb::Set, Some(b'R')) => self.mode = Mode::Replace,
-            (Verb::Arith, Some(b'I' | b'+')) => self.decr = false,
-            (Verb::Arith, Some(b'D' | b'-')) => self.decr = true,
-            (Verb::Set, _) => return Err(MS_BAD_MODE),
-            (Verb::Arith, _) => return Err(MA_BAD_MODE),
-            _ => {}
-        }
-        Ok(())
+/// What `M` says to a command: how to store, and whether to decrement.
+// COMPAT(m_first_letter): only the first letter of M's argument counts.
+fn mode_of(verb: Verb, argument: &[u8]) -> Option<(Mode, bool)> {
+    match (verb, argument.first()) {
+        (Verb::Set, Some(b'S')) => Some((Mode::Set, false)),
+        (Verb::Set, Some(b'E')) => Some((Mode::Add, false)),
+        (Verb::Set, Some(b'A')) => Some((Mode::Append, false)),
+        (Verb::Set, Some(b'P')) => Some((Mode::Prepend, false)),
+        (Verb::Set, Some(b'R')) => Some((Mode::Replace, false)),
+        (Verb::Arith, Some(b'I' | b'+')) => Some((Mode::Set, false)),
+        (Verb::Arith, Some(b'D' | b'-')) => Some((Mode::Set, true)),
+        (Verb::Set | Verb::Arith, _) => None,
+        _ => Some((Mode::Set, false)),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::protocol::line::parse;
-    use crate::protocol::{Bad, Refusal};
-
-    fn reply(line: &str) -> (String, u64) {
-        match parse(line.as_bytes(), 0) {
-            Parsed::Bad(Bad { reply: Refusal::Line(reply), swallow, .. }) => {
-                (String::from_utf8(reply.to_vec()).unwrap(), swallow)
-            }
-            other => panic!("{line:?}: {other:?}"),
-        }
-    }
-
-    fn error(line: &str) -> String {
-        reply(line).0.trim_start_matches("CLIENT_ERROR ").trim_end().to_string()
-    }
-
-    #[test]
-    fn flag_errors() {
-        assert_eq!(error("mg a a\r\n"), "invalid flag");
-        assert_eq!(error("mg a 1\r\n"), "invalid flag");
-        assert_eq!(error("mg a _\r\n"), "invalid flag");
-        assert_eq!(error("mg a !\r\n"), "bad command line format");
-        assert_eq!(error("mg a v v\r\n"), "duplicate flag");
-        for flag in ["T", "Tabc", "N", "Rx", "Cx", "E-1", "J", "Dx"] {
-            assert_eq!(error(&format!("mg a {flag}\r\n")), "bad token in command line format");
-        }
-        assert_eq!(error("ms a 2 F4294967296\r\n"), "bad command line format");
-        assert_eq!(error(&format!("mg a O{}\r\n", "1".repeat(32))), "opaque token too long");
-        assert_eq!(error("mg Zm9 b\r\n"), "error decoding key");
-        assert_eq!(error("mg a s t c f k h l q u v O1 L P x I E5 D1 J1 F0 MI\r\n"), "options flags are too long");
-        assert_eq!(error("mg a s t c f k h l q u v O1 L P x I E5 S\r\n"), "invalid flag");
-    }
-
-    #[test]
-    fn compat_ma_flag_error() {
-        for flags in ["D", "Dx", "J", "v v", "a", "Zm9 b"] {
-            assert_eq!(error(&format!("ma n {flags}\r\n")), "invalid or duplicate flag");
-        }
-        assert_eq!(error(&format!("ma {}\r\n", "k".repeat(251))), "invalid or duplicate flag");
-        assert_eq!(error("ma n Mx\r\n"), "invalid mode for ma M token");
-        assert_eq!(error("ma n !\r\n"), "bad command line format");
-    }
-
-    #[test]
-    fn what_ms_swallows() {
-        assert_eq!(reply("ms a abc\r\n").1, 0);
-        assert_eq!(reply("ms a 2 !\r\n").1, 0);
-        assert_eq!(reply("ms a 2 v v\r\n").1, 4);
-        assert_eq!(reply("ms a 2 M\r\n").1, 4);
-        assert_eq!(reply(&format!("ms {} 2\r\n", "k".repeat(251))).1, 4);
-    }
-
-    #[test]
-    fn compat_m_first_letter() {
-        let line = b"ms a 2 MADD\r\n";
-        let Parsed::Request(Cut { request: Request::Store(StoreHeader::Meta(command)), .. }) = parse(line, 0) else {
-            panic!()
-        };
-        assert_eq!(command.mode, Mode::Append);
-    }
-
-    #[test]
-    fn arguments() {
-        let line = b"ma Zm9v b N90 J5 D7 T-1 M- q vjunk\r\n";
-        let Parsed::Request(Cut { request: Request::Meta(command), head, .. }) = parse(line, 0) else { panic!() };
-        assert_eq!(head, line.len());
-        assert_eq!(command.key(&mut None), b"foo");
-        assert_eq!((command.vivify(), command.ttl(), command.recache()), (Some(90), Some(-1), None));
-        assert_eq!((command.initial(), command.delta(), command.decr), (5, 7, true));
-        assert!(command.quiet() && command.has(b'v') && !command.has(b'k'));
-        assert_eq!(command.flags().last(), Some(b"vjunk".as_slice()));
-    }
-}
+#[path = "tests/meta.rs"]
+mod tests;

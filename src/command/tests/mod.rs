@@ -284,6 +284,17 @@ fn meta_debug() {
 }
 
 #[test]
+fn compat_vivified_key() {
+    server().check(&[
+        ("mg Ym1Q b k N30|mg Ym1Q b k|mg bmP k|", "HD kbmP W|HD kbmP Z|HD kbmP Z|"),
+        ("ma bm1Q b N0|mg bm1Q b k|", "HD|HD knmP|"),
+        // Its name would break the line.
+        ("mg YSBi b k N30|mg YSBi b k|", "HD kYSBi b W|HD kYSBi b Z|"),
+        ("mg YQpi b k N30|ma YQpj b N0|mg YQpj b k|", "HD kYQpi b W|HD|HD kYQpj b|"),
+    ]);
+}
+
+#[test]
 fn binary_values() {
     let server = server();
     let set = ask_binary(&server, &packet(1, &[0, 0, 0, 5, 0, 0, 0, 0], "k", "val", 0));
