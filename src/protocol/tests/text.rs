@@ -63,21 +63,42 @@ fn long_keys() {
 }
 
 #[test]
-fn quiet_only_behind_what_is_needed() {
+fn compat_noreply_argument() {
     let Parsed::Request(Cut { request: Request::Text(TextCommand::Delete { key, quiet }), .. }) =
         parse(b"delete noreply\r\n", 0)
     else {
         panic!()
     };
-    assert_eq!((key, quiet), (b"noreply".as_slice(), false));
+    assert_eq!((key, quiet), (b"noreply".as_slice(), true));
+    for word in ["incr", "decr", "touch"] {
+        assert_eq!(reply(format!("{word} k noreply\r\n").as_bytes()).0, "");
+        assert_eq!(reply(format!("{word} noreply\r\n").as_bytes()).0.as_bytes(), BAD_FORMAT);
+    }
 }
 
 #[test]
-fn delete_words() {
-    for line in [&b"delete a\r\n"[..], b"delete a 5\r\n", b"delete a 0 noreply\r\n"] {
+fn compat_store_format() {
+    for line in ["set k 0 0 x noreply\r\n", "set k 0 0 noreply\r\n", "set noreply\r\n"] {
+        assert_eq!(reply(line.as_bytes()), (String::from_utf8(BAD_FORMAT.to_vec()).unwrap(), 0));
+    }
+    assert_eq!(reply(b"set k x 0 1 noreply\r\n"), (String::new(), 3));
+}
+
+#[test]
+fn compat_leading_spaces() {
+    for word in ["flush_all", "verbosity 1", "slabs automove 1", "lru mode flat", "lru_crawler enable", "shutdown"] {
+        assert!(matches!(parse(format!("   {word}\r\n").as_bytes(), 0), Parsed::Request(_)), "{word}");
+    }
+    for word in ["get a", "version", "stats", "delete a"] {
+        assert_eq!(reply(format!(" {word}\r\n").as_bytes()).0.as_bytes(), UNKNOWN);
+    }
+}
+
+#[test]
+fn compat_delete_words() {
+    for line in [&b"delete a\r\n"[..], b"delete a 5\r\n", b"delete a 0 noreply\r\n", b"delete a b c d e\r\n"] {
         assert!(matches!(parse(line, 0), Parsed::Request(_)));
     }
-    assert_eq!(reply(b"delete a b c d e\r\n").0.as_bytes(), BAD_FORMAT);
 }
 
 #[test]

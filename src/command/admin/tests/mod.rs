@@ -66,6 +66,29 @@ fn verbosity_is_a_log_level() {
 }
 
 #[test]
+fn compat_flush_past() {
+    TestServer::new(|_| {}).check(&[
+        ("set a 0 0 1|x|flush_all 2592001|get a", "STORED|OK|VALUE a 0 1|x|END"),
+        ("flush_all -1|get a", "OK|END"),
+    ]);
+}
+
+#[test]
+fn compat_reassign_words() {
+    TestServer::new(|_| {}).check(&[(
+        "slabs reassign 1 1 x|slabs reassign 1 1|slabs automove 1 x",
+        "ERROR|SAME src and dst class are identical|OK",
+    )]);
+}
+
+#[test]
+fn compat_crawler_words() {
+    for words in ["crawl 1", "metadump all", "mgdump all", "tocrawl 5", "sleep 5", "enable", "disable"] {
+        TestServer::new(|_| {}).check(&[(&format!("lru_crawler {words} x"), "ERROR")]);
+    }
+}
+
+#[test]
 fn slabs_replies() {
     let server = TestServer::new(|_| {});
     server.check(&[
