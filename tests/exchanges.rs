@@ -80,15 +80,6 @@ const DIFFERENCES: &[(&str, &str, Difference, &str)] = &[
     // Upstream swallows the body twice and so eats the packet after it.
     (
         "binary",
-        "unknown op with body then noop",
-        Ours(concat!(
-            r"\x81w\x00\x00\x00\x00\x00\x81\x00\x00\x00\x0f\xde\xad\xbe\xef\x00\x00\x00\x00\x00\x00\x00\x00Unknown command",
-            r"\x81\n\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xde\xad\xbe\xef\x00\x00\x00\x00\x00\x00\x00\x00",
-        )),
-        "the body is swallowed once",
-    ),
-    (
-        "binary",
         "verbosity 1b",
         Ours(
             r"\x81\x1b\x00\x00\x00\x00\x00\x81\x00\x00\x00\x0f\xde\xad\xbe\xef\x00\x00\x00\x00\x00\x00\x00\x00Unknown command",

@@ -136,10 +136,10 @@ mod tests {
         ]);
         for (key, value) in [(&b"cluster"[..], &b""[..]), (b"other", b""), (b"", b""), (b"cluster", b"value")] {
             for extras in [&b""[..], b"1234"] {
-                let unknown = server.send(&packet(0x77, extras, key, value, 9, 5));
+                let unknown = server.send(&packet(0x1b, extras, key, value, 9, 5));
                 let mut reply = server.send(&packet(0x60, extras, key, value, 9, 5));
                 assert_eq!(reply[1], 0x60);
-                reply[1] = 0x77;
+                reply[1] = 0x1b;
                 assert_eq!(reply, unknown, "{}", key.escape_ascii());
             }
         }
