@@ -68,7 +68,8 @@
 //! supervisor  -> nothing                                                (systemd and its journal)
 //! protocol    -> nothing
 //! sidecar     -> cluster, protocol, io, sys, supervisor                 (a client, in a process of its own)
-//! ctl         -> cluster, protocol                                      (the operator's tool)
+//! ctl         -> cluster, protocol, completion                          (the operator's tool)
+//! completion  -> config, sidecar, cluster                               (their tables of options)
 //! cluster     -> nothing                                                (etcd, for the sidecar and its tools)
 //! bin         -> sidecar, ctl, supervisor
 //! ```
@@ -97,6 +98,7 @@
 //! cluster:          mod > watch > etcd > transport > tls, names, wire > error > options > keys, record
 //! tls:              mod > server > stream > room, options, ciphers, files
 //! ctl:              mod > edit > request > show > json > table, diagnosis > look > view, console > options > defaults > exit
+//! completion:       mod > bash, fish, zsh > program
 //! sidecar:          mod > lease > link > observe, server_socket, pace, options > moment
 //! sidecar/lease:    mod > driver > feeds, topology, etcd_threads, server_thread, promises, keeper, status, address > news, announcing, floating, hooks > claim, handover, ledger, local, frames > orders > members
 //! sidecar/link:     mod > pump > pump_state, sink, source > relay, answers, guard, lag, peer_cas, peer_clock, peer_info > clock_skew
@@ -111,6 +113,7 @@
 pub mod clock;
 pub mod cluster;
 pub mod command;
+pub mod completion;
 pub mod config;
 pub mod ctl;
 pub mod io;

@@ -13,6 +13,7 @@ use super::defaults::{self, Defaults};
 use super::exit::CtlExit;
 use crate::cluster::options::{self as cluster, ClusterOptions};
 use crate::cluster::record::{ShardAddress, TopologyRecord};
+use crate::completion::{self, CompletedFlag, CompletedProgram};
 use crate::protocol::topology::TopologyLine;
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -86,6 +87,7 @@ pub const COMMANDS: &[CommandRow] = &[
     row("topology list", "", &["json"], "where clients that discover are sent"),
     row("topology add", "SHARD HOST:PORT", &["ip"], "add a shard at the end, or give it another address"),
     row("topology remove", "SHARD", &[], "take a shard out"),
+    row("completion", "bash|zsh|fish", &[], "print what the shell needs to complete options of all three programs"),
 ];
 
 /// What is to be done.
@@ -260,9 +262,20 @@ impl CommandRow {
                 CtlCommand::TopologyAdd(shard_address(name(shard)?, address, found.opt_str("ip"))?)
             }
             ("topology remove", [shard]) => CtlCommand::TopologyRemove(name(shard)?),
+            ("completion", [shell]) => return completion_for(shell).map_or(Ok(None), |text| Err(CtlExit::print(text))),
             _ => return Ok(None),
         }))
     }
+}
+
+/// The script for a shell. It needs no etcd: it is printed as `--help` is.
+fn completion_for(shell: &str) -> Option<String> {
+    let own = OPTIONS.iter();
+    let own = own.map(|row| CompletedFlag::new(row.letter.to_owned(), row.name, row.argument, row.help));
+    let flags = own.chain(completion::cluster_flags()).collect();
+    let commands = COMMANDS.iter().map(|row| CompletedFlag::new(String::new(), row.name, row.arguments, row.help));
+    let commands = commands.collect();
+    completion::script(shell, CompletedProgram { name: "twincachectl", flags, suboptions: Vec::new(), commands })
 }
 
 /// Where clients find a shard.
