@@ -23,9 +23,13 @@
 //! - a node that is no member drops what it holds before it serves;
 //! - a member is removed from the record before replies go on without it, and added only when it has everything.
 //!
-//! Not here: sockets and threads (`driver`), who is in sync (`members`), what the server does with its role.
+//! Not here: becoming the owner (`takeover`) and giving the shard to another node (`switchover`), sockets and threads
+//! (`driver`), who is in sync (`members`), what the server does with its role.
 
-use super::claim::{Candidacy, Claimant, Right, claimed, lease_of, margin_of};
+mod switchover;
+mod takeover;
+
+use super::claim::{Candidacy, lease_of, margin_of};
 use super::handover::{Handover, HandoverStep};
 use super::ledger::Ledger;
 use super::local::{LocalServer, ServerFacts, ServerState};
@@ -368,86 +372,6 @@ impl Keeper {
         }
     }
 
-    // ---- a switchover ----
-
-    fn begin_handover(&mut self, request: RequestRecord, now: Duration) {
-        let Some(record) = self.owned().filter(|_| self.ledger.renewed.is_some()) else { return };
-        let found = match self.handover {
-            Some(_) => Err("a switchover is under way".to_owned()),
-            None => self.members.successor(&request.to, record),
-        };
-        let to = match found {
-            Ok(to) => to,
-            Err(why) => return self.reply(request.id, false, &why),
-        };
-        log::info!("hands the shard over to {}: writes wait", to.node);
-        let until = now + self.lease() / 2;
-        self.handover = Some(Handover { id: request.id, to, step: HandoverStep::Holding, until });
-        self.order(ServerOrder::Hold(self.lease()), now);
-    }
-
-    fn step_handover(&mut self, from: HandoverStep, to: HandoverStep) {
-        self.handover.iter_mut().filter(|handover| handover.step == from).for_each(|handover| handover.step = to);
-    }
-
-    /// Goes on with a switchover. Whether the server does not serve any more.
-    fn hand_over(&mut self, now: Duration) -> bool {
-        let Some(handover) = self.handover.clone() else { return false };
-        let successor = self.members.peer(&handover.to.node).filter(|peer| peer.run == handover.to.run);
-        let confirmed = successor.filter(|peer| peer.is_streaming).map(|peer| peer.confirmed);
-        let Some(record) = self.owned() else { return false };
-        if now >= handover.until && handover.can_be_abandoned() {
-            self.abandon_handover("the successor did not confirm everything in time", now);
-            return false;
-        }
-        if now >= handover.until + self.lease() {
-            self.give_back(now);
-            return true;
-        }
-        match handover.step {
-            HandoverStep::Draining { lsn } if confirmed >= Some(lsn) => {
-                let order = ServerOrder::Standby { epoch: record.epoch + 1, secret: record.secret.clone() };
-                self.step_handover(handover.step, HandoverStep::Stepping);
-                self.order(order, now);
-            }
-            HandoverStep::Settling { lsn } if confirmed >= Some(lsn) => {
-                self.step_handover(handover.step, HandoverStep::Swapping);
-                return self.hand_over(now);
-            }
-            HandoverStep::Swapping => {
-                let me = MemberRecord { node: record.owner.clone(), run: record.run.clone() };
-                let others = record.members.iter().filter(|member| member.node != handover.to.node);
-                let members = [me.clone()].into_iter().chain(others.cloned()).collect();
-                let record = ShardRecord {
-                    epoch: record.epoch + 1,
-                    owner: handover.to.node,
-                    run: handover.to.run,
-                    members,
-                    handover_from: Some(me),
-                    ..record.clone()
-                };
-                self.swap(record, now);
-            }
-            _ => {}
-        }
-        !self.handover.as_ref().is_some_and(Handover::can_be_abandoned)
-    }
-
-    fn abandon_handover(&mut self, why: &str, now: Duration) {
-        if let Some(handover) = self.handover.take() {
-            log::warn!("the switchover to {} is abandoned: {why}", handover.to.node);
-            self.reply(handover.id, false, why);
-            self.order(ServerOrder::Go, now);
-        }
-    }
-
-    fn end_handover(&mut self) {
-        if let Some(handover) = self.handover.take() {
-            let (is_done, text) = handover.outcome(self.known().map_or("", |record| &record.owner));
-            self.reply(handover.id, is_done, &text);
-        }
-    }
-
     /// The record names this node, with a run of the server that is not there.
     fn part(&mut self, now: Duration) {
         let is_over = match &self.server {
@@ -472,70 +396,6 @@ impl Keeper {
         }
         let (owner, run, handover_from) = (String::new(), String::new(), None);
         self.swap(ShardRecord { owner, run, members, handover_from, ..record.clone() }, now);
-    }
-
-    /// Somebody else owns the shard, or nobody.
-    fn follow(&mut self, now: Duration) {
-        self.retire();
-        // A primary is no candidate, not even when its deadline has passed long ago: first it follows.
-        let may_serve = self.server.up().is_some_and(LocalServer::may_serve);
-        if may_serve || !self.take_over(now) && self.candidacy.is_none() && self.known().is_some() {
-            let Some(server) = self.server.up() else { return };
-            let (epoch, secret) =
-                self.known().map_or((0, &self.config.secret), |record| (record.epoch, &record.secret));
-            let order = ServerOrder::Standby { epoch: epoch.max(server.epoch), secret: secret.clone() };
-            self.tell_role(order, now);
-        }
-    }
-
-    /// Becomes the owner, if it may. Whether it tries.
-    fn take_over(&mut self, now: Duration) -> bool {
-        let ServerState::Up(server) = &self.server else { return false };
-        let Some(seen) = &self.ledger.seen else { return false };
-        if let Some(candidacy) = self.candidacy {
-            if candidacy.unanswered == 0 && !self.ledger.is_swapping(now) {
-                self.claim(candidacy.epoch, now);
-            }
-            return true;
-        }
-        if self.ledger.is_swapping(now) || now < self.stands_back {
-            return false;
-        }
-        let who = (self.config.node.as_str(), server.run.as_str());
-        let times = (now.saturating_sub(server.met), self.config.lease + self.config.lease / RENEWALS_PER_LEASE);
-        let claimant = Claimant::new(who, (now < self.forced_until, self.is_paused), times);
-        let revision = seen.revision;
-        let is_empty = match claimant.right(seen.record.as_ref(), now.saturating_sub(seen.at)) {
-            Right::None => return false,
-            Right::Strike => {
-                let members = seen.record.iter().flat_map(|record| &record.members);
-                let members = members.filter(|member| member.node != self.config.node).cloned().collect();
-                let record = seen.record.clone().unwrap_or_default();
-                self.swap(ShardRecord { members, ..record }, now);
-                return false;
-            }
-            Right::Whole => false,
-            Right::Empty => true,
-        };
-        let epoch = self.known().map_or(0, |record| record.epoch).max(server.epoch) + 1;
-        let level = if self.tried == revision { log::Level::Debug } else { log::Level::Info };
-        self.tried = revision;
-        log::log!(level, "wants to be the owner in epoch {epoch}{}", if is_empty { ", without data" } else { "" });
-        self.candidacy = Some(Candidacy { expected: revision, epoch, unanswered: 1 + u32::from(is_empty) });
-        self.order(ServerOrder::Candidate { epoch }, now);
-        if is_empty {
-            self.order(ServerOrder::Empty, now);
-        }
-        true
-    }
-
-    /// The server agrees: swaps this node in.
-    fn claim(&mut self, epoch: u64, now: Duration) {
-        let ServerState::Up(server) = &self.server else { return };
-        let old = self.known().cloned().unwrap_or_default();
-        let record = claimed(old, epoch, &server.run, &self.config);
-        let record = self.config.stamp(record, server.replicas_ack);
-        self.swap(record, now);
     }
 
     /// Sends a swap, unless one is on its way.
@@ -588,5 +448,5 @@ impl Keeper {
 }
 
 #[cfg(test)]
-#[path = "tests/shift_keeper.rs"]
+#[path = "../tests/shift_keeper.rs"]
 mod shift;

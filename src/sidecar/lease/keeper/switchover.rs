@@ -1,0 +1,89 @@
+//! How the owner gives the shard to another node because an operator wants it; the steps are those of `handover`.
+//!
+//! Not here: the rest of the keeper (`keeper`), whom it can be given to (`members`).
+
+use super::super::handover::{Handover, HandoverStep};
+use super::super::orders::ServerOrder;
+use super::Keeper;
+use crate::cluster::record::{MemberRecord, RequestRecord, ShardRecord};
+use std::time::Duration;
+
+impl Keeper {
+    pub(super) fn begin_handover(&mut self, request: RequestRecord, now: Duration) {
+        let Some(record) = self.owned().filter(|_| self.ledger.renewed.is_some()) else { return };
+        let found = match self.handover {
+            Some(_) => Err("a switchover is under way".to_owned()),
+            None => self.members.successor(&request.to, record),
+        };
+        let to = match found {
+            Ok(to) => to,
+            Err(why) => return self.reply(request.id, false, &why),
+        };
+        log::info!("hands the shard over to {}: writes wait", to.node);
+        let until = now + self.lease() / 2;
+        self.handover = Some(Handover { id: request.id, to, step: HandoverStep::Holding, until });
+        self.order(ServerOrder::Hold(self.lease()), now);
+    }
+
+    pub(super) fn step_handover(&mut self, from: HandoverStep, to: HandoverStep) {
+        self.handover.iter_mut().filter(|handover| handover.step == from).for_each(|handover| handover.step = to);
+    }
+
+    /// Goes on with a switchover. Whether the server does not serve any more.
+    pub(super) fn hand_over(&mut self, now: Duration) -> bool {
+        let Some(handover) = self.handover.clone() else { return false };
+        let successor = self.members.peer(&handover.to.node).filter(|peer| peer.run == handover.to.run);
+        let confirmed = successor.filter(|peer| peer.is_streaming).map(|peer| peer.confirmed);
+        let Some(record) = self.owned() else { return false };
+        if now >= handover.until && handover.can_be_abandoned() {
+            self.abandon_handover("the successor did not confirm everything in time", now);
+            return false;
+        }
+        if now >= handover.until + self.lease() {
+            self.give_back(now);
+            return true;
+        }
+        match handover.step {
+            HandoverStep::Draining { lsn } if confirmed >= Some(lsn) => {
+                let order = ServerOrder::Standby { epoch: record.epoch + 1, secret: record.secret.clone() };
+                self.step_handover(handover.step, HandoverStep::Stepping);
+                self.order(order, now);
+            }
+            HandoverStep::Settling { lsn } if confirmed >= Some(lsn) => {
+                self.step_handover(handover.step, HandoverStep::Swapping);
+                return self.hand_over(now);
+            }
+            HandoverStep::Swapping => {
+                let me = MemberRecord { node: record.owner.clone(), run: record.run.clone() };
+                let others = record.members.iter().filter(|member| member.node != handover.to.node);
+                let members = [me.clone()].into_iter().chain(others.cloned()).collect();
+                let record = ShardRecord {
+                    epoch: record.epoch + 1,
+                    owner: handover.to.node,
+                    run: handover.to.run,
+                    members,
+                    handover_from: Some(me),
+                    ..record.clone()
+                };
+                self.swap(record, now);
+            }
+            _ => {}
+        }
+        !self.handover.as_ref().is_some_and(Handover::can_be_abandoned)
+    }
+
+    pub(super) fn abandon_handover(&mut self, why: &str, now: Duration) {
+        if let Some(handover) = self.handover.take() {
+            log::warn!("the switchover to {} is abandoned: {why}", handover.to.node);
+            self.reply(handover.id, false, why);
+            self.order(ServerOrder::Go, now);
+        }
+    }
+
+    pub(super) fn end_handover(&mut self) {
+        if let Some(handover) = self.handover.take() {
+            let (is_done, text) = handover.outcome(self.known().map_or("", |record| &record.owner));
+            self.reply(handover.id, is_done, &text);
+        }
+    }
+}
