@@ -254,7 +254,7 @@ fn a_watch_notices_that_etcd_was_put_back() {
     });
     let mut opened = 0;
     let mut watch = |from, most| {
-        fake.client().watch("/a/", from, Duration::from_millis(50), |_| {
+        fake.client().watch("/a/", from, Duration::from_millis(500), |_| {
             opened += 1;
             opened < most
         })
