@@ -4,6 +4,7 @@
 //!   swap:  if key is still of this revision  ── yes ──> put it (and what goes with it) ──> Won
 //!                                            ── no ───> read it ──> Lost, with what is there
 //!   take:  the same, but delete it
+//!   either may depend on the value as well: etcd that was restored from a backup gives revisions out again
 //! ```
 //!
 //! Invariants: reads are linearizable; an answer is believed only if it is about the key that was asked for and its
@@ -82,6 +83,8 @@ pub enum Also<'a> {
     Put(&'a str, &'a [u8]),
     /// Deletes another key, which must be of this revision.
     Delete(&'a str, i64),
+    /// Does nothing but if the key has this value.
+    If(&'a str, &'a [u8]),
 }
 
 impl Etcd {
@@ -177,6 +180,7 @@ impl Etcd {
                     compare.push(Compare::new(key, expected));
                     success.push(delete_of(key));
                 }
+                Also::If(key, value) => compare.push(Compare::value(key, value)),
             }
         }
         let failure = vec![Operation::Range(RangeRequest { key: key.into(), ..RangeRequest::default() })];

@@ -103,18 +103,27 @@ pub(super) struct TxnRequest {
     pub(super) failure: Vec<Operation>,
 }
 
-/// Whether a key is of a revision; 0: absent.
+/// Whether a key is of a revision (0: absent), or has a value.
 #[derive(Debug, Serialize)]
 pub(super) struct Compare {
     key: Base64,
     target: &'static str,
     result: &'static str,
-    mod_revision: Int64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mod_revision: Option<Int64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<Base64>,
 }
 
 impl Compare {
     pub(super) fn new(key: &str, mod_revision: i64) -> Compare {
-        Compare { key: key.into(), target: "MOD", result: "EQUAL", mod_revision: Int64(mod_revision) }
+        let mod_revision = Some(Int64(mod_revision));
+        Compare { key: key.into(), target: "MOD", result: "EQUAL", mod_revision, value: None }
+    }
+
+    pub(super) fn value(key: &str, value: &[u8]) -> Compare {
+        let value = Some(Base64(value.to_vec()));
+        Compare { key: key.into(), target: "VALUE", result: "EQUAL", mod_revision: None, value }
     }
 }
 

@@ -82,6 +82,17 @@ fn a_swap_takes_other_keys_along_or_does_nothing() {
     assert_eq!(value(etcd.get("shard", LONG).unwrap()), Some(b"1".to_vec()));
 }
 
+/// etcd that was restored gives revisions out again, with other values.
+#[test]
+fn a_swap_may_depend_on_the_value() {
+    let Some(server) = EtcdServer::start(&[]) else { return };
+    let mut etcd = server.client();
+    let first = etcd.put("k", b"1", LONG).unwrap();
+    let mut swap = |value: &[u8]| etcd.swap_with("k", first, b"2", &[Also::If("k", value)], LONG).unwrap();
+    assert!(matches!(swap(b"another"), Swap::Lost(there) if there.mod_revision() == first));
+    won(swap(b"1"));
+}
+
 #[test]
 fn a_request_is_taken_with_its_answer_or_left() {
     let Some(server) = EtcdServer::start(&[]) else { return };
