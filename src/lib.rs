@@ -100,7 +100,7 @@
 //! ctl:              mod > edit > request > show > json > table, diagnosis > look > view, console > options > defaults > exit
 //! completion:       mod > bash, fish, zsh > program
 //! sidecar:          mod > lease > link > observe, server_socket, pace, options > moment
-//! sidecar/lease:    mod > driver > feeds, topology, etcd_threads, server_thread, promises, keeper, status, address > news, announcing, floating, hooks > claim, handover, ledger, local, frames > orders > members
+//! sidecar/lease:    mod > driver > feeds, topology, etcd_threads, server_thread, promises, keeper, status, address > news, announcing, floating, hooks > ledger > claim, handover, local, frames, repeats > orders > members
 //! sidecar/lease/keeper: switchover, takeover > mod
 //! sidecar/link:     mod > pump > pump_state, sink, source > relay, answers, guard, lag, peer_cas, peer_clock, peer_info > clock_skew
 //! sidecar/observe:  mod > http, metrics, health > figures, standby

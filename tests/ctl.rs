@@ -207,7 +207,7 @@ fn a_switchover_is_asked_for_and_waited_for() {
 fn a_request_of_another_is_waited_for_and_ours_is_refused() {
     let Some(mut cluster) = Cluster::start() else { return };
     cluster.pair();
-    let other = RequestRecord { id: "other".into(), what: RequestKind::Switchover, to: String::new() };
+    let other = RequestRecord { id: "other".into(), what: RequestKind::Switchover, to: String::new(), epoch: 0 };
     cluster.put("requests/s", &other);
     let mut etcd = cluster.server.client();
     let refuse = |etcd: &mut Etcd| {

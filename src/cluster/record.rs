@@ -8,6 +8,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+/// The highest epoch: the servers keep it in the upper bits of cas uniques.
+pub const EPOCH_MAX: u64 = (1 << 15) - 1;
+
 /// Who owns a shard, and who may take it over. Each change of it is a compare-and-swap, so that renewals, changes of
 /// the members and takeovers exclude each other.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -69,6 +72,8 @@ pub struct NodeRecord {
     pub role: String,
     /// The epoch of that role.
     pub epoch: u64,
+    /// The highest epoch that its server has heard of: it takes nothing of a lower one.
+    pub highest: u64,
     /// The last change that it has.
     pub lsn: u64,
     /// How many items it holds.
@@ -104,6 +109,9 @@ pub struct RequestRecord {
     pub what: RequestKind,
     /// The node that it is about.
     pub to: String,
+    /// The epoch that it was made for; it is void in another one. 0: in any.
+    #[serde(default)]
+    pub epoch: u64,
 }
 
 impl fmt::Display for RequestRecord {

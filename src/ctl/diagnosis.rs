@@ -3,14 +3,22 @@
 //! Invariant: all is well exactly when nothing is said.
 
 use super::view::{NodeView, ShardView};
-use crate::cluster::record::ShardRecord;
+use crate::cluster::record::{EPOCH_MAX, ShardRecord};
 
 /// One line for each thing that is wrong.
 pub(super) fn problems(shard: &ShardView) -> Vec<String> {
     let mut found = Vec::new();
     match shard.record() {
         None => found.push("no owner: nobody has owned this shard yet".to_owned()),
-        Some(record) => found.extend(of_owner(shard, record).into_iter().chain(of_members(shard, record))),
+        Some(record) => {
+            found.extend(of_owner(shard, record).into_iter().chain(of_members(shard, record)));
+            if record.epoch > EPOCH_MAX / 2 {
+                let epoch = record.epoch;
+                found.push(format!(
+                    "epochs are scarce: {epoch} of {EPOCH_MAX} are used; see THE EPOCHS in twincache(7)"
+                ));
+            }
+        }
     }
     if shard.is_paused {
         found.push("paused: no node takes over by itself until `resume`".to_owned());

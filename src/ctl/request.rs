@@ -129,7 +129,7 @@ pub(super) fn check_node(name: &str, node: &str, shard: &ShardView) -> Result<()
 fn ask(console: &mut Console, name: &str, shard: &ShardView, what: RequestKind, to: &str) -> Result<(), CtlExit> {
     let lease = Duration::from_millis(shard.record().map_or(0, |record| record.lease_ms));
     let epoch = shard.record().map_or(0, |record| record.epoch);
-    let request = RequestRecord { id: id()?, what, to: to.to_owned() };
+    let request = RequestRecord { id: id()?, what, to: to.to_owned(), epoch };
     let revision = put(console, name, &request)?;
     let start = Instant::now();
     console.say(&format!("{name}: asked for a {request}"));

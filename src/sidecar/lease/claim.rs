@@ -11,10 +11,22 @@
 //! A node whose server was restarted is no member: it first takes its old run out of the members of a shard that was
 //! given back, so that the others need not wait for what is gone for ever.
 //!
+//! Epochs are few: they stand in the upper 15 bits of cas uniques. A takeover with data uses one, and has needed a copy
+//! that was made before. A takeover without data needs nothing, so servers that crash again and again, with nobody left
+//! who has data, would use them all within hours. So claims without data become slow ([`Empties`]), and the slower the
+//! fewer epochs are left:
+//!
+//! ```text
+//!   claims without data within ten minutes     5th 1 s, 6th 2 s, 7th 4 s … 60 s
+//!   epochs that are used                       1/2: 10 s, and an error in the log    7/8: 60 s    all: nobody claims
+//! ```
+//!
+//! So a loop of crashes lasts for eleven days before the error, and for eleven more before the end.
+//!
 //! Not here: the compare-and-swap that decides between candidates (`keeper`).
 
 use super::orders::KeeperConfig;
-use crate::cluster::record::{MemberRecord, ShardRecord};
+use crate::cluster::record::{EPOCH_MAX, MemberRecord, ShardRecord};
 use std::time::Duration;
 
 /// The part of a lease that pays for clocks that drift apart: one tenth of it.
@@ -22,6 +34,18 @@ const MARGINS_PER_LEASE: u32 = 10;
 
 /// What one candidate waits longer than the candidate before it.
 const RANK_WAIT: Duration = Duration::from_millis(50);
+
+/// Epochs above this are scarce.
+pub(super) const EPOCHS_LOW: u64 = EPOCH_MAX / 2;
+
+/// Claims without data that need not wait.
+const EMPTIES_FREE: u32 = 4;
+
+/// Claims are in a row when less time than this passes between them.
+const EMPTIES_APART: Duration = Duration::from_secs(600);
+
+/// Longest wait of one.
+const EMPTIES_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// What a node may do about a shard that it does not own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +68,39 @@ pub(super) struct Candidacy {
     pub epoch: u64,
     /// Answers of the server that it waits for.
     pub unanswered: u32,
+    /// What the server holds is dropped.
+    pub is_empty: bool,
+}
+
+/// The claims without data that this node has made in a row.
+#[derive(Clone, Debug, Default, Hash)]
+pub(super) struct Empties {
+    count: u32,
+    last: Duration,
+}
+
+impl Empties {
+    /// Notes one.
+    pub(super) fn note(&mut self, now: Duration) {
+        self.count = if now < self.last + EMPTIES_APART { self.count + 1 } else { 1 };
+        self.last = now;
+    }
+
+    /// How many there were.
+    pub(super) fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// How long the next one waits, which is of this epoch; None: not at all.
+    pub(super) fn wait(&self, epoch: u64) -> Option<Duration> {
+        let row = self.count.checked_sub(EMPTIES_FREE).map(|more| Duration::from_secs(1 << more.min(6)));
+        let scarce = match epoch {
+            _ if epoch > EPOCH_MAX / 8 * 7 => Some(EMPTIES_WAIT_MAX),
+            _ if epoch > EPOCHS_LOW => Some(EMPTIES_WAIT_MAX / 6),
+            _ => None,
+        };
+        row.max(scarce).map(|wait| wait.min(EMPTIES_WAIT_MAX))
+    }
 }
 
 /// Who asks.
@@ -58,23 +115,21 @@ pub(super) struct Claimant<'a> {
     is_paused: bool,
     /// For how long its server has been known. The run before may have promised to wait, and a promise goes with it.
     met: Duration,
-    /// How long it waits for a record that is not there.
-    wait: Duration,
 }
 
 impl<'a> Claimant<'a> {
     pub(super) fn new(
         (node, run): (&'a str, &'a str),
         (is_forced, is_paused): (bool, bool),
-        (met, wait): (Duration, Duration),
+        met: Duration,
     ) -> Claimant<'a> {
-        Claimant { node, run, is_forced, is_paused, met, wait }
+        Claimant { node, run, is_forced, is_paused, met }
     }
 
     /// What it may do, if this record was first seen `ago`, when now is the time.
     pub(super) fn right(&self, record: Option<&ShardRecord>, ago: Duration) -> Right {
-        // It was never there, or somebody has deleted it: then there may be an owner who serves until its deadline.
-        let Some(record) = record else { return if ago >= self.wait { Right::Whole } else { Right::None } };
+        // It was never there, or somebody has deleted it: this is asked when the owner is silent (`ledger`).
+        let Some(record) = record else { return Right::Whole };
         let is_free = record.owner.is_empty();
         let free_after = if is_free { Duration::ZERO } else { lease_of(record) + margin_of(record) };
         let kept = ago.min(self.met);
@@ -129,3 +184,7 @@ pub(super) fn lease_of(record: &ShardRecord) -> Duration {
 pub(super) fn margin_of(record: &ShardRecord) -> Duration {
     lease_of(record) / MARGINS_PER_LEASE
 }
+
+#[cfg(test)]
+#[path = "tests/shift_claim.rs"]
+mod shift;

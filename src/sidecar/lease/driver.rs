@@ -143,10 +143,15 @@ impl Driver {
         let now = time_since_boot();
         match news {
             News::Swapped(outcome) => self.keeper.swapped(outcome, now),
-            News::Record(revision, record) => self.keeper.record(revision, record, now),
+            News::Record(sighting) => self.keeper.record(sighting, now),
             News::Node(node, record) => {
                 match record {
-                    Some(record) => _ = self.nodes.insert(node.clone(), record),
+                    Some(record) => {
+                        if node != self.lease.node {
+                            self.keeper.heard(record.highest, now);
+                        }
+                        self.nodes.insert(node.clone(), record);
+                    }
                     None => _ = self.nodes.remove(&node),
                 }
                 self.heard.insert(node, now);
@@ -214,7 +219,7 @@ impl Driver {
     fn carry_out(&mut self) {
         while let Some(effect) = self.keeper.effect() {
             match effect {
-                Effect::Swap { expected, record } => self.etcd.swap(expected, record),
+                Effect::Swap { expected, record } => self.etcd.swap(*expected, record),
                 Effect::Read => self.etcd.read(),
                 Effect::Order(order) => self.order(&order),
                 Effect::Promise { epoch, nodes } => self.ask_promises(epoch, &nodes),
@@ -232,9 +237,10 @@ impl Driver {
                     }
                 }
                 Effect::Reply { id, is_done, text } => {
-                    let (of, revision) = &self.request;
-                    let revision = if *of == id { *revision } else { 0 };
-                    self.etcd.answer(AnswerRecord { id, is_done, text }, revision);
+                    // Another one has replaced it, if it is not the last.
+                    if self.request.0 == id {
+                        self.etcd.answer(AnswerRecord { id, is_done, text }, self.request.1);
+                    }
                 }
             }
         }
@@ -292,6 +298,7 @@ impl Driver {
             http: self.lease.http.clone(),
             role: role.to_owned(),
             epoch: record.epoch,
+            highest: self.keeper.local().map_or(0, |server| server.epoch),
             ..NodeRecord::default()
         };
         *lock(&self.status) = status;

@@ -14,11 +14,12 @@
 //! Not here: what is written and why (`keeper`).
 
 use super::news::News;
-use super::orders::SwapOutcome;
+use super::orders::{Expected, RecordValue, Sighting, SwapOutcome};
 use crate::cluster::keys::ClusterKeys;
 use crate::cluster::options::ClusterOptions;
 use crate::cluster::record::{AnswerRecord, NodeRecord, ShardRecord, from_bytes, to_bytes};
-use crate::cluster::{Etcd, EtcdError, Snapshot, Swap, Versioned, WatchEvent};
+use crate::cluster::{Also, Etcd, EtcdError, Snapshot, Swap, Versioned, WatchEvent};
+use crate::sys::cpu::time_since_boot;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use serde::de::DeserializeOwned;
 use std::time::{Duration, Instant};
@@ -35,6 +36,9 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 /// Longest wait for what is not urgent.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How often an answer is tried to be given.
+const REPLIES_MAX: u32 = 3;
+
 /// A lease has time for so many swaps, one after the other, before it ends.
 const SWAPS_PER_LEASE: u32 = 3;
 
@@ -46,7 +50,7 @@ enum Telling {
 
 /// The way to the threads. Dropping it ends those that wait for it; the watches end with the process.
 pub(super) struct EtcdThreads {
-    swaps: Sender<(i64, ShardRecord)>,
+    swaps: Sender<(Expected, ShardRecord)>,
     reads: Sender<()>,
     tells: Sender<Telling>,
 }
@@ -85,8 +89,8 @@ impl EtcdThreads {
         Ok(EtcdThreads { swaps, reads, tells })
     }
 
-    /// Replaces the record of this revision.
-    pub(super) fn swap(&self, expected: i64, record: ShardRecord) {
+    /// Replaces what stands there, if it is this.
+    pub(super) fn swap(&self, expected: Expected, record: ShardRecord) {
         let _ = self.swaps.send((expected, record));
     }
 
@@ -121,22 +125,21 @@ impl Desk {
 
     // ---- on demand ----
 
-    fn swap_all(self, mut etcd: Etcd, swaps: &Receiver<(i64, ShardRecord)>, patience: Duration) {
+    fn swap_all(self, mut etcd: Etcd, swaps: &Receiver<(Expected, ShardRecord)>, patience: Duration) {
         let key = self.keys.shard(&self.shard);
         let mut is_down = false;
         for (expected, record) in swaps {
-            let outcome = match etcd.swap(&key, expected, &to_bytes(&record), patience) {
+            let (asked, there) = (time_since_boot(), expected.value.bytes());
+            let also = there.as_ref().map(|value| Also::If(&key, value));
+            let outcome = match etcd.swap_with(&key, expected.revision, &to_bytes(&record), also.as_slice(), patience) {
                 Ok(Swap::Won(revision)) => SwapOutcome::Won(revision),
-                Ok(Swap::Lost(snapshot)) => match record_of(snapshot) {
-                    Some((revision, record)) => SwapOutcome::Lost { revision, record: record.map(Box::new) },
-                    None => SwapOutcome::NotDone,
-                },
+                Ok(Swap::Lost(snapshot)) => SwapOutcome::Lost(Box::new(sighting_of(snapshot, asked))),
                 Err(error) => {
                     note_failure(&mut is_down, &error);
                     if error.may_be_applied() { SwapOutcome::Unknown } else { SwapOutcome::NotDone }
                 }
             };
-            if is_down && matches!(outcome, SwapOutcome::Won(_) | SwapOutcome::Lost { .. }) {
+            if is_down && matches!(outcome, SwapOutcome::Won(_) | SwapOutcome::Lost(_)) {
                 log::info!("etcd answers again");
                 is_down = false;
             }
@@ -149,9 +152,9 @@ impl Desk {
     fn read_all(self, mut etcd: Etcd, reads: &Receiver<()>, patience: Duration) {
         let key = self.keys.shard(&self.shard);
         for () in reads {
+            let asked = time_since_boot();
             if let Ok(snapshot) = etcd.get(&key, patience)
-                && let Some((revision, record)) = record_of(snapshot)
-                && !self.send(News::Record(revision, record))
+                && !self.send(News::Record(sighting_of(snapshot, asked)))
             {
                 return;
             }
@@ -185,13 +188,14 @@ impl Desk {
 
     fn reply(&self, etcd: &mut Etcd, answer: &AnswerRecord, revision: i64) {
         let (request, to) = (self.keys.request(&self.shard), self.keys.answer(&self.shard));
-        let told = etcd.put(&to, &to_bytes(answer), PATIENCE);
-        // A newer request must not go with this one.
-        let taken = told.and_then(|_| etcd.get(&request, PATIENCE)).and_then(|snapshot| {
-            if snapshot.mod_revision() == revision { etcd.delete(&request, PATIENCE) } else { Ok(0) }
-        });
-        if let Err(error) = taken {
-            log::warn!("cannot answer a request: {error}");
+        let answer = to_bytes(answer);
+        for _ in 0..REPLIES_MAX {
+            // All of it or nothing: a newer request neither goes with this one, nor is it told the answer to this one.
+            match etcd.take(&request, revision, &[Also::Put(&to, &answer)], PATIENCE) {
+                Ok(Swap::Won(_)) => return,
+                Ok(Swap::Lost(_)) => return log::debug!("a request was answered, taken back or replaced"),
+                Err(error) => log::warn!("cannot answer a request: {error}"),
+            }
         }
     }
 
@@ -200,27 +204,17 @@ impl Desk {
     fn watch_record(self, mut etcd: Etcd) {
         let key = self.keys.shard(&self.shard);
         loop {
-            let from = match etcd.get(&key, PATIENCE) {
-                Ok(snapshot) => {
-                    let from = snapshot.revision + 1;
-                    if let Some((revision, record)) = record_of(snapshot) {
-                        self.send(News::Record(revision, record));
-                    }
-                    from
-                }
-                Err(_) => {
-                    std::thread::sleep(RETRY);
-                    continue;
-                }
+            let asked = time_since_boot();
+            let Ok(snapshot) = etcd.get(&key, PATIENCE) else {
+                std::thread::sleep(RETRY);
+                continue;
             };
+            let from = snapshot.revision + 1;
+            self.send(News::Record(sighting_of(snapshot, asked)));
             let watched = etcd.watch(&key, from, WATCH_IDLE, |event| match event {
                 WatchEvent::Changed { key: changed, revision, value } if changed == key => {
-                    let record = value.map(|value| parsed::<ShardRecord>(&changed, &value));
-                    match record {
-                        Some(None) => true,
-                        Some(Some(record)) => self.send(News::Record(revision, Some(record))),
-                        None => self.send(News::Record(revision, None)),
-                    }
+                    let value = RecordValue::new(value.map(|value| value.bytes));
+                    self.send(News::Record(Sighting { revision, store: revision, asked: None, value }))
                 }
                 _ => true,
             });
@@ -290,12 +284,12 @@ fn note_failure(is_down: &mut bool, error: &EtcdError) {
     }
 }
 
-/// The record of a snapshot with its revision; None if somebody has written there what is no record.
-fn record_of(snapshot: Snapshot) -> Option<(i64, Option<ShardRecord>)> {
-    match snapshot.value {
-        None => Some((snapshot.revision, None)),
-        Some(value) => parsed("the shard record", &value).map(|record| (value.mod_revision, Some(record))),
-    }
+/// What was asked for at that time, and found.
+fn sighting_of(snapshot: Snapshot, asked: Duration) -> Sighting {
+    let (store, value) = (snapshot.revision, snapshot.value);
+    let revision = value.as_ref().map_or(store, |value| value.mod_revision);
+    let value = RecordValue::new(value.map(|value| value.bytes));
+    Sighting { revision, store, asked: Some(asked), value }
 }
 
 fn parsed<T: DeserializeOwned>(key: &str, value: &Versioned) -> Option<T> {

@@ -4,26 +4,65 @@
 //!   send ──> flight ──┬─ won ──> seen; it counts from when it was sent
 //!                     ├─ lost ─> seen: somebody else's
 //!                     └─ unknown ──> doubts: when the record changes, it tells which of them it was, if any
+//!
+//!   what is seen follows from what was there ──> it is the record
+//!   it does not: deleted, damaged, or etcd was put back to an older state
+//!        the owner within its right      ──> its record goes on to count, and it writes it over what stands there
+//!        anybody else, or too late       ──> nothing that stands there is believed for a lease and its margin
 //! ```
 //!
 //! The record may be heard of by the watch before the swap is answered, or instead of that. Each swap has a sequence
 //! number of its own, so a record tells who sent it.
 //!
-//! Invariant: what is seen never gets older. Not here: what to send (`keeper`).
+//! etcd that was restored from a backup gives old records, and revisions for a second time. It is noticed by an answer
+//! that was asked for after a higher revision of etcd had been heard of, and by a record whose epoch or number is lower
+//! than before. Whoever owned the shard in the lost past may serve until the end of a lease; who that was, the old record
+//! does not say. A swap names the value that it replaces, besides its revision, so it cannot replace something else that
+//! has got the same revision.
+//!
+//! Invariants: what is seen never gets older, but by a restored etcd; there are at most [`DOUBTS_MAX`] doubts.
+//!
+//! Not here: what to send (`keeper`). Not noticed: a backup of exactly what this node had seen last, and, by a sidecar that
+//! was started while etcd was away, any backup.
 
+use super::claim::{lease_of, margin_of};
+use super::orders::{Expected, RecordValue, Sighting};
 use crate::cluster::record::ShardRecord;
 use std::time::Duration;
 
-/// The pause after a swap that was not done, or the server did not agree to.
+/// The pause after a swap that was not done.
 const RETRY: Duration = Duration::from_millis(20);
+
+/// Swaps that differ in more than their number, and whose outcome is not known. A pair has two or three, while etcd
+/// hangs.
+const DOUBTS_MAX: usize = 16;
 
 /// The record as it was seen last.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct Seen {
     pub revision: i64,
-    pub record: Option<ShardRecord>,
+    /// What stands there.
+    value: RecordValue,
+    /// The owner's own record, which counts although something else stands there.
+    kept: Option<ShardRecord>,
     /// When this revision was first heard of.
     pub at: Duration,
+    /// Nothing that stands there is believed before this.
+    settles: Duration,
+}
+
+impl Seen {
+    /// The record that counts.
+    pub(super) fn record(&self) -> Option<&ShardRecord> {
+        self.kept.as_ref().or(self.value.record.as_ref())
+    }
+}
+
+/// Until when a node that owns the shard has the right to serve, and how long an owner may have it that is not known.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rights {
+    pub until: Option<Duration>,
+    pub wait: Duration,
 }
 
 /// A swap that was sent.
@@ -41,6 +80,12 @@ pub(super) struct Ledger {
     pub renewed: Option<Duration>,
     /// When a swap was last sent.
     pub swapped_at: Option<Duration>,
+    /// The highest epoch that a record had.
+    pub epoch: u64,
+    /// Epoch and number of the last record, deleted or not.
+    place: (u64, u64),
+    /// The highest revision of etcd that was heard of, and when that was.
+    store: (i64, Duration),
     /// The swap that was sent and not answered.
     flight: Option<SentSwap>,
     /// Swaps whose outcome is not known.
@@ -54,7 +99,7 @@ pub(super) struct Ledger {
 impl Ledger {
     /// The record.
     pub(super) fn known(&self) -> Option<&ShardRecord> {
-        self.seen.as_ref()?.record.as_ref()
+        self.seen.as_ref()?.record()
     }
 
     /// When the record was first heard of, as it is.
@@ -62,33 +107,94 @@ impl Ledger {
         self.seen.as_ref().map_or(Duration::ZERO, |seen| seen.at)
     }
 
+    /// Before this nothing follows from the record: it may be a past one, while somebody serves by what is lost.
+    pub(super) fn settles(&self) -> Duration {
+        self.seen.as_ref().map_or(Duration::ZERO, |seen| seen.settles)
+    }
+
+    /// Whether something stands there that is not the record that counts.
+    pub(super) fn is_replaced(&self) -> bool {
+        self.seen.as_ref().is_some_and(|seen| seen.kept.is_some())
+    }
+
+    /// What is wrong with what stands there, if it is no record.
+    pub(super) fn damage(&self) -> Option<String> {
+        self.seen.as_ref()?.value.damage()
+    }
+
     /// The record, and those that may be it or become it.
     pub(super) fn records(&self) -> impl Iterator<Item = &ShardRecord> + Clone {
         self.doubts.iter().chain(&self.flight).map(|sent| &sent.record).chain(self.known())
     }
 
-    /// Notes that the record is this. False: that is old news.
-    pub(super) fn note(&mut self, revision: i64, record: Option<ShardRecord>, now: Duration) -> bool {
+    /// Notes what stands there. False: that is old news.
+    pub(super) fn note(&mut self, sighting: Sighting, rights: Rights, now: Duration) -> bool {
         self.asked_at = Some(now);
-        if self.seen.as_ref().is_some_and(|seen| revision <= seen.revision) {
-            return false;
+        let is_back = self.is_put_back(&sighting);
+        let Sighting { revision, store, value, .. } = sighting;
+        if is_back || store > self.store.0 {
+            self.store = (store, now);
         }
-        if record.is_none()
-            && let Some(seen) = self.seen.as_mut().filter(|seen| seen.record.is_none())
-        {
-            // Without a record each revision is news of something else.
-            seen.revision = revision;
-            return false;
+        if let Some(seen) = self.seen.as_mut().filter(|_| !is_back) {
+            if revision <= seen.revision {
+                return false;
+            }
+            if value == RecordValue::default() && seen.value == value {
+                // Without a value each revision is news of something else.
+                seen.revision = revision;
+                return false;
+            }
         }
-        let sent = self.doubts.iter().chain(&self.flight).find(|sent| Some(&sent.record) == record.as_ref());
+        if let Some(record) = &value.record {
+            self.place = (record.epoch, record.seq);
+            (self.epoch, self.seq) = (self.epoch.max(record.epoch), self.seq.max(record.seq));
+        }
+        let seen = Seen { revision, value, kept: None, at: now, settles: Duration::ZERO };
+        let seen = if is_back || seen.value.record.is_none() { self.odd(seen, rights) } else { self.next(seen) };
+        self.seen = Some(seen);
+        self.doubts.clear();
+        true
+    }
+
+    /// Whether etcd was put back to an older state since it was last heard of.
+    fn is_put_back(&self, sighting: &Sighting) -> bool {
+        let Some(seen) = &self.seen else { return false };
+        let Sighting { revision, store, asked, value } = sighting;
+        let place = value.record.as_ref().map(|record| (record.epoch, record.seq));
+        if *revision > seen.revision && place.is_some_and(|place| place < self.place) {
+            return true;
+        }
+        // Reads are linearizable, so what was asked for later shows nothing older.
+        let is_later = asked.is_some_and(|asked| asked > self.store.1);
+        let is_there = *value != RecordValue::default();
+        let is_older = *revision < seen.revision || *revision == seen.revision && *value != seen.value;
+        is_later && (*store < self.store.0 || is_there && is_older)
+    }
+
+    /// What follows from what was there before.
+    fn next(&mut self, mut seen: Seen) -> Seen {
+        let record = seen.value.record.as_ref();
+        let sent = self.doubts.iter().chain(&self.flight).find(|sent| Some(&sent.record) == record);
         // What an operator's tool has changed in the owner's record does not end the owner's right: others count from
         // this revision on, which is later.
-        let is_kept = self.known().zip(record.as_ref()).is_some_and(|(seen, now)| is_same_tenure(seen, now));
+        let is_kept = self.known().zip(record).is_some_and(|(known, now)| is_same_tenure(known, now));
         self.renewed = sent.map(|sent| sent.at).or(self.renewed.filter(|_| is_kept));
-        self.doubts.clear();
-        self.seq = record.as_ref().map_or(self.seq, |record| self.seq.max(record.seq));
-        self.seen = Some(Seen { revision, record, at: now });
-        true
+        seen.settles = if is_kept { self.settles() } else { Duration::ZERO };
+        seen
+    }
+
+    /// What does not follow from what was there before, or is no record.
+    fn odd(&mut self, mut seen: Seen, rights: Rights) -> Seen {
+        if rights.until.is_some_and(|until| seen.at < until) {
+            // Nobody can have taken over yet, and whoever does so later replaces what stands there now.
+            seen.kept = self.known().cloned();
+            return seen;
+        }
+        self.renewed = None;
+        let leases =
+            self.known().into_iter().chain(&seen.value.record).map(|record| lease_of(record) + margin_of(record));
+        seen.settles = seen.at + leases.chain([rights.wait]).max().expect("there is one");
+        seen
     }
 
     /// Whether a swap is on its way, or has to wait.
@@ -96,30 +202,28 @@ impl Ledger {
         self.flight.is_some() || now < self.retry_at
     }
 
-    /// Nothing is tried again for a moment.
-    pub(super) fn pause(&mut self, now: Duration) {
-        self.retry_at = now + RETRY;
-    }
-
-    /// Whether something has to wait for the end of that pause.
-    pub(super) fn is_pausing(&self, now: Duration) -> bool {
-        now < self.retry_at
-    }
-
-    /// Notes that this is sent to replace the record: the revision that it replaces, and the record with its number.
-    pub(super) fn send(&mut self, record: ShardRecord, now: Duration) -> (i64, ShardRecord) {
-        let expected = self.seen.as_ref().map_or(0, |seen| if seen.record.is_some() { seen.revision } else { 0 });
+    /// Notes that this is sent to replace what stands there: that, and the record with its number.
+    pub(super) fn send(&mut self, record: ShardRecord, now: Duration) -> (Expected, ShardRecord) {
+        let expected = self.seen.as_ref().map_or(Expected::default(), |seen| {
+            let is_there = seen.value != RecordValue::default();
+            Expected { revision: if is_there { seen.revision } else { 0 }, value: seen.value.clone() }
+        });
+        let is_full = self.doubts.len() >= DOUBTS_MAX;
+        let is_other = is_full && !self.doubts.iter().any(|sent| is_same_but_number(&sent.record, &record));
+        // With something else still it would be one doubt more. The last one renews the lease as well.
+        let last = self.doubts.last().filter(|_| is_other).map(|sent| sent.record.clone());
         self.seq += 1;
-        let record = ShardRecord { seq: self.seq, ..record };
+        let record = ShardRecord { seq: self.seq, ..last.unwrap_or(record) };
         self.flight = Some(SentSwap { record: record.clone(), at: now });
         self.swapped_at = Some(now);
         (expected, record)
     }
 
     /// The swap on its way was done, and is the record of this revision.
-    pub(super) fn won(&mut self, revision: i64, now: Duration) -> bool {
+    pub(super) fn won(&mut self, revision: i64, rights: Rights, now: Duration) -> bool {
         let record = self.flight.as_ref().map(|sent| sent.record.clone());
-        let is_news = self.note(revision, record, now);
+        let value = RecordValue { record, odd: None };
+        let is_news = self.note(Sighting { revision, store: revision, asked: None, value }, rights, now);
         self.flight = None;
         is_news
     }
@@ -127,13 +231,17 @@ impl Ledger {
     /// It was not done.
     pub(super) fn lost(&mut self, now: Duration) {
         self.flight = None;
-        self.pause(now);
+        self.retry_at = now + RETRY;
     }
 
     /// etcd has failed. In doubt, it may have been done, or be done later.
     pub(super) fn failed(&mut self, is_in_doubt: bool, now: Duration) {
-        self.doubts.extend(self.flight.take().filter(|_| is_in_doubt));
-        self.pause(now);
+        if let Some(sent) = self.flight.take().filter(|_| is_in_doubt) {
+            // If it is the older one that was done, the owner's right counts from the last renewal that is known.
+            self.doubts.retain(|doubt| !is_same_but_number(&doubt.record, &sent.record));
+            self.doubts.push(sent);
+        }
+        self.retry_at = now + RETRY;
     }
 
     /// Whether the record has to be read, since nothing was heard for so long. What is watched tells changes; a watch
@@ -153,6 +261,11 @@ fn is_same_tenure(one: &ShardRecord, other: &ShardRecord) -> bool {
     right(one) == right(other) && one.owner == other.owner && one.run == other.run
 }
 
+/// Whether one says nothing that the other does not.
+fn is_same_but_number(one: &ShardRecord, other: &ShardRecord) -> bool {
+    ShardRecord { seq: one.seq, ..other.clone() } == *one
+}
+
 #[cfg(test)]
 #[path = "tests/shift_ledger.rs"]
 mod shift;
@@ -163,15 +276,21 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    const LATE: Rights = Rights { until: None, wait: SECOND };
+
     fn owned() -> (Ledger, ShardRecord) {
         let mut ledger = Ledger::default();
         let record =
             ShardRecord { epoch: 1, owner: "a".into(), nodes: vec!["a".into(), "b".into()], ..Default::default() };
         let (expected, record) = ledger.send(record, SECOND);
-        assert_eq!(expected, 0);
-        assert!(ledger.won(10, 2 * SECOND));
+        assert_eq!(expected, Expected::default());
+        assert!(ledger.won(10, LATE, 2 * SECOND));
         assert_eq!(ledger.renewed, Some(SECOND));
         (ledger, record)
+    }
+
+    fn told(revision: i64, record: Option<ShardRecord>) -> Sighting {
+        Sighting { revision, store: revision, asked: None, value: RecordValue { record, odd: None } }
     }
 
     #[test]
@@ -180,7 +299,7 @@ mod tests {
         let (_, _) = ledger.send(record.clone(), 3 * SECOND);
         ledger.lost(Duration::ZERO);
         let without = ShardRecord { nodes: vec!["a".into()], ..record };
-        assert!(ledger.note(11, Some(without.clone()), 3 * SECOND));
+        assert!(ledger.note(told(11, Some(without.clone())), LATE, 3 * SECOND));
         assert_eq!((ledger.renewed, ledger.known()), (Some(SECOND), Some(&without)));
     }
 
@@ -195,7 +314,7 @@ mod tests {
         ];
         for other in others.map(Some).into_iter().chain([None]) {
             let (mut ledger, _) = owned();
-            assert!(ledger.note(11, other, 3 * SECOND));
+            assert!(ledger.note(told(11, other), LATE, 3 * SECOND));
             assert_eq!(ledger.renewed, None);
         }
     }

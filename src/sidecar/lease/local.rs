@@ -9,6 +9,15 @@ use std::time::Duration;
 /// Renewals that a silent server has not answered; more would tell it nothing new.
 const UNANSWERED_MAX: usize = 4;
 
+/// The pause after the first order that a server refuses,
+const RETRY: Duration = Duration::from_millis(20);
+/// the longest one, after more of them in a row,
+const RETRY_MAX: Duration = Duration::from_secs(1);
+/// and when it does not agree to be a candidate.
+const CANDIDATE_RETRY_MAX: Duration = Duration::from_millis(80);
+/// After so many the pause grows no more.
+const REFUSALS_MAX: u32 = 6;
+
 /// What is known of the local server.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct LocalServer {
@@ -22,10 +31,16 @@ pub(super) struct LocalServer {
     pub met: Duration,
     /// The role that it was told last.
     pub told: Option<ServerOrder>,
+    /// The one before, which it still has when it refuses to be a candidate.
+    told_before: Option<ServerOrder>,
     /// Orders that it has not answered, with the time of each.
     asked: VecDeque<(ServerOrder, Duration)>,
     /// The latest deadline that it was told.
     deadline: Duration,
+    /// Orders that it has refused since it took a role,
+    refusals: u32,
+    /// and when it may be told again.
+    retry_at: Duration,
 }
 
 /// What a server says of itself when it is met.
@@ -58,7 +73,19 @@ impl LocalServer {
     pub(super) fn new(hello: ServerFacts<'_>, deadline: Duration, met: Duration) -> LocalServer {
         let ServerFacts { run, lsn, replicas_ack, epoch } = hello;
         let run = run.to_owned();
-        LocalServer { run, lsn, replicas_ack, epoch, met, told: None, asked: VecDeque::new(), deadline }
+        LocalServer {
+            run,
+            lsn,
+            replicas_ack,
+            epoch,
+            met,
+            told: None,
+            told_before: None,
+            asked: VecDeque::new(),
+            deadline,
+            refusals: 0,
+            retry_at: Duration::ZERO,
+        }
     }
 
     /// Notes that it is told this.
@@ -69,8 +96,8 @@ impl LocalServer {
         if let ServerOrder::Standby { epoch, .. } | ServerOrder::Primary { epoch, .. } = order {
             self.epoch = self.epoch.max(*epoch);
         }
-        if matches!(order, ServerOrder::Primary { .. } | ServerOrder::Standby { .. } | ServerOrder::Candidate { .. }) {
-            self.told = Some(order.clone());
+        if is_role(order) {
+            self.told_before = self.told.replace(order.clone());
         }
         self.asked.push_back((order.clone(), now));
     }
@@ -97,6 +124,27 @@ impl LocalServer {
         self.asked.pop_front().map(|(order, _)| order)
     }
 
+    /// It has done that.
+    pub(super) fn obeyed(&mut self, order: &ServerOrder) {
+        if is_role(order) {
+            self.refusals = 0;
+        }
+    }
+
+    /// It has refused that, and is left alone for a moment: for longer each time, since it is not going to change its
+    /// mind. What it has promised ends soon, so that a candidate waits but little.
+    pub(super) fn refused(&mut self, order: &ServerOrder, now: Duration) {
+        let most = if matches!(order, ServerOrder::Candidate { .. }) { CANDIDATE_RETRY_MAX } else { RETRY_MAX };
+        self.retry_at = now + (RETRY * (1 << self.refusals.min(REFUSALS_MAX))).min(most);
+        self.refusals = (self.refusals + 1).min(REFUSALS_MAX);
+        self.told = self.told_before.take().filter(|_| matches!(order, ServerOrder::Candidate { .. }));
+    }
+
+    /// Whether it is left alone.
+    pub(super) fn is_pausing(&self, now: Duration) -> bool {
+        now < self.retry_at
+    }
+
     /// Whether it was told, and has not answered yet, for whom replies wait.
     pub(super) fn is_asked_for_members(&self) -> bool {
         self.asked.iter().any(|(order, _)| matches!(order, ServerOrder::Members(_)))
@@ -106,6 +154,10 @@ impl LocalServer {
     pub(super) fn silent_since(&self) -> Option<Duration> {
         self.asked.front().map(|(_, at)| *at)
     }
+}
+
+fn is_role(order: &ServerOrder) -> bool {
+    matches!(order, ServerOrder::Primary { .. } | ServerOrder::Standby { .. } | ServerOrder::Candidate { .. })
 }
 
 impl ServerState {

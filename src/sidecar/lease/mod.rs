@@ -45,6 +45,7 @@ mod members;
 mod news;
 mod orders;
 mod promises;
+mod repeats;
 mod server_thread;
 pub(super) mod status;
 mod topology;

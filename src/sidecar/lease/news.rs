@@ -2,8 +2,8 @@
 //!
 //! Not here: who tells it (`etcd_threads`, `server_thread`, `promises`), what comes of it (`driver`).
 
-use super::orders::{OrderAnswer, SwapOutcome};
-use crate::cluster::record::{NodeRecord, RequestRecord, ShardRecord};
+use super::orders::{OrderAnswer, Sighting, SwapOutcome};
+use crate::cluster::record::{NodeRecord, RequestRecord};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use std::time::Duration;
 pub(super) enum News {
     /// A swap was answered.
     Swapped(SwapOutcome),
-    /// The shard record, with its revision.
-    Record(i64, Option<ShardRecord>),
+    /// What stands at the shard's key.
+    Record(Sighting),
     /// A node of the shard has said how it is; None: it was removed.
     Node(String, Option<NodeRecord>),
     /// Somebody asks for something; it stands in etcd with this revision.

@@ -3,8 +3,11 @@
 //! Not here: what it makes of it (`keeper`).
 
 use super::members::Requirement;
-use crate::cluster::record::ShardRecord;
+use crate::cluster::record::{EPOCH_MAX, ShardRecord, from_bytes, to_bytes};
 use std::time::Duration;
+
+/// No owner's lease is longer: a record that gives more is none.
+const LEASE_MAX_MS: u64 = 3_600_000;
 
 /// What stays the same.
 #[derive(Clone, Debug, Hash)]
@@ -58,8 +61,66 @@ pub(crate) enum ServerOrder {
 pub(crate) enum OrderAnswer {
     /// It does so; this is its last change.
     Done { lsn: u64 },
-    /// It does not, for this reason.
-    Refused(String),
+    /// It does not, for this reason; it has heard of this epoch, if it says so.
+    Refused { why: String, epoch: u64 },
+}
+
+/// What was found at the shard's key in etcd.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Sighting {
+    /// The revision of the value; of all of etcd, if there is none.
+    pub revision: i64,
+    /// The revision of all of etcd.
+    pub store: i64,
+    /// When it was asked for. None: etcd told it by itself, perhaps long after it was so.
+    pub asked: Option<Duration>,
+    pub value: RecordValue,
+}
+
+/// What may stand there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct RecordValue {
+    /// The record; None: there is no value, or it is none of a record.
+    pub record: Option<ShardRecord>,
+    /// The value, if it is not exactly what would be written for the record.
+    pub odd: Option<Vec<u8>>,
+}
+
+impl RecordValue {
+    /// Of these bytes, or of an absent key.
+    pub(super) fn new(bytes: Option<Vec<u8>>) -> RecordValue {
+        let Some(bytes) = bytes else { return RecordValue::default() };
+        match sound(&bytes) {
+            Ok(record) if to_bytes(&record) == bytes => RecordValue { record: Some(record), odd: None },
+            Ok(record) => RecordValue { record: Some(record), odd: Some(bytes) },
+            Err(_) => RecordValue { record: None, odd: Some(bytes) },
+        }
+    }
+
+    /// As it is written; None: the key is absent.
+    pub(super) fn bytes(&self) -> Option<Vec<u8>> {
+        self.odd.clone().or_else(|| self.record.as_ref().map(to_bytes))
+    }
+
+    /// What is wrong with it, if it is there and is no record.
+    pub(super) fn damage(&self) -> Option<String> {
+        self.odd.as_ref().filter(|_| self.record.is_none()).and_then(|bytes| sound(bytes).err())
+    }
+}
+
+/// A record that can be one of ours.
+fn sound(bytes: &[u8]) -> Result<ShardRecord, String> {
+    let record: ShardRecord = from_bytes(bytes)?;
+    let is_sound = record.epoch <= EPOCH_MAX && record.lease_ms <= LEASE_MAX_MS && record.seq <= u64::MAX / 2;
+    if is_sound { Ok(record) } else { Err("its epoch, its number or its lease is too high".to_owned()) }
+}
+
+/// What a swap replaces.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Expected {
+    /// The revision of the value; 0: the key is absent.
+    pub revision: i64,
+    pub value: RecordValue,
 }
 
 /// What came of a swap.
@@ -67,8 +128,8 @@ pub(crate) enum OrderAnswer {
 pub(crate) enum SwapOutcome {
     /// It was done, and this is the record's revision.
     Won(i64),
-    /// The record is another one.
-    Lost { revision: i64, record: Option<Box<ShardRecord>> },
+    /// Something else stands there.
+    Lost(Box<Sighting>),
     /// It may have been done, or be done later.
     Unknown,
     /// It was certainly not done.
@@ -78,8 +139,8 @@ pub(crate) enum SwapOutcome {
 /// What the owner of the sockets has to do.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Effect {
-    /// Replace the record of this revision (0: there is none), then call `Keeper::swapped`.
-    Swap { expected: i64, record: ShardRecord },
+    /// Replace what stands there, if it is this, then call `Keeper::swapped`.
+    Swap { expected: Box<Expected>, record: ShardRecord },
     /// Read the record, then call `Keeper::record`.
     Read,
     /// Tell the server, then call `Keeper::answered` once for each, in order.

@@ -30,6 +30,9 @@ const HELLO_MAX: Duration = Duration::from_secs(2);
 /// Longest wait for room in the socket, when an order is sent.
 const SEND_MAX: Duration = Duration::from_millis(5);
 
+/// Stands in a refusal before the epoch that the server has heard of.
+const HIGHER: &str = "this server knows of ";
+
 /// Starts the thread.
 pub(super) fn start(path: PathBuf, news: Sender<News>) -> io::Result<()> {
     std::thread::Builder::new().name("server".into()).spawn(move || run(&path, &news)).map(drop)
@@ -118,7 +121,10 @@ fn answer_of(line: &str) -> Option<(OrderAnswer, Option<u64>)> {
         "role" => (words.nth(2)?.parse().ok()?, words.next()?.parse().ok()),
         "members" | "writes" => (words.next()?.parse().ok()?, None),
         "OK" => (0, None),
-        "CLIENT_ERROR" | "ERROR" | "refused" => return Some((OrderAnswer::Refused(line.to_owned()), None)),
+        "CLIENT_ERROR" | "ERROR" | "refused" => {
+            let epoch = line.split_once(HIGHER).and_then(|(_, epoch)| epoch.parse().ok()).unwrap_or(0);
+            return Some((OrderAnswer::Refused { why: line.to_owned(), epoch }, None));
+        }
         _ => return None,
     };
     Some((OrderAnswer::Done { lsn }, items))

@@ -9,11 +9,12 @@
 //!   by the record, a node is one of these; nothing else is remembered:
 //!
 //!     unknown   not read yet: the server is left as it is
-//!     absent    there is none: whoever creates it owns the shard
+//!     absent    there is none, or what stands there is none: whoever creates it, after a lease, owns the shard
 //!     free      given back: a member takes it at once; without members anybody does, empty
 //!     another's a member takes it when the lease has passed; another node after `bootstrap_ms` more, empty
 //!     ours      by a run of the server that has gone: it is given back
 //!     ours      renewed again and again; the server may answer until the deadline that follows from that
+//!     a past one, while etcd was put back: nothing, until whoever owned the shard is silent for certain (`ledger`)
 //! ```
 //!
 //! Invariants (what the lease rests on is in the head of the folder):
@@ -29,18 +30,22 @@
 mod switchover;
 mod takeover;
 
-use super::claim::{Candidacy, lease_of, margin_of};
+use super::claim::{Candidacy, Empties, lease_of, margin_of};
 use super::handover::{Handover, HandoverStep};
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Rights};
 use super::local::{LocalServer, ServerFacts, ServerState};
 use super::members::{InSync, Peer};
-use super::orders::{Effect, KeeperConfig, OrderAnswer, ServerOrder, SwapOutcome};
-use crate::cluster::record::{MemberRecord, RequestKind, RequestRecord, ShardRecord};
+use super::orders::{Effect, KeeperConfig, OrderAnswer, ServerOrder, Sighting, SwapOutcome};
+use super::repeats::Repeats;
+use crate::cluster::record::{EPOCH_MAX, MemberRecord, RequestKind, RequestRecord, ShardRecord};
 use std::collections::VecDeque;
 use std::time::Duration;
 
 /// One or two of them may be lost or late.
 const RENEWALS_PER_LEASE: u32 = 5;
+
+/// A node that says it knows of an epoch that is higher by more than this is mistaken.
+const LEAP_MAX: u64 = 4096;
 
 /// The server was asked for its last change.
 const ASKED: u64 = u64::MAX;
@@ -63,11 +68,21 @@ pub(crate) struct Keeper {
     stands_back: Duration,
     members: InSync,
     handover: Option<Handover>,
-    /// An operator wants this node to be the owner, member or not.
-    forced_until: Duration,
+    /// An operator wants this node to be the owner, member or not: until when, and after the owner of which epoch.
+    forced: (Duration, u64),
     is_paused: bool,
     /// Whether the address is here.
     holds_address: bool,
+    /// The highest epoch that the server of another node has heard of.
+    heard_epoch: u64,
+    /// Claims without data.
+    empties: Empties,
+    /// What was logged of the record,
+    odd: Repeats,
+    /// of what the server does not do,
+    refusals: Repeats,
+    /// and of why this node does not take over.
+    waits: Repeats,
 }
 
 impl Keeper {
@@ -85,9 +100,14 @@ impl Keeper {
             stands_back: Duration::ZERO,
             members: InSync::default(),
             handover: None,
-            forced_until: Duration::ZERO,
+            forced: (Duration::ZERO, 0),
             is_paused: false,
             holds_address: false,
+            heard_epoch: 0,
+            empties: Empties::default(),
+            odd: Repeats::default(),
+            refusals: Repeats::default(),
+            waits: Repeats::default(),
         }
     }
 
@@ -99,8 +119,8 @@ impl Keeper {
     }
 
     /// The record was read or has changed. Old news changes nothing.
-    pub(crate) fn record(&mut self, revision: i64, record: Option<ShardRecord>, now: Duration) {
-        self.note_record(revision, record, now);
+    pub(crate) fn record(&mut self, sighting: Sighting, now: Duration) {
+        self.note_record(sighting, now);
         self.decide(now);
     }
 
@@ -108,14 +128,16 @@ impl Keeper {
     pub(crate) fn swapped(&mut self, outcome: SwapOutcome, now: Duration) {
         match outcome {
             SwapOutcome::Won(revision) => {
-                if self.ledger.won(revision, now) {
-                    self.record_changed(revision);
+                if self.ledger.won(revision, self.rights(), now) {
+                    self.record_changed(revision, now);
                 }
             }
-            SwapOutcome::Lost { revision, record } => {
+            SwapOutcome::Lost(sighting) => {
                 self.ledger.lost(now);
                 self.candidacy = None;
-                self.note_record(revision, record.map(|record| *record), now);
+                if !self.note_record(*sighting, now) {
+                    self.effects.push_back(Effect::Read); // it is known, or etcd was put back: an answer of later tells
+                }
             }
             SwapOutcome::Unknown | SwapOutcome::NotDone => {
                 self.ledger.failed(outcome == SwapOutcome::Unknown, now);
@@ -154,9 +176,14 @@ impl Keeper {
         match answer {
             OrderAnswer::Done { lsn } => {
                 server.lsn = server.lsn.max(lsn);
+                server.obeyed(&order);
                 self.obeyed(&order, lsn);
             }
-            OrderAnswer::Refused(why) => self.refused(&order, &why, now),
+            OrderAnswer::Refused { why, epoch } => {
+                server.epoch = server.epoch.max(epoch);
+                server.refused(&order, now);
+                self.refused(&order, &why, now);
+            }
         }
         self.decide(now);
     }
@@ -176,6 +203,17 @@ impl Keeper {
         self.decide(now);
     }
 
+    /// The server of another node has heard of this epoch, and takes nothing of a lower one.
+    pub(crate) fn heard(&mut self, epoch: u64, now: Duration) {
+        let known = self.ledger.epoch.max(self.heard_epoch);
+        if epoch <= known + LEAP_MAX {
+            self.heard_epoch = self.heard_epoch.max(epoch);
+        } else if self.odd.is_news("a leap", now) {
+            log::error!("a node says that its server knows of epoch {epoch}, and this one of {known}: not believed");
+        }
+        self.decide(now);
+    }
+
     /// Whether operators have switched off automatic takeovers.
     pub(crate) fn pause(&mut self, is_paused: bool, now: Duration) {
         self.is_paused = is_paused;
@@ -185,10 +223,7 @@ impl Keeper {
     /// An operator wants something.
     pub(crate) fn request(&mut self, request: RequestRecord, now: Duration) {
         match request.what {
-            RequestKind::Promote if request.to == self.config.node => {
-                self.forced_until = now + (self.lease() + self.config.bootstrap_wait) * 2;
-                self.reply(request.id, true, "it takes over as soon as the lease of the owner has passed");
-            }
+            RequestKind::Promote if request.to == self.config.node => self.force(request, now),
             RequestKind::Switchover => self.begin_handover(request, now),
             RequestKind::Promote => {}
         }
@@ -234,21 +269,38 @@ impl Keeper {
     }
 
     // ---- what is known ----
-    fn note_record(&mut self, revision: i64, record: Option<ShardRecord>, now: Duration) {
-        if self.ledger.note(revision, record, now) {
-            self.record_changed(revision);
+
+    /// False: that is old news.
+    fn note_record(&mut self, sighting: Sighting, now: Duration) -> bool {
+        let revision = sighting.revision;
+        let is_news = self.ledger.note(sighting, self.rights(), now);
+        if is_news {
+            if let Some(why) = self.ledger.damage().filter(|why| self.odd.is_news(why, now)) {
+                log::error!("the shard record in etcd is damaged: {why}; the owner writes it again");
+            }
+            self.record_changed(revision, now);
         }
+        is_news
     }
 
-    fn record_changed(&mut self, revision: i64) {
-        self.candidacy.take_if(|candidacy| candidacy.expected < revision);
+    fn record_changed(&mut self, revision: i64, now: Duration) {
+        if revision < self.candidacy.map_or(0, |candidacy| candidacy.expected) {
+            self.candidacy = None; // etcd was put back
+        }
+        let candidacy = self.candidacy.take_if(|candidacy| candidacy.expected < revision);
         if self.owned().is_none() {
             self.members.forget();
             self.inherited = None;
             self.end_handover();
         } else {
-            self.forced_until = Duration::ZERO;
+            self.forced = (Duration::ZERO, 0);
+            candidacy.iter().filter(|candidacy| candidacy.is_empty).for_each(|_| self.empties.note(now));
         }
+    }
+
+    /// Until when this node has the right to serve, if it owns the shard.
+    fn rights(&self) -> Rights {
+        Rights { until: self.deadline(), wait: self.config.lease + self.config.lease / RENEWALS_PER_LEASE }
     }
 
     fn obeyed(&mut self, order: &ServerOrder, lsn: u64) {
@@ -277,12 +329,9 @@ impl Keeper {
                 self.candidacy = None;
             }
             ServerOrder::Hold(_) => self.abandon_handover(&format!("the server does not hold writes: {why}"), now),
-            _ => log::warn!("the server does not do as it is told: {why}"),
+            _ if self.refusals.is_news(why, now) => log::warn!("the server does not do as it is told: {why}"),
+            _ => {}
         }
-        if let ServerState::Up(server) = &mut self.server {
-            server.told = None;
-        }
-        self.ledger.pause(now);
     }
 
     // ---- what to do ----
@@ -296,6 +345,7 @@ impl Keeper {
             return;
         }
         match self.known() {
+            _ if now < self.ledger.settles() => self.retire(),
             Some(record) if record.owner == self.config.node && self.owned().is_some() => self.own(now),
             Some(record) if record.owner == self.config.node => self.part(now),
             _ => self.follow(now),
@@ -334,21 +384,33 @@ impl Keeper {
     /// Renews the lease when it is time, or when the members change.
     fn renew(&mut self, now: Duration) {
         let is_due = self.ledger.renewed.is_none()
+            || self.ledger.is_replaced()
             || self.ledger.swapped_at.is_none_or(|at| now >= at + self.lease() / RENEWALS_PER_LEASE);
         let Some(record) = self.owned() else { return };
         let acks = self.server.up().map_or(0, |server| server.replicas_ack);
         let members = self.members.wanted(acks, &record.members);
         let nodes = self.members.nodes(&record.nodes);
         let is_other = members.len() != record.members.len() || members.iter().any(|it| !record.members.contains(it));
-        if is_due || is_other || nodes != record.nodes {
+        let is_low = self.lifted(record.epoch).is_some();
+        if is_due || is_other || is_low || nodes != record.nodes {
             let known = record.lease_ms;
             let mut record = self.config.stamp(ShardRecord { members, nodes, ..record.clone() }, acks);
             if now < self.started + self.lease() {
                 record.lease_ms = record.lease_ms.max(known); // an earlier process may have told a deadline by it
             }
+            if let Some(epoch) = self.lifted(record.epoch) {
+                log::warn!("another server knows of an epoch above {}: goes on in epoch {epoch}", record.epoch);
+                record.epoch = epoch;
+            }
             self.swap(record, now);
         }
         self.ask_promises(now);
+    }
+
+    /// The epoch to go on in, if a server would not be fed in this one.
+    fn lifted(&self, epoch: u64) -> Option<u64> {
+        let is_low = self.heard_epoch > epoch && self.handover.is_none();
+        is_low.then_some(self.heard_epoch + 1).filter(|epoch| *epoch <= EPOCH_MAX)
     }
 
     /// Asks for promises when the last renewal was long ago.
@@ -402,13 +464,13 @@ impl Keeper {
     fn swap(&mut self, record: ShardRecord, now: Duration) {
         if !self.ledger.is_swapping(now) {
             let (expected, record) = self.ledger.send(record, now);
-            self.effects.push_back(Effect::Swap { expected, record });
+            self.effects.push_back(Effect::Swap { expected: Box::new(expected), record });
         }
     }
 
     /// Tells the server its role, unless it was told that.
     fn tell_role(&mut self, order: ServerOrder, now: Duration) {
-        if !self.ledger.is_pausing(now) && self.server.up().is_some_and(|server| server.wants(&order)) {
+        if self.server.up().is_some_and(|server| !server.is_pausing(now) && server.wants(&order)) {
             self.order(order, now);
         }
     }
@@ -450,3 +512,7 @@ impl Keeper {
 #[cfg(test)]
 #[path = "../tests/shift_keeper.rs"]
 mod shift;
+
+#[cfg(test)]
+#[path = "../tests/keeper.rs"]
+mod tests;

@@ -5,13 +5,19 @@
 use super::super::handover::{Handover, HandoverStep};
 use super::super::orders::ServerOrder;
 use super::Keeper;
-use crate::cluster::record::{MemberRecord, RequestRecord, ShardRecord};
+use crate::cluster::record::{EPOCH_MAX, MemberRecord, RequestRecord, ShardRecord};
 use std::time::Duration;
 
 impl Keeper {
     pub(super) fn begin_handover(&mut self, request: RequestRecord, now: Duration) {
         let Some(record) = self.owned().filter(|_| self.ledger.renewed.is_some()) else { return };
+        let is_past = request.epoch > 0 && request.epoch != record.epoch;
+        if is_past && record.handover_from.is_some() {
+            return; // it may be the one that was done just now, whose answer is on its way
+        }
         let found = match self.handover {
+            _ if is_past => Err("the owner has changed since that was asked for".to_owned()),
+            _ if record.epoch >= EPOCH_MAX => Err("all epochs of the shard are used".to_owned()),
             Some(_) => Err("a switchover is under way".to_owned()),
             None => self.members.successor(&request.to, record),
         };

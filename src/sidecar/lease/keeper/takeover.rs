@@ -6,12 +6,16 @@
 //!
 //! Not here: the rest of the keeper (`keeper`), who has the right when (`claim`).
 
-use super::super::claim::{Candidacy, Claimant, Right, claimed};
+use super::super::claim::{Candidacy, Claimant, EPOCHS_LOW, Right, claimed};
 use super::super::local::{LocalServer, ServerState};
 use super::super::orders::ServerOrder;
-use super::{Keeper, RENEWALS_PER_LEASE};
-use crate::cluster::record::ShardRecord;
+use super::Keeper;
+use crate::cluster::record::{EPOCH_MAX, RequestRecord, ShardRecord};
 use std::time::Duration;
+
+/// What helps when no epoch is left.
+const HOW: &str =
+    "stop all of its servers and sidecars, delete its keys in etcd, and start them; see THE EPOCHS in twincache(7)";
 
 impl Keeper {
     /// Somebody else owns the shard, or nobody.
@@ -38,35 +42,74 @@ impl Keeper {
             }
             return true;
         }
-        if self.ledger.is_swapping(now) || now < self.stands_back {
+        if self.ledger.is_swapping(now) || now < self.stands_back || server.is_pausing(now) {
             return false;
         }
         let who = (self.config.node.as_str(), server.run.as_str());
-        let times = (now.saturating_sub(server.met), self.config.lease + self.config.lease / RENEWALS_PER_LEASE);
-        let claimant = Claimant::new(who, (now < self.forced_until, self.is_paused), times);
+        let claimant = Claimant::new(who, (self.is_forced(now), self.is_paused), now.saturating_sub(server.met));
         let revision = seen.revision;
-        let is_empty = match claimant.right(seen.record.as_ref(), now.saturating_sub(seen.at)) {
+        let is_empty = match claimant.right(seen.record(), now.saturating_sub(seen.at)) {
             Right::None => return false,
             Right::Strike => {
-                let members = seen.record.iter().flat_map(|record| &record.members);
-                let members = members.filter(|member| member.node != self.config.node).cloned().collect();
-                let record = seen.record.clone().unwrap_or_default();
+                let record = seen.record().cloned().unwrap_or_default();
+                let members = record.members.iter().filter(|member| member.node != self.config.node).cloned().collect();
                 self.swap(ShardRecord { members, ..record }, now);
                 return false;
             }
             Right::Whole => false,
             Right::Empty => true,
         };
-        let epoch = self.known().map_or(0, |record| record.epoch).max(server.epoch) + 1;
+        let epoch = self.ledger.epoch.max(server.epoch).max(self.heard_epoch) + 1;
+        if self.has_to_wait(epoch, is_empty, now) {
+            return false;
+        }
         let level = if self.tried == revision { log::Level::Debug } else { log::Level::Info };
         self.tried = revision;
         log::log!(level, "wants to be the owner in epoch {epoch}{}", if is_empty { ", without data" } else { "" });
-        self.candidacy = Some(Candidacy { expected: revision, epoch, unanswered: 1 + u32::from(is_empty) });
+        self.candidacy = Some(Candidacy { expected: revision, epoch, unanswered: 1 + u32::from(is_empty), is_empty });
         self.order(ServerOrder::Candidate { epoch }, now);
         if is_empty {
             self.order(ServerOrder::Empty, now);
         }
         true
+    }
+
+    /// Whether no epoch is left, or so few that they have to last: see [`Empties`].
+    fn has_to_wait(&mut self, epoch: u64, is_empty: bool, now: Duration) -> bool {
+        let wait = self.empties.wait(epoch).filter(|_| is_empty);
+        let until = self.ledger.seen_at() + wait.unwrap_or_default();
+        let why = match epoch {
+            _ if epoch > EPOCH_MAX => format!("all {EPOCH_MAX} epochs of the shard are used: {HOW}"),
+            _ if now < until => {
+                let seconds = wait.unwrap_or_default().as_secs();
+                format!("the shard was lost {} times: this node waits for {seconds} s", self.empties.count())
+            }
+            _ => {
+                if epoch > EPOCHS_LOW && self.waits.is_news("low", now) {
+                    log::error!("the shard has used {epoch} of {EPOCH_MAX} epochs; when they are used up: {HOW}");
+                }
+                return false;
+            }
+        };
+        if self.waits.is_news(&why, now) {
+            log::error!("{why}");
+        }
+        true
+    }
+
+    /// An operator wants this node to be the owner.
+    pub(super) fn force(&mut self, request: RequestRecord, now: Duration) {
+        let epoch = self.known().map_or(0, |record| record.epoch);
+        if request.epoch > 0 && request.epoch != epoch {
+            return self.reply(request.id, false, "the owner has changed since that was asked for");
+        }
+        self.forced = (now + (self.lease() + self.config.bootstrap_wait) * 2, epoch);
+        self.reply(request.id, true, "it takes over as soon as the lease of the owner has passed");
+    }
+
+    fn is_forced(&self, now: Duration) -> bool {
+        let (until, epoch) = self.forced;
+        now < until && self.known().is_none_or(|record| record.epoch == epoch)
     }
 
     /// The server agrees: swaps this node in.

@@ -10,11 +10,13 @@ impl Keeper {
     pub(crate) fn shift(&mut self, by: Shift) {
         by.time(&mut self.started);
         by.time(&mut self.stands_back);
-        if self.forced_until < NOW + FAR {
-            by.time(&mut self.forced_until);
+        if self.forced.0 < NOW + FAR {
+            by.time(&mut self.forced.0);
         }
+        self.empties.shift(by);
         // For what is logged only.
         self.tried = -1;
+        (self.odd, self.refusals, self.waits) = Default::default();
         self.ledger.shift(by);
         self.members.shift(by);
         if let Some(candidacy) = &mut self.candidacy {
@@ -31,6 +33,11 @@ impl Keeper {
         for effect in &mut self.effects {
             assert!(!matches!(effect, Effect::Swap { .. } | Effect::Order(_)), "the effects were carried out");
         }
+    }
+
+    /// How many records may stand in etcd.
+    pub(crate) fn records(&self) -> usize {
+        self.ledger.records().count()
     }
 
     /// Breaks a rule: the swap that is on its way counts as sent now.

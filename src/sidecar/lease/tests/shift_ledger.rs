@@ -8,7 +8,9 @@ impl Ledger {
         if let Some(seen) = &mut self.seen {
             by.time(&mut seen.at);
             by.revision(&mut seen.revision);
-            seen.record.iter_mut().for_each(|record| by.record(record));
+            by.time(&mut seen.settles);
+            let records = seen.value.record.iter_mut().chain(&mut seen.kept);
+            records.for_each(|record| by.record(record));
         }
         for sent in self.doubts.iter_mut().chain(&mut self.flight) {
             by.time(&mut sent.at);
@@ -19,6 +21,9 @@ impl Ledger {
         }
         by.time(&mut self.retry_at);
         by.seq(&mut self.seq);
+        by.seq(&mut self.place.1);
+        by.revision(&mut self.store.0);
+        by.time(&mut self.store.1);
     }
 
     pub(in super::super) fn forget_when_it_was_sent(&mut self, now: Duration) {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   World: an event queue by true time ──> node: keeper (its own drifting clock), server (role, deadline, data)
-//!                                     └──> etcd: one record, applied in order of arrival
+//!                                     └──> etcd: one record, applied in order of arrival; it may be put back
 //! ```
 //!
 //! What is checked: two servers never serve at once and epochs of replies never go back; a write that was acknowledged
@@ -11,7 +11,9 @@
 use super::super::keeper::Keeper;
 use super::super::local::ServerFacts;
 use super::super::members::{Peer, Requirement};
-use super::super::orders::{Effect, KeeperConfig, OrderAnswer, ServerOrder, SwapOutcome};
+use super::super::orders::{
+    Effect, Expected, KeeperConfig, OrderAnswer, RecordValue, ServerOrder, Sighting, SwapOutcome,
+};
 use crate::cluster::record::{RequestKind, RequestRecord, ShardRecord};
 use crate::testing::{Rng, seeds};
 use std::cmp::Reverse;
@@ -72,14 +74,44 @@ struct Node {
     cut_from_peers: u64,
     is_frozen_until: u64,
     life: u64,
+    /// When the last order, and the last answer, arrives at its server or sidecar: a socket keeps their order.
+    arrives: [u64; 2],
+}
+
+/// What etcd holds.
+#[derive(Clone, Debug, Default)]
+struct Store {
+    /// Its revision.
+    at: i64,
+    /// That of the value; 0: there is none.
+    revision: i64,
+    value: RecordValue,
+}
+
+impl Store {
+    fn set(&mut self, value: RecordValue) {
+        self.at += 1;
+        self.revision = if value == RecordValue::default() { 0 } else { self.at };
+        self.value = value;
+    }
+
+    fn sighting(&self, asked: Option<Duration>) -> Sighting {
+        let revision = if self.revision > 0 { self.revision } else { self.at };
+        Sighting { revision, store: self.at, asked, value: self.value.clone() }
+    }
 }
 
 #[derive(Debug)]
 enum Event {
     Tick(usize),
-    Etcd { node: usize, life: u64, expected: i64, record: ShardRecord, is_answered: bool },
+    Etcd { node: usize, life: u64, asked: Duration, expected: Box<Expected>, record: ShardRecord, is_answered: bool },
     SwapAnswer { node: usize, life: u64, outcome: SwapOutcome },
-    Known { node: usize, revision: i64, record: Option<ShardRecord> },
+    Known { node: usize, sighting: Sighting },
+    Read { node: usize, asked: Duration },
+    Publish(usize),
+    Heard { node: usize, epoch: u64 },
+    Backup,
+    Restore,
     ToServer { node: usize, run: u64, order: ServerOrder },
     FromServer { node: usize, run: u64, answer: OrderAnswer },
     AskPromise { from: usize, to: usize, epoch: u64, asked: Duration },
@@ -98,8 +130,10 @@ struct World {
     events: BTreeMap<u64, Event>,
     serial: u64,
     nodes: Vec<Node>,
-    revision: i64,
-    record: Option<ShardRecord>,
+    store: Store,
+    backups: Vec<Store>,
+    /// Somebody has meddled with the record, so that whoever takes over next may have less than was acknowledged.
+    is_meddled: bool,
     etcd_down_until: u64,
     last_epoch: u64,
     /// Runs that had everything before the present epoch.
@@ -112,10 +146,12 @@ struct World {
     takeovers: u64,
     log: Vec<String>,
     least: usize,
+    /// The record is meddled with, and etcd put back.
+    has_meddlers: bool,
 }
 
 impl World {
-    fn new(seed: u64, nodes: usize, least: usize) -> World {
+    fn new(seed: u64, nodes: usize, least: usize, has_meddlers: bool) -> World {
         let mut world = World {
             now: 0,
             rng: Rng(seed),
@@ -123,8 +159,9 @@ impl World {
             events: BTreeMap::new(),
             serial: 0,
             nodes: Vec::new(),
-            revision: 1,
-            record: None,
+            store: Store { at: 1, ..Store::default() },
+            backups: Vec::new(),
+            is_meddled: false,
             etcd_down_until: 0,
             last_epoch: 0,
             holders: BTreeSet::new(),
@@ -136,6 +173,7 @@ impl World {
             takeovers: 0,
             log: Vec::new(),
             least,
+            has_meddlers,
         };
         for number in 0..nodes {
             let drift = world.rng.below(40_000) as i64 - 20_000;
@@ -150,13 +188,16 @@ impl World {
                 cut_from_peers: 0,
                 is_frozen_until: 0,
                 life: 0,
+                arrives: [0; 2],
             });
             world.at(0, Event::ServerStart(number));
             world.at(1, Event::KeeperStart(number));
             world.at(2, Event::Tick(number));
+            world.at(number as u64 * 77 * MS, Event::Publish(number));
         }
         world.at(3000 * MS, Event::Fault);
         world.at(10, Event::Client);
+        world.at(0, Event::Backup);
         world
     }
 
@@ -185,6 +226,13 @@ impl World {
             0 => 50 * MS + self.rng.below(300 * MS),
             _ => 200 + self.rng.below(3 * MS),
         }
+    }
+
+    fn socket_delay(&mut self, node: usize, way: usize) -> u64 {
+        let at = self.now + 20 + self.rng.below(200);
+        let arrives = &mut self.nodes[node].arrives[way];
+        *arrives = at.max(*arrives);
+        *arrives - self.now
     }
 
     fn run(&mut self) {
@@ -224,8 +272,8 @@ impl World {
                 self.drain(node);
                 self.at(10 * MS, Event::Tick(node));
             }
-            Event::Etcd { node, life, expected, record, is_answered } => {
-                let outcome = self.apply(expected, record, node);
+            Event::Etcd { node, life, asked, expected, record, is_answered } => {
+                let outcome = self.apply(asked, *expected, record, node);
                 if is_answered {
                     let delay = self.delay();
                     self.at(delay, Event::SwapAnswer { node, life, outcome });
@@ -240,12 +288,52 @@ impl World {
                     self.drain(node);
                 }
             }
-            Event::Known { node, revision, record } => {
+            Event::Known { node, sighting } => {
                 let local = self.local(node);
                 if let Some(keeper) = &mut self.nodes[node].keeper {
-                    keeper.record(revision, record, local);
+                    keeper.record(sighting, local);
                     self.drain(node);
                 }
+            }
+            Event::Read { node, asked } => {
+                if !self.is_cut(node) {
+                    let (delay, sighting) = (self.delay(), self.store.sighting(Some(asked)));
+                    self.at(delay, Event::Known { node, sighting });
+                }
+            }
+            Event::Publish(node) => {
+                if !self.is_cut(node) && self.nodes[node].keeper.is_some() {
+                    self.store.at += 1;
+                    let highest = self.nodes[node].keeper.as_ref().and_then(|keeper| Some(keeper.local()?.epoch));
+                    for other in (0..self.nodes.len()).filter(|other| *other != node) {
+                        let delay = self.delay();
+                        self.at(delay, Event::Heard { node: other, epoch: highest.unwrap_or(0) });
+                    }
+                }
+                self.at(1000 * MS, Event::Publish(node));
+            }
+            Event::Heard { node, epoch } => {
+                let (local, is_cut) = (self.local(node), self.is_cut(node));
+                if let Some(keeper) = self.nodes[node].keeper.as_mut().filter(|_| !is_cut) {
+                    keeper.heard(epoch, local);
+                    self.drain(node);
+                }
+            }
+            Event::Backup => {
+                self.backups.push(self.store.clone());
+                let delay = 300 * MS + self.rng.below(3000 * MS);
+                self.at(delay, Event::Backup);
+            }
+            Event::Restore => {
+                // A sidecar that was started since knows of no other past.
+                let knows = |node: &Node| node.keeper.as_ref().is_some_and(|keeper| keeper.known().is_some());
+                if !self.nodes.iter().all(knows) {
+                    return;
+                }
+                let which = self.rng.below(self.backups.len() as u64) as usize;
+                self.store = self.backups[which].clone();
+                self.is_meddled = true;
+                self.note(format!("etcd is of revision {} again: {:?}", self.store.at, self.store.value));
             }
             Event::ToServer { node, run, order } => self.obey(node, run, order),
             Event::FromServer { node, run, answer } => {
@@ -292,9 +380,7 @@ impl World {
                 self.nodes[node].keeper = Some(keeper);
                 self.nodes[node].life += 1;
                 self.introduce(node);
-                let (revision, record) = (self.revision, self.record.clone());
-                let revision = record.as_ref().map_or(revision, |_| revision);
-                self.at(MS, Event::Known { node, revision, record });
+                self.at(MS, Event::Read { node, asked: now });
             }
             Event::Fault => self.fault(),
             Event::Client => {
@@ -335,6 +421,7 @@ impl World {
         let life = self.life(node);
         match effect {
             Effect::Swap { expected, record } => {
+                let asked = self.local(node);
                 let delay = self.delay();
                 let fate = if self.is_cut(node) { 0 } else { self.rng.below(40) };
                 match fate {
@@ -345,23 +432,21 @@ impl World {
                     1 => {
                         // Applied, perhaps late, and not answered in time.
                         let late = self.rng.below(2 * LEASE.as_micros() as u64);
-                        self.at(late, Event::Etcd { node, life, expected, record, is_answered: false });
+                        self.at(late, Event::Etcd { node, life, asked, expected, record, is_answered: false });
                         self.at(
                             LEASE.as_micros() as u64 / 3,
                             Event::SwapAnswer { node, life, outcome: SwapOutcome::Unknown },
                         );
                     }
-                    _ => self.at(delay, Event::Etcd { node, life, expected, record, is_answered: true }),
+                    _ => self.at(delay, Event::Etcd { node, life, asked, expected, record, is_answered: true }),
                 }
             }
             Effect::Read => {
-                if !self.is_cut(node) {
-                    let (delay, revision, record) = (self.delay(), self.revision, self.record.clone());
-                    self.at(delay, Event::Known { node, revision, record });
-                }
+                let (delay, asked) = (self.delay(), self.local(node));
+                self.at(delay, Event::Read { node, asked });
             }
             Effect::Order(order) => {
-                let (delay, run) = (20 + self.rng.below(200), self.nodes[node].server.run);
+                let (delay, run) = (self.socket_delay(node, 0), self.nodes[node].server.run);
                 self.at(delay, Event::ToServer { node, run, order });
             }
             Effect::Promise { epoch, nodes } => {
@@ -381,14 +466,12 @@ impl World {
         }
     }
 
-    fn apply(&mut self, expected: i64, record: ShardRecord, node: usize) -> SwapOutcome {
-        let current = if self.record.is_some() { self.revision } else { 0 };
-        if current != expected {
-            return SwapOutcome::Lost { revision: self.revision, record: self.record.clone().map(Box::new) };
+    fn apply(&mut self, asked: Duration, expected: Expected, record: ShardRecord, node: usize) -> SwapOutcome {
+        if self.store.revision != expected.revision || self.store.value != expected.value {
+            return SwapOutcome::Lost(Box::new(self.store.sighting(Some(asked))));
         }
-        self.revision += 1;
-        if self
-            .record
+        let old = self.store.value.record.clone();
+        if old
             .as_ref()
             .is_none_or(|old| old.epoch != record.epoch || old.owner != record.owner || old.members != record.members)
         {
@@ -396,19 +479,33 @@ impl World {
         }
         // Who had everything by the record that was replaced: a fed server that is not in it yet may have it, too, but
         // nobody can know.
-        if let Some(old) = self.record.replace(record.clone())
+        if let Some(old) = old
             && old.epoch != record.epoch
         {
             self.holders = old.members.into_iter().map(|member| member.run).chain([old.run]).collect();
         }
+        let serves = |node: &Node| node.server.run.to_string() == record.run && node.server.role == Role::Primary;
+        self.is_meddled &= !self.nodes.iter().any(|node| serves(node) && node.server.epoch == record.epoch);
+        self.store.set(RecordValue { record: Some(record), odd: None });
+        self.tell_all();
+        SwapOutcome::Won(self.store.revision)
+    }
+
+    fn tell_all(&mut self) {
         for other in 0..self.nodes.len() {
             // A watch that breaks sees the next change.
             if !self.is_cut(other) && self.rng.below(30) != 0 {
-                let (delay, revision, record) = (self.delay(), self.revision, self.record.clone());
-                self.at(delay, Event::Known { node: other, revision, record });
+                let (delay, sighting) = (self.delay(), self.store.sighting(None));
+                self.at(delay, Event::Known { node: other, sighting });
             }
         }
-        SwapOutcome::Won(self.revision)
+    }
+
+    /// Somebody writes what is no record, or deletes it.
+    fn meddle(&mut self, value: RecordValue) {
+        self.store.set(value);
+        self.is_meddled = true;
+        self.tell_all();
     }
 
     fn obey(&mut self, node: usize, run: u64, order: ServerOrder) {
@@ -426,7 +523,11 @@ impl World {
                 (server.role, server.epoch) = (Role::Standby, epoch);
                 server.holds = 0;
             }
-            ServerOrder::Candidate { .. } if server.promised > clock => refused = Some("promised"),
+            ServerOrder::Candidate { .. } | ServerOrder::Primary { .. }
+                if server.promised > clock && server.role != Role::Primary =>
+            {
+                refused = Some("promised");
+            }
             ServerOrder::Candidate { epoch } if epoch > server.epoch => server.role = Role::Candidate,
             ServerOrder::Primary { epoch, deadline } if epoch >= server.epoch => {
                 if server.role != Role::Primary || server.epoch != epoch {
@@ -443,9 +544,9 @@ impl World {
             ServerOrder::Go => server.holds = 0,
             _ => refused = Some("no"),
         }
-        let lsn = server.data.len() as u64;
-        let answer = refused.map_or(OrderAnswer::Done { lsn }, |why| OrderAnswer::Refused(why.into()));
-        let delay = 20 + self.rng.below(200);
+        let (lsn, epoch) = (server.data.len() as u64, server.epoch);
+        let answer = refused.map_or(OrderAnswer::Done { lsn }, |why| OrderAnswer::Refused { why: why.into(), epoch });
+        let delay = self.socket_delay(node, 1);
         self.at(delay, Event::FromServer { node, run, answer });
     }
 
@@ -567,7 +668,7 @@ impl World {
                         && self.holders.contains(&node.server.run.to_string())
                         && self.acked.iter().all(|write| node.server.data.binary_search(write).is_ok())
                 });
-                assert!(!somebody_had_it, "n{node} lacks {lost:?}, which were acknowledged");
+                assert!(self.is_meddled || !somebody_had_it, "n{node} lacks {lost:?}, which were acknowledged");
                 lost.iter().for_each(|write| _ = self.acked.remove(write));
                 self.note(format!("n{node}: every copy of {} acknowledged writes was lost", lost.len()));
             }
@@ -593,7 +694,7 @@ impl World {
         }
         let node = self.rng.below(self.nodes.len() as u64) as usize;
         let time = 100 * MS + self.rng.below(3000 * MS);
-        let what = self.rng.below(10);
+        let what = self.rng.below(if self.has_meddlers { 14 } else { 10 });
         self.note(format!("fault {what} at n{node} for {} ms", time / MS));
         match what {
             0 | 1 => self.kill_server(node, time),
@@ -616,12 +717,22 @@ impl World {
                 self.at(time, Event::ServerThaw(node, self.nodes[node].server.run));
             }
             7 => self.nodes[node].is_frozen_until = self.now + time,
-            _ => self.etcd_down_until = self.now + time,
+            9 => self.etcd_down_until = self.now + time,
+            10 | 11 => {
+                self.etcd_down_until = self.now + time;
+                self.at(time - MS, Event::Restore);
+            }
+            12 => self.meddle(RecordValue { record: None, odd: Some(b"{".to_vec()) }),
+            _ => self.meddle(RecordValue::default()),
         }
         if self.rng.below(4) == 0 {
             let to = self.rng.below(self.nodes.len() as u64) as usize;
-            let request =
-                RequestRecord { id: "r".into(), what: RequestKind::Switchover, to: self.nodes[to].name.clone() };
+            let request = RequestRecord {
+                id: "r".into(),
+                what: RequestKind::Switchover,
+                to: self.nodes[to].name.clone(),
+                epoch: 0,
+            };
             for owner in 0..self.nodes.len() {
                 let local = self.local(owner);
                 if let Some(keeper) = &mut self.nodes[owner].keeper {
@@ -644,9 +755,9 @@ impl World {
 }
 
 /// A lost watch event is made up for by reading now and then, as the driver does.
-fn run(seed: u64) -> (u64, u64) {
+fn run(seed: u64, has_meddlers: bool) -> (u64, u64) {
     let (nodes, least) = (2 + (seed % 3) as usize, (seed / 3 % 2) as usize);
-    let mut world = World::new(seed, nodes, least);
+    let mut world = World::new(seed, nodes, least, has_meddlers);
     let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         world.run();
         assert!(world.served_at > END - 1000 * MS, "nobody serves since {} ms", world.served_at / MS);
@@ -663,8 +774,15 @@ fn run(seed: u64) -> (u64, u64) {
 fn one_voice_and_nothing_lost() {
     let mut total = 0;
     for seed in seeds(100) {
-        let (takeovers, _) = run(seed);
+        let (takeovers, _) = run(seed, false);
         total += takeovers;
     }
+    println!("{total} takeovers");
+}
+
+/// etcd is put back to old states, and the record is damaged and deleted.
+#[test]
+fn one_voice_while_the_record_is_meddled_with() {
+    let total: u64 = seeds(100).map(|seed| run(seed, true).0).sum();
     println!("{total} takeovers");
 }

@@ -15,7 +15,9 @@
 use super::super::super::keeper::Keeper;
 use super::super::super::local::ServerFacts;
 use super::super::super::members::{Peer, Requirement};
-use super::super::super::orders::{Effect, KeeperConfig, OrderAnswer, ServerOrder, SwapOutcome};
+use super::super::super::orders::{
+    Effect, Expected, KeeperConfig, OrderAnswer, RecordValue, ServerOrder, Sighting, SwapOutcome,
+};
 use super::super::shift::{COUNT, NOW, Shift};
 use super::{Broken, EPOCHS, FENCED, KEPT, ONE_VOICE, PROMISED, SERVED, Scope};
 use crate::cluster::record::{RequestKind, RequestRecord, ShardRecord};
@@ -98,7 +100,7 @@ pub(super) struct Node {
 
 #[derive(Clone, Debug, Hash)]
 pub(super) enum Letter {
-    Swap { node: usize, is_awaited: bool, expected: i64, record: ShardRecord },
+    Swap { node: usize, is_awaited: bool, expected: Box<Expected>, record: ShardRecord },
     SwapAnswer { node: usize, outcome: SwapOutcome },
     Known { node: usize, revision: i64, record: Option<ShardRecord> },
     Order { node: usize, run: u8, order: ServerOrder },
@@ -159,6 +161,11 @@ impl PartialEq for World {
     }
 }
 
+/// As a watch tells it.
+fn sighting(revision: i64, record: Option<ShardRecord>) -> Sighting {
+    Sighting { revision, store: revision, asked: None, value: RecordValue { record, odd: None } }
+}
+
 pub(super) fn name(node: usize) -> String {
     ["a", "b", "c"][node].to_owned()
 }
@@ -184,13 +191,14 @@ impl Letter {
     fn shift(&mut self, by: Shift, clock: Option<usize>) {
         match self {
             Letter::Swap { expected, record, .. } => {
-                by.revision(expected);
-                by.record(record);
+                by.revision(&mut expected.revision);
+                expected.value.record.iter_mut().chain([record]).for_each(|record| by.record(record));
             }
             Letter::SwapAnswer { outcome: SwapOutcome::Won(revision), .. } => by.revision(revision),
-            Letter::SwapAnswer { outcome: SwapOutcome::Lost { revision, record }, .. } => {
-                by.revision(revision);
-                record.iter_mut().for_each(|record| by.record(record));
+            Letter::SwapAnswer { outcome: SwapOutcome::Lost(sighting), .. } => {
+                by.revision(&mut sighting.revision);
+                by.revision(&mut sighting.store);
+                sighting.value.record.iter_mut().for_each(|record| by.record(record));
             }
             Letter::Known { revision, record, .. } => {
                 by.revision(revision);
@@ -375,7 +383,7 @@ impl World {
 
     pub(super) fn request(&mut self, scope: &Scope, what: RequestKind, to: usize) {
         let id = if what == RequestKind::Switchover { "switchover" } else { "promote" };
-        let request = RequestRecord { id: id.to_owned(), what, to: name(to) };
+        let request = RequestRecord { id: id.to_owned(), what, to: name(to), epoch: 0 };
         for node in 0..self.nodes.len() {
             if !self.nodes[node].is_stalled && self.nodes[node].no_etcd.is_none() {
                 self.tell(node, |keeper| keeper.request(request.clone(), NOW));
@@ -549,7 +557,7 @@ impl World {
         match letter {
             Letter::Swap { node, is_awaited, expected, record } => {
                 if self.nodes[node].no_etcd.is_none() || !is_awaited {
-                    let outcome = self.apply(scope, expected, record);
+                    let outcome = self.apply(scope, *expected, record);
                     if is_awaited {
                         self.prompt.push_back(Letter::SwapAnswer { node, outcome });
                     }
@@ -571,7 +579,7 @@ impl World {
                     record.iter_mut().for_each(|record| record.lease_ms = record.lease_ms * 9 / 11);
                 }
                 if self.nodes[node].no_etcd.is_none() {
-                    self.tell(node, |keeper| keeper.record(revision, record, NOW));
+                    self.tell(node, |keeper| keeper.record(sighting(revision, record), NOW));
                 }
             }
             Letter::Order { node, run, order } => {
@@ -601,10 +609,13 @@ impl World {
 
     // ---- etcd ----
 
-    fn apply(&mut self, scope: &Scope, expected: i64, record: ShardRecord) -> SwapOutcome {
+    fn apply(&mut self, scope: &Scope, expected: Expected, record: ShardRecord) -> SwapOutcome {
         let current = if self.record.is_some() { COUNT } else { 0 };
-        if current != expected && scope.broken != Some(Broken::Compare) {
-            return SwapOutcome::Lost { revision: COUNT, record: self.record.clone().map(Box::new) };
+        // Who is told a shorter lease does not know what stands there.
+        let is_same = self.record == expected.value.record || scope.broken == Some(Broken::Margin);
+        let is_it = current == expected.revision && is_same;
+        if !is_it && scope.broken != Some(Broken::Compare) {
+            return SwapOutcome::Lost(Box::new(sighting(COUNT, self.record.clone())));
         }
         let seqs = record.seq as i64 - COUNT;
         if let Some(old) = self.record.replace(record.clone()) {
@@ -687,8 +698,11 @@ impl World {
         if server.role != Role::Primary {
             server.unanswered.clear();
         }
-        let lsn = server.data.len() as u64;
-        let answer = refused.map_or(OrderAnswer::Done { lsn }, |why| OrderAnswer::Refused(why.to_owned()));
+        let (lsn, epoch) = (server.data.len() as u64, server.epoch);
+        let answer = refused.map_or(OrderAnswer::Done { lsn }, |why| OrderAnswer::Refused {
+            why: why.to_owned(),
+            epoch: if why == "old" { epoch } else { 0 },
+        });
         let run = server.run;
         if is_broken {
             self.violate(PROMISED);

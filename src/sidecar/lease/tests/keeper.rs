@@ -1,0 +1,537 @@
+//! One keeper, an etcd that answers at once (or not at all), and a server that does what it is told (or refuses).
+//!
+//! What many schedules of several nodes bring about is in `simulation` and `model`; here are single rules and their
+//! times, each of which was broken once.
+
+use super::super::local::ServerFacts;
+use super::super::members::Peer;
+use super::super::orders::{
+    Effect, Expected, KeeperConfig, OrderAnswer, RecordValue, ServerOrder, Sighting, SwapOutcome,
+};
+use super::Keeper;
+use crate::cluster::record::{EPOCH_MAX, MemberRecord, RequestKind, RequestRecord, ShardRecord};
+use std::time::Duration;
+
+const MS: Duration = Duration::from_millis(1);
+const LEASE: Duration = Duration::from_secs(1);
+const BOOTSTRAP: Duration = Duration::from_secs(5);
+const TICK: Duration = Duration::from_millis(10);
+
+/// Time since boot, at the start.
+const START: Duration = Duration::from_secs(1000);
+
+struct Rig {
+    keeper: Keeper,
+    now: Duration,
+    /// How often it looks around.
+    tick: Duration,
+    /// The revisions of etcd, and of the value there.
+    store: i64,
+    revision: i64,
+    value: RecordValue,
+    /// etcd does not answer, and does nothing.
+    is_away: bool,
+    run: String,
+    peers: Vec<Peer>,
+    /// What the server says to a role.
+    refusal: Option<(String, u64)>,
+    orders: Vec<(Duration, ServerOrder)>,
+    replies: Vec<(bool, String)>,
+}
+
+impl Rig {
+    /// The node `a`, with a server that is there, and nothing in etcd.
+    fn new() -> Rig {
+        let mut rig = Rig::with(LEASE);
+        rig.meet("r1");
+        rig
+    }
+
+    fn with(lease: Duration) -> Rig {
+        Rig {
+            keeper: Keeper::new(config(lease), START),
+            now: START,
+            tick: TICK,
+            store: 100,
+            revision: 0,
+            value: RecordValue::default(),
+            is_away: false,
+            run: String::new(),
+            peers: Vec::new(),
+            refusal: None,
+            orders: Vec::new(),
+            replies: Vec::new(),
+        }
+    }
+
+    /// It owns the shard, and its server serves.
+    fn owner() -> Rig {
+        let mut rig = Rig::new();
+        rig.pass(2 * LEASE);
+        assert!(rig.serves());
+        rig
+    }
+
+    /// A server is there.
+    fn meet(&mut self, run: &str) {
+        self.run = run.to_owned();
+        self.keeper.server_up(ServerFacts { run, lsn: 0, replicas_ack: 0, epoch: 0 }, self.now);
+        self.carry_out();
+    }
+
+    /// Somebody else writes this, or takes it away.
+    fn put(&mut self, value: RecordValue) {
+        self.store += 1;
+        (self.revision, self.value) = (self.store, value);
+        let sighting = self.sighting(false);
+        self.keeper.record(sighting, self.now);
+        self.carry_out();
+    }
+
+    fn put_record(&mut self, record: ShardRecord) {
+        self.put(RecordValue { record: Some(record), odd: None });
+    }
+
+    fn sighting(&self, is_asked: bool) -> Sighting {
+        let is_there = self.value != RecordValue::default();
+        let revision = if is_there { self.revision } else { self.store };
+        Sighting { revision, store: self.store, asked: is_asked.then_some(self.now), value: self.value.clone() }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.now += self.tick;
+            self.keeper.peers(self.peers.clone(), self.now);
+            self.carry_out();
+        }
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(effect) = self.keeper.effect() {
+            match effect {
+                Effect::Swap { expected, record } => {
+                    let outcome = self.swap(*expected, record);
+                    self.keeper.swapped(outcome, self.now);
+                }
+                Effect::Read if !self.is_away => {
+                    let sighting = self.sighting(true);
+                    self.keeper.record(sighting, self.now);
+                }
+                Effect::Order(order) => {
+                    let answer = self.answer(&order);
+                    self.orders.push((self.now, order));
+                    self.keeper.answered(answer, self.now);
+                }
+                Effect::Reply { is_done, text, .. } => self.replies.push((is_done, text)),
+                Effect::Read | Effect::Promise { .. } | Effect::Serve { .. } | Effect::Retire => {}
+            }
+        }
+    }
+
+    fn swap(&mut self, expected: Expected, record: ShardRecord) -> SwapOutcome {
+        if self.is_away {
+            return SwapOutcome::Unknown;
+        }
+        let revision = if self.value == RecordValue::default() { 0 } else { self.revision };
+        if revision != expected.revision || self.value != expected.value {
+            return SwapOutcome::Lost(Box::new(self.sighting(true)));
+        }
+        self.store += 1;
+        (self.revision, self.value) = (self.store, RecordValue { record: Some(record), odd: None });
+        SwapOutcome::Won(self.store)
+    }
+
+    fn answer(&self, order: &ServerOrder) -> OrderAnswer {
+        let is_role = matches!(order, ServerOrder::Primary { .. } | ServerOrder::Standby { .. });
+        match &self.refusal {
+            Some((why, epoch)) if is_role => OrderAnswer::Refused { why: why.clone(), epoch: *epoch },
+            _ => OrderAnswer::Done { lsn: 7 },
+        }
+    }
+
+    fn record(&self) -> &ShardRecord {
+        self.value.record.as_ref().expect("a record")
+    }
+
+    fn serves(&self) -> bool {
+        self.keeper.deadline().is_some_and(|deadline| self.now < deadline)
+            && matches!(self.orders.last(), Some((_, ServerOrder::Primary { .. })))
+    }
+
+    /// How long it is until the server is told this for the first time, within the time.
+    fn until(&mut self, most: Duration, is_it: fn(&ServerOrder) -> bool) -> Option<Duration> {
+        let from = self.now;
+        self.orders.clear();
+        while self.now < from + most {
+            self.pass(TICK);
+            if let Some((at, _)) = self.orders.iter().find(|(_, order)| is_it(order)) {
+                return Some(*at - from);
+            }
+        }
+        None
+    }
+
+    fn until_candidate(&mut self) -> Option<Duration> {
+        self.until(60 * LEASE, |order| matches!(order, ServerOrder::Candidate { .. }))
+    }
+}
+
+fn config(lease: Duration) -> KeeperConfig {
+    KeeperConfig {
+        node: "a".into(),
+        advertise: "a:1".into(),
+        lease,
+        bootstrap_wait: BOOTSTRAP,
+        secret: "secret".into(),
+    }
+}
+
+fn member(node: &str, run: &str) -> MemberRecord {
+    MemberRecord { node: node.into(), run: run.into() }
+}
+
+/// A record of the owner `b`, with these members.
+fn of_b(epoch: u64, members: Vec<MemberRecord>) -> ShardRecord {
+    ShardRecord {
+        epoch,
+        owner: "b".into(),
+        run: "rb".into(),
+        seq: 10 * epoch,
+        lease_ms: 1000,
+        members,
+        nodes: vec!["a".into(), "b".into()],
+        bootstrap_ms: BOOTSTRAP.as_millis() as u64,
+        secret: "secret".into(),
+        ..ShardRecord::default()
+    }
+}
+
+fn free(record: ShardRecord) -> ShardRecord {
+    ShardRecord { owner: String::new(), run: String::new(), ..record }
+}
+
+fn promote(epoch: u64) -> RequestRecord {
+    RequestRecord { id: "p".into(), what: RequestKind::Promote, to: "a".into(), epoch }
+}
+
+// ---- etcd that was put back, and records that are damaged or deleted ----
+
+/// The owner writes its record again, over whatever stands there now, and serves all the time.
+#[test]
+fn an_owner_goes_on_when_its_record_is_lost() {
+    let lost = [
+        RecordValue::default(),
+        RecordValue::new(Some(b"{".to_vec())),
+        RecordValue { record: Some(free(of_b(1, vec![]))), odd: None },
+    ];
+    for value in lost {
+        let mut rig = Rig::owner();
+        // As a restored etcd has it: nobody is told, and revisions are lower.
+        (rig.store, rig.revision, rig.value) = (50, 40, value.clone());
+        for _ in 0..300 {
+            rig.pass(TICK);
+            assert!(rig.serves(), "{value:?}");
+        }
+        assert_eq!((rig.record().owner.as_str(), rig.record().epoch), ("a", 1));
+    }
+}
+
+/// Whoever owned the shard by what is lost may serve until the end of a lease, whatever stands there now.
+#[test]
+fn a_record_of_the_past_gives_no_right_at_once() {
+    let past = [
+        Some(free(of_b(1, vec![member("a", "r1")]))),
+        Some(ShardRecord { owner: "a".into(), run: "r1".into(), ..of_b(1, vec![]) }),
+        Some(ShardRecord { owner: "a".into(), run: "r0".into(), ..of_b(1, vec![]) }),
+        None,
+    ];
+    for record in past {
+        let mut rig = Rig::new();
+        rig.put_record(of_b(3, vec![member("a", "r1")]));
+        rig.pass(LEASE / 5);
+        (rig.store, rig.revision, rig.value) = (50, 40, RecordValue { record: record.clone(), odd: None });
+        let waited = rig.until(10 * LEASE, |order| !matches!(order, ServerOrder::Standby { .. }));
+        assert!(waited.is_some_and(|waited| waited >= LEASE + LEASE / 10), "{record:?}: {waited:?}");
+        rig.pass(2 * LEASE);
+        assert!(rig.serves() && rig.record().epoch > 3, "{record:?}: {:?}", rig.record());
+    }
+}
+
+/// The revision that an owner had seen last comes again, with another owner: that one is not replaced.
+#[test]
+fn a_revision_that_comes_again_is_not_ours() {
+    let mut rig = Rig::owner();
+    let revision = rig.revision;
+    rig.put_record(of_b(2, vec![]));
+    (rig.store, rig.revision) = (revision, revision);
+    rig.keeper = {
+        let mut keeper = Keeper::new(config(LEASE), rig.now);
+        let seen = RecordValue { record: Some(of_b(1, vec![])), odd: None };
+        keeper.record(Sighting { revision, store: revision, asked: None, value: seen }, rig.now);
+        keeper.server_up(ServerFacts { run: "r1", lsn: 0, replicas_ack: 0, epoch: 0 }, rig.now);
+        keeper
+    };
+    rig.pass(LEASE);
+    assert_eq!((rig.record().owner.as_str(), rig.record().epoch), ("b", 2));
+}
+
+/// A value that is no record: an owner that is silent for longer than its lease has no more right to it than others.
+#[test]
+fn a_damaged_record_is_as_good_as_none_after_a_lease() {
+    let mut rig = Rig::new();
+    rig.put_record(of_b(3, vec![]));
+    rig.put(RecordValue::new(Some(b"nonsense".to_vec())));
+    let waited = rig.until_candidate().expect("a candidacy");
+    assert!(waited >= LEASE + LEASE / 10 && waited < 2 * LEASE, "{waited:?}");
+    rig.pass(LEASE);
+    assert!(rig.serves() && rig.record().epoch == 4);
+}
+
+#[test]
+fn a_record_with_impossible_numbers_is_damaged() {
+    for odd in [r#""epoch":18446744073709551615"#, r#""epoch":1,"lease_ms":18446744073709551615"#] {
+        let text = format!(r#"{{"owner":"b","run":"r","seq":1,"advertise":"","lease_ms":1000,{odd}}}"#);
+        assert!(RecordValue::new(Some(text.clone().into_bytes())).damage().is_some(), "{text}");
+    }
+}
+
+/// A field that a later version has added is written back as part of what is expected, or nothing could be replaced.
+#[test]
+fn a_record_of_another_version_can_be_replaced() {
+    let bytes = br#"{"epoch":3,"owner":"","run":"","seq":4,"lease_ms":1000,"advertise":"","colour":1}"#;
+    let value = RecordValue::new(Some(bytes.to_vec()));
+    assert_eq!(value.bytes().as_deref(), Some(&bytes[..]));
+    let mut rig = Rig::new();
+    rig.put(value);
+    rig.pass(2 * LEASE);
+    assert!(rig.serves());
+}
+
+#[test]
+fn a_deleted_record_is_not_created_before_the_owner_is_silent() {
+    let mut rig = Rig::new();
+    rig.put_record(of_b(3, vec![member("a", "r1")]));
+    rig.pass(LEASE / 2);
+    rig.put(RecordValue::default());
+    let waited = rig.until_candidate().expect("a candidacy");
+    assert!(waited >= LEASE + LEASE / 10 && waited < 2 * LEASE, "{waited:?}");
+}
+
+/// Servers of the lost past refuse whoever is below what they know.
+#[test]
+fn an_owner_lifts_itself_above_all_that_it_hears_of() {
+    let mut rig = Rig::owner();
+    rig.keeper.heard(9, rig.now);
+    rig.pass(LEASE);
+    assert!(rig.serves() && rig.record().epoch == 10, "{:?}", rig.record());
+    rig.keeper.heard(u64::MAX, rig.now);
+    rig.keeper.heard(EPOCH_MAX, rig.now);
+    rig.pass(LEASE);
+    assert!(rig.serves() && rig.record().epoch == 10, "a leap is not believed: {:?}", rig.record());
+    let mut rig = Rig::new();
+    rig.keeper.heard(9, rig.now);
+    rig.pass(2 * LEASE);
+    assert_eq!(rig.record().epoch, 10);
+}
+
+// ---- what is tried again, and how often ----
+
+#[test]
+fn a_server_that_refuses_is_asked_less_and_less() {
+    let mut rig = Rig::owner();
+    rig.refusal = Some(("CLIENT_ERROR the epoch has passed".to_owned(), 0));
+    rig.orders.clear();
+    rig.pass(10 * LEASE);
+    let roles = rig.orders.len();
+    assert!((5..25).contains(&roles), "{roles} orders in ten seconds");
+    rig.refusal = None;
+    rig.pass(2 * LEASE);
+    assert!(rig.serves());
+}
+
+/// The server knows of a higher epoch than the record has.
+#[test]
+fn a_refusal_tells_the_epoch_to_go_on_in() {
+    let mut rig = Rig::new();
+    rig.put_record(free(of_b(1, vec![])));
+    rig.refusal = Some(("CLIENT_ERROR the epoch has passed: this server knows of 7".to_owned(), 7));
+    rig.pass(LEASE / 2);
+    rig.refusal = None;
+    rig.pass(3 * LEASE);
+    assert!(rig.serves() && rig.record().epoch == 8, "{:?}", rig.record());
+}
+
+/// etcd hangs, and the members change all the time.
+#[test]
+fn doubts_do_not_pile_up() {
+    let mut rig = Rig::owner();
+    rig.is_away = true;
+    for number in 0..300 {
+        let peer =
+            |node: usize| Peer { node: format!("n{node}"), run: "r".into(), is_streaming: true, ..Peer::default() };
+        rig.peers = (0..8).filter(|node| number >> node & 1 == 1).map(peer).collect();
+        rig.pass(LEASE / 5);
+        let records = rig.keeper.records();
+        assert!(records <= 20, "{records} records may stand in etcd");
+    }
+    rig.is_away = false;
+    rig.pass(2 * LEASE);
+    assert!(rig.serves() && rig.keeper.records() <= 2);
+}
+
+// ---- epochs ----
+
+/// The only server crashes a second after each start, for a day.
+#[test]
+fn a_loop_of_crashes_leaves_epochs_for_weeks() {
+    let mut rig = Rig::owner();
+    rig.tick = LEASE / 5;
+    let day = Duration::from_secs(24 * 3600);
+    while rig.now < START + day {
+        rig.keeper.server_down(true, rig.now);
+        rig.pass(LEASE);
+        rig.meet(&format!("{:?}", rig.now));
+        rig.pass(LEASE);
+        while !rig.serves() {
+            rig.pass(LEASE);
+        }
+    }
+    let epoch = rig.record().epoch;
+    assert!((1000..1600).contains(&epoch), "{epoch} epochs in a day");
+}
+
+/// One crash, or three, wait for nothing.
+#[test]
+fn a_few_crashes_are_no_loop() {
+    let mut rig = Rig::owner();
+    for number in 2..5 {
+        rig.keeper.server_down(true, rig.now);
+        rig.pass(TICK);
+        rig.meet(&format!("r{number}"));
+        rig.pass(5 * TICK);
+        assert!(rig.serves() && rig.record().epoch == number);
+    }
+}
+
+#[test]
+fn the_last_epoch_is_served_in_and_no_other() {
+    let mut rig = Rig::new();
+    rig.put_record(free(of_b(EPOCH_MAX - 1, vec![])));
+    rig.pass(61 * LEASE);
+    assert!(rig.serves() && rig.record().epoch == EPOCH_MAX);
+    let to_b = RequestRecord { id: "s".into(), what: RequestKind::Switchover, to: String::new(), epoch: 0 };
+    rig.keeper.request(to_b, rig.now);
+    rig.carry_out();
+    assert_eq!(rig.replies, [(false, "all epochs of the shard are used".to_owned())]);
+    rig.keeper.server_down(true, rig.now);
+    rig.meet("r2");
+    assert_eq!(rig.until_candidate(), None);
+    assert_eq!((rig.record().epoch, rig.record().owner.as_str()), (EPOCH_MAX, ""));
+}
+
+// ---- operators ----
+
+/// An owner that is cut off lives on the promises of members for so long.
+#[test]
+fn a_forced_takeover_waits_as_long_as_promises_may_last() {
+    let mut rig = Rig::new();
+    rig.put_record(of_b(3, vec![member("c", "rc")]));
+    rig.keeper.request(promote(3), rig.now);
+    let waited = rig.until_candidate().expect("a candidacy");
+    assert!(waited >= LEASE + LEASE / 10 + BOOTSTRAP && waited < 2 * LEASE + BOOTSTRAP, "{waited:?}");
+}
+
+/// A request that was not needed is no right to take the shard months later.
+#[test]
+fn a_forced_takeover_is_void_after_a_while() {
+    let renewed = |rig: &mut Rig, time: Duration| {
+        let end = rig.now + time;
+        while rig.now < end {
+            let mut record =
+                rig.value.record.clone().unwrap_or_else(|| of_b(3, vec![member("a", "r0"), member("c", "rc")]));
+            record.seq += 1;
+            rig.put_record(record);
+            rig.pass(LEASE / 5);
+        }
+    };
+    let mut rig = Rig::new();
+    renewed(&mut rig, LEASE);
+    rig.keeper.request(promote(3), rig.now);
+    renewed(&mut rig, 2 * (LEASE + BOOTSTRAP));
+    let record = free(rig.record().clone());
+    rig.put_record(record);
+    let waited = rig.until(BOOTSTRAP - LEASE, |order| matches!(order, ServerOrder::Candidate { .. }));
+    assert_eq!(waited, None, "members come first");
+}
+
+#[test]
+fn requests_are_void_after_another_owner() {
+    let mut rig = Rig::new();
+    rig.put_record(of_b(4, vec![]));
+    rig.keeper.request(promote(3), rig.now);
+    rig.carry_out();
+    let text = "the owner has changed since that was asked for".to_owned();
+    assert_eq!(rig.replies, [(false, text.clone())]);
+    let mut rig = Rig::owner();
+    let switchover = RequestRecord { id: "s".into(), what: RequestKind::Switchover, to: String::new(), epoch: 7 };
+    rig.keeper.request(switchover, rig.now);
+    rig.carry_out();
+    assert_eq!(rig.replies, [(false, text)]);
+    // A request that was granted before another owner came is none for that one.
+    let mut rig = Rig::new();
+    rig.put_record(of_b(3, vec![member("c", "rc")]));
+    rig.keeper.request(promote(3), rig.now);
+    rig.put_record(of_b(4, vec![member("c", "rc")]));
+    let waited = rig.until_candidate().expect("a candidacy, empty");
+    assert!(waited >= LEASE + BOOTSTRAP);
+    assert!(rig.orders.iter().any(|(_, order)| *order == ServerOrder::Empty));
+}
+
+// ---- names, runs and leases ----
+
+/// Another machine has the same name: its server's run is not ours, and it renews.
+#[test]
+fn a_node_of_the_same_name_elsewhere_is_left_alone() {
+    let mut rig = Rig::new();
+    for seq in 0..50 {
+        let record = ShardRecord { owner: "a".into(), run: "elsewhere".into(), seq: 100 + seq, ..of_b(3, vec![]) };
+        rig.put_record(record);
+        rig.pass(LEASE / 5);
+        assert_eq!(rig.record().owner, "a");
+    }
+    rig.pass(LEASE / 10 * 8);
+    assert_eq!(rig.record().run, "elsewhere", "it may serve for so long");
+    rig.pass(LEASE / 2);
+    assert_ne!(rig.record().run, "elsewhere", "it is silent");
+}
+
+/// The sidecar comes back with a shorter lease: the server was told a deadline by the longer one.
+#[test]
+fn a_shorter_lease_counts_when_the_longer_one_is_over() {
+    let long = 10 * LEASE;
+    let mut rig = Rig::with(long);
+    rig.meet("r1");
+    rig.pass(2 * long);
+    assert_eq!(rig.record().lease_ms, 10_000);
+    rig.keeper = Keeper::new(config(LEASE), rig.now);
+    rig.meet("r1");
+    rig.pass(long - LEASE / 2);
+    assert_eq!(rig.record().lease_ms, 10_000);
+    rig.pass(LEASE);
+    assert!(rig.serves() && rig.record().lease_ms == 1000);
+}
+
+/// The server that has promised to wait has died, and the promise with it.
+#[test]
+fn a_run_that_was_just_met_has_promised_nothing() {
+    let mut rig = Rig::new();
+    rig.put_record(of_b(3, vec![]));
+    rig.pass(BOOTSTRAP);
+    rig.keeper.server_down(true, rig.now);
+    rig.pass(LEASE / 2);
+    rig.meet("r2");
+    let waited = rig.until_candidate().expect("a candidacy");
+    assert!(waited >= LEASE + LEASE / 10, "{waited:?}");
+    assert!(waited < LEASE * 2 + 5 * MS);
+}
