@@ -19,6 +19,10 @@
 //! at 2: so an item stored in the first second has an age, and 1 is free to mean "already expired". Its seconds begin
 //! when those of the wall clock do, as that was at the start.
 //!
+//! A server that finds its items in a memory file goes on with the seconds of the one before it, so that no item's times
+//! have to be changed. While the machine has not restarted it knows them exactly. After that the wall clock must tell how
+//! long it was away, and if that has gone back, nothing can be known: then there is no such [`Resumed`].
+//!
 //! # Servers among each other
 //!
 //! No wall clock decides how long an item lives on another server. A server tells the one that feeds it a time of its
@@ -67,10 +71,52 @@ pub struct Clock {
     paused: AtomicBool,
     /// Since boot.
     started: Duration,
+    /// The second in which it started: [`FIRST_SECOND`], unless it goes on from another clock.
+    first: u32,
     /// Unix time of the start in milliseconds, as the wall clock tells it now.
     started_unix_ms: AtomicI64,
     /// The told time of second 0.
     told_epoch: i64,
+}
+
+/// What a memory file keeps of a clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClockState {
+    /// Time since boot of second 0, in milliseconds.
+    pub zero_ms: i64,
+    /// The second that it was.
+    pub now: u32,
+    /// The Unix time of that, in milliseconds.
+    pub unix_ms: i64,
+}
+
+/// Where a clock goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resumed {
+    /// Time since boot of the beginning of its first second.
+    boot_ms: i64,
+    first: u32,
+}
+
+impl ClockState {
+    /// How to go on from here; None if nobody can know how much time has passed. `same_boot`: the machine has not been
+    /// restarted meanwhile.
+    pub fn resume(&self, same_boot: bool) -> Option<Resumed> {
+        self.resume_at(same_boot, cpu::time_since_boot().as_millis() as i64, wall_clock_ms())
+    }
+
+    fn resume_at(&self, same_boot: bool, boot_ms: i64, wall_ms: i64) -> Option<Resumed> {
+        let (first, boot_ms) = if same_boot {
+            let first = boot_ms.checked_sub(self.zero_ms)?.div_euclid(1000);
+            (first, self.zero_ms + first * 1000)
+        } else {
+            let away = wall_ms.checked_sub(self.unix_ms).filter(|&away| away >= 0)?;
+            // Rounded up: what may have expired has.
+            (i64::from(self.now) + away / 1000 + 1, boot_ms)
+        };
+        let first = u32::try_from(first).ok().filter(|&first| first >= FIRST_SECOND)?;
+        Some(Resumed { boot_ms, first })
+    }
 }
 
 /// How a peer's clock counts the seconds of this one. See the module's head.
@@ -111,9 +157,39 @@ impl Clock {
             offset: AtomicI64::new(0),
             paused: AtomicBool::new(false),
             started: boot.saturating_sub(Duration::from_millis(into_second as u64)),
+            first: FIRST_SECOND,
             started_unix_ms: AtomicI64::new(started_unix * 1000),
             told_epoch: started_unix.clamp(*TOLD.start(), *TOLD.end()) - i64::from(FIRST_SECOND),
         }
+    }
+
+    /// A clock that goes on with the seconds of another one.
+    pub fn resumed(from: Resumed) -> Clock {
+        let (boot, wall_ms) = (cpu::time_since_boot(), wall_clock_ms());
+        let started = Duration::from_millis(from.boot_ms.max(0) as u64);
+        let started_unix_ms = wall_ms - boot.saturating_sub(started).as_millis() as i64;
+        let clock = Clock {
+            now: AtomicU32::new(from.first),
+            started,
+            first: from.first,
+            started_unix_ms: AtomicI64::new(started_unix_ms),
+            told_epoch: started_unix_ms.div_euclid(1000).clamp(*TOLD.start(), *TOLD.end()) - i64::from(from.first),
+            ..Clock::started_at(boot, wall_ms)
+        };
+        clock.tick();
+        clock
+    }
+
+    /// What a memory file has to keep of it.
+    pub fn state(&self) -> ClockState {
+        let seconds = i64::from(self.first).saturating_add(self.offset.load(Ordering::Relaxed));
+        let zero_ms = (self.started.as_millis() as i64).saturating_sub(seconds.saturating_mul(1000));
+        ClockState { zero_ms, now: self.now(), unix_ms: wall_clock_ms() }
+    }
+
+    /// Seconds since the start, as memcached counts them.
+    pub fn uptime(&self) -> u32 {
+        self.now().saturating_sub(self.first) + FIRST_SECOND
     }
 
     /// The current second.
@@ -128,7 +204,7 @@ impl Clock {
         if self.paused.load(Ordering::Relaxed) {
             return;
         }
-        let elapsed = self.elapsed().as_secs() as i64 + i64::from(FIRST_SECOND);
+        let elapsed = self.elapsed().as_secs() as i64 + i64::from(self.first);
         let now = elapsed.saturating_add(self.offset.load(Ordering::Relaxed)).clamp(1, i64::from(u32::MAX));
         self.now.store(now as u32, Ordering::Relaxed);
     }
@@ -160,7 +236,7 @@ impl Clock {
 
     /// Unix time of second 0 of this clock.
     fn epoch(&self) -> i64 {
-        (self.started_unix_ms.load(Ordering::Relaxed) + 500).div_euclid(1000) - i64::from(FIRST_SECOND)
+        (self.started_unix_ms.load(Ordering::Relaxed) + 500).div_euclid(1000) - i64::from(self.first)
     }
 
     /// The Unix time of a second of this clock.
@@ -178,7 +254,7 @@ impl Clock {
 
     /// The told time now, in milliseconds. See the module's head.
     pub fn told_ms(&self) -> i64 {
-        let seconds = self.told_epoch + i64::from(FIRST_SECOND) + self.offset.load(Ordering::Relaxed);
+        let seconds = self.told_epoch + i64::from(self.first) + self.offset.load(Ordering::Relaxed);
         seconds.saturating_mul(1000).saturating_add(self.elapsed().as_millis() as i64)
     }
 
@@ -189,7 +265,7 @@ impl Clock {
             None => self.epoch(),
             Some(at_boot_ms) => {
                 let started_ms = at_boot_ms.saturating_add(self.started.as_millis() as i64);
-                let before = i64::from(FIRST_SECOND).saturating_add(self.offset.load(Ordering::Relaxed));
+                let before = i64::from(self.first).saturating_add(self.offset.load(Ordering::Relaxed));
                 started_ms.saturating_add(500).div_euclid(1000).saturating_sub(before)
             }
         };

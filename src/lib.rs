@@ -83,8 +83,9 @@
 //! A file uses only what stands to its right in its folder's row; `mod` is the folder's own `mod.rs`.
 //!
 //! ```text
-//! store:            admin > background > cold, dump, duties, resync, sources > mod > lock_time, upload, pin > shard > memory
-//!                   > requests, role > copied, events, refusals, slots, stats, config > kinds
+//! store:            admin > background > cold, dump, duties, resync, sources > restart > mod > lock_time, upload, pin
+//!                   > shard > memory > requests, role > memory_file > file_record
+//!                   > copied, events, refusals, slots, stats, config > kinds
 //! store/memory:     slab > arena, pool, classes, sizing > layout
 //! store/background: mod > prefault, crawler, maintainer, mover > balance
 //! protocol:         mod > line, login > text, meta, binary, change, control > request, status, duty_line, members_line, topology > base64 > token

@@ -57,8 +57,16 @@ fn run(mut config: Config) -> Result<(), Exit> {
     let background = process::prepare(&config)?;
     let shared = share(config, tls)?;
     shared.users.load(&shared.config).map_err(|line| Exit::refuse(1, line))?;
+    if serve(&shared, background)? {
+        shared.store.close_file();
+    }
+    Ok(())
+}
+
+/// Serves until the server shall stop. Whether it stopped gracefully; nobody uses the store any more then.
+fn serve(shared: &Arc<Shared>, background: Option<InBackground>) -> Result<bool, Exit> {
     let _background = shared.store.start_background();
-    let _control = Control::start(&shared).map_err(refuse)?;
+    let _control = Control::start(shared).map_err(refuse)?;
     let server = Server::start(shared.clone()).map_err(refuse)?;
     check_conn_limit(&shared.config, server.addresses().len())?;
     if shared.config.unix_socket.is_none() {
@@ -70,11 +78,11 @@ fn run(mut config: Config) -> Result<(), Exit> {
     background.map_or(Ok(()), InBackground::is_up)?;
     let mut supervisor = Supervisor::from_env();
     supervisor.ready(&about);
-    follow_users(&shared);
-    let is_graceful = wait(&shared, &server, &supervisor);
+    follow_users(shared);
+    let is_graceful = wait(shared, &server, &supervisor);
     supervisor.stopping();
     server.stop(is_graceful);
-    Ok(())
+    Ok(is_graceful)
 }
 
 fn refuse(error: StartError) -> Exit {
@@ -99,13 +107,16 @@ fn stay_in_front(config: &mut Config) {
 }
 
 fn share(mut config: Config, tls: Option<ServerTls>) -> Result<Arc<Shared>, Exit> {
-    let clock = Arc::new(Clock::new());
-    let mut store = Store::new(config.store.clone(), clock.clone());
+    let refuse = |line| Exit::refuse(1, line);
+    let file = Store::open_file(&config.store).map_err(refuse)?;
+    let resumed = file.as_ref().and_then(|file| file.resumed());
+    let clock = Arc::new(resumed.map_or_else(Clock::new, Clock::resumed));
+    let mut store = Store::with_file(config.store.clone(), clock.clone(), file);
     if store.is_err() && config.store.preallocate {
         process::take_less(&mut config);
         store = Store::new(config.store.clone(), clock.clone());
     }
-    let store = store.map_err(|line| Exit::refuse(1, line))?;
+    let store = store.map_err(refuse)?;
     Ok(Arc::new(Shared { tls: tls.map(Arc::new), ..Shared::new(config, clock, store) }))
 }
 
@@ -145,6 +156,7 @@ fn wait(shared: &Shared, server: &Server, supervisor: &Supervisor) -> bool {
         let signal = wait_signal(TICK);
         // The clock is advanced after a signal, too: a process that sends many must not stop it.
         shared.clock.tick();
+        shared.store.keep_file();
         watchdog.iter_mut().for_each(|watchdog| watchdog.look(server, supervisor));
         match signal {
             None => {}

@@ -77,6 +77,8 @@ impl RawConfig {
         self.check_tls()?;
         self.read_listen()?;
         self.check_login()?;
+        // The file takes its memory as it is needed, and has items in it.
+        self.config.store.preallocate &= self.config.store.memory_file.is_none();
         Ok(self.config)
     }
 
@@ -98,6 +100,11 @@ impl RawConfig {
         }
         if config.store.managed && !config.standby.is_empty() {
             return Err(Exit::usage("managed and standby exclude each other: a managed server is told who feeds it"));
+        }
+        if config.store.managed && config.store.memory_file.is_some() {
+            return Err(Exit::usage(
+                "managed and -e exclude each other: others may have changed what a server kept while it was away",
+            ));
         }
         if config.control_socket.is_some() && config.control_socket == config.unix_socket {
             return Err(Exit::usage("control_socket and -s cannot be the same socket"));

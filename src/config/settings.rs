@@ -215,8 +215,10 @@ settings! {
         flag('Y', "auth-file", Needed("<file>"), "clients log in over the text protocol; lines of user:password, at most 8",
             auth_file = text);
         stat(23, "auth_enabled_ascii", |c| c.auth_file.as_deref().unwrap_or("no"));
-    -   flag('e', "memory-file", Needed("<file>"), "", |_, _| not_built_in("Warm restart (-e)"));
-        stat(66, "memory_file", |_| "(null)");
+    -   flag('e', "memory-file", Needed("<file>"), "keep items in a file, which the next server goes on with, also after\n\
+            a kill; best on tmpfs or DAX",
+            store.memory_file = text);
+        stat(66, "memory_file", |c| c.store.memory_file.as_deref().unwrap_or("(null)"));
     -   pub tls: TlsOptions = TlsOptions::default();
         flag('Z', "enable-ssl", Without, "speak TLS with clients that come over TCP: see the ssl_ options",
             tls.enabled = on);

@@ -204,6 +204,20 @@ impl Flush {
         }
     }
 
+    /// What a memory file has to keep: the cut, the second that is pending, the floor.
+    pub fn state(&self) -> [u64; 3] {
+        let _changing = lock(&self.changing);
+        let pending = self.pending.load(Ordering::Relaxed).into();
+        [self.done.load(Ordering::Relaxed), pending, self.floor.load(Ordering::Relaxed)]
+    }
+
+    /// Goes on where another server was, before anybody uses this.
+    pub fn restore(&self, [done, pending, floor]: [u64; 3]) {
+        self.done.store(done, Ordering::Relaxed);
+        self.pending.store(u32::try_from(pending).unwrap_or(0), Ordering::Relaxed);
+        self.floor.store(floor, Ordering::Relaxed);
+    }
+
     /// Moves a pending flush_all that is in effect to `done`.
     fn promote(&self, now: u32) {
         let pending = self.pending.load(Ordering::Relaxed);

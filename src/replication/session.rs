@@ -232,7 +232,7 @@ fn inform(name: &str, identity: &str, shared: &Shared, now: Now, out: &mut Outpu
         Relation::Copy => Descent::Again,
         Relation::Source => Descent::Back,
     };
-    let (items, uptime) = (shared.store.stats().curr_items, shared.clock.now().into());
+    let (items, uptime) = (shared.store.stats().curr_items, shared.clock.uptime().into());
     let runs: Vec<String> = upstreams.iter().map(|&run_id| control::run_word(run_id)).collect();
     let upstreams = runs.iter().map(String::as_str).collect();
     say(out, ServerLine::Info(ServerInfo { items, uptime, descent, upstreams }));

@@ -29,6 +29,7 @@ impl Store {
     pub fn flush_all(&self, at: u32, source: Option<&ChangeSource>) -> Option<u64> {
         let role = self.core.role.admit(source)?;
         let (flushed, lsn) = self.core.journal.flush_all(&self.core.flush, at);
+        self.keep_flush();
         drop(role);
         if let (Some(recent), Some(lsn)) = (&self.core.recent, lsn) {
             recent.note_all(lsn);
@@ -76,9 +77,9 @@ impl Store {
         }
     }
 
-    /// cache_memlimit; false when out of bounds or preallocated.
+    /// cache_memlimit; false when out of bounds, preallocated or in a file.
     pub fn set_memory_limit(&self, bytes: u64) -> bool {
-        if self.core.config.preallocate || !(MEMORY_LIMIT_MIN..=MEMORY_LIMIT_MAX).contains(&bytes) {
+        if self.core.config.keeps_pages() || !(MEMORY_LIMIT_MIN..=MEMORY_LIMIT_MAX).contains(&bytes) {
             return false;
         }
         self.core.pool.set_limit(bytes);

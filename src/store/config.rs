@@ -56,6 +56,8 @@ with_defaults! {
         pub evict: bool = true,
         /// `-L`: take and touch all memory at start; the limit is then fixed.
         pub preallocate: bool = false,
+        /// `-e`: the file that is the memory of the items, and outlives the process.
+        pub memory_file: Option<String> = None,
         /// How many shards; None: by memory and threads.
         pub shards: Option<usize> = None,
         /// Worker threads, for the number of shards.
@@ -117,6 +119,11 @@ with_defaults! {
 }
 
 impl StoreConfig {
+    /// Whether the memory of pages is the store's for good: there all the time, or in a file.
+    pub fn keeps_pages(&self) -> bool {
+        self.preallocate || self.memory_file.is_some()
+    }
+
     /// Checks that a store can be built with these settings. The error is one line for the operator.
     pub fn validate(&self) -> Result<(), String> {
         let chunk_max = self.slab_chunk_max;

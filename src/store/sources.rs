@@ -96,6 +96,7 @@ impl Store {
     pub fn begin_refresh(&self, source: Option<&ChangeSource>, expected: u64) {
         if let Some(_role) = self.core.role.admit(source) {
             self.core.journal.begin_refresh(&self.core.flush);
+            self.keep_flush();
             self.core.copied.begin(expected);
         }
     }
@@ -126,6 +127,7 @@ impl Store {
         let Some(role) = self.core.role.admit(source) else { return false };
         let ended = self.core.flush.end_refresh(self.core.clock.now());
         if ended {
+            self.keep_flush();
             self.core.copied.end();
         }
         drop(role);

@@ -13,6 +13,7 @@ use super::memory::arena::{Piece, offset};
 use super::memory::layout::{Chunk, state};
 use super::shard::Core;
 use super::shard::locked::{Locked, Shards};
+use super::shard::seal::piece_sum;
 use super::{AllocError, ItemId, ItemSpec};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -32,6 +33,8 @@ pub struct Upload {
     room: Option<Piece>,
     /// Bytes of `room` that are filled.
     used: usize,
+    /// In a memory file: what the pieces that are filled add to the item's seal.
+    sum: u64,
     /// The bytes that it adds to [`crate::store::shard::Core::lent`].
     lent: u64,
 }
@@ -50,7 +53,7 @@ impl Upload {
         let (core, size) = (shard.core.clone(), shard.core.classes.size(shard.slab.class_of(id)) as u64);
         drop(shard);
         let shards = shards.clone();
-        let mut upload = Upload { shards, core, number, id, chunked, left: value_len, room, used: 0, lent: 0 };
+        let mut upload = Upload { shards, core, number, id, chunked, left: value_len, room, used: 0, sum: 0, lent: 0 };
         upload.borrow(size)?;
         upload.room()?;
         Ok(upload)
@@ -72,6 +75,16 @@ impl Upload {
         self.used += n;
         self.left -= n;
         self.assert_sound();
+        if n > 0 && self.chunked && self.core.sizing.seal > 0 {
+            self.sum_up();
+        }
+    }
+
+    /// Outside the lock, where it costs nobody else's time.
+    fn sum_up(&mut self) {
+        if let Some(room) = self.room.as_ref().filter(|room| room.bytes().len() == self.used) {
+            self.sum = piece_sum(self.core.hash_seed, room.bytes(), self.sum);
+        }
     }
 
     /// Whether every byte has arrived.
@@ -117,7 +130,7 @@ impl Locked<'_> {
         assert_eq!(upload.number, self.number, "an upload of another shard");
         assert!(upload.is_complete(), "finished before it was complete");
         let id = std::mem::take(&mut upload.id);
-        self.take_over(id)
+        self.take_over(id, upload.chunked.then_some(upload.sum))
     }
 }
 

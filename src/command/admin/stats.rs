@@ -218,7 +218,7 @@ fn process(context: &Context<'_>, sheet: &mut Sheet<'_>) {
     let clock = &context.shared.clock;
     let (user, system) = process_times();
     sheet.put("pid", std::process::id());
-    sheet.put("uptime", clock.now());
+    sheet.put("uptime", clock.uptime());
     sheet.put("time", clock.unix(clock.now()));
     sheet.put("version", VERSION);
     // The event library: scripts read the name, so it says which one there is.

@@ -235,6 +235,11 @@ fn replication_needs_its_socket() {
     assert_refused(&[
         ("-o replicas_ack=1", 64, "replicas_ack needs control_socket: nobody could acknowledge anything"),
         ("-s /run/a -o control_socket=/run/a", 64, "control_socket and -s cannot be the same socket"),
+        (
+            "-o managed,control_socket=/run/a -e /b",
+            64,
+            "managed and -e exclude each other: others may have changed what a server kept while it was away",
+        ),
     ]);
     for words in ["-o ack_timeout=50", "-o ack_degrade"] {
         assert_eq!(good(words).warnings.len(), 1, "{words}");
@@ -259,7 +264,6 @@ fn no_modern_undoes_what_came_after_1_4() {
 #[test]
 fn what_is_not_built_in_says_so() {
     assert_refused(&[
-        ("-e /a", 64, "Warm restart (-e) is not built in yet"),
         ("-U 11211", 64, "UDP (-U other than 0) is not built in yet"),
         ("-N 2", 64, "Choosing workers by NAPI id (-N) is not built in yet"),
         ("-N 99", 64, "Number of napi_ids(99) cannot be greater than number of threads(4)"),

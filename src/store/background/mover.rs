@@ -324,7 +324,7 @@ impl Shard {
         let hash = self.core.hash(self.key(old));
         let chunk = *self.window.chunk(old);
         let value = if chunk.is(state::CHUNKED) { 0 } else { chunk.len as usize };
-        let bytes = chunk.value_at() + value;
+        let bytes = chunk.value_at() + value + self.core.sizing.seal;
         self.window.copy(offset(old), offset(new), bytes);
         self.table.replace(hash, old, new);
         let class = self.listed_class(old, &chunk);
@@ -386,10 +386,11 @@ impl Shard {
     /// Gives the page, which is empty now, to a class or to the pool.
     fn hand_over(&mut self, dst: u8) {
         let page = self.slab.end_move();
+        self.slab.forget_page(page, &mut self.window);
         if dst != 0 {
             return self.slab.give_page(page, dst, &self.core.classes);
         }
-        if !self.core.config.preallocate {
+        if !self.core.config.keeps_pages() {
             self.window.discard(offset(self.slab.first_chunk(page)), self.core.config.page_size);
         }
         self.slab.empty.push(page);

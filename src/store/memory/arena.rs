@@ -8,6 +8,9 @@
 //! Region<T>  | T | T | T | …                          the hash table's lines
 //! ```
 //!
+//! A window can be a part of a file, which is then what outlives the process. The file's blocks are taken before its bytes
+//! are made usable, so that a full disk is a refusal and not a signal.
+//!
 //! Invariants:
 //! - (range) a `Map` owns its address range from `reserve` to `release`; bytes below `usable` are readable and
 //!   writable and stay so. Every access is checked against `usable`.
@@ -23,8 +26,11 @@
 use super::layout::{Bucket, Chunk, ItemHeader};
 use crate::store::ItemId;
 use crate::sys::cpu;
+use crate::sys::memory::take_blocks;
+use std::fs::File;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes per step of an id.
@@ -61,6 +67,15 @@ unsafe impl Plain for ItemHeader {}
 // SAFETY: repr(C), integers only, 64 bytes without padding (asserted there).
 unsafe impl Plain for Bucket {}
 
+/// A part of a file that is the memory of a window.
+#[derive(Clone, Debug)]
+pub struct FilePart {
+    /// The file; nobody else may change it.
+    pub file: Arc<File>,
+    /// Where the part begins, in multiples of [`ALIGN`].
+    pub at: u64,
+}
+
 /// A reserved range.
 #[derive(Debug)]
 struct Map {
@@ -68,6 +83,7 @@ struct Map {
     reserved_len: usize,
     base: NonNull<u8>,
     len: usize,
+    file: Option<FilePart>,
     usable: usize,
     /// Bytes that are kept ready beyond those in use; 0 without huge pages.
     ahead: usize,
@@ -83,14 +99,18 @@ unsafe impl Send for Map {}
 unsafe impl Sync for Map {}
 
 impl Map {
-    fn new(len: usize) -> std::io::Result<Map> {
+    fn new(len: usize, file: Option<FilePart>) -> std::io::Result<Map> {
         let len = len.next_multiple_of(SYSTEM_PAGE);
         let reserved_len = len + ALIGN;
         let reserved = reserve(reserved_len)?;
         let skip = reserved.as_ptr().align_offset(ALIGN);
         // SAFETY: `skip` < ALIGN, so this is inside the reserved range.
         let base = unsafe { reserved.add(skip) };
-        Ok(Map { reserved, reserved_len, base, len, usable: 0, ahead: 0, ready: 0, asks: false })
+        let map = Map { reserved, reserved_len, base, len, file, usable: 0, ahead: 0, ready: 0, asks: false };
+        if let Some(part) = &map.file {
+            map_file(base, len, &part.file, part.at)?;
+        }
+        Ok(map)
     }
 
     /// Makes bytes up to `end` usable; false when the system has no memory or the range ends before.
@@ -99,11 +119,16 @@ impl Map {
             return true;
         }
         let stepped = end.next_multiple_of(ALIGN).min(self.len);
-        if end > self.len || !commit(self.at(self.usable), stepped - self.usable) {
+        if end > self.len || !self.stretch(self.usable, stepped).commit() {
             return false;
         }
         self.usable = stepped;
         true
+    }
+
+    fn stretch(&self, start: usize, end: usize) -> Stretch {
+        let file = self.file.as_ref().map(|part| FilePart { at: part.at + start as u64, ..part.clone() });
+        Stretch { at: self.at(start), len: end - start, file }
     }
 
     #[inline]
@@ -147,7 +172,7 @@ impl Map {
         let start = self.ready.max(used / ALIGN * ALIGN);
         let end = (start + ALIGN).min(self.len);
         let wanted = self.ahead > 0 && used + self.ahead > self.ready && start < end;
-        wanted.then(|| Stretch { at: self.at(start), len: end - start })
+        wanted.then(|| self.stretch(start, end))
     }
 
     /// Takes back what [`Map::next_stretch`] gave, with its memory if `done`. False when it is another map's.
@@ -198,10 +223,10 @@ pub struct Window {
 }
 
 impl Window {
-    /// Reserves `len` bytes, at most [`WINDOW_MAX`].
-    pub fn new(len: usize) -> std::io::Result<Window> {
+    /// Reserves `len` bytes, at most [`WINDOW_MAX`]; of this file if there is one.
+    pub fn new(len: usize, file: Option<FilePart>) -> std::io::Result<Window> {
         assert!(len <= WINDOW_MAX, "ids reach 32 GiB");
-        Ok(Window { map: Map::new(len)?, used: 0 })
+        Ok(Window { map: Map::new(len, file)?, used: 0 })
     }
 
     /// Bytes that could be made usable.
@@ -242,6 +267,11 @@ impl Window {
     /// See [`Map::adopt`].
     pub fn adopt(&mut self, stretch: &Stretch, done: bool) -> bool {
         self.map.adopt(stretch, done)
+    }
+
+    /// Whether its bytes are a file's.
+    pub fn is_in_file(&self) -> bool {
+        self.map.file.is_some()
     }
 
     /// How far memory is ready.
@@ -386,13 +416,19 @@ impl Piece {
 pub struct Stretch {
     at: NonNull<u8>,
     len: usize,
+    file: Option<FilePart>,
 }
 
 impl Stretch {
+    fn commit(&self) -> bool {
+        let has_blocks = self.file.as_ref().is_none_or(|part| take_blocks(&part.file, part.at, self.len).is_ok());
+        has_blocks && commit(self.at, self.len)
+    }
+
     /// Makes it readable and writable, and gets its memory. What is written there already stays. False when the system
     /// cannot.
     pub fn populate(&self) -> bool {
-        commit(self.at, self.len) && populate(self.at, self.len)
+        self.commit() && populate(self.at, self.len)
     }
 }
 
@@ -407,7 +443,7 @@ pub(crate) struct Region<T> {
 impl<T: Plain> Region<T> {
     /// Reserves room for `max` elements and makes none usable.
     pub(crate) fn new(max: usize) -> std::io::Result<Region<T>> {
-        Ok(Region { map: Map::new(max * size_of::<T>())?, len: 0, of: PhantomData })
+        Ok(Region { map: Map::new(max * size_of::<T>(), None)?, len: 0, of: PhantomData })
     }
 
     /// Makes the first `len` elements usable; new ones are zero. False when there is no memory.
@@ -503,11 +539,15 @@ impl Prefetcher {
     }
 }
 
-#[cfg(not(miri))]
 mod system {
     use super::NonNull;
     use crate::sys::memory;
     pub(super) use memory::{release, reserve};
+
+    pub(super) fn map_file(base: NonNull<u8>, len: usize, file: &std::fs::File, at: u64) -> std::io::Result<()> {
+        // SAFETY: (range) called with a whole Map that nobody has used yet.
+        unsafe { memory::map_file(base, len, file, at) }
+    }
 
     pub(super) fn commit(base: NonNull<u8>, len: usize) -> bool {
         // SAFETY: (range) called with parts of a Map, in multiples of SYSTEM_PAGE.
@@ -530,42 +570,7 @@ mod system {
     }
 }
 
-/// miri knows no protection of memory: a heap block stands in, so keep windows small there.
-#[cfg(miri)]
-mod system {
-    use super::{ALIGN, NonNull};
-    use std::alloc::{Layout, alloc_zeroed, dealloc};
-
-    pub fn reserve(len: usize) -> std::io::Result<NonNull<u8>> {
-        // SAFETY: the layout is not empty.
-        let base = unsafe { alloc_zeroed(Layout::from_size_align(len, ALIGN).unwrap()) };
-        NonNull::new(base).ok_or_else(|| std::io::ErrorKind::OutOfMemory.into())
-    }
-
-    /// # Safety
-    /// As `sys::memory::release`.
-    pub unsafe fn release(base: NonNull<u8>, len: usize) {
-        // SAFETY: came from `reserve` with the same layout.
-        unsafe { dealloc(base.as_ptr(), Layout::from_size_align(len, ALIGN).unwrap()) };
-    }
-
-    pub fn commit(_base: NonNull<u8>, _len: usize) -> bool {
-        true
-    }
-
-    pub fn discard(base: NonNull<u8>, len: usize) {
-        // SAFETY: (range) a usable part.
-        unsafe { base.write_bytes(0, len) };
-    }
-
-    pub fn huge(_base: NonNull<u8>, _len: usize) {}
-
-    pub fn populate(_base: NonNull<u8>, _len: usize) -> bool {
-        true
-    }
-}
-
-use system::{commit, discard, huge, populate, release, reserve};
+use system::{commit, discard, huge, map_file, populate, release, reserve};
 
 #[cfg(test)]
 #[path = "tests/arena.rs"]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! item      | ItemHeader 32 | key | client flags 4, unless 0 | value |
-//! large     | ItemHeader 32 | first piece 4, last piece 4, unused 8 | key | client flags |     in a small chunk
+//! large     | ItemHeader 32 | first piece 4, last piece 4, seal 4, unused 4 | key | client flags |     in a small chunk
 //!   piece   | Chunk 16  | part of the value |      all but the last fill a chunk of the largest class
 //! free      | Chunk 16  |
 //!
@@ -17,10 +17,19 @@
 //! Invariants: `state` tells what a chunk is: FREE, PIECE, LINKED, or none of them: an item that is being made, or
 //! one that was unlinked while pinned. Pieces of a chain lie in chain order, all but the last are full.
 //!
+//! In a memory file a seal of 4 bytes follows the value (`shard::seal`). Whoever changes what is written here raises
+//! [`FORMAT`]: other versions of the server find the file.
+//!
 //! Not here: where in memory a chunk or a bucket lies (`arena`), which chunks are free (`slab`).
 
 use crate::store::{ItemId, ItemSpec};
 use crate::sys::cpu;
+
+/// The number of this layout, and of what else a memory file holds.
+pub(crate) const FORMAT: u32 = 1;
+
+/// Bytes of a seal.
+pub(crate) const SEAL_BYTES: usize = 4;
 
 /// The head of every chunk.
 #[derive(Clone, Copy, Debug, Default)]
@@ -85,6 +94,8 @@ pub(crate) mod state {
     pub(crate) const RENEWED: u16 = PIECE;
     /// The upper four bits number the flush_alls of the second of last access that came before it.
     pub(crate) const FLUSH_SHIFT: u32 = 12;
+    /// What the seal of an item covers: what an answer depends on.
+    pub(crate) const SEALED: u16 = STALE | WIN_SENT | BINARY_KEY | CLIENT_FLAGS | CHUNKED | !0 << FLUSH_SHIFT;
 }
 
 /// Bytes of a large item between header and key.

@@ -2,7 +2,7 @@
 //!
 //! Not here: which chunk takes it (`classes`).
 
-use super::layout::{CHAIN_BYTES, Chunk, ItemHeader};
+use super::layout::{CHAIN_BYTES, Chunk, ItemHeader, SEAL_BYTES};
 use crate::store::{Accounting, StoreConfig};
 
 /// memcached's header, piece header, cas, and the line end it stores with the value.
@@ -14,7 +14,10 @@ const MC_LINE_END: usize = 2;
 #[derive(Clone, Copy, Debug)]
 pub struct Sizing {
     memcached: bool,
-    cas: bool,
+    /// Header, and what else each item has.
+    fixed: usize,
+    /// What follows a value.
+    pub seal: usize,
     /// `-I`.
     pub item_max: usize,
     /// Items above this are in pieces.
@@ -26,7 +29,8 @@ impl Sizing {
     pub fn new(config: &StoreConfig) -> Sizing {
         Sizing {
             memcached: config.accounting == Accounting::Memcached,
-            cas: config.cas_enabled,
+            fixed: fixed(config),
+            seal: seal(config),
             item_max: config.item_size_max,
             chunk_max: config.slab_chunk_max,
         }
@@ -56,13 +60,21 @@ impl Sizing {
 
     #[inline]
     fn fixed(&self, key_len: usize, has_flags: bool) -> usize {
-        let head = match (self.memcached, self.cas) {
-            (false, _) => size_of::<ItemHeader>(),
-            (true, true) => MC_HEADER + MC_CAS + 1,
-            (true, false) => MC_HEADER + 1,
-        };
-        head + key_len + if has_flags { 4 } else { 0 }
+        self.fixed + key_len + if has_flags { 4 } else { 0 }
     }
+}
+
+/// memcached's header has room for a seal.
+fn fixed(config: &StoreConfig) -> usize {
+    match (config.accounting, config.cas_enabled) {
+        (Accounting::Native, _) => size_of::<ItemHeader>() + seal(config),
+        (Accounting::Memcached, true) => MC_HEADER + MC_CAS + 1,
+        (Accounting::Memcached, false) => MC_HEADER + 1,
+    }
+}
+
+fn seal(config: &StoreConfig) -> usize {
+    if config.memory_file.is_some() { SEAL_BYTES } else { 0 }
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A fresh page is carved from its begin as chunks are asked for, so taking one costs nothing. Page 0 of the
-//! window is never used.
+//! window is never used, but in a memory file: there it says of each page, in 8 bytes, its class and how many chunks of it
+//! are carved. What was never carved may look like anything, and is never looked at.
 //!
 //! Invariants: a chunk is used, or in its class's free list, or not yet carved, or gone (all zero) because its page
 //! is being emptied; used chunks of a page are counted.
@@ -20,6 +21,7 @@ use super::classes::{CLASSES, Classes};
 use super::layout::{Chunk, state};
 use super::pool::PagePool;
 use crate::store::ItemId;
+use std::sync::atomic::{Ordering, compiler_fence};
 
 /// A page of a shard.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,6 +31,18 @@ pub struct Page {
     /// Chunks of it that hold something.
     pub used: u32,
 }
+
+/// What a memory file says of a page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PageEntry {
+    /// Its class; 0 for one nobody uses.
+    pub class: u8,
+    /// Chunks of it that may hold something, from its begin.
+    pub carved: u32,
+}
+
+/// Bytes of one in the file.
+pub(crate) const ENTRY_BYTES: usize = 8;
 
 /// The chunks of one class of one shard.
 #[derive(Clone, Debug, Default)]
@@ -154,12 +168,49 @@ impl Slab {
             let id = chunks.carve;
             chunks.carve.0 += step(class, classes);
             chunks.carve_left -= 1;
+            if window.is_in_file() {
+                self.note_carved(id, class, window, classes);
+            }
             id
         };
         self.classes[usize::from(class)].used += 1;
         let page = self.page_of(id);
         self.pages[page].used += 1;
         Some(id)
+    }
+
+    /// Writes down that this chunk is carved, once it holds nothing.
+    #[cold]
+    fn note_carved(&mut self, id: ItemId, class: u8, window: &mut Window, classes: &Classes) {
+        *window.chunk_mut(id) = Chunk::default();
+        compiler_fence(Ordering::SeqCst);
+        let page = self.page_of(id) as u32;
+        let carved = (id.0 - self.first_chunk(page).0) / step(class, classes) + 1;
+        self.write_entry(page, PageEntry { class, carved }, window);
+    }
+
+    /// Writes down that the whole page is carved.
+    pub fn note_all_carved(&mut self, page: u32, class: u8, window: &mut Window, per_page: u32) {
+        self.write_entry(page, PageEntry { class, carved: per_page }, window);
+    }
+
+    /// Writes down, where that is done, that a page which is empty is nobody's.
+    pub fn forget_page(&mut self, page: u32, window: &mut Window) {
+        if window.is_in_file() {
+            self.write_entry(page, PageEntry::default(), window);
+        }
+    }
+
+    fn write_entry(&mut self, page: u32, entry: PageEntry, window: &mut Window) {
+        let entry = u64::from(entry.carved) << 8 | u64::from(entry.class);
+        window.bytes_mut(page as usize * ENTRY_BYTES, ENTRY_BYTES).copy_from_slice(&entry.to_le_bytes());
+    }
+
+    /// What is written down of a page.
+    pub fn read_entry(&self, page: u32, window: &Window) -> PageEntry {
+        let bytes = window.bytes(page as usize * ENTRY_BYTES, ENTRY_BYTES);
+        let entry = u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
+        PageEntry { class: entry as u8, carved: (entry >> 8) as u32 }
     }
 
     /// Frees a chunk. In a page that is being emptied it is gone.

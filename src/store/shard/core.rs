@@ -8,6 +8,7 @@ use crate::store::events::Events;
 use crate::store::memory::classes::Classes;
 use crate::store::memory::pool::PagePool;
 use crate::store::memory::sizing::Sizing;
+use crate::store::memory_file::MemoryFile;
 use crate::store::requests::BackgroundRequests;
 use crate::store::slots::DumpSlots;
 use crate::store::{Copied, Hash, KeyRanges, Role, StoreConfig};
@@ -40,6 +41,10 @@ pub struct Core {
     /// Dumps that clients have begun.
     pub dumps: Mutex<DumpSlots>,
     pub hash_seed: u64,
+    /// log2 of the number of shards.
+    pub shard_bits: u32,
+    /// With `-e`.
+    pub memory_file: Option<MemoryFile>,
 }
 
 impl Core {
@@ -47,6 +52,12 @@ impl Core {
     #[inline]
     pub fn hash(&self, key: &[u8]) -> Hash {
         Hash(xxhash_rust::xxh3::xxh3_64_with_seed(key, self.hash_seed))
+    }
+
+    /// The shard of a hash.
+    #[inline]
+    pub fn shard_of(&self, hash: Hash) -> usize {
+        (hash.0 >> 32 >> (32 - self.shard_bits)) as usize
     }
 
     /// The next cas unique, 0 with `-C`.

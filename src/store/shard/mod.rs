@@ -21,6 +21,9 @@ pub(super) mod locked;
 pub(super) mod lru;
 mod pins;
 pub(super) mod recent;
+pub(super) mod restore;
+pub(super) mod seal;
+mod setters;
 pub(super) mod table;
 mod value;
 
@@ -81,6 +84,8 @@ pub struct Shard {
     is_unsettled: bool,
     /// The role does not admit who has locked it. Nothing is found or made, so nothing can be changed either.
     is_refused: bool,
+    /// Its memory is a file's: each item has a seal.
+    is_sealed: bool,
     /// Who has locked it brings another server's changes, with their cas uniques, which are followed up to this one. For
     /// others it is 0.
     cas_max: u64,
@@ -88,11 +93,12 @@ pub struct Shard {
 
 impl Shard {
     /// A shard without pages.
-    pub fn new(core: Arc<Core>, number: usize, tuning: Tuning, window: usize, table: Table) -> std::io::Result<Shard> {
-        Ok(Shard {
+    pub fn new(core: Arc<Core>, number: usize, tuning: Tuning, window: Window, table: Table) -> Shard {
+        let is_sealed = window.is_in_file();
+        Shard {
             number,
             tuning,
-            window: Window::new(window)?,
+            window,
             slab: Slab::new(core.config.page_size),
             table,
             lrus: vec![Lru::default(); CLASSES],
@@ -105,9 +111,10 @@ impl Shard {
             appended: None,
             is_unsettled: false,
             is_refused: false,
+            is_sealed,
             cas_max: 0,
             core,
-        })
+        }
     }
 
     /// Makes pages for `bytes` usable. False when the system has not got them.
@@ -226,6 +233,7 @@ impl Shard {
         self.look_ahead();
         let id = made?;
         self.fill(id, parts);
+        self.seal_filled(id, None);
         Ok(id)
     }
 
@@ -267,9 +275,15 @@ impl Shard {
     #[inline]
     pub fn link(&mut self, id: ItemId, hash: Hash, cas: Option<u64>) {
         self.enlist(id, cas);
+        self.insert(id, hash);
+        self.remember_set(id, hash);
+    }
+
+    /// Puts an item into the table.
+    #[inline]
+    fn insert(&mut self, id: ItemId, hash: Hash) {
         let Shard { table, window, core, .. } = self;
         table.insert(hash, id, |other| core.hash(key_in(window, other)), |other| window.prefetch(other));
-        self.remember_set(id, hash);
     }
 
     /// Puts a floating item in the place of a linked one with the same key, which is freed.
@@ -284,7 +298,7 @@ impl Shard {
         self.enlist(new, cas);
         // The old one was flushed since it was found. What was made from it came before the flush_all, too.
         if self.core.flush.cut(self.core.clock.now()).takes(stamp) {
-            self.window.header_mut(new).set_stamp(stamp);
+            self.change(new, |header| header.set_stamp(stamp));
         }
         self.remember_set(new, hash);
     }
@@ -313,6 +327,7 @@ impl Shard {
         }
         self.window.bytes_mut(at, value.len()).copy_from_slice(value);
         let now = self.stamp(id);
+        self.seal_anew(id);
         self.recount(old_size, size);
         self.renew(class, id, (old_size, size), now);
         self.remember_set(id, hash);
@@ -369,58 +384,9 @@ impl Shard {
         self.slab.put(id, &mut self.window);
     }
 
-    /// Sets the last access to now. An item that was flushed since it was found stays flushed.
-    #[inline]
-    pub fn set_accessed(&mut self, id: ItemId) {
-        let now = self.core.clock.now();
-        let header = self.window.header_mut(id);
-        if let Some(stamp) = self.core.flush.renewed(header.stamp(), now) {
-            header.set_stamp(stamp);
-        }
-    }
-
     /// The next cas unique, 0 with `-C`.
     pub fn next_cas(&self) -> u64 {
         self.core.next_cas()
-    }
-
-    /// Sets the cas unique (0 stays with `-C`).
-    pub fn set_cas(&mut self, id: ItemId, cas: u64) {
-        self.window.header_mut(id).cas = self.cas_to_give(Some(cas));
-        self.remember(id, Change::CAS);
-    }
-
-    /// Sets the expiry.
-    #[inline]
-    pub fn set_expires_at(&mut self, id: ItemId, expires_at: u32) {
-        let now = self.core.clock.now();
-        let before = std::mem::replace(&mut self.window.header_mut(id).expires_at, expires_at);
-        let soon = before != 0 && before < now.saturating_add(TOUCH_LATEST);
-        self.remember(id, if soon { Change::SET } else { Change::EXPIRY });
-    }
-
-    /// Marks stale (meta `I`) or not.
-    pub fn set_stale(&mut self, id: ItemId, stale: bool) {
-        self.window.chunk_mut(id).set(state::STALE, stale);
-        self.remember(id, Change::STATE);
-    }
-
-    /// Notes that a client was told to recache (meta `W`).
-    pub fn set_win_sent(&mut self, id: ItemId, sent: bool) {
-        self.window.chunk_mut(id).set(state::WIN_SENT, sent);
-        self.remember(id, Change::STATE);
-    }
-
-    /// Overwrites the value with one of the same length, in place. False when somebody reads it just now
-    /// or it is in chained chunks; then nothing changed.
-    pub fn overwrite(&mut self, id: ItemId, value: &[u8]) -> bool {
-        let chunk = *self.window.chunk(id);
-        if chunk.pins > 0 || chunk.is(state::CHUNKED) || chunk.len as usize != value.len() {
-            return false;
-        }
-        self.window.bytes_mut(offset(id) + chunk.value_at(), value.len()).copy_from_slice(value);
-        self.remember(id, Change::SET);
-        true
     }
 
     /// A view of an item.
@@ -438,6 +404,7 @@ impl Shard {
         header.chunk.state |= state::LINKED;
         let (class, size) = (self.item(id).class(), self.item(id).size());
         let now = self.stamp(id);
+        self.seal_head(id);
         self.enroll(size);
         let lru = self.first_lru(id, now);
         self.push_in(class, id, lru, size);

@@ -68,6 +68,7 @@ impl Shard {
     pub(super) fn float(&mut self, id: ItemId) {
         let bytes = self.item(id).size() as u64;
         if self.pins.floating.insert(id, bytes).is_none() {
+            self.break_seal(id);
             self.core.floating.fetch_add(bytes, Ordering::Relaxed);
         }
     }

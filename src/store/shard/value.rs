@@ -52,13 +52,14 @@ impl Shard {
         bytes[4..].copy_from_slice(&last.0.to_le_bytes());
     }
 
-    /// Takes over a floating item from who has filled it outside the lock.
-    pub fn take_over(&mut self, id: ItemId) -> Result<ItemId, AllocError> {
+    /// Takes over a floating item from who has filled it outside the lock; `sum` is of its pieces, if it is in pieces.
+    pub fn take_over(&mut self, id: ItemId, sum: Option<u64>) -> Result<ItemId, AllocError> {
         self.window.chunk_mut(id).pins = 0;
         if self.is_refused || !self.table.has_room() {
             self.free(id);
             return Err(AllocError::NoMemory);
         }
+        self.seal_filled(id, sum);
         Ok(id)
     }
 

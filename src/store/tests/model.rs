@@ -39,12 +39,21 @@ struct Model {
     refused: usize,
     stored: usize,
     rewritten: usize,
+    /// Pages that were moved before the last restart.
+    moved: u64,
+    folder: Option<rig::TestFolder>,
 }
 
 impl Model {
-    fn new(config: StoreConfig, seed: u64) -> Model {
+    fn new(mut config: StoreConfig, seed: u64) -> Model {
+        let folder = config.memory_file.is_some().then(rig::TestFolder::new);
+        if let Some(folder) = &folder {
+            config.memory_file = Some(folder.file("0"));
+        }
         let TestStore { store, clock, worker, .. } = TestStore::new(config);
         Model {
+            moved: 0,
+            folder,
             worker,
             store,
             clock,
@@ -67,17 +76,50 @@ impl Model {
             if step % CHECK_EVERY == 0 {
                 self.check();
             }
+            if self.folder.is_some() && self.rng.one_in(1000) {
+                self.restart(step);
+                self.check();
+            }
         }
         self.pinned.clear();
         self.uploads.clear();
         self.check();
-        let moved = self.store.stats().slabs_moved;
+        let moved = self.moved + self.store.stats().slabs_moved;
         assert!(moved > 20, "only {moved} pages were moved");
         assert!(self.stored > STEPS / 20, "only {} were stored", self.stored);
         let rewrites = self.store.core.config.maintainer;
         assert!(!rewrites || self.rewritten > STEPS / 200, "only {} were rewritten", self.rewritten);
         assert!(self.store.core.config.evict || self.refused > 0, "memory was never full");
         assert_eq!(self.store.core.lent.load(Ordering::Relaxed), 0);
+    }
+
+    /// Goes on with what a process would leave that is killed now, or stops gracefully.
+    fn restart(&mut self, step: usize) {
+        let folder = self.folder.as_ref().expect("a memory file");
+        let old = self.store.clone();
+        let (is_graceful, before) = (self.rng.one_in(3), lists(&old));
+        if is_graceful {
+            old.close_file();
+        }
+        let mut config = old.core.config.clone();
+        let (from, to) = (config.memory_file.take().unwrap(), folder.file(&step.to_string()));
+        std::fs::copy(&from, &to).unwrap();
+        if is_graceful {
+            std::fs::copy(from.clone() + ".meta", to.clone() + ".meta").unwrap();
+        }
+        config.memory_file = Some(to);
+        let file = Store::open_file(&config).unwrap();
+        self.store = Store::with_file(config, self.clock.clone(), file).unwrap();
+        self.store.keep_events(EventMask { evictions: true, system: true });
+        self.worker = BackgroundWorker::new(&self.store);
+        let sums = |store: &Store| (store.stats().bytes, store.stats().curr_items);
+        assert!((lists(&self.store), sums(&self.store)) == (before, sums(&old)), "other items, or in another order");
+        let last = |store: &Store| store.core.cas.load(Ordering::Relaxed);
+        assert!(if is_graceful { last(&self.store) == last(&old) } else { last(&self.store) > last(&old) });
+        self.moved += old.stats().slabs_moved;
+        self.pinned.clear();
+        self.uploads.clear();
+        std::fs::remove_file(from).unwrap();
     }
 
     fn step(&mut self) {
@@ -399,6 +441,21 @@ fn same(item: Item<'_>, expected: &Expected) {
     assert_eq!((item.expires_at(), item.last_access()), (expected.expires_at, expected.accessed));
 }
 
+/// The keys of each list, oldest first.
+fn lists(store: &Store) -> Vec<Vec<Vec<u8>>> {
+    let mut keys = Vec::new();
+    for shard in store.lock_each() {
+        for lru in &shard.lrus {
+            for list in lru.lists {
+                let next = |&id: &ItemId| Some(shard.window.chunk(id).prev);
+                let ids = std::iter::successors(Some(list.tail), next).take_while(|&id| id != ItemId::NONE);
+                keys.push(ids.map(|id| shard.key(id).to_vec()).collect());
+            }
+        }
+    }
+    keys
+}
+
 fn tiny() -> StoreConfig {
     StoreConfig { item_size_max: 12_000, ..rig::tiny() }
 }
@@ -411,6 +468,14 @@ fn model(name: &str, config: StoreConfig) {
 #[test]
 fn store_model_native() {
     model("native", tiny());
+}
+
+#[test]
+fn store_model_memory_file() {
+    let config = StoreConfig { memory_file: Some(String::new()), shards: Some(2), ..tiny() };
+    model("memory file", StoreConfig { memory_limit: 512 << 10, ..config.clone() });
+    let config = StoreConfig { accounting: Accounting::Memcached, growth_factor: None, ..config };
+    model("memory file, memcached", StoreConfig { memory_limit: 384 << 10, track_sizes: true, ..config });
 }
 
 #[test]

@@ -7,7 +7,9 @@ use crate::store::background::BackgroundWorker;
 use crate::store::background::prefault;
 use crate::store::memory::layout::state;
 use crate::store::{ClassStats, EventMask, Hash, ItemId, ItemSpec, Locked, Part, Pinned, Store, StoreConfig};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 pub(crate) struct TestStore {
@@ -15,6 +17,31 @@ pub(crate) struct TestStore {
     pub clock: Arc<Clock>,
     pub(in crate::store) worker: BackgroundWorker,
     begun: bool,
+}
+
+/// A folder of a test's own, in memory where that can be.
+pub(crate) struct TestFolder(PathBuf);
+
+impl TestFolder {
+    pub(crate) fn new() -> TestFolder {
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let memory = Path::new("/dev/shm");
+        let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let path = parent.join(format!("twincache-store-{}-{number}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        TestFolder(path)
+    }
+
+    pub(crate) fn file(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for TestFolder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// One shard of tiny pages.
@@ -34,7 +61,8 @@ impl TestStore {
     pub(crate) fn new(config: StoreConfig) -> TestStore {
         let clock = Arc::new(Clock::new());
         clock.pause(true);
-        let store = Store::new(config, clock.clone()).unwrap();
+        let file = Store::open_file(&config).unwrap();
+        let store = Store::with_file(config, clock.clone(), file).unwrap();
         store.keep_events(EventMask { evictions: true, system: true });
         let worker = BackgroundWorker::new(&store);
         TestStore { store, clock, worker, begun: false }

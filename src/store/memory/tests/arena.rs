@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn a_window_grows_and_forgets() {
-    let mut window = Window::new(1 << 20).unwrap();
+    let mut window = Window::new(1 << 20, None).unwrap();
     assert!(window.extend(8192));
     assert!(!window.extend((1 << 20) + 1));
     window.bytes_mut(4096, 4).copy_from_slice(b"abcd");
@@ -20,7 +20,7 @@ fn a_window_grows_and_forgets() {
 #[test]
 #[should_panic(expected = "corrupt")]
 fn an_id_outside_stops_the_process() {
-    let mut window = Window::new(1 << 20).unwrap();
+    let mut window = Window::new(1 << 20, None).unwrap();
     assert!(window.extend(4096));
     window.header(ItemId((1 << 20) / 8 - 1));
 }

@@ -1,0 +1,315 @@
+//! `-e FILE`: items that outlive the process.
+//!
+//! ```text
+//! FILE        | record 4 KiB | … 2 MiB | window of shard 0 | window of shard 1 | …      sparse, mapped and shared
+//! window      | page 0: of each page, class and chunks carved | page 1 | page 2 | …     as in memory, see `memory`
+//! FILE.meta   the record of a graceful stop; whoever starts reads and removes it, as in memcached
+//!
+//!               start                      graceful stop
+//!  (nothing) ──────────> open ───────────────────────────────────> closed, and FILE.meta
+//!                          │ killed: the same machine, not restarted      │
+//!                          └───────> crashed ──> open <───────────────────┘
+//!  anything else: other settings, another format, a record or length that is wrong, closed without FILE.meta, open
+//!  when the machine stopped, a wall clock that has gone back ──> emptied, open
+//! ```
+//!
+//! What is proven, and by what:
+//!
+//! ```text
+//! the file is ours and has these settings    the record's sum; every item that is believed has a seal
+//! an item is whole                           its seal (`shard::seal`), whichever way the last process ended
+//! it was not deleted, replaced, evicted      it is linked: a process that is killed has made all changes that it had made,
+//!                                            in their order as far as a lock or a reply tells it
+//! it was not flushed                         the record has the flush_alls; it is written before the reply
+//! it has not expired                         the clock goes on: see `clock`
+//! no cas unique is given twice               the record has one, which is at most half of CAS_LEAP behind; who finds an open
+//!                                            record goes on after the leap, and after every item's
+//! ```
+//!
+//! A process that is killed leaves its memory as it is: the pages are the kernel's. A machine that loses power does not,
+//! whatever the file lies on; so an open file is only believed as long as the machine has not been restarted. A closed one
+//! is on the disk, if it is a disk, before FILE.meta is.
+//!
+//! The record is one page, which is written by one call. A call is not cut short by a signal within a page.
+//!
+//! A server with a role (`-o managed`) may not have such a file: while it was away others may have changed what it holds,
+//! and nothing here could tell. It is empty when it starts, and gets its copy from whoever has it.
+//!
+//! Nobody else may write to the file; a second server is kept away by a lock (flock).
+//!
+//! Not here: what becomes of the pages (`shard::restore`), the text of a record (`file_record`).
+
+use super::StoreConfig;
+use super::file_record::{Fields, FileRecord, settings};
+use crate::clock::{Clock, Resumed};
+use crate::sync::lock;
+use crate::sys::memory::lock_file;
+use std::fs::{self, File, OpenOptions};
+use std::hash::{BuildHasher, RandomState};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+/// Bytes of a record, which is text of about 600.
+const RECORD_BYTES: usize = 4096;
+
+/// Where the windows begin: huge pages begin so.
+const WINDOWS_AT: u64 = 2 << 20;
+
+/// More bytes than this are no FILE.meta.
+const META_MAX: u64 = 64 << 10;
+
+/// Cas uniques that are left out after a crash: as many as can be given while the record is not written anew, which is
+/// tried ten times a second.
+const CAS_LEAP: u64 = 1 << 40;
+
+/// The highest cas unique of an item that is believed after a crash: above it is what clients have asked for.
+const CAS_BELIEVED: u64 = 1 << 62;
+
+/// The file of a store that is being built, or runs. See the module's head.
+#[derive(Debug)]
+pub struct MemoryFile {
+    path: String,
+    file: Arc<File>,
+    found: FileFound,
+    resumed: Option<Resumed>,
+    /// What stands in the file.
+    record: Mutex<FileRecord>,
+}
+
+/// What was in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileFound {
+    /// Nothing that could be believed.
+    Nothing,
+    /// What a graceful stop has left.
+    Closed,
+    /// What a process has left that was killed.
+    Crashed,
+}
+
+/// How the memory of a store is cut, unless the file says that it was cut otherwise.
+#[derive(Clone, Copy, Debug)]
+pub struct FileShape {
+    /// Shards.
+    pub shards: usize,
+    /// Bytes of a window, of which any will do that the file system can count to, down to the last.
+    pub windows: [usize; 2],
+    /// See [`super::memory::layout::FORMAT`].
+    pub format: u32,
+}
+
+impl MemoryFile {
+    /// Opens or creates a file. The error is one line for the operator.
+    pub fn open(path: &str, config: &StoreConfig, shape: FileShape) -> Result<MemoryFile, String> {
+        let file = open_locked(path).map_err(|error| format!("failed to open memory file {path}: {error}"))?;
+        let meta = read_meta(path)?;
+        let settings = settings(config);
+        let judged = judge(&file, meta.as_ref(), shape.format, &settings);
+        let (found, record, resumed) = match judged {
+            Ok((found, record, resumed)) => (found, record, Some(resumed)),
+            Err(why) => {
+                if !why.is_empty() {
+                    log::warn!("[restart] {why}, starting with a clean cache");
+                }
+                let record = empty(&file, shape, settings);
+                let record = record.map_err(|error| format!("failed to give memory file {path} its size: {error}"))?;
+                (FileFound::Nothing, record, None)
+            }
+        };
+        Ok(MemoryFile { path: path.into(), file: Arc::new(file), found, resumed, record: Mutex::new(record) })
+    }
+
+    /// What was in it.
+    pub fn found(&self) -> FileFound {
+        self.found
+    }
+
+    /// How the clock goes on, if there are items that know its seconds.
+    pub fn resumed(&self) -> Option<Resumed> {
+        self.resumed
+    }
+
+    /// The record as it was found, or made.
+    pub fn record(&self) -> FileRecord {
+        lock(&self.record).clone()
+    }
+
+    /// The file, and where the window of a shard begins in it.
+    pub fn window(&self, shard: usize) -> (Arc<File>, u64) {
+        (self.file.clone(), WINDOWS_AT + shard as u64 * self.record().window as u64)
+    }
+
+    /// The first cas unique that is certainly new, but for those of the items, of which this is the highest.
+    pub fn next_cas(&self, of_items: u64) -> u64 {
+        let cas = self.record().cas;
+        match self.found {
+            FileFound::Crashed if of_items < CAS_BELIEVED => cas.saturating_add(CAS_LEAP).max(of_items),
+            FileFound::Crashed => cas.saturating_add(CAS_LEAP),
+            FileFound::Closed | FileFound::Nothing => cas,
+        }
+    }
+
+    /// Says that the store lives: from now on the file is open.
+    pub fn begin(&self, clock: &Clock, cas: u64) {
+        self.write(|record| {
+            (record.is_closed, record.boot) = (false, boot());
+            (record.clock, record.cas) = (clock.state(), cas);
+        });
+        if let Err(error) = fs::remove_file(meta_path(&self.path))
+            && error.kind() != ErrorKind::NotFound
+        {
+            log::warn!("[restart] cannot remove {}: {error}", meta_path(&self.path));
+        }
+    }
+
+    /// Writes down what has moved on, if it is time for that.
+    pub fn keep(&self, clock: &Clock, cas: u64) {
+        let (state, before) = (clock.state(), self.record());
+        if state.zero_ms != before.clock.zero_ms || cas.saturating_sub(before.cas) > CAS_LEAP / 2 {
+            self.write(|record| (record.clock, record.cas) = (state, cas));
+        }
+    }
+
+    /// Writes down which flush_alls there were, before anybody is told of the last one. `state` is asked when nobody else
+    /// writes.
+    pub fn keep_flush(&self, state: impl FnOnce() -> [u64; 3]) {
+        self.write(|record| record.flush = state());
+    }
+
+    /// Closes it after a graceful stop. Nothing may change any more.
+    pub fn close(&self, clock: &Clock, cas: u64, flush: [u64; 3]) {
+        let mut record = self.record();
+        (record.turn, record.is_closed) = (record.turn + 1, true);
+        (record.clock, record.cas, record.flush) = (clock.state(), cas, flush);
+        if let Err(error) = self.write_closed(&record) {
+            log::error!("[restart] cannot write {}: {error}", meta_path(&self.path));
+        }
+    }
+
+    // FILE.meta comes before the record: whoever is killed between the two leaves an open file.
+    fn write_closed(&self, record: &FileRecord) -> std::io::Result<()> {
+        self.file.sync_all()?;
+        let (path, new) = (meta_path(&self.path), format!("{}.meta.new", self.path));
+        let mut meta = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        meta.write_all(record.encode().as_bytes())?;
+        meta.sync_all()?;
+        fs::rename(&new, &path)?;
+        let folder = Path::new(&path).parent().filter(|folder| !folder.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
+        write_record(&self.file, record)?;
+        self.file.sync_all()
+    }
+
+    /// Changes the record. When that fails, the file may not be believed by the next who comes: it goes.
+    fn write(&self, change: impl FnOnce(&mut FileRecord)) {
+        let mut record = lock(&self.record);
+        change(&mut record);
+        record.turn += 1;
+        if let Err(error) = write_record(&self.file, &record) {
+            log::error!("[restart] cannot write {}, it is removed: {error}", self.path);
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn open_locked(path: &str) -> std::io::Result<File> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("it is no regular file"));
+    }
+    lock_file(&file).map_err(|error| match error.kind() {
+        ErrorKind::WouldBlock => std::io::Error::other("another process uses it"),
+        _ => error,
+    })?;
+    Ok(file)
+}
+
+/// COMPAT(meta_corrupt): as memcached does, a server does not start on a metadata file that cannot be read.
+fn read_meta(path: &str) -> Result<Option<Fields>, String> {
+    let path = meta_path(path);
+    let mut bytes = Vec::new();
+    match File::open(&path).and_then(|file| file.take(META_MAX).read_to_end(&mut bytes)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(format!("[restart] cannot read {path}: {error}")),
+        Ok(_) => match Fields::read(&bytes) {
+            Some(fields) => Ok(Some(fields)),
+            None => Err(format!("[restart] corrupt metadata file {path}: remove it to start with a clean cache")),
+        },
+    }
+}
+
+/// What is in a file, or in a word why nothing of it can be believed; no word for a new one.
+fn judge(
+    file: &File,
+    meta: Option<&Fields>,
+    format: u32,
+    settings: &[(&'static str, String)],
+) -> Result<(FileFound, FileRecord, Resumed), String> {
+    let mut bytes = [0; RECORD_BYTES];
+    let len = file.metadata().map_or(0, |about| about.len());
+    if len == 0 && meta.is_none() {
+        return Err(String::new());
+    }
+    let is_read = file.read_exact_at(&mut bytes, 0).is_ok();
+    let fields = if is_read { Fields::read(&bytes) } else { None }.ok_or("the memory file has no whole record")?;
+    if let Some((name, old)) = fields.other_setting(format, settings) {
+        return Err(format!("restart incompatible due to setting for [{name}] [old value: {old}]"));
+    }
+    let record = fields.record(format, settings.to_vec()).ok_or("the memory file's record has too little in it")?;
+    if len != file_len(&record) {
+        return Err(format!("the memory file has {len} bytes and should have {}", file_len(&record)));
+    }
+    let same_boot = record.boot == boot();
+    let meta = meta.and_then(|meta| meta.record(format, settings.to_vec()));
+    let found = match record.is_closed {
+        true if meta.is_some_and(|meta| meta.turn == record.turn) => FileFound::Closed,
+        true => return Err("no metadata save file".into()),
+        false if same_boot => FileFound::Crashed,
+        false => return Err("the machine stopped while the server ran".into()),
+    };
+    let resumed = record.clock.resume(same_boot).ok_or("the clock is behind the time of the stop")?;
+    Ok((found, record, resumed))
+}
+
+/// Empties a file and gives it its size.
+fn empty(file: &File, shape: FileShape, settings: Vec<(&'static str, String)>) -> std::io::Result<FileRecord> {
+    file.set_len(0)?;
+    let hash_seed = RandomState::new().hash_one(0);
+    let FileShape { shards, format, .. } = shape;
+    let mut record = FileRecord { format, settings, hash_seed, shards, cas: 1, ..FileRecord::default() };
+    let mut error = None;
+    for window in shape.windows {
+        record.window = window;
+        match file.set_len(file_len(&record)) {
+            Ok(()) => return Ok(record),
+            Err(larger) => error = Some(larger),
+        }
+    }
+    Err(error.expect("there is a window's size"))
+}
+
+fn file_len(record: &FileRecord) -> u64 {
+    (record.shards as u64).saturating_mul(record.window as u64).saturating_add(WINDOWS_AT)
+}
+
+fn write_record(file: &File, record: &FileRecord) -> std::io::Result<()> {
+    let mut bytes = record.encode().into_bytes();
+    assert!(bytes.len() <= RECORD_BYTES, "a record is one page");
+    bytes.resize(RECORD_BYTES, 0);
+    file.write_all_at(&bytes, 0)
+}
+
+fn meta_path(path: &str) -> String {
+    format!("{path}.meta")
+}
+
+/// Which start of the machine this is; empty where the system does not say, which is like no other.
+fn boot() -> String {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    match boot.trim() {
+        "" => format!("none-{}", RandomState::new().hash_one(0)),
+        boot => boot.into(),
+    }
+}
