@@ -92,7 +92,7 @@
 //! command:          mod > batch > barred, run > admin > arith, auth, delete, write > read > lookup > context > dump, discovery, users > reply > output
 //! command/admin:    mod > cache, debug, replica > crawler > stats, watch
 //! replication:      mod > session > stream
-//! journal:          mod > readers > reader, ring > refused > ranges, record, acks, flush
+//! journal:          mod > readers > reader, ring > refused > ranges, record, acks, flush > lsn_ranges
 //! net:              mod > acceptor, control > listen, handshake > worker > conn > admission, reply_hold, stop, voice
 //! net/worker:       silence, waiting > mod > batch, client, idle
 //! net/conn:         mod > session > buffer, chat, other_end, turn, upload > long_line

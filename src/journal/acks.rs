@@ -10,27 +10,24 @@
 //!  degraded     nobody waits                                    replicated = every lsn
 //! ```
 //!
-//! `replicated` passes a change that a replica has refused, like any other, so that later changes need not wait for it.
-//! The refusal is noted before that, so that the client that waits is told. One refusal is enough, whatever other
-//! replicas say.
+//! `replicated` passes a change that replicas have refused, like any other, so that later changes need not wait for it.
+//! The refusal is noted before that, so that the client that waits is told.
 //!
 //! Invariants: while replies wait, `replicated` only grows, except that [`Acks::set_required`] sets it anew. A refused
-//! change stays refused. When there are too many ranges of refused changes, two are joined, with what lies between.
+//! change stays refused.
 //!
-//! Not here: who has confirmed what (`journal`), the replies that wait (`net/worker/reply_hold`).
+//! Not here: who has confirmed what, and whose refusal counts (`readers`), the replies that wait
+//! (`net/worker/reply_hold`).
 
+use super::lsn_ranges::LsnRanges;
 use crate::sync::lock;
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// [`Acks::replicated_lsn`] while nobody waits.
 pub const EVERYTHING: u64 = u64::MAX;
-
-/// The most ranges of refused changes. Replies wait for some milliseconds only, so old ranges do not matter any more.
-const REFUSED_MAX: usize = 4096;
 
 /// The lsn of the last change that one worker's requests have appended to the journal; 0 before the first. A locked
 /// shard writes it. A worker that reads it before and after a request knows what that request has changed.
@@ -89,31 +86,6 @@ struct AckState {
     degraded_at: Option<u64>,
     refused: LsnRanges,
     listener: Option<AckListener>,
-}
-
-/// Ranges of numbers, each from after one up to another. They neither overlap nor touch.
-#[derive(Debug, Default)]
-struct LsnRanges {
-    /// From the end of each to its start.
-    starts: BTreeMap<u64, u64>,
-}
-
-impl LsnRanges {
-    fn add(&mut self, mut after: u64, mut upto: u64) {
-        while let Some((&end, &start)) = self.starts.range(after..).next().filter(|&(_, &start)| start <= upto) {
-            self.starts.remove(&end);
-            (after, upto) = (after.min(start), upto.max(end));
-        }
-        self.starts.insert(upto, after);
-        if self.starts.len() > REFUSED_MAX {
-            let oldest = self.starts.pop_first().map_or(0, |(_, start)| start);
-            self.starts.first_entry().iter_mut().for_each(|next| *next.get_mut() = oldest);
-        }
-    }
-
-    fn has(&self, lsn: u64) -> bool {
-        self.starts.range(lsn..).next().is_some_and(|(_, &after)| lsn > after)
-    }
 }
 
 #[derive(Clone)]
@@ -185,8 +157,8 @@ impl Acks {
         tell(state, self.replicated_lsn());
     }
 
-    /// Notes that a replica has refused some of the changes after one lsn and up to the other. Call it before
-    /// [`Acks::advance`].
+    /// Notes that so many replicas have refused some of the changes after one lsn and up to the other that they cannot be
+    /// confirmed. Call it before [`Acks::advance`].
     pub fn refuse(&self, after: u64, upto: u64) {
         let mut state = self.lock();
         if self.required() == 0 {
@@ -196,7 +168,7 @@ impl Acks {
         self.refused.fetch_max(upto, Ordering::SeqCst);
     }
 
-    /// Whether a replica may have refused a change that counts as replicated.
+    /// Whether a change that counts as replicated was refused.
     #[inline]
     pub fn is_refused(&self, lsn: u64) -> bool {
         lsn <= self.refused.load(Ordering::SeqCst) && self.lock().refused.has(lsn)
@@ -245,6 +217,7 @@ fn tell(state: MutexGuard<'_, AckState>, replicated: u64) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::lsn_ranges::LSN_RANGES_MAX;
     use super::*;
 
     #[test]
@@ -294,7 +267,7 @@ mod tests {
         acks.refuse(7, 8);
         acks.advance(10);
         assert_eq!(refused(&[3, 4, 5, 6, 7, 8, 9, 10]), [false, true, true, false, false, true, false, false]);
-        (0..REFUSED_MAX as u64).for_each(|n| acks.refuse(100 + 2 * n, 101 + 2 * n));
+        (0..LSN_RANGES_MAX as u64).for_each(|n| acks.refuse(100 + 2 * n, 101 + 2 * n));
         assert_eq!(
             refused(&[3, 4, 6, 8, 9, 101, 102, 131, 132]),
             [false, true, true, true, true, true, false, true, false]

@@ -34,6 +34,7 @@
 
 pub mod acks;
 pub mod flush;
+mod lsn_ranges;
 mod ranges;
 mod reader;
 mod readers;
@@ -52,7 +53,7 @@ pub use refused::Suspect;
 use crate::clock::Clock;
 use crate::sync::lock;
 use flush::{Flush, Flushed};
-use readers::Readers;
+use readers::{Decided, Readers};
 use record::CHECKPOINT;
 use ring::Ring;
 use std::hash::{BuildHasher, RandomState};
@@ -236,9 +237,10 @@ impl Journal {
             inner.switch_on(self.capacity);
         }
         inner.note_idle(now);
-        let (confirmed, lsn) = (inner.readers.confirmed(), inner.ring.lsn());
+        let (decided, lsn) = (inner.readers.decide(), inner.ring.lsn());
         drop(inner);
-        self.acks.set_required(required, confirmed);
+        self.note_refused(&decided);
+        self.acks.set_required(required, decided.upto);
         lsn
     }
 
@@ -274,6 +276,7 @@ impl Journal {
         let mut inner = self.lock();
         inner.readers.detach(id);
         inner.note_idle(now);
+        self.tell(inner);
     }
 
     /// Notes that a reader's peer has confirmed all changes up to `lsn`.
@@ -291,9 +294,7 @@ impl Journal {
         let suspects = readers::suspects(ring, reader.acked, lsn);
         let verdict = reader.refuse(lsn, suspects.as_deref(), settles, now);
         reader.check();
-        drop(inner);
-        verdict.refused.iter().for_each(|&(after, upto)| self.acks.refuse(after, upto));
-        self.advance(id, |_| ());
+        self.tell(inner);
         suspects.filter(|_| verdict.is_open).unwrap_or_default()
     }
 
@@ -319,9 +320,19 @@ impl Journal {
         let Some(reader) = inner.readers.get(id) else { return };
         change(reader);
         reader.check();
-        let confirmed = inner.readers.confirmed();
+        self.tell(inner);
+    }
+
+    /// Lets go the replies that wait no longer, without the lock.
+    fn tell(&self, mut inner: JournalGuard<'_>) {
+        let decided = inner.readers.decide();
         drop(inner);
-        self.acks.advance(confirmed);
+        self.note_refused(&decided);
+        self.acks.advance(decided.upto);
+    }
+
+    fn note_refused(&self, decided: &Decided) {
+        decided.refused.iter().for_each(|&(after, upto)| self.acks.refuse(after, upto));
     }
 
     /// Makes every reader begin anew: more has changed than can be journalled.

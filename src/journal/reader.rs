@@ -176,7 +176,6 @@ impl Reader {
         self.counts.full_syncs_started += 1;
     }
 
-    /// Notes what its peer has confirmed.
     /// Whether this is its name, or its name with `@` and the identity of its peer.
     pub(super) fn is_called(&self, name: &str) -> bool {
         match name.split_once('@') {
@@ -185,6 +184,7 @@ impl Reader {
         }
     }
 
+    /// Notes what its peer has confirmed.
     pub(super) fn acknowledge(&mut self, lsn: u64, now: Instant) {
         self.acked = self.acked.max(lsn.min(self.lsn));
         self.refused.confirm(self.acked, now);
@@ -205,6 +205,9 @@ impl Reader {
         self.acked = self.acked.max(lsn.min(self.lsn));
         let among = among.filter(|_| was_clean && self.state == ReaderState::Streaming);
         let verdict = self.refused.judge((before, self.acked), among, settles, now);
+        if settles {
+            verdict.refused.iter().for_each(|&(after, upto)| self.refused.lsns.add(after, upto));
+        }
         self.complete_acked();
         verdict
     }

@@ -8,6 +8,10 @@
 //!   └── the head leaves a segment: records that nobody needs any more are dropped
 //! ```
 //!
+//! A change is confirmed when as many readers as are required have it, or all members; a reader that has refused it has
+//! it not. It is refused when so many have refused it that it cannot be confirmed any more. So nobody refuses for others,
+//! and in a shard nobody refuses but its members.
+//!
 //! Invariants ([`Readers::check`]): `slowest` is the least position of the readers, so that an append looks at nothing
 //! else while there is room; every position lies in the ring; no name is attached twice; a reader is either attached or
 //! remembered.
@@ -107,6 +111,15 @@ pub struct ConsumerStatus {
     pub counts: ReaderCounts,
 }
 
+/// Which changes no reply need wait for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Decided {
+    /// All up to this one.
+    pub upto: u64,
+    /// Those of them that were refused: after one number, up to the other. Each is told once.
+    pub refused: Vec<(u64, u64)>,
+}
+
 /// See the module's head.
 #[derive(Debug)]
 pub(super) struct Readers {
@@ -121,6 +134,8 @@ pub(super) struct Readers {
     /// Who must: all of these, and there must be as many as are required. None: anybody counts. A name may end in `@` and
     /// an identity: then another run of that peer does not count.
     pub members: Option<Vec<String>>,
+    /// The last change that was confirmed or refused.
+    decided: u64,
     samples: Samples,
     pub full_syncs_started: u64,
     pub full_syncs_finished: u64,
@@ -154,6 +169,7 @@ impl Readers {
             slowest: u64::MAX,
             required: 0,
             members: None,
+            decided: 0,
             samples: Samples::default(),
             full_syncs_started: 0,
             full_syncs_finished: 0,
@@ -266,8 +282,53 @@ impl Readers {
         self.attached.iter_mut().for_each(Reader::lose_all);
     }
 
-    /// The lsn up to which everybody has everything who is required.
-    pub(super) fn confirmed(&self) -> u64 {
+    /// What is confirmed or refused by now.
+    pub(super) fn decide(&mut self) -> Decided {
+        let mut decided = Decided { upto: self.answered(), refused: Vec::new() };
+        let mut at = self.decided;
+        while let Some((after, upto)) = self.next_refused(at).filter(|&(after, _)| after < decided.upto) {
+            let upto = upto.min(decided.upto);
+            let has = |reader: &&Reader| reader.complete >= upto;
+            let may_have = |reader: &&Reader| has(reader) || reader.state == ReaderState::Streaming;
+            let takers = || {
+                let takes = |reader: &&Reader| reader.refused.lsns.after(after).is_none_or(|(start, _)| start >= upto);
+                self.attached.iter().filter(|reader| self.counts(reader)).filter(takes)
+            };
+            if takers().filter(has).count() < self.needed() {
+                if takers().filter(may_have).count() >= self.needed() {
+                    decided.upto = after;
+                    break;
+                }
+                decided.refused.push((after, upto));
+            }
+            at = upto;
+        }
+        self.decided = self.decided.max(decided.upto);
+        self.attached.iter_mut().for_each(|reader| reader.refused.lsns.forget(self.decided));
+        decided
+    }
+
+    /// The first changes after this one of which somebody has refused some: so many that each reader has refused all or
+    /// none of them.
+    fn next_refused(&self, after: u64) -> Option<(u64, u64)> {
+        let of_each = || self.attached.iter().filter_map(|reader| reader.refused.lsns.after(after));
+        let start = of_each().map(|(start, _)| start.max(after)).min()?;
+        let upto = of_each().flat_map(|(start, end)| [start, end]).filter(|&end| end > start).min()?;
+        Some((start, upto))
+    }
+
+    /// Whether what this reader says counts.
+    fn counts(&self, reader: &Reader) -> bool {
+        self.members.as_ref().is_none_or(|members| members.iter().any(|name| reader.is_called(name)))
+    }
+
+    /// How many must have a change.
+    fn needed(&self) -> usize {
+        (self.required as usize).max(self.members.as_ref().map_or(0, Vec::len))
+    }
+
+    /// The lsn up to which everybody has everything, or has refused it, who is required.
+    fn answered(&self) -> u64 {
         if let Some(members) = &self.members {
             let has =
                 |name: &String| self.attached.iter().find(|it| it.is_called(name)).map_or(0, |reader| reader.complete);
@@ -282,15 +343,8 @@ impl Readers {
 
     /// How many of those who must confirm a change are not there, or have not caught up.
     pub(super) fn missing(&self) -> u32 {
-        let confirms = |reader: &&Reader| reader.state == ReaderState::Streaming;
-        let confirming = self.attached.iter().filter(confirms);
-        let (needed, there) = match &self.members {
-            Some(members) => {
-                (members.len(), confirming.filter(|it| members.iter().any(|name| it.is_called(name))).count())
-            }
-            None => (0, confirming.count()),
-        };
-        (needed.max(self.required as usize).saturating_sub(there)) as u32
+        let confirms = |reader: &&Reader| reader.state == ReaderState::Streaming && self.counts(reader);
+        self.needed().saturating_sub(self.attached.iter().filter(confirms).count()) as u32
     }
 
     /// Drops records that nobody needs any more, so that their memory is used again while it is warm.
@@ -497,3 +551,7 @@ impl Samples {
         self.0.get(at).or(self.0.back()).map(|&(at, _)| at)
     }
 }
+
+#[cfg(test)]
+#[path = "tests/decided.rs"]
+mod tests;

@@ -18,8 +18,10 @@
 //! Invariants: a change is held back only while a record that stands for it is on its way; a range leaves the set only
 //! to be sent again, and comes back if anything of it is refused.
 //!
-//! Not here: finding the changes in the ring (`readers`), journalling them again (`store::resync`), who waits (`acks`).
+//! Not here: finding the changes in the ring, and whether a refusal fails a reply (`readers`), journalling them again
+//! (`store::resync`), who waits (`acks`).
 
+use super::lsn_ranges::LsnRanges;
 use super::ranges::Ranges;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -61,6 +63,8 @@ pub(super) struct Verdict {
 #[derive(Clone, Debug)]
 pub(super) struct PeerRefusals {
     ranges: Ranges,
+    /// The changes for which replies may wait still.
+    pub lsns: LsnRanges,
     /// Changes that are held back: the number of each, and of the record whose answer is awaited. The latter ascend.
     held: VecDeque<(u64, u64)>,
     attempt: Option<Attempt>,
@@ -88,8 +92,16 @@ struct Attempt {
 impl PeerRefusals {
     /// Nothing, of so many ranges.
     pub(super) fn new(ranges: u32) -> PeerRefusals {
-        let (attempt, held, due) = (None, VecDeque::new(), None);
-        PeerRefusals { ranges: Ranges::new(ranges), held, attempt, size: 1, pause: PAUSE_MIN, due, at: 0 }
+        PeerRefusals {
+            ranges: Ranges::new(ranges),
+            lsns: LsnRanges::default(),
+            held: VecDeque::new(),
+            attempt: None,
+            size: 1,
+            pause: PAUSE_MIN,
+            due: None,
+            at: 0,
+        }
     }
 
     /// Ranges of which the peer lacks something, or may.

@@ -1,7 +1,7 @@
 //! What must be refused, and in which words.
 
 use crate::common::{DEADLINE, Server, Sidecar, show, until};
-use crate::pair::{Pair, PeerKind, control, items, scratch, start_primary};
+use crate::pair::{Pair, PeerKind, Scratch, control, items, scratch, start_primary};
 use std::os::unix::fs::PermissionsExt;
 
 #[test]
@@ -93,6 +93,55 @@ fn a_change_that_the_peer_refuses() {
             assert_eq!(standby.line(&format!("mg {many}{middle}{many} b s")), "HD s1");
         }
         assert_eq!(client.line("set other 0 0 1\r\ny"), "STORED");
+    }
+}
+
+/// A primary, and a sidecar that feeds a peer that takes large items and one that does not.
+fn with_a_small_peer(options: &[&str]) -> (Server, Sidecar, [Server; 2], Scratch) {
+    let (large, small) = (Server::start(&["-m", "64"]), Server::start(&["-m", "64", "-I", "512k"]));
+    let socket = scratch("control");
+    let primary = start_primary(&socket, options);
+    let sidecar = Sidecar::start(&*socket, large.addr, &["--peer", &small.addr.to_string()]);
+    until("both are there", || {
+        let stats = primary.connect().stats("replication");
+        (0..2).all(|n| stats.contains(&(format!("{n}:state"), "streaming".into())))
+    });
+    (primary, sidecar, [large, small], socket)
+}
+
+/// One confirmation is enough, whoever refuses; where both are asked for, one refusal is enough.
+#[test]
+fn who_refuses_does_not_speak_for_others() {
+    let large = "v".repeat(600_000);
+    for (required, reply) in [(1, "STORED"), (2, "SERVER_ERROR not replicated")] {
+        let ack = format!("replicas_ack={required},ack_timeout=60000");
+        let (primary, _sidecar, [taker, _small], _socket) = with_a_small_peer(&["-o", &ack]);
+        let mut client = primary.connect();
+        for n in 0..20 {
+            assert_eq!(client.line(&format!("set small{n} 0 0 1\r\nx")), "STORED", "small{n}, replicas_ack={required}");
+            assert_eq!(client.line(&format!("set large{n} 0 0 600000\r\n{large}")), reply, "replicas_ack={required}");
+            assert_eq!(taker.connect().line(&format!("mg large{n} s")), "HD s600000", "when it is answered");
+        }
+        assert_eq!(client.number("replication", "replies_refused"), if required == 1 { 0 } else { 20 });
+        assert_eq!(client.number("replication", "replies_timed_out"), 0);
+    }
+}
+
+/// In a shard its members decide, and no extra copy.
+#[test]
+fn an_extra_copy_that_refuses_fails_no_write() {
+    let large = format!("set large 0 0 600000\r\n{}", "v".repeat(600_000));
+    let (primary, _sidecar, [taker, small], socket) = with_a_small_peer(&["-o", "ack_timeout=60000"]);
+    let mut client = primary.connect();
+    let mut with_members = |names: &[&Server]| {
+        let names: Vec<String> = names.iter().map(|server| server.addr.to_string()).collect();
+        assert!(control(&socket, &format!("members 1 {}", names.join(" "))).starts_with("members "));
+        client.line(&large)
+    };
+    for _ in 0..5 {
+        assert_eq!(with_members(&[&taker]), "STORED");
+        assert_eq!(with_members(&[&small]), "SERVER_ERROR not replicated");
+        assert_eq!(with_members(&[&taker, &small]), "SERVER_ERROR not replicated");
     }
 }
 
