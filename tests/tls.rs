@@ -2,22 +2,495 @@
 
 mod common;
 
-use common::{Pki, Server, TlsConn};
+use common::{Conn, Pki, Rng, Server, ThinWire, TlsConn, Waited, seed, signal, until};
+use rustls::crypto::cipher::{MessageEncrypter, OutboundPlainMessage};
+use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
+use rustls::{
+    ClientConfig, ClientConnection, ConnectionTrafficSecrets, ContentType, HandshakeKind, ProtocolVersion, StreamOwned,
+    SupportedProtocolVersion,
+};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-fn start(pki: &Pki, more: &str) -> Server {
-    Server::start(&["-Z", "-o", &pki.options(more)])
+/// Nothing that is on its way takes so long.
+const QUIET: Duration = Duration::from_millis(300);
+
+/// A server that speaks TLS at its address, and a plain connection for statistics.
+struct Rig {
+    pki: Pki,
+    server: Server,
+    admin: Conn,
+}
+
+impl Rig {
+    fn new(options: &str, words: &[&str]) -> Rig {
+        let pki = Pki::new();
+        let options = pki.options(options);
+        let server = Server::start(&[&["-l", "notls:127.0.0.1:0", "-Z", "-o", &options], words].concat());
+        let plain = server.ports()[1].1;
+        let admin = Conn::to(SocketAddr::from(([127, 0, 0, 1], plain)));
+        Rig { pki, server, admin }
+    }
+
+    /// A client that trusts the CA.
+    fn connect(&self) -> TlsConn {
+        self.connect_with(self.pki.client())
+    }
+
+    fn connect_with(&self, config: ClientConfig) -> TlsConn {
+        TlsConn::to(self.server.addr, &Arc::new(config))
+    }
+
+    /// What becomes of a client of this version with this certificate: whether it is served.
+    fn serves(&self, version: &'static SupportedProtocolVersion, cert: Option<&str>) -> bool {
+        serves(self.server.addr, self.pki.client_of(&[version], cert))
+    }
+
+    fn stat(&mut self, name: &str) -> u64 {
+        self.admin.number("", name)
+    }
+}
+
+fn serves(address: SocketAddr, config: ClientConfig) -> bool {
+    match TlsConn::to(address, &Arc::new(config)).try_ask(b"mn\r\n", b"MN\r\n") {
+        Ok(answer) => answer == b"MN\r\n",
+        Err(error) => {
+            assert!(!matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "it hangs: {error}");
+            false
+        }
+    }
 }
 
 #[test]
 fn both_versions_serve_gets_and_sets() {
-    let pki = Pki::new();
-    let server = start(&pki, "");
+    let rig = Rig::new("", &[]);
     for version in [&TLS12, &TLS13] {
-        let mut conn = TlsConn::to(server.addr, &Arc::new(pki.client_of(&[version], None)));
+        let mut conn = rig.connect_with(rig.pki.client_of(&[version], None));
         conn.ask("set k 7 0 5\r\nhello\r\n", "STORED\r\n");
         conn.ask("get k\r\nmg k v\r\n", "VALUE k 7 5\r\nhello\r\nEND\r\nVA 5\r\nhello\r\n");
         assert_eq!(conn.0.conn.protocol_version(), Some(version.version));
     }
+}
+
+#[test]
+fn the_oldest_version_and_the_suites_are_the_operators() {
+    let rig = Rig::new("ssl_min_version=3", &[]);
+    assert!(!rig.serves(&TLS12, None) && rig.serves(&TLS13, None));
+    let rig = Rig::new("ssl_ciphers=ECDHE-ECDSA-CHACHA20-POLY1305:!aNULL:NONSENSE", &[]);
+    let mut conn = rig.connect_with(rig.pki.client_of(&[&TLS12], None));
+    conn.ask("mn\r\n", "MN\r\n");
+    let suite = conn.0.conn.negotiated_cipher_suite().unwrap().suite();
+    assert_eq!(suite, rustls::CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256);
+    let refused = Server::try_start(&["-Z", "-o", &rig.pki.options("ssl_ciphers=RC4-MD5")]).err().unwrap();
+    assert!(refused.contains("Error setting the provided cipher(s): RC4-MD5"), "{refused}");
+}
+
+#[test]
+fn a_key_may_be_in_asn_1() {
+    let pki = Pki::new();
+    let pem = std::fs::read(pki.file("server.key")).unwrap();
+    let key = <rustls::pki_types::PrivateKeyDer as rustls::pki_types::pem::PemObject>::from_pem_slice(&pem).unwrap();
+    std::fs::write(pki.file("server.der"), key.secret_der()).unwrap();
+    let (cert, key) = (pki.file("server.pem"), pki.file("server.der"));
+    let server = Server::start(&["-Z", "-o", &format!("ssl_chain_cert={cert},ssl_key={key},ssl_keyformat=2")]);
+    assert!(serves(server.addr, pki.client()));
+}
+
+#[test]
+fn a_server_is_not_started_with_what_it_cannot_use() {
+    let (pki, other) = (Pki::new(), Pki::new());
+    let (cert, key, ca) = (pki.file("server.pem"), other.file("server.key"), pki.file("server.key"));
+    let cases = [
+        (format!("ssl_chain_cert={key}"), "Error loading the certificate chain: "),
+        (format!("ssl_chain_cert={cert}"), "Error loading the key: give -o ssl_key=FILE"),
+        (format!("ssl_chain_cert={cert},ssl_key={cert}"), "Error loading the key: "),
+        (format!("ssl_chain_cert={cert},ssl_key={key}"), "Error validating the certificate: "),
+        (pki.options(&format!("ssl_ca_cert={ca}")), "Error loading the CA certificate: "),
+        (pki.options("ssl_verify_mode=2"), "Error loading the CA certificate: ssl_verify_mode needs "),
+    ];
+    for (options, line) in cases {
+        let refused = Server::try_start(&["-Z", "-o", &options]).err().expect("an exit");
+        assert!(refused.contains(line) && refused.contains("exit status: 64"), "{options}: {refused}");
+    }
+}
+
+#[test]
+fn a_client_that_does_not_trust_the_server_says_so_and_is_counted() {
+    let mut rig = Rig::new("", &[]);
+    let stranger = Pki::new();
+    assert!(!serves(rig.server.addr, stranger.client()));
+    until("the error", || rig.stat("ssl_handshake_errors") == 1);
+    assert!(rig.serves(&TLS13, None));
+    assert_eq!(rig.stat("ssl_proto_errors"), 0);
+}
+
+#[test]
+fn certificates_of_clients_are_asked_for_as_the_mode_says() {
+    let stranger = Pki::new();
+    for (mode, without) in [(0, true), (1, true), (2, false), (3, false)] {
+        let pki = Pki::new();
+        let ca = pki.file("ca.pem");
+        let options = pki.options(&format!("ssl_ca_cert={ca},ssl_verify_mode={mode}"));
+        let server = Server::start(&["-Z", "-o", &options]);
+        for file in ["stranger.pem", "stranger.key"] {
+            std::fs::copy(stranger.file(&file.replace("stranger", "client")), pki.file(file)).unwrap();
+        }
+        for version in [&TLS12, &TLS13] {
+            let serves = |cert| serves(server.addr, pki.client_of(&[version], cert));
+            assert_eq!(serves(None), without, "{mode}");
+            assert!(serves(Some("client")), "{mode}");
+            assert_eq!(serves(Some("stranger")), mode == 0, "{mode}");
+        }
+    }
+}
+
+#[test]
+fn each_listener_has_its_own_kind() {
+    let pki = Pki::new();
+    let options = pki.options(&format!("ssl_ca_cert={},ssl_verify_mode=2", pki.file("ca.pem")));
+    let server = Server::start(&["-l", "notls:127.0.0.1:0,btls:127.0.0.1:0,mtls:127.0.0.1:0", "-Z", "-o", &options]);
+    let address = |number: usize| SocketAddr::from(([127, 0, 0, 1], server.ports()[number].1));
+    let serves = |number, cert| serves(address(number), pki.client_of(&[&TLS13, &TLS12], cert));
+    assert_eq!(Conn::to(address(1)).line("mn"), "MN");
+    assert_eq!([0, 2, 3].map(|number| serves(number, None)), [false, true, false]);
+    assert_eq!([0, 2, 3].map(|number| serves(number, Some("client"))), [true; 3]);
+    assert_eq!(Conn::to(address(1)).line("refresh_certs"), "OK");
+}
+
+#[test]
+fn certificates_are_read_again_on_command_and_on_sighup() {
+    let mut rig = Rig::new("", &[]);
+    let shown = |conn: &TlsConn| conn.0.conn.peer_certificates().unwrap()[0].to_vec();
+    let mut first = rig.connect();
+    first.ask("mn\r\n", "MN\r\n");
+    rig.pki.certify("server", "another");
+    assert_eq!(rig.admin.line("refresh_certs"), "OK");
+    let mut second = rig.connect();
+    second.ask("mn\r\n", "MN\r\n");
+    assert_ne!(shown(&first), shown(&second));
+
+    std::fs::write(rig.pki.file("server.pem"), "nothing").unwrap();
+    let file = rig.pki.file("server.pem");
+    let line = format!("Error loading the certificate chain: {file} : no certificate in PEM");
+    assert_eq!(rig.admin.line("refresh_certs"), line);
+    let mut third = rig.connect();
+    third.ask("refresh_certs noreply\r\nmn\r\n", "MN\r\n");
+    assert_eq!(shown(&second), shown(&third));
+
+    rig.pki.certify("server", "a third");
+    signal(rig.server.pid(), "HUP");
+    until("the new certificate", || {
+        let mut fourth = rig.connect();
+        fourth.ask("mn\r\n", "MN\r\n");
+        shown(&fourth) != shown(&second)
+    });
+    first.ask("mn\r\n", "MN\r\n");
+    assert!(rig.stat("time_since_server_cert_refresh") < 60);
+}
+
+#[test]
+fn sessions_go_on_until_the_certificates_are_read_again() {
+    let mut rig = Rig::new("ssl_session_cache", &[]);
+    let stored = rig.admin.stat("settings", "ssl_session_cache");
+    assert_eq!(stored, "yes");
+    for version in [&TLS12, &TLS13] {
+        let before = rig.stat("ssl_new_sessions");
+        let config = Arc::new(rig.pki.client_of(&[version], None));
+        let kind = || {
+            let mut conn = TlsConn::to(rig.server.addr, &config);
+            conn.ask("mn\r\n", "MN\r\n");
+            conn.0.conn.handshake_kind().unwrap()
+        };
+        assert_eq!([kind(), kind(), kind()], [HandshakeKind::Full, HandshakeKind::Resumed, HandshakeKind::Resumed]);
+        assert_eq!(rig.admin.line("refresh_certs"), "OK");
+        assert_eq!(kind(), HandshakeKind::Full);
+        assert_eq!(rig.stat("ssl_new_sessions"), before + 2);
+    }
+}
+
+#[test]
+fn large_values_and_long_pipelines_go_through() {
+    let rig = Rig::new("", &["-m", "256", "-I", "8m"]);
+    let seed = seed("TLS_SEED");
+    let mut rng = Rng(seed);
+    for version in [&TLS12, &TLS13] {
+        let mut conn = rig.connect_with(rig.pki.client_of(&[version], None));
+        for len in [0, 1, 1000, 16 << 10, (16 << 10) + 1, 100_000, 1 << 20, 5 << 20] {
+            let value: Vec<u8> = (0..len).map(|_| rng.next() as u8).collect();
+            let request = [format!("set k 0 0 {len}\r\n").as_bytes(), &value, b"\r\n"].concat();
+            assert_eq!(conn.try_ask(&request, b"STORED\r\n").unwrap(), b"STORED\r\n", "seed {seed}");
+            let answer = [format!("VALUE k 0 {len}\r\n").as_bytes(), &value, b"\r\nEND\r\n"].concat();
+            assert!(conn.try_ask(b"get k\r\n", &answer).unwrap() == answer, "{len}, seed {seed}");
+        }
+        conn.ask("set s 0 0 3\r\nabc\r\n", "STORED\r\n");
+        let answer = "VALUE s 0 3\r\nabc\r\nEND\r\n".repeat(3000);
+        conn.ask(&"get s\r\n".repeat(3000), &answer);
+    }
+}
+
+#[test]
+fn records_may_come_in_pieces_of_any_size() {
+    let rig = Rig::new("", &[]);
+    for (version, step, fragment) in
+        [(&TLS12, 1, None), (&TLS13, 1, None), (&TLS13, 7, Some(64)), (&TLS13, 5000, Some(100))]
+    {
+        let mut config = rig.pki.client_of(&[version], None);
+        config.max_fragment_size = fragment;
+        let socket = TcpStream::connect(rig.server.addr).unwrap();
+        socket.set_nodelay(true).unwrap();
+        socket.set_read_timeout(Some(common::DEADLINE)).unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let session = ClientConnection::new(Arc::new(config), name).unwrap();
+        let mut conn = StreamOwned::new(session, ThinWire { socket, step });
+        let value = "x".repeat(3000);
+        conn.write_all(format!("set k 0 0 3000\r\n{value}\r\nget k\r\n").as_bytes()).unwrap();
+        conn.flush().unwrap();
+        let wanted = format!("STORED\r\nVALUE k 0 3000\r\n{value}\r\nEND\r\n");
+        let mut got = vec![0; wanted.len()];
+        conn.read_exact(&mut got).unwrap();
+        assert_eq!(got, wanted.as_bytes());
+    }
+}
+
+/// The first bytes of requests come with the last of the handshake, and nothing follows by which a poll could tell.
+#[test]
+fn requests_that_come_with_the_handshake_are_answered() {
+    let rig = Rig::new("", &[]);
+    for _ in 0..20 {
+        let mut conn = rig.connect();
+        // Its last flight stays here until the request is behind it.
+        while conn.0.conn.is_handshaking() {
+            if conn.0.conn.wants_write() {
+                conn.0.conn.write_tls(&mut conn.0.sock).unwrap();
+            } else {
+                conn.0.conn.read_tls(&mut conn.0.sock).unwrap();
+                conn.0.conn.process_new_packets().unwrap();
+            }
+        }
+        conn.0.conn.writer().write_all(b"mn\r\n").unwrap();
+        let mut flight = Vec::new();
+        while conn.0.conn.wants_write() {
+            conn.0.conn.write_tls(&mut flight).unwrap();
+        }
+        conn.0.sock.write_all(&flight).unwrap();
+        conn.ask("", "MN\r\n");
+    }
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_nobody_up_and_loses_nothing() {
+    let mut rig = Rig::new("", &["-m", "128", "-t", "1"]);
+    let value = "v".repeat(500_000);
+    let mut slow = rig.connect();
+    slow.ask(&format!("set k 0 0 500000\r\n{value}\r\n"), "STORED\r\n");
+    slow.ask(&format!("set s 0 0 40\r\n{}\r\n", "w".repeat(40)), "STORED\r\n");
+    // Far more than sockets take: values by reference, and replies that are copied.
+    let request = format!("{}{}", "get k\r\n".repeat(40), "get s\r\n".repeat(2000));
+    slow.0.write_all(request.as_bytes()).unwrap();
+    let mut quick = rig.connect();
+    for _ in 0..100 {
+        quick.ask("get s\r\n", &format!("VALUE s 0 40\r\n{}\r\nEND\r\n", "w".repeat(40)));
+    }
+    let wanted = format!("VALUE k 0 500000\r\n{value}\r\nEND\r\n").repeat(40)
+        + &format!("VALUE s 0 40\r\n{}\r\nEND\r\n", "w".repeat(40)).repeat(2000);
+    assert!(slow.try_ask(b"", wanted.as_bytes()).unwrap() == wanted.as_bytes());
+    assert_eq!(rig.stat("ssl_proto_errors"), 0);
+}
+
+#[test]
+fn a_close_notify_ends_a_connection_that_stays_open_below() {
+    let rig = Rig::new("", &[]);
+    for version in [&TLS12, &TLS13] {
+        let mut conn = rig.connect_with(rig.pki.client_of(&[version], None));
+        conn.ask("mn\r\n", "MN\r\n");
+        conn.0.conn.writer().write_all(b"mn\r\n").unwrap();
+        conn.0.conn.send_close_notify();
+        let mut rest = Vec::new();
+        // To the server's own close_notify.
+        conn.0.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest, b"MN\r\n");
+    }
+}
+
+#[test]
+fn an_end_of_the_socket_alone_is_an_end() {
+    let rig = Rig::new("", &[]);
+    let mut conn = rig.connect();
+    conn.ask("mn\r\n", "MN\r\n");
+    conn.0.sock.shutdown(Shutdown::Write).unwrap();
+    let mut rest = Vec::new();
+    conn.0.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, b"");
+}
+
+#[test]
+fn a_broken_record_ends_its_connection_and_is_counted() {
+    let mut rig = Rig::new("", &[]);
+    let mut conn = rig.connect();
+    conn.ask("mn\r\n", "MN\r\n");
+    // Of application data, and not under the keys.
+    conn.0
+        .sock
+        .write_all(&[23, 3, 3, 0, 20, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20])
+        .unwrap();
+    assert!(conn.0.read_to_end(&mut Vec::new()).is_err(), "an alert, or a reset");
+    until("the error", || rig.stat("ssl_proto_errors") == 1);
+    assert!(rig.serves(&TLS13, None));
+}
+
+#[test]
+fn plain_text_to_a_port_with_tls_is_refused_at_once() {
+    let mut rig = Rig::new("", &[]);
+    let mut conn = rig.server.connect();
+    conn.send(b"get a\r\n");
+    assert_eq!(conn.read_until(common::DEADLINE, |_| false), Waited::Closed);
+    assert!(!conn.got.windows(3).any(|word| word == b"END"));
+    until("the error", || rig.stat("ssl_handshake_errors") == 1);
+    // And the other way round.
+    let plain = SocketAddr::from(([127, 0, 0, 1], rig.server.ports()[1].1));
+    let mut wrong = TlsConn::to(plain, &Arc::new(rig.pki.client()));
+    wrong.0.sock.set_read_timeout(Some(QUIET)).unwrap();
+    assert!(wrong.try_ask(b"mn\r\n", b"MN\r\n").is_err());
+}
+
+#[test]
+fn handshakes_that_are_never_finished_are_bounded_and_end() {
+    let mut rig = Rig::new("", &["-c", "4096"]);
+    let begin = |rig: &Rig| {
+        let mut socket = TcpStream::connect(rig.server.addr).unwrap();
+        // The header of a record that never comes.
+        socket.write_all(&[22, 3, 1, 0, 200, 1]).unwrap();
+        socket
+    };
+    // More than have a place: the first go after a second, which is what a crowd gets.
+    let held: Vec<TcpStream> = (0..1500).map(|_| begin(&rig)).collect();
+    until("those in the way to go", || rig.stat("ssl_handshake_errors") >= 200);
+    assert!(rig.serves(&TLS13, None) && rig.serves(&TLS12, None));
+    drop(held);
+    until("all to be gone", || rig.stat("ssl_handshake_errors") == 1500);
+    // One that is alone has longer, and is closed by the server as well.
+    let (mut alone, since) = (begin(&rig), Instant::now());
+    alone.set_read_timeout(Some(common::DEADLINE)).unwrap();
+    assert!(matches!(alone.read(&mut [0; 64]), Ok(_) | Err(_)));
+    assert!(since.elapsed() > Duration::from_secs(2));
+    until("its error", || rig.stat("ssl_handshake_errors") == 1501);
+    assert_eq!(rig.stat("curr_connections"), 2, "two listeners and the one that asks, of which one is not counted");
+}
+
+#[test]
+fn watching_the_idle_timeout_and_the_end_of_the_server_work_as_without() {
+    let mut rig = Rig::new("idle_timeout=2", &[]);
+    let mut watcher = rig.connect();
+    watcher.ask("watch connevents\r\n", "OK\r\n");
+    let mut idle = rig.connect();
+    idle.ask("mn\r\n", "MN\r\n");
+    let line = watcher.read_to("", "\n");
+    assert!(line.contains("type=conn_new") && line.contains("transport=tcp"), "{line}");
+    let mut rest = Vec::new();
+    idle.0.read_to_end(&mut rest).expect("a close_notify");
+    until("the kick", || rig.server.stderr().is_empty() && Conn::to(rig.admin_address()).number("", "idle_kicks") > 0);
+    let mut open = rig.connect();
+    open.ask("mn\r\n", "MN\r\n");
+    let (code, _) = rig.server.stop("TERM");
+    assert_eq!(code, Some(0));
+    assert!(open.0.read_to_end(&mut rest).is_ok() || rest.is_empty());
+}
+
+impl Rig {
+    /// The idle timeout closes the plain connection, too.
+    fn admin_address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.server.ports()[1].1))
+    }
+}
+
+/// A message of a handshake may come in parts, with the server's replies between them.
+#[test]
+fn messages_in_parts_after_the_handshake_do_no_harm() {
+    let mut rig = Rig::new("", &[]);
+    let mut config = rig.pki.client_of(&[&TLS13], None);
+    config.enable_secret_extraction = true;
+    let mut conn = rig.connect_with(config);
+    conn.ask("set k 0 0 1\r\nx\r\n", "STORED\r\n");
+    let StreamOwned { conn: session, sock: mut socket } = conn.0;
+    let mut writer = RecordWriter::of(session);
+    // A request and the beginning of an update of keys, in one packet: the reply is made while the rest is missing.
+    let first =
+        [writer.record(ContentType::ApplicationData, b"get k\r\n"), writer.record(ContentType::Handshake, &[24, 0])];
+    socket.write_all(&first.concat()).unwrap();
+    let mut reply = [0; 64];
+    assert!(socket.read(&mut reply).unwrap() > 5);
+    // Anything but the rest is against the rules.
+    let second = writer.record(ContentType::ApplicationData, b"get k\r\n");
+    socket.write_all(&second).unwrap();
+    until("the error", || rig.stat("ssl_proto_errors") == 1);
+    assert!(rig.serves(&TLS13, None));
+}
+
+/// Makes records of a session's client that no client would.
+struct RecordWriter {
+    encrypter: Box<dyn MessageEncrypter>,
+    number: u64,
+}
+
+impl RecordWriter {
+    fn of(session: ClientConnection) -> RecordWriter {
+        let suite = session.negotiated_cipher_suite().unwrap();
+        let (number, secrets) = session.dangerous_extract_secrets().unwrap().tx;
+        let (key, iv) = match secrets {
+            ConnectionTrafficSecrets::Aes128Gcm { key, iv } | ConnectionTrafficSecrets::Aes256Gcm { key, iv } => {
+                (key, iv)
+            }
+            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (key, iv),
+            _ => panic!("another suite"),
+        };
+        RecordWriter { encrypter: suite.tls13().unwrap().aead_alg.encrypter(key, iv), number }
+    }
+
+    fn record(&mut self, typ: ContentType, payload: &[u8]) -> Vec<u8> {
+        let plain = OutboundPlainMessage { typ, version: ProtocolVersion::TLSv1_2, payload: payload.into() };
+        let record = self.encrypter.encrypt(plain, self.number).unwrap().encode();
+        self.number += 1;
+        record
+    }
+}
+
+/// No bytes whatever may end the server: flights of real clients with a few bytes changed, cut, or sent twice.
+#[test]
+fn bytes_that_are_changed_on_their_way_end_their_connection_only() {
+    let rig = Rig::new("", &[]);
+    let seed = seed("TLS_SEED");
+    let mut rng = Rng(seed);
+    for round in 0..200 {
+        let version = if rng.one_in(2) { &TLS12 } else { &TLS13 };
+        let mut conn = rig.connect_with(rig.pki.client_of(&[version], None));
+        conn.0.sock.set_read_timeout(Some(Duration::from_millis(40))).unwrap();
+        let spoilt = rng.below(4_u64);
+        let mut sent = 0;
+        conn.0.conn.writer().write_all(b"mn\r\nget k\r\n").unwrap();
+        for _ in 0..8 {
+            let mut flight = Vec::new();
+            while conn.0.conn.wants_write() {
+                conn.0.conn.write_tls(&mut flight).unwrap();
+            }
+            if !flight.is_empty() && (sent == spoilt || round % 2 == 1) {
+                let at = rng.below(flight.len());
+                match rng.below(3_u64) {
+                    0 => flight[at] ^= 1 << rng.below(8_u32),
+                    1 => flight.truncate(at),
+                    _ => flight.extend_from_within(at..),
+                }
+            }
+            sent += u64::from(!flight.is_empty());
+            let ended = conn.0.sock.write_all(&flight).is_err()
+                || !matches!(conn.0.conn.read_tls(&mut conn.0.sock), Ok(1..))
+                || conn.0.conn.process_new_packets().is_err();
+            if ended {
+                break;
+            }
+        }
+    }
+    assert!(rig.serves(&TLS13, None) && rig.serves(&TLS12, None), "seed {seed}");
 }

@@ -30,7 +30,7 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
-use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus, WriteTraffic};
 use rustls::{CommonState, HandshakeKind};
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
@@ -190,11 +190,14 @@ impl<S: TlsSession> TlsStream<S> {
                 Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, &mut self.out),
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 Ok(ConnectionState::PeerClosed) => self.note_end(TlsEnd::Closed),
-                // An alert may stand behind the first one.
                 Err(error) if self.end.is_none() => self.note_end(TlsEnd::Failed(error.to_string())),
                 _ => return used + discard,
             }
             used += discard;
+            // What follows a mistake is not looked at; but the alert that says so is sent.
+            if self.is_broken() && !self.session.state().wants_write() {
+                return used;
+            }
         }
     }
 
@@ -326,12 +329,20 @@ impl<S: TlsSession> TlsStream<S> {
     }
 
     fn encrypt(&mut self, piece: &[u8], outgoing: &mut [u8]) -> io::Result<usize> {
-        match self.session.process(&mut []).state {
-            Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-                traffic.encrypt(piece, outgoing).map_err(io::Error::other)
-            }
-            // Everything else was done with when it was read.
-            _ => Err(ErrorKind::BrokenPipe.into()),
+        let mut traffic = self.traffic().ok_or(ErrorKind::BrokenPipe)?;
+        traffic.encrypt(piece, outgoing).map_err(io::Error::other)
+    }
+
+    /// What encrypts, unless the session is broken. rustls has its place in what it was shown last, and wants to see the
+    /// same again: the beginning of a record, or a message of a handshake that came in parts.
+    fn traffic(&mut self) -> Option<WriteTraffic<'_, S::Data>> {
+        if self.is_broken() {
+            return None;
+        }
+        // Everything else was done with when it was read.
+        match self.session.process(&mut self.cipher).state {
+            Ok(ConnectionState::WriteTraffic(traffic)) => Some(traffic),
+            _ => None,
         }
     }
 }
@@ -339,13 +350,11 @@ impl<S: TlsSession> TlsStream<S> {
 impl<S: TlsSession> Drop for TlsStream<S> {
     /// Says that it ends, where that can be understood.
     fn drop(&mut self) {
-        if self.is_broken() || !self.out.is_empty() || self.session.state().is_handshaking() {
+        if !self.out.is_empty() || self.session.state().is_handshaking() {
             return;
         }
         let mut notice = [0; OVERHEAD];
-        if let Ok(ConnectionState::WriteTraffic(mut traffic)) = self.session.process(&mut []).state
-            && let Ok(n) = traffic.queue_close_notify(&mut notice)
-        {
+        if let Some(Ok(n)) = self.traffic().map(|mut traffic| traffic.queue_close_notify(&mut notice)) {
             let _ = self.socket.write(&notice[..n]);
         }
     }

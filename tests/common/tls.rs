@@ -114,3 +114,27 @@ impl TlsConn {
         String::from_utf8(got).unwrap()
     }
 }
+
+/// A wire between a client's session and a socket that passes a few bytes at a time, each in a packet of its own.
+pub struct ThinWire {
+    pub socket: TcpStream,
+    pub step: usize,
+}
+
+impl Read for ThinWire {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = buf.len().min(self.step);
+        self.socket.read(&mut buf[..n])
+    }
+}
+
+impl Write for ThinWire {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let n = buf.len().min(self.step);
+        self.socket.write(&buf[..n])
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.socket.flush()
+    }
+}
