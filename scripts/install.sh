@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs twincached, twincache-sidecar and twincachectl, their man pages, the systemd units of the first two and the
-# files with their options; or takes them away again.
+# Installs twincached, twincache-sidecar and twincachectl, their man pages, the systemd units of the first two, the
+# files with their options and what bash, zsh and fish need to complete those; or takes them away again.
 #
 #   cargo build --release && sudo scripts/install.sh
 #   sudo scripts/install.sh uninstall
@@ -8,11 +8,15 @@
 # PREFIX      where to, /usr/local by default; one that you may write to needs no root
 # SYSCONFDIR  where the folder "default" with the options files lies: /etc for /usr and /usr/local, else PREFIX/etc
 # DESTDIR     put in front of every path, for packages
+# ZSH_COMPLETIONS  PREFIX/share/zsh/site-functions by default
 # BINARY      the server to install, target/release/twincached by default; the other programs lie beside it
 #
 # Creates no user: the units have one of their own while they run. Starts nothing. "uninstall" takes away what this
 # PREFIX has, and stops the services only where their units are those of this PREFIX. An options file that is there
 # stays, and is only taken away when nobody has changed it.
+#
+# Several servers on one machine: twincached@NAME.service takes its options from SYSCONFDIR/default/twincached-NAME, and
+# has /run/twincached-NAME for sockets; twincache-sidecar@NAME.service is the sidecar beside it.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -24,11 +28,21 @@ case $PREFIX in
 /usr | /usr/local) SYSCONFDIR=${SYSCONFDIR:-/etc} ;;
 *) SYSCONFDIR=${SYSCONFDIR:-$PREFIX/etc} ;;
 esac
+case $SYSCONFDIR in /*) ;; *) SYSCONFDIR=$(pwd)/$SYSCONFDIR ;; esac
+case $PREFIX$SYSCONFDIR in
+*[!A-Za-z0-9/._+@-]*)
+    echo "install.sh: systemd's units cannot name $PREFIX or $SYSCONFDIR: use letters, digits and /._+@- only" >&2
+    exit 64
+    ;;
+esac
 
 units=$DESTDIR$PREFIX/lib/systemd/system
 pages=$DESTDIR$PREFIX/share/man/man1
 operations=$DESTDIR$PREFIX/share/man/man7/twincache.7
 defaults=$DESTDIR$SYSCONFDIR/default
+bash_completions=$DESTDIR$PREFIX/share/bash-completion/completions
+zsh_completions=$DESTDIR${ZSH_COMPLETIONS:-$PREFIX/share/zsh/site-functions}
+fish_completions=$DESTDIR$PREFIX/share/fish/vendor_completions.d
 services="twincached twincache-sidecar"
 programs="$services twincachectl"
 
@@ -45,7 +59,8 @@ put_in() {
         fi
     done
     # All folders first: where one cannot be made, nothing has been put in.
-    for folder in "$DESTDIR$PREFIX/bin" "$units" "$pages" "$(dirname "$operations")" "$defaults"; do
+    for folder in "$DESTDIR$PREFIX/bin" "$units" "$pages" "$(dirname "$operations")" "$defaults" \
+        "$bash_completions" "$zsh_completions" "$fish_completions"; do
         if ! mkdir -p "$folder" || [ ! -w "$folder" ]; then
             echo "install.sh: cannot write to $folder: run it as root, or give a PREFIX of your own" >&2
             exit 1
@@ -57,12 +72,40 @@ put_in() {
         put_options "$name"
     done
     for name in $services; do
-        install -D -m 644 "$here/$name.service" "$units/$name.service"
-        sed -i -e "s|^ExecStart=/usr/local/|ExecStart=$PREFIX/|" \
-            -e "s|^EnvironmentFile=-/etc/|EnvironmentFile=-$SYSCONFDIR/|" "$units/$name.service"
+        put_unit <"$here/$name.service" >"$units/$name.service"
+        put_unit <"$here/$name.service" | of_instance "$name" >"$units/$name@.service"
+        chmod 644 "$units/$name.service" "$units/$name@.service"
     done
+    put_completions
     install -D -m 644 "$here/../man/twincache.7" "$operations"
     say_how_to_start
+}
+
+# The unit as it is here, with the paths of this PREFIX.
+put_unit() {
+    sed -e "s|^ExecStart=/usr/local/|ExecStart=$PREFIX/|" \
+        -e "s|^EnvironmentFile=-/etc/|EnvironmentFile=-$SYSCONFDIR/|"
+}
+
+# The same for one of several: what is named for the program is named for the instance. Without a file of options it is
+# not started; it would be one more server on the same port.
+of_instance() {
+    sed -e "s|^Description=.*|& (%i)|" \
+        -e "s|^\[Unit\]|&\nAssertPathExists=$SYSCONFDIR/default/$1-%i|" \
+        -e "s|^EnvironmentFile=-.*|EnvironmentFile=$SYSCONFDIR/default/$1-%i|" \
+        -e "s|^RuntimeDirectory=.*|&-%i|" \
+        -e "s|twincached\.service|twincached@%i.service|" \
+        -e "s|^# The options of .*|# One of several: the part of its name behind the @ is that of its options file.|"
+}
+
+# One script for all three, which the shells find by the name of what is typed.
+put_completions() {
+    "$(binary_of twincachectl)" completion zsh >"$zsh_completions/_twincache"
+    for name in $programs; do
+        "$(binary_of twincachectl)" completion bash >"$bash_completions/$name"
+        "$(binary_of twincachectl)" completion fish >"$fish_completions/$name.fish"
+    done
+    chmod 644 "$zsh_completions/_twincache" "$bash_completions"/twincache* "$fish_completions"/twincache*.fish
 }
 
 say_how_to_start() {
@@ -83,9 +126,11 @@ is_running() {
     is_ours "$1" && systemctl is-active --quiet "$1.service"
 }
 
-# Whether the unit that systemd knows by this name is that of this PREFIX.
+# Whether the unit that systemd knows by this name is that of this PREFIX; for one of several, the one behind them.
 is_ours() {
-    systemd_runs && [ "$(systemctl show -p FragmentPath --value "$1.service")" -ef "$units/$1.service" ]
+    case $1 in *@*) file=${1%%@*}@.service ;; *) file=$1.service ;; esac
+    # shellcheck disable=SC3013 # dash, bash and busybox have -ef.
+    systemd_runs && [ "$(systemctl show -p FragmentPath --value "$1.service")" -ef "$units/$file" ]
 }
 
 put_options() {
@@ -100,17 +145,29 @@ put_options() {
 # The sidecar goes on until the server has gone, to bring its last changes away.
 stop() {
     for name in $services; do
-        if is_ours "$name"; then
-            systemctl disable --now "$name.service" 2>/dev/null ||
-                echo "systemctl could not stop $name: if it runs, it goes on"
-        fi
+        for unit in "$name" $(instances "$name"); do
+            if is_ours "$unit"; then
+                systemctl disable --now "$unit.service" 2>/dev/null ||
+                    echo "systemctl could not stop $unit: if it runs, it goes on"
+            fi
+        done
     done
+}
+
+# The units NAME@… that run or are enabled, without their ending.
+instances() {
+    systemd_runs || return 0
+    {
+        systemctl list-units --all --plain --no-legend "$1@*.service" | cut -d' ' -f1
+        find /etc/systemd/system -name "$1@?*.service" -type l -exec basename {} \; 2>/dev/null
+    } | sed 's|\.service$||' | sort -u
 }
 
 take_out() {
     stop
     for name in $programs; do
-        rm -f "$DESTDIR$PREFIX/bin/$name" "$pages/$name.1" "$units/$name.service"
+        rm -f "$DESTDIR$PREFIX/bin/$name" "$pages/$name.1" "$units/$name.service" "$units/$name@.service"
+        rm -f "$bash_completions/$name" "$fish_completions/$name.fish"
         options=$defaults/$name
         if is_shared "$name"; then
             echo "kept $options: another installation uses it"
@@ -120,7 +177,7 @@ take_out() {
             echo "kept $options: it was changed"
         fi
     done
-    rm -f "$operations"
+    rm -f "$operations" "$zsh_completions/_twincache"
     if systemd_runs; then systemctl daemon-reload || true; fi
 }
 

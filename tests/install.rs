@@ -68,11 +68,20 @@ fn installs_and_uninstalls() {
         ("opt/t/etc/default/twincachectl", 0o644),
         ("opt/t/etc/default/twincached", 0o644),
         ("opt/t/lib/systemd/system/twincache-sidecar.service", 0o644),
+        ("opt/t/lib/systemd/system/twincache-sidecar@.service", 0o644),
         ("opt/t/lib/systemd/system/twincached.service", 0o644),
+        ("opt/t/lib/systemd/system/twincached@.service", 0o644),
+        ("opt/t/share/bash-completion/completions/twincache-sidecar", 0o644),
+        ("opt/t/share/bash-completion/completions/twincachectl", 0o644),
+        ("opt/t/share/bash-completion/completions/twincached", 0o644),
+        ("opt/t/share/fish/vendor_completions.d/twincache-sidecar.fish", 0o644),
+        ("opt/t/share/fish/vendor_completions.d/twincachectl.fish", 0o644),
+        ("opt/t/share/fish/vendor_completions.d/twincached.fish", 0o644),
         ("opt/t/share/man/man1/twincache-sidecar.1", 0o644),
         ("opt/t/share/man/man1/twincachectl.1", 0o644),
         ("opt/t/share/man/man1/twincached.1", 0o644),
         ("opt/t/share/man/man7/twincache.7", 0o644),
+        ("opt/t/share/zsh/site-functions/_twincache", 0o644),
     ];
     assert_eq!(target.files(), expected.map(|(name, mode)| (name.to_owned(), mode)));
     for (name, version) in [("twincached", "memcached 1.6.45\n"), ("twincache-sidecar", "twincache-sidecar 0.1.0\n")] {
@@ -129,6 +138,30 @@ fn a_prefix_that_cannot_be_written_to_gets_nothing() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("cannot write to"));
     assert_eq!(target.files().len(), 1);
+}
+
+/// What a unit cannot name is refused before anything is there; what is not absolute is from here.
+#[test]
+fn places_are_absolute_and_can_be_named() {
+    let target = Target::new();
+    let with = |prefix: &str, config: Option<&str>| {
+        let mut command = Command::new(format!("{SCRIPTS}/install.sh"));
+        command.current_dir(target.0.path()).env("PREFIX", prefix).env("BINARY", under_test());
+        command.envs(config.map(|config| ("SYSCONFDIR", config)));
+        command.output().expect("install.sh")
+    };
+    for (prefix, config) in [("/opt/a b", None), ("/opt/a|b", None), ("x", Some("/etc&"))] {
+        let output = with(prefix, config);
+        assert_eq!(output.status.code(), Some(64), "{prefix}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("units cannot name"), "{output:?}");
+    }
+    assert_eq!(target.files(), []);
+    assert!(with("here", Some("conf")).status.success());
+    let folder = target.0.path().canonicalize().unwrap();
+    let unit = fs::read_to_string(folder.join("here/lib/systemd/system/twincached.service")).unwrap();
+    let folder = folder.to_str().unwrap();
+    assert!(unit.contains(&format!("\nExecStart={folder}/here/bin/twincached $OPTIONS\n")), "{unit}");
+    assert!(unit.contains(&format!("\nEnvironmentFile=-{folder}/conf/default/twincached\n")), "{unit}");
 }
 
 #[test]
@@ -201,16 +234,51 @@ fn systemd_has_no_complaint() {
     let target = Target::new();
     target.installed(&[]);
     let here = target.0.path().to_str().unwrap();
-    let units = ["twincached.service", "twincache-sidecar.service"].map(|name| {
+    let names = ["twincached", "twincache-sidecar", "twincached@", "twincache-sidecar@"];
+    let units = names.map(|name| format!("{name}.service")).map(|name| {
         let text = fs::read_to_string(target.path(&format!("opt/t/lib/systemd/system/{name}"))).unwrap();
         // The program that the unit starts has to be there.
-        fs::write(target.path(name), text.replace("ExecStart=/opt", &format!("ExecStart={here}/opt"))).unwrap();
-        target.path(name)
+        fs::write(target.path(&name), text.replace("ExecStart=/opt", &format!("ExecStart={here}/opt"))).unwrap();
+        target.path(&name.replace('@', "@a"))
     });
     let output = Command::new("systemd-analyze").args(["verify", "--man=no"]).args(&units).output().unwrap();
     let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
     let about_us: Vec<&str> = complaints.lines().filter(|line| line.contains("twincache")).collect();
     assert!(output.status.success() && about_us.is_empty(), "{complaints}");
+}
+
+/// One of several has nothing in common with another one, or with the one that has no name.
+#[test]
+fn each_instance_has_its_own_files() {
+    let target = Target::new();
+    target.installed(&[]);
+    for name in ["twincached", "twincache-sidecar"] {
+        let unit = |at: &str| {
+            let text = fs::read_to_string(target.path(&format!("opt/t/lib/systemd/system/{name}{at}.service")));
+            text.unwrap().lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let (one, several) = (unit(""), unit("@"));
+        let options = format!("/opt/t/etc/default/{name}-%i");
+        let assertion = format!("AssertPathExists={options}");
+        let changed: Vec<&String> = several.iter().filter(|line| !one.contains(line)).collect();
+        let expected: &[&str] = match name {
+            "twincached" => &[
+                &assertion,
+                "Description=twincached, a memory cache server (%i)",
+                &format!("EnvironmentFile={options}"),
+                "RuntimeDirectory=twincached-%i",
+            ],
+            _ => &[
+                &assertion,
+                "Description=twincache-sidecar, a second copy of twincached (%i)",
+                "Before=twincached@%i.service",
+                &format!("EnvironmentFile={options}"),
+                "WantedBy=twincached@%i.service",
+            ],
+        };
+        assert_eq!(changed, expected);
+        assert_eq!(several.len(), one.len() + 1);
+    }
 }
 
 #[test]
