@@ -24,7 +24,7 @@ use super::options::{Argument, OptionRow, help, license, read_list, value_missin
 use super::values::{
     HashAlgorithm, MANY_THREADS, PAGE, above_zero, accounting, ack_timeout, automove, automove_freeratio,
     automove_ratio, automove_window, backlog, chunk_max, crawler_sleep, growth_factor, hash_algorithm, hash_power,
-    item_size, journal_mem, key_format, lru_factor, lru_share, megabytes, min_version, number, octal_mode, off, on,
+    item_size, journal_mem, key_format, lru_factor, lru_policy, lru_share, megabytes, min_version, number, octal_mode, off, on,
     port, replicas_ack, scaled, tail_repair_time, text, thread_count, tocrawl, verify_mode,
 };
 use crate::store::StoreConfig;
@@ -298,6 +298,9 @@ settings! {
     -   sub("slab_accounting", Needed("<name>"), "native, or memcached: slab classes and item sizes exactly as\n\
             memcached's (default: native)",
             store.accounting = accounting);
+    -   sub("lru_policy", Needed("<name>"), "who goes first when memory is full: s3fifo, or memcached: as memcached\n\
+            (default: s3fifo)",
+            store.lru_policy = lru_policy);
     -   sub("slab_reassign", Without, "allow pages to move between slab classes (default)", store.slab_reassign = on);
         sub("no_slab_reassign", Without, "forbid it", store.slab_reassign = off);
         stat(27, "slab_reassign", |c| yes(c.store.slab_reassign));

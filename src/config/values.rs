@@ -6,7 +6,7 @@
 //! Not here: which option takes which (`settings`).
 
 use super::exit::Exit;
-use crate::store::Accounting;
+use crate::store::{Accounting, LruPolicy};
 use crate::tls::{KeyFormat, VerifyMode};
 use std::str::FromStr;
 use std::time::Duration;
@@ -191,6 +191,14 @@ pub(super) fn lru_factor(name: &str, text: &str) -> Result<f64, Exit> {
 pub(super) fn chunk_max(text: &str) -> Result<usize, Exit> {
     let kilobytes: usize = number("slab_chunk_max", text)?;
     within(kilobytes, 1..=PAGE >> 10, "slab_chunk_max must be 1 to 1024 kilobytes").map(|n| n << 10)
+}
+
+pub(super) fn lru_policy(text: &str) -> Result<LruPolicy, Exit> {
+    match text {
+        "s3fifo" => Ok(LruPolicy::S3Fifo),
+        "memcached" => Ok(LruPolicy::Memcached),
+        _ => Err(Exit::refuse(1, "Unknown lru_policy option (s3fifo, memcached)")),
+    }
 }
 
 pub(super) fn accounting(text: &str) -> Result<Accounting, Exit> {

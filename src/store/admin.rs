@@ -187,6 +187,8 @@ impl Store {
             stats.malloc_fails += shard.slab.malloc_fails;
             stats.hash_bytes += shard.table.bytes() as u64;
             stats.hash_is_expanding |= shard.table.wants_growth();
+            stats.ghost_hits += shard.ghost_hits;
+            stats.ghost_bytes += shard.ghost.bytes();
             buckets += shard.table.buckets();
         }
         stats.hash_power_level = buckets.next_power_of_two().ilog2() + BUCKET_POWER;

@@ -28,6 +28,16 @@ pub enum Accounting {
     Memcached,
 }
 
+/// Which item of a class goes first when there is no room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LruPolicy {
+    /// S3-FIFO over HOT, WARM and COLD.
+    #[default]
+    S3Fifo,
+    /// As memcached: items that were fetched twice are kept from COLD's tail.
+    Memcached,
+}
+
 with_defaults! {
     /// What a store is built with.
     #[derive(Clone, Debug)]
@@ -48,6 +58,8 @@ with_defaults! {
         pub slab_chunk_max: usize = 512 << 10,
         /// `-o slab_accounting`.
         pub accounting: Accounting = Accounting::Native,
+        /// `-o lru_policy`.
+        pub lru_policy: LruPolicy = LruPolicy::S3Fifo,
         /// `-o linearizable`: a read waits for the replicas, too, if what it has read was changed just now.
         pub linearizable: bool = false,
         /// `-C` turns it off.

@@ -45,19 +45,13 @@ mod shard;
 mod slots;
 mod sources;
 mod stats;
-// Out of line: few servers are linearizable, and the others have this question only.
-#[inline(never)]
-fn see_recent(recent: &RecentChanges, hash: Hash, last_lsn: &LastLsn) {
-    last_lsn.see(recent.last(hash));
-}
-
 #[cfg(test)]
 pub(crate) mod tests;
 mod upload;
 
 pub use background::Background;
 pub use cold::ColdWalk;
-pub use config::{Accounting, StoreConfig, Tuning};
+pub use config::{Accounting, LruPolicy, StoreConfig, Tuning};
 pub use copied::{Copied, CopyState, CopyStatus, SyncProgress};
 pub use dump::Dump;
 pub use duties::RoleView;
@@ -353,4 +347,10 @@ fn shard_count(config: &StoreConfig) -> usize {
     let needed = (limit.div_ceil(SHARD_MAX_BYTES) as usize).max(1).next_power_of_two();
     let count = config.shards.map_or(useful.min(worthwhile), |shards| shards.clamp(1, SHARDS_MAX).next_power_of_two());
     count.max(needed).min(SHARDS_MAX)
+}
+
+// Out of line: few servers are linearizable, and the others have this question only.
+#[inline(never)]
+fn see_recent(recent: &RecentChanges, hash: Hash, last_lsn: &LastLsn) {
+    last_lsn.see(recent.last(hash));
 }

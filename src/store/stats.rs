@@ -13,6 +13,10 @@ pub struct StoreStats {
     pub hash_power_level: u32,
     pub hash_bytes: u64,
     pub hash_is_expanding: bool,
+    /// New items whose keys were evicted a short while before.
+    pub ghost_hits: u64,
+    /// Memory of the keys that were evicted, beside the limit as the hash table's is.
+    pub ghost_bytes: u64,
     pub slab_global_page_pool: u64,
     pub total_malloced: u64,
     pub malloc_fails: u64,

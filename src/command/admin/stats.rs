@@ -37,7 +37,10 @@ pub fn each(argument: Option<&[u8]>, context: &mut Context<'_>, emit: &mut dyn F
         Some(b"items") => items(context, &mut sheet),
         Some(b"slabs") => slabs(context, &mut sheet),
         Some(b"sizes") => sizes(context, &mut sheet),
-        Some(b"twincache") => durations(context, &mut sheet),
+        Some(b"twincache") => {
+            durations(context, &mut sheet);
+            ghost(context, &mut sheet);
+        }
         Some(b"reset") => reset(context),
         Some(b"replication") => replication_rows(context.shared, Instant::now(), &mut sheet),
         Some(_) => return false,
@@ -447,6 +450,12 @@ fn durations(context: &Context<'_>, sheet: &mut Sheet<'_>) {
         ("longest_lock_hold_ahead_us", us(by[3])),
         ("longest_lock_hold_walk_us", us(by[4])),
     ]);
+}
+
+/// Keys that were evicted and came back, and what is kept to know them. See `store::shard::ghost`.
+fn ghost(context: &Context<'_>, sheet: &mut Sheet<'_>) {
+    let store = context.shared.store.stats();
+    sheet.all(fields!(store: ghost_hits, ghost_bytes));
 }
 
 fn reset(context: &Context<'_>) {

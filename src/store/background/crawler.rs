@@ -15,7 +15,6 @@
 
 use crate::store::lock_time::{Holder, Slice, rest};
 use crate::store::memory::classes::CLASSES;
-use crate::store::memory::layout::state;
 use crate::store::requests::NAP_MAX;
 use crate::store::shard::Shard;
 use crate::store::{Event, ItemId, Miss, Store};
@@ -307,7 +306,7 @@ impl Shard {
         };
         found.reclaimed += 1;
         counters.crawler_reclaimed += 1;
-        counters.expired_unfetched += u64::from(miss == Miss::Expired && !header.chunk.is(state::FETCHED));
+        counters.expired_unfetched += u64::from(miss == Miss::Expired && !header.chunk.is_fetched());
         self.let_go(id, self.hash_of(id));
     }
 }

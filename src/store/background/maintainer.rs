@@ -1,10 +1,14 @@
 //! The maintainer: moves items between the LRUs of each class, looking at the tails only.
 //!
 //! ```text
+//! any tail    dead ─> reclaimed
+//! the rest    what `fifo` wants to be moved ahead of need
+//!
+//! in memcached's order, and in the flat LRU:
 //! HOT tail    active ─> WARM      too many bytes, or idle too long ─> COLD
 //! WARM tail   active ─> its head  too many bytes, or idle too long ─> COLD
 //! COLD tail   active ─> WARM
-//! any tail    dead ─> reclaimed   renewed ─> head of HOT
+//! any tail    renewed ─> head of HOT
 //! ```
 //!
 //! "Too many" is a share of the class's bytes, "too long" a factor of the idle time of COLD's tail, as memcached
@@ -20,6 +24,7 @@ use crate::store::memory::classes::CLASSES;
 use crate::store::memory::layout::state;
 use crate::store::requests::NAP_MAX;
 use crate::store::shard::Shard;
+use crate::store::shard::ghost::Ghost;
 use crate::store::shard::lru::{COLD, HOT, List, TEMP, WARM};
 use crate::store::{ItemId, Store};
 use std::time::Duration;
@@ -44,14 +49,14 @@ const CHECKED_PAGES: usize = 16;
 pub(super) struct Maintainer {
     /// By shard and class.
     naps: Vec<Nap>,
-    /// The last second in which a shard was checked.
-    checked: u32,
+    /// The last second in which shards were looked at as a whole.
+    looked: u32,
 }
 
 impl Maintainer {
     /// A maintainer that has not looked at anything yet.
     pub(super) fn new(store: &Store) -> Maintainer {
-        Maintainer { naps: vec![Nap::default(); store.shards.len() * CLASSES], checked: 0 }
+        Maintainer { naps: vec![Nap::default(); store.shards.len() * CLASSES], looked: 0 }
     }
 
     /// Makes the moves that are due now that `passed` has passed. When to be called again.
@@ -59,8 +64,12 @@ impl Maintainer {
         if !store.core.config.maintainer {
             return NAP_MAX;
         }
-        if cfg!(debug_assertions) {
-            self.check(store);
+        let now = store.core.clock.now();
+        if std::mem::replace(&mut self.looked, now) != now {
+            (0..store.shards.len()).for_each(|number| renew_ghost(store, number));
+            if cfg!(debug_assertions) {
+                check(store, now as usize % store.shards.len());
+            }
         }
         store.core.requests.counts().juggles += 1;
         let mut next = NAP_MAX;
@@ -74,17 +83,23 @@ impl Maintainer {
         }
         next.max(NAP_MIN)
     }
+}
 
-    /// Checks one shard each second, if that is soon done.
-    fn check(&mut self, store: &Store) {
-        let now = store.core.clock.now();
-        if std::mem::replace(&mut self.checked, now) == now {
-            return;
-        }
-        let shard = store.lock_number(now as usize % store.shards.len());
-        if shard.table.items() <= CHECKED_ITEMS && shard.slab.pages.len() <= CHECKED_PAGES {
-            shard.check().unwrap_or_else(|what| panic!("shard {}: {what}", shard.number));
-        }
+/// Checks a shard, if that is soon done.
+fn check(store: &Store, number: usize) {
+    let shard = store.lock_number(number);
+    if shard.table.items() <= CHECKED_ITEMS && shard.slab.pages.len() <= CHECKED_PAGES {
+        shard.check().unwrap_or_else(|what| panic!("shard {}: {what}", shard.number));
+    }
+}
+
+/// Gives a large shard another ghost when it has outgrown the one that it has. Memory comes and goes without the lock.
+fn renew_ghost(store: &Store, number: usize) {
+    let lacks = store.lock_timed(number, Holder::Maintainer).lacks_ghost();
+    if let Some(items) = lacks {
+        let new = Ghost::of(items);
+        let old = store.lock_timed(number, Holder::Maintainer).renew_ghost(new);
+        drop(old);
     }
 }
 
@@ -136,6 +151,9 @@ impl Shard {
     /// Makes up to `most` moves in one class, as many as a slice allows. How many it were, and whether there may be
     /// more.
     fn juggle(&mut self, class: u8, most: usize) -> (usize, bool) {
+        if self.is_fifo() {
+            return self.juggle_in_turn(class, most);
+        }
         let mut slice = Slice::new();
         let mut moves = 0;
         // First, as the limits go by the age of its tail. The flat LRU's is looked at before each allocation.
@@ -145,11 +163,33 @@ impl Shard {
         let (hot, warm) = self.limits(class);
         while moves < most && !slice.is_over() {
             if !(self.reclaim_at(class, TEMP) || self.pull(class, HOT, hot) || self.pull(class, WARM, warm)) {
+                // COLD may have been left with more than its half.
+                return (moves, moves >= most / 2);
+            }
+            moves += 1;
+        }
+        (moves, true)
+    }
+
+    /// As [`Shard::juggle`], of S3-FIFO.
+    fn juggle_in_turn(&mut self, class: u8, most: usize) -> (usize, bool) {
+        let mut slice = Slice::new();
+        let mut moves = 0;
+        let is_pressed = self.is_pressed(class);
+        while moves < most && !slice.is_over() {
+            let is_dead = [TEMP, COLD, WARM, HOT].iter().any(|&lru| self.reclaim_at(class, lru));
+            if !is_dead && !self.move_ahead(class, is_pressed) {
                 return (moves, false);
             }
             moves += 1;
         }
         (moves, true)
+    }
+
+    /// Whether an item had to go since this was last asked.
+    fn is_pressed(&mut self, class: u8) -> bool {
+        let lru = &mut self.lrus[usize::from(class)];
+        std::mem::replace(&mut lru.evictions_seen, lru.evictions) != lru.evictions
     }
 
     /// Reclaims the tail of COLD if it is dead, or moves it if it does not belong there any more.

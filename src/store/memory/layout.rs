@@ -73,10 +73,13 @@ pub(crate) mod state {
     pub(crate) const LINKED: u16 = 1 << 2;
     /// In a free list.
     pub(crate) const FREE: u16 = 1 << 3;
-    /// A client fetched it.
+    /// With [`ACTIVE`] a number, the item's hit marks: 0 never fetched, 1 fetched and worn off, 2 fetched, 3 fetched
+    /// again. In memcached's order 1 is fetched, and 3 again.
     pub(crate) const FETCHED: u16 = 1 << 4;
-    /// A client fetched it again.
+    /// The upper bit of the marks: the item has been fetched since it was last passed over.
     pub(crate) const ACTIVE: u16 = 1 << 5;
+    /// Where the marks begin.
+    pub(crate) const MARKS_SHIFT: u32 = 4;
     /// Meta stale mark.
     pub(crate) const STALE: u16 = 1 << 6;
     /// The win token was handed out.
@@ -118,6 +121,36 @@ impl Chunk {
     #[inline]
     pub fn is(&self, bits: u16) -> bool {
         self.state & bits != 0
+    }
+
+    /// Whether a client has ever fetched it.
+    #[inline]
+    pub fn is_fetched(&self) -> bool {
+        self.is(state::FETCHED | state::ACTIVE)
+    }
+
+    /// Whether it has been fetched since it was last passed over.
+    #[inline]
+    pub fn is_active(&self) -> bool {
+        self.is(state::ACTIVE)
+    }
+
+    /// Whether a linked item has been set in its place since it was put in its list.
+    #[inline]
+    pub fn is_renewed(&self) -> bool {
+        self.is(state::RENEWED)
+    }
+
+    /// The hit marks of an item, 0 to 3. See [`state::FETCHED`].
+    #[inline]
+    pub fn marks(&self) -> u16 {
+        (self.state & (state::FETCHED | state::ACTIVE)) >> state::MARKS_SHIFT
+    }
+
+    /// Sets the hit marks.
+    #[inline]
+    pub fn set_marks(&mut self, marks: u16) {
+        self.state = self.state & !(state::FETCHED | state::ACTIVE) | marks << state::MARKS_SHIFT;
     }
 
     /// Sets or clears bits.

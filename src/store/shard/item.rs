@@ -71,7 +71,7 @@ impl<'a> Item<'a> {
 
     /// Whether a client ever fetched it.
     pub fn is_fetched(&self) -> bool {
-        self.header.chunk.is(state::FETCHED)
+        self.header.chunk.is_fetched()
     }
 
     /// Meta stale mark.

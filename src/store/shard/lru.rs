@@ -53,6 +53,12 @@ pub struct List {
 pub struct Lru {
     pub lists: [List; 4],
     pub counters: ClassCounters,
+    /// Items that had to go for want of room.
+    pub evictions: u64,
+    /// As many as the maintainer has seen.
+    pub evictions_seen: u64,
+    /// The first filling is over: HOT has come down to its share.
+    pub is_filled: bool,
 }
 
 impl Shard {
@@ -144,8 +150,8 @@ impl Shard {
         self.push(id, lru, size);
     }
 
-    /// Notes a client's fetch: fetched, then active, as memcached's segmented LRU does. An item that is often fetched is
-    /// only looked at. Count the hit first: the item may change its list.
+    /// Notes a client's fetch in the item's marks. An item that is often fetched is only looked at. Count the hit first:
+    /// the item may change its list.
     #[inline]
     pub fn bump(&mut self, id: ItemId) {
         const NOTED: u16 = state::FETCHED | state::ACTIVE;
@@ -164,12 +170,17 @@ impl Shard {
         if !self.tuning.segmented {
             return self.bump_flat(id);
         }
+        let is_fifo = self.is_fifo();
         let chunk = self.window.chunk_mut(id);
-        if chunk.is(state::FETCHED) {
-            chunk.state |= state::ACTIVE;
+        let is_again = chunk.is_fetched();
+        chunk.set_marks(match chunk.marks() {
+            0 | 1 if is_fifo => 2,
+            0 => 1,
+            _ => 3,
+        });
+        // As memcached, which has the time of the first fetch be that of the set.
+        if is_again {
             self.set_accessed(id);
-        } else {
-            chunk.state |= state::FETCHED;
         }
     }
 

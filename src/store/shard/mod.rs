@@ -15,6 +15,8 @@
 mod check;
 mod core;
 mod evict;
+mod fifo;
+pub(super) mod ghost;
 pub(super) mod item;
 mod journaling;
 pub(super) mod locked;
@@ -35,9 +37,10 @@ use super::memory::layout::{Chunk, state};
 use super::memory::slab::Slab;
 use super::{AllocError, Hash, ItemId, ItemSpec, Miss, Part, Tuning};
 use crate::sys::process;
+use ghost::Ghost;
 use item::Item;
 use journaling::Change;
-use lru::Lru;
+use lru::{HOT, Lru};
 use pins::Pins;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -68,6 +71,10 @@ pub struct Shard {
     pub lrus: Vec<Lru>,
     /// The item of an LRU that the crawler looks at next, or 0.
     pub cursor: ItemId,
+    /// Keys that were evicted a short while ago.
+    pub ghost: Ghost,
+    /// New keys that it knew.
+    pub ghost_hits: u64,
     /// Bytes of the linked items.
     pub bytes: u64,
     /// Items ever linked, since the last reset.
@@ -103,6 +110,8 @@ impl Shard {
             table,
             lrus: vec![Lru::default(); CLASSES],
             cursor: ItemId::NONE,
+            ghost: Ghost::default(),
+            ghost_hits: 0,
             bytes: 0,
             total_items: 0,
             sizes: core.config.track_sizes.then(BTreeMap::new),
@@ -274,7 +283,7 @@ impl Shard {
     /// Makes a floating item visible. `cas` None takes the next number (0 with `-C`). The key must not be in the table.
     #[inline]
     pub fn link(&mut self, id: ItemId, hash: Hash, cas: Option<u64>) {
-        self.enlist(id, cas);
+        self.enlist(id, Some(hash), cas);
         self.insert(id, hash);
         self.remember_set(id, hash);
     }
@@ -295,7 +304,7 @@ impl Shard {
         self.table.replace(hash, old, new);
         self.delist(old);
         self.free(old);
-        self.enlist(new, cas);
+        self.enlist(new, None, cas);
         // The old one was flushed since it was found. What was made from it came before the flush_all, too.
         if self.core.flush.cut(self.core.clock.now()).takes(stamp) {
             self.change(new, |header| header.set_stamp(stamp));
@@ -395,8 +404,8 @@ impl Shard {
         Item::new(self, id)
     }
 
-    /// Puts an item in its list and into the sums.
-    fn enlist(&mut self, id: ItemId, cas: Option<u64>) {
+    /// Puts an item in its list and into the sums; the hash is that of a key which was not there.
+    fn enlist(&mut self, id: ItemId, new: Option<Hash>, cas: Option<u64>) {
         let cas = self.cas_to_give(cas);
         let header = self.window.header_mut(id);
         assert!(!header.chunk.is(state::LINKED | state::FREE | state::PIECE), "linked twice");
@@ -406,8 +415,17 @@ impl Shard {
         let now = self.stamp(id);
         self.seal_head(id);
         self.enroll(size);
-        let lru = self.first_lru(id, now);
+        let lru = match (self.first_lru(id, now), new) {
+            (HOT, Some(hash)) => self.list_of_new(class, hash),
+            (lru, _) => lru,
+        };
         self.push_in(class, id, lru, size);
+    }
+
+    /// Whether who has locked it brings another server's changes.
+    #[inline]
+    fn is_fed(&self) -> bool {
+        self.cas_max != 0
     }
 
     /// Stamps an item that is stored now. The second that is.

@@ -1,7 +1,7 @@
 //! A dump is complete, whatever moves meanwhile, and ends.
 
 use super::*;
-use crate::store::tests::rig::{TestStore, tiny};
+use crate::store::tests::rig::{TestStore, tiny, tiny_as_memcached};
 use crate::store::{ClassSet, StoreConfig};
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ fn step(dump: &mut Dump, seen: &mut BTreeMap<Vec<u8>, u32>) -> bool {
 #[test]
 fn items_that_move_between_lists_are_seen_once() {
     const KEYS: usize = 2000;
-    let mut rig = TestStore::new(StoreConfig { memory_limit: 4 << 20, shards: Some(2), ..tiny() });
+    let mut rig = TestStore::new(StoreConfig { memory_limit: 4 << 20, shards: Some(2), ..tiny_as_memcached() });
     let key = |n: usize| format!("key{n}");
     (0..KEYS).for_each(|n| assert!(rig.set(&key(n), b"value", 0)));
     rig.steps(20);

@@ -6,7 +6,9 @@ use crate::journal::Attach;
 use crate::store::background::BackgroundWorker;
 use crate::store::background::prefault;
 use crate::store::memory::layout::state;
-use crate::store::{ClassStats, EventMask, Hash, ItemId, ItemSpec, Locked, Part, Pinned, Store, StoreConfig};
+use crate::store::{
+    ClassStats, EventMask, Hash, ItemId, ItemSpec, Locked, LruPolicy, Part, Pinned, Store, StoreConfig,
+};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -55,6 +57,11 @@ pub(crate) fn tiny() -> StoreConfig {
         shards: Some(1),
         ..StoreConfig::default()
     }
+}
+
+/// The same in memcached's order.
+pub(crate) fn tiny_as_memcached() -> StoreConfig {
+    StoreConfig { lru_policy: LruPolicy::Memcached, ..tiny() }
 }
 
 impl TestStore {

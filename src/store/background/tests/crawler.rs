@@ -1,7 +1,7 @@
 //! What the crawler takes, tells and leaves, step by step.
 
 use super::*;
-use crate::store::tests::rig::{TestStore, tiny};
+use crate::store::tests::rig::{TestStore, tiny, tiny_as_memcached};
 use crate::store::{ClassSet, EventMask, StoreConfig};
 
 const ALL: ClassSet = ClassSet(!1);
@@ -129,7 +129,8 @@ fn a_refused_one_holds_automatic_ones_off() {
 
 #[test]
 fn only_so_many_items_of_a_list() {
-    let mut rig = TestStore::new(StoreConfig { shards: Some(4), memory_limit: 1 << 20, ..tiny() });
+    // All of them are in COLD so.
+    let mut rig = TestStore::new(StoreConfig { shards: Some(4), memory_limit: 1 << 20, ..tiny_as_memcached() });
     rig.store.tune(|tuning| tuning.crawler_tocrawl = 150);
     fill(&rig);
     rig.second();

@@ -1,12 +1,12 @@
 //! What the maintainer moves between lists and reclaims, and how long it naps, step by step.
 
 use super::*;
-use crate::store::tests::rig::{TestStore, tiny};
+use crate::store::tests::rig::{TestStore, tiny_as_memcached};
 use crate::store::{StoreConfig, Tuning};
 
 #[test]
 fn a_quiet_class_goes_to_cold() {
-    let mut rig = TestStore::new(tiny());
+    let mut rig = TestStore::new(tiny_as_memcached());
     (10..60).for_each(|i| assert!(rig.set(&format!("key{i}"), b"v", 0)));
     rig.steps(3);
     // 20 % of the bytes may stay in HOT, until the age limit of 0 has passed.
@@ -18,7 +18,7 @@ fn a_quiet_class_goes_to_cold() {
 
 #[test]
 fn a_share_stays_hot_as_long_as_it_is_young() {
-    let mut rig = TestStore::new(tiny());
+    let mut rig = TestStore::new(tiny_as_memcached());
     assert!(rig.set("old", b"v", 0));
     rig.second();
     (0..19).for_each(|_| rig.second());
@@ -39,7 +39,7 @@ fn a_share_stays_hot_as_long_as_it_is_young() {
 
 #[test]
 fn active_items_stay_warm() {
-    let mut rig = TestStore::new(tiny());
+    let mut rig = TestStore::new(tiny_as_memcached());
     (10..60).for_each(|i| assert!(rig.set(&format!("key{i}"), b"v", 0)));
     (0..2).for_each(|_| assert!(rig.get("key10").is_some()));
     rig.steps(3);
@@ -55,7 +55,7 @@ fn active_items_stay_warm() {
 
 #[test]
 fn active_items_of_cold_come_back() {
-    let mut rig = TestStore::new(tiny());
+    let mut rig = TestStore::new(tiny_as_memcached());
     (10..60).for_each(|i| assert!(rig.set(&format!("key{i}"), b"v", 0)));
     rig.second();
     assert_eq!(rig.lru("key10"), COLD);
@@ -66,7 +66,7 @@ fn active_items_of_cold_come_back() {
 
 #[test]
 fn renewed_items_of_cold_are_hot_again() {
-    let mut rig = TestStore::new(tiny());
+    let mut rig = TestStore::new(tiny_as_memcached());
     (10..60).for_each(|i| assert!(rig.set(&format!("key{i}"), b"v", 0)));
     rig.second();
     (10..15).for_each(|i| assert!(rig.reset(&format!("key{i}"), b"w", 0)));
@@ -81,7 +81,7 @@ fn renewed_items_of_cold_are_hot_again() {
 
 #[test]
 fn dead_tails_are_reclaimed() {
-    let mut rig = TestStore::new(tiny());
+    let mut rig = TestStore::new(tiny_as_memcached());
     rig.store.enable_crawler(false);
     (10..60).for_each(|i| assert!(rig.set(&format!("key{i}"), b"v", 1)));
     assert!(rig.get("key10").is_some());
@@ -94,7 +94,7 @@ fn dead_tails_are_reclaimed() {
 #[test]
 fn temp_is_never_evicted() {
     let tuning = Tuning { temporary_ttl: Some(10), ..Tuning::default() };
-    let mut rig = TestStore::new(StoreConfig { tuning, ..tiny() });
+    let mut rig = TestStore::new(StoreConfig { tuning, ..tiny_as_memcached() });
     (0..100).for_each(|i| assert!(rig.set(&format!("temp{i}"), &[1; 100], 5)));
     for i in 0..3000 {
         assert!(rig.set(&format!("key{i}"), &[1; 100], 0));
@@ -111,7 +111,7 @@ fn temp_is_never_evicted() {
 
 #[test]
 fn flat_drains_the_lists() {
-    let mut rig = TestStore::new(tiny());
+    let mut rig = TestStore::new(tiny_as_memcached());
     (10..60).for_each(|i| assert!(rig.set(&format!("key{i}"), b"v", 0)));
     (0..2).for_each(|_| assert!(rig.get("key10").is_some()));
     rig.store.tune(|tuning| tuning.segmented = false);
@@ -135,7 +135,7 @@ fn naps_adapt() {
 
 #[test]
 fn an_idle_store_is_left_alone() {
-    let mut rig = TestStore::new(tiny());
+    let mut rig = TestStore::new(tiny_as_memcached());
     let mut passed = Duration::ZERO;
     let mut steps = 0;
     let mut nap = Duration::ZERO;
