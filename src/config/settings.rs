@@ -24,8 +24,8 @@ use super::options::{Argument, OptionRow, help, license, read_list, value_missin
 use super::values::{
     HashAlgorithm, MANY_THREADS, PAGE, above_zero, accounting, ack_timeout, automove, automove_freeratio,
     automove_ratio, automove_window, backlog, chunk_max, crawler_sleep, growth_factor, hash_algorithm, hash_power,
-    item_size, journal_mem, key_format, lru_factor, lru_policy, lru_share, megabytes, min_version, number, octal_mode, off, on,
-    port, replicas_ack, scaled, tail_repair_time, text, thread_count, tocrawl, verify_mode,
+    item_size, journal_mem, key_format, lru_factor, lru_policy, lru_share, megabytes, min_version, number, octal_mode,
+    off, on, port, replicas_ack, scaled, tail_repair_time, text, thread_count, tocrawl, verify_mode,
 };
 use crate::store::StoreConfig;
 use crate::tls::TlsOptions;

@@ -49,7 +49,7 @@ mod stats;
 pub(crate) mod tests;
 mod upload;
 
-pub use background::Background;
+pub use background::{Background, BackgroundWorker};
 pub use cold::ColdWalk;
 pub use config::{Accounting, LruPolicy, StoreConfig, Tuning};
 pub use copied::{Copied, CopyState, CopyStatus, SyncProgress};

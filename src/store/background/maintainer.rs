@@ -164,7 +164,7 @@ impl Shard {
         while moves < most && !slice.is_over() {
             if !(self.reclaim_at(class, TEMP) || self.pull(class, HOT, hot) || self.pull(class, WARM, warm)) {
                 // COLD may have been left with more than its half.
-                return (moves, moves >= most / 2);
+                return (moves, moves > 0 && moves == most / 2);
             }
             moves += 1;
         }

@@ -81,9 +81,9 @@ fn work(store: &Store) {
     }
 }
 
-/// The work itself, without a thread.
+/// The work itself, without a thread: for who makes its steps himself, in a time of his own.
 #[derive(Debug)]
-pub(super) struct BackgroundWorker {
+pub struct BackgroundWorker {
     maintainer: (DueTime, Maintainer),
     crawler: (DueTime, Crawler),
     mover: (DueTime, Mover),
@@ -91,7 +91,7 @@ pub(super) struct BackgroundWorker {
 
 impl BackgroundWorker {
     /// A worker that has everything before it.
-    pub(super) fn new(store: &Store) -> BackgroundWorker {
+    pub fn new(store: &Store) -> BackgroundWorker {
         BackgroundWorker {
             maintainer: (DueTime::default(), Maintainer::new(store)),
             crawler: (DueTime::default(), Crawler::new(store)),
@@ -100,7 +100,7 @@ impl BackgroundWorker {
     }
 
     /// Does what is due now that `passed` has passed since the last step. How long until something else is.
-    pub(super) fn step(&mut self, store: &Store, passed: Duration) -> Duration {
+    pub fn step(&mut self, store: &Store, passed: Duration) -> Duration {
         let (alarm, maintainer) = &mut self.maintainer;
         if let Some(passed) = alarm.rings(passed) {
             alarm.set(maintainer.step(store, passed));

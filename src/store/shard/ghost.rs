@@ -90,7 +90,7 @@ impl Ghost {
 
     #[inline]
     fn line(&mut self, hash: Hash) -> Option<&mut [u16; MARKS]> {
-        let line = (u128::from(hash.0.wrapping_mul(MIX)) * self.lines as u128 >> 64) as usize;
+        let line = ((u128::from(hash.0.wrapping_mul(MIX)) * self.lines as u128) >> 64) as usize;
         self.marks.get_mut(self.begin + line * MARKS..)?.first_chunk_mut()
     }
 }

@@ -26,6 +26,7 @@ pub(super) mod recent;
 pub(super) mod restore;
 pub(super) mod seal;
 mod setters;
+mod sums;
 pub(super) mod table;
 mod value;
 
@@ -437,27 +438,6 @@ impl Shard {
         now
     }
 
-    /// Adds to the sums what an item takes in the place of what it took.
-    #[inline]
-    fn recount(&mut self, old_size: usize, size: usize) {
-        if self.sizes.is_some() {
-            self.discount(old_size);
-            return self.enroll(size);
-        }
-        self.bytes = self.bytes - old_size as u64 + size as u64;
-        self.total_items += 1;
-    }
-
-    /// Enters the size of an item in the sums.
-    #[inline]
-    fn enroll(&mut self, size: usize) {
-        self.bytes += size as u64;
-        self.total_items += 1;
-        if let Some(sizes) = &mut self.sizes {
-            *sizes.entry(size.div_ceil(32)).or_insert(0) += 1;
-        }
-    }
-
     #[inline]
     fn cas_to_give(&self, cas: Option<u64>) -> u64 {
         if let Some(cas) = cas {
@@ -476,19 +456,6 @@ impl Shard {
         self.take_from_list(id, size);
         self.window.chunk_mut(id).state &= !(state::LINKED | state::RENEWED);
         self.discount(size);
-    }
-
-    /// Takes the size of an item out of the sums.
-    #[inline]
-    fn discount(&mut self, size: usize) {
-        self.bytes -= size as u64;
-        if let Some(sizes) = &mut self.sizes {
-            let count = sizes.get_mut(&size.div_ceil(32)).expect("its size was counted");
-            *count -= 1;
-            if *count == 0 {
-                sizes.remove(&size.div_ceil(32));
-            }
-        }
     }
 }
 

@@ -1,0 +1,293 @@
+//! What the store keeps of a load, and so how often it hits: the shipped store itself, without sockets and without
+//! waiting, in seconds instead of hours.
+//!
+//! ```text
+//! cargo bench --bench replay -- [OPTIONS] [LOAD…]
+//!
+//! load ── key, size, time to live ──> get ── a miss ──> set ──> Store     each 128 requests: a step of the background,
+//!                                                                         for as long as they took at --rate
+//! ```
+//!
+//! A load is a name (`zipf:0.9`, `shift`, `scan`, `onehit`, `calc`, `tenants`, `feed`, `ttl`), or a file of lines
+//! `key size [seconds to live]`, one a request, where the size is the value's. Each runs in every policy with every
+//! memory; the first quarter of a named load is not counted.
+//!
+//! Not here: a server and its clients (`compare memory`).
+
+#[allow(dead_code, reason = "the load generator uses more of it")]
+mod draw;
+
+use draw::{Items, Rng, Sizes, Zipf};
+use getopts::Options;
+use std::io::{BufRead, BufReader};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use twincache::clock::Clock;
+use twincache::store::{BackgroundWorker, ItemSpec, LruPolicy, Part, Store, StoreConfig};
+
+/// Requests between two steps of the background.
+const STEP: u64 = 128;
+
+/// What a named load is without arguments.
+const ALL: &[&str] = &["zipf:0.9", "shift", "scan", "onehit", "calc", "tenants", "feed", "ttl"];
+
+/// One request: a get, and a set if it misses.
+struct Request {
+    key: Vec<u8>,
+    len: usize,
+    /// Seconds, 0 for ever.
+    ttl: u64,
+}
+
+/// Hits of gets, and of the bytes that they asked for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Hits {
+    gets: u64,
+    hits: u64,
+    bytes: u64,
+    hit_bytes: u64,
+    moved: u64,
+    ghost_hits: u64,
+}
+
+struct Settings {
+    memory: Vec<u64>,
+    requests: u64,
+    rate: u64,
+    policies: Vec<(&'static str, LruPolicy)>,
+    automove: u8,
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("replay: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), String> {
+    let mut options = Options::new();
+    options.optopt("m", "memory", "megabytes, with commas (32,128)", "MB");
+    options.optopt("n", "requests", "of a named load (4000000)", "N");
+    options.optopt("r", "rate", "requests a second (50000)", "N");
+    options.optopt("p", "policy", "s3fifo, memcached, or both (both)", "NAME");
+    options.optopt("a", "automove", "the page mover's mode (1)", "0|1|2");
+    options.optflag("h", "help", "this text");
+    options.optflag("", "bench", "what cargo says");
+    let matches = options.parse(std::env::args().skip(1)).map_err(|error| error.to_string())?;
+    if matches.opt_present("help") {
+        print!("{}", options.usage("cargo bench --bench replay -- [OPTIONS] [LOAD…]"));
+        return Ok(());
+    }
+    let number =
+        |name: &str, usual: u64| matches.opt_get_default(name, usual).map_err(|_| format!("--{name}: not a number"));
+    let both = [("memcached", LruPolicy::Memcached), ("s3fifo", LruPolicy::S3Fifo)];
+    let policy = matches.opt_str("policy").unwrap_or("both".into());
+    let settings = Settings {
+        memory: matches
+            .opt_str("memory")
+            .unwrap_or("32,128".into())
+            .split(',')
+            .filter_map(|mb| mb.parse().ok())
+            .collect(),
+        requests: number("requests", 4_000_000)?,
+        rate: number("rate", 50_000)?.max(1),
+        policies: both.into_iter().filter(|(name, _)| policy == "both" || policy == *name).collect(),
+        automove: number("automove", 1)? as u8,
+    };
+    let names = if matches.free.is_empty() { ALL.iter().map(|name| name.to_string()).collect() } else { matches.free };
+    println!("| load | -m | policy | hits | of bytes | misses | pages moved | back from the ghost | ns a request |");
+    println!("|---|---|---|---|---|---|---|---|---|");
+    for name in names {
+        for megabytes in &settings.memory {
+            compare(&name, *megabytes, &settings)?;
+        }
+    }
+    Ok(())
+}
+
+fn compare(name: &str, megabytes: u64, settings: &Settings) -> Result<(), String> {
+    let mut before: Option<Hits> = None;
+    for (policy_name, policy) in &settings.policies {
+        let load = load(name, settings.requests)?;
+        let began = Instant::now();
+        let hits = replay(load, megabytes << 20, *policy, settings);
+        let nanoseconds = began.elapsed().as_nanos() as u64 / settings.requests.max(1);
+        let misses = |hits: &Hits| (hits.gets - hits.hits) as f64;
+        let change =
+            before.map_or(String::new(), |before| format!("{:+.1} %", (misses(&hits) / misses(&before) - 1.0) * 100.0));
+        println!(
+            "| {name} | {megabytes} | {policy_name} | {:.4} | {:.4} | {change} | {} | {} | {nanoseconds} |",
+            hits.hits as f64 / hits.gets as f64,
+            hits.hit_bytes as f64 / hits.bytes as f64,
+            hits.moved,
+            hits.ghost_hits
+        );
+        before = before.or(Some(hits));
+    }
+    Ok(())
+}
+
+fn replay(load: Load, memory_limit: u64, lru_policy: LruPolicy, settings: &Settings) -> Hits {
+    // As many pages as with 128 MB, so that a small cache has classes that are filled as a large one's are.
+    let page_size = ((memory_limit / 128).next_power_of_two() / 2).clamp(8 << 10, 1 << 20) as usize * 2;
+    let page_size = page_size.min(1 << 20);
+    let mut config = StoreConfig {
+        memory_limit,
+        page_size,
+        slab_chunk_max: page_size / 2,
+        shards: Some(1),
+        lru_policy,
+        ..StoreConfig::default()
+    };
+    config.tuning.automove = settings.automove;
+    let clock = Arc::new(Clock::new());
+    clock.pause(true);
+    let store = Store::new(config, clock.clone()).expect("address range");
+    let mut background = BackgroundWorker::new(&store);
+    let (mut hits, mut second) = (Hits::default(), 0);
+    let value = vec![b'v'; 1 << 20];
+    let (uncounted, step) = (load.uncounted, Duration::from_nanos(STEP * 1_000_000_000 / settings.rate));
+    for (number, request) in load.requests.enumerate() {
+        let number = number as u64;
+        if number.is_multiple_of(STEP) {
+            let now = number / settings.rate;
+            clock.advance((now - std::mem::replace(&mut second, now)) as i64);
+            background.step(&store, step);
+        }
+        let is_hit = ask(&store, &clock, &request, &value);
+        if number >= uncounted {
+            let bytes = (request.key.len() + request.len) as u64;
+            hits.gets += 1;
+            hits.bytes += bytes;
+            hits.hits += u64::from(is_hit);
+            hits.hit_bytes += if is_hit { bytes } else { 0 };
+        }
+    }
+    let stats = store.stats();
+    Hits { moved: stats.slabs_moved, ghost_hits: stats.ghost_hits, ..hits }
+}
+
+/// A get, and a set if it misses. Whether it hit.
+fn ask(store: &Store, clock: &Clock, request: &Request, value: &[u8]) -> bool {
+    let hash = store.hash(&request.key);
+    let mut locked = store.lock(hash);
+    if let Ok(id) = locked.find(&request.key, hash) {
+        locked.count_get(id);
+        locked.bump(id);
+        return true;
+    }
+    let expires_at = clock.expires_at(request.ttl as i64);
+    let spec = ItemSpec { key: &request.key, key_is_binary: false, client_flags: 0, expires_at };
+    if let Ok(id) = locked.create(&spec, &[Part::Bytes(&value[..request.len.min(value.len())])]) {
+        locked.class_counters(id).cmd_set += 1;
+        locked.link(id, hash, None);
+    }
+    false
+}
+
+/// Requests, and how many of them are not counted.
+struct Load {
+    requests: Box<dyn Iterator<Item = Request>>,
+    uncounted: u64,
+}
+
+fn load(name: &str, requests: u64) -> Result<Load, String> {
+    let mut rng = Rng(1);
+    let word = name.split(':').next().unwrap_or_default();
+    let exponent = name.split_once(':').and_then(|(_, exponent)| exponent.parse().ok()).unwrap_or(0.9);
+    let named: Box<dyn Iterator<Item = Request>> = match word {
+        "zipf" => {
+            let (items, zipf) = (Items { mortal: true, ..Items::spread(2_000_000) }, Zipf::new(2_000_000, exponent));
+            Box::new((0..requests).map(move |_| request(&items, zipf.draw(&mut rng))))
+        }
+        "ttl" => {
+            let (items, zipf) = (Items::spread(2_000_000), Zipf::new(2_000_000, exponent));
+            Box::new((0..requests).map(move |_| {
+                let key = zipf.draw(&mut rng);
+                Request { ttl: 5 + key * 7 % 56, ..request(&items, key) }
+            }))
+        }
+        "shift" => {
+            let (items, zipf) = (Items::spread(u64::MAX), Zipf::new(500_000, exponent));
+            let (mut keys, mut next): (Vec<u64>, u64) = ((0..500_001).collect(), 500_001);
+            Box::new((0..requests).map(move |number| {
+                if number % 100_000 == 0 {
+                    for _ in 0..10_000 {
+                        let rank = rng.below(500_000_usize);
+                        (keys[rank], next) = (next, next + 1);
+                    }
+                }
+                request(&items, keys[zipf.draw(&mut rng) as usize])
+            }))
+        }
+        "scan" => {
+            let (items, zipf, mut at) = (Items::spread(u64::MAX), Zipf::new(1_000_000, exponent), 0);
+            Box::new((0..requests).map(move |number| {
+                let is_scan = number % 12_500 < 2500;
+                at += u64::from(is_scan);
+                request(&items, if is_scan { 2_000_000 + at % 1_000_000 } else { zipf.draw(&mut rng) })
+            }))
+        }
+        "onehit" => {
+            let (items, zipf) = (Items::spread(u64::MAX), Zipf::new(1_000_000, exponent));
+            Box::new((0..requests).map(move |number| {
+                let is_new = rng.below(10) < 3;
+                request(&items, if is_new { 10_000_000 + number } else { zipf.draw(&mut rng) })
+            }))
+        }
+        "calc" => {
+            let zipf = Zipf::new(500_000, exponent);
+            let small = Items { sizes: Sizes::Range(20, 120), ..Items::spread(u64::MAX) };
+            let large = Items { first: 1_000_000, sizes: Sizes::Range(250, 700), ..small };
+            Box::new((0..requests).map(move |number| {
+                let items = if number < requests / 4 { &small } else { &large };
+                request(items, items.first + zipf.draw(&mut rng))
+            }))
+        }
+        "tenants" => {
+            let (often, seldom) = (Zipf::new(1_000_000, 0.9), Zipf::new(50_000, 0.6));
+            let small = Items { sizes: Sizes::Range(20, 200), ..Items::spread(u64::MAX) };
+            let large = Items { first: 5_000_000, sizes: Sizes::Range(2000, 7000), ..small };
+            Box::new((0..requests).map(move |_| {
+                let is_small = rng.below(10) < 7;
+                let (items, zipf) = if is_small { (&small, &often) } else { (&large, &seldom) };
+                request(items, items.first + zipf.draw(&mut rng))
+            }))
+        }
+        "feed" => {
+            let (items, mut next) = (Items::spread(u64::MAX), 1_u64);
+            Box::new((0..requests).map(move |_| {
+                let is_new = rng.below(100) < 15;
+                next += u64::from(is_new);
+                let age = (-(1.0 - rng.unit()).ln() * 100_000.0) as u64;
+                request(&items, if is_new { next } else { next - age.min(next - 1) })
+            }))
+        }
+        _ => return file(name),
+    };
+    Ok(Load { requests: named, uncounted: requests / 4 })
+}
+
+fn request(items: &Items, number: u64) -> Request {
+    let mut key = Vec::with_capacity(44);
+    items.push_key(&mut key, number);
+    Request { key, len: items.value_len(number), ttl: items.ttl(number) }
+}
+
+/// A file of lines; a line that is none ends it.
+fn file(path: &str) -> Result<Load, String> {
+    let file = std::fs::File::open(path).map_err(|error| format!("{path} is neither a load nor a file: {error}"))?;
+    let lines = BufReader::new(file).lines().map_while(Result::ok);
+    let requests = lines.map_while(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let (key, len) = (words.next()?.as_bytes(), words.next()?.parse().ok()?);
+        let ttl = words.next().and_then(|ttl| ttl.parse().ok()).unwrap_or(0);
+        Some(Request { key: key[..key.len().min(250)].to_vec(), len, ttl })
+    });
+    Ok(Load { requests: Box::new(requests), uncounted: 0 })
+}
