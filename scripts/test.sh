@@ -3,7 +3,7 @@
 #   format clippy doc build unit house e2e exchanges differential oracle clients features instructions
 #
 # Installs what it needs where it runs as root and finds it missing (Debian's memcached, libmemcached-tools,
-# valgrind and etcd; tests/clients/run.sh sees to its clients), else says in one line what it goes without. Under 15
+# valgrind, etcd and balancers; tests/clients/run.sh sees to its clients), else says in one line what it goes without. Under 15
 # minutes on two cores. DIFF_SEED=n and DIFF_COMMANDS=n replay a differential run; ORACLE_DIR is where the script that
 # made the recording in tests/data lies, if it is at hand.
 set -uo pipefail
@@ -41,7 +41,7 @@ usage() {
 
 install_packages() {
     local package
-    for package in memcached libmemcached-tools valgrind etcd-server etcd-client nftables iproute2; do
+    for package in memcached libmemcached-tools valgrind etcd-server etcd-client nftables iproute2 haproxy keepalived curl; do
         installed "$package" && continue
         if [[ $EUID -eq 0 ]] && command -v apt-get >/dev/null; then
             [[ -n ${updated-} ]] || apt-get update -qq >/dev/null 2>&1
