@@ -65,7 +65,7 @@
 //! clock       -> sys                                                    (time since boot)
 //! stats       -> sys                                                    (CPU time)
 //! sync        -> nothing
-//! supervisor  -> nothing                                                (systemd and its journal)
+//! supervisor  -> sys                                                    (systemd, its journal, and stderr)
 //! protocol    -> nothing
 //! sidecar     -> cluster, protocol, io, sys, supervisor                 (a client, in a process of its own)
 //! ctl         -> cluster, protocol, completion                          (the operator's tool)

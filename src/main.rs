@@ -37,6 +37,7 @@ const FEEDS: u32 = 4;
 const RESERVED_PER_WORKER: usize = 5;
 
 fn main() -> ExitCode {
+    supervisor::end_on_panic();
     match Config::parse(std::env::args_os().skip(1)).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => {

@@ -12,14 +12,18 @@
 //!
 //! Not here: what is worth telling, and whether the program is well (`main`, `sidecar`).
 
-use log::Level;
+use crate::sync::lock;
+use crate::sys::stderr;
+use log::{Level, Log, Metadata, Record};
+use std::fmt;
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 /// Lines with this target are of every verbosity, and have a priority of their own.
@@ -105,11 +109,83 @@ fn connect(name: &[u8]) -> io::Result<UnixDatagram> {
 }
 
 /// Logs to stderr from now on, up to this level. [`log::set_max_level`] may be lower, or be changed.
+///
+/// Nobody waits for whoever reads stderr: lines that find no room are counted, and told of when there is room again.
 pub fn start_log(level: log::LevelFilter) {
-    env_logger::Builder::new()
-        .filter_module("twincache", level)
-        .format(|out, record| writeln!(out, "{}{}", prefix(record.level(), record.target()), record.args()))
-        .init();
+    let log = StderrLog { level, lost: Mutex::new(0) };
+    log::set_boxed_logger(Box::new(log)).expect("one log");
+    log::set_max_level(level);
+}
+
+struct StderrLog {
+    level: log::LevelFilter,
+    /// Lines that found no room. Locked while one is written.
+    lost: Mutex<u64>,
+}
+
+impl Log for StderrLog {
+    fn enabled(&self, about: &Metadata<'_>) -> bool {
+        about.level() <= self.level && about.target().starts_with("twincache")
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let line = format!("{}{}\n", prefix(record.level(), record.target()), record.args());
+        let mut lost = lock(&self.lost);
+        if *lost > 0 {
+            let note = format!("{}{lost} lines are missing: nobody read them\n", prefix(Level::Warn, ""));
+            if !stderr::write(note.as_bytes(), Duration::ZERO) {
+                *lost += 1;
+                return;
+            }
+            *lost = 0;
+        }
+        *lost += u64::from(!stderr::write(line.as_bytes(), Duration::ZERO));
+    }
+
+    fn flush(&self) {}
+}
+
+/// From now on a panic is a line on stderr and the end of the program, whatever RUST_BACKTRACE says: there may be no
+/// memory for more, and a program that hangs in its panic is not started again.
+pub fn end_on_panic() {
+    std::panic::set_hook(Box::new(|info| {
+        let mut line = ShortLine { bytes: [0; LINE_MAX], len: 0 };
+        let priority = if IS_JOURNAL.get() == Some(&true) { "<3>" } else { "" };
+        let _ = write!(line, "{priority}panicked");
+        if let Some(place) = info.location() {
+            let _ = write!(line, " at {}:{}", place.file(), place.line());
+        }
+        let what = info.payload();
+        let text = what.downcast_ref::<&str>().copied().or_else(|| what.downcast_ref::<String>().map(|text| &**text));
+        let _ = write!(line, ": {}", text.unwrap_or("for a reason that is no text"));
+        line.bytes[line.len] = b'\n';
+        stderr::write(&line.bytes[..=line.len], LAST_WORD);
+        std::process::abort();
+    }));
+}
+
+/// Bytes of the line of a panic.
+const LINE_MAX: usize = 1024;
+
+/// How long a panic waits for room on stderr.
+const LAST_WORD: Duration = Duration::from_millis(200);
+
+/// Text in place, cut to what fits, with room for a line feed.
+struct ShortLine {
+    bytes: [u8; LINE_MAX],
+    len: usize,
+}
+
+impl fmt::Write for ShortLine {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let fits = text.len().min(LINE_MAX - 1 - self.len);
+        self.bytes[self.len..self.len + fits].copy_from_slice(&text.as_bytes()[..fits]);
+        self.len += fits;
+        Ok(())
+    }
 }
 
 /// Logs a line that says what the program is about: its start, a copy that begins or ends, another role.

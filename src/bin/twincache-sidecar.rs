@@ -6,6 +6,7 @@ use twincache::sidecar::{self, options::Options};
 use twincache::supervisor;
 
 fn main() -> ExitCode {
+    supervisor::end_on_panic();
     match Options::parse(std::env::args_os().skip(1)).and_then(sidecar::run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => {

@@ -11,6 +11,7 @@ pub mod netlink;
 pub mod packet;
 pub mod process;
 pub mod socket;
+pub mod stderr;
 
 use std::io;
 
