@@ -3,7 +3,8 @@
 //! ```text
 //! options > process (limits, user, background, signals) > store > control socket > server > port and pid files
 //!         > the parent of -d may go
-//!         > wait for a signal, ten times a second advancing the clock, and feeding the watchdog if there is one
+//!         > wait for a signal, ten times a second advancing the clock, filling up the reserve of memory, and feeding the
+//!           watchdog if there is one
 //!         > server stops > pid file goes > control socket stops > store's background stops
 //! ```
 //!
@@ -21,6 +22,8 @@ use twincache::net::{Control, Server, StartError};
 use twincache::process::{self, InBackground, PidFile};
 use twincache::store::Store;
 use twincache::supervisor::{self, Supervisor};
+use twincache::sys::alloc;
+use twincache::sys::alloc::ReservingAllocator;
 use twincache::sys::process::{Signal, wait_signal};
 use twincache::tls::ServerTls;
 
@@ -35,6 +38,9 @@ const FEEDS: u32 = 4;
 
 /// Descriptors per worker that memcached takes from `-c`.
 const RESERVED_PER_WORKER: usize = 5;
+
+#[global_allocator]
+static ALLOCATOR: ReservingAllocator = ReservingAllocator;
 
 fn main() -> ExitCode {
     supervisor::end_on_panic();
@@ -56,6 +62,7 @@ fn run(mut config: Config) -> Result<(), Exit> {
     stay_in_front(&mut config);
     process::fit_memory(&mut config);
     let background = process::prepare(&config)?;
+    alloc::refill();
     let shared = share(config, tls)?;
     shared.users.load(&shared.config).map_err(|line| Exit::refuse(1, line))?;
     if serve(&shared, background)? {
@@ -158,6 +165,7 @@ fn wait(shared: &Shared, server: &Server, supervisor: &Supervisor) -> bool {
         // The clock is advanced after a signal, too: a process that sends many must not stop it.
         shared.clock.tick();
         shared.store.keep_file();
+        alloc::refill();
         watchdog.iter_mut().for_each(|watchdog| watchdog.look(server, supervisor));
         match signal {
             None => {}

@@ -4,6 +4,7 @@
 //! Not here: policy. A function does one call and returns its error.
 #![allow(unsafe_code)]
 
+pub mod alloc;
 pub mod cpu;
 pub mod machine;
 pub mod memory;
