@@ -85,7 +85,7 @@
 //! ```text
 //! store:            admin > background > cold, dump, duties, resync, sources > restart > mod > lock_time, upload, pin
 //!                   > shard > memory > requests, role > memory_file > file_record
-//!                   > copied, events, refusals, slots, stats, config > kinds
+//!                   > copied, events, lent, refusals, slots, stats, config > kinds
 //! store/memory:     slab > arena, pool, classes, sizing > layout
 //! store/background: mod > prefault, crawler, maintainer, mover > balance
 //! protocol:         mod > line, login > text, meta, binary, change, control > request, status, duty_line, members_line, topology > base64 > token

@@ -433,6 +433,9 @@ fn refuse_memory(header: &StoreHeader<'_>, order: &Order<'_>, outcome: Outcome, 
     if context.shared.watch.wants(Streams::MUTATIONS) {
         publish(order, outcome, 0, 0, 0, context);
     }
+    if outcome == Outcome::NoMemory {
+        context.shared.store.note_refusal();
+    }
     if deletes {
         let mut shard = context.lock(order.hash);
         match lookup(&mut shard, order.key, order.hash, context) {

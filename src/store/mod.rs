@@ -32,6 +32,7 @@ mod duties;
 mod events;
 mod file_record;
 mod kinds;
+mod lent;
 mod lock_time;
 mod memory;
 mod memory_file;
@@ -72,7 +73,9 @@ use crate::clock::Clock;
 use crate::journal::Journal;
 use crate::journal::acks::LastLsn;
 use crate::journal::flush::Flush;
+use crate::sys::cpu::time_since_boot;
 use events::Events;
+use lent::Loans;
 use lock_time::TimedShard;
 use memory::arena::{self, FilePart, Window};
 use memory::classes::Classes;
@@ -84,7 +87,7 @@ use shard::recent::RecentChanges;
 use shard::table::Table;
 use shard::{Core, Shard};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// The most shards; each takes a window of address range.
@@ -103,6 +106,12 @@ const BUCKETS: usize = 1 << 13;
 /// flush_all itself unlinks the items of a shard that has at most its share of so many, so that a small cache is seen to
 /// be empty at once.
 const FLUSH_AT_ONCE: usize = 4096;
+
+/// Uploads that lose their memory at a time, when a store was refused.
+const REVOKED_AT_ONCE: usize = 4;
+
+/// Milliseconds after a refusal in which memory is short.
+const STARVED_MS: u64 = 3000;
 
 /// log2 of how many of memcached's 8-byte buckets count as one of ours.
 const BUCKET_POWER: u32 = 3;
@@ -153,6 +162,8 @@ impl Store {
             cas: AtomicU64::new(1),
             lent: AtomicU64::new(0),
             floating: AtomicU64::new(0),
+            loans: Loans::default(),
+            refused_at: AtomicU64::new(0),
             dumps: Mutex::default(),
             hash_seed: record.as_ref().map_or_else(|| RandomState::new().hash_one(0), |record| record.hash_seed),
             shard_bits: shards.ilog2(),
@@ -247,6 +258,19 @@ impl Store {
     /// half of the memory limit at a time; beyond that the error is `NoMemory`.
     pub fn upload(&self, hash: Hash, spec: &ItemSpec<'_>, value_len: usize) -> Result<Upload, AllocError> {
         Upload::new(&self.shards, self.shard_of(hash), spec, value_len)
+    }
+
+    /// Notes that a store was refused for want of memory, and takes some from uploads that stand still.
+    #[cold]
+    pub fn note_refusal(&self) {
+        self.core.refused_at.store(time_since_boot().as_millis() as u64, Ordering::Relaxed);
+        (0..REVOKED_AT_ONCE).all(|_| upload::revoke_silent(&self.shards, &self.core));
+    }
+
+    /// Whether a store was refused in the last seconds: who stands still is to let go of what others need.
+    pub fn is_starved(&self) -> bool {
+        let at = self.core.refused_at.load(Ordering::Relaxed);
+        at != 0 && time_since_boot().as_millis() as u64 <= at + STARVED_MS
     }
 
     /// The shard of a hash.

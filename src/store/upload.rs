@@ -5,10 +5,12 @@
 //!             │ dropped before that: freed, under the lock
 //! ```
 //!
-//! Invariants: only the uploader touches the bytes of the value; `Core::lent` counts the bytes of all uploads.
+//! Invariants: only the uploader touches the bytes of the value, between `begin_use` and `end_use` of its loan; `Core::lent`
+//! counts the bytes of all uploads.
 //!
-//! Not here: what is linked, and when (`command`).
+//! Not here: who loses its memory to whom (`lent`), what is linked, and when (`command`).
 
+use super::lent::Loan;
 use super::memory::arena::{Piece, offset};
 use super::memory::layout::{Chunk, state};
 use super::shard::Core;
@@ -27,6 +29,11 @@ pub struct Upload {
     number: usize,
     /// NONE when finished.
     id: ItemId,
+    loan: Arc<Loan>,
+    /// Among [`Core::loans`].
+    entry: usize,
+    /// Bytes that have come since the loan was told of some.
+    untold: usize,
     chunked: bool,
     /// Bytes of the value still to come.
     left: usize,
@@ -35,8 +42,6 @@ pub struct Upload {
     used: usize,
     /// In a memory file: what the pieces that are filled add to the item's seal.
     sum: u64,
-    /// The bytes that it adds to [`crate::store::shard::Core::lent`].
-    lent: u64,
 }
 
 impl Upload {
@@ -52,16 +57,23 @@ impl Upload {
         let room = (!chunked).then(|| shard.window.lend(offset(id) + chunk.value_at(), value_len));
         let (core, size) = (shard.core.clone(), shard.core.classes.size(shard.slab.class_of(id)) as u64);
         drop(shard);
-        let shards = shards.clone();
-        let mut upload = Upload { shards, core, number, id, chunked, left: value_len, room, used: 0, sum: 0, lent: 0 };
+        let (shards, (loan, entry)) = (shards.clone(), core.loans.enter(number, id));
+        let left = value_len;
+        let mut upload =
+            Upload { shards, core, number, id, loan, entry, untold: 0, chunked, left, room, used: 0, sum: 0 };
         upload.borrow(size)?;
         upload.room()?;
+        upload.loan.end_use();
         Ok(upload)
     }
 
-    /// Where the next bytes go; empty only when the value is complete. For a value in chained chunks this may take one
-    /// more chunk, and so lock the shard.
+    /// Where the next bytes go, until [`Upload::filled`] is called; empty only when the value is complete. For a value in
+    /// chained chunks this may take one more chunk, and so lock the shard. The error is, too, that it stood still for so
+    /// long that others have its memory.
     pub fn room(&mut self) -> Result<&mut [u8], AllocError> {
+        if !self.loan.begin_use() {
+            return Err(AllocError::NoMemory);
+        }
         if self.left > 0 && self.room.as_ref().is_none_or(|room| room.bytes().len() == self.used) {
             self.next_piece()?;
         }
@@ -78,6 +90,11 @@ impl Upload {
         if n > 0 && self.chunked && self.core.sizing.seal > 0 {
             self.sum_up();
         }
+        self.untold += n;
+        if self.loan.note_bytes(self.untold) {
+            self.untold = 0;
+        }
+        self.loan.end_use();
     }
 
     /// Outside the lock, where it costs nobody else's time.
@@ -116,12 +133,24 @@ impl Upload {
     /// Counts `size` more bytes of uploads. An upload that is the only one may always go on.
     fn borrow(&mut self, size: u64) -> Result<(), AllocError> {
         let core = &self.core;
-        let most = core.pool.limit() / 2;
-        let grown = |lent: u64| (lent == self.lent || lent + size <= most).then_some(lent + size);
-        let lent = core.lent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown);
-        self.lent += lent.map(|_| size).map_err(|_| AllocError::NoMemory)?;
+        let (most, mine) = (core.pool.limit() / 2, self.loan.bytes.load(Ordering::Relaxed));
+        let grown = |lent: u64| (lent == mine || lent + size <= most).then_some(lent + size);
+        while core.lent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown).is_err() {
+            if !revoke_silent(&self.shards, core) {
+                return Err(AllocError::NoMemory);
+            }
+        }
+        self.loan.bytes.fetch_add(size, Ordering::Relaxed);
         Ok(())
     }
+}
+
+/// Takes the memory of the upload that has been silent for longest. False when none was.
+pub(super) fn revoke_silent(shards: &Shards, core: &Core) -> bool {
+    let Some(loan) = core.loans.revoke_silent() else { return false };
+    core.lent.fetch_sub(loan.bytes.load(Ordering::Relaxed), Ordering::Relaxed);
+    shards[loan.shard].unpin(loan.id);
+    true
 }
 
 impl Locked<'_> {
@@ -129,6 +158,9 @@ impl Locked<'_> {
     pub fn finish(&mut self, mut upload: Upload) -> Result<ItemId, AllocError> {
         assert_eq!(upload.number, self.number, "an upload of another shard");
         assert!(upload.is_complete(), "finished before it was complete");
+        if !upload.loan.begin_use() {
+            return Err(AllocError::NoMemory);
+        }
         let id = std::mem::take(&mut upload.id);
         self.take_over(id, upload.chunked.then_some(upload.sum))
     }
@@ -136,7 +168,11 @@ impl Locked<'_> {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        self.core.lent.fetch_sub(self.lent, Ordering::Relaxed);
+        self.core.loans.leave(self.entry);
+        if !self.loan.begin_use() {
+            return;
+        }
+        self.core.lent.fetch_sub(self.loan.bytes.load(Ordering::Relaxed), Ordering::Relaxed);
         if self.id != ItemId::NONE {
             self.shards[self.number].unpin(self.id);
         }

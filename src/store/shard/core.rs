@@ -5,6 +5,7 @@ use crate::clock::Clock;
 use crate::journal::Journal;
 use crate::journal::flush::Flush;
 use crate::store::events::Events;
+use crate::store::lent::Loans;
 use crate::store::memory::classes::Classes;
 use crate::store::memory::pool::PagePool;
 use crate::store::memory::sizing::Sizing;
@@ -38,6 +39,10 @@ pub struct Core {
     pub lent: AtomicU64,
     /// Bytes of items that are read outside of the lock and are in no table any more.
     pub floating: AtomicU64,
+    /// Uploads.
+    pub loans: Loans,
+    /// When a store was last refused for want of memory, in milliseconds since boot; 0 never.
+    pub refused_at: AtomicU64,
     /// Dumps that clients have begun.
     pub dumps: Mutex<DumpSlots>,
     pub hash_seed: u64,
