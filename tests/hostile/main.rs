@@ -6,6 +6,8 @@
 //!
 //! Not here: what is merely wrong (`exchanges`, `fuzz`).
 
+mod attacks;
+mod clients;
 #[path = "../common/mod.rs"]
 mod common;
 mod system;

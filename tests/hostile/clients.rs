@@ -1,0 +1,93 @@
+//! Every attack, while others are served, and what memory it takes.
+
+use crate::attacks::{ATTACKS, Attack, Site};
+use crate::common::{Conn, DEADLINE, Server, Waited, descriptors_possible, from_env};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Memory limit of the server, in MB.
+const MEMORY: u64 = 64;
+
+/// What a server may take beside its memory limit, and for what connections hold together, in MB.
+const BESIDE: u64 = 64;
+const HELD: u64 = 64;
+
+fn fill(conn: &mut Conn, items: usize) {
+    for first in (0..items).step_by(1000) {
+        // Keys in base64, of which lists print nothing.
+        let set = |i: usize| format!("ms {} 1 b q\r\nx\r\n", base64(&format!("{i:09}")));
+        let sets: String = (first..first + 1000).map(set).collect();
+        conn.send(sets.as_bytes());
+        assert_eq!(conn.line("mn"), "MN");
+    }
+}
+
+/// Of nine digits, no padding is needed.
+fn base64(text: &str) -> String {
+    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digits = |three: &[u8]| {
+        let number = three.iter().fold(0_usize, |sum, &byte| sum << 8 | usize::from(byte));
+        [18, 12, 6, 0].map(|shift| char::from(DIGITS[number >> shift & 63]))
+    };
+    text.as_bytes().chunks(3).flat_map(digits).collect()
+}
+
+/// Gets and sets as any client, each answered. The longest that one took, and how many of the sets were refused.
+fn serve_others(server: &Server, time: Duration) -> (Duration, usize, usize) {
+    let mut conns = [server.connect(), server.connect(), server.connect()];
+    let (end, mut longest, mut sets, mut refused) = (Instant::now() + time, Duration::ZERO, 0, 0);
+    let large = [b"set other 0 0 100000\r\n".as_slice(), &[b'v'; 100_000], b"\r\n"].concat();
+    while Instant::now() < end {
+        for conn in &mut conns {
+            let began = Instant::now();
+            conn.send(b"get small\r\n");
+            assert_eq!(conn.read_until(DEADLINE, |got| got.ends_with(b"END\r\n")), Waited::Done);
+            conn.got.clear();
+            longest = longest.max(began.elapsed());
+            let reply = String::from_utf8(conn.ask(&large, b"\r\n")).unwrap();
+            sets += 1;
+            refused += usize::from(reply != "STORED\r\n");
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    (longest, sets, refused)
+}
+
+fn withstand(attack: &Attack) {
+    let clients = from_env("HOSTILE_CLIENTS").unwrap_or(150) as usize;
+    let items = from_env("HOSTILE_ITEMS").unwrap_or(20_000) as usize;
+    descriptors_possible(4 * clients as u64 + 100);
+    let memory = MEMORY.to_string();
+    let server = Server::start(&["-m", &memory, "-t", "2", "-c", "8000"]);
+    let mut conn = server.connect();
+    fill(&mut conn, items);
+    assert_eq!(conn.line("set small 0 0 1\r\nx"), "STORED");
+    let stop = AtomicBool::new(false);
+    let site = Site { server: server.addr, clients, stop: &stop };
+    let (longest, late) = std::thread::scope(|scope| {
+        scope.spawn(|| (attack.run)(&site));
+        let during = serve_others(&server, Duration::from_millis(3000));
+        // Whoever stands still has lost by now what others need.
+        let late = serve_others(&server, Duration::from_millis(500));
+        stop.store(true, Ordering::Relaxed);
+        (during.0.max(late.0), (late.1, late.2))
+    });
+    let peak = server.memory_kb("VmHWM:") >> 10;
+    let turn = conn.number("twincache", "longest_loop_turn_cpu_us");
+    let lock = conn.number("twincache", "longest_lock_hold_cpu_us");
+    println!(
+        "{}: longest {longest:?}, turn {turn} us and lock {lock} us of CPU time, {} of {} sets refused, {peak} MB",
+        attack.name, late.1, late.0
+    );
+    assert!(longest < Duration::from_secs(5), "{}: a get took {longest:?}", attack.name);
+    assert_eq!(late.1, 0, "{}: sets are refused", attack.name);
+    let most = MEMORY + MEMORY / 16 + BESIDE + HELD;
+    assert!(peak <= most, "{}: {peak} MB, more than {most}", attack.name);
+    assert_eq!(conn.line("mn"), "MN");
+}
+
+#[test]
+fn attacks_are_withstood() {
+    let only = std::env::var("HOSTILE_ONLY").unwrap_or_default();
+    ATTACKS.iter().filter(|attack| attack.name.contains(&only)).for_each(withstand);
+}
