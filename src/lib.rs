@@ -94,8 +94,8 @@
 //! replication:      mod > session > stream
 //! journal:          mod > readers > reader, ring > refused > ranges, record, acks, flush > lsn_ranges
 //! net:              mod > acceptor, control > listen, handshake > worker > conn > admission, reply_hold, stop, voice
-//! net/worker:       silence, waiting > mod > batch, client, idle
-//! net/conn:         mod > session > buffer, chat, other_end, turn, upload > long_line
+//! net/worker:       queues, silence, standing, waiting > mod > batch, budget, client, idle
+//! net/conn:         mod > values > session > buffer, chat, other_end, turn, upload > long_line
 //! cluster:          mod > watch > etcd > transport > tls, names, wire > error > options > keys, record
 //! tls:              mod > server > stream > room, options, ciphers, files
 //! ctl:              mod > edit > request > show > json > table, diagnosis > look > view, console > options > defaults > exit

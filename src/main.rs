@@ -62,6 +62,7 @@ fn run(mut config: Config) -> Result<(), Exit> {
     stay_in_front(&mut config);
     process::fit_memory(&mut config);
     let background = process::prepare(&config)?;
+    alloc::prepare();
     alloc::refill();
     let shared = share(config, tls)?;
     shared.users.load(&shared.config).map_err(|line| Exit::refuse(1, line))?;

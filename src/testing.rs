@@ -93,6 +93,9 @@ impl TestServer {
             source: None,
             replies_at: 0,
             resume: 0,
+            is_checking: false,
+            part: 256 << 10,
+            may_be_long: true,
             reads_copy: false,
         }
     }

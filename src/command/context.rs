@@ -62,8 +62,14 @@ pub struct Context<'a> {
     pub source: Option<&'a Arc<ChangeSource>>,
     /// Where the connection's replies begin in the output: what stands before them is for others.
     pub replies_at: usize,
-    /// Where to go on in a request that returned [`Next::More`]: bytes of keys left; 0 for a fresh one.
+    /// Where to go on in a request that returned [`Next::More`] or [`Next::Check`]: bytes of keys left; 0 for a fresh one.
     pub resume: usize,
+    /// It was [`Next::Check`].
+    pub is_checking: bool,
+    /// A line with many keys pauses for its output to be written when it has produced this many bytes.
+    pub part: usize,
+    /// What takes longer than a lookup may be done now. Else it is [`Next::Later`].
+    pub may_be_long: bool,
     /// It only reads, and what a client may read of a standby.
     pub reads_copy: bool,
 }
@@ -122,6 +128,11 @@ pub enum Next {
     Close,
     /// The output is long enough: flush it, then run the same request again with this `resume`.
     More(usize),
+    /// The same, before anything is answered: it takes a while to see whether it can be.
+    Check(usize),
+    /// Nothing was done: run the request again when those have been answered who ask for less, and with
+    /// [`Context::may_be_long`].
+    Later,
     /// Hand the socket to the watch writer, after the output is flushed.
     Watch(watch::Streams),
     /// Call [`LongAnswer::fill`] each time the output has been flushed, until it says that it is done.

@@ -10,11 +10,8 @@ use crate::protocol::{base64, text, token};
 use crate::stats::PrefixEvent;
 use crate::store::{AHEAD_MAX, AllocError, Hash, Item, ItemId, ItemSpec, Locked};
 
-/// A line with many keys pauses for its output to be written when it has produced this many bytes.
-const PART: usize = 256 * 1024;
-
-/// What a key counts for beside what it produces, so that a line of misses pauses as well: a part is at most 1024 keys,
-/// which take a quarter of a millisecond.
+/// What a key counts for beside what it produces, so that a line of misses pauses as well: a part of 256 KiB is at most
+/// 1024 keys, which take a quarter of a millisecond.
 const KEY_COST: usize = 256;
 
 /// get, gets, gat, gats of one key.
@@ -35,10 +32,15 @@ pub(crate) fn get_one(get: &text::Get<'_>, hash: Hash, context: &Context<'_>, ou
 
 /// get, gets, gat, gats of many keys.
 pub(crate) fn get_many(get: &text::Get<'_>, context: &mut Context<'_>, out: &mut Output) -> Next {
-    let expires_at = get.exptime.map(|exptime| context.expires_at(exptime.into()));
     // Counted from the end, which is the same for whoever comes back; where the keys begin need not be.
-    let start = if context.resume == 0 { 0 } else { get.keys.len() - context.resume };
-    let mut words = token::words(&get.keys[start..]);
+    let start = if context.resume == 0 { 0 } else { get.keys.len().saturating_sub(context.resume) };
+    let rest = &get.keys[start..];
+    if context.is_checking || context.resume == 0 && get.keys.len() > text::CHECKED_AT_ONCE {
+        return check_part(get, rest, out);
+    }
+    let expires_at = get.exptime.map(|exptime| context.expires_at(exptime.into()));
+    let now = first_words(rest);
+    let mut words = token::words(now);
     let mut produced = 0;
     loop {
         let (mut keys, mut hashes) = ([&b""[..]; AHEAD_MAX], [(Hash(0), false); AHEAD_MAX]);
@@ -57,14 +59,44 @@ pub(crate) fn get_many(get: &text::Get<'_>, context: &mut Context<'_>, out: &mut
                     (false, None) => answer(key, hash, false, None, b"\r\n", context, out),
                     (with_cas, expires_at) => answer_any(key, hash, with_cas, expires_at, b"\r\n", context, out),
                 };
+            if produced > context.part {
+                let left = rest.as_ptr_range().end as usize - key.as_ptr_range().end as usize;
+                if left > 0 {
+                    return Next::More(left);
+                }
+            }
         }
         if len < AHEAD_MAX {
-            out.push(b"END\r\n");
-            return Next::Continue;
+            break;
         }
-        if produced > PART && !words.rest().is_empty() {
-            return Next::More(words.rest().len());
+    }
+    if now.len() < rest.len() {
+        return Next::More(rest.len() - now.len());
+    }
+    out.push(b"END\r\n");
+    Next::Continue
+}
+
+/// Of many keys, those that are looked at without a pause, be there ever so many blanks between them.
+fn first_words(keys: &[u8]) -> &[u8] {
+    if keys.len() <= text::CHECKED_AT_ONCE {
+        return keys;
+    }
+    let part = &keys[..text::CHECKED_AT_ONCE];
+    // No key is longer than that: it was checked.
+    &part[..memchr::memrchr(b' ', part).map_or(part.len(), |blank| blank + 1)]
+}
+
+/// Checks some of many keys before the first is answered.
+#[cold]
+fn check_part(get: &text::Get<'_>, rest: &[u8], out: &mut Output) -> Next {
+    match text::check_some(rest) {
+        None => {
+            out.push(text::refuse_get(get));
+            Next::Continue
         }
+        Some(0) => Next::More(get.keys.len()),
+        Some(left) => Next::Check(left),
     }
 }
 

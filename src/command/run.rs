@@ -46,6 +46,7 @@ fn run_text(command: &text::TextCommand<'_>, hash: Hash, context: &mut Context<'
         }
         text::TextCommand::Touch { key, exptime, quiet } => read::touch(key, hash, *exptime, *quiet, context, out),
         text::TextCommand::Quit => return Next::Close,
+        text::TextCommand::Admin { .. } if !context.may_be_long => return Next::Later,
         text::TextCommand::Admin { verb, line, noreply } => {
             return admin::run(*verb, &Tokens::new(line), *noreply, context, out);
         }
@@ -83,6 +84,7 @@ fn run_binary(packet: &Packet<'_>, hash: Hash, context: &mut Context<'_>, out: &
         }
         Op::Noop => respond(packet, Status::Ok, out),
         Op::Version => respond_text(packet, Status::Ok, crate::VERSION.as_bytes(), out),
+        Op::Flush { .. } | Op::Stat if !context.may_be_long => return Next::Later,
         Op::Flush { exptime } => binary_flush(packet, exptime, context, out),
         Op::Stat => binary_stat(packet, context, out),
         Op::Config if context.shared.discovery.answer_packet(packet, out) => {}

@@ -121,7 +121,7 @@ fn parse_get(arguments: &[u8], consumed: usize, with_cas: bool) -> Parsed<'_> {
     let single = !keys.is_empty() && keys.len() <= KEY_MAX && memchr::memchr(b' ', keys).is_none();
     match single || check_keys(keys) {
         true => request(TextCommand::Get(Get { keys, single, with_cas, exptime: None }), consumed),
-        false => bad(consumed, 0, if keys.ends_with(b" noreply") { b"" } else { BAD_FORMAT }),
+        false => bad(consumed, 0, refuse_get(&Get { keys, single, with_cas, exptime: None })),
     }
 }
 
@@ -141,11 +141,41 @@ fn parse_gat(arguments: &[u8], consumed: usize, with_cas: bool) -> Parsed<'_> {
     }
 }
 
+/// Keys of more bytes than this together are looked at in parts of as many: 0.1 ms.
+pub const CHECKED_AT_ONCE: usize = 64 << 10;
+
 /// Whether there is at least one key, and none that is too long. One long key refuses the whole line before anything is
-/// answered.
+/// answered. Where they are many they are not looked at yet: see [`check_some`].
 fn check_keys(keys: &[u8]) -> bool {
+    if keys.len() > CHECKED_AT_ONCE {
+        return true;
+    }
     let mut words = token::words(keys);
     words.next().is_some_and(|key| key.len() <= KEY_MAX) && words.all(|key| key.len() <= KEY_MAX)
+}
+
+/// Looks at some of the keys of an accepted get. How many bytes are left to be looked at; None if one is too long.
+pub fn check_some(keys: &[u8]) -> Option<usize> {
+    let part = &keys[..keys.len().min(CHECKED_AT_ONCE)];
+    let is_last = part.len() == keys.len();
+    let mut words = token::words(part);
+    let mut left = keys.len() - part.len();
+    while let Some(key) = words.next() {
+        if key.len() > KEY_MAX {
+            return None;
+        }
+        // The part may end within it.
+        if words.rest().is_empty() && !is_last {
+            left += key.len();
+        }
+    }
+    Some(left)
+}
+
+/// The refusal of a get, a key of which is too long.
+pub fn refuse_get(get: &Get<'_>) -> &'static [u8] {
+    let is_quiet = get.exptime.is_none() && get.keys.ends_with(b" noreply");
+    if is_quiet { b"" } else { BAD_FORMAT }
 }
 
 fn parse_store(line: &[u8], consumed: usize, mode: Mode, cas: bool) -> Parsed<'_> {

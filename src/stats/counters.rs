@@ -99,6 +99,10 @@ counters! {
     bytes_written,
     /// Times a connection gave way after `-R` requests.
     conn_yields,
+    /// Connections closed for what they held of requests, as it was too much.
+    read_buf_oom,
+    /// Connections closed for replies that they did not read, as those were too much.
+    response_obj_oom,
     /// Connections closed for being idle.
     idle_kicks,
     /// Replies to changes that waited for replicas.

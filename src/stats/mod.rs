@@ -77,6 +77,14 @@ pub struct Registry {
     pub not_accepting: AtomicBool,
     /// Bytes of the workers' read buffers.
     pub read_buf_bytes: AtomicU64,
+    /// Bytes that connections hold for input that is not a whole request yet.
+    pub held_input: AtomicU64,
+    /// How many do.
+    pub held_inputs: AtomicU64,
+    /// Bytes that connections hold for replies that are not read.
+    pub held_output: AtomicU64,
+    /// How many do.
+    pub held_outputs: AtomicU64,
     /// Replies to changes that wait for replicas now.
     pub replies_waiting: AtomicU64,
     /// Prefix statistics (`stats detail`, `-D`).

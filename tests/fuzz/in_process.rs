@@ -176,7 +176,9 @@ impl FuzzServer {
         loop {
             match request.run(&mut context, out) {
                 Next::Continue | Next::Source(_) => return true,
-                Next::More(resume) => context.resume = resume,
+                Next::More(resume) => (context.resume, context.is_checking) = (resume, false),
+                Next::Check(resume) => (context.resume, context.is_checking) = (resume, true),
+                Next::Later => panic!("it may be long"),
                 Next::Dump(mut dump) => {
                     while dump.fill(&self.shared.clock, &self.shared.stats.prefixes, out) == Filled::More {}
                     return true;
@@ -188,7 +190,19 @@ impl FuzzServer {
 
     fn context(&self) -> Context<'_> {
         let FuzzServer { shared, counters, last_lsn } = self;
-        Context { shared, counters, fd: 7, last_lsn, source: None, replies_at: 0, resume: 0, reads_copy: false }
+        Context {
+            shared,
+            counters,
+            fd: 7,
+            last_lsn,
+            source: None,
+            replies_at: 0,
+            resume: 0,
+            is_checking: false,
+            part: 256 << 10,
+            may_be_long: true,
+            reads_copy: false,
+        }
     }
 
     /// A store request whose value comes in pieces. None: the input ends first.

@@ -206,7 +206,7 @@ fn general(context: &Context<'_>, sheet: &mut Sheet<'_>) {
     let store = context.shared.store.stats();
     process(context, sheet);
     connections(context, sheet);
-    buffers(context, sheet);
+    buffers(context, &totals, sheet);
     commands(&totals, sheet);
     if config.idle_timeout > 0 {
         sheet.put("idle_kicks", totals.idle_kicks);
@@ -243,18 +243,26 @@ fn connections(context: &Context<'_>, sheet: &mut Sheet<'_>) {
     sheet.put("connection_structures", stats.conn_structs.load(Ordering::Relaxed));
 }
 
-/// Response objects do not exist here: a reply is written straight into its connection's output buffer. The
-/// names stay, and say 0. Read buffers are one per worker, shared by all its connections.
-fn buffers(context: &Context<'_>, sheet: &mut Sheet<'_>) {
-    let threads = context.shared.config.threads;
+/// Read buffers of a worker.
+const READ_BUFFERS: u64 = 2;
+
+/// A reply is written straight into its worker's output, and is an object of its own only when its client does not read
+/// it; one is on its way now. Read buffers are two per worker, shared by all its connections, of which this command's
+/// uses one; a connection has one of its own for what is not a whole request yet.
+fn buffers(context: &Context<'_>, totals: &Totals, sheet: &mut Sheet<'_>) {
+    let (threads, stats) = (context.shared.config.threads, &context.shared.stats);
+    let [own, input, inputs, output, outputs] =
+        [&stats.read_buf_bytes, &stats.held_input, &stats.held_inputs, &stats.held_output, &stats.held_outputs]
+            .map(|gauge| gauge.load(Ordering::Relaxed));
+    let buffers = READ_BUFFERS * threads as u64;
     sheet.all([
-        ("response_obj_oom", 0),
-        ("response_obj_count", 0),
-        ("response_obj_bytes", 0),
-        ("read_buf_count", threads as u64),
-        ("read_buf_bytes", context.shared.stats.read_buf_bytes.load(Ordering::Relaxed)),
-        ("read_buf_bytes_free", 0),
-        ("read_buf_oom", 0),
+        ("response_obj_oom", totals.response_obj_oom),
+        ("response_obj_count", 1 + outputs),
+        ("response_obj_bytes", output),
+        ("read_buf_count", buffers + inputs),
+        ("read_buf_bytes", own + input),
+        ("read_buf_bytes_free", own - own / buffers.max(1)),
+        ("read_buf_oom", totals.read_buf_oom),
         ("reserved_fds", (RESERVED_FDS_PER_THREAD * threads) as u64),
     ]);
 }

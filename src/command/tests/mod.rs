@@ -1,7 +1,7 @@
 //! Data commands of all protocols, from bytes to bytes, on a store without sockets.
 
 use super::batch::{Batch, End};
-use super::{Next, Output};
+use super::{Context, Next, Output};
 use crate::config::Config;
 use crate::protocol::Protocol;
 use crate::store::Accounting;
@@ -440,5 +440,48 @@ fn requests_in_a_batch_are_answered_as_alone() {
         let expected: Vec<u8> = requests.iter().flat_map(|request| alone.send(request)).collect();
         assert_eq!(send_together(&together, protocol, &requests.concat()), expected);
         assert_eq!(together.shared.stats.totals(), alone.shared.stats.totals());
+    }
+}
+
+#[test]
+fn the_keys_of_a_long_line_are_checked_in_parts_before_the_first_is_answered() {
+    let server = TestServer::new(|_| {});
+    server.check(&[("set k 0 0 1|x", "STORED")]);
+    let many = "k ".repeat(100_000);
+    let cases = [
+        (format!("get {many}k\r\n"), "END", 100_001),
+        (format!("get {}k{}\r\n", " ".repeat(200_000), " ".repeat(200_000)), "END", 1),
+        (format!("gets {many}{}\r\n", "k".repeat(251)), "CLIENT_ERROR bad command line format", 0),
+        (format!("get {} {many}\r\n", "k".repeat(251)), "CLIENT_ERROR bad command line format", 0),
+        (format!("get {many}{} noreply\r\n", "k".repeat(251)), "", 0),
+        (format!("gat 0 {many}\r\n"), "END", 100_000),
+    ];
+    for (line, end, values) in cases {
+        let (mut out, mut steps, mut batch) = (Output::default(), 0, Batch::default());
+        batch.cut(Protocol::Ascii, line.as_bytes(), 0, 1, &server.shared.store);
+        let mut context = Context { part: 8 << 10, ..server.context() };
+        let first = batch.requests(0..1).next().unwrap();
+        let mut next = first.run(&mut context, &mut out);
+        loop {
+            let before = out.bytes.len();
+            (context.resume, context.is_checking) = match next {
+                Next::More(at) => (at, false),
+                Next::Check(at) => (at, true),
+                _ => break,
+            };
+            let mut again = Batch::default();
+            again.push(
+                crate::protocol::text::get_again(line.as_bytes(), line.len()),
+                line.as_bytes(),
+                &server.shared.store,
+            );
+            next = again.requests(0..1).next().unwrap().run(&mut context, &mut out);
+            assert!(out.bytes.len() - before < 16 << 10, "a step answers little");
+            steps += 1;
+        }
+        let text = String::from_utf8(out.bytes).unwrap();
+        assert_eq!(text.matches("VALUE").count(), values, "{} {end}", &line[..10]);
+        assert!(text.trim_end().ends_with(end) && (values > 0 || text.trim_end() == end), "{}", &line[..10]);
+        assert!(values == 0 || steps >= line.len() / (64 << 10), "{steps} steps");
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! Leftover   . . . . | g e t   a b       done bytes, then the start of a request; no memory when empty
-//! Pending    Output + Cursor             what is left of a batch's replies; or all of them, waiting (`reply_hold`)
+//! Pending    Output + Cursor             a copy of what is left of a batch's replies; or all of them, waiting (`reply_hold`)
 //! ```
 //!
 //! Invariants: an idle connection owns neither; a [`Cursor`] never passes the end of its output.
@@ -11,6 +11,7 @@
 //! Not here: the worker's shared read buffer and shared output, which `worker` owns and lends.
 
 use crate::command::Output;
+use crate::command::output::Inserted;
 use crate::io::edge::Edge;
 use crate::net::reply_hold;
 use crate::net::reply_hold::{PendingAck, Refused, ReplyHold, ReplyMark};
@@ -20,8 +21,11 @@ use std::io::{self, IoSlice, Write};
 /// Slices handed to one vectored write. The kernel takes at most 1024; a batch has rarely more than two per value.
 const SLICES_MAX: usize = 64;
 
-/// A stuck connection that keeps less than this part of its output's memory gets a smaller copy instead.
-const PENDING_WASTE: usize = 4;
+/// A line that grows gets so much more room each time. Doubled, it would take up to twice of what it is.
+const GROWTH: usize = 1 << 20;
+
+/// Memory of a value that leaves by reference, beside the value.
+const INSERTED: usize = size_of::<Inserted>();
 
 /// Input that waits for more.
 #[derive(Debug, Default)]
@@ -29,6 +33,8 @@ pub(crate) struct Leftover {
     data: Vec<u8>,
     /// Bytes of `data` that are done with.
     start: usize,
+    /// The system had no memory for it: what has come is lost.
+    is_lost: bool,
 }
 
 impl Leftover {
@@ -48,8 +54,14 @@ impl Leftover {
     }
 
     /// Memory held.
+    #[inline]
     pub(crate) fn capacity(&self) -> usize {
         self.data.capacity()
+    }
+
+    /// Whether the system had no memory for it. Then nothing is left to do but to close.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.is_lost
     }
 
     /// Replaces everything by `rest`, with room for `want` bytes in all.
@@ -70,8 +82,16 @@ impl Leftover {
             self.data = Vec::new();
             return;
         }
-        self.data.reserve_exact(want.max(rest.len()));
-        self.data.extend_from_slice(rest);
+        self.grow(want.max(rest.len()), rest);
+    }
+
+    /// Adds bytes, with room for `room` of them.
+    fn grow(&mut self, room: usize, bytes: &[u8]) {
+        if self.data.try_reserve_exact(room).is_err() {
+            *self = Leftover { is_lost: true, ..Leftover::default() };
+            return;
+        }
+        self.data.extend_from_slice(bytes);
     }
 
     /// Adds bytes that came later.
@@ -80,7 +100,8 @@ impl Leftover {
             self.data.drain(..self.start);
             self.start = 0;
         }
-        self.data.extend_from_slice(bytes);
+        let has_room = self.data.capacity() - self.data.len() >= bytes.len();
+        self.grow(if has_room { 0 } else { bytes.len().max(self.data.len().min(GROWTH)) }, bytes);
     }
 
     /// Says that the first `n` bytes are done with.
@@ -218,6 +239,11 @@ impl Cursor {
     }
 }
 
+/// Values that others need the memory of are kept for a client that has taken nothing for so many seconds no longer, or
+/// is at the same replies for so many.
+const STANDS_STILL: u32 = 2;
+const SLOW: u32 = 30;
+
 /// Replies that the socket did not take.
 #[derive(Debug)]
 pub(crate) struct Pending {
@@ -225,27 +251,42 @@ pub(crate) struct Pending {
     cursor: Cursor,
     /// It waits for replicas: for what, and the marks of its replies to changes.
     waiting: Option<(PendingAck, Box<[ReplyMark]>)>,
+    /// The seconds since which it has waited, and in which the client last took some of it.
+    since: u32,
+    moved: u32,
 }
 
 impl Pending {
-    /// Takes what is left of `out` from `cursor` on, and leaves `out` empty. Values that have gone are let go of.
-    pub(crate) fn take(out: &mut Output, cursor: Cursor) -> Pending {
-        let mut pending = Pending { out: std::mem::take(out), cursor, waiting: None };
-        pending.trim();
+    /// Takes a copy of what is left of `out` from `cursor` on, and leaves `out` empty with its memory. Values that have
+    /// gone are let go of. None: the system has no memory for it.
+    pub(crate) fn take(out: &mut Output, cursor: Cursor, now: u32) -> Option<Pending> {
+        let values = out.values.drain(..).skip(cursor.value);
+        let values: Vec<Inserted> =
+            values.map(|inserted| Inserted { at: inserted.at - cursor.bytes, ..inserted }).collect();
+        let mut pending = Pending::of(&out.bytes[cursor.bytes..], now);
+        out.bytes.clear();
+        if let Some(pending) = &mut pending {
+            (pending.out.values, pending.cursor.within) = (values, cursor.within);
+        }
         pending
     }
 
-    /// Takes a copy of what is left.
-    pub(crate) fn of(rest: &[u8]) -> Pending {
-        Pending { out: Output { bytes: rest.to_vec(), values: Vec::new() }, cursor: Cursor::default(), waiting: None }
+    /// Takes a copy of what is left. None: the system has no memory for it.
+    pub(crate) fn of(rest: &[u8], now: u32) -> Option<Pending> {
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(rest.len()).ok()?;
+        bytes.extend_from_slice(rest);
+        let out = Output { bytes, values: Vec::new() };
+        Some(Pending { out, cursor: Cursor::default(), waiting: None, since: now, moved: now })
     }
 
     /// Takes all of `out` to hold it. The buffers of `out` and `reply_hold` stay where they are: batches that wait are
     /// short, and the next one need not grow them again.
-    pub(crate) fn hold(out: &mut Output, reply_hold: &mut ReplyHold, ack: PendingAck) -> Pending {
+    pub(crate) fn hold(out: &mut Output, reply_hold: &mut ReplyHold, ack: PendingAck, now: u32) -> Pending {
         let copy = Output { bytes: out.bytes.as_slice().to_vec(), values: std::mem::take(&mut out.values) };
         out.bytes.clear();
-        Pending { out: copy, cursor: Cursor::default(), waiting: Some((ack, reply_hold.take_marks())) }
+        let waiting = Some((ack, reply_hold.take_marks()));
+        Pending { out: copy, cursor: Cursor::default(), waiting, since: now, moved: now }
     }
 
     /// What it waits for, if it does.
@@ -266,29 +307,25 @@ impl Pending {
     }
 
     /// Writes on.
-    pub(crate) fn write(&mut self, socket: &mut Edge<impl Write>, voice: Option<&Voice>) -> (Sent, usize) {
+    pub(crate) fn write(&mut self, socket: &mut Edge<impl Write>, voice: Option<&Voice>, now: u32) -> (Sent, usize) {
         let result = self.cursor.write(socket, &self.out, voice);
+        if result.1 > 0 {
+            self.moved = now;
+        }
         self.out.values.drain(..self.cursor.value);
         self.cursor.value = 0;
         result
     }
 
-    /// Memory held.
-    #[cfg(test)]
+    /// Memory held, but for the values.
     pub(crate) fn capacity(&self) -> usize {
-        self.out.bytes.capacity()
+        self.out.bytes.capacity() + self.out.values.capacity() * INSERTED
     }
 
-    fn trim(&mut self) {
-        self.out.values.drain(..self.cursor.value);
-        self.cursor.value = 0;
-        let left = self.out.bytes.len() - self.cursor.bytes;
-        if left < self.out.bytes.capacity() / PENDING_WASTE {
-            self.out.bytes = self.out.bytes[self.cursor.bytes..].to_vec();
-            for inserted in &mut self.out.values {
-                inserted.at -= self.cursor.bytes;
-            }
-            self.cursor.bytes = 0;
-        }
+    /// Whether it keeps values where they are for a client that takes them too slowly.
+    pub(crate) fn blocks_values(&self, now: u32) -> bool {
+        let stands_still = now.saturating_sub(self.moved) >= STANDS_STILL;
+        let is_slow = now.saturating_sub(self.since) >= SLOW;
+        !self.out.values.is_empty() && (stands_still || is_slow)
     }
 }

@@ -11,12 +11,9 @@ const LINE_MAX: usize = 2048;
 /// Spaces skipped before the command word of a line that is longer.
 const LEADING_SPACES_MAX: usize = 100;
 
-/// Bound on a get or gets line, which memcached does not bound: 60,000 of the longest keys, and still little
-/// enough that many clients must conspire to make it matter.
+/// Bound on a get or gets line, which memcached does not bound: 60,000 of the longest keys. What lines of many clients
+/// take together is bounded by `worker/budget`.
 pub(crate) const GET_LINE_MAX: usize = 16 << 20;
-
-/// Bound on the memory of a worker's long lines together, beside [`GET_LINE_MAX`] for each: four of the longest.
-const GET_LINES_MAX: usize = 4 * GET_LINE_MAX;
 
 /// memcached's answer when a get line finds no memory to grow.
 pub(crate) const LINE_TOO_LONG: &[u8] = b"SERVER_ERROR out of memory reading request\r\n";
@@ -33,9 +30,9 @@ pub(crate) enum LineFate {
 }
 
 impl LineFate {
-    /// Of this one, while the worker's other connections hold `long_lines` bytes of lines longer than [`LONG_LINE`].
+    /// Of this one. `is_tight` says that connections hold so much that a line may not become longer than [`LONG_LINE`].
     // COMPAT(long_line): beyond 2048 bytes only get and gets may go on, after at most 100 spaces.
-    pub(crate) fn of(line: &[u8], long_lines: usize) -> LineFate {
+    pub(crate) fn of(line: &[u8], is_tight: bool) -> LineFate {
         if line.len() <= LINE_MAX {
             return LineFate::Wait;
         }
@@ -43,7 +40,7 @@ impl LineFate {
         let is_get = line[word..].starts_with(b"get ") || line[word..].starts_with(b"gets ");
         match is_get && word <= LEADING_SPACES_MAX {
             true if line.len() > GET_LINE_MAX => LineFate::Refuse,
-            true if line.len() > LONG_LINE && long_lines > GET_LINES_MAX => LineFate::Refuse,
+            true if line.len() > LONG_LINE && is_tight => LineFate::Refuse,
             true => LineFate::Wait,
             false => LineFate::Close,
         }

@@ -27,6 +27,7 @@ pub(super) mod other_end;
 pub(super) mod session;
 pub(super) mod turn;
 mod upload;
+mod values;
 
 use super::reply_hold::{PendingAck, Refused};
 use super::voice::Voice;
@@ -37,7 +38,6 @@ use crate::protocol::Protocol;
 use crate::stats::{ConnInfo, Counters};
 use crate::store::Store;
 use buffer::{Cursor, Leftover, Pending, Sent, write_bytes};
-use long_line::LONG_LINE;
 use session::{Session, Step};
 use std::io::{IoSliceMut, Read};
 use std::ops::Range;
@@ -64,6 +64,15 @@ const LOW_WATER_MIN: usize = 64 << 10;
 /// Unread input dropped before closing, so that the kernel ends the connection in order and does not throw away
 /// replies on their way. More than this in flight, and the client is not listening anyway.
 const FAREWELL_MAX: usize = 256 << 10;
+
+/// Memory that a connection holds between its turns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Holdings {
+    /// For input.
+    pub input: usize,
+    /// For replies that are not read.
+    pub output: usize,
+}
 
 /// A client's connection over the socket `S`.
 #[derive(Debug)]
@@ -136,15 +145,29 @@ impl<S: Socket> Connection<S> {
         refused
     }
 
-    /// Memory held for a line, if that is a long one.
-    pub(super) fn long_line(&self) -> usize {
-        if self.leftover.capacity() > LONG_LINE { self.leftover.capacity() } else { 0 }
+    /// Bytes of memory held for input and output.
+    #[inline]
+    pub(super) fn holdings(&self) -> Holdings {
+        let output = if self.is_stuck() { self.held_output() } else { 0 };
+        Holdings { input: self.leftover.capacity(), output }
+    }
+
+    /// One more than what it is, so that who is stuck with large values alone holds something.
+    #[cold]
+    fn held_output(&self) -> usize {
+        self.pending.as_ref().map_or(0, |pending| 1 + pending.capacity())
+    }
+
+    /// Whether values stay where they are because its client takes them too slowly.
+    pub(super) fn blocks_values(&self, now: u32) -> bool {
+        self.pending.as_ref().is_some_and(|pending| pending.blocks_values(now))
     }
 
     /// Bytes of memory held for input and output.
     #[cfg(test)]
     pub(super) fn memory(&self) -> usize {
-        self.leftover.capacity() + self.pending.as_ref().map_or(0, |pending| pending.capacity())
+        let Holdings { input, output } = self.holdings();
+        input + output
     }
 
     /// Whether it rests between two requests and may have something to read: then [`Connection::read_early`] reads it, and
@@ -205,14 +228,20 @@ impl<S: Socket> Connection<S> {
     /// Ends a turn that consisted of [`Connection::run`] by writing its replies. None, nearly always: all were taken, and
     /// it waits for the next request.
     #[inline]
-    pub(super) fn send(&mut self, replies: &[u8], counters: &Counters, voice: Option<&Voice>) -> Option<After> {
+    pub(super) fn send(
+        &mut self,
+        replies: &[u8],
+        counters: &Counters,
+        voice: Option<&Voice>,
+        now: u32,
+    ) -> Option<After> {
         if !replies.is_empty() {
             let voice = self.session.other_end().needed_voice(voice);
             let (sent, n) = write_bytes(&mut self.socket, replies, voice);
             counters.bytes_written.add(n as u64);
             match sent {
                 Sent::All => {}
-                Sent::Blocked => return Some(self.keep_replies(&replies[n..])),
+                Sent::Blocked => return Some(self.keep_replies(&replies[n..], now)),
                 Sent::Broken | Sent::Withheld => return Some(After::Close(CloseReason::Error)),
             }
         }
@@ -221,8 +250,9 @@ impl<S: Socket> Connection<S> {
     }
 
     #[cold]
-    fn keep_replies(&mut self, rest: &[u8]) -> After {
-        self.pending = Some(Box::new(Pending::of(rest)));
+    fn keep_replies(&mut self, rest: &[u8], now: u32) -> After {
+        let Some(pending) = Pending::of(rest, now) else { return After::Close(CloseReason::Error) };
+        self.pending = Some(Box::new(pending));
         self.session.end_turn(true);
         After::Wait
     }
@@ -230,7 +260,7 @@ impl<S: Socket> Connection<S> {
     /// Begins a turn.
     #[inline]
     pub(super) fn begin_turn(&mut self, turn: &mut TurnContext<'_>) {
-        self.session.begin_turn();
+        self.session.begin_turn(turn.now);
         if turn.reply_hold.is_on() {
             turn.waits_for_nobody = self.waits_for_nobody(turn);
             turn.reply_hold.begin_turn(self.pending_ack.take());
@@ -266,6 +296,9 @@ impl<S: Socket> Connection<S> {
             if let Some(end) = self.session.end() {
                 break end;
             }
+            if self.leftover.is_lost() {
+                break After::Close(CloseReason::Error);
+            }
             if !self.has_work() {
                 break After::Wait;
             }
@@ -296,12 +329,12 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Writes what is stuck, as far as the socket takes it.
-    pub(super) fn flush_pending(&mut self, counters: &Counters, voice: Option<&Voice>) -> Sent {
+    pub(super) fn flush_pending(&mut self, counters: &Counters, voice: Option<&Voice>, now: u32) -> Sent {
         let Some(pending) = &mut self.pending else { return Sent::All };
         if pending.waits_for().is_some() {
             return Sent::Blocked;
         }
-        let (sent, n) = pending.write(&mut self.socket, self.session.other_end().needed_voice(voice));
+        let (sent, n) = pending.write(&mut self.socket, self.session.other_end().needed_voice(voice), now);
         counters.bytes_written.add(n as u64);
         if sent == Sent::All {
             self.pending = None;
@@ -322,8 +355,10 @@ impl<S: Socket> Connection<S> {
 
     fn flush(&mut self, turn: &mut TurnContext<'_>, quota: &mut Quota) -> Sent {
         if self.pending.is_some() {
-            let sent =
-                if self.socket.is_writable() { self.flush_pending(turn.counters, turn.voice) } else { Sent::Blocked };
+            let sent = match self.socket.is_writable() {
+                true => self.flush_pending(turn.counters, turn.voice, turn.now),
+                false => Sent::Blocked,
+            };
             if sent == Sent::All {
                 // Only now has the client all replies that its next request may have waited for.
                 self.session.restart_idle(turn.now);
@@ -341,7 +376,8 @@ impl<S: Socket> Connection<S> {
         turn.counters.bytes_written.add(n as u64);
         quota.take_bytes(n);
         if sent == Sent::Blocked {
-            self.pending = Some(Box::new(Pending::take(turn.out, cursor)));
+            let Some(pending) = Pending::take(turn.out, cursor, turn.now) else { return Sent::Broken };
+            self.pending = Some(Box::new(pending));
         } else {
             turn.out.bytes.clear();
             turn.out.values.clear();
@@ -355,7 +391,7 @@ impl<S: Socket> Connection<S> {
         let Some(pending_ack) = turn.reply_hold.take_pending(turn.shared.store.journal().acks(), turn.out) else {
             return false;
         };
-        self.pending = Some(Box::new(Pending::hold(turn.out, turn.reply_hold, pending_ack)));
+        self.pending = Some(Box::new(Pending::hold(turn.out, turn.reply_hold, pending_ack, turn.now)));
         true
     }
 

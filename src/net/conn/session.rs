@@ -22,14 +22,14 @@
 use super::chat::{chat, choose};
 use super::long_line::{GET_LINE_MAX, LINE_TOO_LONG, LineFate};
 use super::other_end::{LOGIN_TIME, Leave, OtherEnd};
-use super::turn::{After, CloseReason, LINE_BYTE, OUTPUT_HIGH, PART, Quota, TurnContext};
+use super::turn::{After, CloseReason, LINE_BYTE, PART, Quota, TurnContext};
 use super::upload::Uploading;
 use crate::command;
 use crate::command::batch::{Batch, End};
 use crate::command::{Context, Filled, Next, Output};
 use crate::net::reply_hold::OutputPlace;
 use crate::protocol;
-use crate::protocol::{Bad, Cut, Parsed, Protocol, Refusal};
+use crate::protocol::{Bad, Cut, Protocol, Refusal};
 use crate::stats::ConnInfo;
 use crate::store::Store;
 use crate::sys::process::{Signal, signal_self};
@@ -56,21 +56,23 @@ const INFO_CLOSING: u8 = 7;
 pub(crate) struct Session {
     info: Arc<ConnInfo>,
     /// None until the first byte decides.
-    protocol: Option<Protocol>,
-    state: SessionState,
+    pub(super) protocol: Option<Protocol>,
+    pub(super) state: SessionState,
     want: usize,
     /// The unused input begins with this many bytes without a line feed.
     scanned: usize,
     last_cmd: u32,
+    /// The second of its last turn.
+    moved: u32,
     /// The last request was a large value: the next one may be, too.
-    after_upload: bool,
+    pub(super) after_upload: bool,
     pub(super) other_end: OtherEnd,
 }
 
 /// With a tag of its own: read out of the fields of others, it took five instructions each time, 40 in a turn.
 #[derive(Debug)]
 #[repr(u8)]
-enum SessionState {
+pub(super) enum SessionState {
     /// A request may begin.
     Command,
     /// A request has begun whose small body is on its way.
@@ -86,16 +88,18 @@ enum SessionState {
 }
 
 /// A get that is answered in parts.
-#[derive(Clone, Copy, Debug)]
-struct Resume {
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Resume {
     /// Where the command wants to go on.
     at: usize,
+    /// It has not begun to answer.
+    is_checking: bool,
     /// Bytes of the line.
     line: usize,
 }
 
 #[derive(Debug)]
-struct Swallow {
+pub(super) struct Swallow {
     left: u64,
     reply: Refusal,
     close: bool,
@@ -122,6 +126,7 @@ impl Session {
             want: 0,
             scanned: 0,
             last_cmd: now,
+            moved: now,
             after_upload: false,
             other_end: OtherEnd::default(),
         }
@@ -138,9 +143,12 @@ impl Session {
         self.want
     }
 
-    /// Whether the client has said nothing for more than `limit` seconds while a request could begin.
-    pub(crate) fn is_idle(&self, now: u32, limit: u32) -> bool {
-        matches!(self.state, SessionState::Command) && now.saturating_sub(self.last_cmd) > limit
+    /// Whether the client has begun no request for more than `limit` seconds while one could begin; where it is in the
+    /// middle of something, or `is_stuck` with replies, whether nothing has moved for so long.
+    pub(crate) fn is_idle(&self, now: u32, limit: u32, is_stuck: bool) -> bool {
+        let is_between = matches!(self.state, SessionState::Command) && !is_stuck;
+        let since = if is_between { self.last_cmd } else { self.last_cmd.max(self.moved) };
+        now.saturating_sub(since) > limit
     }
 
     /// Whether the client was to log in, and has taken too long.
@@ -163,7 +171,8 @@ impl Session {
     }
 
     /// Notes for `stats conns` that a turn begins.
-    pub(crate) fn begin_turn(&mut self) {
+    pub(crate) fn begin_turn(&mut self, now: u32) {
+        self.moved = now;
         self.info.state.store(INFO_PARSE, Ordering::Relaxed);
     }
 
@@ -201,41 +210,6 @@ impl Session {
             Filled::More => {}
             Filled::End => self.state = SessionState::Command,
             Filled::Lost => self.state = SessionState::Closing(CloseReason::Error),
-        }
-    }
-
-    /// Where the next bytes of a large value go, at most `max`, and whether they may be its last. None when no
-    /// large value is on its way.
-    pub(crate) fn upload_room(&mut self, max: usize, turn: &mut TurnContext<'_>) -> Option<(&mut [u8], bool)> {
-        // The room is asked for twice because a borrow that may be returned cannot be given up on the way.
-        let SessionState::Upload(uploading) = &mut self.state else { return None };
-        if uploading.missing() > 0 && uploading.room(max).is_err() {
-            self.abandon_upload(turn);
-        }
-        match &mut self.state {
-            SessionState::Upload(uploading) if uploading.missing() > 0 => uploading.room(max).ok(),
-            _ => None,
-        }
-    }
-
-    /// Bytes of a large value that are still to come.
-    #[inline]
-    pub(crate) fn upload_missing(&self) -> usize {
-        match &self.state {
-            SessionState::Upload(uploading) => uploading.missing(),
-            _ => 0,
-        }
-    }
-
-    /// Whether the next request is likely to be a large value. Says so once for each one that there was.
-    pub(crate) fn expects_upload(&mut self) -> bool {
-        std::mem::take(&mut self.after_upload)
-    }
-
-    /// Says that the first `n` bytes of that room were filled.
-    pub(crate) fn upload_filled(&mut self, n: usize) {
-        if let SessionState::Upload(uploading) = &mut self.state {
-            uploading.filled(n);
         }
     }
 
@@ -287,12 +261,12 @@ impl Session {
         turn: &mut TurnContext<'_>,
         quota: &mut Quota,
     ) -> Step {
-        let resume = if let SessionState::Resume(Resume { at, .. }) = self.state { at } else { 0 };
+        let resume = if let SessionState::Resume(resume) = self.state { resume } else { Resume::default() };
         if !matches!(self.state, SessionState::Command) {
             self.state = SessionState::Command;
         }
         self.restart_idle(turn.now);
-        let mut context = self.context(turn, resume);
+        let mut context = self.context_of(turn, resume);
         let is_followed = turn.reply_hold.is_on() || self.tells_all();
         let gate = self.other_end.gate(turn.voice);
         let mut used = 0;
@@ -309,14 +283,14 @@ impl Session {
             let cut = &prepared.cut;
             quota.take_request();
             if let Some(before) = before {
-                self.follow_up(cut, &input[used..], before, matches!(next, Next::More(_)), turn);
+                self.follow_up(cut, &input[used..], before, matches!(next, Next::More(_) | Next::Check(_)), turn);
             }
             if !matches!(next, Next::Continue) {
                 return self.follow(next, used, cut, quota);
             }
             quota.take_bytes(cut.head * LINE_BYTE);
             used += cut.size();
-            if quota.is_spent() || turn.out.len() >= OUTPUT_HIGH {
+            if quota.is_spent() || turn.out.len() >= turn.output_high {
                 return Step::Ends(used);
             }
         }
@@ -364,7 +338,7 @@ impl Session {
                 Step::Ends(n) => return used + n,
             }
             let is_done = used == input.len() && matches!(self.state, SessionState::Command);
-            if is_done || turn.out.len() >= OUTPUT_HIGH {
+            if is_done || turn.out.len() >= turn.output_high {
                 return used;
             }
         }
@@ -432,23 +406,46 @@ impl Session {
         }
     }
 
-    fn context<'a>(&'a self, turn: &TurnContext<'a>, resume: usize) -> Context<'a> {
-        let TurnContext { shared, counters, last_lsn, replies_at, .. } = *turn;
+    pub(super) fn context<'a>(&'a self, turn: &TurnContext<'a>) -> Context<'a> {
+        self.context_of(turn, Resume::default())
+    }
+
+    #[inline]
+    fn context_of<'a>(&'a self, turn: &TurnContext<'a>, resume: Resume) -> Context<'a> {
+        let TurnContext { shared, counters, last_lsn, replies_at, part, may_be_long, .. } = *turn;
         let (fd, source) = (self.info.fd, self.other_end.source());
-        Context { shared, counters, fd, last_lsn, source, replies_at, resume, reads_copy: false }
+        let Resume { at: resume, is_checking, .. } = resume;
+        Context {
+            shared,
+            counters,
+            fd,
+            last_lsn,
+            source,
+            replies_at,
+            resume,
+            is_checking,
+            part,
+            may_be_long,
+            reads_copy: false,
+        }
     }
 
     /// Does what a request wants besides being answered; `used` bytes stand before it.
     #[cold]
     fn follow(&mut self, next: Next, used: usize, cut: &Cut<'_>, quota: &mut Quota) -> Step {
-        if let Next::More(at) = next {
-            quota.take_bytes(PART);
-            self.state = SessionState::Resume(Resume { at, line: cut.head });
-            return Step::Ends(used);
+        match next {
+            Next::More(at) | Next::Check(at) => {
+                quota.take_bytes(PART);
+                let is_checking = matches!(next, Next::Check(_));
+                self.state = SessionState::Resume(Resume { at, is_checking, line: cut.head });
+                return Step::Ends(used);
+            }
+            Next::Later => return quota.put_off(Step::Ends(used)),
+            _ => {}
         }
         quota.take_bytes(cut.head * LINE_BYTE);
         self.state = match next {
-            Next::Continue | Next::More(_) => SessionState::Command,
+            Next::Continue | Next::More(_) | Next::Check(_) | Next::Later => SessionState::Command,
             Next::Speak(protocol) => {
                 self.protocol = Some(protocol);
                 SessionState::Command
@@ -471,80 +468,6 @@ impl Session {
         Step::Ends(used + cut.size())
     }
 
-    /// A store some of whose value has not come: small and to be waited for, or large and to be received in pieces.
-    fn begin_value(&mut self, input: &[u8], cut: &Cut<'_>, turn: &mut TurnContext<'_>, quota: &mut Quota) -> Step {
-        if cut.body + cut.tail <= SMALL_BODY_MAX || !cut.is_store() {
-            self.restart_idle(turn.now);
-            return self.await_bytes(cut.size(), SessionState::Body);
-        }
-        quota.take_request();
-        self.restart_idle(turn.now);
-        if self.other_end.is_barred(turn.voice)
-            && let Some(reply) = command::barred::refusal(&cut.request, turn.shared)
-        {
-            let swallow = (cut.body + cut.tail) as u64;
-            return self.refuse(Bad { consumed: cut.head, swallow, reply, close: false }, turn.out);
-        }
-        match command::begin(cut.store_header(), cut.body, &self.context(turn, 0)) {
-            Ok(upload) => {
-                self.state = SessionState::Upload(Box::new(Uploading::new(input, cut, upload)));
-                Step::Took(cut.head)
-            }
-            Err(bad) => self.refuse(Bad { consumed: cut.head, ..bad }, turn.out),
-        }
-    }
-
-    /// Takes a piece of a large value, and its tail; stores it when that was the last.
-    fn receive(&mut self, input: &[u8], turn: &mut TurnContext<'_>, quota: &mut Quota) -> Step {
-        let SessionState::Upload(uploading) = &mut self.state else { return Step::Ends(0) };
-        match uploading.take(input) {
-            Err(used) => {
-                self.abandon_upload(turn);
-                Step::Took(used)
-            }
-            Ok(used) if uploading.is_complete() => {
-                quota.take_request();
-                self.finish_upload(turn);
-                Step::Took(used)
-            }
-            Ok(0) => Step::Ends(0),
-            Ok(used) => Step::Took(used),
-        }
-    }
-
-    fn finish_upload(&mut self, turn: &mut TurnContext<'_>) {
-        let SessionState::Upload(uploading) = std::mem::replace(&mut self.state, SessionState::Command) else { return };
-        let Uploading { head, upload, tail, tail_len, .. } = *uploading;
-        self.after_upload = true;
-        // The client was not idle while it sent its value, however long that took.
-        self.restart_idle(turn.now);
-        let (cut, start, before) = (self.cut_again(&head), OutputPlace::end_of(turn.out), turn.last_lsn.get());
-        command::finish(cut.store_header(), upload, &tail[..tail_len], &self.context(turn, 0), turn.out);
-        if turn.notes_change(before) {
-            turn.reply_hold.mark_reply(&cut.request, start, false, turn.out);
-        }
-    }
-
-    /// No memory half way: what is still to come is swallowed.
-    fn abandon_upload(&mut self, turn: &mut TurnContext<'_>) {
-        let SessionState::Upload(uploading) = std::mem::replace(&mut self.state, SessionState::Command) else { return };
-        let left = uploading.missing_with_tail();
-        let before = turn.last_lsn.get();
-        let cut = self.cut_again(&uploading.head);
-        let bad = command::out_of_memory(cut.store_header(), left as u64, &self.context(turn, 0));
-        self.refuse(bad, turn.out);
-        turn.notes_change(before);
-    }
-
-    /// The request of an upload, which was cut once before.
-    fn cut_again<'a>(&self, line: &'a [u8]) -> Cut<'a> {
-        let protocol = self.protocol.expect("an upload began, so the protocol is known");
-        match protocol::parse(protocol, line, 0) {
-            Parsed::Request(cut) => cut,
-            other => unreachable!("a store header parsed differently the second time: {other:?}"),
-        }
-    }
-
     fn swallow(&mut self, input: &[u8], out: &mut Output) -> Step {
         let SessionState::Swallow(swallow) = &mut self.state else { return Step::Ends(0) };
         if input.is_empty() {
@@ -559,7 +482,7 @@ impl Session {
         Step::Took(n as usize)
     }
 
-    fn refuse(&mut self, bad: Bad, out: &mut Output) -> Step {
+    pub(super) fn refuse(&mut self, bad: Bad, out: &mut Output) -> Step {
         let Bad { consumed, swallow, reply, close } = bad;
         self.state = if swallow > 0 {
             SessionState::Swallow(Swallow { left: swallow, reply, close })
@@ -570,7 +493,7 @@ impl Session {
         Step::Took(consumed)
     }
 
-    fn await_bytes(&mut self, want: usize, state: SessionState) -> Step {
+    pub(super) fn await_bytes(&mut self, want: usize, state: SessionState) -> Step {
         self.want = want;
         self.state = state;
         if want > GET_LINE_MAX {
@@ -582,7 +505,7 @@ impl Session {
     }
 
     fn await_line(&mut self, input: &[u8], turn: &mut TurnContext<'_>) -> Step {
-        match LineFate::of(input, turn.long_lines) {
+        match LineFate::of(input, turn.is_tight) {
             LineFate::Wait => {
                 self.scanned = input.len();
                 return self.await_bytes(input.len() + 1, SessionState::Command);

@@ -23,6 +23,15 @@ pub(crate) const LINE_BYTE: usize = 32;
 /// What a part of a long get counts for, a whole turn: it takes 0.25 ms and more.
 pub(crate) const PART: usize = 4 * OUTPUT_HIGH;
 
+/// Connections that wait for their turns beyond which turns are shorter: 64 turns of 13 us are as long as two others.
+const CROWD: usize = 64;
+
+/// The least of a turn: 20 requests of text, and more of binary.
+const TURN_BYTES_MIN: usize = 32 << 10;
+
+/// The least that a part of a long get is.
+const PART_MIN: usize = 8 << 10;
+
 /// What of its worker's a connection uses in a turn.
 #[derive(Debug)]
 pub(crate) struct TurnContext<'a> {
@@ -36,8 +45,14 @@ pub(crate) struct TurnContext<'a> {
     pub replies_at: usize,
     /// The clock's second.
     pub now: u32,
-    /// Memory that the worker's other connections hold for lines longer than [`super::long_line::LONG_LINE`].
-    pub long_lines: usize,
+    /// Replies beyond this are written before the next request is run: see [`OUTPUT_HIGH`].
+    pub output_high: usize,
+    /// A long get pauses when it has produced so much.
+    pub part: usize,
+    /// No more memory is to be held for lines longer than [`super::long_line::LONG_LINE`].
+    pub is_tight: bool,
+    /// See [`crate::command::Context::may_be_long`].
+    pub may_be_long: bool,
     /// What the replies of the turn must wait for. Empty between turns.
     pub reply_hold: &'a mut ReplyHold,
     /// The last change that the worker's requests have journalled.
@@ -116,10 +131,18 @@ pub(crate) struct Quota {
 }
 
 impl Quota {
-    /// Of a new turn.
+    /// Of a new turn, while so many connections wait for theirs: who asks for little is not to wait for a thousand who ask
+    /// for much.
     #[inline]
-    pub(crate) fn new(config: &Config) -> Quota {
-        Quota { requests: config.reqs_per_event.max(1), bytes: TURN_BYTES }
+    pub(crate) fn new(config: &Config, crowd: usize) -> Quota {
+        let bytes = if crowd <= CROWD { TURN_BYTES } else { (TURN_BYTES * CROWD / 2 / crowd).max(TURN_BYTES_MIN) };
+        Quota { requests: config.reqs_per_event.max(1), bytes }
+    }
+
+    /// What a part of a long get may produce in such a turn.
+    #[inline]
+    pub(crate) fn part(&self) -> usize {
+        (self.bytes / 4).clamp(PART_MIN, OUTPUT_HIGH)
     }
 
     /// Whether it is others' turn.
@@ -135,6 +158,12 @@ impl Quota {
     /// Nothing more can be done now: it is others' turn.
     pub(crate) fn give_up<R>(&mut self, result: R) -> R {
         self.requests = 0;
+        result
+    }
+
+    /// What is next takes long: it is the turn of who wants less.
+    pub(crate) fn put_off<R>(&mut self, result: R) -> R {
+        self.bytes = 0;
         result
     }
 

@@ -17,7 +17,7 @@ use crate::io::stream::Socket;
 use crate::journal::acks::LastLsn;
 use crate::net::conn::long_line::GET_LINE_MAX;
 use crate::net::conn::session::SMALL_BODY_MAX;
-use crate::net::conn::turn::{After, CloseReason, Quota, TurnContext};
+use crate::net::conn::turn::{After, CloseReason, OUTPUT_HIGH, Quota, TurnContext};
 use crate::net::conn::{Connection, READ_BUFFER};
 use crate::net::reply_hold::ReplyHold;
 use crate::net::voice::Voice;
@@ -123,7 +123,7 @@ pub(crate) struct TestConnection {
     buffer: Box<[u8]>,
     pub(in crate::net) connection: Connection<Pipe>,
     /// What other connections hold for long lines.
-    long_lines: usize,
+    is_tight: bool,
     reply_hold: ReplyHold,
     pub(crate) last_lsn: LastLsn,
     /// What the worker's clock says.
@@ -158,7 +158,7 @@ impl TestConnection {
             out: Output::default(),
             buffer,
             connection,
-            long_lines: 0,
+            is_tight: false,
             reply_hold,
             last_lsn: LastLsn::default(),
             time: Instant::now(),
@@ -181,13 +181,16 @@ impl TestConnection {
             out: &mut self.out,
             replies_at: 0,
             now: self.shared.clock.now(),
-            long_lines: self.long_lines,
+            output_high: OUTPUT_HIGH,
+            part: OUTPUT_HIGH,
+            is_tight: self.is_tight,
+            may_be_long: !self.reads_early,
             reply_hold: &mut self.reply_hold,
             last_lsn: &self.last_lsn,
             voice: self.voice.as_ref(),
             waits_for_nobody: false,
         };
-        let mut quota = Quota::new(&self.shared.config);
+        let mut quota = Quota::new(&self.shared.config, 0);
         // Every other turn as a worker makes it that reads for several connections before the first has its turn.
         self.reads_early = !self.reads_early;
         let mut room = [0; 3000];
@@ -270,7 +273,7 @@ fn run_with_others(
         Some(rest) => connection.turn(rest, buffer, turn, quota),
         None => {
             let replies = std::mem::take(&mut turn.out.bytes);
-            connection.send(&replies, turn.counters, turn.voice).unwrap_or(After::Wait)
+            connection.send(&replies, turn.counters, turn.voice, turn.now).unwrap_or(After::Wait)
         }
     }
 }
@@ -639,24 +642,30 @@ fn a_get_line_has_a_bound() {
 #[test]
 fn long_get_lines_have_a_bound_together() {
     let refusal = "SERVER_ERROR out of memory reading request\r\n";
-    for (others, reply) in [(4 * GET_LINE_MAX, ""), (4 * GET_LINE_MAX + 1, refusal)] {
+    for (is_tight, reply) in [(false, ""), (true, refusal)] {
         let mut rig = TestConnection::new(|_| {});
-        rig.long_lines = others;
+        rig.is_tight = is_tight;
         assert_eq!(rig.ask(&[b"get ", &b"nothing ".repeat(1000)[..]].concat()), "", "who wants little gets it");
         assert_eq!(rig.ask(&b"nothing ".repeat(20_000)), reply);
-        assert_eq!(rig.connection.long_line() > 0, reply.is_empty());
+        assert_eq!(rig.connection.memory() > 64 << 10, reply.is_empty());
     }
 }
 
 #[test]
-fn idle_means_between_requests() {
+fn idle_is_who_begins_nothing_and_who_stands_still() {
     let mut rig = TestConnection::new(|_| {});
     let start = rig.shared.clock.now();
     rig.ask(b"mn\r\n");
-    assert!(!rig.connection.session().is_idle(start + 5, 5));
-    assert!(rig.connection.session().is_idle(start + 6, 5));
+    assert!(!rig.connection.session().is_idle(start + 5, 5, false));
+    assert!(rig.connection.session().is_idle(start + 6, 5, false));
+    rig.shared.clock.advance(60);
+    let sent = rig.shared.clock.now();
     rig.ask(b"set a 0 0 5\r\nabc");
-    assert!(!rig.connection.session().is_idle(start + 60, 5), "in the middle of a data block");
+    assert!(!rig.connection.session().is_idle(sent + 5, 5, false), "in the middle of a data block");
+    rig.shared.clock.advance(5);
+    rig.ask(b"d");
+    assert!(!rig.connection.session().is_idle(sent + 10, 5, false), "it moves");
+    assert!(rig.connection.session().is_idle(sent + 11, 5, false), "in the middle of a data block, and silent");
 }
 
 #[test]
@@ -669,7 +678,7 @@ fn who_reads_a_reply_slowly_is_not_idle() {
     rig.take(10);
     assert_eq!(rig.settle(), After::Wait);
     assert_eq!(rig.replies(), b"MN\r\n");
-    assert!(!rig.connection.session().is_idle(rig.shared.clock.now(), 5));
+    assert!(!rig.connection.session().is_idle(rig.shared.clock.now(), 5, false));
 }
 
 #[test]
@@ -678,7 +687,7 @@ fn who_sends_a_value_slowly_is_not_idle() {
     rig.ask(format!("set a 0 0 {}\r\n", SMALL_BODY_MAX + 1).as_bytes());
     rig.shared.clock.advance(60);
     assert_eq!(rig.ask(&[&vec![b'x'; SMALL_BODY_MAX + 1][..], b"\r\n"].concat()), "STORED\r\n");
-    assert!(!rig.connection.session().is_idle(rig.shared.clock.now(), 5));
+    assert!(!rig.connection.session().is_idle(rig.shared.clock.now(), 5, false));
 }
 
 #[test]

@@ -498,7 +498,7 @@ fn who_is_held_is_not_idle() {
     run.rig.shared.clock.advance(60);
     run.confirm();
     assert_eq!(run.sent(), "STORED\r\n");
-    assert!(!run.rig.connection.session().is_idle(run.rig.shared.clock.now(), 5));
+    assert!(!run.rig.connection.session().is_idle(run.rig.shared.clock.now(), 5, false));
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use crate::io::edge::Edge;
 use crate::io::stream::Stream;
 use crate::net::admission::{Arrival, ConnRecord, Permit};
-use crate::net::conn::Connection;
+use crate::net::conn::{Connection, Holdings};
 use mio::{Registry, Token};
 use std::io::{self, Read, Write};
 
@@ -19,8 +19,10 @@ pub(super) struct Client {
     pub connection: Connection<Stream>,
     /// Its share of `-c`.
     pub permit: Permit,
-    /// It is in the ready queue.
+    /// It is in one of the queues.
     pub queued: bool,
+    /// What the connection held after its last turn.
+    pub holdings: Holdings,
 }
 
 impl Client {
@@ -32,7 +34,7 @@ impl Client {
         let is_tcp = stream.is_tcp();
         let socket = Edge::new(stream).watch(registry, token, is_tcp)?;
         let connection = Connection::new(socket, record.info(), protocol, now);
-        Ok(Client { record, connection, permit, queued: false })
+        Ok(Client { record, connection, permit, queued: false, holdings: Holdings::default() })
     }
 
     /// Has the poll report room from now on, if there is output that waits for it.
@@ -43,10 +45,10 @@ impl Client {
         self.connection.socket().ask_for_room(registry, token)
     }
 
-    /// Whether nothing has come from it for more than `limit` seconds, and nothing is on its way to it.
+    /// Whether nothing has come from it, or is taken by it, for more than `limit` seconds.
     pub(super) fn is_idle(&mut self, now: u32, limit: u32) -> bool {
-        let may_be = !self.queued && !self.connection.is_stuck() && self.connection.socket().socket().is_tcp();
-        may_be && self.connection.session().is_idle(now, limit)
+        let may_be = !self.queued && !self.connection.waits_for_acks() && self.connection.socket().socket().is_tcp();
+        may_be && self.connection.session().is_idle(now, limit, self.connection.is_stuck())
     }
 
     /// Whether it was to log in, and has taken too long.

@@ -4,36 +4,44 @@
 //!  acceptor ── channel + Waker ──> inbox ─┐
 //!                                         v
 //!  poll ──> event ──> connection slot ──> read ──> batch ──> write ──> wait for the next event
-//!                          ^                         └─────> ready queue, when its quota or the turn's time was spent
-//!                          └────── ready queue ────────┘
+//!                          ^                         ├─────> ready queue, when the time of the turn was spent
+//!                          ├────── ready queue <─────┤
+//!                          └─ last, long queue <─────┘ when its quota was spent, or what it asks for takes long
 //! ```
 //!
+//! Who asks for little is not to wait for those who ask for much, be they a thousand. So who has spent its quota, or asks
+//! for what takes long (statistics, lists), waits until nobody is left who has not; and while many wait, quotas are small.
+//! The long queue gets a turn every [`LONG_EVERY`] at least.
+//!
 //! Events are edge-triggered, so a connection that stops early, or whose event came late in a long turn, is remembered
-//! in the ready queue; poll does not block while that is not empty, and the next turn begins with it. Connections that
+//! in the ready queue; poll does not block while one of the queues is not empty, and the next turn begins with it. Connections that
 //! rest between two requests are read first, and then answered together (`batch`); one alone is answered so as well. Who
 //! is in the middle of something has a turn by itself, which may be a long one, after those who were read before. Two
 //! read buffers and one output serve all connections of the worker. A connection whose output waits
 //! for replicas is in a queue, by which the worker finds what an acknowledgement releases and what has
 //! waited for too long without looking at the others.
 //!
-//! Invariants: a connection is in the ready queue at most once; in the output are only replies of those in `unsent`, in
+//! Invariants: a connection is in one of the queues at most, and once; in the output are only replies of those in `unsent`, in
 //! that order, and of the connection whose turn it is, so that nobody ever gets what was meant for another.
 //!
-//! Not here: what happens when replicas have what is waited for (`waiting`), or when clients are to be answered no more
+//! Not here: who waits (`queues`), memory that connections hold (`budget`), who is closed for it (`standing`), what happens when replicas have what is waited for (`waiting`), or when clients are to be answered no more
 //! (`silence`), what a turn does (`conn`), who may connect (`acceptor`), what comes with a connection (`admission`).
 
 mod batch;
+mod budget;
 mod client;
 mod idle;
+mod queues;
 mod silence;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod waiting;
 
 use super::admission::{Arrival, Inbox};
-use super::conn::READ_BUFFER;
 use super::conn::buffer::Sent;
 use super::conn::turn::{After, CloseReason, OUTPUT_HIGH, Quota, TURN_BYTES, TurnContext};
+use super::conn::{Holdings, READ_BUFFER};
 use super::reply_hold::{AckQueue, AckWaker, PendingAck, ReplyHold};
 use super::stop::{Orders, Stop, StopMode};
 use super::voice::{Voice, VoiceState};
@@ -45,6 +53,7 @@ use crate::stats::Counters;
 use crate::stats::event_loop::LoopTimer;
 use crate::watch::Streams;
 use batch::{MEMBERS, Members, ReadBatch};
+use budget::Budget;
 use client::{Client, Watched};
 use crossbeam_channel::Receiver;
 use idle::IdleSweep;
@@ -67,6 +76,9 @@ const ARRIVALS: usize = 64;
 /// A turn that is longer than this at a look at the clock, after each batch of connections and each that had its turn by
 /// itself, leaves the rest for the next one.
 const TURN: Duration = Duration::from_micros(400);
+
+/// How long those wait at most who ask for much, while there are others.
+const LONG_EVERY: Duration = Duration::from_millis(4);
 
 /// A batch of connections goes on for longer, up to this: it is made of requests that are answered in 10 us each, unless
 /// they ask for large values, or many of them.
@@ -98,12 +110,18 @@ pub(super) struct Worker {
     clients: Slab<Client>,
     /// Slots, and since when they may have waited.
     ready: VecDeque<(usize, Instant)>,
+    /// The same of those who ask for much.
+    long: VecDeque<(usize, Instant)>,
+    /// When the last of those had its turn.
+    long_at: Instant,
+    /// Connections that wait for their turns, about.
+    crowd: usize,
     buffer: Box<[u8]>,
     out: Output,
     /// Who is to be sent what the output begins with: slots, and the end of each one's replies.
     unsent: Vec<(usize, usize)>,
-    /// Memory that connections hold for long lines, as of their last turns.
-    long_lines: usize,
+    budget: Budget,
+    output_high: usize,
     idle_sweep: IdleSweep,
     reply_hold: ReplyHold,
     /// The last change that this worker's requests have journalled, and what it was when the journal's readers were
@@ -127,6 +145,7 @@ impl Worker {
         let reply_hold = ReplyHold::new(shared.config.ack_timeout);
         let idle_sweep = IdleSweep::new(shared.config.idle_timeout > 0 || shared.config.wants_login());
         let worker = Worker {
+            budget: Budget::new(&shared.config),
             counters: shared.stats.worker(),
             voice: Voice::new(&shared.store),
             meter: shared.stats.event_loops.timer(),
@@ -137,10 +156,13 @@ impl Worker {
             waker,
             clients: Slab::new(),
             ready: VecDeque::new(),
+            long: VecDeque::new(),
+            long_at: Instant::now(),
+            crowd: 0,
             buffer: vec![0; READ_BUFFER].into(),
             out: Output::default(),
             unsent: Vec::with_capacity(MEMBERS),
-            long_lines: 0,
+            output_high: OUTPUT_HIGH,
             idle_sweep,
             reply_hold,
             last_lsn: LastLsn::default(),
@@ -184,6 +206,7 @@ impl Worker {
             if self.voice.as_ref().is_some_and(Voice::is_stale) {
                 self.fall_silent();
             }
+            self.begin_loop(count);
             if !self.ready.is_empty() {
                 self.run_ready(&mut reads);
             }
@@ -191,6 +214,9 @@ impl Worker {
                 self.handle(event, &mut reads);
             }
             self.answer_batch(&mut reads);
+            if !self.long.is_empty() {
+                self.run_long(&mut reads, count == EVENTS);
+            }
             self.release_waiting();
             self.sweep();
             let last_lsn = self.last_lsn.get();
@@ -205,11 +231,10 @@ impl Worker {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        if !self.ready.is_empty() || self.idle_sweep.is_on() {
+        if !self.ready.is_empty() || !self.long.is_empty() || self.idle_sweep.is_on() {
             return Some(Duration::ZERO);
         }
-        let sweeps = self.idle_sweep.is_wanted() && !self.clients.is_empty();
-        let sweep = sweeps.then(|| self.idle_sweep.due_in());
+        let sweep = self.sweeps().then(|| self.idle_sweep.due_in());
         if self.waiting.is_empty() { sweep } else { self.timeout_of_waiting(sweep) }
     }
 
@@ -223,6 +248,13 @@ impl Worker {
         let is_safe = self.shared.store.journal().acks().replicated_lsn() >= lsn;
         let left = if is_safe { Duration::ZERO } else { deadline.saturating_duration_since(Instant::now()) };
         Some(sweep.map_or(left, |sweep| sweep.min(left)))
+    }
+
+    /// How much is to be done for each of those who wait now.
+    fn begin_loop(&mut self, events: usize) {
+        // Of those whose events did not fit, there is no telling.
+        self.crowd = if events == EVENTS { self.clients.len() } else { events + self.ready.len() };
+        self.output_high = self.budget.output_high(&self.shared.stats);
     }
 
     fn handle(&mut self, event: &Event, reads: &mut ReadBatch) {
@@ -239,18 +271,18 @@ impl Worker {
         if self.meter.elapsed() > TURN {
             return self.enqueue(key, self.meter.since());
         }
-        self.serve(key, reads);
+        self.serve(key, reads, false);
     }
 
     /// Reads from a connection, to answer it with others, or gives it a turn by itself.
     #[inline(always)]
-    fn serve(&mut self, key: usize, reads: &mut ReadBatch) {
+    fn serve(&mut self, key: usize, reads: &mut ReadBatch, may_be_long: bool) {
         self.meter.count(1);
         let connection = &mut self.clients[key].connection;
         if !connection.can_read_early() {
             // Its turn may be a long one. Who was read before comes first.
             self.answer_batch(reads);
-            self.turn(key);
+            self.turn(key, may_be_long);
             return self.meter.look();
         }
         match connection.read_early(reads.room()) {
@@ -315,13 +347,17 @@ impl Worker {
     /// Runs what a member has in a batch; how much of its quota that took.
     fn run_member(&mut self, (key, input): (usize, &[u8]), batch: &Batch<'_>, range: Range<usize>) -> usize {
         let mut quota = self.quota();
+        let full = quota.bytes;
         let mut turn = TurnContext {
             shared: &self.shared,
             counters: &self.counters,
             replies_at: self.out.bytes.len(),
             out: &mut self.out,
             now: self.shared.clock.now(),
-            long_lines: self.long_lines,
+            output_high: self.output_high,
+            part: quota.part().min(self.output_high),
+            is_tight: false,
+            may_be_long: false,
             reply_hold: &mut self.reply_hold,
             last_lsn: &self.last_lsn,
             voice: self.voice.as_ref(),
@@ -337,26 +373,30 @@ impl Worker {
             }
             Some(rest) => {
                 self.send_replies();
-                self.go_on(key, Some(rest), &mut quota);
+                self.go_on(key, Some(rest), &mut quota, false);
                 // That may have taken long.
                 return LOOK_EVERY;
             }
         }
-        TURN_BYTES - quota.bytes
+        full - quota.bytes
     }
 
     fn quota(&self) -> Quota {
-        Quota::new(&self.shared.config)
+        Quota::new(&self.shared.config, self.crowd)
     }
 
     /// Writes the replies of those who were run and whose turns are over with that. What stands behind them is left.
     #[inline]
     fn send_replies(&mut self) {
-        let mut start = 0;
+        let (mut start, now) = (0, self.shared.clock.now());
         for i in 0..self.unsent.len() {
             let (key, end) = self.unsent[i];
-            let after =
-                self.clients[key].connection.send(&self.out.bytes[start..end], &self.counters, self.voice.as_ref());
+            let after = self.clients[key].connection.send(
+                &self.out.bytes[start..end],
+                &self.counters,
+                self.voice.as_ref(),
+                now,
+            );
             start = end;
             if let Some(after) = after {
                 self.follow(key, after);
@@ -370,15 +410,9 @@ impl Worker {
     fn postpone(&mut self, key: usize, input: &[u8]) {
         let client = &mut self.clients[key];
         client.connection.keep_input(input, &self.counters);
-        self.enqueue(key, self.meter.since());
         self.meter.discount();
-    }
-
-    fn enqueue(&mut self, key: usize, since: Instant) {
-        let client = &mut self.clients[key];
-        // It is there already if it waited, had an event late in a turn, and was let go in the same.
-        if !std::mem::replace(&mut client.queued, true) {
-            self.ready.push_back((key, since));
+        if self.account(key) {
+            self.enqueue(key, self.meter.since());
         }
     }
 
@@ -420,44 +454,25 @@ impl Worker {
         }
     }
 
-    /// Serves the connections that are in the queue, as far as there is time.
-    fn run_ready(&mut self, reads: &mut ReadBatch) {
-        let Some(&(_, oldest)) = self.ready.front() else { return };
-        let polled = self.meter.set_since(oldest);
-        for _ in 0..self.ready.len() {
-            let Some((key, _)) = self.ready.pop_front() else { break };
-            // The slot may have changed hands meanwhile.
-            match self.clients.get_mut(key) {
-                Some(client) if client.queued => client.queued = false,
-                _ => continue,
-            }
-            self.serve(key, reads);
-            if self.meter.elapsed() > TURN {
-                break;
-            }
-        }
-        self.answer_batch(reads);
-        self.meter.look();
-        self.meter.set_since(polled);
-    }
-
     /// Gives a connection a turn by itself.
-    fn turn(&mut self, key: usize) {
+    fn turn(&mut self, key: usize, may_be_long: bool) {
         let mut quota = self.quota();
-        self.go_on(key, None, &mut quota);
+        self.go_on(key, None, &mut quota, may_be_long);
     }
 
     /// Begins a connection's turn, or goes on with it where there is a rest of its input.
-    fn go_on(&mut self, key: usize, rest: Option<&[u8]>, quota: &mut Quota) {
+    fn go_on(&mut self, key: usize, rest: Option<&[u8]>, quota: &mut Quota, may_be_long: bool) {
         let client = &mut self.clients[key];
-        self.long_lines -= client.connection.long_line();
         let mut turn = TurnContext {
             shared: &self.shared,
             counters: &self.counters,
             out: &mut self.out,
             replies_at: 0,
             now: self.shared.clock.now(),
-            long_lines: self.long_lines,
+            output_high: self.output_high,
+            part: quota.part().min(self.output_high),
+            is_tight: self.budget.is_tight(client.holdings.input, &self.shared.stats),
+            may_be_long,
             reply_hold: &mut self.reply_hold,
             last_lsn: &self.last_lsn,
             voice: self.voice.as_ref(),
@@ -468,16 +483,18 @@ impl Worker {
             &[]
         });
         let after = client.connection.turn(rest, &mut self.buffer, &mut turn, quota);
-        self.long_lines += client.connection.long_line();
         self.follow(key, after);
         self.clean_output();
     }
 
     fn follow(&mut self, key: usize, after: After) {
+        if !self.account(key) {
+            return;
+        }
         match after {
             After::Wait => self.watch(key),
             After::WaitForAcks => self.hold(key),
-            After::Again => self.enqueue(key, Instant::now()),
+            After::Again => self.enqueue_long(key),
             After::Close(reason) => {
                 self.clients[key].connection.farewell(&mut self.buffer);
                 self.close(key, reason);
@@ -494,8 +511,12 @@ impl Worker {
     }
 
     fn close(&mut self, key: usize, reason: CloseReason) {
+        if self.waiting.remove(key) {
+            let replies = self.clients[key].connection.waiting_replies();
+            self.shared.stats.replies_waiting.fetch_sub(replies, Ordering::Relaxed);
+        }
         let mut client = self.clients.remove(key);
-        self.long_lines -= client.connection.long_line();
+        self.budget.change(key, client.holdings, Holdings::default(), &self.shared.stats);
         if let Some(tls) = &self.shared.tls
             && client.connection.socket().socket().is_broken()
         {
@@ -505,31 +526,14 @@ impl Worker {
     }
 
     fn hand_over(&mut self, key: usize, streams: Streams) {
-        let Client { record, connection, permit, .. } = self.clients.remove(key);
-        self.long_lines -= connection.long_line();
+        let Client { record, connection, permit, holdings, .. } = self.clients.remove(key);
+        self.budget.change(key, holdings, Holdings::default(), &self.shared.stats);
         let mut stream = connection.into_socket();
         if let Err(error) = self.poll.registry().deregister(&mut stream) {
             log::error!("cannot let go of a connection: {error}");
             return;
         }
         self.shared.watch.add_watcher(Box::new(Watched::new(record, stream, permit)), streams);
-    }
-
-    /// Closes what has been idle for too long, or has not logged in for too long, a slice at a time.
-    fn sweep(&mut self) {
-        if !self.idle_sweep.is_wanted() {
-            return;
-        }
-        let limit = self.shared.config.idle_timeout;
-        let Some(slots) = self.idle_sweep.next_slots(self.clients.capacity()) else { return };
-        let now = self.shared.clock.now();
-        for key in slots {
-            let is_over = |client: &mut Client| client.is_late(now) || (limit > 0 && client.is_idle(now, limit));
-            if self.clients.get_mut(key).is_some_and(is_over) {
-                self.counters.idle_kicks.add(1);
-                self.close(key, CloseReason::IdleTimeout);
-            }
-        }
     }
 
     /// Runs the requests that have been read, and waits a moment for those who are slow to take their replies and
@@ -542,8 +546,9 @@ impl Worker {
             self.reply_hold.begin_loop(self.shared.store.journal().acks(), began);
             self.release_waiting();
             self.run_ready(&mut reads);
+            self.run_long(&mut reads, false);
             let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() || (self.ready.is_empty() && self.flush_pending()) {
+            if left.is_zero() || (self.ready.is_empty() && self.long.is_empty() && self.flush_pending()) {
                 return;
             }
             let timeout = self.timeout().map_or(left, |timeout| timeout.min(left));
@@ -560,9 +565,9 @@ impl Worker {
 
     /// Whether all replies have gone.
     fn flush_pending(&mut self) -> bool {
-        let mut is_done = true;
+        let (mut is_done, now) = (true, self.shared.clock.now());
         for (_, client) in &mut self.clients {
-            is_done &= client.connection.flush_pending(&self.counters, self.voice.as_ref()) != Sent::Blocked;
+            is_done &= client.connection.flush_pending(&self.counters, self.voice.as_ref(), now) != Sent::Blocked;
         }
         is_done
     }

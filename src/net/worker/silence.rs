@@ -6,7 +6,6 @@ use super::Worker;
 use super::client::Client;
 use crate::net::conn::turn::{After, CloseReason};
 use crate::net::voice::Voice;
-use std::sync::atomic::Ordering;
 
 impl Worker {
     /// Closes the connections of all clients, and says nothing to them: what they have asked for was answered by a
@@ -18,10 +17,6 @@ impl Worker {
         let keys: Vec<usize> =
             self.clients.iter().filter(|(_, client)| is_client(client)).map(|(key, _)| key).collect();
         for key in keys {
-            if self.waiting.remove(key) {
-                let replies = self.clients[key].connection.waiting_replies();
-                self.shared.stats.replies_waiting.fetch_sub(replies, Ordering::Relaxed);
-            }
             self.follow(key, After::Close(CloseReason::Normal));
         }
     }

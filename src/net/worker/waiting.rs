@@ -78,7 +78,7 @@ impl Worker {
         let connection = &mut self.clients[key].connection;
         self.shared.stats.replies_waiting.fetch_sub(connection.waiting_replies(), Ordering::Relaxed);
         let result = how(connection);
-        self.turn(key);
+        self.turn(key, false);
         self.meter.look();
         result
     }

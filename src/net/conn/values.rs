@@ -1,0 +1,128 @@
+//! A session in the middle of a value: small ones wait until they are whole, large ones go straight to where they are stored.
+//!
+//! Not here: the other states of a session (`session`), the bytes of a large value (`upload`).
+
+use super::session::{SMALL_BODY_MAX, Session, SessionState, Step};
+use super::turn::{Quota, TurnContext};
+use super::upload::Uploading;
+use crate::command;
+use crate::net::reply_hold::OutputPlace;
+use crate::protocol;
+use crate::protocol::{Bad, Cut, Parsed};
+
+impl Session {
+    /// Where the next bytes of a large value go, at most `max`, and whether they may be its last. None when no
+    /// large value is on its way.
+    pub(crate) fn upload_room(&mut self, max: usize, turn: &mut TurnContext<'_>) -> Option<(&mut [u8], bool)> {
+        // The room is asked for twice because a borrow that may be returned cannot be given up on the way.
+        let SessionState::Upload(uploading) = &mut self.state else { return None };
+        if uploading.missing() > 0 && uploading.room(max).is_err() {
+            self.abandon_upload(turn);
+        }
+        match &mut self.state {
+            SessionState::Upload(uploading) if uploading.missing() > 0 => uploading.room(max).ok(),
+            _ => None,
+        }
+    }
+
+    /// Bytes of a large value that are still to come.
+    #[inline]
+    pub(crate) fn upload_missing(&self) -> usize {
+        match &self.state {
+            SessionState::Upload(uploading) => uploading.missing(),
+            _ => 0,
+        }
+    }
+
+    /// Whether the next request is likely to be a large value. Says so once for each one that there was.
+    pub(crate) fn expects_upload(&mut self) -> bool {
+        std::mem::take(&mut self.after_upload)
+    }
+
+    /// Says that the first `n` bytes of that room were filled.
+    pub(crate) fn upload_filled(&mut self, n: usize) {
+        if let SessionState::Upload(uploading) = &mut self.state {
+            uploading.filled(n);
+        }
+    }
+
+    /// A store some of whose value has not come: small and to be waited for, or large and to be received in pieces.
+    pub(super) fn begin_value(
+        &mut self,
+        input: &[u8],
+        cut: &Cut<'_>,
+        turn: &mut TurnContext<'_>,
+        quota: &mut Quota,
+    ) -> Step {
+        if cut.body + cut.tail <= SMALL_BODY_MAX || !cut.is_store() {
+            self.restart_idle(turn.now);
+            return self.await_bytes(cut.size(), SessionState::Body);
+        }
+        quota.take_request();
+        self.restart_idle(turn.now);
+        if self.other_end.is_barred(turn.voice)
+            && let Some(reply) = command::barred::refusal(&cut.request, turn.shared)
+        {
+            let swallow = (cut.body + cut.tail) as u64;
+            return self.refuse(Bad { consumed: cut.head, swallow, reply, close: false }, turn.out);
+        }
+        match command::begin(cut.store_header(), cut.body, &self.context(turn)) {
+            Ok(upload) => {
+                self.state = SessionState::Upload(Box::new(Uploading::new(input, cut, upload)));
+                Step::Took(cut.head)
+            }
+            Err(bad) => self.refuse(Bad { consumed: cut.head, ..bad }, turn.out),
+        }
+    }
+
+    /// Takes a piece of a large value, and its tail; stores it when that was the last.
+    pub(super) fn receive(&mut self, input: &[u8], turn: &mut TurnContext<'_>, quota: &mut Quota) -> Step {
+        let SessionState::Upload(uploading) = &mut self.state else { return Step::Ends(0) };
+        match uploading.take(input) {
+            Err(used) => {
+                self.abandon_upload(turn);
+                Step::Took(used)
+            }
+            Ok(used) if uploading.is_complete() => {
+                quota.take_request();
+                self.finish_upload(turn);
+                Step::Took(used)
+            }
+            Ok(0) => Step::Ends(0),
+            Ok(used) => Step::Took(used),
+        }
+    }
+
+    fn finish_upload(&mut self, turn: &mut TurnContext<'_>) {
+        let SessionState::Upload(uploading) = std::mem::replace(&mut self.state, SessionState::Command) else { return };
+        let Uploading { head, upload, tail, tail_len, .. } = *uploading;
+        self.after_upload = true;
+        // The client was not idle while it sent its value, however long that took.
+        self.restart_idle(turn.now);
+        let (cut, start, before) = (self.cut_again(&head), OutputPlace::end_of(turn.out), turn.last_lsn.get());
+        command::finish(cut.store_header(), upload, &tail[..tail_len], &self.context(turn), turn.out);
+        if turn.notes_change(before) {
+            turn.reply_hold.mark_reply(&cut.request, start, false, turn.out);
+        }
+    }
+
+    /// No memory half way: what is still to come is swallowed.
+    fn abandon_upload(&mut self, turn: &mut TurnContext<'_>) {
+        let SessionState::Upload(uploading) = std::mem::replace(&mut self.state, SessionState::Command) else { return };
+        let left = uploading.missing_with_tail();
+        let before = turn.last_lsn.get();
+        let cut = self.cut_again(&uploading.head);
+        let bad = command::out_of_memory(cut.store_header(), left as u64, &self.context(turn));
+        self.refuse(bad, turn.out);
+        turn.notes_change(before);
+    }
+
+    /// The request of an upload, which was cut once before.
+    fn cut_again<'a>(&self, line: &'a [u8]) -> Cut<'a> {
+        let protocol = self.protocol.expect("an upload began, so the protocol is known");
+        match protocol::parse(protocol, line, 0) {
+            Parsed::Request(cut) => cut,
+            other => unreachable!("a store header parsed differently the second time: {other:?}"),
+        }
+    }
+}
