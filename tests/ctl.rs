@@ -356,6 +356,10 @@ fn a_real_pair_is_switched_over_and_back() {
     let [old, new] = if owner == "a" { ["a", "b"] } else { ["b", "a"] };
     let server = |name: &str| &nodes[usize::from(name == "b")].server;
     assert_eq!(server(old).connect().line("set key 0 0 5\r\nvalue"), "STORED");
+    wait_for("both to be shown with the item", || {
+        let json: serde_json::Value = serde_json::from_str(&cluster.good("list --json")).unwrap();
+        (0..2).all(|node| json["shards"][0]["nodes"][node]["items"] == 1).then_some(())
+    });
     cluster.good("topology add s localhost:11211");
     let text = cluster.good("switchover s");
     println!("{text}");

@@ -126,6 +126,7 @@ fn replication_rows(shared: &Shared, now: Instant, sheet: &mut Sheet<'_>) {
     let (role, epoch) = role(&shared.store);
     sheet.put("role", role.name());
     sheet.put("epoch", epoch);
+    sheet.put("items", shared.store.items());
     match shared.store.upstream(now) {
         None => sheet.put("upstream", "none"),
         Some(run_id) => sheet.put("upstream", format_args!("{run_id:016x}")),

@@ -17,7 +17,7 @@ use super::feeds::{Feeds, SharedPeers};
 use super::keeper::Keeper;
 use super::local::{LocalServer, ServerFacts};
 use super::news::{News, ServerHello};
-use super::orders::{Effect, KeeperConfig, ServerOrder};
+use super::orders::{Effect, KeeperConfig};
 use super::promises::{PromiseRequest, Promises};
 use super::server_thread::{self, is_ending, line_of};
 use super::status::LeaseStatus;
@@ -164,10 +164,8 @@ impl Driver {
             }
             News::Paused(is_paused) => self.keeper.pause(is_paused, now),
             News::ServerUp(hello) => self.meet(hello, now),
-            News::ServerSays(answer, items) => {
-                self.items = items.unwrap_or(self.items);
-                self.keeper.answered(answer, now);
-            }
+            News::ServerSays(answer) => self.keeper.answered(answer, now),
+            News::ServerHolds(items) => self.items = items,
             News::ServerDown => {
                 let pid = self.server.take().and_then(|(_, pid)| pid);
                 self.keeper.server_down(pid.is_some_and(is_ending), now);
@@ -221,7 +219,7 @@ impl Driver {
             match effect {
                 Effect::Swap { expected, record } => self.etcd.swap(*expected, record),
                 Effect::Read => self.etcd.read(),
-                Effect::Order(order) => self.order(&order),
+                Effect::Order(order) => self.say(&line_of(&order)),
                 Effect::Promise { epoch, nodes } => self.ask_promises(epoch, &nodes),
                 Effect::Serve { epoch } => {
                     supervisor::notice(&format!("shard {}: this node is the primary, epoch {epoch}", self.lease.shard));
@@ -246,9 +244,8 @@ impl Driver {
         }
     }
 
-    fn order(&mut self, order: &ServerOrder) {
+    fn say(&mut self, line: &str) {
         let Some((socket, _)) = &mut self.server else { return };
-        let line = line_of(order);
         // Half a line would make nonsense of the next one.
         if let Err(error) = socket.write_all(line.as_bytes()) {
             log::warn!("the server takes no orders: {error}");
@@ -312,6 +309,8 @@ impl Driver {
         told.unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
         self.told = (now, told.clone());
         self.etcd.tell(told);
+        // For the next time.
+        self.say(server_thread::ASK);
     }
 }
 

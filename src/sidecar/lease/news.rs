@@ -22,8 +22,10 @@ pub(super) enum News {
     Paused(bool),
     /// The server is there.
     ServerUp(ServerHello),
-    /// The server has answered an order, and perhaps said how many items it holds.
-    ServerSays(OrderAnswer, Option<u64>),
+    /// The server has answered an order.
+    ServerSays(OrderAnswer),
+    /// The server holds so many items.
+    ServerHolds(u64),
     /// The connection to the server has ended.
     ServerDown,
     /// A node has promised what it was asked for at that time.

@@ -3,6 +3,7 @@
 //! ```text
 //!   connect ─> greeting: run, lsn ─> status: replicas_ack ─> ServerUp
 //!   order ──> socket (from the driver) … answer ──> ServerSays, one for each order, in order
+//!   status ─> socket (from the driver) … a row ───> ServerHolds
 //!   end of the connection ──> ServerDown, and again from the start
 //! ```
 //!
@@ -73,9 +74,12 @@ fn meet(path: &Path, news: &Sender<News>) -> Result<(), Trouble> {
     }
     let mut line = String::new();
     while next_line(&mut lines, &mut line).is_ok() {
-        if let Some((answer, items)) = answer_of(&line)
-            && news.send(News::ServerSays(answer, items)).is_err()
-        {
+        let told = match ServerLine::parse(line.as_bytes()) {
+            Some(ServerLine::Stat("items", items)) => items.parse().ok().map(News::ServerHolds),
+            Some(ServerLine::Stat(..)) => None,
+            _ => answer_of(&line).map(News::ServerSays),
+        };
+        if told.is_some_and(|told| news.send(told).is_err()) {
             break;
         }
     }
@@ -114,21 +118,24 @@ fn next_line(lines: &mut impl BufRead, line: &mut String) -> io::Result<()> {
     Ok(())
 }
 
-/// The answer of a line, and the items that the server holds if it says so; None if it is none.
-fn answer_of(line: &str) -> Option<(OrderAnswer, Option<u64>)> {
+/// The answer of a line; None if it is none.
+fn answer_of(line: &str) -> Option<OrderAnswer> {
     let mut words = line.split(' ');
-    let (lsn, items) = match words.next()? {
-        "role" => (words.nth(2)?.parse().ok()?, words.next()?.parse().ok()),
-        "members" | "writes" => (words.next()?.parse().ok()?, None),
-        "OK" => (0, None),
+    let lsn = match words.next()? {
+        "role" => words.nth(2)?.parse().ok()?,
+        "members" | "writes" => words.next()?.parse().ok()?,
+        "OK" => 0,
         "CLIENT_ERROR" | "ERROR" | "refused" => {
             let epoch = line.split_once(HIGHER).and_then(|(_, epoch)| epoch.parse().ok()).unwrap_or(0);
-            return Some((OrderAnswer::Refused { why: line.to_owned(), epoch }, None));
+            return Some(OrderAnswer::Refused { why: line.to_owned(), epoch });
         }
         _ => return None,
     };
-    Some((OrderAnswer::Done { lsn }, items))
+    Some(OrderAnswer::Done { lsn })
 }
+
+/// Asks for [`News::ServerHolds`].
+pub(super) const ASK: &str = "status\r\n";
 
 /// The line of an order.
 pub(super) fn line_of(order: &ServerOrder) -> String {
