@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use twincache::clock::Clock;
 use twincache::command::Shared;
+use twincache::config::options::version;
 use twincache::config::{Config, Exit, log_level};
 use twincache::net::{Control, Server, StartError};
 use twincache::process::{self, InBackground, PidFile};
@@ -49,6 +50,10 @@ fn main() -> ExitCode {
         Err(exit) => {
             // A failure to write is ignored: the exit code still says that something is wrong.
             let _ = std::io::stdout().write_all(exit.stdout.as_bytes());
+            if exit.stdout == version() && std::io::stdout().is_terminal() {
+                // Scripts expect one line, memcached's; people want to know what they have.
+                println!("as offered by twincached {}", env!("CARGO_PKG_VERSION"));
+            }
             supervisor::say_error(&exit.stderr);
             ExitCode::from(exit.code as u8)
         }
@@ -72,8 +77,16 @@ fn run(mut config: Config) -> Result<(), Exit> {
     Ok(())
 }
 
+/// As memcached, with `-vv`.
+fn show_classes(store: &Store) {
+    for (class, size, per_page) in store.slab_classes() {
+        log::debug!("slab class {class:3}: chunk size {size:9} perslab {per_page:7}");
+    }
+}
+
 /// Serves until the server shall stop. Whether it stopped gracefully; nobody uses the store any more then.
 fn serve(shared: &Arc<Shared>, background: Option<InBackground>) -> Result<bool, Exit> {
+    show_classes(&shared.store);
     let _background = shared.store.start_background();
     let _control = Control::start(shared).map_err(refuse)?;
     let server = Server::start(shared.clone()).map_err(refuse)?;

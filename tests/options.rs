@@ -447,6 +447,17 @@ fn root_becomes_the_user() {
     assert_eq!(server.stop("TERM").0, Some(0));
 }
 
+/// As recorded of memcached.
+#[test]
+fn very_verbose_shows_slab_classes() {
+    let mut server = Server::start(&["-vv", "-o", "slab_accounting=memcached"]);
+    let (_, log) = server.stop("TERM");
+    let classes: Vec<&str> = log.lines().filter(|line| line.starts_with("slab class")).collect();
+    assert_eq!(classes.len(), 39);
+    assert_eq!(classes[0], "slab class   1: chunk size        96 perslab   10922");
+    assert_eq!(classes[38], "slab class  39: chunk size    524288 perslab       2");
+}
+
 #[test]
 fn very_verbose_shows_commands_and_replies() {
     let mut server = Server::start(&["-vv"]);

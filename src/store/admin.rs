@@ -77,6 +77,12 @@ impl Store {
         }
     }
 
+    /// The classes that chunks are of: number, bytes of a chunk, chunks of a page.
+    pub fn slab_classes(&self) -> impl Iterator<Item = (u8, usize, u32)> {
+        let classes = &self.core.classes;
+        (1..=classes.largest()).map(|class| (class, classes.size(class), classes.per_page(class)))
+    }
+
     /// cache_memlimit; false when out of bounds, preallocated or in a file.
     pub fn set_memory_limit(&self, bytes: u64) -> bool {
         if self.core.config.keeps_pages() || !(MEMORY_LIMIT_MIN..=MEMORY_LIMIT_MAX).contains(&bytes) {
