@@ -526,6 +526,32 @@ fn a_second_twincached_is_kept_equal() {
 }
 
 #[test]
+fn root_becomes_the_user() {
+    if !common::is_root() {
+        eprintln!("skipped: only root can become somebody else");
+        return;
+    }
+    let start = |options: &[&str]| {
+        let sidecar = Sidecar::start("/nonexistent/control", "127.0.0.1:9".parse().unwrap(), options);
+        let log = sidecar.says("which copies");
+        let status = fs::read_to_string(format!("/proc/{}/status", sidecar.pid())).unwrap();
+        let ids: Vec<String> = status.lines().filter(|line| line.starts_with("Uid:")).map(str::to_owned).collect();
+        (log, ids.concat())
+    };
+    let (log, ids) = start(&[]);
+    assert!(log.contains("runs as root, for which it has no use") && ids.starts_with("Uid:\t0\t"), "{log}{ids}");
+    let passwd = fs::read_to_string("/etc/passwd").unwrap();
+    let nobody = passwd.lines().find_map(|line| line.strip_prefix("nobody:")?.split(':').nth(1)).expect("a nobody");
+    let (log, ids) = start(&["-u", "nobody"]);
+    assert!(!log.contains("runs as root"), "{log}");
+    assert_eq!(ids, format!("Uid:\t{}", [nobody; 4].join("\t")));
+    let run = |words: &[&str]| Command::new(env!("CARGO_BIN_EXE_twincache-sidecar")).args(words).output().unwrap();
+    let output = run(&["--server", "unix:/x", "--peer", "127.0.0.1:9", "--user", "nosuchuser"]);
+    assert_eq!(output.status.code(), Some(67));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("there is no such user"));
+}
+
+#[test]
 fn bad_usage_is_refused() {
     let run = |words: &[&str]| Command::new(env!("CARGO_BIN_EXE_twincache-sidecar")).args(words).output().unwrap();
     let output = run(&["--server", "unix:/x"]);

@@ -33,7 +33,7 @@ use observe::figures::Figures;
 use observe::http::{self, HttpPage};
 use observe::standby::StandbyHealth;
 use observe::{health, metrics};
-use options::{LeaseOptions, Options, SidecarExit};
+use options::{AddressOptions, LeaseOptions, Options, SidecarExit};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -49,9 +49,13 @@ const STOP_MAX: Duration = Duration::from_secs(3);
 /// Exit code when the system refuses a socket, the same as the server's.
 const EX_OSERR: u8 = 71;
 
+/// Exit code when there is no such user; sysexits' EX_NOUSER.
+const EX_NOUSER: u8 = 67;
+
 /// Runs until a signal says stop.
 pub fn run(options: Options) -> Result<(), SidecarExit> {
     supervisor::start_log(if options.is_verbose { log::LevelFilter::Debug } else { log::LevelFilter::Info });
+    drop_root(&options)?;
     process::block_signals().map_err(|error| SidecarExit::refuse(EX_OSERR, &format!("signals: {error}")))?;
     let stop = Arc::new(AtomicBool::new(false));
     let peers: Vec<Arc<PeerFigures>> =
@@ -87,6 +91,24 @@ pub fn run(options: Options) -> Result<(), SidecarExit> {
         std::thread::sleep(Duration::from_millis(1));
     }
     Ok(())
+}
+
+/// Becomes the user of `--user`, before anything is opened. What runs as root for nothing is told so.
+fn drop_root(options: &Options) -> Result<(), SidecarExit> {
+    if !process::is_root() {
+        return Ok(());
+    }
+    let Some(name) = &options.user else {
+        // An address, and perhaps programs that are run, need it.
+        if options.address == AddressOptions::default() {
+            log::warn!("runs as root, for which it has no use: --user NAME makes it the server's user");
+        }
+        return Ok(());
+    };
+    let user = process::find_user(name).ok().flatten();
+    let user = user.ok_or_else(|| SidecarExit::refuse(EX_NOUSER, &format!("--user {name}: there is no such user")))?;
+    let become_user = || process::drop_groups().and_then(|()| process::become_user(user));
+    become_user().map_err(|error| SidecarExit::refuse(EX_OSERR, &format!("--user {name}: {error}")))
 }
 
 /// What the sidecar does, and with what.

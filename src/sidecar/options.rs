@@ -83,6 +83,7 @@ pub const OPTIONS: &[SidecarOption] = &[
     opt("", "dev", "<interface>", "network interface for the address of --vip"),
     opt("", "on-promote", "<command>", "run this when this node has become primary"),
     opt("", "on-demote", "<command>", "run this when this node is not primary any more"),
+    opt("u", "user", "<user>", "become this user (only used when started as root; not with --vip)"),
     opt("v", "verbose", "", "say more on stderr"),
     opt("h", "help", "", "print this help and exit"),
     opt("V", "version", "", "print the version and exit"),
@@ -107,6 +108,8 @@ pub struct Options {
     pub lease: Option<LeaseOptions>,
     /// How clients find the shard's primary.
     pub address: AddressOptions,
+    /// Whom to become.
+    pub user: Option<String>,
     /// Whether to log more.
     pub is_verbose: bool,
 }
@@ -213,6 +216,9 @@ impl Options {
         let server = found.opt_str("server").ok_or_else(|| SidecarExit::usage("--server unix:PATH is needed"))?;
         let number_of = |name, max| found.opt_str(name).map(|text| number(name, &text, max)).transpose();
         let lease = lease_options(&found)?;
+        if found.opt_present("user") && found.opt_present("vip") {
+            return Err(SidecarExit::usage("--user and --vip exclude each other: an address takes rights to add it"));
+        }
         Ok(Options {
             server: path(&server)?,
             peers: peers(found.opt_strs("peer"), lease.is_some())?,
@@ -222,6 +228,7 @@ impl Options {
             max_lag: number_of("max-lag-ms", MAX_LAG_MS_MAX)?.map_or(MAX_LAG, Duration::from_millis),
             address: address_options(&found, lease.is_some())?,
             lease,
+            user: found.opt_str("user"),
             is_verbose: found.opt_present("verbose"),
         })
     }
@@ -303,7 +310,10 @@ fn peers(texts: Vec<String>, has_lease: bool) -> Result<Vec<String>, SidecarExit
 
 /// What is wrong with a host and a port.
 fn mistake_in(text: &str) -> Option<&'static str> {
-    let Some((host, port)) = text.rsplit_once(':') else { return Some("a port is needed") };
+    let Some((host, port)) = text.rsplit_once(':') else {
+        let is_port = text.parse::<u16>().is_ok();
+        return Some(if is_port { "a host is needed before the port" } else { "a port is needed" });
+    };
     let is_v6 = host.starts_with('[') && host.ends_with(']');
     if host.is_empty() {
         Some("a host is needed")

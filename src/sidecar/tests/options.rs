@@ -8,7 +8,7 @@ fn parse(line: &str) -> Result<Options, SidecarExit> {
 
 #[test]
 fn a_whole_command_line() {
-    let line = "--server unix:/run/x --peer a:1 --peer [::1]:2 --limit-mbps 100 --replace-peer --http 127.0.0.1:9090 --max-lag-ms 50 -v";
+    let line = "--server unix:/run/x --peer a:1 --peer [::1]:2 --limit-mbps 100 --replace-peer --http 127.0.0.1:9090 --max-lag-ms 50 -u nobody -v";
     let expected = Options {
         server: "/run/x".into(),
         peers: vec!["a:1".into(), "[::1]:2".into()],
@@ -18,6 +18,7 @@ fn a_whole_command_line() {
         max_lag: Duration::from_millis(50),
         lease: None,
         address: AddressOptions::default(),
+        user: Some("nobody".to_owned()),
         is_verbose: true,
     };
     assert_eq!(parse(line), Ok(expected));
@@ -43,7 +44,8 @@ fn mistakes_are_named() {
         (&format!("{good} --limit-mbps 0"), "--limit-mbps"),
         (&format!("{good} --max-lag-ms 0"), "--max-lag-ms"),
         (&format!("{good} --http x"), "--http x: a port is needed, as in 127.0.0.1:9151"),
-        (&format!("{good} --http 9151"), "a port is needed"),
+        (&format!("{good} --http 9151"), "--http 9151: a host is needed before the port, as in 127.0.0.1:9151"),
+        (&format!("{good} --user nobody --dev eth0 --vip 10.0.0.9/24"), "--user and --vip exclude each other"),
         (&format!("{good} --http :9151"), "a host is needed"),
         (&format!("{good} --nonsense"), "nonsense"),
         (&format!("{good} word"), "word"),
