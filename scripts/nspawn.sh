@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Boots two machines with real systemd, installs twincache on both with install.sh, and checks what the units promise.
 #
-#   cargo build --release && sudo scripts/nspawn.sh          takes 4 minutes
-#   sudo BINARY=target/debug/twincached scripts/nspawn.sh [pair|shard]
+#   cargo build --release && sudo scripts/nspawn.sh          takes 5 minutes
+#   sudo BINARY=target/debug/twincached scripts/nspawn.sh [pair] [shard] [package]
 #
 #      etcd 10.99.0.10 ──┐
 #      this script .1 ───┼── bridge, in a network namespace of its own
@@ -23,8 +23,10 @@ declare -A nspawn=()
 checks=0 failures=0
 
 prepare() {
-    local tool
-    [[ "$*" =~ ^(pair|shard|pair shard|)$ ]] || { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit 64; }
+    local tool part
+    for part in "$@"; do
+        [[ $part =~ ^(pair|shard|package)$ ]] || { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit 64; }
+    done
     [[ $EUID -eq 0 ]] || missing "root"
     for tool in systemd-nspawn debootstrap etcd nsenter unshare curl; do
         command -v "$tool" >/dev/null || [[ -x /usr/sbin/$tool ]] || missing "$tool"
@@ -366,6 +368,55 @@ shard() {
     power_off_all
 }
 
+# --- the Debian package, on a machine that has nothing of ours ---
+
+version_in_it() {
+    in_it "$1" timeout 5 bash -c "exec 3<>/dev/tcp/127.0.0.1/$2 && printf 'version\r\n' >&3 && IFS= read -r line <&3 && echo \"\$line\"" |
+        grep -q "VERSION 1.6.45"
+}
+has_user() { in_it "$1" getent passwd twincached >/dev/null; }
+dpkg_in() { in_it "$1" env DEBIAN_FRONTEND=noninteractive LC_ALL=C dpkg "${@:2}" >"$WORK/dpkg.log" 2>&1; }
+
+package() {
+    local old new pid
+    old=$(VERSION=0.0.1 "$here/package.sh" "$WORK")
+    new=$(VERSION=0.0.2 "$here/package.sh" "$WORK")
+    machine a 11
+    DESTDIR=$WORK/a PREFIX=/usr "$here/install.sh" uninstall >/dev/null
+    rm -f "$WORK/a/etc/systemd/system/multi-user.target.wants/twincached.service"
+    cp "$old" "$WORK/a/root/old.deb"
+    cp "$new" "$WORK/a/root/new.deb"
+    rm -f "$old" "$new"
+    boot a
+
+    check "the package is installed" dpkg_in a --install /root/old.deb
+    check "its server runs at once" is_active a twincached
+    check "and answers" version_in_it a 11211
+    pid=$(of_unit a twincached MainPID)
+    check "as the package's user" test "$(in_it a stat -c %U "/proc/$pid")" = twincached
+    check "the sidecar, which has no options yet, does not" not is_active a twincache-sidecar
+    on_disk a /etc/default/twincached-two <<<'OPTIONS="-m 64 -l 127.0.0.1 -p 11212 -o control_socket=/run/twincached-two/control"'
+    on_disk a /etc/default/twincache-sidecar-two <<<'OPTIONS="--server unix:/run/twincached-two/control --peer 127.0.0.1:11211"'
+    in_it a systemctl enable --quiet --now twincached@two twincache-sidecar@two
+    took "a second server runs beside it" 10 version_in_it a 11212
+    took "with a sidecar of its own" 10 is_active a twincache-sidecar@two
+    check "a third one without options is not started" not in_it a systemctl start twincached@three 2>/dev/null
+
+    check "an upgrade" dpkg_in a --install /root/new.deb
+    check "it leaves the server running" test "$(of_unit a twincached MainPID)" = "$pid"
+    check "and says so" grep -q "is still the old one" "$WORK/dpkg.log"
+    in_it a systemctl restart twincached
+    check "the new one takes its place" version_in_it a 11211
+
+    check "the package is removed" dpkg_in a --remove twincache
+    check "and nothing of it runs" not in_it a sh -c "cat /proc/[0-9]*/comm | grep -q ^twincache"
+    check "it is purged" dpkg_in a --purge twincache
+    check "and its user is gone" not has_user a
+    check "the system has no failed unit" test -z "$(in_it a systemctl --failed -q --plain)"
+
+    power_off_all
+}
+
 inside() {
     local part
     mount --make-rprivate /
@@ -377,7 +428,7 @@ inside() {
     ip link set shard up
     rm -f "$WORK"/*.console
     trap 'clean_up' EXIT
-    [[ $# -gt 0 ]] || set -- pair shard
+    [[ $# -gt 0 ]] || set -- pair shard package
     for part in "$@"; do "$part"; done
     echo "1..$checks"
     echo "nspawn.sh: $((checks - failures)) of $checks checks passed, in $SECONDS s"

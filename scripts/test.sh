@@ -3,9 +3,10 @@
 #   format clippy doc build unit house e2e exchanges differential oracle clients features instructions
 #
 # Installs what it needs where it runs as root and finds it missing (Debian's memcached, libmemcached-tools,
-# valgrind, etcd and balancers; tests/clients/run.sh sees to its clients), else says in one line what it goes without. Under 15
-# minutes on two cores. DIFF_SEED=n and DIFF_COMMANDS=n replay a differential run; ORACLE_DIR is where the script that
-# made the recording in tests/data lies, if it is at hand.
+# valgrind, etcd and balancers; tests/clients/run.sh sees to its clients), else says in one line what it goes without.
+# Under 15 minutes on two cores. Says each minute what it is at, and at the end how many tests there were; what tests that
+# were killed have left of files is taken away. DIFF_SEED=n and DIFF_COMMANDS=n replay a differential run; ORACLE_DIR is
+# where the script that made the recording in tests/data lies, if it is at hand.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,6 +15,8 @@ readonly oracle=${ORACLE_DIR:-../shared/oracle}
 readonly own_stages=(tidy exchanges differential)
 passed=0
 failed=()
+tests=0
+ignored=0
 
 main() {
     local stages=("$@") stage
@@ -21,12 +24,13 @@ main() {
     for stage in "${stages[@]}"; do
         [[ " ${all[*]} " == *" $stage "* ]] || usage "$stage"
     done
+    own_temporary_files
     install_packages
     for stage in "${stages[@]}"; do
         run_stage "$stage"
     done
     [[ ${#failed[@]} -eq 0 ]] || echo "failed: ${failed[*]}"
-    echo "$passed stages passed, ${#failed[@]} failed, $SECONDS s"
+    echo "$passed stages passed, ${#failed[@]} failed; $tests tests passed, $ignored are for other occasions; $SECONDS s"
     [[ ${#failed[@]} -eq 0 ]]
 }
 
@@ -39,10 +43,20 @@ usage() {
     exit 64
 }
 
+# A folder for all that tests write, which goes when this ends. Servers of other users have to reach theirs.
+own_temporary_files() {
+    TMPDIR=$(mktemp -d "${TMPDIR:-/tmp}/tw.XXXXXX")
+    chmod 1777 "$TMPDIR"
+    export TMPDIR
+    trap 'stop_heart; rm -rf "$TMPDIR"' EXIT
+    trap 'exit 130' HUP INT TERM
+}
+
 install_packages() {
     local package
     for package in memcached libmemcached-tools valgrind etcd-server etcd-client nftables iproute2 haproxy keepalived curl; do
         installed "$package" && continue
+        echo "-- installing $package"
         if [[ $EUID -eq 0 ]] && command -v apt-get >/dev/null; then
             [[ -n ${updated-} ]] || apt-get update -qq >/dev/null 2>&1
             updated=1
@@ -60,6 +74,7 @@ installed() {
 run_stage() {
     local began=$SECONDS
     echo "== $1"
+    beat "$1"
     if "stage_$1"; then
         passed=$((passed + 1))
         echo "== $1 ok, $((SECONDS - began)) s"
@@ -67,6 +82,38 @@ run_stage() {
         failed+=("$1")
         echo "== $1 FAILED, $((SECONDS - began)) s"
     fi
+    stop_heart
+}
+
+# Says each minute that there is still something to wait for.
+beat() {
+    while sleep 60; do
+        echo "-- $1 goes on, $SECONDS s since the start"
+    done 2>/dev/null &
+    heart=$!
+}
+
+# The sleep goes with its loop.
+stop_heart() {
+    [[ -n ${heart-} ]] || return 0
+    pkill -P "$heart" 2>/dev/null
+    kill "$heart" 2>/dev/null
+    wait "$heart" 2>/dev/null
+    heart=
+}
+
+# cargo_test WORDS…: as cargo test --quiet, and counts.
+cargo_test() {
+    local output=$TMPDIR/output status=0
+    cargo test --quiet "$@" 2>&1 | tee "$output" || status=1
+    tests=$((tests + $(total passed "$output")))
+    ignored=$((ignored + $(total ignored "$output")))
+    return "$status"
+}
+
+# total WORD FILE: the sum of the numbers before it in the lines of results.
+total() {
+    sed -n "s/^test result:.* \([0-9]*\) $1;.*/\1/p" "$2" | awk '{ sum += $1 } END { print sum + 0 }'
 }
 
 stage_format() {
@@ -82,33 +129,36 @@ stage_doc() {
 }
 
 stage_build() {
-    cargo test --quiet --no-run && cargo build --quiet
+    cargo test --no-run && cargo build
 }
 
 stage_unit() {
-    cargo test --quiet --lib --bins && cargo test --quiet --doc
+    cargo_test --lib --bins && cargo_test --doc
 }
 
 stage_house() {
-    cargo test --quiet --test tidy
+    cargo_test --test tidy
 }
 
 # Every file of tests/ that has no stage of its own.
 stage_e2e() {
-    local file name status=0
+    local file name names=() number=0 status=0
     for file in tests/*.rs tests/*/main.rs; do
         name=${file#tests/}
         name=${name%/main.rs}
         name=${name%.rs}
-        [[ " ${own_stages[*]} " == *" $name "* ]] && continue
-        echo "-- $name"
-        cargo test --quiet --test "$name" || status=1
+        [[ " ${own_stages[*]} " == *" $name "* ]] || names+=("$name")
+    done
+    for name in "${names[@]}"; do
+        number=$((number + 1))
+        echo "-- $name, $number of ${#names[@]}"
+        cargo_test --test "$name" || status=1
     done
     return "$status"
 }
 
 stage_exchanges() {
-    cargo test --quiet --test exchanges
+    cargo_test --test exchanges
 }
 
 stage_differential() {
@@ -116,7 +166,7 @@ stage_differential() {
         echo "no memcached to compare with: skipped"
         return 0
     fi
-    cargo test --quiet --test differential -- --nocapture
+    cargo_test --test differential -- --nocapture
 }
 
 stage_oracle() {
@@ -124,7 +174,7 @@ stage_oracle() {
         echo "no exchange.py in $oracle: skipped; the exchanges stage has replayed its recording"
         return 0
     fi
-    ORACLE_SCRIPT=$(realpath "$oracle/exchange.py") cargo test --quiet --test exchanges -- --ignored own_script
+    ORACLE_SCRIPT=$(realpath "$oracle/exchange.py") cargo_test --test exchanges -- --ignored own_script
 }
 
 stage_clients() {
@@ -138,8 +188,8 @@ stage_clients() {
 # What only a build with all features has. Its own folder, so that the other stages keep their binary.
 stage_features() {
     local target=${CARGO_TARGET_DIR:-target}/features
-    CARGO_TARGET_DIR=$target cargo test --quiet --all-features --lib -- command:: config:: &&
-        CARGO_TARGET_DIR=$target cargo test --quiet --all-features --test exchanges
+    CARGO_TARGET_DIR=$target cargo_test --all-features --lib -- command:: config:: &&
+        CARGO_TARGET_DIR=$target cargo_test --all-features --test exchanges
 }
 
 # Counts instructions per request under valgrind, of a release build. After a change that is worth what it costs:
