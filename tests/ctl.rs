@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use twincache::cluster::record::{
-    AnswerRecord, MemberRecord, NodeRecord, PeerRecord, RequestKind, RequestRecord, ShardRecord, TopologyRecord,
-    from_bytes, to_bytes,
+    AnswerRecord, EPOCH_MAX, MemberRecord, NodeRecord, PeerRecord, RequestKind, RequestRecord, ShardRecord,
+    TopologyRecord, from_bytes, to_bytes,
 };
-use twincache::cluster::{Etcd, Swap};
+use twincache::cluster::{Also, Etcd, Swap};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -237,6 +237,53 @@ fn a_request_of_another_is_waited_for_and_ours_is_refused() {
     });
 }
 
+/// Somebody's tool has died, and its request stays. A minute passes at once.
+#[test]
+fn a_request_that_nobody_answers_is_replaced_after_a_minute() {
+    let Some(mut cluster) = Cluster::start() else { return };
+    let folder = Folder::new();
+    let (library, clock) = (folder.file("clock.so"), folder.file("clock"));
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-DSTEPPED=CLOCK_MONOTONIC", "-x", "c", "-o", &library]);
+    match compiler.arg("tests/failover/rig/clock.c").status() {
+        Ok(status) if status.success() => std::fs::write(&clock, 0_i64.to_ne_bytes()).unwrap(),
+        _ => return println!("skipped: no clock that can be stepped: no C compiler"),
+    }
+    cluster.pair();
+    let other = RequestRecord { id: "other".into(), what: RequestKind::Switchover, to: String::new(), epoch: 3 };
+    cluster.put("requests/s", &other);
+    let mut is_put = false;
+    let refuse = |etcd: &mut Etcd| {
+        nodes_live(etcd, "a", 3);
+        let Some(value) = etcd.get("/twincache/c/requests/s", LONG).unwrap().value else { return };
+        let request: RequestRecord = from_bytes(&value.bytes).unwrap();
+        if request.id != "other" {
+            assert_eq!((request.to.as_str(), request.epoch), ("b", 3));
+            let answer = AnswerRecord { id: request.id, is_done: false, text: "not today".into() };
+            let answer = to_bytes(&answer);
+            let also = [Also::Put("/twincache/c/answers/s", &answer)];
+            is_put |= matches!(etcd.take("/twincache/c/requests/s", value.mod_revision, &also, LONG), Ok(Swap::Won(_)));
+        }
+    };
+    let lines = cluster.own(refuse, || {
+        let mut command = cluster.command("switchover s --to b");
+        command.env("LD_PRELOAD", &library).env("TWINCACHE_TEST_CLOCK", &clock);
+        let mut child: Child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        assert!(line.contains("that is replaced after 60 s"), "{line}");
+        thread::sleep(Duration::from_millis(500));
+        assert_eq!(child.try_wait().unwrap(), None, "it waits");
+        let file = std::fs::File::options().write(true).open(&clock).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &61_i64.to_ne_bytes(), 0).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(1));
+        out.lines().map(Result::unwrap).collect::<Vec<_>>()
+    });
+    assert_eq!(lines, ["s: asked for a switchover to b", "s: not today"]);
+    assert!(is_put);
+}
+
 #[test]
 fn a_promotion_says_what_is_lost_and_needs_force() {
     let Some(mut cluster) = Cluster::start() else { return };
@@ -306,6 +353,12 @@ fn the_topology_grows_at_its_end_and_counts_its_changes() {
     assert_eq!((record.version, record.shards.len(), record.shards[0].name.as_str()), (4, 1, "t"));
 }
 
+/// The sidecars and the servers have the number each in a place of its own.
+#[test]
+fn the_last_epoch_is_the_last_of_a_server() {
+    assert_eq!(EPOCH_MAX, twincache::store::EPOCH_MAX);
+}
+
 /// A node of the shard `s`.
 struct Node {
     server: Server,
@@ -314,12 +367,17 @@ struct Node {
 
 impl Node {
     fn start(cluster: &Cluster, name: &str) -> Node {
+        Node::start_with(cluster, name, &[])
+    }
+
+    fn start_with(cluster: &Cluster, name: &str, more: &[&str]) -> Node {
         let folder = Folder::new();
         let socket = folder.file("control");
         let server = Server::start_in(folder, &["-o", &format!("managed,control_socket={socket}")]);
         let sidecar = Command::new(env!("CARGO_BIN_EXE_twincache-sidecar"))
             .args(["--server", &format!("unix:{socket}"), "--etcd", &cluster.server.url, "--cluster", "c"])
             .args(["--shard", "s", "--node", name, "--advertise", &server.addr.to_string(), "--lease-ms", "2000"])
+            .args(more)
             .stdin(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -343,6 +401,34 @@ fn answer(server: &Server, command: &str) -> String {
     let sent = stream.write_all(format!("{command}\r\n").as_bytes());
     let len = sent.and_then(|()| stream.read(&mut buffer)).unwrap_or(0);
     String::from_utf8_lossy(&buffer[..len]).into_owned()
+}
+
+/// Nobody takes over by itself; an operator makes a node the owner, which has what it has.
+#[test]
+fn a_real_node_is_promoted_by_force() {
+    let Some(cluster) = Cluster::start() else { return };
+    let more = ["--bootstrap-wait", "1000"];
+    let mut nodes = ["a", "b"].map(|name| Some(Node::start_with(&cluster, name, &more)));
+    wait_for("a pair in good health", || (cluster.run("status s").0 == 0).then_some(()));
+    let json: serde_json::Value = serde_json::from_str(&cluster.good("list --json")).unwrap();
+    let is_b = json["shards"][0]["owner"] == "b";
+    let (old, new) = if is_b { ("b", "a") } else { ("a", "b") };
+    let line = nodes[usize::from(is_b)].as_ref().unwrap().server.connect().line("set key 0 0 5\r\nvalue");
+    assert_eq!(line, "STORED");
+    cluster
+        .bad(&format!("promote s {new} --force"), &format!("{old} owns s and serves: use `switchover s --to {new}`"));
+    cluster.good("pause s");
+    // What is paused is looked at once a second.
+    thread::sleep(Duration::from_millis(2500));
+    nodes[usize::from(is_b)] = None;
+    wait_for("the owner to be silent", || cluster.run("status s").1.contains("silent").then_some(()));
+    thread::sleep(Duration::from_secs(4));
+    let left = &nodes[usize::from(!is_b)].as_ref().unwrap().server;
+    assert_eq!(answer(left, "mg key v"), "SERVER_ERROR not primary\r\n", "it is paused");
+    cluster.bad(&format!("promote s {new}"), "say --force");
+    let text = cluster.good(&format!("promote s {new} --force"));
+    assert!(text.contains(&format!("s: {new} is primary, ")), "{text}");
+    assert_eq!(left.connect().line("mg key v"), "VA 5\r\nvalue");
 }
 
 #[test]

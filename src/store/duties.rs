@@ -134,3 +134,18 @@ fn decided_after(order: RoleOrder<'_>) -> Duration {
     let lease = Duration::from_millis(deadline_ms).saturating_sub(time_since_boot());
     DECIDED_AFTER + 3 * lease
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of an owner with a lease of a minute, what was changed half a minute ago may still be in the air.
+    #[test]
+    fn what_is_decided_depends_on_the_lease() {
+        let order = |lease: u64| {
+            let deadline_ms = time_since_boot().as_millis() as u64 + 1000 * lease;
+            decided_after(RoleOrder::Primary { epoch: 1, deadline_ms })
+        };
+        assert!(order(60) > Duration::from_secs(2 * 60) && order(1) >= DECIDED_AFTER && order(1) < 2 * DECIDED_AFTER);
+    }
+}

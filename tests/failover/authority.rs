@@ -1,7 +1,7 @@
 //! Etcd that is away, slow, without quorum, or out of reach of one side: nobody may be promoted without it, and who
 //! serves goes on as long as the others promise to wait.
 
-use crate::rig::{Cluster, Plan};
+use crate::rig::{Cluster, Plan, RECORD};
 use crate::rounds::rounds;
 use crate::workload::Workload;
 use std::time::Duration;
@@ -120,5 +120,39 @@ fn a_standby_cut_off_from_etcd_changes_nothing() {
             etcd.drop_to(host);
             etcd.drop_from(host);
         });
+    });
+}
+
+/// etcd comes back as it was before a takeover. Who serves goes on, although another one owns the shard by what stands there.
+#[test]
+fn an_owner_outlives_a_restored_etcd() {
+    rounds("etcd restored", Plan::default(), |cluster, owner, workload| {
+        cluster.etcds.back_up();
+        workload.wait_for(30);
+        cluster.nodes[owner].kill_server();
+        let other = cluster.wait_other(owner);
+        cluster.mend();
+        cluster.etcds.put_back();
+        for _ in 0..20 {
+            assert_ne!(cluster.primary(), Some(owner), "{}", cluster.state());
+            std::thread::sleep(LONG / 20);
+        }
+        workload.wait_for(100);
+        assert_eq!(cluster.wait_calm(), other);
+    });
+}
+
+/// The record is overwritten with nonsense, and then deleted: the owner writes it again.
+#[test]
+fn an_owner_writes_a_damaged_record_again() {
+    rounds("a damaged record", Plan::default(), |cluster, owner, workload| {
+        for words in [&["put", RECORD, "nonsense"][..], &["del", RECORD]] {
+            cluster.etcds.ask(words).expect("etcd takes it");
+            workload.wait_for(100);
+            assert_eq!(
+                (cluster.wait_calm(), cluster.etcds.get(RECORD).expect("JSON")["epoch"].as_u64()),
+                (owner, Some(1))
+            );
+        }
     });
 }

@@ -72,10 +72,25 @@ struct Driver {
     items: u64,
     /// The epoch that is served in.
     serves: Option<u64>,
-    /// The request that is being worked on, by its id, and its revision.
-    request: (String, i64),
+    request: LastRequest,
     told: (Duration, NodeRecord),
     status: SharedStatus,
+}
+
+/// The request that is being worked on.
+#[derive(Debug, Default)]
+struct LastRequest {
+    id: String,
+    revision: i64,
+}
+
+impl LastRequest {
+    /// Whether it was not told before: a watch that begins again tells what stands there still.
+    fn is_news(&mut self, id: &str, revision: i64) -> bool {
+        let is_news = (self.id.as_str(), self.revision) != (id, revision);
+        *self = LastRequest { id: id.to_owned(), revision };
+        is_news
+    }
 }
 
 /// Starts the lease. Its figures are in `peers` and `status`.
@@ -115,7 +130,7 @@ pub(in crate::sidecar) fn start(
         replicas_ack: 0,
         items: 0,
         serves: None,
-        request: (String::new(), 0),
+        request: LastRequest::default(),
         told: Default::default(),
         status,
     };
@@ -156,11 +171,10 @@ impl Driver {
                 }
                 self.heard.insert(node, now);
             }
-            // A watch that begins again tells what stands there still.
-            News::Request(request, revision) if self.request == (request.id.clone(), revision) => {}
             News::Request(request, revision) => {
-                self.request = (request.id.clone(), revision);
-                self.keeper.request(request, now);
+                if self.request.is_news(&request.id, revision) {
+                    self.keeper.request(request, now);
+                }
             }
             News::Paused(is_paused) => self.keeper.pause(is_paused, now),
             News::ServerUp(hello) => self.meet(hello, now),
@@ -236,8 +250,8 @@ impl Driver {
                 }
                 Effect::Reply { id, is_done, text } => {
                     // Another one has replaced it, if it is not the last.
-                    if self.request.0 == id {
-                        self.etcd.answer(AnswerRecord { id, is_done, text }, self.request.1);
+                    if self.request.id == id {
+                        self.etcd.answer(AnswerRecord { id, is_done, text }, self.request.revision);
                     }
                 }
             }
@@ -319,4 +333,16 @@ fn secret() -> std::io::Result<String> {
     let mut bytes = [0; 16];
     std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_heard_of_once() {
+        let mut last = LastRequest::default();
+        let told = [("1", 10), ("1", 10), ("1", 11), ("2", 12), ("2", 12)];
+        assert_eq!(told.map(|(id, revision)| last.is_news(id, revision)), [true, false, true, true, false]);
+    }
 }

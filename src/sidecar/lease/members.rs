@@ -211,3 +211,46 @@ fn others<'a>(me: &str, records: impl Iterator<Item = &'a ShardRecord> + Clone) 
 #[cfg(test)]
 #[path = "tests/shift_members.rs"]
 mod shift;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(members: &[(&str, &str)]) -> ShardRecord {
+        let member = |(node, run): &(&str, &str)| MemberRecord { node: (*node).into(), run: (*run).into() };
+        ShardRecord { members: members.iter().map(member).collect(), ..ShardRecord::default() }
+    }
+
+    fn streaming(node: &str, run: &str) -> Peer {
+        Peer { node: node.into(), run: run.into(), is_streaming: true, is_late: false, confirmed: 9 }
+    }
+
+    fn waits_for(in_sync: &mut InSync, least: u32, records: &[ShardRecord]) -> Vec<String> {
+        in_sync.requirement(least, records.iter()).expect("it has changed").names
+    }
+
+    /// The member's server was restarted, and fed again: as long as the record names the run before, the new one is
+    /// waited for as well, and does not do instead.
+    #[test]
+    fn another_run_of_a_member_does_not_count_for_it() {
+        let mut in_sync = InSync::default();
+        in_sync.note_peers(vec![streaming("b", "r2")]);
+        assert_eq!(waits_for(&mut in_sync, 1, &[record(&[("b", "r1")])]), ["b@r1", "b@r2"]);
+        in_sync.required(&["b@r1".to_owned()], 5);
+        assert_eq!(in_sync.wanted(1, &record(&[("b", "r1")]).members), record(&[("b", "r1")]).members);
+        in_sync.required(&["b@r1".to_owned(), "b@r2".to_owned()], 9);
+        assert_eq!(in_sync.wanted(1, &record(&[("b", "r1")]).members), record(&[("b", "r2")]).members);
+    }
+
+    /// Enough peers stream, and have everything: but nobody could take over as long as the record does not say so, be it
+    /// only perhaps.
+    #[test]
+    fn replies_wait_until_the_record_has_enough_members() {
+        let mut in_sync = InSync::default();
+        in_sync.note_peers(vec![streaming("b", "r1")]);
+        assert_eq!(waits_for(&mut in_sync, 1, &[record(&[])]), ["-", "b@r1"]);
+        assert_eq!(waits_for(&mut in_sync, 1, &[record(&[("b", "r1")])]), ["b@r1"]);
+        assert_eq!(waits_for(&mut in_sync, 1, &[record(&[("b", "r1")]), record(&[])]), ["-", "b@r1"]);
+        assert_eq!(waits_for(&mut in_sync, 2, &[record(&[("b", "r1")])]), ["-", "b@r1"]);
+    }
+}

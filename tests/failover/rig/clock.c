@@ -1,5 +1,5 @@
-/* A wall clock that a test can step, for one process: preloaded, it adds to CLOCK_REALTIME the seconds that stand in
- * the file TWINCACHE_TEST_CLOCK, eight bytes. Clocks that only go forward are the kernel's own. */
+/* A clock that a test can step, for one process: preloaded, it adds to CLOCK_REALTIME (or STEPPED) the seconds that stand
+ * in the file TWINCACHE_TEST_CLOCK, eight bytes. All other clocks are the kernel's own. */
 
 #include <fcntl.h>
 #include <stdint.h>
@@ -8,6 +8,10 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+#ifndef STEPPED
+#define STEPPED CLOCK_REALTIME
+#endif
 
 static const volatile int64_t *offset;
 
@@ -23,7 +27,7 @@ __attribute__((constructor)) static void begin(void) {
 
 int clock_gettime(clockid_t clock, struct timespec *time) {
     int result = (int)syscall(SYS_clock_gettime, clock, time);
-    if (result == 0 && clock == CLOCK_REALTIME && offset)
+    if (result == 0 && clock == STEPPED && offset)
         time->tv_sec += *offset;
     return result;
 }

@@ -28,7 +28,7 @@ pub struct Etcd {
     process: Option<Process>,
     slow: Slow,
     log: std::path::PathBuf,
-    _data: Folder,
+    data: Folder,
 }
 
 impl Etcds {
@@ -72,6 +72,20 @@ impl Etcds {
         command.args(["--command-timeout=2s", "--endpoints", &self.endpoints()]).args(words).env("ETCDCTL_API", "3");
         let output = command.stdin(Stdio::null()).output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Keeps what they hold, for [`Etcds::put_back`].
+    pub fn back_up(&mut self) {
+        self.stop();
+        self.members.iter().for_each(|member| member.copy("data", "backup"));
+        self.resume();
+    }
+
+    /// Kills them, and starts them with what was kept.
+    pub fn put_back(&mut self) {
+        self.stop();
+        self.members.iter().for_each(|member| member.copy("backup", "data"));
+        self.resume();
     }
 
     /// The value of a key.
@@ -158,9 +172,16 @@ impl Etcd {
         let words = words.concat().iter().map(|word| (*word).to_owned()).collect();
         let slow = host.inside(|| Slow::start(SLOW_PORT, ([127, 0, 0, 1], PORT).into()));
         let log = logs.join(format!("{name}-etcd.log"));
-        let mut etcd = Etcd { host, words, process: None, slow, log, _data: data };
+        let mut etcd = Etcd { host, words, process: None, slow, log, data };
         etcd.resume();
         etcd
+    }
+
+    fn copy(&self, from: &str, to: &str) {
+        let (from, to) = (self.data.file(from), self.data.file(to));
+        let _ = std::fs::remove_dir_all(&to);
+        let copied = std::process::Command::new("cp").args(["-r", &from, &to]).status();
+        assert!(copied.is_ok_and(|status| status.success()), "cp -r {from} {to}");
     }
 
     /// kill -9.

@@ -33,7 +33,7 @@ const FLOATING: &str = "10.77.0.100";
 const SHOWN: usize = 30;
 
 /// The shard's record in etcd.
-const RECORD: &str = "/twincache/test/shards/s";
+pub const RECORD: &str = "/twincache/test/shards/s";
 
 /// Where operators ask for something.
 const REQUEST: &str = "/twincache/test/requests/s";
