@@ -5,7 +5,7 @@
 //!   a member             at once + rank * 50 ms           + rank * 50 ms
 //!   another node         at once, empty, if no member     + bootstrap_ms, empty, if the record knows the node
 //!                        is left; else + bootstrap_ms
-//!   nothing recorded     whoever is first, after a lease and its margin
+//!   nothing recorded     whoever is first, after a lease and its margin; if it was deleted, as one that was given back
 //! ```
 //!
 //! A node whose server was restarted is no member: it first takes its old run out of the members of a shard that was
@@ -128,7 +128,7 @@ impl<'a> Claimant<'a> {
 
     /// What it may do, if this record was first seen `ago`, when now is the time.
     pub(super) fn right(&self, record: Option<&ShardRecord>, ago: Duration) -> Right {
-        // It was never there, or somebody has deleted it: this is asked when the owner is silent (`ledger`).
+        // It was never there, as far as this node knows.
         let Some(record) = record else { return Right::Whole };
         let is_free = record.owner.is_empty();
         let free_after = if is_free { Duration::ZERO } else { lease_of(record) + margin_of(record) };

@@ -8,7 +8,8 @@
 //!   what is seen follows from what was there ──> it is the record
 //!   it does not: deleted, damaged, or etcd was put back to an older state
 //!        the owner within its right      ──> its record goes on to count, and it writes it over what stands there
-//!        anybody else, or too late       ──> nothing that stands there is believed for a lease and its margin
+//!        anybody else, or too late       ──> nothing that stands there is believed for a lease and its margin; if it is
+//!                                            no record, the last one counts then, as one that was given back
 //! ```
 //!
 //! The record may be heard of by the watch before the swap is answered, or instead of that. Each swap has a sequence
@@ -27,7 +28,7 @@
 
 use super::claim::{lease_of, margin_of};
 use super::orders::{Expected, RecordValue, Sighting};
-use crate::cluster::record::ShardRecord;
+use crate::cluster::record::{MemberRecord, ShardRecord};
 use std::time::Duration;
 
 /// The pause after a swap that was not done.
@@ -43,7 +44,7 @@ pub(super) struct Seen {
     pub revision: i64,
     /// What stands there.
     value: RecordValue,
-    /// The owner's own record, which counts although something else stands there.
+    /// What counts although it does not stand there: the owner's own record, or the last one, given back.
     kept: Option<ShardRecord>,
     /// When this revision was first heard of.
     pub at: Duration,
@@ -191,6 +192,9 @@ impl Ledger {
             return seen;
         }
         self.renewed = None;
+        if seen.value.record.is_none() {
+            seen.kept = self.known().cloned().map(given_back);
+        }
         let leases =
             self.known().into_iter().chain(&seen.value.record).map(|record| lease_of(record) + margin_of(record));
         seen.settles = seen.at + leases.chain([rights.wait]).max().expect("there is one");
@@ -253,6 +257,14 @@ impl Ledger {
         }
         is_due
     }
+}
+
+/// The owner had everything, too.
+fn given_back(mut record: ShardRecord) -> ShardRecord {
+    let owner = MemberRecord { node: std::mem::take(&mut record.owner), run: std::mem::take(&mut record.run) };
+    record.members.extend(Some(owner).filter(|owner| !owner.node.is_empty()));
+    record.handover_from = None;
+    record
 }
 
 /// Whether the owner of both is the same, by the same right.

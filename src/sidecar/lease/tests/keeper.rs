@@ -281,7 +281,7 @@ fn a_revision_that_comes_again_is_not_ours() {
 #[test]
 fn a_damaged_record_is_as_good_as_none_after_a_lease() {
     let mut rig = Rig::new();
-    rig.put_record(of_b(3, vec![]));
+    rig.put_record(of_b(3, vec![member("a", "r1")]));
     rig.put(RecordValue::new(Some(b"nonsense".to_vec())));
     let waited = rig.until_candidate().expect("a candidacy");
     assert!(waited >= LEASE + LEASE / 10 && waited < 2 * LEASE, "{waited:?}");
@@ -317,6 +317,21 @@ fn a_deleted_record_is_not_created_before_the_owner_is_silent() {
     rig.put(RecordValue::default());
     let waited = rig.until_candidate().expect("a candidacy");
     assert!(waited >= LEASE + LEASE / 10 && waited < 2 * LEASE, "{waited:?}");
+}
+
+/// What was acknowledged is with the members, whether or not the record says so still.
+#[test]
+fn a_deleted_record_is_left_to_members() {
+    for value in [RecordValue::default(), RecordValue::new(Some(b"{".to_vec()))] {
+        let mut rig = Rig::new();
+        rig.put_record(of_b(3, vec![member("c", "rc")]));
+        rig.put(value);
+        let waited = rig.until_candidate().expect("a candidacy");
+        assert!(waited >= BOOTSTRAP, "{waited:?}");
+        assert!(rig.orders.iter().any(|(_, order)| *order == ServerOrder::Empty));
+        rig.pass(LEASE);
+        assert!(rig.serves() && rig.record().epoch == 4 && rig.record().secret == "secret");
+    }
 }
 
 /// Servers of the lost past refuse whoever is below what they know.

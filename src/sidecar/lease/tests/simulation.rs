@@ -484,8 +484,8 @@ impl World {
         {
             self.holders = old.members.into_iter().map(|member| member.run).chain([old.run]).collect();
         }
-        let serves = |node: &Node| node.server.run.to_string() == record.run && node.server.role == Role::Primary;
-        self.is_meddled &= !self.nodes.iter().any(|node| serves(node) && node.server.epoch == record.epoch);
+        // Who serves has written its record again.
+        self.is_meddled &= record.epoch != self.last_epoch || record.owner.is_empty();
         self.store.set(RecordValue { record: Some(record), odd: None });
         self.tell_all();
         SwapOutcome::Won(self.store.revision)
