@@ -43,7 +43,7 @@ use super::StoreConfig;
 use super::file_record::{Fields, FileRecord, settings};
 use crate::clock::{Clock, Resumed};
 use crate::sync::lock;
-use crate::sys::memory::lock_file;
+use crate::sys::memory::{free_bytes, lock_file, take_blocks};
 use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{ErrorKind, Read, Write};
@@ -56,6 +56,9 @@ const RECORD_BYTES: usize = 4096;
 
 /// Where the windows begin: huge pages begin so.
 const WINDOWS_AT: u64 = 2 << 20;
+
+/// memcached's memory files are whole pages of it.
+const MEMCACHED_PAGE: u64 = 1 << 20;
 
 /// More bytes than this are no FILE.meta.
 const META_MAX: u64 = 64 << 10;
@@ -105,6 +108,9 @@ impl MemoryFile {
     pub fn open(path: &str, config: &StoreConfig, shape: FileShape) -> Result<MemoryFile, String> {
         let file = open_locked(path).map_err(|error| format!("failed to open memory file {path}: {error}"))?;
         let meta = read_meta(path)?;
+        if is_strange(&file) {
+            return Err(format!("{path} is no memory file: remove it, or give -e another"));
+        }
         let settings = settings(config);
         let judged = judge(&file, meta.as_ref(), shape.format, &settings);
         let (found, record, resumed) = match judged {
@@ -115,6 +121,7 @@ impl MemoryFile {
                 }
                 let record = empty(&file, shape, settings);
                 let record = record.map_err(|error| format!("failed to give memory file {path} its size: {error}"))?;
+                warn_of_little_room(path, &file, config.memory_limit);
                 (FileFound::Nothing, record, None)
             }
         };
@@ -214,6 +221,18 @@ impl MemoryFile {
     }
 }
 
+/// What does not fit later is answered with an error then.
+fn warn_of_little_room(path: &str, file: &File, wanted: u64) {
+    if let Ok(free) = free_bytes(file)
+        && free < wanted
+    {
+        let (free, wanted) = (free >> 20, wanted >> 20);
+        log::warn!(
+            "the file system of {path} has {free} MB free, and -m allows {wanted} MB: sets will be refused when it is full"
+        );
+    }
+}
+
 fn open_locked(path: &str) -> std::io::Result<File> {
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
     if !file.metadata()?.is_file() {
@@ -224,6 +243,14 @@ fn open_locked(path: &str) -> std::io::Result<File> {
         _ => error,
     })?;
     Ok(file)
+}
+
+/// Whether it can be neither a server's of any version nor memcached's, but something that somebody may miss.
+fn is_strange(file: &File) -> bool {
+    let mut begin = [0; 6];
+    let len = file.metadata().map_or(0, |about| about.len());
+    let is_ours = file.read_exact_at(&mut begin, 0).is_ok() && begin == *b"Tmain\n";
+    !is_ours && !len.is_multiple_of(MEMCACHED_PAGE)
 }
 
 /// COMPAT(meta_corrupt): as memcached does, a server does not start on a metadata file that cannot be read.
@@ -283,7 +310,8 @@ fn empty(file: &File, shape: FileShape, settings: Vec<(&'static str, String)>) -
     for window in shape.windows {
         record.window = window;
         match file.set_len(file_len(&record)) {
-            Ok(()) => return Ok(record),
+            // Where blocks cannot be taken at all, that is to be said now.
+            Ok(()) => return take_blocks(file, 0, WINDOWS_AT as usize).map(|()| record),
             Err(larger) => error = Some(larger),
         }
     }

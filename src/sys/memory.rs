@@ -16,6 +16,15 @@ pub fn take_blocks(file: &File, at: u64, len: usize) -> io::Result<()> {
     check(unsafe { libc::fallocate(file.as_raw_fd(), 0, at as libc::off_t, len as libc::off_t) })
 }
 
+/// Bytes that are free in the file system of a file.
+pub fn free_bytes(file: &File) -> io::Result<u64> {
+    // SAFETY: all zeros is a valid statvfs.
+    let mut about: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: a call about a descriptor that is open; `about` outlives it.
+    check(unsafe { libc::fstatvfs(file.as_raw_fd(), &mut about) })?;
+    Ok(about.f_bavail.saturating_mul(about.f_frsize))
+}
+
 /// Locks a file for this process, until it is closed. An error when another one has.
 pub fn lock_file(file: &File) -> io::Result<()> {
     // SAFETY: a call about a descriptor that is open.

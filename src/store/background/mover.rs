@@ -18,7 +18,7 @@
 use super::balance::{Automove, Move, above_limit, asked};
 use crate::store::lock_time::{Holder, Slice};
 use crate::store::memory::arena::offset;
-use crate::store::memory::layout::{Chunk, state};
+use crate::store::memory::layout::{Chunk, ItemHeader, state};
 use crate::store::memory::slab::step;
 use crate::store::requests::{Counts, NAP_MAX};
 use crate::store::shard::Shard;
@@ -379,7 +379,9 @@ impl Shard {
 
     /// Forgets a chunk whose contents are elsewhere now.
     fn drop_chunk(&mut self, id: ItemId) {
-        *self.window.chunk_mut(id) = Chunk::default();
+        // In a memory file nothing of it may look like an item.
+        let head = if self.window.is_in_file() { size_of::<ItemHeader>() } else { size_of::<Chunk>() };
+        self.window.bytes_mut(offset(id), head).fill(0);
         self.slab.put(id, &mut self.window);
     }
 

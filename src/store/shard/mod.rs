@@ -391,6 +391,7 @@ impl Shard {
         if chunk.is(state::CHUNKED) {
             self.free_pieces(id);
         }
+        self.void_seal(id);
         self.slab.put(id, &mut self.window);
     }
 

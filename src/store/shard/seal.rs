@@ -11,8 +11,7 @@
 //! A process can be killed between any two of its instructions, so an item can be left with the old head and the new value,
 //! or with half of either. Such an item does not match its seal: it was being changed by a request that nobody has
 //! answered, and is dropped. An item that does match is what its last change has made it. What is dead (deleted, replaced,
-//! evicted) is not linked any more, whatever its seal says; and a dead one that is still being sent has its seal
-//! broken, so that not one bit decides.
+//! evicted) is not linked any more, whatever its seal says; and that is broken, too, so that not one bit decides.
 //!
 //! The hash is seeded with a secret of the file, so that no client can write a value that looks like an item.
 //!
@@ -65,6 +64,15 @@ impl Shard {
     pub(super) fn seal_anew(&mut self, id: ItemId) {
         if self.is_sealed {
             self.set_seal(id, self.whole_seal(id));
+        }
+    }
+
+    /// Makes the seal of an item that is being freed match no more, without touching another line of memory.
+    #[inline]
+    pub(super) fn void_seal(&mut self, id: ItemId) {
+        if self.is_sealed {
+            let header = self.window.header_mut(id);
+            header.cas = !header.cas;
         }
     }
 

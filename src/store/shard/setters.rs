@@ -61,7 +61,7 @@ impl Shard {
 
     /// Changes the head of an item, and its seal with it.
     #[inline]
-    pub(super) fn change<R>(&mut self, id: ItemId, change: impl FnOnce(&mut ItemHeader) -> R) -> R {
+    pub fn change<R>(&mut self, id: ItemId, change: impl FnOnce(&mut ItemHeader) -> R) -> R {
         let before = *self.window.header(id);
         let changed = change(self.window.header_mut(id));
         self.seal_change(id, &before);

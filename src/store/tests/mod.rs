@@ -2,6 +2,7 @@
 
 pub(crate) mod copy;
 pub(crate) mod model;
+mod restart;
 pub(crate) mod rig;
 mod role;
 mod sizing;

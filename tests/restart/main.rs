@@ -6,7 +6,9 @@
 //!
 //! The files lie in memory where that can be, so that no test waits for a disk.
 
+#[path = "../common/mod.rs"]
 mod common;
+mod storm;
 
 use common::{Conn, DEADLINE, Folder, Rng, Server, Waited, until};
 use std::os::unix::fs::PermissionsExt;
