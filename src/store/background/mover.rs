@@ -47,17 +47,23 @@ const ROUNDS_PATIENT: u32 = 5000;
 /// After so many it stays where it is: somebody reads or writes very slowly.
 const ROUNDS_MAX: u32 = 20_000;
 
+/// After so many, another page of the class is tried first, as long as there is one that was not.
+const ROUNDS_FIRST: u32 = 200;
+
 /// See the module's head.
 #[derive(Debug)]
 pub(super) struct Mover {
     automove: Automove,
     job: Option<Job>,
+    /// Pages of the shard at hand in which somebody held an item for too long. One such item, an upload that stands still,
+    /// must not keep a class from giving a page.
+    held: Vec<u32>,
 }
 
 impl Mover {
     /// A mover that has nothing to do.
     pub(super) fn new(store: &Store) -> Mover {
-        Mover { automove: Automove::new(store), job: None }
+        Mover { automove: Automove::new(store), job: None, held: Vec::new() }
     }
 
     /// Moves on, or begins to if there is reason. When to be called again.
@@ -73,13 +79,21 @@ impl Mover {
                     let Move { shard, src, dst } = next;
                     return end(store, src, dst, store.lock_timed(shard, Holder::Mover).take_unused(dst));
                 }
-                NextMove::Move(next) => self.job = Job::begin(store, next),
+                NextMove::Move(next) => {
+                    self.held.clear();
+                    self.job = Job::begin(store, next);
+                }
             }
         }
         let Some(job) = &mut self.job else { return NAP };
         match job.go_on(store) {
             MoveProgress::More => NAP,
             MoveProgress::Busy => NAP_BUSY,
+            MoveProgress::Elsewhere(page) => {
+                self.held.push(page);
+                job.try_another(store, &self.held);
+                NAP
+            }
             MoveProgress::Moved(ok) => {
                 let done = job.it;
                 self.job = None;
@@ -126,6 +140,8 @@ struct Job {
     /// The next chunk to look at.
     at: ItemId,
     rounds: u32,
+    /// When `rounds` has come to this, this page is given up.
+    rounds_max: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +158,8 @@ enum MoveProgress {
     Busy,
     /// Or not, when false.
     Moved(bool),
+    /// It was given up for another one.
+    Elsewhere(u32),
 }
 
 impl Job {
@@ -152,12 +170,23 @@ impl Job {
             // While memory is not full nobody has to go.
             shard.take_unused(it.src);
         }
-        let begun = shard.begin_move(it.src);
+        let begun = shard.begin_move(it.src, &[]);
         drop(shard);
         if begun.is_none() {
             end(store, it.src, it.dst, false);
         }
-        begun.map(|at| Job { it, phase: Phase::Withdraw, at, rounds: 0 })
+        begun.map(|(at, rounds_max)| Job { it, phase: Phase::Withdraw, at, rounds: 0, rounds_max })
+    }
+
+    /// Goes on with another page than those.
+    fn try_another(&mut self, store: &Store, held: &[u32]) {
+        let mut shard = store.lock_timed(self.it.shard, Holder::Mover);
+        let begun = shard.begin_move(self.it.src, held);
+        let (at, more) = begun.expect("the class has the page that was given up");
+        // To give up one page and to begin with another counts as rounds, so that all pages together take as long as one.
+        self.rounds += 2;
+        let rounds_max = ROUNDS_MAX.min(self.rounds.saturating_add(more));
+        (self.phase, self.at, self.rounds_max) = (Phase::Withdraw, at, rounds_max);
     }
 
     fn go_on(&mut self, store: &Store) -> MoveProgress {
@@ -170,8 +199,14 @@ impl Job {
                 MoveProgress::More
             }
             Phase::Empty => self.empty(store, &mut shard),
-            Phase::GiveUp if shard.take_back(&mut self.at) => MoveProgress::Moved(false),
-            Phase::GiveUp => MoveProgress::More,
+            Phase::GiveUp => {
+                let page = shard.slab.moving.page;
+                match shard.take_back(&mut self.at) {
+                    true if self.rounds < ROUNDS_MAX => MoveProgress::Elsewhere(page),
+                    true => MoveProgress::Moved(false),
+                    false => MoveProgress::More,
+                }
+            }
         }
     }
 
@@ -197,7 +232,7 @@ impl Job {
             shard.hand_over(self.it.dst);
             return MoveProgress::Moved(true);
         }
-        if self.rounds < ROUNDS_MAX {
+        if self.rounds < self.rounds_max {
             self.again(shard, Phase::Empty);
             return MoveProgress::Busy;
         }
@@ -220,12 +255,15 @@ impl Shard {
         slab.take_page(class, window, &core.classes, &core.pool, || core.pool.take(first))
     }
 
-    /// Begins to empty the page of a class that holds least. Its first chunk.
-    fn begin_move(&mut self, class: u8) -> Option<ItemId> {
-        let pages = self.slab.pages.iter().enumerate().filter(|(_, page)| page.class == class);
-        let (page, _) = pages.min_by_key(|(_, page)| page.used)?;
-        self.slab.begin_move(page as u32, &self.core.classes);
-        Some(self.slab.first_chunk(page as u32))
+    /// Begins to empty the page of a class that holds least, rather one that is not among `held`. Its first chunk, and
+    /// rounds until it is given up.
+    fn begin_move(&mut self, class: u8, held: &[u32]) -> Option<(ItemId, u32)> {
+        let pages = || (0..).zip(&self.slab.pages).filter(|(_, page)| page.class == class);
+        let is_held = |page: u32| held.contains(&page);
+        let (page, _) = pages().min_by_key(|(page, it)| (is_held(*page), it.used))?;
+        let has_others = pages().any(|(other, _)| other != page && !is_held(other));
+        self.slab.begin_move(page, &self.core.classes);
+        Some((self.slab.first_chunk(page), if has_others { ROUNDS_FIRST } else { ROUNDS_MAX }))
     }
 
     /// Withdraws free chunks of the page. True when it was looked at to the end.

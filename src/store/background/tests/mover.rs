@@ -364,3 +364,23 @@ fn a_class_gives_its_last_page_where_other_shards_have_some() {
     }
     assert_eq!(rig.store.reassign(class.into(), 0), Reassign::NoSpare);
 }
+
+#[test]
+fn one_held_item_does_not_keep_a_class_from_giving_a_page() {
+    let mut rig = TestStore::new(tiny());
+    rig.store.tune(|tuning| tuning.automove = 0);
+    let class = class_of(&rig, 500);
+    let per_page = rig.store.core.classes.per_page(class) as usize;
+    fill(&rig, 0, 4 * per_page, 500);
+    // A page with nothing but an upload that stands still is the first to be chosen.
+    let spec = ItemSpec { key: b"silent", key_is_binary: false, client_flags: 7, expires_at: 0 };
+    let upload = rig.store.upload(rig.store.hash(b"silent"), &spec, 500).unwrap();
+    let all = pages(&rig, class);
+    assert_eq!(rig.store.reassign(class.into(), 0), Reassign::Ok);
+    rig.mover_steps(ROUNDS_FIRST as usize - 10);
+    assert_eq!(rig.store.stats().slabs_moved, 0);
+    rig.mover_steps(100);
+    assert_eq!((rig.store.stats().slabs_moved, pages(&rig, class)), (1, all - 1));
+    drop(upload);
+    rig.store.check().unwrap();
+}
