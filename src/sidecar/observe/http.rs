@@ -1,13 +1,14 @@
 //! Pages over HTTP, one request a connection.
 //!
 //! One thread accepts. Each request has a thread of its own, of which there are a few at most, and takes at most 2
-//! seconds. Requests are parsed by httparse, which is hyper's parser. A whole HTTP server would be more than two pages
+//! seconds; if there are too many, the oldest one, who has said nothing for longest, goes first. Requests are parsed by httparse, which is hyper's parser. A whole HTTP server would be more than two pages
 //! need, and the small ones either have no time-outs or are no longer maintained.
 //!
 //! Not here: what the pages say.
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,20 +47,28 @@ pub(crate) fn serve(address: SocketAddr, pages: Arc<HttpPages>) -> std::io::Resu
 }
 
 fn accept(listener: &TcpListener, pages: &Arc<HttpPages>) {
-    let open = Arc::new(());
+    let mut open: VecDeque<Arc<TcpStream>> = VecDeque::new();
     for stream in listener.incoming() {
-        match stream {
-            Ok(stream) if Arc::strong_count(&open) <= REQUESTS_MAX => {
-                let (pages, open) = (Arc::clone(pages), Arc::clone(&open));
+        match stream.map(Arc::new) {
+            Ok(stream) => {
+                // Those whose threads have ended are here alone.
+                open.retain(|stream| Arc::strong_count(stream) > 1);
+                if open.len() >= REQUESTS_MAX
+                    && let Some(oldest) = open.pop_front()
+                {
+                    // Its thread ends with that. Who has asked has long been answered.
+                    let _ = oldest.shutdown(Shutdown::Both);
+                }
+                let (pages, asker) = (Arc::clone(pages), Arc::clone(&stream));
                 let answer = move || {
-                    answer(stream, &*pages);
-                    drop(open);
+                    answer(&asker, &*pages);
+                    let _ = asker.shutdown(Shutdown::Both);
                 };
-                if let Err(error) = std::thread::Builder::new().name("request".into()).spawn(answer) {
-                    log::warn!("http: {error}");
+                match std::thread::Builder::new().name("request".into()).spawn(answer) {
+                    Ok(_) => open.push_back(stream),
+                    Err(error) => log::warn!("http: {error}"),
                 }
             }
-            Ok(_) => {}
             // Most likely there are no descriptors left; some may become free.
             Err(_) => std::thread::sleep(Duration::from_millis(100)),
         }
@@ -67,15 +76,15 @@ fn accept(listener: &TcpListener, pages: &Arc<HttpPages>) {
 }
 
 /// Answers one request. A client that breaks off or takes too long gets nothing.
-fn answer(mut stream: TcpStream, pages: &HttpPages) {
-    let Some(head) = read_head(&mut stream) else { return };
+fn answer(mut stream: &TcpStream, pages: &HttpPages) {
+    let Some(head) = read_head(stream) else { return };
     let reply = reply(&head, pages);
     let _ = stream.set_write_timeout(Some(REQUEST_MAX));
     let _ = stream.write_all(reply.as_bytes());
 }
 
 /// Reads up to the empty line.
-fn read_head(stream: &mut TcpStream) -> Option<Vec<u8>> {
+fn read_head(mut stream: &TcpStream) -> Option<Vec<u8>> {
     let (end, mut head) = (Instant::now() + REQUEST_MAX, Vec::new());
     while !head.windows(4).any(|four| four == b"\r\n\r\n") && head.len() < HEAD_MAX {
         let left = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
@@ -150,5 +159,19 @@ mod tests {
         let mut reply = String::new();
         stream.read_to_string(&mut reply).unwrap();
         assert!(reply.starts_with("HTTP/1.1 503 ") && reply.ends_with("no\n"), "{reply}");
+    }
+
+    #[test]
+    fn who_says_nothing_keeps_nobody_out() {
+        let bound = serve("127.0.0.1:0".parse().unwrap(), Arc::new(page)).unwrap();
+        let mut silent = Vec::new();
+        for _ in 0..5 {
+            silent.extend((0..REQUESTS_MAX).map(|_| TcpStream::connect(bound).unwrap()));
+            let mut stream = TcpStream::connect(bound).unwrap();
+            stream.write_all(b"GET /health HTTP/1.1\r\n\r\n").unwrap();
+            let mut reply = String::new();
+            stream.read_to_string(&mut reply).unwrap();
+            assert!(reply.starts_with("HTTP/1.1 503 "), "{reply}");
+        }
     }
 }
