@@ -121,7 +121,11 @@ impl TestServer {
         let (mut at, mut out) = (0, Output::default());
         while at < input.len() {
             let (next, used) = self.run_one(&input[at..], &mut out);
-            assert!(matches!(next, Next::Continue | Next::Source(_)), "{next:?}: {}", input[at..].escape_ascii());
+            assert!(
+                matches!(next, Next::Continue | Next::Spent(_) | Next::Source(_)),
+                "{next:?}: {}",
+                input[at..].escape_ascii()
+            );
             if used == 0 {
                 break;
             }

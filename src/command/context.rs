@@ -124,6 +124,8 @@ impl<'a> Context<'a> {
 pub enum Next {
     /// The next request.
     Continue,
+    /// The next request; this one has copied so many bytes, which its reply does not show.
+    Spent(usize),
     /// Flush what is queued, then close.
     Close,
     /// The output is long enough: flush it, then run the same request again with this `resume`.

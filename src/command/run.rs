@@ -26,7 +26,7 @@ pub(super) fn request(
         Request::Text(command) => return run_text(command, hash, context, out),
         Request::Store(header) => {
             let (value, tail) = value.split_at(body);
-            write::run(header, hash, write::Value::Bytes(value), tail, context, out);
+            return write::run(header, hash, write::Value::Bytes(value), tail, context, out);
         }
         Request::Meta(command) => run_meta(command, hash, context, out),
         Request::Binary(packet) => return run_binary(packet, hash, context, out),

@@ -11,7 +11,7 @@
 
 use super::lookup::{count_prefix, lookup};
 use super::reply::{push_flag_number, push_flags, respond, response};
-use super::{Context, Output};
+use super::{Context, Next, Output};
 use crate::protocol::binary::{Op, Packet, Status};
 use crate::protocol::meta::{KeyBuffer, LetterSet, MetaCommand};
 use crate::protocol::text::BAD_CHUNK;
@@ -22,6 +22,9 @@ use crate::watch::{ItemStore, Streams};
 
 /// What must follow the data of a text store.
 const TAIL: &[u8] = b"\r\n";
+
+/// What an append copies counts from so many bytes on: below it the request itself takes longer.
+const JOINED_MIN: usize = 16 << 10;
 
 const TOO_LARGE: &[u8] = b"SERVER_ERROR object too large for cache\r\n";
 const NO_MEMORY: &[u8] = b"SERVER_ERROR out of memory storing object\r\n";
@@ -74,7 +77,7 @@ struct Done {
     len: usize,
 }
 
-/// Runs a store request whose value has arrived; `tail` is what follows the value.
+/// Runs a store request whose value has arrived; `tail` is what follows the value. An append says how much it copied.
 #[inline]
 pub(super) fn run(
     header: &StoreHeader<'_>,
@@ -83,7 +86,7 @@ pub(super) fn run(
     tail: &[u8],
     context: &Context<'_>,
     out: &mut Output,
-) {
+) -> Next {
     let mut buffer = None;
     let order = order(header, hash, &mut buffer, context);
     if !matches!(header, StoreHeader::Meta(_)) {
@@ -91,7 +94,8 @@ pub(super) fn run(
     }
     if !matches!(header, StoreHeader::Binary(_)) && tail != TAIL {
         context.counters.set_cmds.add(1);
-        return refuse_chunk(header, out);
+        refuse_chunk(header, out);
+        return Next::Continue;
     }
     let done = apply(&order, value, context);
     match (done.outcome, header) {
@@ -101,6 +105,8 @@ pub(super) fn run(
         (_, StoreHeader::Meta(command)) => meta_reply(command, &done, order.key, out),
         (_, StoreHeader::Binary(packet)) => binary_reply(packet, &done, out),
     }
+    let is_costly = done.len >= JOINED_MIN && matches!(order.mode, Mode::Append | Mode::Prepend);
+    if is_costly { Next::Spent(done.len) } else { Next::Continue }
 }
 
 #[cold]
@@ -134,7 +140,8 @@ pub fn begin(header: &StoreHeader<'_>, len: usize, context: &Context<'_>) -> Res
 pub fn finish(header: &StoreHeader<'_>, upload: Upload, tail: &[u8], context: &Context<'_>, out: &mut Output) {
     let mut buffer = None;
     let hash = order_of_upload(header, &mut buffer, context).hash;
-    run(header, hash, Value::Uploaded(upload), tail, context, out);
+    // What was received has counted already, and is as much.
+    let _ = run(header, hash, Value::Uploaded(upload), tail, context, out);
 }
 
 /// A large value ran out of chunks on its way in: what to answer when the rest (`left` bytes of value and

@@ -175,7 +175,7 @@ impl FuzzServer {
         let mut context = self.context();
         loop {
             match request.run(&mut context, out) {
-                Next::Continue | Next::Source(_) => return true,
+                Next::Continue | Next::Spent(_) | Next::Source(_) => return true,
                 Next::More(resume) => (context.resume, context.is_checking) = (resume, false),
                 Next::Check(resume) => (context.resume, context.is_checking) = (resume, true),
                 Next::Later => panic!("it may be long"),

@@ -441,11 +441,15 @@ impl Session {
                 return Step::Ends(used);
             }
             Next::Later => return quota.put_off(Step::Ends(used)),
+            Next::Spent(bytes) => {
+                quota.take_bytes(bytes);
+                return Step::Ends(used + cut.size());
+            }
             _ => {}
         }
         quota.take_bytes(cut.head * LINE_BYTE);
         self.state = match next {
-            Next::Continue | Next::More(_) | Next::Check(_) | Next::Later => SessionState::Command,
+            Next::Continue | Next::More(_) | Next::Check(_) | Next::Later | Next::Spent(_) => SessionState::Command,
             Next::Speak(protocol) => {
                 self.protocol = Some(protocol);
                 SessionState::Command

@@ -511,7 +511,7 @@ impl Worker {
     }
 
     fn close(&mut self, key: usize, reason: CloseReason) {
-        if self.waiting.remove(key) {
+        if self.clients[key].connection.waits_for_acks() && self.waiting.remove(key) {
             let replies = self.clients[key].connection.waiting_replies();
             self.shared.stats.replies_waiting.fetch_sub(replies, Ordering::Relaxed);
         }
