@@ -196,19 +196,24 @@ impl Server {
         Ok(())
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.0.id()
+    }
+
     /// Nanoseconds that it has run so far.
     pub fn cpu_ns(&self) -> u64 {
-        cpu_ns(self.child.0.id())
+        cpu_ns(self.pid())
     }
 
     /// The same of those of its threads that have this name.
     pub fn thread_ns(&self, name: &str) -> u64 {
-        schedstat(self.child.0.id(), 0, name)
+        schedstat(self.pid(), 0, name)
     }
 
     /// Bytes of memory that it has in use.
     pub fn rss(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.0.id())).unwrap_or_default();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
         field(&status, "VmRSS:").unwrap_or(0) * 1024
     }
 
@@ -229,12 +234,12 @@ impl Server {
 
     /// How long its threads have waited for a CPU that others had, since it counts.
     pub fn waited(&self) -> Duration {
-        Duration::from_nanos(schedstat(self.child.0.id(), 1, "").saturating_sub(self.waited.get()))
+        Duration::from_nanos(schedstat(self.pid(), 1, "").saturating_sub(self.waited.get()))
     }
 
     /// Lets it count from now on.
     pub fn reset(&self) {
-        self.waited.set(schedstat(self.child.0.id(), 1, ""));
+        self.waited.set(schedstat(self.pid(), 1, ""));
         // A server that does not answer will be noticed by the load.
         let _ = self.ask("stats reset");
     }

@@ -7,6 +7,7 @@
 #   scripts/bench.sh load --help      the load generator alone
 #   scripts/bench.sh failover         what clients see of failovers, 200 kills, in about 20 minutes; as root, with etcd
 #   scripts/bench.sh failover --help  fewer of them
+#   scripts/bench.sh hostile          attacks: how long others wait, and memory; in about five minutes
 #
 # --memcached PATH compares with another binary than the memcached in PATH, --twincached PATH measures another than
 # the one built here, --only TEXT takes only rows with this in their title (not of memory). Writes results.json and
@@ -32,10 +33,13 @@ build() {
         sed -n "s/.*\"name\":\"$1\".*\"executable\":\"\([^\"]*\)\".*/\1/p" | tail -n 1
 }
 
-if [ "${1-}" = failover ]; then
+case ${1-} in
+failover | hostile)
+    bench=$1
     shift
-    exec "$(build failover)" "$@"
-fi
+    exec "$(build "$bench")" "$@"
+    ;;
+esac
 
 compare=$(build compare)
 "$compare" "$@"

@@ -46,7 +46,8 @@ impl Site<'_> {
         !self.stop.load(Ordering::Relaxed)
     }
 
-    fn wait(&self) {
+    /// Returns when it is over.
+    pub fn wait(&self) {
         while self.goes_on() {
             std::thread::sleep(Duration::from_millis(5));
         }
