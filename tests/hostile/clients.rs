@@ -66,9 +66,12 @@ fn withstand(attack: &Attack) {
     let site = Site { server: server.addr, clients, stop: &stop };
     let (longest, late) = std::thread::scope(|scope| {
         scope.spawn(|| (attack.run)(&site));
-        let during = serve_others(&server, Duration::from_millis(3000));
-        // Whoever stands still has lost by now what others need.
-        let late = serve_others(&server, Duration::from_millis(500));
+        let during = serve_others(&server, Duration::from_millis(1000));
+        // Whoever stands still loses, in a while, what others need.
+        let (end, mut late) = (Instant::now() + DEADLINE, serve_others(&server, Duration::from_millis(300)));
+        while late.2 > 0 && Instant::now() < end {
+            late = serve_others(&server, Duration::from_millis(300));
+        }
         stop.store(true, Ordering::Relaxed);
         (during.0.max(late.0), (late.1, late.2))
     });
