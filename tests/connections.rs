@@ -96,7 +96,8 @@ fn a_file_that_is_no_socket_is_left_alone() {
 
 #[test]
 fn one_too_many_is_refused() {
-    let running = Running::start(|config| config.max_conns = 4);
+    // Listeners do not count.
+    let running = Running::start(|config| config.max_conns = 3);
     let mut clients: Vec<Conn> = (0..3).map(|_| running.connect()).collect();
     clients.iter_mut().for_each(|client| assert_eq!(client.line("mn"), "MN"));
     let mut refused = running.connect();
@@ -111,7 +112,7 @@ fn one_too_many_is_refused() {
 
 #[test]
 fn one_too_many_waits() {
-    let running = Running::start(|config| (config.max_conns, config.maxconns_fast) = (3, false));
+    let running = Running::start(|config| (config.max_conns, config.maxconns_fast) = (2, false));
     let stats = &running.shared.stats;
     let mut clients: Vec<Conn> = (0..2).map(|_| running.connect()).collect();
     clients.iter_mut().for_each(|client| assert_eq!(client.line("mn"), "MN"));
@@ -221,7 +222,7 @@ fn a_socket_speaks_only_what_it_is_told() {
 
 #[test]
 fn watchers_see_connections_come_and_go() {
-    let running = Running::start(|config| config.max_conns = 3);
+    let running = Running::start(|config| config.max_conns = 2);
     let mut watcher = running.connect();
     assert_eq!(watcher.line("watch connevents"), "OK");
     let mut client = running.connect();

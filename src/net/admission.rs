@@ -75,23 +75,34 @@ impl Gate {
     }
 }
 
-/// A connection's share of `-c`.
+/// A connection's share of `-c`, which listeners have no part in.
 #[derive(Debug)]
 pub(super) struct Permit {
     gate: Arc<Gate>,
+    /// 0 for a listener's.
+    share: u64,
 }
 
 impl Permit {
-    /// Takes a share. The caller has asked [`Gate::is_full`]; listeners are counted without asking.
+    /// Takes a share. The caller has asked [`Gate::is_full`].
     pub(super) fn take(gate: &Arc<Gate>) -> Permit {
-        let open = gate.open.fetch_add(1, Ordering::SeqCst) + 1;
+        Permit::new(gate, 1)
+    }
+
+    /// A listener's, which takes no share but is counted by the statistics.
+    pub(super) fn of_listener(gate: &Arc<Gate>) -> Permit {
+        Permit::new(gate, 0)
+    }
+
+    fn new(gate: &Arc<Gate>, share: u64) -> Permit {
+        gate.open.fetch_add(share, Ordering::SeqCst);
         if let Some(shared) = gate.shared.upgrade() {
             let stats = &shared.stats;
-            stats.curr_conns.fetch_add(1, Ordering::Relaxed);
+            let open = stats.curr_conns.fetch_add(1, Ordering::Relaxed) + 1;
             stats.total_conns.fetch_add(1, Ordering::Relaxed);
             stats.conn_structs.fetch_max(open, Ordering::Relaxed);
         }
-        Permit { gate: gate.clone() }
+        Permit { gate: gate.clone(), share }
     }
 }
 
@@ -100,7 +111,7 @@ impl Drop for Permit {
         if let Some(shared) = self.gate.shared.upgrade() {
             shared.stats.curr_conns.fetch_sub(1, Ordering::Relaxed);
         }
-        self.gate.open.fetch_sub(1, Ordering::SeqCst);
+        self.gate.open.fetch_sub(self.share, Ordering::SeqCst);
         if self.gate.is_full.load(Ordering::SeqCst) {
             self.gate.wake();
         }
