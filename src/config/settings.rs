@@ -39,8 +39,15 @@ pub(super) struct StatRow {
     value: fn(&Config) -> String,
 }
 
-/// `place = parse` puts what `parse` makes of the argument into `config.place`; `|raw, value| …` does what it wants.
+/// `place = parse` puts what `parse` makes of the argument into `config.place`; `cut 'x', place = parse` does so with the
+/// number at its start; `|raw, value| …` does what it wants.
 macro_rules! taking {
+    (cut $letter:literal, $($place:ident).+ = $parse:expr) => {
+        |raw, value| {
+            raw.config.$($place).+ = ($parse)(raw.cut($letter, value))?;
+            Ok(())
+        }
+    };
     (|$raw:pat_param, $value:pat_param| $body:expr) => {
         |$raw, $value| $body
     };
@@ -136,14 +143,14 @@ settings! {
             user = text);
     -   pub store: StoreConfig = StoreConfig::default();
         flag('m', "memory-limit", Needed("<num>"), "memory for items, in megabytes (default: 64)",
-            store.memory_limit = megabytes);
+            cut 'm', store.memory_limit = megabytes);
         stat(1, "maxbytes", |c| c.store.memory_limit);
     -   flag('M', "disable-evictions", Without, "answer an error instead of evicting when memory is full",
             store.evict = off);
         stat(8, "evictions", |c| if c.store.evict { "on" } else { "off" });
     -   pub max_conns: u32 = 1024;
         flag('c', "conn-limit", Needed("<num>"), "most connections at once (default: 1024)",
-            max_conns = |v| above_zero(v, "Maximum connections must be greater than 0"));
+            cut 'c', max_conns = |v| above_zero(v, "Maximum connections must be greater than 0"));
         stat(2, "maxconns", |c| c.max_conns);
     -   pub lock_memory: bool = false;
         flag('k', "lock-memory", Without, "lock all memory, so that nothing is paged out", lock_memory = on);
@@ -162,7 +169,7 @@ settings! {
             store.growth_factor = |v| growth_factor(v).map(Some));
         stat(12, "growth_factor", |c| format_args!("{:.2}", c.store.growth_factor.unwrap_or(1.25)));
     -   flag('n', "slab-min-size", Needed("<bytes>"), "least room for key, value and flags (default: 48)",
-            store.chunk_size = |v| above_zero(v, "Chunk size must be greater than 0").map(|n| n as usize));
+            cut 'n', store.chunk_size = |v| above_zero(v, "Chunk size must be greater than 0").map(|n| n as usize));
         stat(13, "chunk_size", |c| c.store.chunk_size);
     -   flag('L', "enable-largepages", Without, "take all memory at start", store.preallocate = on);
     -   pub prefix_delimiter: u8 = b':';
@@ -180,13 +187,13 @@ settings! {
     -   pub reqs_per_event: u32 = 20;
         flag('R', "max-reqs-per-event", Needed("<num>"), "most requests of one connection before others have\n\
             their turn (default: 20)",
-            reqs_per_event = |v| above_zero(v, "Number of requests per event must be greater than 0"));
+            cut 'R', reqs_per_event = |v| above_zero(v, "Number of requests per event must be greater than 0"));
         stat(18, "reqs_per_event", |c| c.reqs_per_event);
     -   flag('C', "disable-cas", Without, "keep no cas uniques", store.cas_enabled = off);
         stat(19, "cas_enabled", |c| yes(c.store.cas_enabled));
     -   pub backlog: u32 = 1024;
         flag('b', "listen-backlog", Needed("<num>"), "connections that may wait to be accepted (default: 1024)",
-            backlog = backlog);
+            cut 'b', backlog = backlog);
         stat(20, "tcp_backlog", |c| c.backlog);
     -   /// What clients may speak where `-l` does not say it.
         pub binding: Binding = Binding::Auto;
@@ -443,6 +450,21 @@ impl RawConfig {
         Ok(())
     }
 
+    /// The number at the start of an option's argument.
+    // COMPAT(atoi): memcached reads these with C's `atoi`, so units behind a number do nothing. Start-ups have them.
+    fn cut<'t>(&mut self, letter: char, text: &'t str) -> &'t str {
+        let number = text.trim_ascii_start();
+        let digits = number.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, rest) = number.split_at(digits);
+        if number.is_empty() || rest.is_empty() {
+            return text;
+        }
+        let line =
+            format!("-{letter} {text} is read as -{letter} {number}, as memcached reads it: \"{rest}\" does nothing");
+        self.config.warnings.push(line);
+        number
+    }
+
     fn listen(&mut self, text: &str) -> Result<(), Exit> {
         let joined = self.config.listen_text.take().map(|before| before + "," + text);
         self.config.listen_text = Some(joined.unwrap_or_else(|| text.to_owned()));
@@ -457,7 +479,7 @@ impl RawConfig {
     }
 
     fn threads(&mut self, text: &str) -> Result<(), Exit> {
-        let threads = thread_count(text)?;
+        let threads = thread_count(self.cut('t', text))?;
         (self.config.threads, self.config.store.threads) = (threads, threads);
         if threads <= MANY_THREADS {
             return Ok(());

@@ -1,9 +1,8 @@
 //! What the value of an option may be: one function for each kind, and the words of its refusal.
 //!
-//! Messages and exit codes are memcached's wherever it has one. Numbers are taken strictly: what C's `atoi` would cut
-//! short is refused.
+//! Messages and exit codes are memcached's wherever it has one. Numbers are taken strictly here.
 //!
-//! Not here: which option takes which (`settings`).
+//! Not here: which option takes which, and which numbers are cut short first (`settings`).
 
 use super::exit::Exit;
 use crate::store::{Accounting, LruPolicy};

@@ -76,12 +76,24 @@ fn the_first_exit_wins() {
 }
 
 #[test]
+fn compat_atoi() {
+    let config = good("-m 256M -c 2k -t 2x -R 10. -n 50, -b 100b");
+    assert_eq!((config.store.memory_limit, config.max_conns, config.threads), (256 << 20, 2, 2));
+    assert_eq!((config.reqs_per_event, config.store.chunk_size, config.backlog), (10, 50, 100));
+    assert_eq!(config.warnings.len(), 6);
+    assert_eq!(config.warnings[0], "-m 256M is read as -m 256, as memcached reads it: \"M\" does nothing");
+    assert!(good("-m 256").warnings.is_empty());
+}
+
+#[test]
 fn bad_numbers() {
     assert_refused(&[
         ("-p 70000", 64, "ERROR: Invalid port number 70000."),
         ("-p -2", 64, "ERROR: Invalid port number -2."),
         ("-p 11211x", 64, "ERROR: Invalid port number 11211x."),
-        ("-m 64m", 64, "-m needs a whole number of megabytes, at most 1000000000, not \"64m\""),
+        ("-m m", 64, "-m needs a whole number of megabytes, at most 1000000000, not \"m\""),
+        ("-m -5m", 64, "-m needs a whole number of megabytes, at most 1000000000, not \"-5m\""),
+        ("-m 1g", 64, "Cannot set item size limit higher than 1/2 of memory max."),
         (
             "-m 99999999999999999999",
             64,
@@ -90,7 +102,7 @@ fn bad_numbers() {
         ("-a 999", 64, "-a needs an access mode in octal, 0 to 777, not \"999\""),
         ("-a 1777", 64, "-a needs an access mode in octal, 0 to 777, not \"1777\""),
         ("-c 0", 1, "Maximum connections must be greater than 0"),
-        ("-c 1k", 1, "Maximum connections must be greater than 0"),
+        ("-c 0k", 1, "Maximum connections must be greater than 0"),
         ("-t 0", 1, "Number of threads must be greater than 0"),
         ("-t 1025", 1, "Number of threads must be at most 1024"),
         ("-R 0", 1, "Number of requests per event must be greater than 0"),
