@@ -103,8 +103,8 @@ const SHARD_MAX_BYTES: u64 = 16 << 30;
 /// Buckets of an empty store: 512 KiB, as memcached's table.
 const BUCKETS: usize = 1 << 13;
 
-/// flush_all itself unlinks the items of a shard that has at most its share of so many, so that a small cache is seen to
-/// be empty at once.
+/// flush_all itself unlinks items of the last second in a shard that has at most its share of so many, so that a small
+/// cache that was just filled is seen to be empty at once.
 const FLUSH_AT_ONCE: usize = 4096;
 
 /// Uploads that lose their memory at a time, when a store was refused.

@@ -50,16 +50,19 @@ impl Shard {
         true
     }
 
-    /// Unlinks flushed and expired items if there are at most so many items.
+    /// Unlinks flushed and expired items of the last second if there are at most so many items.
+    // COMPAT(flush_walk): flush_all unlinks what was stored or fetched a moment ago. What is older stays until somebody
+    // asks for it, which counts get_flushed, or it is reclaimed.
     pub fn unlink_dead(&mut self, most: usize) {
         if self.table.items() > most {
             return;
         }
+        let now = self.core.clock.now();
         for list in 0..CLASSES * 4 {
             let mut id = self.lrus[list / 4].lists[list % 4].tail;
             while id != ItemId::NONE {
                 let next = self.window.chunk(id).prev;
-                if self.death(id).is_some() {
+                if self.window.header(id).last_access + 1 >= now && self.death(id).is_some() {
                     self.let_go(id, self.hash_of(id));
                 }
                 id = next;

@@ -74,6 +74,32 @@ fn compat_flush_past() {
 }
 
 #[test]
+fn compat_flush_walk() {
+    let server = TestServer::new(|_| {});
+    let flushed = |server: &TestServer| server.shared.stats.totals().get_flushed;
+    server.check(&[("set a 0 0 1|x|flush_all|get a", "STORED|OK|END")]);
+    assert_eq!(flushed(&server), 0);
+    server.ask("set a 0 0 1|x|");
+    server.shared.clock.advance(2);
+    server.check(&[("flush_all|get a|get a", "OK|END|END")]);
+    assert_eq!(flushed(&server), 1);
+}
+
+#[test]
+fn what_takes_the_place_of_the_dead_reclaims_it() {
+    let server = TestServer::new(|config| {
+        (config.store.maintainer, config.store.tuning.segmented) = (false, false);
+    });
+    server.ask("set a 0 0 1|x|");
+    server.shared.clock.advance(2);
+    let reclaimed = |server: &TestServer| server.ask("stats items|").contains("items:1:reclaimed 1|");
+    server.check(&[("flush_all", "OK")]);
+    assert!(!reclaimed(&server));
+    server.check(&[("set a 0 0 1|y", "STORED")]);
+    assert!(reclaimed(&server), "{}", server.ask("stats items|"));
+}
+
+#[test]
 fn compat_reassign_words() {
     TestServer::new(|_| {}).check(&[(
         "slabs reassign 1 1 x|slabs reassign 1 1|slabs automove 1 x",
