@@ -338,19 +338,20 @@ impl Shard {
         self.window.chunk_mut(item).pins += 1;
         let mut found = self.take_ready(class);
         for _ in 0..EVICTIONS {
-            if found.is_some() || !self.make_any_room(class) {
+            if found.is_some() || !self.make_any_room(class, counts) {
                 break;
             }
-            counts.inline_reclaim += 1;
             found = self.take_ready(class);
         }
         self.window.chunk_mut(item).pins -= 1;
         found
     }
 
-    /// Reclaims or evicts something. False when there is nothing.
-    fn make_any_room(&mut self, class: u8) -> bool {
-        [COLD, HOT, WARM, TEMP].iter().any(|&lru| self.reclaim_tail(class, lru) > 0) || self.make_room(class)
+    /// Reclaims, which is counted, or evicts something. False when there is nothing.
+    fn make_any_room(&mut self, class: u8, counts: &mut Counts) -> bool {
+        let reclaims = [COLD, HOT, WARM, TEMP].iter().any(|&lru| self.reclaim_tail(class, lru) > 0);
+        counts.inline_reclaim += u64::from(reclaims);
+        reclaims || self.make_room(class)
     }
 
     fn take_ready(&mut self, class: u8) -> Option<ItemId> {

@@ -82,6 +82,19 @@ fn stores_go_on_while_their_page_is_moved() {
 }
 
 #[test]
+fn who_is_evicted_is_not_counted_as_reclaimed() {
+    let mut rig = TestStore::new(StoreConfig { memory_limit: 2 * 4096, ..tiny() });
+    rig.store.tune(|tuning| tuning.automove = 0);
+    let class = class_of(&rig, 20);
+    fill(&rig, 0, 2 * rig.store.core.classes.per_page(class) as usize, 20);
+    assert_eq!(rig.store.reassign(class.into(), 0), Reassign::Ok);
+    rig.mover_steps(100);
+    assert_eq!(pages(&rig, class), 1);
+    assert!(rig.sum(|class| class.counters.evicted) > 0);
+    assert_eq!(rig.store.stats().slab_reassign_inline_reclaim, 0);
+}
+
+#[test]
 fn every_item_survives() {
     for accounting in [Accounting::Native, Accounting::Memcached] {
         let mut rig = TestStore::new(StoreConfig { accounting, ..tiny() });
