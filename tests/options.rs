@@ -460,10 +460,26 @@ fn very_verbose_shows_slab_classes() {
 
 #[test]
 fn very_verbose_shows_commands_and_replies() {
-    let mut server = Server::start(&["-vv"]);
-    answers(&server, "set a 0 0 1\r\nx\r\nget a b\r\n", "STORED\r\nVALUE a 0 1\r\nx\r\nEND\r\n");
+    let mut server = Server::start(&["-vv", "-o", "slab_accounting=memcached"]);
+    answers(&server, "set a 0 0 6\r\nsecret\r\nget a b\r\n", "STORED\r\nVALUE a 0 6\r\nsecret\r\nEND\r\n");
+    answers(&server, "mg a v\r\n", "VA 6\r\nsecret\r\n");
+    let mut binary = server.connect();
+    binary.send(&common::Packet::new(0x0a, b"", b"").request());
+    binary.read_until(common::DEADLINE, |got| got.len() == common::HEADER);
     let (_, log) = server.stop("TERM");
-    for line in [" set a 0 0 1", " STORED", " get a b", " END"] {
+    for line in [
+        " set a 0 0 6",
+        " STORED",
+        " get a b",
+        " END",
+        " mg a v",
+        " VA 6",
+        " Read binary protocol data:",
+        "    0x80 0x0a 0x00 0x00",
+        " Writing bin response:",
+        "slab class   1: chunk size        96 perslab   10922",
+    ] {
         assert!(log.lines().any(|logged| logged.ends_with(line)), "{line:?} is missing in:\n{log}");
     }
+    assert!(!log.contains("secret"), "{log}");
 }

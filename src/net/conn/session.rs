@@ -387,7 +387,7 @@ impl Session {
     /// Whether each request and its reply are logged (`-vv`).
     #[inline]
     fn tells_all(&self) -> bool {
-        log::log_enabled!(log::Level::Debug) && self.protocol == Some(Protocol::Ascii)
+        log::log_enabled!(log::Level::Debug) && matches!(self.protocol, Some(Protocol::Ascii | Protocol::Binary))
     }
 
     /// Drops what is left of a get, a part of which was refused.
