@@ -54,6 +54,8 @@ primary() {
     return 1
 }
 
+list() { "$bin/twincachectl" --etcd "$etcd_url" list 2>/dev/null; }
+
 start etcd etcd --data-dir "$folder/etcd" --listen-client-urls "$etcd_url" --advertise-client-urls "$etcd_url" \
     --listen-peer-urls "http://127.0.0.1:$((etcd_port + 10))" \
     --initial-advertise-peer-urls "http://127.0.0.1:$((etcd_port + 10))" \
@@ -63,14 +65,15 @@ for ((node = 1; node <= nodes; node++)); do
     start_sidecar "$node"
 done
 for ((tries = 0; tries < 100; tries++)); do
-    owner=$(primary) && says $((owner == 1 ? 2 : 1)) standby && break
+    # Until the list shows how far the standby is behind.
+    owner=$(primary) && says $((owner == 1 ? 2 : 1)) standby && list | grep -q ' ms  *yes ' && break
     sleep 0.2
 done
 [[ -n ${owner:-} ]] || { tail -n 5 "$folder"/*.log >&2; echo "no node became primary" >&2; exit 1; }
 cat <<TEXT
 The shard 'demo' has $nodes nodes; node$owner is its primary. The logs are in $folder.
 
-$("$bin/twincachectl" --etcd "$etcd_url" list 2>/dev/null || cat "$folder/page")
+$(list || cat "$folder/page")
 
 Try this in another terminal:
   printf 'set a 0 0 2\r\nhi\r\nget a\r\nquit\r\n' | nc 127.0.0.1 $((11310 + owner))
@@ -80,6 +83,8 @@ Try this in another terminal:
   $bin/twincachectl --etcd $etcd_url switchover demo
 Ctrl-C ends it all.
 TEXT
+# The shell itself says on stderr that a job was killed.
+exec 2>/dev/null
 while true; do
     sleep 5
     for ((node = 1; node <= nodes; node++)); do
