@@ -55,7 +55,8 @@ impl LeaseStatus {
             None if self.is_member => "standby, in sync",
             None => "standby, not in sync",
         };
-        let (owner, members) = (if owner.is_empty() { "nobody" } else { owner }, members.join(", "));
+        let named = |name: &str| if name.is_empty() { "nobody".to_owned() } else { name.to_owned() };
+        let (owner, members) = (named(owner), named(&members.join(", ")));
         format!("shard {shard}, node {node}: {role}; epoch {epoch}, owner {owner}, in sync: {members}\n")
     }
 }
