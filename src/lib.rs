@@ -67,7 +67,7 @@
 //! sync        -> nothing
 //! supervisor  -> sys                                                    (systemd, its journal, and stderr)
 //! protocol    -> nothing
-//! sidecar     -> cluster, protocol, io, sys, supervisor                 (a client, in a process of its own)
+//! sidecar     -> cluster, protocol, io, sys, tls, supervisor            (a client, in a process of its own)
 //! ctl         -> cluster, protocol, completion                          (the operator's tool)
 //! completion  -> config, sidecar, cluster                               (their tables of options)
 //! cluster     -> nothing                                                (etcd, for the sidecar and its tools)
@@ -97,13 +97,13 @@
 //! net/worker:       queues, silence, standing, waiting > mod > batch, budget, client, idle
 //! net/conn:         mod > values > session > buffer, chat, other_end, turn, upload > long_line
 //! cluster:          mod > watch > etcd > transport > tls, names, wire > error > options > keys, record
-//! tls:              mod > server > stream > room, options, ciphers, files
+//! tls:              mod > server, client > stream > room, options, ciphers, files
 //! ctl:              mod > edit > request > show > json > table, diagnosis > look > view, console > options > defaults > exit
 //! completion:       mod > bash, fish, zsh > program
 //! sidecar:          mod > lease > link > observe, server_socket, pace, options > moment
 //! sidecar/lease:    mod > driver > feeds, topology, etcd_threads, server_thread, promises, keeper, status, address > news, announcing, floating, hooks > ledger > claim, handover, local, frames, repeats > orders > members
 //! sidecar/lease/keeper: switchover, takeover > mod
-//! sidecar/link:     mod > pump > pump_state, sink, source > relay, answers, guard, lag, peer_cas, peer_clock, peer_info > clock_skew
+//! sidecar/link:     mod > pump, peer_socket > pump_state, sink, source > relay, answers, guard, lag, peer_cas, peer_clock, peer_info > clock_skew
 //! sidecar/observe:  mod > http, metrics, health > figures, standby
 //! ```
 //!

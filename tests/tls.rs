@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Conn, Pki, Rng, Server, ThinWire, TlsConn, Waited, seed, signal, until};
+use common::{Conn, Folder, Pki, Rng, Server, Sidecar, ThinWire, TlsConn, Waited, freeze, seed, signal, until};
 use rustls::crypto::cipher::{MessageEncrypter, OutboundPlainMessage};
 use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
@@ -493,4 +493,59 @@ fn bytes_that_are_changed_on_their_way_end_their_connection_only() {
         }
     }
     assert!(rig.serves(&TLS13, None) && rig.serves(&TLS12, None), "seed {seed}");
+}
+
+/// The way from a primary to its copy: both certificates are checked, and a peer that stands still is waited for.
+#[test]
+fn a_pair_is_kept_equal_over_tls() {
+    let pki = Pki::new();
+    let ca = pki.file("ca.pem");
+    let peer_options = pki.options(&format!("ssl_ca_cert={ca},ssl_verify_mode=2"));
+    let peer = Server::start(&["-l", "notls:127.0.0.1:0", "-m", "512", "-Z", "-o", &peer_options]);
+    let mut copy = Conn::to(SocketAddr::from(([127, 0, 0, 1], peer.ports()[1].1)));
+    let folder = Folder::new();
+    let socket = folder.file("control");
+    let primary = Server::start(&["-m", "512", "-o", &format!("control_socket={socket}")]);
+    let mut client = primary.connect();
+    client.ask(b"set before 3 0 5\r\nhello\r\n", b"STORED\r\n");
+    let (cert, key) = (pki.file("client.pem"), pki.file("client.key"));
+    let words = ["--peer-tls", "--peer-ca", &ca, "--peer-cert", &cert, "--peer-key", &key, "--http", "127.0.0.1:0"];
+    let sidecar = Sidecar::start(&socket, peer.addr, &words);
+    until("the first item", || copy.ask(b"get before\r\n", b"END\r\n") == b"VALUE before 3 5\r\nhello\r\nEND\r\n");
+
+    // Far more than sockets hold, while the peer takes nothing.
+    freeze(peer.pid());
+    let value = "v".repeat(400_000);
+    for number in 0..64 {
+        client.ask(format!("set large-{number} 0 0 400000\r\n{value}\r\n").as_bytes(), b"STORED\r\n");
+        client.ask(format!("set small-{number} 0 0 1\r\n{}\r\n", number % 10).as_bytes(), b"STORED\r\n");
+    }
+    std::thread::sleep(QUIET);
+    signal(peer.pid(), "CONT");
+    client.ask(b"set last 0 0 1\r\nx\r\n", b"STORED\r\n");
+    until("the last item", || copy.ask(b"mg last\r\n", b"\r\n") == b"HD\r\n");
+    for number in 0..64 {
+        let answer = format!("VALUE large-{number} 0 400000\r\n{value}\r\nEND\r\n");
+        assert!(copy.ask(format!("get large-{number}\r\n").as_bytes(), b"END\r\n") == answer.as_bytes(), "{number}");
+        copy.ask(format!("get small-{number}\r\n").as_bytes(), format!("\r\n{}\r\nEND\r\n", number % 10).as_bytes());
+    }
+    assert_eq!(copy.number("", "ssl_proto_errors"), 0);
+    until("health", || sidecar.page("/health").contains("200 OK"));
+}
+
+#[test]
+fn a_sidecar_says_why_tls_with_a_peer_does_not_work() {
+    let (pki, stranger) = (Pki::new(), Pki::new());
+    let (ca, wrong) = (pki.file("ca.pem"), stranger.file("ca.pem"));
+    let peer_options = pki.options(&format!("ssl_ca_cert={ca},ssl_verify_mode=2"));
+    let peer = Server::start(&["-l", "notls:127.0.0.1:0", "-Z", "-o", &peer_options]);
+    let plain = SocketAddr::from(([127, 0, 0, 1], peer.ports()[1].1));
+    let folder = Folder::new();
+    let socket = folder.file("control");
+    let _primary = Server::start(&["-o", &format!("control_socket={socket}")]);
+    let says = |address, words: &[&str], part: &str| _ = Sidecar::start(&socket, address, words).says(part);
+    says(peer.addr, &["--peer-tls", "--peer-ca", &wrong], "TLS: invalid peer certificate");
+    says(peer.addr, &["--peer-tls", "--peer-ca", &ca], "CertificateRequired");
+    says(plain, &["--peer-tls", "--peer-ca", &ca], "TLS: ");
+    says(peer.addr, &["--peer-tls", "--peer-ca", "/nonexistent"], "--peer-tls: /nonexistent : No such file");
 }

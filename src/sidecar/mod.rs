@@ -57,6 +57,9 @@ pub fn run(options: Options) -> Result<(), SidecarExit> {
     supervisor::start_log(if options.is_verbose { log::LevelFilter::Debug } else { log::LevelFilter::Info });
     drop_root(&options)?;
     process::block_signals().map_err(|error| SidecarExit::refuse(EX_OSERR, &format!("signals: {error}")))?;
+    if let Some(line) = options.peer_tls.as_ref().and_then(|files| files.check().err()) {
+        return Err(SidecarExit::usage(&format!("--peer-tls: {line}")));
+    }
     let stop = Arc::new(AtomicBool::new(false));
     let peers: Vec<Arc<PeerFigures>> =
         options.peers.iter().map(|name| Arc::new(PeerFigures::new(name, name))).collect();

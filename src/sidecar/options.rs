@@ -4,6 +4,7 @@
 
 use crate::cluster::options::{self, ClusterOptions};
 use crate::protocol::control;
+use crate::tls::ClientFiles;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -65,6 +66,10 @@ pub const OPTIONS: &[SidecarOption] = &[
         repeats: true,
         ..opt("", "peer", "<host>:<port>", "a server to keep equal; may be given several times")
     },
+    opt("", "peer-tls", "", "speak TLS with peers, which has to be what their ports speak"),
+    opt("", "peer-ca", "<file>", "certificates that those of peers are signed with, in PEM"),
+    opt("", "peer-cert", "<file>", "certificate to show to peers, in PEM"),
+    opt("", "peer-key", "<file>", "its private key"),
     opt("", "limit-mbps", "<num>", "most megabits a second to each peer (default: no limit)"),
     opt("", "replace-peer", "", "copy the server that is there now even if the peer holds more, and lose that"),
     opt("", "http", "<addr>:<port>", "serve /health and /metrics there (default: not at all)"),
@@ -96,6 +101,8 @@ pub struct Options {
     pub server: PathBuf,
     /// The peers, as they were given.
     pub peers: Vec<String>,
+    /// The certificates, if peers are spoken to by TLS.
+    pub peer_tls: Option<ClientFiles>,
     /// Megabits a second to each peer.
     pub limit_megabits: Option<u64>,
     /// Whether what a peer holds may be lost.
@@ -194,7 +201,8 @@ impl SidecarExit {
         SidecarExit { code, stdout: String::new(), stderr: format!("twincache-sidecar: {line}\n") }
     }
 
-    fn usage(line: &str) -> SidecarExit {
+    /// Ends with a mistake in the command line.
+    pub(super) fn usage(line: &str) -> SidecarExit {
         SidecarExit::refuse(EX_USAGE, &format!("{line} (see --help)"))
     }
 }
@@ -222,6 +230,7 @@ impl Options {
         Ok(Options {
             server: path(&server)?,
             peers: peers(found.opt_strs("peer"), lease.is_some())?,
+            peer_tls: peer_tls(&found)?,
             limit_megabits: number_of("limit-mbps", MEGABITS_MAX)?,
             may_replace: found.opt_present("replace-peer"),
             http: found.opt_str("http").map(|text| address(&text)).transpose()?,
@@ -306,6 +315,22 @@ fn peers(texts: Vec<String>, has_lease: bool) -> Result<Vec<String>, SidecarExit
         }
     }
     Ok(texts)
+}
+
+fn peer_tls(found: &getopts::Matches) -> Result<Option<ClientFiles>, SidecarExit> {
+    let usage = |line: &str| Err(SidecarExit::usage(line));
+    let (ca, cert, key) = (found.opt_str("peer-ca"), found.opt_str("peer-cert"), found.opt_str("peer-key"));
+    if !found.opt_present("peer-tls") {
+        let is_lost = ca.or(cert).or(key).is_some();
+        return if is_lost { usage("--peer-ca, --peer-cert and --peer-key need --peer-tls, too") } else { Ok(None) };
+    }
+    let Some(ca) = ca else { return usage("--peer-tls needs --peer-ca: whose certificates are good?") };
+    let own = match (cert, key) {
+        (Some(cert), Some(key)) => Some((cert, key)),
+        (None, None) => None,
+        _ => return usage("--peer-cert and --peer-key need each other"),
+    };
+    Ok(Some(ClientFiles { ca, own }))
 }
 
 /// What is wrong with a host and a port.

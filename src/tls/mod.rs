@@ -12,12 +12,14 @@
 //! Not here: who shakes hands on which thread (`net/handshake`), when to read or write (`net`, `sidecar`).
 
 mod ciphers;
+mod client;
 mod files;
 mod options;
 mod room;
 mod server;
 mod stream;
 
+pub use client::{ClientFiles, ClientStream};
 pub use options::{KeyFormat, TlsOptions, VerifyMode};
 pub use server::{ClientCerts, ServerTls};
 pub use stream::{ServerStream, TlsStream};

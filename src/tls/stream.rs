@@ -145,6 +145,22 @@ impl<S: TlsSession> TlsStream<S> {
         matches!(self.end, Some(TlsEnd::Failed(_)))
     }
 
+    /// Says that nothing more is sent, and shuts the socket's writing side.
+    pub fn end_writing(&mut self) -> io::Result<()> {
+        self.say_end();
+        self.socket.shutdown(Shutdown::Write)
+    }
+
+    fn say_end(&mut self) {
+        if !self.out.is_empty() || self.session.state().is_handshaking() {
+            return;
+        }
+        let mut notice = [0; OVERHEAD];
+        if let Some(Ok(n)) = self.traffic().map(|mut traffic| traffic.queue_close_notify(&mut notice)) {
+            let _ = self.socket.write(&notice[..n]);
+        }
+    }
+
     /// Reads and drops some of what has come, so that the kernel ends the connection in order, and the other side is
     /// told why.
     pub fn drain(&mut self) {
@@ -281,7 +297,11 @@ impl<S: TlsSession> Write for TlsStream<S> {
             return Err(ErrorKind::WouldBlock.into());
         }
         let mut pieces = Pieces::new(bufs);
-        let mut done = pieces.skip(std::mem::take(&mut self.owed));
+        let mut done = pieces.skip(self.owed);
+        self.owed -= done;
+        if self.owed > 0 {
+            return Ok(done);
+        }
         BUFFERS.with_borrow_mut(|Buffers { outgoing, gathered, .. }| {
             loop {
                 let (plain, records) = self.make_records(&mut pieces, gathered, outgoing)?;
@@ -350,13 +370,7 @@ impl<S: TlsSession> TlsStream<S> {
 impl<S: TlsSession> Drop for TlsStream<S> {
     /// Says that it ends, where that can be understood.
     fn drop(&mut self) {
-        if !self.out.is_empty() || self.session.state().is_handshaking() {
-            return;
-        }
-        let mut notice = [0; OVERHEAD];
-        if let Some(Ok(n)) = self.traffic().map(|mut traffic| traffic.queue_close_notify(&mut notice)) {
-            let _ = self.socket.write(&notice[..n]);
-        }
+        self.say_end();
     }
 }
 

@@ -10,6 +10,7 @@
 use super::news::News;
 use crate::sync::lock;
 use crate::sys::cpu::time_since_boot;
+use crate::tls::ClientFiles;
 use crossbeam_channel::Sender;
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -34,11 +35,13 @@ pub(super) struct Promises {
     news: Sender<News>,
     /// Nodes that are being asked.
     asked: Arc<Mutex<BTreeSet<String>>>,
+    /// How they are spoken to, if by TLS.
+    tls: Option<ClientFiles>,
 }
 
 impl Promises {
-    pub(super) fn new(news: Sender<News>) -> Promises {
-        Promises { news, asked: Arc::default() }
+    pub(super) fn new(news: Sender<News>, tls: Option<ClientFiles>) -> Promises {
+        Promises { news, asked: Arc::default(), tls }
     }
 
     /// Asks the server at this address of this node, unless that is under way.
@@ -47,11 +50,11 @@ impl Promises {
             return;
         }
         let (news, asked, request) = (self.news.clone(), Arc::clone(&self.asked), request.clone());
-        let (node, address) = (node.to_owned(), address.to_owned());
+        let (node, address, tls) = (node.to_owned(), address.to_owned(), self.tls.clone());
         let name = node.clone();
         let body = move || {
             let at = time_since_boot();
-            match promise(&address, &request) {
+            match promise(&address, tls.as_ref(), &request) {
                 Ok(true) => _ = news.send(News::Promised { node: node.clone(), epoch: request.epoch, asked: at }),
                 Ok(false) => log::debug!("{node} does not promise to wait"),
                 Err(error) => log::debug!("{node} at {address} does not promise: {error}"),
@@ -66,12 +69,19 @@ impl Promises {
 }
 
 /// Whether the server has promised.
-fn promise(address: &str, request: &PromiseRequest) -> io::Result<bool> {
+fn promise(address: &str, tls: Option<&ClientFiles>, request: &PromiseRequest) -> io::Result<bool> {
     let patience = request.lease / 3;
-    let address = address.to_socket_addrs()?.next().ok_or(io::ErrorKind::NotFound)?;
-    let mut socket = TcpStream::connect_timeout(&address, patience)?;
+    let found = address.to_socket_addrs()?.next().ok_or(io::ErrorKind::NotFound)?;
+    let socket = TcpStream::connect_timeout(&found, patience)?;
     socket.set_read_timeout(Some(patience))?;
     socket.set_write_timeout(Some(patience))?;
+    match tls {
+        None => ask_on(socket, request),
+        Some(files) => ask_on(files.connect(address, socket)?, request),
+    }
+}
+
+fn ask_on(mut socket: impl Read + Write, request: &PromiseRequest) -> io::Result<bool> {
     let PromiseRequest { epoch, secret, lease } = request;
     socket.write_all(format!("replica promise {epoch} {secret} {}\r\n", lease.as_millis()).as_bytes())?;
     let mut line = String::new();

@@ -16,6 +16,7 @@ mod lag;
 mod peer_cas;
 mod peer_clock;
 mod peer_info;
+mod peer_socket;
 pub(super) mod pump;
 mod pump_state;
 mod relay;
@@ -25,16 +26,17 @@ mod source;
 use super::observe::figures::Figures;
 use super::options::Options;
 use super::server_socket;
-use crate::io::edge::Edge;
+use crate::io::edge::{Edge, Readiness};
 use crate::sidecar::moment::{Moment, Trouble};
 use crate::sync::lock;
 use crate::sys::cpu;
+use crate::tls::ClientFiles;
 use guard::OverwriteGuard;
-use mio::net::{TcpStream, UnixStream};
+use mio::net::UnixStream;
 use mio::{Events, Poll, Token};
+use peer_socket::PeerSocket;
 use pump::{Action, Pump};
 use std::io::{self, ErrorKind, Write};
-use std::net::{Shutdown, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -45,13 +47,6 @@ const SERVER: Token = Token(0);
 const PEER: Token = Token(1);
 /// Of the waker that stops the thread.
 const WAKE: Token = Token(2);
-
-/// Longest wait for one address of a peer.
-const CONNECT_MAX: Duration = Duration::from_secs(3);
-
-/// How soon the kernel notices that a peer's machine is gone, by data or by probes that are not answered.
-const TCP_DEAD_AFTER: Duration = Duration::from_secs(15);
-const TCP_PROBE_EVERY: Duration = Duration::from_secs(5);
 
 /// The reason that is given when the other side has closed a connection.
 const CLOSED: &str = "closed by the other side";
@@ -153,8 +148,10 @@ pub(super) struct Link {
     pump: Pump,
     poll: Poll,
     server: Option<Edge<UnixStream>>,
-    peer: Option<Edge<TcpStream>>,
+    peer: Option<Edge<PeerSocket>>,
     path: PathBuf,
+    /// How the peer is spoken to, if by TLS.
+    tls: Option<ClientFiles>,
     shown: Arc<PeerFigures>,
     started: Instant,
     answers: Box<[u8]>,
@@ -179,6 +176,7 @@ impl Link {
             server: None,
             peer: None,
             path: options.server.clone(),
+            tls: options.peer_tls.clone(),
             shown: target.figures,
             started: Instant::now(),
             answers: vec![0; ANSWERS_SIZE].into(),
@@ -308,14 +306,14 @@ impl Link {
                     Err(trouble) => self.pump.server_gone(trouble, self.now()),
                 }
             }
-            Action::OpenPeer => match connect(&self.shown.address).and_then(|socket| self.register_peer(socket)) {
+            Action::OpenPeer => match self.open_peer() {
                 Ok(()) => self.pump.peer_opened(self.now()),
                 Err(error) => self.pump.peer_gone(&error.to_string(), self.now()),
             },
             Action::CloseServer => self.server = None,
             Action::ShutPeer => {
                 // If the connection is broken already, the next read tells.
-                let _ = self.peer.as_mut().map(|peer| peer.socket().shutdown(Shutdown::Write));
+                let _ = self.peer.as_mut().map(|peer| peer.socket().end_writing());
             }
             Action::ClosePeer => self.peer = None,
         }
@@ -332,26 +330,12 @@ impl Link {
         Ok(())
     }
 
-    fn register_peer(&mut self, socket: std::net::TcpStream) -> io::Result<()> {
-        socket.set_nodelay(true)?;
-        let options = socket2::SockRef::from(&socket);
-        options.set_tcp_user_timeout(Some(TCP_DEAD_AFTER))?;
-        let keepalive = socket2::TcpKeepalive::new().with_time(TCP_PROBE_EVERY).with_interval(TCP_PROBE_EVERY);
-        options.set_tcp_keepalive(&keepalive.with_retries(2))?;
-        socket.set_nonblocking(true)?;
-        self.peer = Some(Edge::new(TcpStream::from_std(socket)).watch(self.poll.registry(), PEER, true)?);
+    fn open_peer(&mut self) -> io::Result<()> {
+        let socket = PeerSocket::connect(&self.shown.address, self.tls.as_ref())?;
+        let readable = socket.has_input();
+        let mut peer = Edge::new(socket).watch(self.poll.registry(), PEER, true)?;
+        peer.note(Readiness { readable, ..Readiness::default() });
+        self.peer = Some(peer);
         Ok(())
     }
-}
-
-/// Connects to the first address of a peer that takes it.
-fn connect(peer: &str) -> io::Result<std::net::TcpStream> {
-    let mut last = io::Error::new(ErrorKind::NotFound, "has no address");
-    for address in peer.to_socket_addrs()? {
-        match std::net::TcpStream::connect_timeout(&address, CONNECT_MAX) {
-            Ok(socket) => return Ok(socket),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
 }

@@ -12,6 +12,7 @@ fn a_whole_command_line() {
     let expected = Options {
         server: "/run/x".into(),
         peers: vec!["a:1".into(), "[::1]:2".into()],
+        peer_tls: None,
         limit_megabits: Some(100),
         may_replace: true,
         http: Some("127.0.0.1:9090".parse().unwrap()),
@@ -43,6 +44,9 @@ fn mistakes_are_named() {
         (&format!("{good} --peer a:1"), "twice"),
         (&format!("{good} --limit-mbps 0"), "--limit-mbps"),
         (&format!("{good} --max-lag-ms 0"), "--max-lag-ms"),
+        (&format!("{good} --peer-ca /ca"), "need --peer-tls"),
+        (&format!("{good} --peer-tls"), "--peer-tls needs --peer-ca"),
+        (&format!("{good} --peer-tls --peer-ca /ca --peer-key /k"), "--peer-cert and --peer-key need each other"),
         (&format!("{good} --http x"), "--http x: a port is needed, as in 127.0.0.1:9151"),
         (&format!("{good} --http 9151"), "--http 9151: a host is needed before the port, as in 127.0.0.1:9151"),
         (&format!("{good} --user nobody --dev eth0 --vip 10.0.0.9/24"), "--user and --vip exclude each other"),
