@@ -23,6 +23,7 @@ mod report;
 mod server;
 mod speed;
 mod time;
+mod tls;
 
 use getopts::{Matches, Options};
 use hiccup::Hiccups;
@@ -123,12 +124,13 @@ fn compare(verb: &str, arguments: &[String]) -> Result<(), String> {
     if matches.opt_present("help") {
         println!(
             "{}",
-            options().usage("Usage: compare [all | speed | memory | time | replication | load | floor] [options]")
+            options()
+                .usage("Usage: compare [all | speed | memory | time | replication | tls | load | floor] [options]")
         );
         return Ok(());
     }
-    if !["all", "speed", "memory", "time", "replication"].contains(&verb) {
-        return Err(format!("{verb}: none of all, speed, memory, time, replication, load, floor"));
+    if !["all", "speed", "memory", "time", "replication", "tls"].contains(&verb) {
+        return Err(format!("{verb}: none of all, speed, memory, time, replication, tls, load, floor"));
     }
     let scale = scale(&matches)?;
     let twincached = Program::twincached(matches.opt_str("twincached"));
@@ -154,6 +156,9 @@ fn compare(verb: &str, arguments: &[String]) -> Result<(), String> {
     }
     if ["all", "replication"].contains(&verb) {
         results.add(&replication::run(&scale, &twincached)?)?;
+    }
+    if ["all", "tls"].contains(&verb) {
+        tls::run(&scale, &twincached, &memcached)?.iter().try_for_each(|table| results.add(table))?;
     }
     Ok(())
 }

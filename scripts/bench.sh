@@ -3,7 +3,7 @@
 #
 #   scripts/bench.sh                  everything, in about 25 minutes
 #   scripts/bench.sh --quick          a look, in about three
-#   scripts/bench.sh speed --rounds 3 one of the tables: speed, memory, time, replication
+#   scripts/bench.sh speed --rounds 3 one of the tables: speed, memory, time, replication, tls
 #   scripts/bench.sh load --help      the load generator alone
 #   scripts/bench.sh failover         what clients see of failovers, 200 kills, in about 20 minutes; as root, with etcd
 #   scripts/bench.sh failover --help  fewer of them
@@ -46,7 +46,7 @@ compare=$(build compare)
 
 # What follows goes with a whole run only.
 case " $* " in
-*" speed "* | *" memory "* | *" time "* | *" replication "* | *" load "* | *" floor "* | *" -h "* | *" --help "*) exit ;;
+*" speed "* | *" memory "* | *" time "* | *" replication "* | *" tls "* | *" load "* | *" floor "* | *" -h "* | *" --help "*) exit ;;
 esac
 if ! command -v memtier_benchmark >/dev/null; then
     echo ".. memtier_benchmark is not installed: left out" >&2
