@@ -12,6 +12,7 @@
 //! once. The control socket goes on until nothing changes any more, so that replicas get everything.
 
 use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -90,9 +91,9 @@ fn serve(shared: &Arc<Shared>, background: Option<InBackground>) -> Result<bool,
     let _background = shared.store.start_background();
     let _control = Control::start(shared).map_err(refuse)?;
     let server = Server::start(shared.clone()).map_err(refuse)?;
-    check_conn_limit(&shared.config, server.addresses().len())?;
+    check_conn_limit(&shared.config, server.addresses().len() + server.udp_addresses().len())?;
     if shared.config.unix_socket.is_none() {
-        process::write_port_file(server.addresses());
+        process::write_port_file(server.addresses(), &udp_addresses(&server));
     }
     let _pidfile = PidFile::write(&shared.config);
     let about = about(&shared.config, &server);
@@ -151,10 +152,18 @@ fn check_conn_limit(config: &Config, listeners: usize) -> Result<(), Exit> {
     Ok(())
 }
 
+/// The addresses of UDP, each once.
+fn udp_addresses(server: &Server) -> Vec<SocketAddr> {
+    let mut addresses = server.udp_addresses().to_vec();
+    addresses.dedup();
+    addresses
+}
+
 /// What the server does, and with what.
 fn about(config: &Config, server: &Server) -> String {
     let tcp = server.addresses().iter().map(ToString::to_string);
-    let listens: Vec<String> = tcp.chain(config.unix_socket.clone()).collect();
+    let udp = udp_addresses(server).into_iter().map(|address| format!("{address} (UDP)"));
+    let listens: Vec<String> = tcp.chain(udp).chain(config.unix_socket.clone()).collect();
     let (megabytes, threads) = (config.store.memory_limit >> 20, config.threads);
     format!("serves {} with {megabytes} MB and {threads} threads", listens.join(", "))
 }

@@ -217,7 +217,7 @@ fn replace(path: &str, text: &str) -> io::Result<()> {
 
 /// Writes the ports that were bound to the file that MEMCACHED_PORT_FILENAME names, for a caller that asked for any
 /// free port.
-pub fn write_port_file(addresses: &[SocketAddr]) {
+pub fn write_port_file(tcp: &[SocketAddr], udp: &[SocketAddr]) {
     let Some(path) = std::env::var_os("MEMCACHED_PORT_FILENAME") else { return };
     let mut temporary = path.clone();
     temporary.push(".lck");
@@ -225,16 +225,19 @@ pub fn write_port_file(addresses: &[SocketAddr]) {
         .append(true)
         .create(true)
         .open(&temporary)
-        .and_then(|mut file| file.write_all(ports(addresses).as_bytes()))
+        .and_then(|mut file| file.write_all(ports(tcp, udp).as_bytes()))
         .and_then(|()| std::fs::rename(&temporary, &path));
     if let Err(error) = written {
         log::warn!("Failed to write the port file {}: {error}", path.display());
     }
 }
 
-fn ports(addresses: &[SocketAddr]) -> String {
-    let family = |address: &SocketAddr| if address.is_ipv4() { "INET" } else { "INET6" };
-    addresses.iter().map(|address| format!("TCP {}: {}\n", family(address), address.port())).collect()
+fn ports(tcp: &[SocketAddr], udp: &[SocketAddr]) -> String {
+    let all = tcp.iter().map(|address| ("TCP", address)).chain(udp.iter().map(|address| ("UDP", address)));
+    let line = |(kind, address): (&str, &SocketAddr)| {
+        format!("{kind} {}: {}\n", if address.is_ipv4() { "INET" } else { "INET6" }, address.port())
+    };
+    all.map(line).collect()
 }
 
 #[cfg(test)]
@@ -244,6 +247,6 @@ mod tests {
     #[test]
     fn ports_are_listed_per_family() {
         let addresses = ["127.0.0.1:1".parse().unwrap(), "[::1]:2".parse().unwrap()];
-        assert_eq!(ports(&addresses), "TCP INET: 1\nTCP INET6: 2\n");
+        assert_eq!(ports(&addresses, &addresses[..1]), "TCP INET: 1\nTCP INET6: 2\nUDP INET: 1\n");
     }
 }

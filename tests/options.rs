@@ -106,7 +106,6 @@ const REFUSED: &[(&[&str], i32, &str)] = &[
         64,
         "ERROR: You cannot allow the BINARY protocol while using ascii authentication tokens.",
     ),
-    (&["-U", "11211"], 64, "UDP (-U other than 0) is not built in yet"),
     (&["-o", "ext_path=/tmp/x:64m"], 1, "Illegal suboption \"ext_path=/tmp/x:64m\""),
     (
         &["-c", "2000000000"],

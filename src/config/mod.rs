@@ -77,6 +77,7 @@ impl RawConfig {
         self.check_tls()?;
         self.read_listen()?;
         self.check_login()?;
+        self.check_udp()?;
         // The file takes its memory as it is needed, and has items in it.
         self.config.store.preallocate &= self.config.store.memory_file.is_none();
         Ok(self.config)
@@ -229,6 +230,26 @@ impl RawConfig {
         }
         if !config.tls.enabled && config.tls != TlsOptions::default() {
             config.warnings.push("the ssl_ options do nothing without -Z".into());
+        }
+        Ok(())
+    }
+
+    fn check_udp(&mut self) -> Result<(), Exit> {
+        let config = &mut self.config;
+        if config.udp_port == Some(0) {
+            return Ok(());
+        }
+        if !self.tcp_given {
+            config.tcp_port = config.udp_port;
+        }
+        if config.sasl {
+            return Err(Exit::usage("ERROR: Cannot enable UDP while using binary SASL authentication."));
+        }
+        if config.auth_file.is_some() {
+            return Err(Exit::usage("Cannot use UDP with ascii authentication enabled (-U 0 to disable)"));
+        }
+        if config.store.managed {
+            return Err(Exit::usage("managed and UDP (-U) exclude each other: clients must know who is primary"));
         }
         Ok(())
     }

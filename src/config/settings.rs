@@ -110,11 +110,13 @@ settings! {
     -   /// 0 off, None any free port.
         pub tcp_port: Option<u16> = Some(11211);
         flag('p', "port", Needed("<num>"), "TCP port to listen on, 0 for none, -1 for any free one (default: 11211)",
-            tcp_port = port);
+            |raw, v| { (raw.config.tcp_port, raw.tcp_given) = (port(v)?, true); Ok(()) });
         stat(3, "tcpport", |c| c.tcp_port.map_or(-1, i32::from));
-    -   flag('U', "udp-port", Needed("<num>"), "UDP port to listen on; only 0, off, is built in (default: 0)",
-            |_, v| udp_port(v));
-        stat(4, "udpport", |_| 0);
+    -   /// 0 off, None any free port.
+        pub udp_port: Option<u16> = Some(0);
+        flag('U', "udp-port", Needed("<num>"), "UDP port to listen on, 0 for none, -1 for any free one (default: 0)",
+            udp_port = port);
+        stat(4, "udpport", |c| c.udp_port.map_or(-1, i32::from));
     -   pub unix_socket: Option<String> = None;
         flag('s', "unix-socket", Needed("<file>"), "UNIX socket to listen on, instead of TCP", unix_socket = text);
         stat(9, "domain_socket", |c| c.unix_socket.as_deref().unwrap_or("NULL"));
@@ -426,8 +428,8 @@ impl Config {
         self.sasl || self.auth_file.is_some()
     }
 
-    /// One as soon as `-l` holds several addresses.
-    pub(super) fn threads_per_udp(&self) -> usize {
+    /// How many threads serve each UDP address: one as soon as `-l` holds several of them.
+    pub fn threads_per_udp(&self) -> usize {
         let several = self.listen_text.as_ref().is_some_and(|text| text.contains(','));
         if several { 1 } else { self.threads }
     }
@@ -439,6 +441,7 @@ pub struct RawConfig {
     pub(super) config: Config,
     pub(super) chunk_max_given: bool,
     pub(super) protocol_given: bool,
+    pub(super) tcp_given: bool,
     pub(super) napi_ids: u32,
     pub(super) slab_sizes: Option<String>,
 }
@@ -521,17 +524,6 @@ impl RawConfig {
         config.hash_algorithm = HashAlgorithm::Jenkins;
         config.store.crawler = false;
         self.maintainer(false)
-    }
-}
-
-fn not_built_in(what: &str) -> Result<(), Exit> {
-    Err(Exit::usage(format!("{what} is not built in yet")))
-}
-
-fn udp_port(text: &str) -> Result<(), Exit> {
-    match port(text)? {
-        Some(0) => Ok(()),
-        _ => not_built_in("UDP (-U other than 0)"),
     }
 }
 

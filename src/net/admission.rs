@@ -148,6 +148,13 @@ impl ConnRecord {
         record
     }
 
+    /// The line of a UDP socket.
+    pub(super) fn udp(shared: &Arc<Shared>, fd: i32, address: SocketAddr) -> ConnRecord {
+        let record = ConnRecord::new(shared, fd, tcp_name(address).replacen("tcp", "udp", 1), None, None);
+        record.info.state.store(STATE_READ, Ordering::Relaxed);
+        record
+    }
+
     fn new(
         shared: &Arc<Shared>,
         fd: i32,

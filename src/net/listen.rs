@@ -1,12 +1,13 @@
 //! Listening sockets: which addresses to bind, and how.
 //!
 //! Options that connections inherit from their listener (no delay, keep-alive, no linger) are set here once and
-//! not per connection. Not here: accepting (`acceptor`).
+//! not per connection. Not here: accepting (`acceptor`), datagrams (`worker::datagrams`).
 
 use crate::config::{Binding, Config, ListenAddr, ListenTls};
 use crate::tls::ClientCerts;
-use mio::net::{TcpListener, UnixListener};
+use mio::net::{TcpListener, UdpSocket, UnixListener};
 use socket2::{Domain, SockAddr, Socket, Type};
+use std::borrow::Cow;
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
@@ -19,6 +20,9 @@ pub(super) const EXIT_OSERR: i32 = 71;
 
 /// Who can open the control socket sees every key and value.
 const CONTROL_MODE: u32 = 0o600;
+
+/// Room for the datagrams of an answer.
+const UDP_BUFFER: usize = 4 << 20;
 
 /// Why the server did not start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,22 +72,97 @@ pub(super) fn listen(config: &Config) -> Result<Vec<Listener>, StartError> {
     if config.tcp_port == Some(0) {
         return Ok(Vec::new());
     }
-    let any = ListenAddr { host: "*".into(), port: None, binding: None, tls: None };
-    let wanted = if config.listen.is_empty() { std::slice::from_ref(&any) } else { &config.listen };
     let mut listeners = Vec::new();
-    for address in wanted {
+    for address in wanted(config).iter() {
         let port = address.port.or(config.tcp_port).unwrap_or(0);
         listen_tcp(address, port, config, &mut listeners)
-            .map_err(|error| failure(&tcp_message(config, address, port), &error))?;
+            .map_err(|error| failure(&message(config, "TCP", address, port), &error))?;
     }
     Ok(listeners)
 }
 
 /// memcached's words, and behind them, where several addresses are possible, the one that it is about.
-fn tcp_message(config: &Config, failed: &ListenAddr, port: u16) -> String {
+fn message(config: &Config, kind: &str, failed: &ListenAddr, port: u16) -> String {
     match &config.listen_text {
         Some(text) => format!("failed to listen on one of interface(s) {text}: {} port {port}", failed.host),
-        None => format!("failed to listen on TCP port {port}"),
+        None => format!("failed to listen on {kind} port {port}"),
+    }
+}
+
+/// A UDP socket, and the number of the worker that serves it.
+#[derive(Debug)]
+pub(super) struct UdpListener {
+    /// The socket.
+    pub socket: UdpSocket,
+    /// Its worker.
+    pub worker: usize,
+}
+
+/// Opens every UDP socket that the configuration asks for.
+pub(super) fn listen_udp(config: &Config) -> Result<Vec<UdpListener>, StartError> {
+    let mut listeners = Vec::new();
+    if config.unix_socket.is_some() || config.udp_port == Some(0) {
+        return Ok(listeners);
+    }
+    for wanted in wanted(config).iter() {
+        let port = wanted.port.or(config.udp_port).unwrap_or(0);
+        bind_udp_name(wanted, port, config, &mut listeners)
+            .map_err(|error| failure(&message(config, "UDP", wanted, port), &error))?;
+    }
+    Ok(listeners)
+}
+
+/// Binds all addresses that a name stands for. It is enough that one of them works.
+fn bind_udp_name(wanted: &ListenAddr, port: u16, config: &Config, listeners: &mut Vec<UdpListener>) -> io::Result<()> {
+    let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    let before = listeners.len();
+    for address in resolve(&wanted.host, port)? {
+        match bind_udp_shared(address, config) {
+            Ok(sockets) => {
+                let (first, threads) = (listeners.len(), config.threads);
+                let numbered = sockets.into_iter().enumerate();
+                listeners.extend(numbered.map(|(i, socket)| UdpListener { socket, worker: (first + i) % threads }));
+            }
+            Err(error) => failed = error,
+        }
+    }
+    if listeners.len() > before { Ok(()) } else { Err(failed) }
+}
+
+/// The sockets that share an address.
+fn bind_udp_shared(address: SocketAddr, config: &Config) -> io::Result<Vec<UdpSocket>> {
+    // Sharing it with sockets of others would go unnoticed.
+    drop(bind_udp(address, false, config)?);
+    let first = bind_udp(address, true, config)?;
+    let bound = first.local_addr()?;
+    let mut sockets = vec![first];
+    for _ in 1..config.threads_per_udp() {
+        sockets.push(bind_udp(bound, true, config)?);
+    }
+    Ok(sockets)
+}
+
+fn bind_udp(address: SocketAddr, is_shared: bool, config: &Config) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
+    socket.set_reuse_port(is_shared)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    if config.sock_cookie_id != 0 {
+        socket.set_mark(config.sock_cookie_id)?;
+    }
+    // The system gives less where it allows no more.
+    socket.set_send_buffer_size(UDP_BUFFER)?;
+    socket.bind(&address.into())?;
+    socket.set_nonblocking(true)?;
+    Ok(UdpSocket::from_std(socket.into()))
+}
+
+/// The addresses of `-l`, or any.
+fn wanted(config: &Config) -> Cow<'_, [ListenAddr]> {
+    match config.listen.is_empty() {
+        true => vec![ListenAddr { host: "*".into(), port: None, binding: None, tls: None }].into(),
+        false => config.listen.as_slice().into(),
     }
 }
 

@@ -15,6 +15,7 @@ mod acceptor;
 mod admission;
 mod conn;
 mod control;
+mod datagram;
 mod handshake;
 mod listen;
 mod reply_hold;
@@ -31,7 +32,7 @@ use crate::command::Shared;
 use acceptor::Acceptor;
 use admission::{Gate, Inboxes};
 use handshake::Handshaker;
-use listen::{ListenSocket, Listener};
+use listen::{ListenSocket, Listener, UdpListener};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -43,6 +44,7 @@ use worker::Worker;
 #[derive(Debug)]
 pub struct Server {
     addresses: Vec<SocketAddr>,
+    udp_addresses: Vec<SocketAddr>,
     stop: Arc<Stop>,
     gate: Arc<Gate>,
     wakers: Vec<Arc<mio::Waker>>,
@@ -55,7 +57,8 @@ impl Server {
     /// The `shutdown` command reaches the caller as a signal: SIGINT, or SIGUSR1 when graceful.
     pub fn start(shared: Arc<Shared>) -> Result<Server, StartError> {
         let listeners = listen::listen(&shared.config)?;
-        Server::spawn(&shared, listeners).map_err(|error| StartError {
+        let udp = listen::listen_udp(&shared.config)?;
+        Server::spawn(&shared, listeners, udp).map_err(|error| StartError {
             message: format!("cannot start the server's threads: {}", listen::reason(&error)),
             exit_code: listen::EXIT_OSERR,
         })
@@ -64,6 +67,11 @@ impl Server {
     /// The bound TCP addresses, in the order they were asked for.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// The address of each UDP socket. Several may share one.
+    pub fn udp_addresses(&self) -> &[SocketAddr] {
+        &self.udp_addresses
     }
 
     /// Asks every thread to show that its event loop turns; idle ones are woken for it.
@@ -84,8 +92,9 @@ impl Server {
         self.halt(if graceful { StopMode::Graceful } else { StopMode::Now });
     }
 
-    fn spawn(shared: &Arc<Shared>, listeners: Vec<Listener>) -> io::Result<Server> {
+    fn spawn(shared: &Arc<Shared>, listeners: Vec<Listener>, udp: Vec<UdpListener>) -> io::Result<Server> {
         let addresses = listeners.iter().filter_map(|listener| tcp_address(&listener.socket)).collect();
+        let udp_addresses = udp.iter().map(|udp| udp.socket.local_addr()).collect::<io::Result<_>>()?;
         let stop = Arc::new(Stop::default());
         let mut workers = Vec::new();
         let mut inboxes = Vec::new();
@@ -107,8 +116,11 @@ impl Server {
         let (handshakers, handshake_inboxes) = handshake::threads(shared, &stop, &inboxes)?;
         wakers.extend(handshakers.iter().map(Handshaker::waker));
         let (acceptor, gate) = Acceptor::new(shared.clone(), stop.clone(), listeners, inboxes, handshake_inboxes)?;
+        for UdpListener { socket, worker } in udp {
+            workers[worker].add_udp(socket, &gate)?;
+        }
         // From here on a failure stops, by drop, the threads that run already.
-        let mut server = Server { addresses, stop, gate, wakers, threads: Vec::new() };
+        let mut server = Server { addresses, udp_addresses, stop, gate, wakers, threads: Vec::new() };
         for (number, worker) in workers.into_iter().enumerate() {
             server.thread(format!("worker-{number}"), move || worker.run())?;
         }

@@ -117,11 +117,10 @@ impl Server {
         String::from_utf8_lossy(&self.stderr.lock().unwrap()).into_owned()
     }
 
-    /// Its listening sockets of TCP, as `TCP INET` and the port, when it has written them down.
+    /// Its listening sockets, as `TCP INET` or `UDP INET` and the port, when it has written them down.
     pub fn ports(&self) -> Vec<(String, u16)> {
         let text = wait_for("the port file", || std::fs::read_to_string(self.folder.file("ports")).ok());
         let ports = text.lines().map(|line| line.split_once(": ").expect("NAME: PORT"));
-        let ports = ports.filter(|(name, _)| name.starts_with("TCP"));
         ports.map(|(name, port)| (name.to_owned(), port.trim().parse().expect("a port"))).collect()
     }
 

@@ -52,6 +52,9 @@ pub fn each(argument: Option<&[u8]>, context: &mut Context<'_>, emit: &mut dyn F
 pub fn conns(context: &Context<'_>, emit: &mut dyn FnMut(&str, &str)) {
     let mut sheet = Sheet { emit, name: String::new(), value: String::new() };
     for (fd, conn) in context.shared.stats.conns.lock().unwrap().iter() {
+        if conn.addr.starts_with("udp") {
+            sheet.row(format_args!("{fd}:UDP"), "UDP");
+        }
         sheet.row(format_args!("{fd}:addr"), &conn.addr);
         if let Some(listen_addr) = &conn.listen_addr {
             sheet.row(format_args!("{fd}:listen_addr"), listen_addr);

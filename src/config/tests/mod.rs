@@ -276,7 +276,6 @@ fn no_modern_undoes_what_came_after_1_4() {
 #[test]
 fn what_is_not_built_in_says_so() {
     assert_refused(&[
-        ("-U 11211", 64, "UDP (-U other than 0) is not built in yet"),
         ("-N 2", 64, "Choosing workers by NAPI id (-N) is not built in yet"),
         ("-N 99", 64, "Number of napi_ids(99) cannot be greater than number of threads(4)"),
         ("-N 0", 1, "Maximum number of NAPI IDs must be greater than 0"),
@@ -311,6 +310,30 @@ fn each_way_to_log_in_has_its_own_protocol() {
         assert_eq!((config.binding, shown, config.wants_login()), (binding, (sasl, text), true), "{words}");
     }
     assert!(!good("").wants_login());
+}
+
+#[test]
+fn udp() {
+    let ports = |words: &str| {
+        let config = good(words);
+        (config.tcp_port, config.udp_port)
+    };
+    assert_eq!(ports(""), (Some(11211), Some(0)));
+    assert_eq!(
+        (ports("-U 7"), ports("-U 7 -p 8"), ports("-p 0 -U 7")),
+        ((Some(7), Some(7)), (Some(8), Some(7)), (Some(0), Some(7)))
+    );
+    assert_eq!((ports("-U -1"), ports("-U 0 -p 5")), ((None, None), (Some(5), Some(0))));
+    assert_refused(&[
+        ("-U 70000", 64, "ERROR: Invalid port number 70000."),
+        ("-S -U 7", 64, "ERROR: Cannot enable UDP while using binary SASL authentication."),
+        ("-Y /a -U 7", 64, "Cannot use UDP with ascii authentication enabled (-U 0 to disable)"),
+        (
+            "-U 7 -o managed,control_socket=/a",
+            64,
+            "managed and UDP (-U) exclude each other: clients must know who is primary",
+        ),
+    ]);
 }
 
 #[test]

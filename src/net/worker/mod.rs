@@ -30,12 +30,14 @@
 mod batch;
 mod budget;
 mod client;
+mod datagrams;
 mod idle;
 mod queues;
 mod silence;
 mod standing;
 #[cfg(test)]
 mod tests;
+mod udp_port;
 mod waiting;
 
 use super::admission::{Arrival, Inbox};
@@ -66,6 +68,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use udp_port::UdpPort;
 
 /// Events taken from the kernel at a time: two batches of connections with single requests, 0.6 ms at 10 us each.
 const EVENTS: usize = 64;
@@ -132,6 +135,8 @@ pub(super) struct Worker {
     ack_waker: Arc<AckWaker>,
     /// Its right to answer clients, where that can be taken away.
     voice: Option<Voice>,
+    /// Its UDP sockets (`-U`).
+    udp: Vec<UdpPort>,
 }
 
 impl Worker {
@@ -169,6 +174,7 @@ impl Worker {
             told_lsn: 0,
             waiting: AckQueue::default(),
             ack_waker,
+            udp: Vec::new(),
         };
         Ok((worker, inbox))
     }
@@ -262,8 +268,10 @@ impl Worker {
             return self.welcome();
         }
         let key = event.token().0;
-        // An earlier event of the same round may have closed it.
-        let Some(client) = self.clients.get_mut(key) else { return };
+        // It is a UDP socket's, or an earlier event of the same round has closed its connection.
+        let Some(client) = self.clients.get_mut(key) else {
+            return self.serve_udp(key, self.meter.elapsed() > TURN);
+        };
         client.connection.socket().note(event.into());
         if client.queued {
             return;

@@ -30,6 +30,8 @@ impl Worker {
             let Some((key, _)) = self.ready.pop_front() else { break };
             if self.is_next(key) {
                 self.serve(key, reads, false);
+            } else {
+                self.resume_udp(key);
             }
             if self.meter.elapsed() > TURN {
                 break;
