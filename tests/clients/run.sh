@@ -88,6 +88,7 @@ discovery="import elasticache_auto_discovery, django_elastipymemcache"
 client discovery "$python -c '$discovery'" "$python" discovery_test.py
 client pylibmc "$python -c 'import pylibmc'" "$python" pylibmc_test.py
 client python-binary-memcached "$python -c 'import bmemcached'" "$python" bmemcached_test.py
+client logins "$python -c 'import bmemcached, pymemcache'" "$python" auth_test.py
 client memjs "node -e 'require(\"memjs\")'" python3 servers.py 3 node memjs_test.js
 client libmemcached "command -v memccapable && command -v memcslap" python3 libmemcached_test.py
 client twemproxy "command -v nutcracker && $python -c 'import pymemcache'" "$python" twemproxy_test.py

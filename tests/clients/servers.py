@@ -21,13 +21,13 @@ PATIENCE = 60
 class Server:
     """One running server."""
 
-    def __init__(self, *options):
+    def __init__(self, *options, env=None):
         self.folder = tempfile.TemporaryDirectory()
         ports = os.path.join(self.folder.name, "ports")
         command = [os.environ["TWINCACHED"], "-l", "127.0.0.1", "-p", "-1", "-U", "0", *options]
         if os.geteuid() == 0:
             command += ["-u", "root"]
-        self.process = subprocess.Popen(command, env={**os.environ, "MEMCACHED_PORT_FILENAME": ports})
+        self.process = subprocess.Popen(command, env={**os.environ, **(env or {}), "MEMCACHED_PORT_FILENAME": ports})
         self.port = self._wait_for_port(ports)
         self.address = f"127.0.0.1:{self.port}"
 
@@ -81,8 +81,8 @@ def gone(get, key):
 class Servers(list):
     """Several servers, as a context."""
 
-    def __init__(self, count, *options):
-        super().__init__(Server(*options) for _ in range(count))
+    def __init__(self, count, *options, env=None):
+        super().__init__(Server(*options, env=env) for _ in range(count))
 
     def __enter__(self):
         return self
