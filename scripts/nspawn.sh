@@ -33,6 +33,9 @@ prepare() {
     done
     [[ -x $BINARY ]] || missing "$BINARY (cargo build --release)"
     mkdir -p "$WORK"
+    # Held by all that is started from here on.
+    exec 8>"$WORK/lock"
+    flock -n 8 || missing "the other run with WORK=$WORK to end"
     if [[ ! -d $WORK/base ]]; then
         rm -rf "$WORK/base.new"
         debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,iproute2 "$SUITE" "$WORK/base.new" "$MIRROR" \
@@ -283,6 +286,7 @@ is_primary() { http_is "$(address_of "$1"):9151/primary" 200; }
 is_standby() { http_is "$(address_of "$1"):9151/standby" 200; }
 address_of() { if [[ $1 = a ]]; then echo $net.11; else echo $net.12; fi; }
 other() { if [[ $1 = a ]]; then echo b; else echo a; fi; }
+has_status() { of_unit "$1" twincache-sidecar StatusText | grep -q -- "$2"; }
 is_pair() { (is_primary a && is_standby b) || (is_primary b && is_standby a); }
 primary() { if is_primary a; then echo a; else echo b; fi; }
 address_answers() { answers $net.20 "$1" "$2"; }
@@ -321,8 +325,7 @@ shard() {
     boot b
     took "one node is the primary, the other follows in sync" 60 is_pair
     first=$(primary)
-    check "its sidecar says so to systemd: $(of_unit "$first" twincache-sidecar StatusText)" \
-        grep -q ": primary;" <<<"$(of_unit "$first" twincache-sidecar StatusText)"
+    took "its sidecar says so to systemd" 5 has_status "$first" ": primary;"
     check "and in the journal, as a notice" says "$first" twincache-sidecar notice "this node is the primary"
 
     first=$(primary)

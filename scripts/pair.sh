@@ -8,11 +8,16 @@ cd "$(dirname "$0")/.."
 nodes=${1:-2}
 [[ $nodes =~ ^[2-5]$ ]] || { echo "usage: scripts/pair.sh [2..5]" >&2; exit 64; }
 command -v etcd >/dev/null || { echo "etcd is needed: apt-get install etcd-server" >&2; exit 69; }
+# Else these sidecars would take part in the other one's shard.
+etcd_port=${ETCD_PORT:-23790}
+etcd_url=http://127.0.0.1:$etcd_port
+if curl -s -m 1 -o /dev/null "$etcd_url/health"; then
+    echo "something is at $etcd_url already, another scripts/pair.sh perhaps: end it, or give an ETCD_PORT" >&2
+    exit 69
+fi
 cargo build --release --quiet
 bin=$PWD/target/release
 folder=$(mktemp -d "${TMPDIR:-/tmp}/twincache-pair.XXXXXX")
-etcd_port=${ETCD_PORT:-23790}
-etcd_url=http://127.0.0.1:$etcd_port
 declare -A pids
 
 stop() {
@@ -31,15 +36,17 @@ start() {  # name, command …
     pids[$name]=$!
 }
 
+# Said, because they ask for it.
+user=()
+[[ $EUID -ne 0 ]] || user=(-u root)
+
 start_server() {
-    local user=()
-    [[ $EUID -ne 0 ]] || user=(-u root)
     start "server$1" "$bin/twincached" "${user[@]}" -l 127.0.0.1 -p $((11310 + $1)) -m 256 -t 2 \
         -o "managed,control_socket=$folder/control$1"
 }
 
 start_sidecar() {
-    start "sidecar$1" "$bin/twincache-sidecar" --server "unix:$folder/control$1" --etcd "$etcd_url" --shard demo \
+    start "sidecar$1" "$bin/twincache-sidecar" "${user[@]}" --server "unix:$folder/control$1" --etcd "$etcd_url" --shard demo \
         --node "node$1" --advertise "127.0.0.1:$((11310 + $1))" --http "127.0.0.1:$((9350 + $1))"
 }
 

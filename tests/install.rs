@@ -226,6 +226,20 @@ fn options_behind(start: &str, name: &str) -> Vec<std::ffi::OsString> {
 }
 
 #[test]
+fn shellcheck_has_no_complaint() {
+    let mut find = Command::new("find");
+    let find = find.args([SCRIPTS, concat!(env!("CARGO_MANIFEST_DIR"), "/tests")]);
+    let find = find.args(["-name", "*.sh", "-o", "-name", "p*inst", "-o", "-name", "p*rm"]).output().unwrap();
+    let scripts = String::from_utf8(find.stdout).unwrap();
+    assert!(scripts.lines().count() > 8, "{scripts}");
+    let Ok(output) = Command::new("shellcheck").args(["-S", "warning"]).args(scripts.lines()).output() else {
+        eprintln!("skipped: shellcheck is not installed");
+        return;
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
 fn systemd_has_no_complaint() {
     if !Path::new("/usr/bin/systemd-analyze").exists() {
         eprintln!("skipped: systemd-analyze is not installed");

@@ -34,6 +34,7 @@ use observe::http::{self, HttpPage};
 use observe::standby::StandbyHealth;
 use observe::{health, metrics};
 use options::{AddressOptions, LeaseOptions, Options, SidecarExit};
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -110,8 +111,16 @@ fn drop_root(options: &Options) -> Result<(), SidecarExit> {
     };
     let user = process::find_user(name).ok().flatten();
     let user = user.ok_or_else(|| SidecarExit::refuse(EX_NOUSER, &format!("--user {name}: there is no such user")))?;
-    let become_user = || process::drop_groups().and_then(|()| process::become_user(user));
-    become_user().map_err(|error| SidecarExit::refuse(EX_OSERR, &format!("--user {name}: {error}")))
+    match process::drop_groups() {
+        // In a user namespace there may be no groups to drop, or no right to drop them.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => log::warn!("--user {name}: groups stay: {error}"),
+        dropped => dropped.map_err(|error| refuse_user(name, &error))?,
+    }
+    process::become_user(user).map_err(|error| refuse_user(name, &error))
+}
+
+fn refuse_user(name: &str, error: &std::io::Error) -> SidecarExit {
+    SidecarExit::refuse(EX_OSERR, &format!("--user {name}: {error}"))
 }
 
 /// What the sidecar does, and with what.
