@@ -193,6 +193,7 @@ impl Store {
             stats.malloc_fails += shard.slab.malloc_fails;
             stats.hash_bytes += shard.table.bytes() as u64;
             stats.hash_is_expanding |= shard.table.wants_growth();
+            stats.slabs_moved += shard.idle_pages;
             stats.ghost_hits += shard.ghost_hits;
             stats.ghost_bytes += shard.ghost.bytes();
             buckets += shard.table.buckets();

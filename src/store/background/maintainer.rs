@@ -131,6 +131,8 @@ impl Nap {
 
     fn again(&mut self, moves: usize) {
         self.length = match moves {
+            // There is more to do, such as after a flush_all.
+            PASS.. => Duration::ZERO,
             MANY.. if self.length / 2 < NAP_MIN => Duration::ZERO,
             MANY.. => self.length / 2,
             FEW.. => self.length,

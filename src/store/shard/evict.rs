@@ -77,6 +77,11 @@ impl Shard {
 
     #[cold]
     fn alloc_by_force(&mut self, class: u8) -> Option<ItemId> {
+        if self.take_idle_page(class)
+            && let Some(id) = self.take_chunk(class)
+        {
+            return Some(id);
+        }
         let mut rounds = 0;
         let id = loop {
             rounds += 1;

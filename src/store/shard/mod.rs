@@ -17,6 +17,7 @@ mod core;
 mod evict;
 mod fifo;
 pub(super) mod ghost;
+mod idle;
 pub(super) mod item;
 mod journaling;
 pub(super) mod locked;
@@ -74,6 +75,10 @@ pub struct Shard {
     pub cursor: ItemId,
     /// Keys that were evicted a short while ago.
     pub ghost: Ghost,
+    /// The second of the last look for an idle page that has found none.
+    idle_looked: u32,
+    /// Idle pages that went to another class at once.
+    pub idle_pages: u64,
     /// New keys that it knew.
     pub ghost_hits: u64,
     /// Bytes of the linked items.
@@ -112,6 +117,8 @@ impl Shard {
             lrus: vec![Lru::default(); CLASSES],
             cursor: ItemId::NONE,
             ghost: Ghost::default(),
+            idle_looked: u32::MAX,
+            idle_pages: 0,
             ghost_hits: 0,
             bytes: 0,
             total_items: 0,

@@ -83,3 +83,31 @@ fn what_may_not_evict_may_not_go_beyond_the_limit() {
     while rig.set(&format!("key{}", rig.store.stats().curr_items), &[1; 1500], 0) {}
     assert_eq!(rig.store.stats().total_malloced, rig.store.stats().memory_limit);
 }
+
+/// Everything of one size dies, this way, and another size comes.
+fn dead_memory_is_used(how: &str, exptime: i64, die: impl FnOnce(&TestStore)) {
+    let mut rig = TestStore::new(StoreConfig { memory_limit: 64 * 4096, ..tiny() });
+    (0..700).for_each(|i| assert!(rig.set(&format!("old{i:04}"), &[1; 300], exptime)));
+    assert!(
+        rig.store.stats().slab_global_page_pool == 0 && rig.sum(|class| class.counters.evicted) > 0,
+        "memory is full"
+    );
+    die(&rig);
+    (0..5).for_each(|_| rig.second());
+    let before = rig.sum(|class| class.counters.evicted);
+    (0..170).for_each(|i| assert!(rig.set(&format!("new{i:04}"), &[1; 1200], 0)));
+    let kept = (0..170).filter(|i| rig.get(&format!("new{i:04}")).is_some()).count();
+    assert!(kept >= 165, "{kept} of 170 are kept after {how}, {} pages moved", rig.store.stats().slabs_moved);
+    assert!(rig.sum(|class| class.counters.evicted) <= before + 5);
+    rig.store.check().unwrap();
+}
+
+#[test]
+fn memory_that_died_is_used_at_once() {
+    let keys = || (0..700).map(|i| format!("old{i:04}"));
+    dead_memory_is_used("flush_all", 0, |rig| _ = rig.store.flush_all(0, None));
+    dead_memory_is_used("expiry", 3, |rig| rig.clock.advance(4));
+    dead_memory_is_used("deletes", 0, |rig| {
+        keys().filter(|key| rig.get(key).is_some()).for_each(|key| rig.unlink(&key))
+    });
+}
