@@ -2,7 +2,7 @@
 //! must be equal.
 //!
 //! ```text
-//!              Command { ours, theirs }            random, from a seed; see text.rs, meta.rs, binary.rs
+//!              Command { ours, theirs }            random, from a seed; see text.rs, meta.rs, binary.rs, malformed.rs
 //!                |            |
 //!     several connections  several connections     cut at random places, now and then left half-sent
 //!                |            |
@@ -19,13 +19,14 @@
 //! batch, both replies and, when it can be reproduced, the shortest list of commands that still differs.
 //!
 //! Not generated: what 1.6.18 cannot do (md x, mg C, ms s, ms append with N) and what memcached leaves to
-//! chance (eviction, expiry by time passing). `tests/exchanges.rs` and the store's model cover those.
+//! chance (eviction, expiry by time passing). `tests/exchanges.rs`, `tests/malformed.rs` and the store's model cover those.
 
 mod binary;
 #[path = "../common/mod.rs"]
 mod common;
 mod compare;
 mod keys;
+mod malformed;
 mod meta;
 mod run;
 mod text;

@@ -11,7 +11,7 @@
 
 use crate::common::{Conn, DEADLINE, Packet, Rng, Server, Waited, from_env, seed, show};
 use crate::compare::{self, CasPair, CasTable, Owner};
-use crate::{binary, keys, meta, text};
+use crate::{binary, keys, malformed, meta, text};
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -392,7 +392,11 @@ impl Batch {
 /// A command that closes the connection, and whether it must be alone: replies that memcached has not sent by
 /// then may be lost.
 fn random_closing(rng: &mut Rng, packets: bool) -> (Command, bool) {
-    if packets { binary::closing(rng) } else { text::closing(rng) }
+    match packets {
+        true if rng.one_in(2) => (malformed::closing_packet(rng), false),
+        true => binary::closing(rng),
+        false => text::closing(rng),
+    }
 }
 
 /// The commands of a batch, and now and then one more to send half of. `read` are the keys that the connection
@@ -415,6 +419,9 @@ fn random_commands(rng: &mut Rng, kind: Kind, packets: bool, mut read: u32) -> (
 fn random_command(rng: &mut Rng, kind: Kind, packets: bool) -> Command {
     let meta = if kind == Kind::Meta { !rng.one_in(7) } else { rng.one_in(7) };
     match (packets, meta) {
+        (true, _) if rng.one_in(12) => malformed::packet(rng),
+        (false, true) if rng.one_in(12) => malformed::meta(rng),
+        (false, false) if rng.one_in(12) => malformed::text(rng),
         (true, _) => binary::command(rng),
         (false, true) => meta::command(rng),
         (false, false) => text::command(rng),
