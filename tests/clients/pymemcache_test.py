@@ -1,5 +1,9 @@
 """pymemcache: text protocol, pool, serialisation, a ring over three servers, meta commands in raw form."""
 
+import os
+import ssl
+import subprocess
+import tempfile
 import threading
 
 from pymemcache import serde
@@ -202,6 +206,24 @@ def ring():
         client.close()
 
 
+def tls():
+    """The same by TLS, which Python's OpenSSL speaks."""
+    with tempfile.TemporaryDirectory() as folder:
+        cert, key = (os.path.join(folder, name) for name in ("cert", "key"))
+        make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+        make += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-out", cert, "-keyout", key]
+        subprocess.run(make, check=True, stderr=subprocess.DEVNULL)
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            context = ssl.create_default_context(cafile=cert)
+            context.minimum_version = context.maximum_version = version
+            with Servers(1, "-Z", "-o", f"ssl_chain_cert={cert},ssl_key={key}") as servers:
+                address = ("localhost", servers[0].port)
+                client = Client(address, tls_context=context, connect_timeout=PATIENCE, timeout=PATIENCE)
+                for part in (stores, many, noreply, arithmetic, big_values):
+                    part(client)
+                client.quit()
+
+
 def main():
     with Servers(1) as servers:
         address = ("127.0.0.1", servers[0].port)
@@ -216,6 +238,7 @@ def main():
         admin(client)
         client.quit()
     ring()
+    tls()
 
 
 if __name__ == "__main__":
