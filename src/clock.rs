@@ -106,15 +106,15 @@ impl ClockState {
     }
 
     fn resume_at(&self, same_boot: bool, boot_ms: i64, wall_ms: i64) -> Option<Resumed> {
-        let (first, boot_ms) = if same_boot {
-            let first = boot_ms.checked_sub(self.zero_ms)?.div_euclid(1000);
-            (first, self.zero_ms + first * 1000)
+        let seconds = if same_boot {
+            boot_ms.checked_sub(self.zero_ms)?.div_euclid(1000)
         } else {
             let away = wall_ms.checked_sub(self.unix_ms).filter(|&away| away >= 0)?;
             // Rounded up: what may have expired has.
-            (i64::from(self.now) + away / 1000 + 1, boot_ms)
+            i64::from(self.now) + away / 1000 + 1
         };
-        let first = u32::try_from(first).ok().filter(|&first| first >= FIRST_SECOND)?;
+        let first = u32::try_from(seconds).ok().filter(|first| (FIRST_SECOND..u32::MAX / 2).contains(first))?;
+        let boot_ms = if same_boot { self.zero_ms + i64::from(first) * 1000 } else { boot_ms };
         Some(Resumed { boot_ms, first })
     }
 }

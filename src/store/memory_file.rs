@@ -57,6 +57,13 @@ const RECORD_BYTES: usize = 4096;
 /// Where the windows begin: huge pages begin so.
 const WINDOWS_AT: u64 = 2 << 20;
 
+/// The most shards, and bytes of a window, as [`super::Store`] makes them.
+const SHARDS_MAX: usize = 1024;
+const WINDOW_MAX: usize = 32 << 30;
+
+/// Stamps of items are below: seconds, and a number of four bits.
+const STAMPS: u64 = 1 << 35;
+
 /// memcached's memory files are whole pages of it.
 const MEMCACHED_PAGE: u64 = 1 << 20;
 
@@ -285,6 +292,9 @@ fn judge(
         return Err(format!("restart incompatible due to setting for [{name}] [old value: {old}]"));
     }
     let record = fields.record(format, settings.to_vec()).ok_or("the memory file's record has too little in it")?;
+    if !is_possible(&record) {
+        return Err("the memory file's record says what cannot be".into());
+    }
     if len != file_len(&record) {
         return Err(format!("the memory file has {len} bytes and should have {}", file_len(&record)));
     }
@@ -298,6 +308,18 @@ fn judge(
     };
     let resumed = record.clock.resume(same_boot).ok_or("the clock is behind the time of the stop")?;
     Ok((found, record, resumed))
+}
+
+/// Whether a store can be built by it. The sum keeps out damage, but not who writes what he likes.
+fn is_possible(record: &FileRecord) -> bool {
+    let [done, pending, floor] = record.flush;
+    let windows = WINDOWS_AT as usize..=WINDOW_MAX;
+    (1..=SHARDS_MAX).contains(&record.shards)
+        && record.shards.is_power_of_two()
+        && windows.contains(&record.window)
+        && record.window.is_multiple_of(WINDOWS_AT as usize)
+        && done.max(floor) < STAMPS
+        && u32::try_from(pending).is_ok_and(|second| second < u32::MAX / 2)
 }
 
 /// Empties a file and gives it its size.

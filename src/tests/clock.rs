@@ -139,3 +139,43 @@ fn the_told_time_never_steps() {
     assert_eq!(clock.expires_at_told(epoch + 70), 70);
     assert_eq!(Clock::started_at(Duration::ZERO, 77).told_epoch, 1_000_000_000 - 2);
 }
+
+#[test]
+fn a_clock_goes_on_where_another_one_was() {
+    let state = ClockState { zero_ms: 5_000, now: 100, unix_ms: 1_700_000_000_000 };
+    // The machine was not restarted: the wall clock does not matter.
+    for wall_ms in [0, 1_700_000_000_000, i64::MAX] {
+        let resumed = state.resume_at(true, 5_000 + 130_999, wall_ms).unwrap();
+        assert_eq!((resumed.first, resumed.boot_ms), (130, 135_000));
+    }
+    // It was: only the wall clock knows, and what may have expired has.
+    for (away_ms, first) in [(0, 101), (999, 101), (1000, 102), (86_400_000, 86_501)] {
+        assert_eq!(state.resume_at(false, 77, state.unix_ms + away_ms).unwrap().first, first, "{away_ms}");
+    }
+    assert_eq!(state.resume_at(false, 77, state.unix_ms - 1), None, "the wall clock has gone back");
+    assert_eq!(state.resume_at(false, 77, i64::MAX), None, "more seconds than a clock has");
+    let odd = ClockState { zero_ms: i64::MIN, ..state };
+    assert_eq!((odd.resume_at(true, 77, 0), odd.resume_at(true, i64::MAX, 0)), (None, None));
+    assert_eq!(ClockState { zero_ms: i64::MAX, ..state }.resume_at(true, 77, 0), None);
+}
+
+#[test]
+fn a_resumed_clock_keeps_its_seconds_and_counts_its_own_uptime() {
+    let before = Clock::new();
+    before.pause(true);
+    before.advance(1000);
+    let (second, unix) = (before.now(), before.unix(before.now()));
+    // As after a restart of the machine.
+    let state = ClockState { zero_ms: -1, ..before.state() };
+    let after = Clock::resumed(state.resume(false).unwrap());
+    assert!((second + 1..second + 60).contains(&after.now()), "{} after {second}", after.now());
+    assert!(after.uptime() < 60);
+    // The same second is the same moment, but for what debugtime has added.
+    assert!((after.unix(after.now()) - (unix - 1000)).abs() < 60);
+    assert_eq!(after.expires_at(5), after.now() + 5);
+    // And without one, exactly.
+    let again = Clock::resumed(after.state().resume(true).unwrap());
+    assert!(again.now() - after.now() <= 2);
+    assert!((again.state().zero_ms - after.state().zero_ms).abs() <= 1);
+    assert!((again.told_ms() - after.told_ms()).abs() < 2000);
+}

