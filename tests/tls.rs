@@ -206,6 +206,9 @@ fn sessions_go_on_until_the_certificates_are_read_again() {
         };
         assert_eq!([kind(), kind(), kind()], [HandshakeKind::Full, HandshakeKind::Resumed, HandshakeKind::Resumed]);
         assert_eq!(rig.admin.line("refresh_certs"), "OK");
+        assert_eq!(kind(), HandshakeKind::Resumed, "nothing has changed");
+        rig.pki.certify("server", "server");
+        assert_eq!(rig.admin.line("refresh_certs"), "OK");
         assert_eq!(kind(), HandshakeKind::Full);
         assert_eq!(rig.stat("ssl_new_sessions"), before + 2);
     }

@@ -6,6 +6,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::fmt::Display;
+use std::os::unix::fs::MetadataExt;
 
 /// A chain of certificates. The error says why not.
 pub(super) fn chain(file: &str) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -34,6 +35,13 @@ pub(super) fn roots(file: &str) -> Result<RootCertStore, String> {
         store.add(certificate).map_err(|error| line(file, &error))?;
     }
     Ok(store)
+}
+
+/// What changes with a file: when it was written or put in its place, its number and its length. None: it is not there.
+pub(super) fn stamp(file: &str) -> Option<[i64; 6]> {
+    let found = std::fs::metadata(file).ok()?;
+    let times = [found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec()];
+    Some([times[0], times[1], times[2], times[3], found.ino() as i64, found.len() as i64])
 }
 
 fn read(file: &str) -> Result<Vec<u8>, String> {

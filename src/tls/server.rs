@@ -6,7 +6,8 @@
 //! ```
 //!
 //! A refresh that fails changes nothing. Sessions go on by tickets, under keys that are this process's and end with the
-//! configuration: whoever was let in by a CA that is taken away has to show a certificate again.
+//! configuration: whoever was let in by a CA that is taken away has to show a certificate again. Files that are as they were
+//! are not read again.
 
 use super::ciphers;
 use super::files;
@@ -49,6 +50,8 @@ pub enum ClientCerts {
 pub struct ServerTls {
     options: TlsOptions,
     configs: Mutex<Configs>,
+    /// The files as they were when they were last read, and what came of it.
+    read: Mutex<(Stamps, Result<(), String>)>,
     /// The clock's second of the last refresh.
     refreshed: AtomicU32,
     /// Handshakes that failed or took too long.
@@ -71,8 +74,10 @@ struct Configs {
 impl ServerTls {
     /// Reads what the options name. The error is one line, as memcached says it.
     pub fn new(options: &TlsOptions) -> Result<ServerTls, String> {
+        let stamps = stamps(options);
         Ok(ServerTls {
             configs: Mutex::new(configs(options)?),
+            read: Mutex::new((stamps, Ok(()))),
             options: options.clone(),
             refreshed: AtomicU32::new(0),
             handshake_errors: AtomicU64::new(0),
@@ -81,11 +86,18 @@ impl ServerTls {
         })
     }
 
-    /// Reads the files again, for connections that come from now on. `now` is the clock's second.
+    /// Reads the files again, for connections that come from now on. `now` is the clock's second. Any client may ask for
+    /// it, as often as it likes: where the files are those of the last time, so is the answer, and tickets stay good.
     pub fn refresh(&self, now: u32) -> Result<(), String> {
-        *lock(&self.configs) = configs(&self.options)?;
-        self.refreshed.store(now, Ordering::Relaxed);
-        Ok(())
+        let (mut read, stamps) = (lock(&self.read), stamps(&self.options));
+        if read.0 != stamps {
+            let made = configs(&self.options).map(|configs| *lock(&self.configs) = configs);
+            *read = (stamps, made);
+        }
+        if read.1.is_ok() {
+            self.refreshed.store(now, Ordering::Relaxed);
+        }
+        read.1.clone()
     }
 
     /// When that was last, by the clock's second.
@@ -104,6 +116,13 @@ impl ServerTls {
         let session = UnbufferedServerConnection::new(config).map_err(io::Error::other)?;
         ServerStream::new(socket, session)
     }
+}
+
+/// Of chain, key and CA.
+type Stamps = [Option<[i64; 6]>; 3];
+
+fn stamps(options: &TlsOptions) -> Stamps {
+    [&options.chain_cert, &options.key, &options.ca_cert].map(|file| file.as_deref().and_then(files::stamp))
 }
 
 fn configs(options: &TlsOptions) -> Result<Configs, String> {
