@@ -52,7 +52,8 @@
 //! # Who may import whom
 //!
 //! ```text
-//! main        -> config, process, net, sys, tls, command, store, supervisor (to put the parts together)
+//! main        -> check, config, process, net, sys, tls, command, store, supervisor (puts the parts together)
+//! check       -> config, process, net, tls, command                     (the start without a server)
 //! process     -> config, sys
 //! net         -> command, replication, io, protocol, store, journal, config, watch, sys, tls
 //! replication -> command, store, journal, protocol, config, supervisor
@@ -112,6 +113,7 @@
 // Here and not in Cargo.toml: the crates of tests and benches share files in which everything is `pub`.
 #![warn(unreachable_pub)]
 
+pub mod check;
 pub mod clock;
 pub mod cluster;
 pub mod command;

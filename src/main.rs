@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use twincache::check::check;
 use twincache::clock::Clock;
 use twincache::command::Shared;
 use twincache::config::options::version;
@@ -38,9 +39,6 @@ const FOLLOW: Duration = Duration::from_secs(1);
 /// The watchdog is fed so often while its patience lasts.
 const FEEDS: u32 = 4;
 
-/// Descriptors per worker that memcached takes from `-c`.
-const RESERVED_PER_WORKER: usize = 5;
-
 #[global_allocator]
 static ALLOCATOR: ReservingAllocator = ReservingAllocator;
 
@@ -62,6 +60,9 @@ fn main() -> ExitCode {
 }
 
 fn run(mut config: Config) -> Result<(), Exit> {
+    if config.check {
+        return Err(check(&config));
+    }
     start_log(&config);
     // Before rights are given up that reading the key may need.
     let tls = config.tls.enabled.then(|| ServerTls::new(&config.tls)).transpose().map_err(Exit::usage)?;
@@ -91,7 +92,9 @@ fn serve(shared: &Arc<Shared>, background: Option<InBackground>) -> Result<bool,
     let _background = shared.store.start_background();
     let _control = Control::start(shared).map_err(refuse)?;
     let server = Server::start(shared.clone()).map_err(refuse)?;
-    check_conn_limit(&shared.config, server.addresses().len() + server.udp_addresses().len())?;
+    if shared.config.leaves_no_room(server.addresses().len() + server.udp_addresses().len()) {
+        return Err(Exit::refuse(1, "Maxconns setting is too low, use -c to increase."));
+    }
     if shared.config.unix_socket.is_none() {
         process::write_port_file(server.addresses(), &udp_addresses(&server));
     }
@@ -141,15 +144,6 @@ fn share(mut config: Config, tls: Option<ServerTls>) -> Result<Arc<Shared>, Exit
     }
     let store = store.map_err(refuse)?;
     Ok(Arc::new(Shared { tls: tls.map(Arc::new), ..Shared::new(config, clock, store) }))
-}
-
-/// COMPAT(maxconns_too_low): memcached counts its listeners and what its threads keep open as connections, and
-/// does not start when `-c` leaves room for no others.
-fn check_conn_limit(config: &Config, listeners: usize) -> Result<(), Exit> {
-    if listeners + RESERVED_PER_WORKER * config.threads + 1 >= config.max_conns as usize {
-        return Err(Exit::refuse(1, "Maxconns setting is too low, use -c to increase."));
-    }
-    Ok(())
 }
 
 /// The addresses of UDP, each once.

@@ -48,22 +48,38 @@ pub fn prepare(config: &Config) -> Result<Option<InBackground>, Exit> {
     Ok(background)
 }
 
+/// What [`prepare`] would refuse. The process has no more rights than a server's afterwards.
+pub fn check_rights(config: &Config) -> Vec<Exit> {
+    let cores = if config.coredumps { raise_core_limit() } else { Ok(()) };
+    let files = raise_file_limit(config);
+    let user = if process::is_root() { drop_root(config) } else { Ok(()) };
+    [cores, files, user].into_iter().filter_map(Result::err).collect()
+}
+
 /// Says so where `-m` is more than the system has. What it has not got now is not taken at start either: the system would
 /// not refuse it, but end this process, or another one.
 pub fn fit_memory(config: &mut Config) {
-    let (store, Some(memory)) = (&mut config.store, MachineMemory::now()) else { return };
-    if store.memory_limit > memory.total {
-        let whose = if memory.is_limited { "the control group of this process may have" } else { "this machine has" };
-        log::warn!(
-            "warning: -m {} is more than the {} MB that {whose}: when the cache has filled them, the system swaps, or \
-             ends the server. Give it a smaller -m",
-            store.memory_limit >> 20,
-            memory.total >> 20
-        );
+    if let Some(line) = memory_warning(config) {
+        log::warn!("{line}");
     }
+    let (store, Some(memory)) = (&config.store, MachineMemory::now()) else { return };
     if store.preallocate && store.memory_limit > memory.available {
         take_less(config);
     }
+}
+
+/// What to say of an `-m` that is more than the system has.
+pub fn memory_warning(config: &Config) -> Option<String> {
+    let (limit, memory) = (config.store.memory_limit, MachineMemory::now()?);
+    let whose = if memory.is_limited { "the control group of this process may have" } else { "this machine has" };
+    (limit > memory.total).then(|| {
+        format!(
+            "warning: -m {} is more than the {} MB that {whose}: when the cache has filled them, the system swaps, or \
+             ends the server. Give it a smaller -m",
+            limit >> 20,
+            memory.total >> 20
+        )
+    })
 }
 
 /// COMPAT(large_pages_not_had): where not all memory can be had at start, it is taken as it is needed.

@@ -32,7 +32,7 @@ fn typed(tag: &str) -> String {
 }
 
 fn flag<T>(opt: &OptionRow<T>) -> String {
-    let letter = opt.letter.expect("a flag has a letter");
+    let Some(letter) = opt.letter else { return format!("--{}", opt.name) };
     let name = if opt.name.is_empty() { String::new() } else { format!(", --{}", opt.name) };
     match opt.argument {
         Argument::Needed(argument) if opt.name.is_empty() => format!("-{letter} {argument}"),

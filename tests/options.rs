@@ -482,3 +482,26 @@ fn very_verbose_shows_commands_and_replies() {
     }
     assert!(!log.contains("secret"), "{log}");
 }
+
+#[test]
+fn check_says_all_that_would_keep_it_from_starting() {
+    let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = taken.local_addr().unwrap();
+    let listen = format!("{address},127.0.0.1:{}", address.port());
+    let words =
+        ["--check", "-l", &listen, "-Y", "/nonexistent", "-o", "control_socket=/nonexistent/socket", "-m", "999999999"];
+    let output = run(&words);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<&str> = stderr.lines().collect();
+    assert_eq!((output.status.code(), lines.len()), (Some(1), 5), "{stderr}");
+    assert!(lines[0].starts_with("warning: -m 999999999 is more than the "), "{stderr}");
+    assert!(lines[1].starts_with("Could not open authfile [/nonexistent]"), "{stderr}");
+    assert!(lines[2].ends_with("/nonexistent/socket: there is no such folder"), "{stderr}");
+    assert!(lines[3..].iter().all(|line| line.contains("use")), "{stderr}");
+    let output = run(&["--check", "-c", "5", "-l", "127.0.0.1", "-p", "-1"]);
+    assert_eq!(output.stderr, b"Maxconns setting is too low, use -c to increase.\n");
+    let output = run(&["-p", "-1", "--check", "-U", "-1", "-l", "127.0.0.1"]);
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), b"".as_slice()));
+    assert_eq!(output.stdout, b"a server would start with these options\n");
+    assert_eq!(run(&["--check", "-p", "70000"]).stderr, b"ERROR: Invalid port number 70000.\n");
+}

@@ -15,6 +15,7 @@
 use super::exit::Exit;
 use Argument::{Needed, Optional, Without};
 use std::fmt::Write;
+use std::iter::repeat;
 
 /// One option, which changes a `T`.
 #[derive(Debug)]
@@ -168,17 +169,20 @@ const HELP_COLUMN: usize = 26;
 pub fn help<T>(flags: &[OptionRow<T>], suboptions: &[OptionRow<T>]) -> String {
     let mut text = version();
     let _ = writeln!(text, "as offered by twincached {}", env!("CARGO_PKG_VERSION"));
-    for row in flags.iter().chain(suboptions).filter(|row| !row.help.is_empty()) {
-        push_help(&mut text, &usage(row), row.help);
+    for (row, is_flag) in flags.iter().zip(repeat(true)).chain(suboptions.iter().zip(repeat(false))) {
+        if !row.help.is_empty() {
+            push_help(&mut text, &usage(row, is_flag), row.help);
+        }
     }
     text
 }
 
-fn usage<T>(row: &OptionRow<T>) -> String {
+fn usage<T>(row: &OptionRow<T>, is_flag: bool) -> String {
     match (row.letter, row.name, row.argument) {
         (Some(letter), "", Needed(argument)) => format!("-{letter} {argument}"),
         (Some(letter), name, Needed(argument)) => format!("-{letter}, --{name}={argument}"),
         (Some(letter), name, _) => format!("-{letter}, --{name}"),
+        (None, name, _) if is_flag => format!("    --{name}"),
         (None, name, Without) => format!("   - {name}:"),
         (None, name, Needed(argument)) => format!("   - {name}={argument}:"),
         (None, name, Optional(argument)) => format!("   - {name}[={argument}]:"),

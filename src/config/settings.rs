@@ -32,6 +32,9 @@ use crate::tls::TlsOptions;
 use Argument::{Needed, Optional, Without};
 use std::time::Duration;
 
+/// Descriptors per worker that memcached takes from `-c`.
+const RESERVED_PER_WORKER: usize = 5;
+
 /// One line of `stats settings`.
 pub(super) struct StatRow {
     pub number: u8,
@@ -64,6 +67,7 @@ macro_rules! settings {
         -
         $($(#[doc = $doc:literal])* pub $field:ident: $type:ty = $default:expr;)?
         $(flag($letter:literal, $long:literal, $flag_argument:expr, $flag_help:literal, $($flag_taking:tt)+);)*
+        $(long($word:literal, $word_help:literal, $($word_taking:tt)+);)*
         $($(#[cfg($cfg:meta)])? sub($name:literal, $argument:expr, $help:literal, $($taking:tt)+);)*
         $(stat($number:literal, $stat:literal, |$config:pat_param| $value:expr);)*
     )*) => {
@@ -82,13 +86,20 @@ macro_rules! settings {
             }
         }
 
-        /// Every option with a letter.
+        /// Every option that is no suboption.
         pub const FLAGS: &[OptionRow<RawConfig>] = &[$($(OptionRow {
             letter: Some($letter),
             name: $long,
             argument: $flag_argument,
             help: $flag_help,
             apply: taking!($($flag_taking)+),
+        },)*
+        $(OptionRow {
+            letter: None,
+            name: $word,
+            argument: Without,
+            help: $word_help,
+            apply: taking!($($word_taking)+),
         },)*)*];
 
         /// Every suboption of `-o`.
@@ -237,6 +248,9 @@ settings! {
     -   flag('N', "napi-ids", Needed("<num>"), "",
             |raw, v| { raw.napi_ids = above_zero(v, "Maximum number of NAPI IDs must be greater than 0")?; Ok(()) });
         stat(65, "num_napi_ids", |_| 0);
+    -   /// Only to find out what would keep a server from starting.
+        pub check: bool = false;
+        long("check", "say what would keep a server from starting with the other options, and exit", check = on);
     -   pub maxconns_fast: bool = true;
         sub("maxconns_fast", Without, "close connections above -c at once (default)", maxconns_fast = on);
         sub("no_maxconns_fast", Without, "let connections above -c wait instead", maxconns_fast = off);
@@ -426,6 +440,13 @@ impl Config {
     /// Whether clients must log in.
     pub fn wants_login(&self) -> bool {
         self.sasl || self.auth_file.is_some()
+    }
+
+    /// Whether `-c` is too low for so many listening sockets.
+    // COMPAT(maxconns_too_low): memcached counts its listeners and what its threads keep open as connections, and does not
+    // start when there is room for no others.
+    pub fn leaves_no_room(&self, listeners: usize) -> bool {
+        listeners + RESERVED_PER_WORKER * self.threads + 1 >= self.max_conns as usize
     }
 
     /// How many threads serve each UDP address: one as soon as `-l` holds several of them.

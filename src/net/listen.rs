@@ -81,6 +81,32 @@ pub(super) fn listen(config: &Config) -> Result<Vec<Listener>, StartError> {
     Ok(listeners)
 }
 
+/// What [`Server::start`](super::Server::start) and the control socket would meet: each address that cannot be had, and
+/// each socket file that cannot be made. Nothing stays open, and no file is touched.
+pub fn check_addresses(config: &Config) -> Vec<StartError> {
+    let place = |what: &str, path: &str, served: bool| {
+        let why = unfit_place(path).or_else(|| (served && is_served(path)).then_some("another server is behind it"))?;
+        Some(StartError { message: format!("failed to listen on {what}: {path}: {why}"), exit_code: EXIT_OSERR })
+    };
+    let control = config.control_socket.as_deref().and_then(|path| place("the control socket", path, true));
+    if let Some(path) = &config.unix_socket {
+        return control.into_iter().chain(place("UNIX socket", path, false)).collect();
+    }
+    let (mut found, mut errors) = (0, Vec::from_iter(control));
+    for address in wanted(config).iter() {
+        // One at a time, so that each is told of.
+        let one = Config { listen: vec![address.clone()], ..config.clone() };
+        let tcp = listen(&one).map(|listeners| found += listeners.len());
+        let udp = listen_udp(&one).map(|listeners| found += listeners.len());
+        errors.extend(tcp.err().into_iter().chain(udp.err()));
+    }
+    if errors.is_empty() && config.leaves_no_room(found) {
+        let message = "Maxconns setting is too low, use -c to increase.".into();
+        errors.push(StartError { message, exit_code: 1 });
+    }
+    errors
+}
+
 /// memcached's words, and behind them, where several addresses are possible, the one that it is about.
 fn message(config: &Config, kind: &str, failed: &ListenAddr, port: u16) -> String {
     match &config.listen_text {
@@ -226,14 +252,21 @@ fn listen_unix(path: &str, config: &Config) -> io::Result<ListenSocket> {
 pub(super) fn listen_control(path: &str, backlog: u32) -> Result<UnixListener, StartError> {
     let what = format!("failed to listen on the control socket: {path}");
     let refuse = |why: &str| StartError { message: format!("{what}: {why}"), exit_code: EXIT_OSERR };
-    // The system calls each of these an address in use, or just knows no such file.
+    match unfit_place(path) {
+        Some(why) => Err(refuse(why)),
+        None if is_served(path) => Err(refuse("another server is behind it")),
+        None => bind_unix(path, CONTROL_MODE, backlog).map_err(|error| failure(&what, &error)),
+    }
+}
+
+/// Why no socket can be made there. The system calls each of these an address in use, or just knows no such file.
+fn unfit_place(path: &str) -> Option<&'static str> {
     let folder = Path::new(path).parent().filter(|folder| !folder.as_os_str().is_empty());
     match fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => Err(refuse("it is a folder: name a file in it")),
-        Ok(found) if !found.file_type().is_socket() => Err(refuse("a file is there that is no socket")),
-        Err(_) if folder.is_some_and(|folder| !folder.exists()) => Err(refuse("there is no such folder")),
-        _ if is_served(path) => Err(refuse("another server is behind it")),
-        _ => bind_unix(path, CONTROL_MODE, backlog).map_err(|error| failure(&what, &error)),
+        Ok(found) if found.is_dir() => Some("it is a folder: name a file in it"),
+        Ok(found) if !found.file_type().is_socket() => Some("a file is there that is no socket"),
+        Err(_) if folder.is_some_and(|folder| !folder.exists()) => Some("there is no such folder"),
+        _ => None,
     }
 }
 

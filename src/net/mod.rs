@@ -26,7 +26,7 @@ mod voice;
 mod worker;
 
 pub use control::Control;
-pub use listen::StartError;
+pub use listen::{StartError, check_addresses};
 
 use crate::command::Shared;
 use acceptor::Acceptor;
