@@ -45,6 +45,9 @@ pub struct ShardRecord {
     /// Who gave the shard to the owner, if it was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handover_from: Option<MemberRecord>,
+    /// Who else had everything at that moment.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub handover_whole: Vec<MemberRecord>,
 }
 
 /// A run of a node.

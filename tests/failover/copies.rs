@@ -95,6 +95,23 @@ fn newer_looking_data_of_an_old_owner_is_dropped() {
     }
 }
 
+/// Of three nodes the third goes on as well, where it is.
+#[test]
+fn a_switchover_of_three_needs_no_full_sync() {
+    rounds("switchover of three", Plan::of_three(), |cluster, owner, workload| {
+        let to = (owner + 1) % 3;
+        let address = cluster.addresses()[to];
+        let full_syncs =
+            |cluster: &Cluster| cluster.client.inside(|| Conn::to(address).number("replication", "walks_started"));
+        let before = full_syncs(cluster);
+        cluster.request_switchover(to);
+        assert_eq!(cluster.wait_other(owner), to);
+        workload.wait_for(100);
+        cluster.wait_calm();
+        assert_eq!(full_syncs(cluster), before);
+    });
+}
+
 /// Waits until the standby has everything.
 fn settle(cluster: &Cluster) {
     cluster.wait_calm();

@@ -209,8 +209,10 @@ impl Driver {
         let allowed = if self.replicas_ack > 0 { self.max_lag.min(self.lease.lease) } else { self.max_lag };
         self.keeper.peers(self.feeds.peers(allowed), now);
         self.carry_out();
-        let heir = self.keeper.inherited().map(|(from, lsn)| (from.clone(), lsn));
-        let resume = heir.map(|(from, lsn)| FeedResume { node: from.node, identity: from.run, lsn });
+        let resume = self.keeper.inherited().map(|(whole, lsn)| {
+            let whole = whole.into_iter().map(|member| (member.node, member.run)).collect();
+            FeedResume { whole, lsn }
+        });
         let key = self.keeper.feeding().map(|(epoch, secret)| FeederKey { epoch, secret: secret.to_owned(), resume });
         self.feeds.follow(key.as_ref(), &self.nodes, &self.lease.node);
         if let (Some(epoch), Some(deadline)) = (self.serves, self.keeper.deadline()) {
@@ -231,7 +233,7 @@ impl Driver {
     fn carry_out(&mut self) {
         while let Some(effect) = self.keeper.effect() {
             match effect {
-                Effect::Swap { expected, record } => self.etcd.swap(*expected, record),
+                Effect::Swap { expected, record } => self.etcd.swap(*expected, *record),
                 Effect::Read => self.etcd.read(),
                 Effect::Order(order) => self.say(&line_of(&order)),
                 Effect::Promise { epoch, nodes } => self.ask_promises(epoch, &nodes),

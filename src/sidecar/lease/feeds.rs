@@ -87,6 +87,7 @@ impl Feeds {
                 is_streaming: figures.phase.is_streaming(),
                 is_late: figures.lag.is_none_or(|lag| lag > max_lag),
                 confirmed: figures.confirmed,
+                lacks: figures.lacking != Some(0),
                 run: figures.identity,
             })
             .collect()

@@ -1,12 +1,21 @@
 //! A switchover, as the owner goes through it: nothing is lost, and nobody is refused.
 //!
 //! ```text
-//!   Holding ── writes wait, reads go on; the last change is lsn ──> Draining ── the successor has confirmed lsn ──>
+//!   Holding ── writes wait, reads go on; the last change is lsn ──> Draining ── the successor has confirmed lsn, and the
+//!   other members, too, or they have had their time ──>
 //!   Stepping ── the server is a standby, its last change is lsn ──> Settling ── the successor has confirmed that, too ──>
 //!   Swapping ── the record names the successor
 //!
 //!   until Stepping it can be abandoned, and writes go on; from there on the shard is given back if it does not succeed
 //! ```
+//!
+//! The new owner goes on from where it stands with each node that had everything at that moment: the old owner, and those
+//! that had confirmed the same last change. No full sync is needed, since its own journal begins behind what they have.
+//!
+//! After a takeover there is a full sync with each of the others. They have all that was acknowledged, but each may have
+//! more, of what the old owner sent and nobody acknowledged: changes that the new owner does not know, and that have to be
+//! undone. Where a node stands is told by the old owner's numbers, which mean nothing in the new owner's journal. To go on
+//! there, each standby would have to keep which of its own changes belong to which of the owner's.
 //!
 //! Not here: orders and swaps (`keeper`).
 
@@ -24,8 +33,8 @@ pub(super) enum HandoverStep {
     Stepping,
     /// The successor has to confirm everything up to this change, which is the last that the server has made.
     Settling { lsn: u64 },
-    /// The record has to name the successor.
-    Swapping,
+    /// The record has to name the successor. That was the last change.
+    Swapping { lsn: u64 },
 }
 
 /// See the module's head. Times are since boot.
@@ -38,6 +47,8 @@ pub(super) struct Handover {
     pub step: HandoverStep,
     /// When it is abandoned, if that is possible.
     pub until: Duration,
+    /// Nobody but the successor is waited for after this.
+    pub patience: Duration,
 }
 
 impl Handover {

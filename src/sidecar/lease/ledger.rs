@@ -263,7 +263,7 @@ impl Ledger {
 fn given_back(mut record: ShardRecord) -> ShardRecord {
     let owner = MemberRecord { node: std::mem::take(&mut record.owner), run: std::mem::take(&mut record.run) };
     record.members.extend(Some(owner).filter(|owner| !owner.node.is_empty()));
-    record.handover_from = None;
+    (record.handover_from, record.handover_whole) = (None, Vec::new());
     record
 }
 

@@ -32,6 +32,8 @@ pub(crate) struct Peer {
     pub is_late: bool,
     /// The last change that it has confirmed.
     pub confirmed: u64,
+    /// Whether it has refused some changes, and has not taken them since.
+    pub lacks: bool,
 }
 
 impl Peer {
@@ -92,6 +94,17 @@ impl InSync {
             "" => "no node is in sync, so none can take over".to_owned(),
             _ => format!("{to} is not in sync, so it cannot take over"),
         })
+    }
+
+    /// Who has everything up to this change.
+    pub(super) fn whole(&self, lsn: u64) -> impl Iterator<Item = MemberRecord> {
+        let has_all = move |peer: &&Peer| peer.is_streaming && !peer.lacks && peer.confirmed >= lsn;
+        self.peers.iter().filter(has_all).map(Peer::member)
+    }
+
+    /// Whether all these have.
+    pub(super) fn are_whole(&self, members: &[MemberRecord], lsn: u64) -> bool {
+        members.iter().all(|member| self.whole(lsn).any(|whole| whole == *member))
     }
 
     /// The server waits for these from this change on.
@@ -222,7 +235,7 @@ mod tests {
     }
 
     fn streaming(node: &str, run: &str) -> Peer {
-        Peer { node: node.into(), run: run.into(), is_streaming: true, is_late: false, confirmed: 9 }
+        Peer { node: node.into(), run: run.into(), is_streaming: true, confirmed: 9, ..Peer::default() }
     }
 
     fn waits_for(in_sync: &mut InSync, least: u32, records: &[ShardRecord]) -> Vec<String> {
@@ -252,5 +265,18 @@ mod tests {
         assert_eq!(waits_for(&mut in_sync, 1, &[record(&[("b", "r1")])]), ["b@r1"]);
         assert_eq!(waits_for(&mut in_sync, 1, &[record(&[("b", "r1")]), record(&[])]), ["-", "b@r1"]);
         assert_eq!(waits_for(&mut in_sync, 2, &[record(&[("b", "r1")])]), ["-", "b@r1"]);
+    }
+    /// Who goes on without a full sync after a switchover has every change, and has refused none.
+    #[test]
+    fn whole_is_who_lacks_nothing() {
+        let mut in_sync = InSync::default();
+        let b = streaming("b", "r1");
+        let others = [Peer { lacks: true, ..b.clone() }, Peer { confirmed: 8, ..b.clone() }];
+        for other in others.into_iter().chain([Peer { is_streaming: false, ..b.clone() }]) {
+            in_sync.note_peers(vec![b.clone(), Peer { node: "c".into(), ..other }]);
+            assert_eq!(in_sync.whole(9).collect::<Vec<_>>(), [b.member()]);
+        }
+        assert!(in_sync.are_whole(&record(&[("b", "r1")]).members, 9));
+        assert!(!in_sync.are_whole(&record(&[("b", "r2")]).members, 9));
     }
 }

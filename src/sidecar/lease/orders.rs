@@ -140,7 +140,7 @@ pub(crate) enum SwapOutcome {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Effect {
     /// Replace what stands there, if it is this, then call `Keeper::swapped`.
-    Swap { expected: Box<Expected>, record: ShardRecord },
+    Swap { expected: Box<Expected>, record: Box<ShardRecord> },
     /// Read the record, then call `Keeper::record`.
     Read,
     /// Tell the server, then call `Keeper::answered` once for each, in order.

@@ -90,17 +90,15 @@ pub(super) struct FeederKey {
     pub epoch: u64,
     /// The shard's secret.
     pub secret: String,
-    /// Who handed the shard over, and need not be sent everything.
+    /// Who need not be sent everything, after the shard was handed over.
     pub resume: Option<FeedResume>,
 }
 
-/// A node that has everything up to a change of the server beside this sidecar.
+/// Nodes that have everything up to a change of the server beside this sidecar.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FeedResume {
-    /// Its name.
-    pub node: String,
-    /// Its run.
-    pub identity: String,
+    /// The name and the run of each.
+    pub whole: Vec<(String, String)>,
     /// The change.
     pub lsn: u64,
 }
@@ -168,10 +166,12 @@ impl Link {
         };
         let name = target.figures.name.clone();
         let (key, resume) = target.key.map(|key| ((key.epoch, key.secret), key.resume)).unzip();
-        let resume = resume.flatten().filter(|resume| resume.node == name);
+        let resume = resume.flatten().and_then(|FeedResume { whole, lsn }| {
+            let run = whole.into_iter().find(|(node, _)| *node == name).map(|(_, run)| run)?;
+            Some((run, lsn))
+        });
         Ok(Link {
-            pump: Pump::new(&target.figures.name, options.limit_megabits, guard, seed)
-                .with_key(key, resume.map(|resume| (resume.identity, resume.lsn))),
+            pump: Pump::new(&target.figures.name, options.limit_megabits, guard, seed).with_key(key, resume),
             poll: Poll::new()?,
             server: None,
             peer: None,

@@ -263,9 +263,12 @@ impl Keeper {
         Some((record.epoch, &record.secret))
     }
 
-    /// Who has handed the shard over, and the last change of this server at that moment: the other one has all up to it.
-    pub(crate) fn inherited(&self) -> Option<(&MemberRecord, u64)> {
-        self.owned()?.handover_from.as_ref().zip(self.inherited.filter(|lsn| *lsn != ASKED))
+    /// Who had everything when the shard was handed over, and the last change of this server at that moment: the others
+    /// have all up to it.
+    pub(crate) fn inherited(&self) -> Option<(Vec<MemberRecord>, u64)> {
+        let record = self.owned()?;
+        let others = record.handover_from.iter().chain(&record.handover_whole).cloned().collect();
+        self.inherited.filter(|lsn| *lsn != ASKED).map(|lsn| (others, lsn))
     }
 
     // ---- what is known ----
@@ -456,15 +459,15 @@ impl Keeper {
             // It hangs, but it has everything, and may be the only one.
             members.push(MemberRecord { node: record.owner.clone(), run: record.run.clone() });
         }
-        let (owner, run, handover_from) = (String::new(), String::new(), None);
-        self.swap(ShardRecord { owner, run, members, handover_from, ..record.clone() }, now);
+        let (owner, run, handover_from, handover_whole) = (String::new(), String::new(), None, Vec::new());
+        self.swap(ShardRecord { owner, run, members, handover_from, handover_whole, ..record.clone() }, now);
     }
 
     /// Sends a swap, unless one is on its way.
     fn swap(&mut self, record: ShardRecord, now: Duration) {
         if !self.ledger.is_swapping(now) {
             let (expected, record) = self.ledger.send(record, now);
-            self.effects.push_back(Effect::Swap { expected: Box::new(expected), record });
+            self.effects.push_back(Effect::Swap { expected: Box::new(expected), record: Box::new(record) });
         }
     }
 

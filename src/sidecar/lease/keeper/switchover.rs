@@ -8,6 +8,9 @@ use super::Keeper;
 use crate::cluster::record::{EPOCH_MAX, MemberRecord, RequestRecord, ShardRecord};
 use std::time::Duration;
 
+/// Members that confirm the last change within this time need no full sync from the successor. Writes wait meanwhile.
+const PATIENCE: Duration = Duration::from_millis(20);
+
 impl Keeper {
     pub(super) fn begin_handover(&mut self, request: RequestRecord, now: Duration) {
         let Some(record) = self.owned().filter(|_| self.ledger.renewed.is_some()) else { return };
@@ -27,7 +30,8 @@ impl Keeper {
         };
         log::info!("hands the shard over to {}: writes wait", to.node);
         let until = now + self.lease() / 2;
-        self.handover = Some(Handover { id: request.id, to, step: HandoverStep::Holding, until });
+        self.handover =
+            Some(Handover { id: request.id, to, step: HandoverStep::Holding, until, patience: now + PATIENCE });
         self.order(ServerOrder::Hold(self.lease()), now);
     }
 
@@ -50,16 +54,20 @@ impl Keeper {
             return true;
         }
         match handover.step {
-            HandoverStep::Draining { lsn } if confirmed >= Some(lsn) => {
+            HandoverStep::Draining { lsn }
+                if confirmed >= Some(lsn)
+                    && (now >= handover.patience || self.members.are_whole(&record.members, lsn)) =>
+            {
                 let order = ServerOrder::Standby { epoch: record.epoch + 1, secret: record.secret.clone() };
                 self.step_handover(handover.step, HandoverStep::Stepping);
                 self.order(order, now);
             }
             HandoverStep::Settling { lsn } if confirmed >= Some(lsn) => {
-                self.step_handover(handover.step, HandoverStep::Swapping);
+                self.step_handover(handover.step, HandoverStep::Swapping { lsn });
                 return self.hand_over(now);
             }
-            HandoverStep::Swapping => {
+            HandoverStep::Swapping { lsn } => {
+                let whole = self.members.whole(lsn).filter(|member| *member != handover.to).collect();
                 let me = MemberRecord { node: record.owner.clone(), run: record.run.clone() };
                 let others = record.members.iter().filter(|member| member.node != handover.to.node);
                 let members = [me.clone()].into_iter().chain(others.cloned()).collect();
@@ -69,6 +77,7 @@ impl Keeper {
                     run: handover.to.run,
                     members,
                     handover_from: Some(me),
+                    handover_whole: whole,
                     ..record.clone()
                 };
                 self.swap(record, now);

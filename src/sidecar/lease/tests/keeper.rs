@@ -117,7 +117,7 @@ impl Rig {
             assert!(effects < 1000, "it never stops: {effect:?}");
             match effect {
                 Effect::Swap { expected, record } => {
-                    let outcome = self.swap(*expected, record);
+                    let outcome = self.swap(*expected, *record);
                     self.keeper.swapped(outcome, self.now);
                 }
                 Effect::Read if !self.is_away && !self.is_blind => {

@@ -24,6 +24,7 @@ impl Keeper {
         }
         if let Some(handover) = &mut self.handover {
             by.time(&mut handover.until);
+            by.time(&mut handover.patience);
         }
         match &mut self.server {
             ServerState::Up(server) => server.shift(by),

@@ -421,6 +421,7 @@ impl World {
         let life = self.life(node);
         match effect {
             Effect::Swap { expected, record } => {
+                let record = *record;
                 let asked = self.local(node);
                 let delay = self.delay();
                 let fate = if self.is_cut(node) { 0 } else { self.rng.below(40) };
@@ -613,6 +614,7 @@ impl World {
                     is_streaming: feed.is_streaming,
                     is_late: !feed.is_streaming || self.now > feed.whole_at + 800 * MS,
                     confirmed: feed.confirmed as u64,
+                    lacks: false,
                 }
             })
             .collect()

@@ -512,7 +512,7 @@ impl World {
         match effect {
             Effect::Swap { expected, record } => {
                 self.nodes[node].pending = Some(PATIENCE);
-                self.prompt.push_back(Letter::Swap { node, is_awaited: true, expected, record });
+                self.prompt.push_back(Letter::Swap { node, is_awaited: true, expected, record: *record });
             }
             Effect::Read if self.nodes[node].no_etcd.is_none() => {
                 self.prompt.push_back(Letter::Known { node, revision: COUNT, record: self.record.clone() });
@@ -778,6 +778,7 @@ impl World {
             is_streaming: feed.is_streaming,
             is_late: !feed.is_streaming || feed.age > LAG_MAX,
             confirmed: feed.confirmed as u64,
+            lacks: false,
         };
         feeds.map(peer).collect()
     }
