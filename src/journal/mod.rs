@@ -274,7 +274,8 @@ impl Journal {
     /// Lets a reader go, and remembers how far it has got.
     pub fn detach(&self, id: u64, now: Instant) {
         let mut inner = self.lock();
-        inner.readers.detach(id);
+        let last = inner.ring.lsn();
+        inner.readers.detach(id, last);
         inner.note_idle(now);
         self.tell(inner);
     }

@@ -147,6 +147,8 @@ struct Remembered {
     name: String,
     identity: String,
     complete: u64,
+    /// The last change when it went. It was sent nothing after that.
+    last: u64,
     refused: PeerRefusals,
 }
 
@@ -217,7 +219,7 @@ impl Readers {
     /// Attaches one to the journal `run_id`, in place of another one of its name. With a full sync it needs, if that is
     /// pending, the flush_all that was asked for before.
     pub(super) fn attach(&mut self, attach: &Attach<'_>, run_id: u64, ranges: u32, ring: &Ring) -> Start {
-        self.remove(|reader| reader.name == attach.name);
+        self.remove(ring.lsn(), |reader| reader.name == attach.name);
         self.last_id += 1;
         let mut reader = Reader::new(self.last_id, attach.name, attach.identity, ranges);
         let from = self.goes_on_from(attach, run_id);
@@ -240,23 +242,25 @@ impl Readers {
     }
 
     /// Lets one go, and remembers how far it has got.
-    pub(super) fn detach(&mut self, id: u64) {
-        self.remove(|reader| reader.id == id);
+    pub(super) fn detach(&mut self, id: u64, last: u64) {
+        self.remove(last, |reader| reader.id == id);
     }
 
-    fn remove(&mut self, is_it: impl Fn(&Reader) -> bool) {
+    fn remove(&mut self, last: u64, is_it: impl Fn(&Reader) -> bool) {
         let Some(at) = self.attached.iter().position(is_it) else { return };
         let Reader { name, identity, complete, refused, .. } = self.attached.remove(at);
         let refused = refused.remembered();
         self.remembered.retain(|other| other.name != name);
-        self.remembered.push_back(Remembered { name, identity, complete, refused });
+        self.remembered.push_back(Remembered { name, identity, complete, last, refused });
         if self.remembered.len() > REMEMBERED_MAX {
             self.remembered.pop_front();
         }
         self.find_slowest();
     }
 
-    /// The lsn up to which a peer has everything: the lower one of what the reader says and what is remembered.
+    /// The lsn up to which a peer has everything: the lower one of what the reader says and what is remembered. A peer that
+    /// has more than there was when its reader went has it from elsewhere, as an owner that has handed a shard over: what
+    /// is remembered says nothing of that.
     fn goes_on_from(&self, attach: &Attach<'_>, run_id: u64) -> Option<u64> {
         if attach.run_id.is_none() && attach.lsn.is_some() {
             return None;
@@ -264,7 +268,7 @@ impl Readers {
         let given = attach.lsn.filter(|_| attach.run_id == Some(run_id));
         let before =
             self.remembered.iter().find(|other| other.name == attach.name && other.identity == attach.identity);
-        match before {
+        match before.filter(|before| given.is_none_or(|lsn| lsn <= before.last)) {
             Some(Remembered { complete: 0, .. }) => None,
             Some(Remembered { complete, .. }) => Some(given.unwrap_or(u64::MAX).min(*complete)),
             None => given,

@@ -92,6 +92,22 @@ fn goes_on_from_what_is_known_here_and_there() {
     assert!(rig.store.attach(&wrong, now).unwrap().began_with_full_sync());
 }
 
+/// While it was away the peer was the owner, and this server got its changes: the peer has those as well, although this
+/// server has never sent them.
+#[test]
+fn goes_on_from_what_it_got_elsewhere() {
+    let (rig, now) = rig();
+    let run_id = Some(rig.store.journal().run_id());
+    let mut feed = rig.store.attach(&attach_as("a", "peer"), now).unwrap();
+    drain(&mut feed);
+    feed.acknowledge(feed.lsn());
+    drop(feed);
+    (0..5).for_each(|i| assert!(rig.set(&format!("key{i}"), b"value", 0)));
+    let lsn = rig.store.journal().lsn();
+    let feed = rig.store.attach(&Attach { run_id, lsn: Some(lsn), ..attach_as("a", "peer") }, now).unwrap();
+    assert_eq!((feed.began_with_full_sync(), feed.lsn()), (false, lsn));
+}
+
 /// Of 100 bytes, so that a segment has a thousand.
 fn set_many(rig: &TestStore, count: usize) {
     (0..count).for_each(|i| assert!(rig.set(&format!("key{}", i % 50), &[7; 100], 0)));
