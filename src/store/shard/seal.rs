@@ -33,7 +33,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 const SEAL_OF_LARGE: usize = size_of::<ItemHeader>() + 8;
 
 impl Shard {
-    /// Seals the body of an item that is filled and not linked yet. `value` is what [`Shard::seal_piece`] has come to
+    /// Seals the body of an item that is filled and not linked yet. `value` is the sum that has come together
     /// for a value that was filled in pieces.
     #[inline]
     pub(super) fn seal_filled(&mut self, id: ItemId, value: Option<u64>) {

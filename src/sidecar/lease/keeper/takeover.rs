@@ -74,7 +74,7 @@ impl Keeper {
         true
     }
 
-    /// Whether no epoch is left, or so few that they have to last: see [`Empties`].
+    /// Whether no epoch is left, or so few that they have to last: see `Empties`.
     fn has_to_wait(&mut self, epoch: u64, is_empty: bool, now: Duration) -> bool {
         let wait = self.empties.wait(epoch).filter(|_| is_empty);
         let until = self.ledger.seen_at() + wait.unwrap_or_default();
