@@ -46,7 +46,9 @@ fn run_text(command: &text::TextCommand<'_>, hash: Hash, context: &mut Context<'
         }
         text::TextCommand::Touch { key, exptime, quiet } => read::touch(key, hash, *exptime, *quiet, context, out),
         text::TextCommand::Quit => return Next::Close,
-        text::TextCommand::Admin { .. } if !context.may_be_long => return Next::Later,
+        text::TextCommand::Admin { verb, .. } if !context.may_be_long && admin::may_be_long(*verb) => {
+            return Next::Later;
+        }
         text::TextCommand::Admin { verb, line, noreply } => {
             return admin::run(*verb, &Tokens::new(line), *noreply, context, out);
         }

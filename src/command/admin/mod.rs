@@ -30,6 +30,12 @@ use crawler::{CLASSES, lru_crawler};
 /// `verbosity` above this means this: what lies above is for debugging the event loop, and comes from `-v`.
 const VERBOSITY_MAX: u32 = 2;
 
+/// Whether it may take long, so that those who ask for little come first. The word of a server that feeds this one keeps
+/// its place: what came before it, from whoever fed this one until then, is not to be run after it.
+pub fn may_be_long(verb: Admin) -> bool {
+    !matches!(verb, Admin::Version | Admin::Verbosity | Admin::Config | Admin::Replica)
+}
+
 /// Runs an administrative text command.
 pub fn run(verb: Admin, tokens: &Tokens<'_>, noreply: bool, context: &mut Context<'_>, out: &mut Output) -> Next {
     let args = arguments(tokens, noreply);
