@@ -27,8 +27,9 @@ def capable(port, protocol, wanted):
     command = ("memccapable", "-h", "127.0.0.1", "-p", str(port), "-t", str(PATIENCE), protocol)
     done = subprocess.run(command, capture_output=True, text=True, timeout=10 * PATIENCE)
     output = done.stdout + done.stderr
-    verdicts = re.findall(r"^(ascii|binary) (.*?)\s+\[(\w+)\]$", output, re.MULTILINE)
-    failed = {f"{kind} {name}" for kind, name, verdict in verdicts if verdict != "pass"}
+    # "[FAIL]" goes to the other stream, so that the name of the next test may follow at once.
+    verdicts = re.findall(r"(ascii|binary) ((?:\S+ )*?\S+) {2,}(\[pass\])?", done.stdout)
+    failed = {f"{kind} {name}" for kind, name, passed in verdicts if not passed}
     assert failed == (NOT_CAPABLE if protocol == "-a" else set()), f"{failed}\n{output}"
     assert len(verdicts) == wanted, output
 
