@@ -58,6 +58,7 @@ struct Scale {
     gone: usize,
     switchovers: usize,
     stalled: Duration,
+    is_loaded: bool,
 }
 
 /// A line of the table.
@@ -92,6 +93,11 @@ fn run() -> Result<(), String> {
     options.optopt("", "kills", "kills of the server (200)", "N");
     options.optopt("", "gone", "times the host goes, for each lease (20)", "N");
     options.optopt("", "switchovers", "switchovers (20)", "N");
+    options.optflag(
+        "",
+        "loaded",
+        "something else keeps the machine busy: no loops of its own beside the stalling etcd",
+    );
     options.optopt("", "stalled", "seconds with a busy machine and an etcd that stalls (120)", "SECONDS");
     options.optflag("", "quick", "few of each: about two minutes");
     options.optopt("", "out", "folder of failover.json (target/bench)", "DIR");
@@ -112,6 +118,7 @@ fn run() -> Result<(), String> {
         gone: number("gone", 20, 3)?,
         switchovers: number("switchovers", 20, 3)?,
         stalled: Duration::from_secs(number("stalled", 120, 10)? as u64),
+        is_loaded: matches.opt_present("loaded"),
     };
     let (mut rows, mut seen) = (Vec::new(), Seen::default());
     rows.extend(killed(&scale, &mut seen)?);
@@ -262,8 +269,10 @@ fn switched(scale: &Scale, server: &str) -> Result<Vec<Row>, String> {
 fn stalled(scale: &Scale) -> Result<Row, String> {
     let mut cluster = cluster(1000)?;
     let (epochs, stop) = (cluster.owners().len(), AtomicBool::new(false));
+    let (busy_before, all_before) = cpu_time();
     std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+        let loops = std::thread::available_parallelism().map_or(1, usize::from);
+        for _ in 0..if scale.is_loaded { 0 } else { loops } {
             scope.spawn(|| busy(&stop));
         }
         let end = Instant::now() + scale.stalled;
@@ -277,13 +286,24 @@ fn stalled(scale: &Scale) -> Result<Row, String> {
         stop.store(true, Ordering::Relaxed);
     });
     let count = cluster.owners().len() - epochs;
+    let (busy, all) = cpu_time();
+    let share = (busy - busy_before) * 100 / (all - all_before).max(1);
     let seconds = scale.stalled.as_secs();
     Ok(Row {
-        event: "false failovers, CPU 90 %, etcd stalls 200 ms a second".into(),
+        event: "false failovers, CPU 90 %, etcd stalls for 200 ms each second".into(),
         asked: "0 in 3600 s",
-        measured: format!("{count} in {seconds} s"),
-        json: json!({"failovers": count, "seconds": seconds}),
+        measured: format!("{count} in {seconds} s, CPU {share} %"),
+        json: json!({"failovers": count, "seconds": seconds, "cpu_percent": share}),
     })
+}
+
+/// What the CPUs have done since the machine's start, and all that they could have done.
+fn cpu_time() -> (u64, u64) {
+    let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let line = text.lines().next().unwrap_or_default();
+    let times: Vec<u64> = line.split_whitespace().filter_map(|word| word.parse().ok()).take(8).collect();
+    let (all, idle) = (times.iter().sum(), times.iter().skip(3).take(2).sum::<u64>());
+    (all - idle, all)
 }
 
 /// Takes nine tenths of a CPU.
