@@ -290,7 +290,10 @@ impl Worker {
         if !connection.can_read_early() {
             // Its turn may be a long one. Who was read before comes first.
             self.answer_batch(reads);
-            self.turn(key, may_be_long);
+            // They may hold so much now that this one had to go.
+            if self.clients.contains(key) {
+                self.turn(key, may_be_long);
+            }
             return self.meter.look();
         }
         match connection.read_early(reads.room()) {

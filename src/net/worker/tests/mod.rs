@@ -18,8 +18,15 @@ struct TestWorker {
 
 impl TestWorker {
     fn new(clients: usize) -> TestWorker {
+        TestWorker::with(clients, |_| {})
+    }
+
+    fn with(clients: usize, set: impl FnOnce(&mut Config)) -> TestWorker {
         let address = ListenAddr { host: "127.0.0.1".into(), port: Some(0), binding: Some(Binding::Ascii), tls: None };
-        let listen_there = |config: &mut Config| (config.tcp_port, config.listen) = (None, vec![address]);
+        let listen_there = |config: &mut Config| {
+            (config.tcp_port, config.listen) = (None, vec![address]);
+            set(config);
+        };
         let shared = TestServer::new(listen_there).shared;
         let (stop, listeners) = (Arc::new(Stop::default()), listen(&shared.config).expect("a free port"));
         let address = crate::net::tcp_address(&listeners[0].socket).expect("an address");
@@ -113,4 +120,26 @@ fn a_large_reply_leaves_no_memory_behind() {
         rig.reply(0, b"END\r\n");
         assert_eq!(rig.worker.out.bytes.capacity(), kept);
     }
+}
+
+/// Who comes before a connection in a turn may be what makes it the one that holds too much.
+#[test]
+fn who_is_closed_for_what_it_holds_has_no_turn_any_more() {
+    let mut rig = TestWorker::with(3, |config| (config.threads, config.read_buf_mem_limit) = (1, 100 << 10));
+    let line = |len: usize| [b"get ".as_slice(), &b"key ".repeat(len / 4)].concat();
+    for (key, len) in [(0, 60_000), (1, 30_000)] {
+        rig.send(key, &line(len));
+        rig.run(key..key + 1, Duration::ZERO);
+    }
+    assert_eq!(rig.worker.clients.len(), 3, "there is room for what two of them hold");
+    // Little enough to be answered together with others.
+    rig.send(2, &line(14_000));
+    rig.clients[0].write_all(b"more").unwrap();
+    while !rig.worker.clients[0].connection.socket().is_readable() {
+        rig.poll();
+    }
+    rig.worker.meter.begin(false, false);
+    [2, 0].iter().for_each(|key| rig.worker.enqueue(*key, Instant::now()));
+    rig.worker.run_ready(&mut rig.reads);
+    assert!(!rig.worker.clients.contains(0) && rig.worker.clients.contains(2));
 }
