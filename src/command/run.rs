@@ -46,7 +46,9 @@ fn run_text(command: &text::TextCommand<'_>, hash: Hash, context: &mut Context<'
         }
         text::TextCommand::Touch { key, exptime, quiet } => read::touch(key, hash, *exptime, *quiet, context, out),
         text::TextCommand::Quit => return Next::Close,
-        text::TextCommand::Admin { verb, .. } if !context.may_be_long && admin::may_be_long(*verb) => {
+        text::TextCommand::Admin { verb, .. }
+            if !context.may_be_long && admin::may_be_long(*verb, context.is_first_reply(out)) =>
+        {
             return Next::Later;
         }
         text::TextCommand::Admin { verb, line, noreply } => {

@@ -31,9 +31,14 @@ use crawler::{CLASSES, lru_crawler};
 const VERBOSITY_MAX: u32 = 2;
 
 /// Whether it may take long, so that those who ask for little come first. The word of a server that feeds this one keeps
-/// its place: what came before it, from whoever fed this one until then, is not to be run after it.
-pub fn may_be_long(verb: Admin) -> bool {
-    !matches!(verb, Admin::Version | Admin::Verbosity | Admin::Config | Admin::Replica)
+/// its place: what came before it, from whoever fed this one until then, is not to be run after it. A stream or a dump
+/// keeps it behind another reply (`is_first_reply` is false): it is refused there, and not where it would be put off to.
+pub fn may_be_long(verb: Admin, is_first_reply: bool) -> bool {
+    match verb {
+        Admin::Version | Admin::Verbosity | Admin::Config | Admin::Replica => false,
+        Admin::Watch | Admin::LruCrawler => is_first_reply,
+        _ => true,
+    }
 }
 
 /// Runs an administrative text command.
