@@ -163,6 +163,35 @@ fn a_flood_leaves_room_for_others() {
     assert_eq!(Client::of(&server).line("mn\r\n"), "MN\r\n");
 }
 
+/// Lines that are no requests count as well, whatever was answered before them.
+#[test]
+fn one_datagram_has_so_many_answers() {
+    let server = start(&[]);
+    let client = Client::of(&server);
+    for (keys, wrong) in [(1024, 30_000), (1023, 30_000), (0, 30_000), (1024, 0)] {
+        let payload = [b"get".as_slice(), &b" a".repeat(keys), b"\r\n", &b"x\n".repeat(wrong)].concat();
+        let answers = client.ask(&payload).len();
+        assert!((1..=1024).contains(&answers), "{answers} for {keys} keys and {wrong} wrong lines");
+    }
+    let long = [b"gets".as_slice(), &b" a".repeat(1024), b" ", &[b'k'; 251], b"\r\n"].concat();
+    assert!(client.ask(&long).len() <= 1024);
+    assert_eq!(client.line("mn\r\n"), "MN\r\n");
+}
+
+/// Somebody may send in the name of another server, which would answer the answer, and so on.
+#[test]
+fn answers_of_a_server_are_not_answered() {
+    let (one, other) = (start(&[]), start(&[]));
+    let client = Client::of(&one);
+    for answer in ["ERROR\r\n", "END\r\n", "CLIENT_ERROR bad command line format\r\n", "HD\r\n", "\u{81}"] {
+        assert_eq!(client.ask(answer.as_bytes()), [b""; 0], "{answer}");
+    }
+    let mut packet = Packet::new(0x0b, b"", b"").request();
+    packet[0] = 0x81;
+    assert_eq!(client.ask(&packet), [b""; 0]);
+    assert_eq!((client.line("foo\r\n"), Client::of(&other).line("mn\r\n")), ("ERROR\r\n".into(), "MN\r\n".into()));
+}
+
 #[test]
 fn garbage_harms_nobody() {
     let server = start(&[]);

@@ -15,7 +15,10 @@
 //!
 //! Bounds, since whoever is answered may not be who has asked: one datagram is read as [`REQUESTS_MAX`] requests and keys
 //! at most, and once its answer has [`ANSWER_MAX`] bytes nothing more of it is read. A message of which more than that
-//! would be sent is an error instead.
+//! would be sent is an error instead. What looks like a reply is not answered: whoever forges a server's address could
+//! have two servers answer each other for ever.
+//!
+//! Invariant: nothing is added to an answer unless there was room for it before.
 //!
 //! Not here: sockets and turns (`worker::datagrams`), what requests do (`command`).
 
@@ -151,12 +154,20 @@ pub(super) fn answer(
 ) {
     let Some((&[id_high, id_low, _, _, 0, 1, _, _], input)) = datagram.split_first_chunk::<HEADER>() else { return };
     let Some(&first) = input.first() else { return };
+    if is_reply(first) {
+        return;
+    }
     let protocol = if first == binary::REQUEST { Protocol::Binary } else { Protocol::Ascii };
     let request = [id_high, id_low];
     DatagramReader { protocol, request, waits, left: REQUESTS_MAX, is_first: true, has_been_long: false, answer }
         .read(input, context, out);
     out.bytes.clear();
     out.values.clear();
+}
+
+/// Whether a server's message begins so: its words are in upper case, a client's in lower case.
+fn is_reply(first: u8) -> bool {
+    first == binary::RESPONSE || first.is_ascii_uppercase()
 }
 
 /// Reads one datagram.
@@ -189,7 +200,7 @@ impl DatagramReader<'_> {
                 End::Full if batch.count() > 0 => {}
                 End::Bad(bad) => {
                     let used = bad.consumed.saturating_add(bad.swallow as usize);
-                    if used > input.len() {
+                    if used > input.len() || !self.has_room() {
                         return;
                     }
                     input = &input[used..];
@@ -284,7 +295,7 @@ impl DatagramReader<'_> {
                 self.run_key(prepared, is_last, context, out);
             }
             // Of a long line not all keys have been looked at.
-            if keys.peek().is_some_and(|key| key.len() > KEY_MAX) {
+            if self.has_room() && keys.peek().is_some_and(|key| key.len() > KEY_MAX) {
                 return self.say(BAD_FORMAT, out);
             }
         }

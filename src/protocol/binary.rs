@@ -10,7 +10,7 @@
 //! replies carry the opcode that came in.
 
 use super::request::{Bad, Cut, Login, Mode, Parsed, Refusal, Request, SaslLogin, StoreHeader};
-pub use super::request::{HEADER, Op, Packet, Response, Status};
+pub use super::request::{HEADER, Op, Packet, RESPONSE, Response, Status};
 use super::token::KEY_MAX;
 
 /// First byte of a request.

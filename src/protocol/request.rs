@@ -15,7 +15,7 @@ use super::token::{self, KEY_MAX};
 pub const HEADER: usize = 24;
 
 /// First byte of a response.
-pub(super) const RESPONSE: u8 = 0x81;
+pub const RESPONSE: u8 = 0x81;
 
 /// Answer to a line that does not have the form of its command.
 pub const BAD_FORMAT: &[u8] = b"CLIENT_ERROR bad command line format\r\n";
