@@ -24,7 +24,7 @@ pub use listen::{Binding, ListenAddr, ListenTls};
 pub use settings::Config;
 pub use values::{HashAlgorithm, REPLICAS_MAX};
 
-use crate::tls::TlsOptions;
+use crate::tls::{TlsOptions, VerifyMode};
 use settings::{FLAGS, RawConfig};
 use std::ffi::OsString;
 use values::PAGE;
@@ -247,6 +247,11 @@ impl RawConfig {
         }
         if config.auth_file.is_some() {
             return Err(Exit::usage("Cannot use UDP with ascii authentication enabled (-U 0 to disable)"));
+        }
+        let asks_for_certs = matches!(config.tls.verify, VerifyMode::Require | VerifyMode::Once)
+            || config.listen.iter().any(|address| address.tls == Some(ListenTls::Certs));
+        if config.tls.enabled && asks_for_certs {
+            return Err(Exit::usage("UDP (-U) has no TLS: it would be open to clients without a certificate"));
         }
         if config.store.managed {
             return Err(Exit::usage("managed and UDP (-U) exclude each other: clients must know who is primary"));

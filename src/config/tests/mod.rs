@@ -329,6 +329,16 @@ fn udp() {
         ("-S -U 7", 64, "ERROR: Cannot enable UDP while using binary SASL authentication."),
         ("-Y /a -U 7", 64, "Cannot use UDP with ascii authentication enabled (-U 0 to disable)"),
         (
+            "-U 7 -Z -o ssl_chain_cert=/a,ssl_key=/b,ssl_ca_cert=/c,ssl_verify_mode=2",
+            64,
+            "UDP (-U) has no TLS: it would be open to clients without a certificate",
+        ),
+        (
+            "-U 7 -l mtls:127.0.0.1:5 -Z -o ssl_chain_cert=/a,ssl_key=/b,ssl_ca_cert=/c",
+            64,
+            "UDP (-U) has no TLS: it would be open to clients without a certificate",
+        ),
+        (
             "-U 7 -o managed,control_socket=/a",
             64,
             "managed and UDP (-U) exclude each other: clients must know who is primary",
