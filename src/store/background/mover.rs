@@ -55,15 +55,12 @@ const ROUNDS_FIRST: u32 = 200;
 pub(super) struct Mover {
     automove: Automove,
     job: Option<Job>,
-    /// Pages of the shard at hand in which somebody held an item for too long. One such item, an upload that stands still,
-    /// must not keep a class from giving a page.
-    held: Vec<u32>,
 }
 
 impl Mover {
     /// A mover that has nothing to do.
     pub(super) fn new(store: &Store) -> Mover {
-        Mover { automove: Automove::new(store), job: None, held: Vec::new() }
+        Mover { automove: Automove::new(store), job: None }
     }
 
     /// Moves on, or begins to if there is reason. When to be called again.
@@ -79,21 +76,13 @@ impl Mover {
                     let Move { shard, src, dst } = next;
                     return end(store, src, dst, store.lock_timed(shard, Holder::Mover).take_unused(dst));
                 }
-                NextMove::Move(next) => {
-                    self.held.clear();
-                    self.job = Job::begin(store, next);
-                }
+                NextMove::Move(next) => self.job = Job::begin(store, next),
             }
         }
         let Some(job) = &mut self.job else { return NAP };
         match job.go_on(store) {
             MoveProgress::More => NAP,
             MoveProgress::Busy => NAP_BUSY,
-            MoveProgress::Elsewhere(page) => {
-                self.held.push(page);
-                job.try_another(store, &self.held);
-                NAP
-            }
             MoveProgress::Moved(ok) => {
                 let done = job.it;
                 self.job = None;
@@ -142,6 +131,9 @@ struct Job {
     rounds: u32,
     /// When `rounds` has come to this, this page is given up.
     rounds_max: u32,
+    /// Pages in which somebody held an item for too long. One such item, an upload that stands still, must not keep a class
+    /// from giving a page.
+    held: Vec<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,30 +150,34 @@ enum MoveProgress {
     Busy,
     /// Or not, when false.
     Moved(bool),
-    /// It was given up for another one.
-    Elsewhere(u32),
 }
 
 impl Job {
-    /// None when the class has no page any more.
+    /// None when the class has no page any more, or only the last of all shards: since the move was decided, who needed
+    /// memory may have taken the others ([`Shard::take_idle_page`]).
     fn begin(store: &Store, it: Move) -> Option<Job> {
+        // Nobody but the mover takes the last page of a shard's class, so what others have they keep.
+        let pages = |shard: usize| store.lock_timed(shard, Holder::Mover).slab.classes[usize::from(it.src)].pages;
+        let others_have = (0..store.shards.len()).any(|shard| shard != it.shard && pages(shard) > 0);
         let mut shard = store.lock_timed(it.shard, Holder::Mover);
         if it.dst != 0 && shard.source(it.shard, it.src).is_some_and(|source| source.free_pages == 0) {
             // While memory is not full nobody has to go.
             shard.take_unused(it.src);
         }
-        let begun = shard.begin_move(it.src, &[]);
+        let keeps_one = others_have || shard.slab.classes[usize::from(it.src)].pages > 1;
+        let begun = if keeps_one { shard.begin_move(it.src, &[]) } else { None };
         drop(shard);
         if begun.is_none() {
             end(store, it.src, it.dst, false);
         }
-        begun.map(|(at, rounds_max)| Job { it, phase: Phase::Withdraw, at, rounds: 0, rounds_max })
+        begun.map(|(at, rounds_max)| Job { it, phase: Phase::Withdraw, at, rounds: 0, rounds_max, held: Vec::new() })
     }
 
-    /// Goes on with another page than those.
-    fn try_another(&mut self, store: &Store, held: &[u32]) {
-        let mut shard = store.lock_timed(self.it.shard, Holder::Mover);
-        let begun = shard.begin_move(self.it.src, held);
+    /// Goes on with another page, under the lock under which one was given up: else its class could lose others between
+    /// the two, down to its last.
+    fn try_another(&mut self, shard: &mut Shard, given_up: u32) {
+        self.held.push(given_up);
+        let begun = shard.begin_move(self.it.src, &self.held);
         let (at, more) = begun.expect("the class has the page that was given up");
         // To give up one page and to begin with another counts as rounds, so that all pages together take as long as one.
         self.rounds += 2;
@@ -201,11 +197,13 @@ impl Job {
             Phase::Empty => self.empty(store, &mut shard),
             Phase::GiveUp => {
                 let page = shard.slab.moving.page;
-                match shard.take_back(&mut self.at) {
-                    true if self.rounds < ROUNDS_MAX => MoveProgress::Elsewhere(page),
-                    true => MoveProgress::Moved(false),
-                    false => MoveProgress::More,
+                if shard.take_back(&mut self.at) {
+                    if self.rounds >= ROUNDS_MAX {
+                        return MoveProgress::Moved(false);
+                    }
+                    self.try_another(&mut shard, page);
                 }
+                MoveProgress::More
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::store::tests::rig::{TestStore, tiny};
-use crate::store::{Accounting, ItemSpec, Reassign, StoreConfig};
+use crate::store::{Accounting, ItemSpec, Reassign, StoreConfig, Upload};
 
 /// Of a 1000-byte value with a short key.
 fn class_of(rig: &TestStore, size: usize) -> u8 {
@@ -395,5 +395,55 @@ fn one_held_item_does_not_keep_a_class_from_giving_a_page() {
     rig.mover_steps(100);
     assert_eq!((rig.store.stats().slabs_moved, pages(&rig, class)), (1, all - 1));
     drop(upload);
+    rig.store.check().unwrap();
+}
+
+/// Two pages of a class in a memory that is full of another's items: one holds two items, in the other an upload stands still.
+fn two_pages_in_full_memory() -> (TestStore, u8, Upload) {
+    let rig = TestStore::new(StoreConfig { memory_limit: 16 * 4096, ..tiny() });
+    let class = class_of(&rig, 500);
+    let per_page = rig.store.core.classes.per_page(class) as usize;
+    fill(&rig, 0, per_page, 500);
+    let spec = ItemSpec { key: b"silent", key_is_binary: false, client_flags: 7, expires_at: 0 };
+    let upload = rig.store.upload(rig.store.hash(b"silent"), &spec, 500).unwrap();
+    assert_eq!(pages(&rig, class), 2);
+    (0..2000).for_each(|i| assert!(rig.set(&format!("full{i}"), &value(i, 100), 0)));
+    assert!(rig.sum(|class| class.counters.evicted) > 0);
+    (2..per_page).for_each(|i| rig.unlink(&format!("key{i:03}")));
+    (rig, class, upload)
+}
+
+#[test]
+fn a_class_keeps_its_last_page_when_others_were_taken_meanwhile() {
+    let (rig, class, upload) = two_pages_in_full_memory();
+    let thief = |i: usize| {
+        rig.clock.advance(1);
+        assert!(rig.set(&format!("more{i}"), &value(i, 100), 0));
+    };
+    let mut job = Job::begin(&rig.store, Move { shard: 0, src: class, dst: 0 }).unwrap();
+    for i in 0.. {
+        if job.phase == Phase::GiveUp {
+            break;
+        }
+        assert!(matches!(job.go_on(&rig.store), MoveProgress::More | MoveProgress::Busy));
+        if i % 50 == 0 {
+            thief(i);
+        }
+    }
+    drop(upload);
+    (0..2).for_each(|i| rig.unlink(&format!("key{i:03}")));
+    // Who writes takes what it can while one page is given up for the other.
+    let mut ended = None;
+    for i in 10_000..11_000 {
+        if let MoveProgress::Moved(ok) = job.go_on(&rig.store) {
+            ended = Some(ok);
+            break;
+        }
+        (0..100).for_each(|at| thief(i * 100 + at));
+    }
+    assert_eq!((ended, pages(&rig, class)), (Some(true), 1));
+    // And a page that was chosen before they did.
+    assert!(Job::begin(&rig.store, Move { shard: 0, src: class, dst: 0 }).is_none());
+    assert_eq!(pages(&rig, class), 1);
     rig.store.check().unwrap();
 }
