@@ -5,15 +5,16 @@
 //!      of a client to the same one, and nobody is woken in vain
 //!
 //!  event ──> receive ── answered ──> send ── all gone ──> receive …   until nothing is there, or the turn is over
-//!                                     └── no room ──> wait for it; nothing is received meanwhile
+//!                                     ├── no room ──> wait for it; nothing is received meanwhile
+//!                                     └── the turn is over ──> the rest in the next one
 //! ```
 //!
-//! So what a flood of datagrams can take is a turn of [`TURN`] for each turn of the worker's connections, and the memory
-//! of one answer.
+//! So what a flood of datagrams can take is a turn of [`TURN`], and what one datagram asks for, for each turn of the
+//! worker's connections, and the memory of one answer. To send a megabyte of an answer takes several turns.
 //!
 //! Not here: sending (`udp_port`), what datagrams mean (`net::datagram`), which sockets there are (`net::listen`).
 
-use super::udp_port::UdpPort;
+use super::udp_port::{UdpPort, UdpSent};
 use super::{TURN, Worker};
 use crate::command::Context;
 use crate::net::admission::{ConnRecord, Gate, Permit};
@@ -54,16 +55,15 @@ impl Worker {
             return self.queue_udp(key);
         }
         let token = Token(key);
-        let began = Instant::now();
+        let end = Instant::now() + TURN;
         loop {
             let port = &mut self.udp[index];
-            let is_sent = port.send(&self.counters);
-            port.watch_room(!is_sent, self.poll.registry(), token);
-            if !is_sent {
-                return;
-            }
-            if began.elapsed() > TURN {
-                return self.queue_udp(key);
+            let sent = port.send(&self.counters, end);
+            port.watch_room(sent == UdpSent::NoRoom, self.poll.registry(), token);
+            match sent {
+                UdpSent::NoRoom => return,
+                UdpSent::All if Instant::now() <= end => {}
+                UdpSent::All | UdpSent::Late => return self.queue_udp(key),
             }
             match port.socket.recv_from(&mut self.buffer) {
                 Ok((n, peer)) => self.answer_datagram(index, n, peer),

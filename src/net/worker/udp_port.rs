@@ -10,6 +10,7 @@ use mio::{Interest, Registry, Token};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
+use std::time::Instant;
 
 /// A UDP socket. The fields are dropped in this order, as a connection's are.
 #[derive(Debug)]
@@ -29,6 +30,17 @@ pub(super) struct UdpPort {
     pub peer: Option<SocketAddr>,
 }
 
+/// How far an answer has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UdpSent {
+    /// All of it is gone.
+    All,
+    /// The socket takes no more now.
+    NoRoom,
+    /// It is others' turn.
+    Late,
+}
+
 impl UdpPort {
     /// With nothing to send.
     pub(super) fn new(socket: UdpSocket, record: ConnRecord, permit: Permit) -> UdpPort {
@@ -36,20 +48,23 @@ impl UdpPort {
         UdpPort { record, socket, _permit: permit, is_queued: false, waits_for_room: false, answer, peer }
     }
 
-    /// Sends the answer, as far as there is room. Whether it is gone.
-    pub(super) fn send(&mut self, counters: &Counters) -> bool {
-        let Some(peer) = self.peer else { return true };
+    /// Sends the answer, as far as there is room and time.
+    pub(super) fn send(&mut self, counters: &Counters, until: Instant) -> UdpSent {
+        let Some(peer) = self.peer else { return UdpSent::All };
         while let Some(bytes) = self.answer.next() {
             match self.socket.send_to(bytes, peer) {
                 Ok(n) => counters.bytes_written.add(n as u64),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return UdpSent::NoRoom,
                 // What an earlier answer met is told now, or this one cannot be sent. It is UDP: it may get lost.
                 Err(error) => log::debug!("<{} a datagram is lost: {error}", self.socket.as_raw_fd()),
             }
             self.answer.advance();
+            if self.answer.next().is_some() && Instant::now() > until {
+                return UdpSent::Late;
+            }
         }
         self.answer.clear();
-        true
+        UdpSent::All
     }
 
     /// Has the poll report room, or not. A UDP socket that is watched for it reports each datagram that leaves.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::{Binding, Config, ListenAddr};
 use crate::net::acceptor::Acceptor;
-use crate::net::admission::Inboxes;
+use crate::net::admission::{Gate, Inboxes};
 use crate::net::listen::listen;
 use crate::testing::TestServer;
 use std::io::{Read, Write};
@@ -14,6 +14,7 @@ struct TestWorker {
     worker: Worker,
     reads: ReadBatch,
     clients: Vec<TcpStream>,
+    gate: Arc<Gate>,
 }
 
 impl TestWorker {
@@ -35,7 +36,7 @@ impl TestWorker {
         let (acceptor, gate) =
             Acceptor::new(shared, stop.clone(), listeners, workers, handshakers).expect("an acceptor");
         let acceptor = std::thread::spawn(move || acceptor.run());
-        let mut rig = TestWorker { worker, reads: ReadBatch::new(), clients: Vec::new() };
+        let mut rig = TestWorker { worker, reads: ReadBatch::new(), clients: Vec::new(), gate: gate.clone() };
         for number in 1..=clients {
             rig.clients.push(TcpStream::connect(address).expect("a connection"));
             while rig.worker.clients.len() < number {
@@ -142,4 +143,28 @@ fn who_is_closed_for_what_it_holds_has_no_turn_any_more() {
     [2, 0].iter().for_each(|key| rig.worker.enqueue(*key, Instant::now()));
     rig.worker.run_ready(&mut rig.reads);
     assert!(!rig.worker.clients.contains(0) && rig.worker.clients.contains(2));
+}
+
+#[test]
+fn a_long_answer_over_udp_is_sent_in_several_turns() {
+    let mut rig = TestWorker::new(1);
+    let socket = mio::net::UdpSocket::bind("127.0.0.1:0".parse().expect("an address")).expect("a socket");
+    let (server, gate) = (socket.local_addr().expect("an address"), rig.gate.clone());
+    rig.worker.add_udp(socket, &gate).expect("it is watched");
+    rig.send(0, &[b"set large 0 0 50000\r\n".as_slice(), &[b'v'; 50_000], b"\r\n"].concat());
+    rig.run(0..1, Duration::ZERO);
+    assert_eq!(rig.reply(0, b"\r\n"), b"STORED\r\n".len());
+    let client = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let request = [b"\0\x07\0\0\0\x01\0\0get".as_slice(), &b" large".repeat(20), b"\r\n"].concat();
+    client.send_to(&request, server).expect("it is sent");
+    let (before, mut turns) = (rig.worker.counters.bytes_written.get(), 0);
+    while rig.worker.counters.bytes_written.get() - before < 1_000_000 {
+        turns += 1;
+        rig.worker.meter.begin(false, false);
+        match rig.worker.ready.pop_front() {
+            Some((key, _)) => rig.worker.resume_udp(key),
+            None => rig.worker.serve_udp(usize::MAX - 2, false),
+        }
+    }
+    assert!(turns > 1, "700 datagrams in one turn");
 }
