@@ -35,7 +35,8 @@
 //! A server with a role (`-o managed`) may not have such a file: while it was away others may have changed what it holds,
 //! and nothing here could tell. It is empty when it starts, and gets its copy from whoever has it.
 //!
-//! Nobody else may write to the file; a second server is kept away by a lock (flock).
+//! Nobody else may write to the file; a second server is kept away by a lock (flock). What others could have put there, or
+//! can still change, is refused: a symbolic link, a file with a second name, another user's, one that others may write to.
 //!
 //! Not here: what becomes of the pages (`shard::restore`), the text of a record (`file_record`).
 
@@ -43,11 +44,12 @@ use super::StoreConfig;
 use super::file_record::{Fields, FileRecord, settings};
 use crate::clock::{Clock, Resumed};
 use crate::sync::lock;
-use crate::sys::memory::{free_bytes, lock_file, take_blocks};
+use crate::sys::memory::{NO_DETOUR, free_bytes, is_link, lock_file, take_blocks};
+use crate::sys::process::effective_user;
 use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::io::{Error, ErrorKind, Read, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -206,7 +208,9 @@ impl MemoryFile {
     fn write_closed(&self, record: &FileRecord) -> std::io::Result<()> {
         self.file.sync_all()?;
         let (path, new) = (meta_path(&self.path), format!("{}.meta.new", self.path));
-        let mut meta = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        // What lies there was left by who was killed, or was put there by somebody else.
+        let _ = fs::remove_file(&new);
+        let mut meta = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
         meta.write_all(record.encode().as_bytes())?;
         meta.sync_all()?;
         fs::rename(&new, &path)?;
@@ -241,14 +245,36 @@ fn warn_of_little_room(path: &str, file: &File, wanted: u64) {
 }
 
 fn open_locked(path: &str) -> std::io::Result<File> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(std::io::Error::other("it is no regular file"));
-    }
+    let mut options = OpenOptions::new();
+    let file = open_own(options.read(true).write(true).create(true).truncate(false).mode(0o600), path)?;
     lock_file(&file).map_err(|error| match error.kind() {
-        ErrorKind::WouldBlock => std::io::Error::other("another process uses it"),
+        ErrorKind::WouldBlock => Error::other("another process uses it"),
         _ => error,
     })?;
+    Ok(file)
+}
+
+/// Opens a file that belongs to this server's user, or to root, and to which nobody else may write.
+fn open_own(options: &mut OpenOptions, path: &str) -> std::io::Result<File> {
+    let refuse = |why: String| Err(Error::other(why));
+    let file = match options.custom_flags(NO_DETOUR).open(path) {
+        Err(error) if is_link(&error) => return refuse("it is a symbolic link: name the file itself".into()),
+        opened => opened?,
+    };
+    let (about, we) = (file.metadata()?, effective_user());
+    let (owner, mode, names) = (about.uid(), about.mode() & 0o777, about.nlink());
+    if !about.is_file() {
+        return refuse("it is no regular file".into());
+    }
+    if owner != we && owner != 0 {
+        return refuse(format!("it belongs to user {owner}, and the server runs as user {we}: chown or remove it"));
+    }
+    if mode & 0o022 != 0 {
+        return refuse(format!("others may write to it (mode {mode:03o}): chmod 600 it"));
+    }
+    if names > 1 {
+        return refuse(format!("it has {names} names (hard links): remove the others, or this one"));
+    }
     Ok(file)
 }
 
@@ -264,7 +290,7 @@ fn is_strange(file: &File) -> bool {
 fn read_meta(path: &str) -> Result<Option<Fields>, String> {
     let path = meta_path(path);
     let mut bytes = Vec::new();
-    match File::open(&path).and_then(|file| file.take(META_MAX).read_to_end(&mut bytes)) {
+    match open_own(OpenOptions::new().read(true), &path).and_then(|file| file.take(META_MAX).read_to_end(&mut bytes)) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(format!("[restart] cannot read {path}: {error}")),
         Ok(_) => match Fields::read(&bytes) {

@@ -10,6 +10,14 @@ pub use stand_in::{commit, discard, map_file, populate, prefer_huge_pages, relea
 #[cfg(not(miri))]
 pub use system::{commit, discard, map_file, populate, prefer_huge_pages, release, reserve};
 
+/// Flags for opening what the path itself names: no symbolic link, and not to wait for whoever is at the other end of it.
+pub const NO_DETOUR: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+
+/// Whether a file was not opened because it is a symbolic link.
+pub fn is_link(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ELOOP)
+}
+
 /// Takes the blocks of a part of a file, without changing what is in it.
 pub fn take_blocks(file: &File, at: u64, len: usize) -> io::Result<()> {
     // SAFETY: a call about a descriptor that is open.

@@ -10,7 +10,7 @@
 mod common;
 mod storm;
 
-use common::{Conn, DEADLINE, Folder, Rng, Server, Waited, until};
+use common::{Conn, DEADLINE, Folder, Rng, Server, Waited, is_root, until};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -236,4 +236,50 @@ fn two_servers_do_not_share_a_file() {
     std::fs::create_dir(other.file()).unwrap();
     let refused = other.try_start(&[]).err().expect("refused");
     assert!(refused.contains("failed to open memory file"), "{refused}");
+}
+
+/// What somebody else could have put there, or can still change, is neither used nor touched.
+#[test]
+fn a_file_that_is_not_the_servers_alone_is_refused() {
+    let kept = Kept::new(&[]);
+    let (file, meta, elsewhere) = (kept.file(), kept.meta(), kept.folder.file("elsewhere"));
+    let refused = |path: &str, why: &str| {
+        let refused = kept.try_start(&[]).err().expect(why);
+        assert!(refused.contains(path) && refused.contains(why), "{refused}");
+    };
+    let mode = |path: &str, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    let owner = |path: &str, user| std::os::unix::fs::chown(path, Some(user), None).unwrap();
+    // A server's file, as it is left.
+    let server = kept.start();
+    set(&mut server.connect(), "key", 0, 0, b"value");
+    end(server, "USR1");
+    for path in [&file, &meta] {
+        for (wrong, name) in [(0o602, "602"), (0o620, "620"), (0o666, "666")] {
+            mode(path, wrong);
+            refused(path, &format!("others may write to it (mode {name}): chmod 600 it"));
+            mode(path, 0o600);
+        }
+        if is_root() {
+            owner(path, 65534);
+            refused(path, "it belongs to user 65534");
+            owner(path, 0);
+        }
+        std::fs::rename(path, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, path).unwrap();
+        refused(path, "it is a symbolic link");
+        std::fs::remove_file(path).unwrap();
+        std::fs::hard_link(&elsewhere, path).unwrap();
+        refused(path, "it has 2 names (hard links)");
+        std::fs::remove_file(path).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+        refused(path, "it is no regular file");
+        std::fs::rename(&elsewhere, path).unwrap();
+    }
+    // A link that is left, or put, where FILE.meta is written first.
+    std::os::unix::fs::symlink(&elsewhere, format!("{meta}.new")).unwrap();
+    let server = kept.start();
+    let mut conn = server.connect();
+    assert_eq!(get(&mut conn, "key").as_deref(), Some(&b"value"[..]), "none of that has harmed it");
+    end(server, "USR1");
+    assert!(!Path::new(&elsewhere).exists() && Path::new(&meta).is_file());
 }
