@@ -1,20 +1,24 @@
 //! The allocator of the program: the system's, and a reserve for when the system refuses.
 //!
 //! ```text
-//! alloc ── malloc ── null? ── give the reserve back to the system ── malloc again ── null? ── what it was for is lost
-//!                                  │ is_short: who holds much lets go of it
-//!                                  └── refill, ten times a second: until the system gives it again
+//! alloc ── malloc ── null? ── its turn ── malloc again ── null? ── give the reserve back to the system ── malloc again
+//!                       ^                                              │ is_short: who holds much lets go of it    │
+//!                       └───────────── a moment later <────────────────┼─────────────────────────────────── null? ─┘
+//!                             for a second; then the program ends      └── refill, ten times a second: until the
+//!                                                                          system gives it again
 //! ```
 //!
 //! Where memory is limited for a process (RLIMIT_DATA, `vm.overcommit_memory=2`), any vector that grows may find none,
 //! and Rust ends the program then. Vectors that clients make long are grown by who asks first; all the others are short
 //! and come out of the reserve until memory is there again.
 //!
-//! Invariant: `RESERVE` is null or a mapping of [`RESERVED`] bytes that nobody uses.
+//! Invariants: nothing is allocated here; `RESERVE` is null or a mapping of [`RESERVED`] bytes that nobody uses.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::thread;
+use std::time::Duration;
 
 /// Bytes of the reserve. They are never touched, so they take no memory unless all of it is locked (`-k`).
 const RESERVED: usize = 4 << 20;
@@ -22,10 +26,18 @@ const RESERVED: usize = 4 << 20;
 /// Allocations beyond this do not take the reserve, of which they would leave nothing to others.
 const SMALL: usize = 1 << 20;
 
+/// For how long who is refused a little tries again, and how often. Who needs it cannot go on without; others can, and close
+/// connections that hold much.
+const TRY_EVERY: Duration = Duration::from_millis(1);
+const TRIES: u32 = 1000;
+
 static RESERVE: AtomicPtr<libc::c_void> = AtomicPtr::new(null_mut());
 
 /// The reserve was used, and the system has not given another one.
 static IS_SHORT: AtomicBool = AtomicBool::new(false);
+
+/// A thread has its turn: see [`InsistTurn`].
+static INSISTS: AtomicBool = AtomicBool::new(false);
 
 /// See the module's head.
 #[derive(Debug)]
@@ -37,9 +49,9 @@ unsafe impl GlobalAlloc for ReservingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's layout, passed on.
         let at = unsafe { System.alloc(layout) };
-        if at.is_null() && use_reserve(layout.size()) {
+        if at.is_null() {
             // SAFETY: as above.
-            return unsafe { System.alloc(layout) };
+            return insist(layout.size(), || unsafe { System.alloc(layout) });
         }
         at
     }
@@ -48,9 +60,9 @@ unsafe impl GlobalAlloc for ReservingAllocator {
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's layout, passed on.
         let at = unsafe { System.alloc_zeroed(layout) };
-        if at.is_null() && use_reserve(layout.size()) {
+        if at.is_null() {
             // SAFETY: as above.
-            return unsafe { System.alloc_zeroed(layout) };
+            return insist(layout.size(), || unsafe { System.alloc_zeroed(layout) });
         }
         at
     }
@@ -65,27 +77,62 @@ unsafe impl GlobalAlloc for ReservingAllocator {
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: the caller's block and layout, passed on.
         let new = unsafe { System.realloc(at, layout, size) };
-        if new.is_null() && use_reserve(size) {
+        if new.is_null() {
             // SAFETY: as above: a realloc that failed has left the block as it was.
-            return unsafe { System.realloc(at, layout, size) };
+            return insist(size, || unsafe { System.realloc(at, layout, size) });
         }
         new
     }
 }
 
-/// Whether there was a reserve, which the system has back now.
+/// Tries again, `by` the call that was refused, with the reserve, and then for as long as those who hold much may need to let
+/// go of it. Null when there is nothing to be had.
 #[cold]
-fn use_reserve(size: usize) -> bool {
+fn insist(size: usize, mut by: impl FnMut() -> *mut u8) -> *mut u8 {
     if size > SMALL {
-        return false;
+        return null_mut();
     }
     IS_SHORT.store(true, Ordering::Relaxed);
-    let reserve = RESERVE.swap(null_mut(), Ordering::AcqRel);
-    if reserve.is_null() {
-        return false;
+    for _ in 0..TRIES {
+        let turn = InsistTurn::take();
+        // Who was before this one may have made room for both.
+        let mut at = by();
+        if at.is_null() && give_back_reserve() {
+            at = by();
+        }
+        drop(turn);
+        if !at.is_null() {
+            return at;
+        }
+        thread::sleep(TRY_EVERY);
     }
+    null_mut()
+}
+
+/// One thread at a time gives the reserve back and takes of it: another one that was refused meanwhile would find that
+/// there is none, and be lost although there is memory.
+struct InsistTurn;
+
+impl InsistTurn {
+    fn take() -> InsistTurn {
+        while INSISTS.swap(true, Ordering::Acquire) {
+            thread::yield_now();
+        }
+        InsistTurn
+    }
+}
+
+impl Drop for InsistTurn {
+    fn drop(&mut self) {
+        INSISTS.store(false, Ordering::Release);
+    }
+}
+
+/// Whether there was a reserve, which the system has back now.
+fn give_back_reserve() -> bool {
+    let reserve = RESERVE.swap(null_mut(), Ordering::AcqRel);
     // SAFETY: a whole mapping that nobody uses; the swap has made it this thread's.
-    unsafe { libc::munmap(reserve, RESERVED) == 0 }
+    !reserve.is_null() && unsafe { libc::munmap(reserve, RESERVED) == 0 }
 }
 
 /// Keeps what clients make long out of the heap, so that it grows without a copy: a line of 16 MiB, whose memory comes bit

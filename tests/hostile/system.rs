@@ -5,6 +5,12 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
+use std::sync::Barrier;
+use std::time::Duration;
+use twincache::sys::alloc;
+
+#[global_allocator]
+static ALLOCATOR: alloc::ReservingAllocator = alloc::ReservingAllocator;
 
 /// A program in `folder` that is the server after these lines of shell.
 fn wrapped(folder: &Folder, lines: &str) -> String {
@@ -101,5 +107,51 @@ fn memory_that_the_system_refuses_is_an_error_to_one_request() {
             assert!(conn.ask(b"get key0 key79999 none\r\n", b"END\r\n").ends_with(b"END\r\n"));
         }
         assert!(seen.0 > 0 && seen.1 > 0, "{options}: {seen:?}");
+    }
+}
+
+/// Threads that are refused memory at the same moment, in a process that may have little, until somebody lets go of what he
+/// holds: the other half of the next test.
+#[test]
+fn child_that_is_short_of_memory() {
+    const THREADS: usize = 16;
+    if std::env::var_os("HOSTILE_CHILD").is_none() {
+        return;
+    }
+    twincache::supervisor::end_on_panic();
+    alloc::prepare();
+    alloc::refill();
+    let (begin, end) = (Barrier::new(THREADS + 1), Barrier::new(THREADS + 1));
+    let wants_much = || {
+        begin.wait();
+        let blocks: Vec<Vec<u8>> = (0..100).map(|_| vec![1; 8 << 10]).collect();
+        end.wait();
+        assert!(blocks.iter().all(|block| block.iter().all(|&byte| byte == 1)));
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            std::thread::Builder::new().stack_size(64 << 10).spawn_scoped(scope, wants_much).unwrap();
+        }
+        let (mut held, mut block) = (Vec::<Vec<u8>>::with_capacity(1000), Vec::new());
+        // Once all of them run.
+        std::thread::sleep(Duration::from_millis(100));
+        // For so large ones the reserve is not there.
+        while block.try_reserve_exact(1_100_000).is_ok() {
+            held.push(std::mem::take(&mut block));
+        }
+        begin.wait();
+        until("the shortage", alloc::is_short);
+        drop(held);
+        end.wait();
+    });
+}
+
+#[test]
+fn memory_that_is_refused_to_many_threads_comes_when_others_let_go() {
+    let program = std::env::current_exe().unwrap();
+    let child = format!("ulimit -d 32768; exec '{}' --exact system::child_that_is_short_of_memory", program.display());
+    for _ in 0..5 {
+        let output = Command::new("sh").args(["-c", &child]).env("HOSTILE_CHILD", "1").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
     }
 }
