@@ -57,6 +57,25 @@ fn expect_nothing(conn: &mut Conn) {
 }
 
 #[test]
+fn a_held_reply_takes_until_it_is_let_go() {
+    let server = Waiting::start(NEVER, |_| {});
+    let (mut held, mut other) = (server.connect(), server.connect());
+    other.ask(b"get none\r\n", b"END\r\n");
+    held.send(b"set key 0 0 1\r\nx\r\n");
+    server.await_held(1);
+    let wait = Duration::from_millis(20);
+    std::thread::sleep(wait);
+    other.ask(b"get none\r\n", b"END\r\n");
+    server.confirm();
+    held.expect("STORED\r\n");
+    let kind = |name| server.shared.stats.latencies.kinds().into_iter().find(|kind| kind.name == name).unwrap();
+    // It is noted a moment after the reply was written.
+    until("the time of the reply", || kind("set").count() == 1);
+    assert!(kind("set").longest >= wait && kind("set").sum == kind("set").longest, "{:?}", kind("set"));
+    until("the times of the others", || kind("get").count() == 2);
+}
+
+#[test]
 fn a_read_waits_for_what_it_has_read() {
     let running = Waiting::start(NEVER, |config| config.store.linearizable = true);
     let mut writer = running.connect();

@@ -27,6 +27,7 @@
 use super::{Context, Next, Output, barred, run};
 use crate::protocol;
 use crate::protocol::{Bad, Cut, Parsed, Protocol};
+use crate::stats::CommandKind;
 use crate::store::{AHEAD_MAX, Hash, Store};
 use std::ops::Range;
 
@@ -71,6 +72,7 @@ impl Prepared<'_> {
         if context.shared.store.was_primary_just_now() {
             return Next::Close;
         }
+        context.count(CommandKind::Other);
         refusal.push_to(&mut out.bytes);
         Next::Continue
     }

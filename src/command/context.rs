@@ -8,7 +8,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::journal::acks::LastLsn;
 use crate::protocol::Protocol;
-use crate::stats::{Counters, Registry};
+use crate::stats::{CommandKind, Counters, Registry};
 use crate::store::{ChangeSource, Hash, Locked, Store};
 use crate::tls::ServerTls;
 use crate::watch;
@@ -88,6 +88,12 @@ impl<'a> Context<'a> {
     #[cold]
     fn lock_copy(&self, hash: Hash) -> Locked<'a> {
         self.shared.store.lock(hash)
+    }
+
+    /// Counts a request that is answered.
+    #[inline(always)]
+    pub(super) fn count(&self, kind: CommandKind) {
+        self.counters.commands.count(kind);
     }
 
     /// Turns the exptime of a request into `expires_at`: a feeder says it by the time that it was told.

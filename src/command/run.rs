@@ -7,7 +7,7 @@ use super::{Context, Next, Output, admin, arith, auth, delete, read, write};
 use crate::protocol::binary::{Op, Packet, Status};
 use crate::protocol::token::Tokens;
 use crate::protocol::{Request, meta, text};
-use crate::stats::PrefixWalk;
+use crate::stats::{CommandKind, PrefixWalk};
 use crate::store::Hash;
 
 /// `stat detail dump` is one packet, made in one go: about so many bytes of it, which are 5,000 prefixes.
@@ -28,9 +28,15 @@ pub(super) fn request(
             let (value, tail) = value.split_at(body);
             return write::run(header, hash, write::Value::Bytes(value), tail, context, out);
         }
-        Request::Meta(command) => run_meta(command, hash, context, out),
+        Request::Meta(command) => {
+            context.count(CommandKind::Meta);
+            run_meta(command, hash, context, out);
+        }
         Request::Binary(packet) => return run_binary(packet, hash, context, out),
-        Request::Login(login) => return auth::log_in(login, (value, body), context, out),
+        Request::Login(login) => {
+            context.count(CommandKind::Other);
+            return auth::log_in(login, (value, body), context, out);
+        }
     }
     Next::Continue
 }
@@ -38,13 +44,23 @@ pub(super) fn request(
 #[inline]
 fn run_text(command: &text::TextCommand<'_>, hash: Hash, context: &mut Context<'_>, out: &mut Output) -> Next {
     match command {
-        text::TextCommand::Get(get) if get.single => return read::get_one(get, hash, context, out),
-        text::TextCommand::Get(get) => return read::get_many(get, context, out),
-        text::TextCommand::Delete { key, quiet } => delete::text(key, hash, *quiet, context, out),
+        text::TextCommand::Get(get) if get.single => {
+            context.count(if get.exptime.is_none() { CommandKind::Get } else { CommandKind::Touch });
+            return read::get_one(get, hash, context, out);
+        }
+        text::TextCommand::Get(get) => return run_multiget(get, context, out),
+        text::TextCommand::Delete { key, quiet } => {
+            context.count(CommandKind::Delete);
+            delete::text(key, hash, *quiet, context, out);
+        }
         text::TextCommand::Arith { key, incr, delta, quiet } => {
+            context.count(CommandKind::Arith);
             arith::text((key, hash), *incr, *delta, *quiet, context, out);
         }
-        text::TextCommand::Touch { key, exptime, quiet } => read::touch(key, hash, *exptime, *quiet, context, out),
+        text::TextCommand::Touch { key, exptime, quiet } => {
+            context.count(CommandKind::Touch);
+            read::touch(key, hash, *exptime, *quiet, context, out);
+        }
         text::TextCommand::Quit => return Next::Close,
         text::TextCommand::Admin { verb, .. }
             if !context.may_be_long && admin::may_be_long(*verb, context.is_first_reply(out)) =>
@@ -52,10 +68,20 @@ fn run_text(command: &text::TextCommand<'_>, hash: Hash, context: &mut Context<'
             return Next::Later;
         }
         text::TextCommand::Admin { verb, line, noreply } => {
+            context.count(CommandKind::Other);
             return admin::run(*verb, &Tokens::new(line), *noreply, context, out);
         }
     }
     Next::Continue
+}
+
+/// Counts a request once, in however many parts it is answered.
+fn run_multiget(get: &text::Get<'_>, context: &mut Context<'_>, out: &mut Output) -> Next {
+    let next = read::get_many(get, context, out);
+    if matches!(next, Next::Continue) {
+        context.count(if get.exptime.is_none() { CommandKind::Multiget } else { CommandKind::Touch });
+    }
+    next
 }
 
 fn run_meta(command: &meta::MetaCommand<'_>, hash: Hash, context: &mut Context<'_>, out: &mut Output) {
@@ -78,6 +104,10 @@ fn run_meta(command: &meta::MetaCommand<'_>, hash: Hash, context: &mut Context<'
 
 fn run_binary(packet: &Packet<'_>, hash: Hash, context: &mut Context<'_>, out: &mut Output) -> Next {
     match packet.op {
+        Op::Flush { .. } | Op::Stat if !context.may_be_long => return Next::Later,
+        _ => context.count(kind_of(packet.op)),
+    }
+    match packet.op {
         Op::Get => read::binary_get(packet, hash, None, context, out),
         Op::GetAndTouch { exptime } => read::binary_get(packet, hash, Some(exptime), context, out),
         Op::Touch { exptime } => read::binary_touch(packet, hash, exptime, context, out),
@@ -88,7 +118,6 @@ fn run_binary(packet: &Packet<'_>, hash: Hash, context: &mut Context<'_>, out: &
         }
         Op::Noop => respond(packet, Status::Ok, out),
         Op::Version => respond_text(packet, Status::Ok, crate::VERSION.as_bytes(), out),
-        Op::Flush { .. } | Op::Stat if !context.may_be_long => return Next::Later,
         Op::Flush { exptime } => binary_flush(packet, exptime, context, out),
         Op::Stat => binary_stat(packet, context, out),
         Op::Config if context.shared.discovery.answer_packet(packet, out) => {}
@@ -101,6 +130,17 @@ fn run_binary(packet: &Packet<'_>, hash: Hash, context: &mut Context<'_>, out: &
         Op::Store { .. } | Op::Sasl => unreachable!("the parser gives it as a request of another kind"),
     }
     Next::Continue
+}
+
+#[inline]
+fn kind_of(op: Op) -> CommandKind {
+    match op {
+        Op::Get => CommandKind::Get,
+        Op::GetAndTouch { .. } | Op::Touch { .. } => CommandKind::Touch,
+        Op::Delete => CommandKind::Delete,
+        Op::Arith { .. } => CommandKind::Arith,
+        _ => CommandKind::Other,
+    }
 }
 
 fn binary_flush(packet: &Packet<'_>, exptime: u32, context: &mut Context<'_>, out: &mut Output) {

@@ -16,7 +16,7 @@ use crate::protocol::binary::{Op, Packet, Status};
 use crate::protocol::meta::{KeyBuffer, LetterSet, MetaCommand};
 use crate::protocol::text::BAD_CHUNK;
 use crate::protocol::{Bad, Mode, Refusal, StoreHeader};
-use crate::stats::PrefixEvent;
+use crate::stats::{CommandKind, PrefixEvent};
 use crate::store::{AllocError, Hash, ItemId, ItemSpec, Locked, Part, Upload};
 use crate::watch::{ItemStore, Streams};
 
@@ -89,7 +89,10 @@ pub(super) fn run(
 ) -> Next {
     let mut buffer = None;
     let order = order(header, hash, &mut buffer, context);
-    if !matches!(header, StoreHeader::Meta(_)) {
+    if matches!(header, StoreHeader::Meta(_)) {
+        context.count(CommandKind::Meta);
+    } else {
+        context.count(CommandKind::Set);
         count_prefix(order.key, PrefixEvent::Set, context);
     }
     if !matches!(header, StoreHeader::Binary(_)) && tail != TAIL {

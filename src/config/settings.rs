@@ -342,6 +342,9 @@ settings! {
         stat(53, "slab_automove_freeratio", |c| format_args!("{:.3}", c.store.tuning.automove_freeratio));
     -   sub("track_sizes", Without, "keep the histogram of \"stats sizes\"", store.track_sizes = on);
         stat(51, "track_sizes", |c| yes(c.store.track_sizes));
+    -   /// Whether the time of requests is measured.
+        pub latency: bool = true;
+        sub("no_latency", Without, "do not measure how long requests take (\"stats latency\")", latency = off);
     -   /// Bytes.
         pub watcher_logbuf_size: usize = 256 << 10;
         sub("watcher_logbuf_size", Needed("<KB>"), "buffer of each watcher (default: 256)",

@@ -1,5 +1,6 @@
 //! What each worker counts.
 
+use super::tally::CommandTally;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A counter with one writer. Readers may be a little late.
@@ -25,6 +26,8 @@ macro_rules! counters {
         #[derive(Debug, Default)]
         #[repr(align(128))]
         pub struct Counters {
+            /// Commands since the worker last looked at the clock, by kind: for `latency`.
+            pub commands: CommandTally,
             $($(#[$doc])* pub $name: Counter,)*
         }
 

@@ -28,6 +28,7 @@
 //! Not here: what ends a turn (`net/worker`).
 
 use super::histogram::{Buckets, Histogram, Max, Quantiles};
+use super::latency::{RequestTimer, Withheld};
 use crate::sync::lock;
 use crate::sys::cpu;
 use std::sync::{Arc, Mutex};
@@ -70,6 +71,8 @@ pub struct LoopTimer {
     /// The thread's CPU time at its last reading, and when the next reading is due.
     cpu: Option<Duration>,
     cpu_due: Instant,
+    /// Whose time begins and ends at these looks at the clock (`latency`), if it is measured.
+    requests: Option<RequestTimer>,
 }
 
 impl LoopTimer {
@@ -86,7 +89,13 @@ impl LoopTimer {
             unlooked: 0,
             cpu: None,
             cpu_due: now,
+            requests: None,
         }
+    }
+
+    /// Measures the requests, too.
+    pub fn with_requests(self, requests: Option<RequestTimer>) -> LoopTimer {
+        LoopTimer { requests, ..self }
     }
 
     /// A turn begins. `may_wait`: the poll had time to wait. `is_full`: the poll may not have brought all events.
@@ -99,6 +108,9 @@ impl LoopTimer {
         }
         (self.was_all, self.began, self.looked, self.elapsed) = (!is_full, now, now, Duration::ZERO);
         (self.served, self.unlooked) = (0, 0);
+        if let Some(requests) = &mut self.requests {
+            requests.read_at(Duration::ZERO);
+        }
         if now >= self.cpu_due {
             self.cpu = Some(cpu::thread_cpu_time());
             self.cpu_due = now + CPU_EVERY.max(self.record.longest_cpu.get() / CPU_PART);
@@ -115,16 +127,74 @@ impl LoopTimer {
 
     /// Looks at the clock, and notes the time for the connections counted since the last look. Takes about 25 ns.
     pub fn look(&mut self) {
-        self.tick();
+        self.end_requests();
         // Mostly the two are the same moment, and a second subtraction costs 37 instructions.
         let in_server = if self.since == self.began { self.elapsed } else { self.looked - self.since };
         self.record.in_server.note(in_server, std::mem::take(&mut self.unlooked));
     }
 
-    /// Looks at the clock for [`LoopTimer::elapsed`] only.
+    /// Looks at the clock for [`LoopTimer::elapsed`] and for those requests that have been answered, while others wait
+    /// that were read with them.
     pub fn tick(&mut self) {
+        self.read_clock();
+        if let Some(requests) = &mut self.requests {
+            requests.end(self.elapsed);
+        }
+    }
+
+    /// The same when nothing waits that was read.
+    #[inline]
+    pub fn end_requests(&mut self) {
+        self.tick();
+        if let Some(requests) = &mut self.requests {
+            requests.read_at(self.elapsed);
+        }
+    }
+
+    fn read_clock(&mut self) {
         self.looked = Instant::now();
         self.elapsed = self.looked - self.began;
+    }
+
+    /// When that was read which has been read in this turn, or a little before.
+    #[cold]
+    pub fn read_at(&self) -> Instant {
+        self.requests.as_ref().and_then(|requests| requests.read_in_turn(self.began)).unwrap_or(self.looked)
+    }
+
+    /// What is answered until the next look was read by an earlier turn.
+    #[cold]
+    pub fn read_before(&mut self, read_at: Instant) {
+        if let Some(requests) = &mut self.requests {
+            requests.read_before(self.began.saturating_duration_since(read_at));
+        }
+    }
+
+    /// The requests of a connection begin, and the replies to those before have been written or are about to be.
+    #[inline]
+    pub fn begin_connection(&mut self) {
+        if let Some(requests) = &mut self.requests {
+            requests.mark_written();
+        }
+    }
+
+    /// The connection goes on for longer: looks at the clock for those before it, if there are any.
+    #[cold]
+    pub fn end_those_before(&mut self) {
+        if self.requests.as_ref().is_some_and(RequestTimer::has_written) {
+            self.read_clock();
+            self.requests.iter_mut().for_each(|requests| requests.end_written(self.elapsed));
+        }
+    }
+
+    /// The connection's replies wait for replicas.
+    pub fn withhold(&mut self) -> Option<Withheld> {
+        self.requests.as_mut().map(|requests| requests.withhold(self.began))
+    }
+
+    /// They have been written, before the last look.
+    pub fn end_withheld(&self, withheld: &Withheld) {
+        self.requests.iter().for_each(|requests| requests.end_withheld(withheld, self.looked));
     }
 
     /// One of the connections that were counted has no turn after all.
@@ -155,6 +225,11 @@ impl LoopTimer {
         let turn = self.elapsed;
         self.record.longest.note(turn);
         self.record.turns.note(turn, self.served);
+        if let Some(requests) = &self.requests
+            && self.served > 0
+        {
+            requests.end_turn(turn);
+        }
         if turn > self.record.longest_cpu.get()
             && let Some(before) = self.cpu
         {

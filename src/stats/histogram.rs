@@ -6,7 +6,7 @@
 //! Max: one number; whoever measured a longer duration replaces it
 //! ```
 //!
-//! Not here: what is measured (`event_loop`, `store/lock_time`).
+//! Not here: what is measured (`event_loop`, `latency`, `store/lock_time`).
 
 use super::counters::Counter;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,7 +26,7 @@ impl Histogram {
     /// Notes that `times` things took this long.
     #[inline]
     pub fn note(&self, duration: Duration, times: u64) {
-        self.0[bucket(duration.as_nanos() as u64)].add(times);
+        self.0[bucket_of(duration.as_nanos() as u64, FINE).min(BUCKETS - 1)].add(times);
     }
 }
 
@@ -70,7 +70,7 @@ impl Buckets {
             seen += count;
             seen >= rank.max(1)
         };
-        Duration::from_nanos(self.0.iter().position(reaches).map_or(0, end))
+        Duration::from_nanos(self.0.iter().position(reaches).map_or(0, |bucket| end_of(bucket, FINE)))
     }
 }
 
@@ -100,18 +100,18 @@ impl Quantiles {
     }
 }
 
-/// The bucket of a duration. Small numbers have a bucket each; the highest bits of larger ones are the bucket.
+/// The bucket of a number, of 2^`fine` for each power of two. Small numbers have a bucket each; the highest bits of larger
+/// ones are the bucket.
 #[inline]
-fn bucket(ns: u64) -> usize {
-    let shift = (ns.max(1).ilog2()).saturating_sub(FINE);
-    let at = (u64::from(shift) << FINE) + (ns >> shift);
-    (at as usize).min(BUCKETS - 1)
+pub(super) fn bucket_of(number: u64, fine: u32) -> usize {
+    let shift = (number.max(1).ilog2()).saturating_sub(fine);
+    ((u64::from(shift) << fine) + (number >> shift)) as usize
 }
 
-/// The least duration above a bucket.
-fn end(bucket: usize) -> u64 {
-    let shift = (bucket >> FINE).saturating_sub(1);
-    let top = bucket - (shift << FINE);
+/// The least number above a bucket.
+pub(super) fn end_of(bucket: usize, fine: u32) -> u64 {
+    let shift = (bucket >> fine).saturating_sub(1);
+    let top = bucket - (shift << fine);
     (top as u64 + 1) << shift
 }
 
@@ -146,12 +146,23 @@ mod tests {
 
     #[test]
     fn buckets_follow_each_other() {
-        assert_eq!((bucket(0), end(bucket(0))), (0, 1));
-        for ns in (1..5000).chain([1_000_000, 123_456_789]) {
-            let (before, at) = (bucket(ns - 1), bucket(ns));
-            assert!(at == before || at == before + 1, "{ns}");
-            assert!(ns < end(at) && end(at) <= ns + ns / 16 + 1, "{ns} in a bucket up to {}", end(at));
+        for fine in [FINE, 6] {
+            let (bucket, end) = (|number| bucket_of(number, fine), |bucket| end_of(bucket, fine));
+            assert_eq!((bucket(0), end(bucket(0))), (0, 1));
+            for number in (1..5000).chain([1_000_000, 123_456_789]) {
+                let (before, at) = (bucket(number - 1), bucket(number));
+                assert!(at == before || at == before + 1, "{number}");
+                let most = number + (number >> fine) + 1;
+                assert!(number < end(at) && end(at) <= most, "{number} in a bucket up to {}", end(at));
+            }
         }
-        assert_eq!(bucket(u64::MAX), BUCKETS - 1);
+    }
+
+    #[test]
+    fn too_long_is_the_longest() {
+        let histogram = Histogram::default();
+        histogram.note(Duration::MAX, 1);
+        histogram.note(Duration::from_secs(10_000), 1);
+        assert_eq!(histogram.0[BUCKETS - 1].get(), 2);
     }
 }

@@ -8,20 +8,24 @@
 //!
 //! `stats reset` takes a baseline instead of writing zeros, so it needs no lock and loses no count.
 //!
-//! Not here: durations (`histogram`, `event_loop`), counts per prefix (`prefixes`), names on the wire and their order
+//! Not here: durations (`histogram`, `event_loop`, `latency`), counts per prefix (`prefixes`), names on the wire and their order
 //! (`command/admin/stats.rs`), what the store counts under its shard locks (`store`).
 
 mod counters;
 pub mod event_loop;
 pub mod histogram;
+pub mod latency;
 mod prefixes;
+mod tally;
 
 pub use counters::{Counter, Counters, Totals};
 pub use prefixes::{PrefixEvent, PrefixWalk, Prefixes};
+pub use tally::{CommandKind, CommandTally, Tallied};
 
 use crate::sync::lock;
 use crate::sys::cpu;
 use event_loop::EventLoops;
+use latency::Latencies;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -91,6 +95,8 @@ pub struct Registry {
     pub prefixes: Prefixes,
     /// How long the turns of the event loops take.
     pub event_loops: EventLoops,
+    /// How long requests take.
+    pub latencies: Latencies,
 }
 
 impl Registry {
@@ -117,6 +123,7 @@ impl Registry {
         self.listen_disabled_us.store(0, Ordering::Relaxed);
         self.prefixes.clear();
         self.event_loops.reset();
+        self.latencies.reset();
     }
 
     fn sum(&self) -> Totals {

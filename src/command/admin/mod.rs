@@ -181,7 +181,17 @@ fn statistics(args: &[&[u8]], context: &mut Context<'_>, out: &mut Output) -> Ne
             out.push(END);
         }
         Some(_) => out.push(END),
+        None if *word == b"latency" => return latency(rest, context, out),
         None => return emit_each(Some(word), context, out),
+    }
+    Next::Continue
+}
+
+fn latency(args: &[&[u8]], context: &mut Context<'_>, out: &mut Output) -> Next {
+    match args {
+        [] => return emit_each(Some(b"latency"), context, out),
+        [b"buckets"] => return emit_each(Some(b"latency buckets"), context, out),
+        _ => out.push(b"CLIENT_ERROR usage: stats latency [buckets]\r\n"),
     }
     Next::Continue
 }

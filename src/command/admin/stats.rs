@@ -28,7 +28,7 @@ macro_rules! fields {
 
 /// Hands every statistic of `stats <argument>` to `emit`; false when there is no such argument. `None` is plain
 /// `stats`. For the arguments that both protocols know: none, `settings`, `items`, `slabs`, `sizes`, `reset`,
-/// and `twincache`, which memcached does not have.
+/// and `twincache`, `latency` and `latency buckets`, which memcached does not have.
 pub fn each(argument: Option<&[u8]>, context: &mut Context<'_>, emit: &mut dyn FnMut(&str, &str)) -> bool {
     let mut sheet = Sheet { emit, name: String::new(), value: String::new() };
     match argument {
@@ -41,6 +41,8 @@ pub fn each(argument: Option<&[u8]>, context: &mut Context<'_>, emit: &mut dyn F
             durations(context, &mut sheet);
             ghost(context, &mut sheet);
         }
+        Some(b"latency") => latency(context, &mut sheet),
+        Some(b"latency buckets") => latency_buckets(context, &mut sheet),
         Some(b"reset") => reset(context),
         Some(b"replication") => replication_rows(context.shared, Instant::now(), &mut sheet),
         Some(_) => return false,
@@ -464,6 +466,29 @@ fn durations(context: &Context<'_>, sheet: &mut Sheet<'_>) {
     ]);
 }
 
+/// See `stats::latency`, and for the lines of both.
+fn latency(context: &Context<'_>, sheet: &mut Sheet<'_>) {
+    for kind in context.shared.stats.latencies.kinds() {
+        let name = kind.name;
+        sheet.row(format_args!("{name}:count"), kind.count());
+        for (quantile, share) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p999", 0.999)] {
+            sheet.row(format_args!("{name}:{quantile}_us"), Micros(kind.quantile(share)));
+        }
+        sheet.row(format_args!("{name}:max_us"), Micros(kind.longest));
+    }
+}
+
+fn latency_buckets(context: &Context<'_>, sheet: &mut Sheet<'_>) {
+    for kind in context.shared.stats.latencies.kinds() {
+        let name = kind.name;
+        sheet.row(format_args!("{name}:count"), kind.count());
+        sheet.row(format_args!("{name}:sum_ns"), kind.sum.as_nanos());
+        for bucket in &kind.buckets {
+            sheet.row(format_args!("{name}:{}", bucket.below), bucket.count);
+        }
+    }
+}
+
 /// Keys that were evicted and came back, and what is kept to know them. See `store::shard::ghost`.
 fn ghost(context: &Context<'_>, sheet: &mut Sheet<'_>) {
     let store = context.shared.store.stats();
@@ -487,6 +512,15 @@ fn conn_state(fd: i32, conn: &ConnInfo, context: &Context<'_>) -> &'static str {
 /// The count of `-v` that goes with the log level of now.
 fn verbosity() -> u8 {
     (0..3).find(|&v| crate::config::log_level(v) >= log::max_level()).unwrap_or(3)
+}
+
+/// Microseconds with one decimal.
+struct Micros(Duration);
+
+impl Display for Micros {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1}", self.0.as_nanos() as f64 / 1e3)
+    }
 }
 
 /// Seconds with six decimals.

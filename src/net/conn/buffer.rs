@@ -16,7 +16,10 @@ use crate::io::edge::Edge;
 use crate::net::reply_hold;
 use crate::net::reply_hold::{PendingAck, Refused, ReplyHold, ReplyMark};
 use crate::net::voice::Voice;
+use crate::stats::event_loop::LoopTimer;
+use crate::stats::latency::Withheld;
 use std::io::{self, IoSlice, Write};
+use std::time::Instant;
 
 /// Slices handed to one vectored write. The kernel takes at most 1024; a batch has rarely more than two per value.
 const SLICES_MAX: usize = 64;
@@ -33,6 +36,8 @@ pub(crate) struct Leftover {
     data: Vec<u8>,
     /// Bytes of `data` that are done with.
     start: usize,
+    /// When its last bytes were read.
+    read_at: Option<Instant>,
     /// The system had no memory for it: what has come is lost.
     is_lost: bool,
 }
@@ -64,19 +69,24 @@ impl Leftover {
         self.is_lost
     }
 
-    /// Replaces everything by `rest`, with room for `want` bytes in all.
+    /// When its last bytes were read.
+    pub(crate) fn read_at(&self) -> Option<Instant> {
+        self.read_at
+    }
+
+    /// Replaces everything by `rest`, which has just been read, with room for `want` bytes in all.
     #[inline]
-    pub(crate) fn keep(&mut self, rest: &[u8], want: usize) {
+    pub(crate) fn keep(&mut self, rest: &[u8], want: usize, meter: &LoopTimer) {
         // Nearly always.
         if rest.is_empty() && self.data.capacity() == 0 {
             self.start = 0;
             return;
         }
-        self.keep_some(rest, want);
+        self.keep_some(rest, want, meter);
     }
 
-    fn keep_some(&mut self, rest: &[u8], want: usize) {
-        self.start = 0;
+    fn keep_some(&mut self, rest: &[u8], want: usize, meter: &LoopTimer) {
+        (self.start, self.read_at) = (0, Some(meter.read_at()));
         self.data.clear();
         if rest.is_empty() {
             self.data = Vec::new();
@@ -95,7 +105,8 @@ impl Leftover {
     }
 
     /// Adds bytes that came later.
-    pub(crate) fn append(&mut self, bytes: &[u8]) {
+    pub(crate) fn append(&mut self, bytes: &[u8], meter: &LoopTimer) {
+        self.read_at = Some(meter.read_at());
         if self.start > 0 {
             self.data.drain(..self.start);
             self.start = 0;
@@ -251,6 +262,8 @@ pub(crate) struct Pending {
     cursor: Cursor,
     /// It waits for replicas: for what, and the marks of its replies to changes.
     waiting: Option<(PendingAck, Box<[ReplyMark]>)>,
+    /// What was measured of them.
+    pub(super) withheld: Option<Withheld>,
     /// The seconds since which it has waited, and in which the client last took some of it.
     since: u32,
     moved: u32,
@@ -277,7 +290,7 @@ impl Pending {
         bytes.try_reserve_exact(rest.len()).ok()?;
         bytes.extend_from_slice(rest);
         let out = Output { bytes, values: Vec::new() };
-        Some(Pending { out, cursor: Cursor::default(), waiting: None, since: now, moved: now })
+        Some(Pending { out, cursor: Cursor::default(), waiting: None, withheld: None, since: now, moved: now })
     }
 
     /// Takes all of `out` to hold it. The buffers of `out` and `reply_hold` stay where they are: batches that wait are
@@ -286,7 +299,7 @@ impl Pending {
         let copy = Output { bytes: out.bytes.as_slice().to_vec(), values: std::mem::take(&mut out.values) };
         out.bytes.clear();
         let waiting = Some((ack, reply_hold.take_marks()));
-        Pending { out: copy, cursor: Cursor::default(), waiting, since: now, moved: now }
+        Pending { out: copy, cursor: Cursor::default(), waiting, withheld: None, since: now, moved: now }
     }
 
     /// What it waits for, if it does.

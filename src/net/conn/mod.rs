@@ -35,6 +35,8 @@ use crate::command::batch::Batch;
 use crate::io::edge::Edge;
 use crate::io::stream::Socket;
 use crate::protocol::Protocol;
+use crate::stats::event_loop::LoopTimer;
+use crate::stats::latency::Withheld;
 use crate::stats::{ConnInfo, Counters};
 use crate::store::Store;
 use buffer::{Cursor, Leftover, Pending, Sent, write_bytes};
@@ -42,6 +44,7 @@ use session::{Session, Step};
 use std::io::{IoSliceMut, Read};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 use turn::{After, CloseReason, Quota, TurnContext};
 
 /// Bytes of the worker's shared read buffer. A batch of a thousand short requests fits, and it stays in a core's
@@ -136,6 +139,22 @@ impl<S: Socket> Connection<S> {
         self.pending.as_ref().map_or(0, |pending| pending.waiting_replies())
     }
 
+    /// Keeps what was measured of the output that waits.
+    pub(super) fn withhold(&mut self, withheld: Option<Withheld>) {
+        self.pending.iter_mut().for_each(|pending| pending.withheld = withheld);
+    }
+
+    /// What was measured of it.
+    pub(super) fn withheld(&self) -> Option<Withheld> {
+        self.pending.as_ref().and_then(|pending| pending.withheld)
+    }
+
+    /// When the requests were read that wait for a turn, if any do.
+    #[inline]
+    pub(super) fn input_read_at(&self) -> Option<Instant> {
+        self.has_input().then(|| self.leftover.read_at()).flatten()
+    }
+
     /// Lets output go that was held: replies to changes of which `is_missing` become errors.
     pub(super) fn release_but(&mut self, is_missing: impl Fn(u64) -> bool) -> Refused {
         let refused = self.pending.as_mut().map_or_else(Refused::default, |pending| pending.refuse(is_missing));
@@ -185,9 +204,9 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Keeps what was read early for a later turn.
-    pub(super) fn keep_input(&mut self, input: &[u8], counters: &Counters) {
+    pub(super) fn keep_input(&mut self, input: &[u8], counters: &Counters, meter: &LoopTimer) {
         counters.bytes_read.add(input.len() as u64);
-        self.leftover.keep(input, 0);
+        self.leftover.keep(input, 0, meter);
     }
 
     /// Cuts up to `most` requests of what was read early, as far as the batch has room, to be run a little later.
@@ -214,7 +233,7 @@ impl<S: Socket> Connection<S> {
             Step::Took(used) if used < input.len() || !self.is_answered(turn) => Some(&input[used..]),
             Step::Took(_) => None,
             Step::Ends(used) => {
-                self.leftover.keep(&input[used..], self.session.want());
+                self.leftover.keep(&input[used..], self.session.want(), turn.meter);
                 Some(&[])
             }
         }
@@ -284,7 +303,7 @@ impl<S: Socket> Connection<S> {
         turn.waits_for_nobody = turn.reply_hold.is_on() && self.waits_for_nobody(turn);
         if !input.is_empty() {
             let used = self.session.consume(input, turn, quota);
-            self.leftover.keep(&input[used..], self.session.want());
+            self.leftover.keep(&input[used..], self.session.want(), turn.meter);
         }
         let after = loop {
             match self.flush(turn, quota) {
@@ -439,7 +458,7 @@ impl<S: Socket> Connection<S> {
         quota.take_bytes(n);
         self.session.upload_filled(filled);
         let used = self.session.consume(behind, turn, quota);
-        self.leftover.keep(&behind[used..], self.session.want());
+        self.leftover.keep(&behind[used..], self.session.want(), turn.meter);
     }
 
     /// Reads behind what is left over and runs both.
@@ -457,11 +476,11 @@ impl<S: Socket> Connection<S> {
         turn.counters.bytes_read.add(n as u64);
         quota.take_bytes(n);
         if start < kept || kept + n < self.session.want() {
-            self.leftover.append(&buffer[start..start + n]);
+            self.leftover.append(&buffer[start..start + n], turn.meter);
         } else if n > 0 {
             buffer[..kept].copy_from_slice(self.leftover.bytes());
             let used = self.session.consume(&buffer[..kept + n], turn, quota);
-            self.leftover.keep(&buffer[used..kept + n], self.session.want());
+            self.leftover.keep(&buffer[used..kept + n], self.session.want(), turn.meter);
         }
         Ok(())
     }

@@ -30,7 +30,7 @@ use crate::command::{Context, Filled, Next, Output};
 use crate::net::reply_hold::OutputPlace;
 use crate::protocol;
 use crate::protocol::{Bad, Cut, Protocol, Refusal};
-use crate::stats::ConnInfo;
+use crate::stats::{CommandKind, ConnInfo};
 use crate::store::Store;
 use crate::sys::process::{Signal, signal_self};
 use crate::watch::Streams;
@@ -368,7 +368,7 @@ impl Session {
                 quota.take_request();
                 self.restart_idle(turn.now);
                 assert!(bad.consumed > 0 || bad.close, "a refused request must get out of the way");
-                self.refuse(bad, turn.out)
+                self.refuse(bad, turn)
             }
         };
         // A value that is refused may have deleted the old one already; its reply comes when it has been swallowed.
@@ -486,12 +486,13 @@ impl Session {
         Step::Took(n as usize)
     }
 
-    pub(super) fn refuse(&mut self, bad: Bad, out: &mut Output) -> Step {
+    pub(super) fn refuse(&mut self, bad: Bad, turn: &mut TurnContext<'_>) -> Step {
+        turn.counters.commands.count(CommandKind::Other);
         let Bad { consumed, swallow, reply, close } = bad;
         self.state = if swallow > 0 {
             SessionState::Swallow(Swallow { left: swallow, reply, close })
         } else {
-            reply.push_to(&mut out.bytes);
+            reply.push_to(&mut turn.out.bytes);
             if close { SessionState::Closing(CloseReason::Error) } else { SessionState::Command }
         };
         Step::Took(consumed)

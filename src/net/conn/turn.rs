@@ -8,6 +8,7 @@ use crate::journal::acks::LastLsn;
 use crate::net::reply_hold::ReplyHold;
 use crate::net::voice::Voice;
 use crate::stats::Counters;
+use crate::stats::event_loop::LoopTimer;
 use crate::watch::Streams;
 
 /// Replies beyond this are written before the next request of the batch is run.
@@ -39,6 +40,8 @@ pub(crate) struct TurnContext<'a> {
     pub shared: &'a Shared,
     /// The worker's counters.
     pub counters: &'a Counters,
+    /// The clock, as the worker last looked at it.
+    pub meter: &'a LoopTimer,
     /// Where replies go.
     pub out: &'a mut Output,
     /// Where this connection's begin: before them are others' that have not been written.

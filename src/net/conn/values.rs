@@ -64,14 +64,14 @@ impl Session {
             && let Some(reply) = command::barred::refusal(&cut.request, turn.shared)
         {
             let swallow = (cut.body + cut.tail) as u64;
-            return self.refuse(Bad { consumed: cut.head, swallow, reply, close: false }, turn.out);
+            return self.refuse(Bad { consumed: cut.head, swallow, reply, close: false }, turn);
         }
         match command::begin(cut.store_header(), cut.body, &self.context(turn)) {
             Ok(upload) => {
                 self.state = SessionState::Upload(Box::new(Uploading::new(input, cut, upload)));
                 Step::Took(cut.head)
             }
-            Err(bad) => self.refuse(Bad { consumed: cut.head, ..bad }, turn.out),
+            Err(bad) => self.refuse(Bad { consumed: cut.head, ..bad }, turn),
         }
     }
 
@@ -113,7 +113,7 @@ impl Session {
         let before = turn.last_lsn.get();
         let cut = self.cut_again(&uploading.head);
         let bad = command::out_of_memory(cut.store_header(), left as u64, &self.context(turn));
-        self.refuse(bad, turn.out);
+        self.refuse(bad, turn);
         turn.notes_change(before);
     }
 

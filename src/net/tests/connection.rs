@@ -22,6 +22,7 @@ use crate::net::conn::{Connection, READ_BUFFER};
 use crate::net::reply_hold::ReplyHold;
 use crate::net::voice::Voice;
 use crate::protocol::Protocol;
+use crate::stats::event_loop::LoopTimer;
 use crate::stats::{ConnInfo, Counters};
 use crate::testing::{Rng, TestServer, packet, seeds};
 use std::io::{self, ErrorKind, Read, Write};
@@ -126,6 +127,7 @@ pub(crate) struct TestConnection {
     is_tight: bool,
     reply_hold: ReplyHold,
     pub(crate) last_lsn: LastLsn,
+    meter: LoopTimer,
     /// What the worker's clock says.
     pub(crate) time: Instant,
     reads_early: bool,
@@ -139,7 +141,7 @@ impl TestConnection {
 
     /// A connection to a server that there is already, by a worker of its own.
     pub(crate) fn on(shared: Arc<Shared>) -> TestConnection {
-        let counters = shared.stats.worker();
+        let (counters, meter) = (shared.stats.worker(), shared.stats.event_loops.timer());
         let info = Arc::new(ConnInfo {
             fd: 7,
             addr: "tcp:127.0.0.1:1".into(),
@@ -161,6 +163,7 @@ impl TestConnection {
             is_tight: false,
             reply_hold,
             last_lsn: LastLsn::default(),
+            meter,
             time: Instant::now(),
             reads_early: false,
             voice,
@@ -178,6 +181,7 @@ impl TestConnection {
         let mut turn = TurnContext {
             shared: &self.shared,
             counters: &self.counters,
+            meter: &self.meter,
             out: &mut self.out,
             replies_at: 0,
             now: self.shared.clock.now(),

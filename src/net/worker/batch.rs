@@ -46,6 +46,11 @@ impl ReadBatch {
         ReadBatch { buffer: vec![0; READ_BUFFER].into(), used: 0, members: Vec::with_capacity(MEMBERS) }
     }
 
+    /// Whether nobody waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
     /// Whether those who wait must have their turns before another one joins.
     pub(super) fn is_full(&self) -> bool {
         self.members.len() >= MEMBERS || self.used >= BYTES

@@ -149,11 +149,14 @@ impl Worker {
         shared.stats.read_buf_bytes.fetch_add(2 * READ_BUFFER as u64, Ordering::Relaxed);
         let reply_hold = ReplyHold::new(shared.config.ack_timeout);
         let idle_sweep = IdleSweep::new(shared.config.idle_timeout > 0 || shared.config.wants_login());
+        let counters = shared.stats.worker();
+        let meter = shared.stats.event_loops.timer();
+        let requests = shared.config.latency.then(|| shared.stats.latencies.timer(counters.clone()));
         let worker = Worker {
             budget: Budget::new(&shared.config),
-            counters: shared.stats.worker(),
+            counters,
             voice: Voice::new(&shared.store),
-            meter: shared.stats.event_loops.timer(),
+            meter: meter.with_requests(requests),
             shared,
             stop: Orders::new(stop),
             poll,
@@ -289,7 +292,10 @@ impl Worker {
         let connection = &mut self.clients[key].connection;
         if !connection.can_read_early() {
             // Its turn may be a long one. Who was read before comes first.
-            self.answer_batch(reads);
+            if !reads.is_empty() {
+                self.answer_batch(reads);
+                self.meter.end_requests();
+            }
             // They may hold so much now that this one had to go.
             if self.clients.contains(key) {
                 self.turn(key, may_be_long);
@@ -359,9 +365,11 @@ impl Worker {
     fn run_member(&mut self, (key, input): (usize, &[u8]), batch: &Batch<'_>, range: Range<usize>) -> usize {
         let mut quota = self.quota();
         let full = quota.bytes;
+        self.meter.begin_connection();
         let mut turn = TurnContext {
             shared: &self.shared,
             counters: &self.counters,
+            meter: &self.meter,
             replies_at: self.out.bytes.len(),
             out: &mut self.out,
             now: self.shared.clock.now(),
@@ -384,6 +392,7 @@ impl Worker {
             }
             Some(rest) => {
                 self.send_replies();
+                self.meter.end_those_before();
                 self.go_on(key, Some(rest), &mut quota, false);
                 // That may have taken long.
                 return LOOK_EVERY;
@@ -420,7 +429,7 @@ impl Worker {
     #[cold]
     fn postpone(&mut self, key: usize, input: &[u8]) {
         let client = &mut self.clients[key];
-        client.connection.keep_input(input, &self.counters);
+        client.connection.keep_input(input, &self.counters, &self.meter);
         self.meter.discount();
         if self.account(key) {
             self.enqueue(key, self.meter.since());
@@ -468,6 +477,10 @@ impl Worker {
     /// Gives a connection a turn by itself.
     fn turn(&mut self, key: usize, may_be_long: bool) {
         let mut quota = self.quota();
+        self.meter.begin_connection();
+        if let Some(read_at) = self.clients[key].connection.input_read_at() {
+            self.meter.read_before(read_at);
+        }
         self.go_on(key, None, &mut quota, may_be_long);
     }
 
@@ -477,6 +490,7 @@ impl Worker {
         let mut turn = TurnContext {
             shared: &self.shared,
             counters: &self.counters,
+            meter: &self.meter,
             out: &mut self.out,
             replies_at: 0,
             now: self.shared.clock.now(),

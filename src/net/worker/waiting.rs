@@ -18,7 +18,8 @@ const RELEASES: Duration = Duration::from_micros(200);
 impl Worker {
     #[cold]
     pub(super) fn hold(&mut self, key: usize) {
-        let connection = &self.clients[key].connection;
+        let connection = &mut self.clients[key].connection;
+        connection.withhold(self.meter.withhold());
         let (Some(ack), replies) = (connection.waits_for(), connection.waiting_replies()) else { return };
         self.counters.replies_held.add(replies);
         self.shared.stats.replies_waiting.fetch_add(replies, Ordering::Relaxed);
@@ -77,9 +78,10 @@ impl Worker {
     fn let_go<R>(&mut self, key: usize, how: impl FnOnce(&mut Connection<Stream>) -> R) -> R {
         let connection = &mut self.clients[key].connection;
         self.shared.stats.replies_waiting.fetch_sub(connection.waiting_replies(), Ordering::Relaxed);
-        let result = how(connection);
+        let (withheld, result) = (connection.withheld(), how(connection));
         self.turn(key, false);
         self.meter.look();
+        withheld.iter().for_each(|withheld| self.meter.end_withheld(withheld));
         result
     }
 }
