@@ -74,7 +74,6 @@ fn who_waits_answers_nobody_and_a_primary_does() {
     managed.promote(1, HOUR);
     assert_eq!(conn.line("set a 0 0 1\r\nx"), "STORED");
     assert_eq!(managed.tell("role"), "role primary 1 0 1");
-    assert!(managed.tell("empty").starts_with("CLIENT_ERROR "));
     assert_eq!(managed.tell("role standby 2 secret"), "role standby 2 0 1");
     conn.expect_end();
     // Clients that come now may look for the new primary; who still comes later is told.
@@ -84,12 +83,19 @@ fn who_waits_answers_nobody_and_a_primary_does() {
     std::thread::sleep(Duration::from_millis(1100));
     let mut conn = managed.connect();
     assert_eq!(conn.line("get a"), NOT_PRIMARY);
-    assert_eq!(managed.tell("empty"), "OK");
-    assert_eq!(managed.tell("role"), "role standby 2 0 0");
-    assert_eq!(managed.tell("role primary 1 5"), "CLIENT_ERROR the epoch has passed: this server knows of 2");
+    for line in ["role primary 1 5", "role primary 1 5 empty"] {
+        assert_eq!(managed.tell(line), "CLIENT_ERROR the epoch has passed: this server knows of 2");
+    }
+    assert_eq!(managed.tell("role candidate 3"), "role candidate 3 0 1");
     assert!(managed.tell("role king").starts_with("CLIENT_ERROR usage: role "));
-    managed.promote(3, HOUR);
+    assert!(managed.tell("role primary 3 5 full").starts_with("CLIENT_ERROR usage: role "));
+    // A claim without data: what was held goes with the order that lets clients in, and only with the first one.
+    let late = (time_since_boot() + HOUR).as_millis();
+    let bare = format!("role primary 3 {late} empty");
+    assert_eq!(managed.tell(&bare), "role primary 3 0 0");
     assert_eq!(conn.ask(b"get a\r\n", b"END\r\n"), b"END\r\n");
+    assert_eq!(conn.line("set b 0 0 1\r\nx"), "STORED");
+    assert_eq!(managed.tell(&bare), "role primary 3 0 1");
 }
 
 const FROM: &str = "replica from 00000000000000ab";

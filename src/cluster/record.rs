@@ -42,12 +42,30 @@ pub struct ShardRecord {
     /// What the shard's servers know each other by.
     #[serde(default)]
     pub secret: String,
+    /// The owner has taken the shard without being a member: it drops what it holds before it serves, and nobody knows yet
+    /// that it has done so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drops_all: bool,
     /// Who gave the shard to the owner, if it was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handover_from: Option<MemberRecord>,
     /// Who else had everything at that moment.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub handover_whole: Vec<MemberRecord>,
+}
+
+impl ShardRecord {
+    /// The owner, if there is one that has everything.
+    pub fn whole_owner(&self) -> Option<MemberRecord> {
+        let is_whole = !self.owner.is_empty() && !self.drops_all;
+        is_whole.then(|| MemberRecord { node: self.owner.clone(), run: self.run.clone() })
+    }
+
+    /// The same, given back.
+    pub fn without_owner(self) -> ShardRecord {
+        let (owner, run, drops_all) = (String::new(), String::new(), false);
+        ShardRecord { owner, run, drops_all, handover_from: None, handover_whole: Vec::new(), ..self }
+    }
 }
 
 /// A run of a node.
@@ -200,8 +218,12 @@ mod tests {
         let shard: ShardRecord = from_bytes(text).unwrap();
         assert_eq!((shard.epoch, shard.owner.as_str(), shard.members.len()), (3, "a", 1));
         assert_eq!((shard.replicas_ack, shard.secret.as_str(), &shard.handover_from), (0, "", &None));
-        assert!(!String::from_utf8(to_bytes(&shard)).unwrap().contains("handover_from"));
-        assert_eq!(from_bytes(&to_bytes(&shard)), Ok(shard));
+        let bytes = String::from_utf8(to_bytes(&shard)).unwrap();
+        assert!(!bytes.contains("handover_from") && !bytes.contains("drops_all"), "{bytes}");
+        let bare = ShardRecord { drops_all: true, ..shard.clone() };
+        for shard in [shard, bare] {
+            assert_eq!(from_bytes(&to_bytes(&shard)), Ok(shard));
+        }
     }
 
     #[test]

@@ -29,7 +29,6 @@
 //!                 members …                        members <lsn>: see `members_line`
 //!                 writes hold <ms>, writes go      writes <lsn>: changes of clients wait for so long at most, reads go on
 //!                 role …                           role <name> <epoch> <lsn> <items>: see `duty_line`
-//!                 empty                            OK: it holds nothing any more; not for a server that serves
 //!                 status                           STAT <name> <value> for each row of `stats replication`, END
 //! server          CLIENT_ERROR <why>               what a line was that could not be obeyed
 //!
@@ -171,8 +170,6 @@ pub enum ClientLine<'a> {
     Members(MembersLine<'a>),
     /// The server's role.
     Role(RoleLine<'a>),
-    /// Drop all items.
-    Empty,
     /// The client asks for `stats replication`.
     Status,
 }
@@ -382,7 +379,6 @@ impl<'a> ClientLine<'a> {
             (b"attach", arguments) => AttachLine::parse(arguments).map(ClientLine::Attach).ok_or(ClientError::Attach),
             (b"replicas_ack", [n]) => strict_u32(n).map(ClientLine::ReplicasAck).ok_or(ClientError::ReplicasAck),
             (b"role", arguments) => RoleLine::parse(arguments).map(ClientLine::Role).ok_or(ClientError::Role),
-            (b"empty", []) => Ok(ClientLine::Empty),
             (b"writes", [b"go"]) => Ok(ClientLine::HoldWrites(0)),
             (b"writes", [b"hold", ms]) => strict_u64(ms).map(ClientLine::HoldWrites).ok_or(ClientError::Unknown),
             (b"members", arguments) => {
@@ -414,7 +410,6 @@ impl fmt::Display for ClientLine<'_> {
             ClientLine::HoldWrites(0) => f.write_str("writes go"),
             ClientLine::HoldWrites(ms) => write!(f, "writes hold {ms}"),
             ClientLine::Role(line) => line.fmt(f),
-            ClientLine::Empty => f.write_str("empty"),
             ClientLine::Status => f.write_str("status"),
         }
     }

@@ -6,6 +6,7 @@
 //!          role standby <epoch> <secret>          take the changes of who owns this epoch and knows the secret
 //!          role candidate <epoch>                 a standby that is about to become the owner of this epoch
 //!          role primary <epoch> <deadline>        answer clients until then, by milliseconds of CLOCK_BOOTTIME
+//!          role primary <epoch> <deadline> empty  the same, and drop all that was held before this epoch first
 //! server   role <name> <epoch> <lsn> <items>      what it is now, its last change, and how much it holds
 //! ```
 //!
@@ -16,7 +17,7 @@ use std::fmt;
 
 /// How a role is to be told.
 pub const ROLE_USAGE: &str =
-    "usage: role [waiting|standby <epoch> <secret>|candidate <epoch>|primary <epoch> <deadline>]";
+    "usage: role [waiting|standby <epoch> <secret>|candidate <epoch>|primary <epoch> <deadline> [empty]]";
 
 /// What a client says of the server's role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub enum RoleLine<'a> {
     Waiting,
     Standby { epoch: u64, secret: &'a str },
     Candidate { epoch: u64 },
-    Primary { epoch: u64, deadline_ms: u64 },
+    Primary { epoch: u64, deadline_ms: u64, drops_all: bool },
 }
 
 /// The name of a role.
@@ -61,12 +62,15 @@ impl<'a> RoleLine<'a> {
             [b"waiting"] => RoleLine::Waiting,
             [b"standby", epoch, secret] => RoleLine::Standby { epoch: strict_u64(epoch)?, secret: word(secret)? },
             [b"candidate", epoch] => RoleLine::Candidate { epoch: strict_u64(epoch)? },
-            [b"primary", epoch, deadline] => {
-                RoleLine::Primary { epoch: strict_u64(epoch)?, deadline_ms: strict_u64(deadline)? }
-            }
+            [b"primary", epoch, deadline] => primary(epoch, deadline, false)?,
+            [b"primary", epoch, deadline, b"empty"] => primary(epoch, deadline, true)?,
             _ => return None,
         })
     }
+}
+
+fn primary(epoch: &[u8], deadline: &[u8], drops_all: bool) -> Option<RoleLine<'static>> {
+    Some(RoleLine::Primary { epoch: strict_u64(epoch)?, deadline_ms: strict_u64(deadline)?, drops_all })
 }
 
 impl fmt::Display for RoleLine<'_> {
@@ -76,7 +80,9 @@ impl fmt::Display for RoleLine<'_> {
             RoleLine::Waiting => f.write_str("role waiting"),
             RoleLine::Standby { epoch, secret } => write!(f, "role standby {epoch} {secret}"),
             RoleLine::Candidate { epoch } => write!(f, "role candidate {epoch}"),
-            RoleLine::Primary { epoch, deadline_ms } => write!(f, "role primary {epoch} {deadline_ms}"),
+            RoleLine::Primary { epoch, deadline_ms, drops_all } => {
+                write!(f, "role primary {epoch} {deadline_ms}{}", if *drops_all { " empty" } else { "" })
+            }
         }
     }
 }

@@ -156,15 +156,6 @@ impl Consumer {
             }
             (Ok(ClientLine::Role(line)), _) => take_role(line, shared, out),
             (Err(ClientError::Role), _) => say(out, ServerLine::Wrong(ROLE_USAGE)),
-            (Ok(ClientLine::Empty), _) => say(
-                out,
-                match shared.store.empty() {
-                    true => ServerLine::Done,
-                    false => ServerLine::Wrong(
-                        "it serves clients, or is about to: only a waiting server or a standby is emptied",
-                    ),
-                },
-            ),
             (Ok(ClientLine::HoldWrites(ms)), _) => say(out, ServerLine::Writes(shared.store.hold_changes(ms))),
             (Ok(ClientLine::Members(line)), _) if line.least <= REPLICAS_MAX => {
                 say(out, ServerLine::Members(shared.store.journal().set_members(line.least, line.names(), now.at)));
@@ -245,7 +236,9 @@ fn take_role(line: RoleLine<'_>, shared: &Shared, out: &mut Output) {
         RoleLine::Waiting => Some(RoleOrder::Waiting),
         RoleLine::Standby { epoch, secret } => Some(RoleOrder::Standby { epoch, secret }),
         RoleLine::Candidate { epoch } => Some(RoleOrder::Candidate { epoch }),
-        RoleLine::Primary { epoch, deadline_ms } => Some(RoleOrder::Primary { epoch, deadline_ms }),
+        RoleLine::Primary { epoch, deadline_ms, drops_all } => {
+            Some(RoleOrder::Primary { epoch, deadline_ms, drops_all })
+        }
     };
     match order.map_or(Ok(()), |order| shared.store.set_role(order)) {
         Ok(()) => say(out, ServerLine::Role(report(&shared.store))),

@@ -1,8 +1,12 @@
-//! The store's part in what the server is: taking a role, telling it, and being emptied for one.
+//! The store's part in what the server is: taking a role, telling it, and dropping all for one.
 //!
 //! ```text
-//! set_role   the role changes │ who is shut out has written its last │ nobody is being answered │ clients may come
+//! set_role   the role changes │ who is shut out has written its last │ nobody is being answered │ all is dropped, if it
+//!            is to be │ clients may come
 //! ```
+//!
+//! Who claims a shard without its data drops what it holds here and not before: until the claim is won it may be a member,
+//! whose acknowledgements the owner counts, and a claim can be lost.
 //!
 //! Not here: which role follows on which, and what each allows (`role`).
 
@@ -35,6 +39,9 @@ impl Store {
         self.shut_out(aftermath.shuts_out);
         if aftermath.silences {
             role.tell_listener();
+        }
+        if aftermath.drops_all {
+            self.drop_all();
         }
         if let RoleOrder::Primary { epoch, .. } = order {
             self.core.follow_cas(first_cas(epoch), u64::MAX);
@@ -114,17 +121,14 @@ impl Store {
         self.lock_each().map(|shard| shard.table.items() as u64).sum()
     }
 
-    /// Drops all items, as far as nobody is served them. Whether it did.
-    pub fn empty(&self) -> bool {
+    /// Drops all items. Nobody writes or is answered meanwhile.
+    fn drop_all(&self) {
         let role = self.core.role.lock();
-        if !matches!(role.duty(), Duty::Waiting | Duty::Standby { .. } | Duty::Candidate { .. }) {
-            return false;
-        }
         let (flushed, _) = self.core.journal.flush_all(&self.core.flush, 0);
+        self.keep_flush();
         self.core.copied.dropped();
         drop(role);
         self.unlink_flushed(flushed, |_| true);
-        true
     }
 }
 
@@ -144,7 +148,7 @@ mod tests {
     fn what_is_decided_depends_on_the_lease() {
         let order = |lease: u64| {
             let deadline_ms = time_since_boot().as_millis() as u64 + 1000 * lease;
-            decided_after(RoleOrder::Primary { epoch: 1, deadline_ms })
+            decided_after(RoleOrder::Primary { epoch: 1, deadline_ms, drops_all: false })
         };
         assert!(order(60) > Duration::from_secs(2 * 60) && order(1) >= DECIDED_AFTER && order(1) < 2 * DECIDED_AFTER);
     }

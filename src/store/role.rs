@@ -100,9 +100,19 @@ pub enum Duty {
 #[allow(missing_docs, reason = "as the duties")]
 pub enum RoleOrder<'a> {
     Waiting,
-    Standby { epoch: u64, secret: &'a str },
-    Candidate { epoch: u64 },
-    Primary { epoch: u64, deadline_ms: u64 },
+    Standby {
+        epoch: u64,
+        secret: &'a str,
+    },
+    Candidate {
+        epoch: u64,
+    },
+    /// With `drops_all` it first drops what it has from before it owned this epoch.
+    Primary {
+        epoch: u64,
+        deadline_ms: u64,
+        drops_all: bool,
+    },
 }
 
 /// What has to follow when the role has changed.
@@ -112,6 +122,8 @@ pub(super) struct Aftermath {
     pub shuts_out: bool,
     /// Clients are not to be answered any more: the listener is to be told.
     pub silences: bool,
+    /// All items are to be dropped before clients come.
+    pub drops_all: bool,
 }
 
 /// The server that this one's items come from.
@@ -319,7 +331,7 @@ impl Role {
     /// Takes another role, or a later deadline.
     pub(super) fn obey(&self, order: RoleOrder<'_>) -> Result<Aftermath, RoleError> {
         let mut standing = self.lock();
-        let before = standing.duty;
+        let (before, known) = (standing.duty, standing.epoch);
         standing.obey(order)?;
         let after = standing.duty;
         if let (Duty::Primary { epoch: old, deadline_ms: earlier }, Duty::Primary { epoch, deadline_ms }) =
@@ -345,7 +357,11 @@ impl Role {
             Duty::Candidate { .. } => false,
             Duty::Standalone | Duty::Waiting | Duty::Primary { .. } => standing.shut_out_sources(u64::MAX),
         };
-        let aftermath = Aftermath { shuts_out: silences || had_sources, silences };
+        // Who was primary, or has owned this epoch already, has dropped it then. All orders of a tenure say so until it is
+        // known to be done, and one of them may come twice.
+        let is_new = !silences && standing.epoch > known;
+        let drops_all = is_new && matches!(order, RoleOrder::Primary { drops_all: true, .. });
+        let aftermath = Aftermath { shuts_out: silences || had_sources, silences, drops_all };
         if let Duty::Primary { deadline_ms, .. } = after {
             self.deadline_ms.store(deadline_ms, Ordering::SeqCst);
         }

@@ -95,6 +95,33 @@ fn newer_looking_data_of_an_old_owner_is_dropped() {
     }
 }
 
+/// A standby is started anew while its sidecar does not reach etcd, so it becomes a member of which it does not hear. It
+/// wants the shard, without data; but it has to keep what it acknowledges meanwhile, since the owner dies.
+#[test]
+fn a_member_that_does_not_know_it_keeps_everything() {
+    let Some(mut cluster) = Cluster::start(Plan::default()) else { return };
+    let owner = cluster.wait_calm();
+    let (address, other, key) = (cluster.address(), 1 - owner, |number: u64| format!("kept{number}"));
+    let (host, etcd) = (&cluster.nodes[other].host, &cluster.etcds.members[0].host);
+    host.drop_to(etcd);
+    host.drop_from(etcd);
+    cluster.nodes[other].kill_server();
+    cluster.nodes[other].start_server();
+    for number in 0..20 {
+        // Acknowledged, so by the only member that there is.
+        assert_eq!(tell(&cluster, address, &key(number), Op::Set(number)), Answer::Stored);
+    }
+    // A lease and the wait for a bootstrap, by what it knows.
+    std::thread::sleep(Duration::from_secs(4));
+    cluster.nodes[owner].kill_both();
+    cluster.nodes[other].host.heal();
+    assert_eq!(cluster.wait_other(owner), other);
+    cluster.mend();
+    for number in 0..20 {
+        assert_eq!(tell(&cluster, address, &key(number), Op::Get), Answer::Value(Some(number)));
+    }
+}
+
 /// Of three nodes the third goes on as well, where it is.
 #[test]
 fn a_switchover_of_three_needs_no_full_sync() {

@@ -42,6 +42,7 @@ fn client_lines() {
     let attach =
         |run, lsn, with_cas| ClientLine::Attach(AttachLine { name: "a:1", identity: "00cd", run, lsn, with_cas });
     let topology = ClientLine::Topology(TopologyLine { version: 3, servers: "a|10.0.0.1|1 b||2" });
+    let primary = |deadline_ms, drops_all| ClientLine::Role(RoleLine::Primary { epoch: 4, deadline_ms, drops_all });
     let table = [
         ("meet a:1 00cd", ClientLine::Hello("a:1", "00cd")),
         ("attach a:1 00cd - - nocas", attach(None, None, false)),
@@ -54,8 +55,8 @@ fn client_lines() {
         ("role waiting", ClientLine::Role(RoleLine::Waiting)),
         ("role standby 3 00ff", ClientLine::Role(RoleLine::Standby { epoch: 3, secret: "00ff" })),
         ("role candidate 4", ClientLine::Role(RoleLine::Candidate { epoch: 4 })),
-        ("role primary 4 1234567", ClientLine::Role(RoleLine::Primary { epoch: 4, deadline_ms: 1_234_567 })),
-        ("empty", ClientLine::Empty),
+        ("role primary 4 1234567", primary(1_234_567, false)),
+        ("role primary 4 12 empty", primary(12, true)),
         ("writes hold 50", ClientLine::HoldWrites(50)),
         ("writes go", ClientLine::HoldWrites(0)),
         ("members 0", ClientLine::Members(MembersLine::new(0, &[]).unwrap())),
@@ -172,7 +173,7 @@ fn what_is_written_is_understood() {
             ClientLine::ReplicasAck(n as u32),
             ClientLine::Role(RoleLine::Standby { epoch: n, secret: name }),
             ClientLine::Role(RoleLine::Candidate { epoch: m }),
-            ClientLine::Role(RoleLine::Primary { epoch: n, deadline_ms: m }),
+            ClientLine::Role(RoleLine::Primary { epoch: n, deadline_ms: m, drops_all: rng.one_in(2) }),
         ];
         for line in lines {
             assert_eq!(ClientLine::parse(line.to_string().as_bytes()), Ok(line), "{line}");

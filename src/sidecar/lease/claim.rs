@@ -26,7 +26,7 @@
 //! Not here: the compare-and-swap that decides between candidates (`keeper`).
 
 use super::orders::KeeperConfig;
-use crate::cluster::record::{EPOCH_MAX, MemberRecord, ShardRecord};
+use crate::cluster::record::{EPOCH_MAX, ShardRecord};
 use std::time::Duration;
 
 /// The part of a lease that pays for clocks that drift apart: one tenth of it.
@@ -66,9 +66,9 @@ pub(super) struct Candidacy {
     /// The revision that it wants to replace.
     pub expected: i64,
     pub epoch: u64,
-    /// Answers of the server that it waits for.
-    pub unanswered: u32,
-    /// What the server holds is dropped.
+    /// Whether the server has agreed.
+    pub is_agreed: bool,
+    /// What the server holds is dropped when the claim is won.
     pub is_empty: bool,
 }
 
@@ -159,12 +159,13 @@ impl<'a> Claimant<'a> {
     }
 }
 
-/// The record of this epoch, in which this node owns the shard with this run of its server.
-pub(super) fn claimed(old: ShardRecord, epoch: u64, run: &str, config: &KeeperConfig) -> ShardRecord {
+/// The record that comes of a candidacy, in which this node owns the shard with this run of its server.
+pub(super) fn claimed(old: ShardRecord, candidacy: Candidacy, run: &str, config: &KeeperConfig) -> ShardRecord {
+    let Candidacy { epoch, is_empty: drops_all, .. } = candidacy;
     // They and the old owner still have all that was acknowledged: the new one acknowledges nothing without them, or
     // takes them out before.
-    let owner = MemberRecord { node: old.owner, run: old.run };
-    let holders = old.members.into_iter().chain(Some(owner).filter(|owner| !owner.node.is_empty()));
+    let owner = old.whole_owner();
+    let holders = old.members.into_iter().chain(owner);
     let members = holders.filter(|member| member.node != config.node).collect();
     let mut nodes = old.nodes;
     if !nodes.contains(&config.node) {
@@ -172,7 +173,7 @@ pub(super) fn claimed(old: ShardRecord, epoch: u64, run: &str, config: &KeeperCo
     }
     let (owner, run) = (config.node.clone(), run.to_owned());
     let secret = if old.secret.is_empty() { config.secret.clone() } else { old.secret };
-    ShardRecord { epoch, owner, run, members, nodes, secret, ..ShardRecord::default() }
+    ShardRecord { epoch, owner, run, members, nodes, secret, drops_all, ..ShardRecord::default() }
 }
 
 /// The lease that a record gives to its owner.

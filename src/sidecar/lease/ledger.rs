@@ -28,7 +28,7 @@
 
 use super::claim::{lease_of, margin_of};
 use super::orders::{Expected, RecordValue, Sighting};
-use crate::cluster::record::{MemberRecord, ShardRecord};
+use crate::cluster::record::ShardRecord;
 use std::time::Duration;
 
 /// The pause after a swap that was not done.
@@ -260,10 +260,10 @@ impl Ledger {
 }
 
 /// The owner had everything, too.
-fn given_back(mut record: ShardRecord) -> ShardRecord {
-    let owner = MemberRecord { node: std::mem::take(&mut record.owner), run: std::mem::take(&mut record.run) };
-    record.members.extend(Some(owner).filter(|owner| !owner.node.is_empty()));
-    (record.handover_from, record.handover_whole) = (None, Vec::new());
+fn given_back(record: ShardRecord) -> ShardRecord {
+    let owner = record.whole_owner();
+    let mut record = record.without_owner();
+    record.members.extend(owner);
     record
 }
 

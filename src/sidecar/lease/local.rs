@@ -37,6 +37,8 @@ pub(super) struct LocalServer {
     asked: VecDeque<(ServerOrder, Duration)>,
     /// The latest deadline that it was told.
     deadline: Duration,
+    /// The last epoch for which it has dropped what it held.
+    pub dropped_for: u64,
     /// Orders that it has refused since it took a role,
     refusals: u32,
     /// and when it may be told again.
@@ -83,6 +85,7 @@ impl LocalServer {
             told_before: None,
             asked: VecDeque::new(),
             deadline,
+            dropped_for: 0,
             refusals: 0,
             retry_at: Duration::ZERO,
         }
@@ -126,6 +129,9 @@ impl LocalServer {
 
     /// It has done that.
     pub(super) fn obeyed(&mut self, order: &ServerOrder) {
+        if let ServerOrder::Primary { epoch, drops_all: true, .. } = order {
+            self.dropped_for = *epoch;
+        }
         if is_role(order) {
             self.refusals = 0;
         }
@@ -148,6 +154,11 @@ impl LocalServer {
     /// Whether it was told, and has not answered yet, for whom replies wait.
     pub(super) fn is_asked_for_members(&self) -> bool {
         self.asked.iter().any(|(order, _)| matches!(order, ServerOrder::Members(_)))
+    }
+
+    /// Whether it was told a role, and has not answered yet.
+    pub(super) fn is_asked_for_role(&self) -> bool {
+        self.asked.iter().any(|(order, _)| is_role(order))
     }
 
     /// Since when it owes an answer.

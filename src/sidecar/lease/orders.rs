@@ -44,10 +44,8 @@ pub(crate) enum ServerOrder {
     Standby { epoch: u64, secret: String },
     /// It is going to be the primary of this epoch, and gives no promise any more.
     Candidate { epoch: u64 },
-    /// It serves until this time since boot.
-    Primary { epoch: u64, deadline: Duration },
-    /// It drops everything.
-    Empty,
+    /// It serves until this time since boot. With `drops_all` it first drops what it has from before this epoch.
+    Primary { epoch: u64, deadline: Duration, drops_all: bool },
     /// For whose acknowledgements replies wait.
     Members(Requirement),
     /// Changes of clients wait for so long at most.

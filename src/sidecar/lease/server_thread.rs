@@ -142,8 +142,10 @@ pub(super) fn line_of(order: &ServerOrder) -> String {
     match order {
         ServerOrder::Standby { epoch, secret } => format!("role standby {epoch} {secret}\r\n"),
         ServerOrder::Candidate { epoch } => format!("role candidate {epoch}\r\n"),
-        ServerOrder::Primary { epoch, deadline } => format!("role primary {epoch} {}\r\n", deadline.as_millis()),
-        ServerOrder::Empty => "empty\r\n".to_owned(),
+        ServerOrder::Primary { epoch, deadline, drops_all } => {
+            let empty = if *drops_all { " empty" } else { "" };
+            format!("role primary {epoch} {}{empty}\r\n", deadline.as_millis())
+        }
         ServerOrder::Members(requirement) => {
             let names: String = requirement.names.iter().map(|name| format!(" {name}")).collect();
             format!("members {}{names}\r\n", requirement.least)

@@ -165,7 +165,9 @@ fn which_role_may_follow_on_which() {
 #[test]
 fn a_term_ends_where_another_server_may_have_been_primary() {
     let rig = managed();
-    let primary = |epoch, deadline_ms| rig.store.set_role(RoleOrder::Primary { epoch, deadline_ms }).unwrap();
+    let primary = |epoch, deadline_ms| {
+        rig.store.set_role(RoleOrder::Primary { epoch, deadline_ms, drops_all: false }).unwrap();
+    };
     primary(1, LATE);
     let term = rig.store.term();
     assert!(rig.store.may_answer(term));
@@ -188,7 +190,7 @@ fn standby(epoch: u64) -> RoleOrder<'static> {
 }
 
 fn primary(epoch: u64) -> RoleOrder<'static> {
-    RoleOrder::Primary { epoch, deadline_ms: LATE }
+    RoleOrder::Primary { epoch, deadline_ms: LATE, drops_all: false }
 }
 
 /// Who has shown the key of an epoch, and says that it brings the changes of a run.
@@ -271,6 +273,36 @@ fn a_promise_excludes_being_a_candidate_and_the_other_way_round() {
     rig.store.promise(2, "secret", short).unwrap();
     std::thread::sleep(short);
     assert_eq!(rig.store.set_role(primary(3)), Ok(()), "it is over");
+}
+
+/// A claim without data is won: what was there goes at once, and only once. Who is a candidate keeps everything, and goes
+/// on to be fed.
+#[test]
+fn what_is_held_is_dropped_when_the_epoch_begins() {
+    let (rig, now) = (managed(), Instant::now());
+    let bare = |epoch| RoleOrder::Primary { epoch, deadline_ms: LATE, drops_all: true };
+    rig.store.set_role(standby(1)).unwrap();
+    let source = feeder(&rig, 1, now);
+    rig.store.set_role(RoleOrder::Candidate { epoch: 3 }).unwrap();
+    assert!(set_by(&rig, &source, "a"));
+    for (order, error) in [(bare(0), RoleError::Old(1)), (bare(1), RoleError::Taken)] {
+        assert_eq!(rig.store.set_role(order), Err(error));
+        assert_eq!(rig.store.items(), 1);
+    }
+    rig.store.set_role(bare(3)).unwrap();
+    assert!(!set_by(&rig, &source, "b"));
+    assert_eq!((rig.store.items(), rig.store.bars_clients()), (0, false));
+    // It is told so again until it is known that it was; another server was heard of, and it goes on in a higher epoch.
+    assert!(rig.set("a", b"value", 0));
+    for order in [bare(3), bare(4), RoleOrder::Waiting, bare(4), primary(4)] {
+        rig.store.set_role(order).unwrap();
+        assert_eq!(rig.store.items(), 1, "{order:?}");
+    }
+    rig.store.set_role(standby(5)).unwrap();
+    assert_eq!(rig.store.set_role(bare(4)), Err(RoleError::Old(5)));
+    assert_eq!(rig.store.items(), 1);
+    rig.store.set_role(bare(6)).unwrap();
+    assert_eq!(rig.store.items(), 0);
 }
 
 /// What the old owner gave out and never sent is given to nothing else.

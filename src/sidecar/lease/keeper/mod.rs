@@ -21,7 +21,7 @@
 //! - the server is never told a deadline later than the last renewal that is known to have succeeded, or all promises,
 //!   allow for;
 //! - nobody swaps itself in as owner before the server agrees to be a candidate, unless the old owner handed over;
-//! - a node that is no member drops what it holds before it serves;
+//! - a node that is no member drops what it holds before it serves, and not before it owns the shard;
 //! - a member is removed from the record before replies go on without it, and added only when it has everything.
 //!
 //! Not here: becoming the owner (`takeover`) and giving the shard to another node (`switchover`), sockets and threads
@@ -258,7 +258,7 @@ impl Keeper {
 
     /// The secret of the feeders, and the epoch that they feed in, while this node feeds.
     pub(crate) fn feeding(&self) -> Option<(u64, &str)> {
-        let record = self.owned()?;
+        let record = self.owned().filter(|record| !record.drops_all)?;
         self.ledger.renewed?;
         Some((record.epoch, &record.secret))
     }
@@ -308,10 +308,11 @@ impl Keeper {
 
     fn obeyed(&mut self, order: &ServerOrder, lsn: u64) {
         match order {
-            ServerOrder::Candidate { .. } | ServerOrder::Empty => {
-                if let Some(candidacy) = &mut self.candidacy {
-                    candidacy.unanswered = candidacy.unanswered.saturating_sub(1);
-                }
+            ServerOrder::Candidate { epoch } => {
+                // It may have been told something else since.
+                let is_last = self.server.up().is_some_and(|server| !server.is_asked_for_role());
+                let candidacy = self.candidacy.as_mut().filter(|candidacy| candidacy.epoch == *epoch);
+                candidacy.into_iter().for_each(|candidacy| candidacy.is_agreed |= is_last);
             }
             ServerOrder::Primary { epoch, .. } if !self.holds_address => {
                 self.holds_address = true;
@@ -327,7 +328,7 @@ impl Keeper {
 
     fn refused(&mut self, order: &ServerOrder, why: &str, now: Duration) {
         match order {
-            ServerOrder::Candidate { .. } | ServerOrder::Empty => {
+            ServerOrder::Candidate { .. } => {
                 log::debug!("the server is no candidate yet: {why}");
                 self.candidacy = None;
             }
@@ -375,8 +376,9 @@ impl Keeper {
         }
         if is_heard {
             self.renew(now);
-            if let (Some(deadline), Some(epoch)) = (deadline, self.owned().map(|record| record.epoch)) {
-                self.tell_role(ServerOrder::Primary { epoch, deadline }, now);
+            if let Some((deadline, record)) = deadline.zip(self.owned()) {
+                let order = ServerOrder::Primary { epoch: record.epoch, deadline, drops_all: record.drops_all };
+                self.tell_role(order, now);
             }
         }
         if deadline.is_none() && self.holds_address && now >= self.server_deadline() + self.margin() {
@@ -386,8 +388,10 @@ impl Keeper {
 
     /// Renews the lease when it is time, or when the members change.
     fn renew(&mut self, now: Duration) {
+        let drops_all = self.drops_all();
         let is_due = self.ledger.renewed.is_none()
             || self.ledger.is_replaced()
+            || self.owned().is_some_and(|record| record.drops_all != drops_all)
             || self.ledger.swapped_at.is_none_or(|at| now >= at + self.lease() / RENEWALS_PER_LEASE);
         let Some(record) = self.owned() else { return };
         let acks = self.server.up().map_or(0, |server| server.replicas_ack);
@@ -397,7 +401,7 @@ impl Keeper {
         let is_low = self.lifted(record.epoch).is_some();
         if is_due || is_other || is_low || nodes != record.nodes {
             let known = record.lease_ms;
-            let mut record = self.config.stamp(ShardRecord { members, nodes, ..record.clone() }, acks);
+            let mut record = self.config.stamp(ShardRecord { members, nodes, drops_all, ..record.clone() }, acks);
             if now < self.started + self.lease() {
                 record.lease_ms = record.lease_ms.max(known); // an earlier process may have told a deadline by it
             }
@@ -408,6 +412,12 @@ impl Keeper {
             self.swap(record, now);
         }
         self.ask_promises(now);
+    }
+
+    /// Whether this node owns the shard, and its server is not known to have dropped what it held before.
+    fn drops_all(&self) -> bool {
+        let dropped_for = self.server.up().map(|server| server.dropped_for);
+        self.owned().is_some_and(|record| record.drops_all && dropped_for != Some(record.epoch))
     }
 
     /// The epoch to go on in, if a server would not be fed in this one.
@@ -455,12 +465,11 @@ impl Keeper {
         let (Some(record), false) = (self.known(), self.ledger.is_swapping(now)) else { return };
         log::info!("gives the shard back: the server of run {} does not serve any more", record.run);
         let mut members = record.members.clone();
-        if self.owned().is_some() {
+        if self.owned().is_some() && !self.drops_all() {
             // It hangs, but it has everything, and may be the only one.
             members.push(MemberRecord { node: record.owner.clone(), run: record.run.clone() });
         }
-        let (owner, run, handover_from, handover_whole) = (String::new(), String::new(), None, Vec::new());
-        self.swap(ShardRecord { owner, run, members, handover_from, handover_whole, ..record.clone() }, now);
+        self.swap(ShardRecord { members, ..record.clone().without_owner() }, now);
     }
 
     /// Sends a swap, unless one is on its way.

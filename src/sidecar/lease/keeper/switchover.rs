@@ -20,6 +20,7 @@ impl Keeper {
         }
         let found = match self.handover {
             _ if is_past => Err("the owner has changed since that was asked for".to_owned()),
+            _ if record.drops_all => Err("the owner has just taken the shard without data".to_owned()),
             _ if record.epoch >= EPOCH_MAX => Err("all epochs of the shard are used".to_owned()),
             Some(_) => Err("a switchover is under way".to_owned()),
             None => self.members.successor(&request.to, record),

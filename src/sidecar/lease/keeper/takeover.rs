@@ -1,8 +1,12 @@
 //! How a node that does not own the shard follows the owner, and becomes the owner when it may.
 //!
 //! ```text
-//!   follow ── it has the right ──> the server is asked to be a candidate (and to drop all, without the data) ──> claim
+//!   follow ── it has the right ──> the server is asked to be a candidate ──> claim ──> own
 //! ```
+//!
+//! A claim without data says so in the record. What the server holds is dropped when the claim is won, with the order that
+//! makes it primary of that epoch, and until it is known to be done the record says so. Before that it is kept: a claim may
+//! be refused or lost, and a node that is cut off from etcd alone may be a member without knowing it.
 //!
 //! Not here: the rest of the keeper (`keeper`), who has the right when (`claim`).
 
@@ -37,8 +41,8 @@ impl Keeper {
         let ServerState::Up(server) = &self.server else { return false };
         let Some(seen) = &self.ledger.seen else { return false };
         if let Some(candidacy) = self.candidacy {
-            if candidacy.unanswered == 0 && !self.ledger.is_swapping(now) {
-                self.claim(candidacy.epoch, now);
+            if candidacy.is_agreed && !self.ledger.is_swapping(now) {
+                self.claim(candidacy, now);
             }
             return true;
         }
@@ -66,11 +70,8 @@ impl Keeper {
         let level = if self.tried == revision { log::Level::Debug } else { log::Level::Info };
         self.tried = revision;
         log::log!(level, "wants to be the owner in epoch {epoch}{}", if is_empty { ", without data" } else { "" });
-        self.candidacy = Some(Candidacy { expected: revision, epoch, unanswered: 1 + u32::from(is_empty), is_empty });
+        self.candidacy = Some(Candidacy { expected: revision, epoch, is_agreed: false, is_empty });
         self.order(ServerOrder::Candidate { epoch }, now);
-        if is_empty {
-            self.order(ServerOrder::Empty, now);
-        }
         true
     }
 
@@ -113,10 +114,10 @@ impl Keeper {
     }
 
     /// The server agrees: swaps this node in.
-    fn claim(&mut self, epoch: u64, now: Duration) {
+    fn claim(&mut self, candidacy: Candidacy, now: Duration) {
         let ServerState::Up(server) = &self.server else { return };
         let old = self.known().cloned().unwrap_or_default();
-        let record = claimed(old, epoch, &server.run, &self.config);
+        let record = claimed(old, candidacy, &server.run, &self.config);
         let record = self.config.stamp(record, server.replicas_ack);
         self.swap(record, now);
     }

@@ -165,6 +165,13 @@ impl Rig {
             && matches!(self.orders.last(), Some((_, ServerOrder::Primary { .. })))
     }
 
+    /// Whether it serves, and its server has dropped what it held.
+    fn has_dropped(&self) -> bool {
+        let is_it =
+            |(_, order): &(Duration, ServerOrder)| matches!(order, ServerOrder::Primary { drops_all: true, .. });
+        self.serves() && self.orders.iter().any(is_it) && !self.record().drops_all
+    }
+
     /// How long it is until the server is told this for the first time, within the time.
     fn until(&mut self, most: Duration, is_it: fn(&ServerOrder) -> bool) -> Option<Duration> {
         let from = self.now;
@@ -328,8 +335,8 @@ fn a_deleted_record_is_left_to_members() {
         rig.put(value);
         let waited = rig.until_candidate().expect("a candidacy");
         assert!(waited >= BOOTSTRAP, "{waited:?}");
-        assert!(rig.orders.iter().any(|(_, order)| *order == ServerOrder::Empty));
         rig.pass(LEASE);
+        assert!(rig.has_dropped());
         assert!(rig.serves() && rig.record().epoch == 4 && rig.record().secret == "secret");
     }
 }
@@ -506,7 +513,8 @@ fn requests_are_void_after_another_owner() {
     rig.put_record(of_b(4, vec![member("c", "rc")]));
     let waited = rig.until_candidate().expect("a candidacy, empty");
     assert!(waited >= LEASE + BOOTSTRAP);
-    assert!(rig.orders.iter().any(|(_, order)| *order == ServerOrder::Empty));
+    rig.pass(LEASE);
+    assert!(rig.has_dropped());
 }
 
 // ---- names, runs and leases ----

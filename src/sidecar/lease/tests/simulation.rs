@@ -6,7 +6,9 @@
 //! ```
 //!
 //! What is checked: two servers never serve at once and epochs of replies never go back; a write that was acknowledged
-//! is at whoever serves later, unless every server has crashed that had it by the record; once the faults are over somebody serves.
+//! is at every member, and at whoever serves later, unless every server has crashed that had it by the record; once the
+//! faults are over somebody serves. With a short wait for a bootstrap, a node that was no member may claim the shard: all
+//! is given up then, and it serves nothing of before.
 
 use super::super::keeper::Keeper;
 use super::super::local::ServerFacts;
@@ -110,6 +112,7 @@ enum Event {
     Read { node: usize, asked: Duration },
     Publish(usize),
     Heard { node: usize, epoch: u64 },
+    CutFromEtcd { node: usize, time: u64 },
     Backup,
     Restore,
     ToServer { node: usize, run: u64, order: ServerOrder },
@@ -138,20 +141,31 @@ struct World {
     last_epoch: u64,
     /// Runs that had everything before the present epoch.
     holders: BTreeSet<String>,
+    /// An epoch that was claimed by a node that was no member, and the last write before.
+    bare: (u64, u64),
+    bare_claims: u64,
     acked: BTreeSet<u64>,
     waiting: Vec<(usize, u64, usize)>,
     next_write: u64,
     served_at: u64,
-    longest_outage: u64,
     takeovers: u64,
     log: Vec<String>,
+    plan: Plan,
+}
+
+/// How the world is to be.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    nodes: usize,
     least: usize,
+    /// How long after the lease a node that is no member may claim the shard.
+    bootstrap: Duration,
     /// The record is meddled with, and etcd put back.
     has_meddlers: bool,
 }
 
 impl World {
-    fn new(seed: u64, nodes: usize, least: usize, has_meddlers: bool) -> World {
+    fn new(seed: u64, plan: Plan) -> World {
         let mut world = World {
             now: 0,
             rng: Rng(seed),
@@ -165,17 +179,17 @@ impl World {
             etcd_down_until: 0,
             last_epoch: 0,
             holders: BTreeSet::new(),
+            bare: (0, 0),
+            bare_claims: 0,
             acked: BTreeSet::new(),
             waiting: Vec::new(),
             next_write: 0,
             served_at: 0,
-            longest_outage: 0,
             takeovers: 0,
             log: Vec::new(),
-            least,
-            has_meddlers,
+            plan,
         };
-        for number in 0..nodes {
+        for number in 0..plan.nodes {
             let drift = world.rng.below(40_000) as i64 - 20_000;
             let name = format!("n{number}");
             world.nodes.push(Node {
@@ -302,6 +316,7 @@ impl World {
                 }
             }
             Event::Publish(node) => {
+                self.check_members();
                 if !self.is_cut(node) && self.nodes[node].keeper.is_some() {
                     self.store.at += 1;
                     let highest = self.nodes[node].keeper.as_ref().and_then(|keeper| Some(keeper.local()?.epoch));
@@ -319,6 +334,7 @@ impl World {
                     self.drain(node);
                 }
             }
+            Event::CutFromEtcd { node, time } => self.nodes[node].cut_from_etcd = self.now + time,
             Event::Backup => {
                 self.backups.push(self.store.clone());
                 let delay = 300 * MS + self.rng.below(3000 * MS);
@@ -373,7 +389,7 @@ impl World {
                     node: self.nodes[node].name.clone(),
                     advertise: String::new(),
                     lease: LEASE,
-                    bootstrap_wait: Duration::from_secs(3600),
+                    bootstrap_wait: self.plan.bootstrap,
                     secret: "s".into(),
                 };
                 let keeper = Keeper::new(config, now);
@@ -397,7 +413,7 @@ impl World {
     }
 
     fn introduce(&mut self, node: usize) {
-        let (now, least) = (self.local(node), self.least as u32);
+        let (now, least) = (self.local(node), self.plan.least as u32);
         let Node { keeper, server, .. } = &mut self.nodes[node];
         if let (Some(keeper), true) = (keeper, server.is_up) {
             let (run, lsn) = (server.run.to_string(), server.data.len() as u64);
@@ -484,6 +500,13 @@ impl World {
             && old.epoch != record.epoch
         {
             self.holders = old.members.into_iter().map(|member| member.run).chain([old.run]).collect();
+            let is_claim = record.handover_from.is_none() && !self.is_meddled;
+            if is_claim && !self.holders.contains(&record.run) {
+                self.bare = (record.epoch, self.next_write);
+                self.bare_claims += 1;
+                self.note(format!("n{node} claims the shard without data: {} writes given up", self.acked.len()));
+                self.acked.clear();
+            }
         }
         // Who serves has written its record again.
         self.is_meddled &= record.epoch != self.last_epoch || record.owner.is_empty();
@@ -530,14 +553,16 @@ impl World {
                 refused = Some("promised");
             }
             ServerOrder::Candidate { epoch } if epoch > server.epoch => server.role = Role::Candidate,
-            ServerOrder::Primary { epoch, deadline } if epoch >= server.epoch => {
+            ServerOrder::Primary { epoch, deadline, drops_all } if epoch >= server.epoch => {
+                if drops_all && server.role != Role::Primary && epoch > server.epoch {
+                    server.data.clear();
+                }
                 if server.role != Role::Primary || server.epoch != epoch {
                     (server.role, server.epoch, server.deadline) = (Role::Primary, epoch, 0);
                     self.takeovers += 1;
                 }
                 server.deadline = server.deadline.max(deadline.as_micros() as u64);
             }
-            ServerOrder::Empty if server.role == Role::Candidate => server.data.clear(),
             ServerOrder::Members(Requirement { least, names }) => {
                 (server.least, server.names) = (least as usize, names.into_iter().collect());
             }
@@ -654,7 +679,6 @@ impl World {
             if !self.serves(node) {
                 continue;
             }
-            self.longest_outage = self.longest_outage.max(self.now - self.served_at);
             self.served_at = self.now;
             let clock = self.clock(node);
             let server = &mut self.nodes[node].server;
@@ -664,12 +688,14 @@ impl World {
                 true => self.acked.iter().filter(|write| server.data.binary_search(write).is_err()).copied().collect(),
                 false => Vec::new(),
             };
+            let (epoch, before) = self.bare;
+            if server.epoch == epoch {
+                let first = server.data.first();
+                assert!(first.is_none_or(|write| *write > before), "n{node} was no member, and serves {first:?}");
+            }
             if !lost.is_empty() {
-                let somebody_had_it = self.nodes.iter().any(|node| {
-                    node.server.is_up
-                        && self.holders.contains(&node.server.run.to_string())
-                        && self.acked.iter().all(|write| node.server.data.binary_search(write).is_ok())
-                });
+                let had_all = |node: &Node| node.server.is_up && self.holders.contains(&node.server.run.to_string());
+                let somebody_had_it = self.nodes.iter().any(had_all);
                 assert!(self.is_meddled || !somebody_had_it, "n{node} lacks {lost:?}, which were acknowledged");
                 lost.iter().for_each(|write| _ = self.acked.remove(write));
                 self.note(format!("n{node}: every copy of {} acknowledged writes was lost", lost.len()));
@@ -689,6 +715,17 @@ impl World {
         assert!(serving.len() <= 1, "{serving:?} serve at once");
     }
 
+    /// Who may take over has everything.
+    fn check_members(&self) {
+        let Some(record) = self.store.value.record.as_ref().filter(|_| !self.is_meddled) else { return };
+        for Node { server, name, .. } in self.nodes.iter().filter(|node| node.server.is_up) {
+            let is_member = record.members.iter().any(|member| member.run == server.run.to_string());
+            let has = |write: &&u64| server.data.binary_search(write).is_ok();
+            let lost = self.acked.iter().find(|write| is_member && !has(write));
+            assert!(lost.is_none(), "{name} is a member, and lacks {lost:?}, which was acknowledged");
+        }
+    }
+
     fn fault(&mut self) {
         let delay = 200 * MS + self.rng.below(4000 * MS);
         if self.now + delay < FAULTS_END {
@@ -696,7 +733,7 @@ impl World {
         }
         let node = self.rng.below(self.nodes.len() as u64) as usize;
         let time = 100 * MS + self.rng.below(3000 * MS);
-        let what = self.rng.below(if self.has_meddlers { 14 } else { 10 });
+        let what = self.rng.below(if self.plan.has_meddlers { 15 } else { 11 });
         self.note(format!("fault {what} at n{node} for {} ms", time / MS));
         match what {
             0 | 1 => self.kill_server(node, time),
@@ -720,11 +757,17 @@ impl World {
             }
             7 => self.nodes[node].is_frozen_until = self.now + time,
             9 => self.etcd_down_until = self.now + time,
-            10 | 11 => {
+            10 => {
+                // Out of the members, and then a member again, of which it does not hear.
+                self.nodes[node].cut_from_peers = self.now + 1500 * MS;
+                let time = LEASE + LEASE / 2 + self.plan.bootstrap.min(LEASE) + Duration::from_micros(time);
+                self.at(1400 * MS, Event::CutFromEtcd { node, time: time.as_micros() as u64 });
+            }
+            11 | 12 => {
                 self.etcd_down_until = self.now + time;
                 self.at(time - MS, Event::Restore);
             }
-            12 => self.meddle(RecordValue { record: None, odd: Some(b"{".to_vec()) }),
+            13 => self.meddle(RecordValue { record: None, odd: Some(b"{".to_vec()) }),
             _ => self.meddle(RecordValue::default()),
         }
         if self.rng.below(4) == 0 {
@@ -757,34 +800,38 @@ impl World {
 }
 
 /// A lost watch event is made up for by reading now and then, as the driver does.
-fn run(seed: u64, has_meddlers: bool) -> (u64, u64) {
+fn run(seed: u64, has_meddlers: bool) -> World {
     let (nodes, least) = (2 + (seed % 3) as usize, (seed / 3 % 2) as usize);
-    let mut world = World::new(seed, nodes, least, has_meddlers);
+    let bootstrap = Duration::from_millis(if (seed / 6).is_multiple_of(2) { 500 } else { 3_600_000 });
+    let plan = Plan { nodes, least, bootstrap, has_meddlers };
+    let mut world = World::new(seed, plan);
     let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         world.run();
         assert!(world.served_at > END - 1000 * MS, "nobody serves since {} ms", world.served_at / MS);
     }));
     if let Err(panic) = ended {
         let from = world.log.len().saturating_sub(60);
-        eprintln!("seed {seed}, {nodes} nodes, {least} acks\n{}", world.log[from..].join("\n"));
+        eprintln!("seed {seed}, {plan:?}\n{}", world.log[from..].join("\n"));
         std::panic::resume_unwind(panic);
     }
-    (world.takeovers, world.longest_outage)
+    world
+}
+
+/// How often the shard was taken over, and how often by a node that was no member.
+fn run_all(has_meddlers: bool) {
+    let worlds = seeds(100).map(|seed| run(seed, has_meddlers));
+    let add = |(all, bare), world: World| (all + world.takeovers, bare + world.bare_claims);
+    let (takeovers, bare) = worlds.fold((0, 0), add);
+    println!("{takeovers} takeovers, {bare} without data");
 }
 
 #[test]
 fn one_voice_and_nothing_lost() {
-    let mut total = 0;
-    for seed in seeds(100) {
-        let (takeovers, _) = run(seed, false);
-        total += takeovers;
-    }
-    println!("{total} takeovers");
+    run_all(false);
 }
 
 /// etcd is put back to old states, and the record is damaged and deleted.
 #[test]
 fn one_voice_while_the_record_is_meddled_with() {
-    let total: u64 = seeds(100).map(|seed| run(seed, true).0).sum();
-    println!("{total} takeovers");
+    run_all(true);
 }

@@ -19,7 +19,7 @@ use super::super::super::orders::{
     Effect, Expected, KeeperConfig, OrderAnswer, RecordValue, ServerOrder, Sighting, SwapOutcome,
 };
 use super::super::shift::{COUNT, NOW, Shift};
-use super::{Broken, EPOCHS, FENCED, KEPT, ONE_VOICE, PROMISED, SERVED, Scope};
+use super::{Broken, EPOCHS, FENCED, KEPT, ONE_VOICE, PROMISED, SERVED, STALE, Scope};
 use crate::cluster::record::{RequestKind, RequestRecord, ShardRecord};
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -144,6 +144,10 @@ pub(super) struct World {
     acked: Vec<u8>,
     /// Runs that had everything before the present epoch.
     holders: Vec<String>,
+    /// An epoch that was claimed by a node that was no member, and how many writes there were before.
+    bare: (u64, u8),
+    /// An operator has wanted a node to be the owner, whatever is lost.
+    has_forced: bool,
     served_epoch: u64,
     pub faults: u8,
     pub has_drifted: bool,
@@ -254,6 +258,8 @@ impl World {
             writes: 0,
             acked: Vec::new(),
             holders: Vec::new(),
+            bare: (0, 0),
+            has_forced: false,
             served_epoch: 0,
             faults: 0,
             has_drifted: false,
@@ -384,6 +390,7 @@ impl World {
     pub(super) fn request(&mut self, scope: &Scope, what: RequestKind, to: usize) {
         let id = if what == RequestKind::Switchover { "switchover" } else { "promote" };
         let request = RequestRecord { id: id.to_owned(), what, to: name(to), epoch: 0 };
+        self.has_forced |= what == RequestKind::Promote;
         for node in 0..self.nodes.len() {
             if !self.nodes[node].is_stalled && self.nodes[node].no_etcd.is_none() {
                 self.tell(node, |keeper| keeper.request(request.clone(), NOW));
@@ -439,16 +446,28 @@ impl World {
                 self.violate(EPOCHS);
                 continue;
             }
+            let (epoch, before) = self.bare;
+            let is_stale = server.epoch == epoch && server.data.iter().any(|write| *write <= before);
             let lost: Vec<u8> = self.acked.iter().filter(|write| !server.data.contains(write)).copied().collect();
-            let has_lost = |server: &Server| {
-                server.is_up
-                    && self.holders.contains(&server.run.to_string())
-                    && lost.iter().any(|write| server.data.contains(write))
-            };
-            if self.nodes.iter().any(|node| has_lost(&node.server)) {
+            let had_all = |server: &Server| server.is_up && self.holders.contains(&server.run.to_string());
+            if !lost.is_empty() && self.nodes.iter().any(|node| had_all(&node.server)) {
                 self.violate(KEPT);
             }
+            if is_stale {
+                self.violate(STALE);
+            }
             self.acked.retain(|write| !lost.contains(write));
+        }
+        self.check_members();
+    }
+
+    /// Who may take over has everything.
+    fn check_members(&mut self) {
+        let Some(record) = &self.record else { return };
+        let is_member = |server: &Server| record.members.iter().any(|member| member.run == server.run.to_string());
+        let has_all = |server: &Server| self.acked.iter().all(|write| server.data.contains(write));
+        if self.nodes.iter().any(|Node { server, .. }| server.is_up && is_member(server) && !has_all(server)) {
+            self.violate(KEPT);
         }
     }
 
@@ -621,6 +640,12 @@ impl World {
         if let Some(old) = self.record.replace(record.clone()) {
             if old.epoch != record.epoch {
                 self.holders = old.members.iter().map(|member| member.run.clone()).chain([old.run.clone()]).collect();
+                let is_claim = record.handover_from.is_none() && !self.has_forced;
+                if is_claim && !self.holders.contains(&record.run) {
+                    // After the wait for a bootstrap, what members hold that cannot be reached is given up.
+                    self.bare = (record.epoch, self.writes);
+                    self.acked.clear();
+                }
             }
             let is_same = old.epoch == record.epoch;
             self.sights.removed |= is_same && old.members.iter().any(|member| !record.members.contains(member));
@@ -675,19 +700,16 @@ impl World {
                 is_broken = has_promised;
                 server.role = Role::Candidate;
             }
-            ServerOrder::Primary { epoch, deadline } => {
+            ServerOrder::Primary { epoch, deadline, drops_all } => {
                 is_broken = has_promised && !was_primary;
+                if drops_all && !was_primary && epoch > server.epoch && scope.broken != Some(Broken::Drop) {
+                    server.data.clear();
+                }
                 if !was_primary || server.epoch != epoch {
                     (server.role, server.epoch, server.has_owner) = (Role::Primary, epoch, false);
                     (server.deadline, server.holds) = (Duration::ZERO, Duration::ZERO);
                 }
                 server.deadline = server.deadline.max(deadline);
-            }
-            ServerOrder::Empty if was_primary => refused = Some("serves"),
-            ServerOrder::Empty => {
-                // After the wait for a bootstrap, what members hold that cannot be reached is given up.
-                server.data.clear();
-                self.acked.clear();
             }
             ServerOrder::Members(Requirement { least, names }) => {
                 (server.least, server.names) = (least as usize, names);
