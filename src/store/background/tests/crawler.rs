@@ -96,6 +96,31 @@ fn a_run_that_finds_nothing_doubts_the_next() {
 }
 
 #[test]
+fn where_many_are_dead_it_comes_back_after_five_seconds() {
+    let mut rig = TestStore::new(tiny());
+    rig.store.tune(|tuning| tuning.segmented = false);
+    assert!(rig.set("below", b"v", 0));
+    // Nothing to find: it comes ever more seldom.
+    (0..200).for_each(|_| rig.second());
+    rig.store.take_events();
+    (0..500).for_each(|i| assert!(rig.set(&format!("key{i}"), b"v", 2)));
+    assert!(rig.set("above", b"v", 0));
+    let pauses = |rig: &TestStore| -> Vec<(u64, u64)> {
+        let events = crawled(rig).into_iter().filter_map(|event| match event {
+            Event::Crawled { class: 1, lru: 2, next_run, reclaimed, .. } => Some((reclaimed, next_run)),
+            _ => None,
+        });
+        events.collect()
+    };
+    (0..200).for_each(|_| rig.second());
+    let found = pauses(&rig);
+    let at = found.iter().position(|(reclaimed, _)| *reclaimed > 0).expect("a run");
+    // The run after that finds nothing, and doubts again.
+    assert_eq!(found[at..at + 2], [(500, 5), (0, 65)]);
+    assert_eq!(rig.store.stats().curr_items, 2);
+}
+
+#[test]
 fn manual_on_some_classes() {
     let mut rig = TestStore::new(StoreConfig { shards: Some(4), memory_limit: 1 << 20, ..tiny() });
     rig.store.tune(|tuning| tuning.segmented = false);
