@@ -57,7 +57,9 @@ fn what_was_set_in_place_goes_last() {
     }
     assert!(oldest.iter().all(|key| rig.get(key) == Some(b"other".into())));
     assert!(stored[4..20].iter().all(|key| rig.get(key).is_none()));
-    assert_eq!(rig.sum(|class| class.counters.evicted_active + class.counters.moves_to_warm), 0);
+    // The ghost takes a new key for one that it knows in a few of 10,000 cases.
+    let by_chance = rig.store.stats().ghost_hits;
+    assert_eq!(rig.sum(|class| class.counters.evicted_active + class.counters.moves_to_warm), by_chance);
     rig.store.check().unwrap();
 }
 
