@@ -88,7 +88,7 @@
 //!                   > shard > memory > requests, role > memory_file > file_record
 //!                   > copied, events, lent, refusals, slots, stats, config > kinds
 //! store/memory:     slab > arena, pool, classes, sizing > layout
-//! store/background: mod > prefault, crawler, maintainer, mover > balance
+//! store/background: mod > prefault, crawler, maintainer, mover > balance > gradient
 //! protocol:         mod > line, login > text, meta, binary, change, control > request, status, duty_line, members_line, topology > base64 > token
 //! command:          mod > batch > barred, run > admin > arith, auth, delete, write > read > lookup > context > dump, discovery, users > reply > output
 //! command/admin:    mod > cache, debug, replica > crawler > stats, watch

@@ -114,6 +114,7 @@ fn answer(
 ) -> usize {
     let mut shard = context.lock(hash);
     let Ok(id) = lookup(&mut shard, key, hash, context) else {
+        shard.count_miss(hash);
         if expires_at.is_some() {
             shard.invalidate_copies(key, false, hash);
         }
@@ -229,6 +230,9 @@ fn touch_key(key: &[u8], hash: Hash, exptime: i64, context: &Context<'_>) -> Opt
 pub(crate) fn meta_get(command: &MetaCommand<'_>, (key, hash): (&[u8], Hash), context: &Context<'_>, out: &mut Output) {
     let mut shard = context.lock(hash);
     let found = lookup(&mut shard, key, hash, context).ok();
+    if found.is_none() {
+        shard.count_miss(hash);
+    }
     let item = match (found, command.vivify()) {
         (Some(id), _) => Ok(Some((id, false))),
         (None, Some(_)) => vivify(&mut shard, command, key, hash).map(|id| Some((id, true))),
@@ -442,8 +446,11 @@ pub(crate) fn binary_get(
         let extras = item.client_flags().to_be_bytes();
         response(packet, Status::Ok, item.cas(), &extras, key, item.value_len()).encode(&mut out.bytes);
         out.push_item_value(&mut shard, id);
-    } else if exptime.is_some() {
-        shard.invalidate_copies(packet.key, false, hash);
+    } else {
+        shard.count_miss(hash);
+        if exptime.is_some() {
+            shard.invalidate_copies(packet.key, false, hash);
+        }
     }
     drop(shard);
     count_get(packet.key, found.is_ok(), exptime.is_some(), context);

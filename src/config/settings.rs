@@ -23,9 +23,9 @@ use super::listen::{Binding, ListenAddr, protocol};
 use super::options::{Argument, OptionRow, help, license, read_list, value_missing, version};
 use super::values::{
     HashAlgorithm, MANY_THREADS, PAGE, above_zero, accounting, ack_timeout, automove, automove_freeratio,
-    automove_ratio, automove_window, backlog, chunk_max, crawler_sleep, growth_factor, hash_algorithm, hash_power,
-    item_size, journal_mem, key_format, lru_factor, lru_policy, lru_share, megabytes, min_version, number, octal_mode,
-    off, on, port, replicas_ack, scaled, tail_repair_time, text, thread_count, tocrawl, verify_mode,
+    automove_ratio, automove_weight, automove_window, backlog, chunk_max, crawler_sleep, growth_factor, hash_algorithm,
+    hash_power, item_size, journal_mem, key_format, lru_factor, lru_policy, lru_share, megabytes, min_version, number,
+    octal_mode, off, on, port, replicas_ack, scaled, tail_repair_time, text, thread_count, tocrawl, verify_mode,
 };
 use crate::store::StoreConfig;
 use crate::tls::TlsOptions;
@@ -331,6 +331,9 @@ settings! {
             store.tuning.automove = automove);
         sub("no_slab_automove", Without, "the same as slab_automove=0", store.tuning.automove = |_| Ok::<_, Exit>(0));
         stat(28, "slab_automove", |c| c.store.tuning.automove);
+    -   sub("automove_weight", Needed("<name>"), "what the page mover counts: objects, bytes, or balanced: between them\n\
+            (default: balanced)",
+            store.automove_weight = automove_weight);
     -   sub("slab_automove_ratio", Needed("<num>"), "how much younger a class must be to be given a page (default: 0.80)",
             store.tuning.automove_ratio = automove_ratio);
         stat(29, "slab_automove_ratio", |c| format_args!("{:.2}", c.store.tuning.automove_ratio));

@@ -5,7 +5,7 @@
 //! Not here: which option takes which, and which numbers are cut short first (`settings`).
 
 use super::exit::Exit;
-use crate::store::{Accounting, LruPolicy};
+use crate::store::{Accounting, AutomoveWeight, LruPolicy};
 use crate::tls::{KeyFormat, VerifyMode};
 use std::str::FromStr;
 use std::time::Duration;
@@ -197,6 +197,15 @@ pub(super) fn lru_policy(text: &str) -> Result<LruPolicy, Exit> {
         "s3fifo" => Ok(LruPolicy::S3Fifo),
         "memcached" => Ok(LruPolicy::Memcached),
         _ => Err(Exit::refuse(1, "Unknown lru_policy option (s3fifo, memcached)")),
+    }
+}
+
+pub(super) fn automove_weight(text: &str) -> Result<AutomoveWeight, Exit> {
+    match text {
+        "objects" => Ok(AutomoveWeight::Objects),
+        "balanced" => Ok(AutomoveWeight::Balanced),
+        "bytes" => Ok(AutomoveWeight::Bytes),
+        _ => Err(Exit::refuse(1, "Unknown automove_weight option (objects, balanced, bytes)")),
     }
 }
 

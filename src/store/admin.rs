@@ -195,7 +195,7 @@ impl Store {
             stats.hash_is_expanding |= shard.table.wants_growth();
             stats.slabs_moved += shard.idle_pages;
             stats.ghost_hits += shard.ghost_hits;
-            stats.ghost_bytes += shard.ghost.bytes();
+            stats.ghost_bytes += shard.ghost.bytes() + shard.gain.bytes();
             buckets += shard.table.buckets();
         }
         stats.hash_power_level = buckets.next_power_of_two().ilog2() + BUCKET_POWER;

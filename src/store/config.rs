@@ -38,6 +38,18 @@ pub enum LruPolicy {
     Memcached,
 }
 
+/// What the page mover counts for most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AutomoveWeight {
+    /// Hits, of whatever size.
+    Objects,
+    /// A hit by the root of its size.
+    #[default]
+    Balanced,
+    /// Bytes of hits.
+    Bytes,
+}
+
 with_defaults! {
     /// What a store is built with.
     #[derive(Clone, Debug)]
@@ -60,6 +72,8 @@ with_defaults! {
         pub accounting: Accounting = Accounting::Native,
         /// `-o lru_policy`.
         pub lru_policy: LruPolicy = LruPolicy::S3Fifo,
+        /// `-o automove_weight`.
+        pub automove_weight: AutomoveWeight = AutomoveWeight::Balanced,
         /// `-o linearizable`: a read waits for the replicas, too, if what it has read was changed just now.
         pub linearizable: bool = false,
         /// `-C` turns it off.

@@ -52,7 +52,7 @@ mod upload;
 
 pub use background::{Background, BackgroundWorker};
 pub use cold::ColdWalk;
-pub use config::{Accounting, LruPolicy, StoreConfig, Tuning};
+pub use config::{Accounting, AutomoveWeight, LruPolicy, StoreConfig, Tuning};
 pub use copied::{Copied, CopyState, CopyStatus, SyncProgress};
 pub use dump::Dump;
 pub use duties::RoleView;

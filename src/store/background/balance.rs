@@ -2,23 +2,27 @@
 //!
 //! ```text
 //! each second, per shard and class:  | evictions, COLD's age, new pages | … a window of these
-//! much is free and nothing moved    ─> a page to the pool
-//! evicts, and what it evicts is young ─> a page from the class whose items are oldest
+//! much is free and nothing moved    ─> its pages to the pool, until it is not much any more
+//! the gain of a page is known        ─> from where it is least to where it is greatest (`gradient`)
+//! else: evicts, and what it evicts is young ─> a page from the class whose items are oldest
 //! ```
 //!
-//! Mode 0 is off, mode 2 also gives a page to a class whenever it evicts. The rules are memcached's, decided for each
-//! shard on its own.
+//! Mode 0 is off, mode 2 also gives a page to a class whenever it evicts. The rules are memcached's but for the gain,
+//! which mode 1 goes by while the order is S3-FIFO. It is not known where nobody asks for keys, such as on a follower,
+//! which must make the room that its feeder makes. Each shard decides on its own.
 //!
 //! Beside that decision: what a command asks for, and pages above the memory limit.
 //!
 //! Not here: how a page is moved (`mover`).
 
-use crate::store::Store;
+use super::gradient::Gradient;
 use crate::store::lock_time::Holder;
 use crate::store::memory::classes::CLASSES;
 use crate::store::requests::NAP_MAX;
 use crate::store::shard::Shard;
 use crate::store::shard::lru::COLD;
+use crate::store::shard::page_gain::GainRoom;
+use crate::store::{LruPolicy, Store};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -31,11 +35,22 @@ const PAGES_KEPT: u64 = 2;
 /// Mode 2 looks for evictions so often.
 const NAP_EAGER: Duration = Duration::from_millis(50);
 
+/// While somebody asks for keys, the gains are looked at so often.
+const NAP_GAIN: Duration = Duration::from_millis(100);
+
 /// See the module's head.
 #[derive(Debug)]
 pub(super) struct Automove {
     /// By shard and class.
     windows: Vec<ClassHistory>,
+    /// By shard.
+    gradients: Vec<Gradient>,
+    /// Somebody has asked for a key since the last look but one.
+    is_asked: bool,
+    /// Moves that were decided and have not begun.
+    next: VecDeque<Move>,
+    /// Shards and classes that have more than they need.
+    plenty: Vec<(usize, u8)>,
     /// The second of the last look.
     looked: u32,
     /// The shard to be asked first: each has its turn.
@@ -88,40 +103,111 @@ impl Automove {
     /// Nothing seen yet.
     pub(super) fn new(store: &Store) -> Automove {
         let windows = vec![ClassHistory::default(); store.shards.len() * CLASSES];
-        Automove { windows, looked: store.core.clock.now(), turn: 0 }
+        Automove {
+            windows,
+            gradients: vec![Gradient::new(); store.shards.len()],
+            is_asked: false,
+            next: VecDeque::new(),
+            plenty: Vec::new(),
+            looked: store.core.clock.now(),
+            turn: 0,
+        }
     }
 
     /// How long until there may be something to decide.
     pub(super) fn nap(&self, store: &Store) -> Duration {
-        if store.tuning().automove == 2 { NAP_EAGER } else { NAP_MAX }
+        match store.tuning().automove {
+            2 => NAP_EAGER,
+            1 if self.is_asked => NAP_GAIN,
+            _ => NAP_MAX,
+        }
     }
 
     /// A move that is worth it.
     pub(super) fn decide(&mut self, store: &Store) -> Option<Move> {
-        let mode = store.tuning().automove;
-        if mode == 0 {
+        let tuning = store.tuning();
+        let goes_by_gain =
+            tuning.automove == 1 && tuning.segmented && store.core.config.lru_policy == LruPolicy::S3Fifo;
+        let now = store.core.clock.now();
+        let is_new_second = std::mem::replace(&mut self.looked, now) != now;
+        if is_new_second {
+            (0..store.shards.len()).for_each(|index| keep_gain_room(store, index, goes_by_gain));
+        }
+        if tuning.automove == 0 {
+            (self.next, self.plenty) = Default::default();
             return None;
         }
-        let eager = if mode == 2 { self.eager(store) } else { None };
-        let now = store.core.clock.now();
-        if eager.is_some() || now == self.looked {
-            return eager;
+        if is_new_second {
+            self.look(store);
         }
-        self.looked = now;
-        self.turn += 1;
-        let shards = store.shards.len();
-        let mut decided = None;
-        // All are looked at each second, so that no window has gaps.
-        for index in (0..shards).map(|index| (index + self.turn) % shards) {
-            let windows = &mut self.windows[index * CLASSES..][..CLASSES];
-            let move_here = store.lock_timed(index, Holder::Mover).decide(windows);
-            decided = decided.or(move_here.map(|(src, dst)| Move { shard: index, src, dst }));
+        let eager = if tuning.automove == 2 { self.eager(store) } else { None };
+        if goes_by_gain {
+            self.look_at_gains(store);
         }
-        decided
+        eager.or_else(|| self.release(store)).or_else(|| self.next_possible(store))
     }
 
-    /// Forgets the evictions that a move itself has made, or mode 2 would move the page back.
-    pub(super) fn excuse(&mut self, store: &Store, done: Move) {
+    /// Once a second, at all shards, so that no window has gaps.
+    fn look(&mut self, store: &Store) {
+        self.turn += 1;
+        self.plenty.clear();
+        let shards = store.shards.len();
+        let mut decided = None;
+        for index in (0..shards).map(|index| (index + self.turn) % shards) {
+            let windows = &mut self.windows[index * CLASSES..][..CLASSES];
+            let mut shard = store.lock_timed(index, Holder::Mover);
+            self.gradients[index].judge(&mut shard);
+            shard.look_back(windows);
+            self.plenty.extend(shard.with_plenty(windows).map(|class| (index, class)));
+            if !self.gradients[index].is_known {
+                decided = decided.or(shard.decide(windows).map(|(src, dst)| Move { shard: index, src, dst }));
+            }
+        }
+        self.next.extend(decided);
+    }
+
+    /// As often as there may be something new.
+    fn look_at_gains(&mut self, store: &Store) {
+        self.is_asked = false;
+        for (index, gradient) in self.gradients.iter_mut().enumerate() {
+            let mut shard = store.lock_timed(index, Holder::Mover);
+            self.is_asked |= gradient.is_asked(&shard);
+            if self.next.iter().any(|next| next.shard == index) {
+                continue;
+            }
+            let moves = gradient.step(&mut shard);
+            self.next.extend(moves.into_iter().map(|(src, dst)| Move { shard: index, src, dst }));
+        }
+    }
+
+    /// A page of a class that has more than it needs, to the pool. As long as there is one, without a pause: memory that
+    /// died at once is to be of use at once.
+    fn release(&mut self, store: &Store) -> Option<Move> {
+        while let Some(&(shard, class)) = self.plenty.last() {
+            let has_plenty = store.lock_timed(shard, Holder::Mover).has_plenty(class.into());
+            if has_plenty {
+                return Some(Move { shard, src: class, dst: 0 });
+            }
+            self.plenty.pop();
+        }
+        None
+    }
+
+    /// The next move that was decided, if it is still possible.
+    fn next_possible(&mut self, store: &Store) -> Option<Move> {
+        while let Some(next) = self.next.pop_front() {
+            let source = store.lock_timed(next.shard, Holder::Mover).source(next.shard, next.src);
+            if source.is_some_and(|source| source.has_spare()) {
+                return Some(next);
+            }
+        }
+        None
+    }
+
+    /// Forgets the evictions that a move itself has made, or mode 2 would move the page back. A class whose page is held
+    /// for too long may try again in a second.
+    pub(super) fn excuse(&mut self, store: &Store, done: Move, ok: bool) {
+        self.plenty.retain(|&source| ok || source != (done.shard, done.src));
         let evicted = store.lock_timed(done.shard, Holder::Mover).lrus[usize::from(done.src)].counters.evicted;
         self.windows[done.shard * CLASSES + usize::from(done.src)].evictions = evicted;
     }
@@ -217,6 +303,16 @@ pub(super) fn above_limit(store: &Store) -> Option<Move> {
     next.map(|source| source.to(0))
 }
 
+/// Sees to it that a shard's table of gains is of the right size, or gone. Memory comes and goes without the lock.
+fn keep_gain_room(store: &Store, index: usize, is_wanted: bool) {
+    let lacks = store.lock_timed(index, Holder::Mover).lacks_gain_room(is_wanted, store.shards.len());
+    if let Some(size) = lacks {
+        let room = GainRoom::of(size);
+        let old = store.lock_timed(index, Holder::Mover).gain.renew(room);
+        drop(old);
+    }
+}
+
 impl ClassHistory {
     /// Adds what happened since a second ago.
     fn add(&mut self, now: Before, age: u32, size: usize) {
@@ -261,21 +357,35 @@ impl Shard {
         (chunks.pages > 0).then_some(Source { shard, class, pages: chunks.pages, free_pages, idle })
     }
 
-    /// Source and destination of a move that is worth it, once a second.
-    fn decide(&self, windows: &mut [ClassHistory]) -> Option<(u8, u8)> {
-        let size = self.tuning.automove_window.max(1) as usize;
-        let used = 1..=usize::from(self.core.classes.largest());
-        for class in used.clone() {
-            self.look(class, &mut windows[class], size);
+    /// Adds the last second to what is known.
+    fn look_back(&self, windows: &mut [ClassHistory]) {
+        let size = self.window_size();
+        for (class, window) in windows.iter_mut().enumerate().take(self.core.classes.largest() as usize + 1).skip(1) {
+            self.look(class, window, size);
         }
-        let ready = used.filter(|&class| windows[class].seconds.len() == size);
+    }
+
+    fn window_size(&self) -> usize {
+        self.tuning.automove_window.max(1) as usize
+    }
+
+    /// Classes that have more than they need, and have not wanted anything in all of the window.
+    fn with_plenty(&self, windows: &[ClassHistory]) -> impl Iterator<Item = u8> {
+        let is_quiet =
+            |class: &usize| windows[*class].seconds.len() == self.window_size() && windows[*class].sum.dirty == 0;
+        let classes = (1..=usize::from(self.core.classes.largest())).filter(is_quiet);
+        classes.filter(|&class| self.has_plenty(class)).map(|class| class as u8)
+    }
+
+    /// Source and destination of a move that is worth it by memcached's rule.
+    fn decide(&self, windows: &[ClassHistory]) -> Option<(u8, u8)> {
+        let size = self.window_size();
+        let ready =
+            (1..=usize::from(self.core.classes.largest())).filter(|&class| windows[class].seconds.len() == size);
         let evictions: u64 = windows.iter().map(|window| window.sum.evictions).sum();
         let (mut oldest, mut youngest) = ((0, 0), (u64::MAX, 0));
         for class in ready {
             let window = &windows[class];
-            if self.has_plenty(class) && window.sum.dirty == 0 {
-                return Some((class as u8, 0));
-            }
             let age = window.sum.age;
             if age > oldest.0 && self.slab.classes[class].pages > PAGES_KEPT {
                 oldest = (age, class as u8);

@@ -14,6 +14,7 @@
 
 mod balance;
 mod crawler;
+mod gradient;
 mod maintainer;
 mod mover;
 pub(crate) mod prefault;

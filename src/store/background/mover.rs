@@ -86,7 +86,7 @@ impl Mover {
             MoveProgress::Moved(ok) => {
                 let done = job.it;
                 self.job = None;
-                self.automove.excuse(store, done);
+                self.automove.excuse(store, done, ok);
                 end(store, done.src, done.dst, ok)
             }
         }

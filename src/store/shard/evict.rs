@@ -9,7 +9,7 @@ use super::Shard;
 use super::lru::{COLD, HOT, Lru, TEMP, WARM};
 use crate::store::memory::classes::CLASSES;
 use crate::store::memory::layout::state;
-use crate::store::{Event, ItemId};
+use crate::store::{Event, Hash, ItemId};
 
 /// Dead items reclaimed at a tail at once, as memcached does.
 const LOOKS: usize = 5;
@@ -216,8 +216,23 @@ impl Shard {
         if self.core.events.wants_evictions() {
             self.core.events.keep(self.eviction(id, class, age));
         }
-        self.let_go(id, self.hash_of(id));
+        let hash = self.hash_of(id);
+        self.note_gone(id, class, hash);
+        self.let_go(id, hash);
         self.fetch_next_victim(class);
+    }
+
+    /// Notes an eviction for the page mover, unless it is another server's doing.
+    fn note_gone(&mut self, id: ItemId, class: u8, hash: Hash) {
+        if self.is_fed() {
+            self.gain.is_fed = true;
+            return;
+        }
+        let chunks = match self.window.chunk(id).is(state::CHUNKED) {
+            true => self.item(id).size().div_ceil(self.core.classes.size(class)),
+            false => 1,
+        };
+        self.gain.evicted(hash, class, chunks as u32, &self.core.classes);
     }
 
     /// A full cache evicts one item for each new one. Its bucket and the head of the one after it are fetched while
@@ -229,7 +244,9 @@ impl Shard {
             self.next_of_cold(class)
         };
         if next != ItemId::NONE {
-            self.table.prefetch(self.core.hash(self.key(next)));
+            let hash = self.core.hash(self.key(next));
+            self.table.prefetch(hash);
+            self.gain.prefetch(hash);
             self.window.prefetch(self.window.chunk(next).prev);
         }
     }

@@ -22,6 +22,7 @@ pub(super) mod item;
 mod journaling;
 pub(super) mod locked;
 pub(super) mod lru;
+pub(super) mod page_gain;
 mod pins;
 pub(super) mod recent;
 pub(super) mod restore;
@@ -43,6 +44,7 @@ use ghost::Ghost;
 use item::Item;
 use journaling::Change;
 use lru::{HOT, Lru};
+use page_gain::PageGain;
 use pins::Pins;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -75,6 +77,8 @@ pub struct Shard {
     pub cursor: ItemId,
     /// Keys that were evicted a short while ago.
     pub ghost: Ghost,
+    /// What another page would be worth to its classes.
+    pub gain: PageGain,
     /// The second of the last look for an idle page that has found none.
     idle_looked: u32,
     /// Idle pages that went to another class at once.
@@ -117,6 +121,7 @@ impl Shard {
             lrus: vec![Lru::default(); CLASSES],
             cursor: ItemId::NONE,
             ghost: Ghost::default(),
+            gain: PageGain::default(),
             idle_looked: u32::MAX,
             idle_pages: 0,
             ghost_hits: 0,
@@ -170,6 +175,12 @@ impl Shard {
                 Err(miss)
             }
         }
+    }
+
+    /// Notes that a get has found nothing.
+    #[inline]
+    pub fn count_miss(&mut self, hash: Hash) {
+        self.gain.missed(hash, &self.core.classes);
     }
 
     /// Finds an item, dead or alive.
