@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use twincache::clock::Clock;
-use twincache::store::{BackgroundWorker, ItemSpec, LruPolicy, Part, Store, StoreConfig};
+use twincache::store::{Accounting, AutomoveWeight, BackgroundWorker, ItemSpec, LruPolicy, Part, Store, StoreConfig};
 
 /// Requests between two steps of the background.
 const STEP: u64 = 128;
@@ -51,12 +51,23 @@ struct Hits {
     ghost_hits: u64,
 }
 
+/// How a run is called, and what it runs with.
+type Policy = (&'static str, LruPolicy, Accounting);
+
+/// The first stands for memcached itself: its sizes, its classes, its lists and its mover.
+const POLICIES: [Policy; 3] = [
+    ("memcached", LruPolicy::Memcached, Accounting::Memcached),
+    ("lists", LruPolicy::Memcached, Accounting::Native),
+    ("s3fifo", LruPolicy::S3Fifo, Accounting::Native),
+];
+
 struct Settings {
     memory: Vec<u64>,
     requests: u64,
     rate: u64,
-    policies: Vec<(&'static str, LruPolicy)>,
+    policies: Vec<Policy>,
     automove: u8,
+    weight: AutomoveWeight,
 }
 
 fn main() -> ExitCode {
@@ -74,8 +85,14 @@ fn run() -> Result<(), String> {
     options.optopt("m", "memory", "megabytes, with commas (32,128)", "MB");
     options.optopt("n", "requests", "of a named load (4000000)", "N");
     options.optopt("r", "rate", "requests a second (50000)", "N");
-    options.optopt("p", "policy", "s3fifo, memcached, or both (both)", "NAME");
+    options.optopt(
+        "p",
+        "policy",
+        "memcached: its lists and its sizes; lists: its lists in our sizes; s3fifo (all)",
+        "NAME",
+    );
     options.optopt("a", "automove", "the page mover's mode (1)", "0|1|2");
+    options.optopt("w", "weight", "what it counts: objects, balanced or bytes (balanced)", "NAME");
     options.optflag("h", "help", "this text");
     options.optflag("", "bench", "what cargo says");
     let matches = options.parse(std::env::args().skip(1)).map_err(|error| error.to_string())?;
@@ -85,8 +102,7 @@ fn run() -> Result<(), String> {
     }
     let number =
         |name: &str, usual: u64| matches.opt_get_default(name, usual).map_err(|_| format!("--{name}: not a number"));
-    let both = [("memcached", LruPolicy::Memcached), ("s3fifo", LruPolicy::S3Fifo)];
-    let policy = matches.opt_str("policy").unwrap_or("both".into());
+    let policy = matches.opt_str("policy").unwrap_or("all".into());
     let settings = Settings {
         memory: matches
             .opt_str("memory")
@@ -96,7 +112,13 @@ fn run() -> Result<(), String> {
             .collect(),
         requests: number("requests", 4_000_000)?,
         rate: number("rate", 50_000)?.max(1),
-        policies: both.into_iter().filter(|(name, _)| policy == "both" || policy == *name).collect(),
+        policies: POLICIES.into_iter().filter(|(name, ..)| policy == "all" || policy == *name).collect(),
+        weight: match matches.opt_str("weight").as_deref() {
+            None | Some("balanced") => AutomoveWeight::Balanced,
+            Some("objects") => AutomoveWeight::Objects,
+            Some("bytes") => AutomoveWeight::Bytes,
+            Some(other) => return Err(format!("--weight {other}: objects, balanced or bytes")),
+        },
         automove: number("automove", 1)? as u8,
     };
     let names = if matches.free.is_empty() { ALL.iter().map(|name| name.to_string()).collect() } else { matches.free };
@@ -112,7 +134,7 @@ fn run() -> Result<(), String> {
 
 fn compare(name: &str, megabytes: u64, settings: &Settings) -> Result<(), String> {
     let mut before: Option<Hits> = None;
-    for (policy_name, policy) in &settings.policies {
+    for policy in &settings.policies {
         let load = load(name, settings.requests)?;
         let began = Instant::now();
         let hits = replay(load, megabytes << 20, *policy, settings);
@@ -121,7 +143,8 @@ fn compare(name: &str, megabytes: u64, settings: &Settings) -> Result<(), String
         let change =
             before.map_or(String::new(), |before| format!("{:+.1} %", (misses(&hits) / misses(&before) - 1.0) * 100.0));
         println!(
-            "| {name} | {megabytes} | {policy_name} | {:.4} | {:.4} | {change} | {} | {} | {nanoseconds} |",
+            "| {name} | {megabytes} | {} | {:.4} | {:.4} | {change} | {} | {} | {nanoseconds} |",
+            policy.0,
             hits.hits as f64 / hits.gets as f64,
             hits.hit_bytes as f64 / hits.bytes as f64,
             hits.moved,
@@ -132,7 +155,7 @@ fn compare(name: &str, megabytes: u64, settings: &Settings) -> Result<(), String
     Ok(())
 }
 
-fn replay(load: Load, memory_limit: u64, lru_policy: LruPolicy, settings: &Settings) -> Hits {
+fn replay(load: Load, memory_limit: u64, (_, lru_policy, accounting): Policy, settings: &Settings) -> Hits {
     // As many pages as with 128 MB, so that a small cache has classes that are filled as a large one's are.
     let page_size = ((memory_limit / 128).next_power_of_two() / 2).clamp(8 << 10, 1 << 20) as usize * 2;
     let page_size = page_size.min(1 << 20);
@@ -142,6 +165,8 @@ fn replay(load: Load, memory_limit: u64, lru_policy: LruPolicy, settings: &Setti
         slab_chunk_max: page_size / 2,
         shards: Some(1),
         lru_policy,
+        accounting,
+        automove_weight: settings.weight,
         ..StoreConfig::default()
     };
     config.tuning.automove = settings.automove;
@@ -181,6 +206,7 @@ fn ask(store: &Store, clock: &Clock, request: &Request, value: &[u8]) -> bool {
         locked.bump(id);
         return true;
     }
+    locked.count_miss(hash);
     let expires_at = clock.expires_at(request.ttl as i64);
     let spec = ItemSpec { key: &request.key, key_is_binary: false, client_flags: 0, expires_at };
     if let Ok(id) = locked.create(&spec, &[Part::Bytes(&value[..request.len.min(value.len())])]) {
