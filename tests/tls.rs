@@ -2,14 +2,12 @@
 
 mod common;
 
-use common::{Conn, Folder, Pki, Rng, Server, Sidecar, ThinWire, TlsConn, Waited, freeze, seed, signal, until};
-use rustls::crypto::cipher::{MessageEncrypter, OutboundPlainMessage};
+use common::{
+    Conn, Folder, Pki, RecordWriter, Rng, Server, Sidecar, ThinWire, TlsConn, Waited, freeze, seed, signal, until,
+};
 use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
-use rustls::{
-    ClientConfig, ClientConnection, ConnectionTrafficSecrets, ContentType, HandshakeKind, ProtocolVersion, StreamOwned,
-    SupportedProtocolVersion,
-};
+use rustls::{ClientConfig, ClientConnection, ContentType, HandshakeKind, StreamOwned, SupportedProtocolVersion};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -430,34 +428,6 @@ fn messages_in_parts_after_the_handshake_do_no_harm() {
     socket.write_all(&second).unwrap();
     until("the error", || rig.stat("ssl_proto_errors") == 1);
     assert!(rig.serves(&TLS13, None));
-}
-
-/// Makes records of a session's client that no client would.
-struct RecordWriter {
-    encrypter: Box<dyn MessageEncrypter>,
-    number: u64,
-}
-
-impl RecordWriter {
-    fn of(session: ClientConnection) -> RecordWriter {
-        let suite = session.negotiated_cipher_suite().unwrap();
-        let (number, secrets) = session.dangerous_extract_secrets().unwrap().tx;
-        let (key, iv) = match secrets {
-            ConnectionTrafficSecrets::Aes128Gcm { key, iv } | ConnectionTrafficSecrets::Aes256Gcm { key, iv } => {
-                (key, iv)
-            }
-            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (key, iv),
-            _ => panic!("another suite"),
-        };
-        RecordWriter { encrypter: suite.tls13().unwrap().aead_alg.encrypter(key, iv), number }
-    }
-
-    fn record(&mut self, typ: ContentType, payload: &[u8]) -> Vec<u8> {
-        let plain = OutboundPlainMessage { typ, version: ProtocolVersion::TLSv1_2, payload: payload.into() };
-        let record = self.encrypter.encrypt(plain, self.number).unwrap().encode();
-        self.number += 1;
-        record
-    }
 }
 
 /// No bytes whatever may end the server: flights of real clients with a few bytes changed, cut, or sent twice.

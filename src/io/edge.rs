@@ -65,6 +65,12 @@ impl<S> Edge<S> {
         &mut self.socket
     }
 
+    /// The socket itself, to be asked.
+    #[inline]
+    pub fn socket_ref(&self) -> &S {
+        &self.socket
+    }
+
     /// Gives the socket away.
     pub fn into_socket(self) -> S {
         self.socket

@@ -14,6 +14,13 @@ use std::os::fd::{AsRawFd, RawFd};
 pub trait Socket: Read + Write {
     /// Asks the kernel to report input only when there are so many bytes.
     fn set_low_water(&mut self, bytes: u32);
+
+    /// Whether the last read stopped before the socket was empty, because of what it had cost. It is to go on, after
+    /// others.
+    fn is_paused(&self) -> bool;
+
+    /// Bytes of memory that it holds between two calls.
+    fn held(&self) -> usize;
 }
 
 /// A connected socket.
@@ -69,6 +76,16 @@ impl Socket for Stream {
         if let Stream::Tcp(_) = self {
             let _ = socket::set_receive_low_water(self.as_raw_fd(), bytes);
         }
+    }
+
+    #[inline]
+    fn is_paused(&self) -> bool {
+        matches!(self, Stream::Tls(socket) if socket.is_paused())
+    }
+
+    #[inline]
+    fn held(&self) -> usize {
+        if let Stream::Tls(socket) = self { socket.held() } else { 0 }
     }
 }
 

@@ -11,19 +11,22 @@
 //! ```
 //!
 //! It keeps the rules that an edge-triggered socket has (`io/edge`), on which its users rely:
-//! - a read that fills less than its room has emptied the socket;
+//! - a read that fills less than its room has emptied the socket; unless it has taken so many records apart that others
+//!   are to have their turn ([`TlsStream::is_paused`]);
 //! - a write that takes less than it was offered has filled it. Records that the socket did not take are kept, and what
 //!   is in them counts as not written (`owed`): the writer offers it again, and it is counted when they have gone;
 //! - an end that is not one of the socket (a close_notify, a broken record) shuts the socket's reading side, by which the
 //!   poll reports it.
 //!
 //! Invariants: between calls it holds no memory but for a record's beginning, for plain bytes that found no room, and for
-//! records that the socket did not take; each of those is bounded ([`CIPHER_MAX`], [`READ_MOST`], [`OUT_MAX`]).
+//! records that the socket did not take; each of those is bounded ([`CIPHER_MAX`], [`READ_MOST`], [`OUT_MAX`]), and the sum
+//! is told ([`TlsStream::held`]).
 //!
 //! Not here: which certificates are good (`server`).
 
 use super::room::{
-    BUFFERS, Buffers, CIPHER_MAX, KeptBytes, OUT_MAX, OVERHEAD, Pieces, READ_LEAST, READ_MOST, Room, WRITE_MOST,
+    BUFFERS, Buffers, CIPHER_MAX, KeptBytes, OUT_MAX, OVERHEAD, Pieces, READ_LEAST, READ_MOST, RECORDS_MOST, Room,
+    WRITE_MOST, count_records,
 };
 use mio::event::Source;
 use mio::net::TcpStream;
@@ -37,6 +40,9 @@ use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, RawFd};
 
+/// Why a session ends for which the system has no memory.
+const NO_MEMORY: &str = "there is no memory for it";
+
 /// The server's side of a connection.
 pub type ServerStream = TlsStream<UnbufferedServerConnection>;
 
@@ -44,6 +50,9 @@ pub type ServerStream = TlsStream<UnbufferedServerConnection>;
 pub trait TlsSession {
     /// What rustls knows of this side.
     type Data;
+
+    /// Whether its reader can go on with a read that was cut short.
+    const PAUSES: bool;
 
     /// Takes records apart, and says what to do next.
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
@@ -54,6 +63,7 @@ pub trait TlsSession {
 
 impl TlsSession for UnbufferedServerConnection {
     type Data = ServerConnectionData;
+    const PAUSES: bool = true;
 
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, ServerConnectionData> {
         self.process_tls_records(incoming)
@@ -66,6 +76,7 @@ impl TlsSession for UnbufferedServerConnection {
 
 impl TlsSession for UnbufferedClientConnection {
     type Data = ClientConnectionData;
+    const PAUSES: bool = false;
 
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, ClientConnectionData> {
         self.process_tls_records(incoming)
@@ -88,6 +99,11 @@ pub struct TlsStream<S: TlsSession> {
     out: KeptBytes,
     /// Plain bytes in them that the writer will offer again.
     owed: usize,
+    /// Records that the read at hand has found.
+    records: usize,
+    /// The last look at the socket found many small ones.
+    are_small: bool,
+    is_paused: bool,
     end: Option<TlsEnd>,
 }
 
@@ -104,7 +120,9 @@ impl<S: TlsSession> TlsStream<S> {
     /// Begins a session over a socket that does not block.
     pub fn new(socket: TcpStream, session: S) -> io::Result<TlsStream<S>> {
         let (cipher, plain, out) = (Vec::new(), KeptBytes::default(), KeptBytes::default());
-        let mut stream = TlsStream { socket, session, cipher, plain, out, owed: 0, end: None };
+        let (records, are_small, is_paused) = (0, false, false);
+        let mut stream =
+            TlsStream { socket, session, cipher, plain, out, owed: 0, records, are_small, is_paused, end: None };
         // A client speaks first.
         stream.take_apart(&mut [], &mut Room::default());
         Ok(stream)
@@ -145,6 +163,16 @@ impl<S: TlsSession> TlsStream<S> {
         matches!(self.end, Some(TlsEnd::Failed(_)))
     }
 
+    /// Whether the last read stopped before the socket was empty: it had taken apart [`RECORDS_MOST`].
+    pub fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    /// Bytes of memory that it holds, beside what rustls needs for each session.
+    pub fn held(&self) -> usize {
+        self.cipher.capacity() + self.plain.capacity() + self.out.capacity()
+    }
+
     /// Says that nothing more is sent, and shuts the socket's writing side.
     pub fn end_writing(&mut self) -> io::Result<()> {
         self.say_end();
@@ -174,7 +202,8 @@ impl<S: TlsSession> TlsStream<S> {
     fn receive(&mut self, room: &mut Room<'_, '_>) -> io::Result<bool> {
         BUFFERS.with_borrow_mut(|buffers| {
             let kept = self.cipher.len();
-            let want = room.left().clamp(READ_LEAST, READ_MOST);
+            let most = if self.are_small { READ_LEAST } else { READ_MOST };
+            let want = room.left().clamp(READ_LEAST, most);
             let n = self.socket.read(&mut buffers.incoming[kept..kept + want])?;
             if n == 0 {
                 self.end = Some(TlsEnd::Closed);
@@ -182,6 +211,9 @@ impl<S: TlsSession> TlsStream<S> {
             }
             let input = &mut buffers.incoming[..kept + n];
             input[..kept].copy_from_slice(&self.cipher);
+            let records = count_records(input);
+            self.are_small = records > RECORDS_MOST;
+            self.records += records;
             let used = self.take_apart(input, room);
             self.keep_cipher(&input[used..]);
             if self.owed == 0 {
@@ -193,14 +225,14 @@ impl<S: TlsSession> TlsStream<S> {
 
     /// Takes records apart, as far as they are whole. How many bytes that were.
     fn take_apart(&mut self, input: &mut [u8], room: &mut Room<'_, '_>) -> usize {
-        let mut used = 0;
+        let (mut used, mut has_room) = (0, true);
         loop {
             let UnbufferedStatus { discard, state, .. } = self.session.process(&mut input[used..]);
             match state {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                     while let Some(Ok(record)) = traffic.next_record() {
                         let n = room.put(record.payload);
-                        self.plain.push(&record.payload[n..]);
+                        has_room &= self.plain.push(&record.payload[n..]);
                     }
                 }
                 Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, &mut self.out),
@@ -210,6 +242,10 @@ impl<S: TlsSession> TlsStream<S> {
                 _ => return used + discard,
             }
             used += discard;
+            if !has_room {
+                self.note_end(TlsEnd::Failed(NO_MEMORY.into()));
+                return used;
+            }
             // What follows a mistake is not looked at; but the alert that says so is sent.
             if self.is_broken() && !self.session.state().wants_write() {
                 return used;
@@ -218,14 +254,18 @@ impl<S: TlsSession> TlsStream<S> {
     }
 
     fn keep_cipher(&mut self, rest: &[u8]) {
-        self.cipher.clear();
         if rest.len() > CIPHER_MAX || self.out.len() > OUT_MAX {
             self.note_end(TlsEnd::Failed("it sends too much at once".into()));
         }
-        if rest.is_empty() || self.end.is_some() {
+        self.cipher.clear();
+        if rest.is_empty() || self.end.is_some() || rest.len() < self.cipher.capacity() / 2 {
             self.cipher = Vec::new();
-        } else {
-            self.cipher.extend_from_slice(rest);
+        }
+        if self.end.is_none() {
+            match self.cipher.try_reserve_exact(rest.len()) {
+                Ok(()) => self.cipher.extend_from_slice(rest),
+                Err(_) => self.note_end(TlsEnd::Failed(NO_MEMORY.into())),
+            }
         }
     }
 
@@ -267,6 +307,7 @@ impl<S: TlsSession> Read for TlsStream<S> {
         let mut room = Room::new(bufs);
         let n = room.put(self.plain.bytes());
         self.plain.advance(n);
+        (self.records, self.is_paused) = (0, false);
         while room.left() > 0 {
             match &self.end {
                 Some(_) if room.filled() > 0 => break,
@@ -276,12 +317,19 @@ impl<S: TlsSession> Read for TlsStream<S> {
             }
             match self.receive(&mut room) {
                 Ok(true) if room.filled() > 0 => break,
+                Ok(_) if S::PAUSES && self.records > RECORDS_MOST && self.end.is_none() => {
+                    self.is_paused = true;
+                    break;
+                }
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // Where it is an error, the next read has it, too.
                 Err(_) if room.filled() > 0 => break,
                 Err(error) => return Err(error),
             }
+        }
+        if room.filled() == 0 && self.is_paused {
+            return Err(ErrorKind::WouldBlock.into());
         }
         Ok(room.filled())
     }
@@ -314,7 +362,11 @@ impl<S: TlsSession> Write for TlsStream<S> {
                     Err(error) => return Err(error),
                 };
                 if n < records {
-                    self.out.push(&outgoing[n..records]);
+                    if !self.out.push(&outgoing[n..records]) {
+                        // Its end of the stream is lost, and so is the rest.
+                        self.note_end(TlsEnd::Failed(NO_MEMORY.into()));
+                        return Err(ErrorKind::OutOfMemory.into());
+                    }
                     self.owed = plain;
                     return if done > 0 { Ok(done) } else { Err(ErrorKind::WouldBlock.into()) };
                 }

@@ -25,7 +25,7 @@ pub use netns::{Host, Net};
 pub use rng::Rng;
 pub use running::{Running, address};
 pub use sidecar::{Sidecar, get};
-pub use tls::{Pki, ThinWire, TlsConn};
+pub use tls::{Pki, RecordWriter, ThinWire, TlsConn};
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

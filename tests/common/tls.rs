@@ -2,10 +2,14 @@
 
 use super::{DEADLINE, Folder};
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rustls::crypto::cipher::{MessageEncrypter, OutboundPlainMessage};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
+use rustls::{
+    ClientConfig, ClientConnection, ConnectionTrafficSecrets, ContentType, ProtocolVersion, RootCertStore, StreamOwned,
+    SupportedProtocolVersion,
+};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -136,5 +140,35 @@ impl Write for ThinWire {
 
     fn flush(&mut self) -> io::Result<()> {
         self.socket.flush()
+    }
+}
+
+/// Makes records of a session's client that no client would.
+pub struct RecordWriter {
+    encrypter: Box<dyn MessageEncrypter>,
+    number: u64,
+}
+
+impl RecordWriter {
+    /// Of a session whose secrets may be taken.
+    pub fn of(session: ClientConnection) -> RecordWriter {
+        let suite = session.negotiated_cipher_suite().unwrap();
+        let (number, secrets) = session.dangerous_extract_secrets().unwrap().tx;
+        let (key, iv) = match secrets {
+            ConnectionTrafficSecrets::Aes128Gcm { key, iv } | ConnectionTrafficSecrets::Aes256Gcm { key, iv } => {
+                (key, iv)
+            }
+            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (key, iv),
+            _ => panic!("another suite"),
+        };
+        RecordWriter { encrypter: suite.tls13().unwrap().aead_alg.encrypter(key, iv), number }
+    }
+
+    /// The next record.
+    pub fn record(&mut self, typ: ContentType, payload: &[u8]) -> Vec<u8> {
+        let plain = OutboundPlainMessage { typ, version: ProtocolVersion::TLSv1_2, payload: payload.into() };
+        let record = self.encrypter.encrypt(plain, self.number).unwrap().encode();
+        self.number += 1;
+        record
     }
 }

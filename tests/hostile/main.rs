@@ -11,3 +11,4 @@ mod clients;
 #[path = "../common/mod.rs"]
 mod common;
 mod system;
+mod tls;

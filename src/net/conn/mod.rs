@@ -16,7 +16,7 @@
 //! Invariants:
 //! - nothing is read and no request is run while output is stuck or waits for replicas (`pending`);
 //! - the worker's output is empty before and after a turn;
-//! - no memory is held by a connection that waits for a request.
+//! - no memory is held by a connection that waits for a request, but for what its socket has of one (TLS).
 //!
 //! Not here: what the bytes of a request do to a connection (`session`), when a turn comes (`worker`).
 
@@ -32,7 +32,7 @@ mod values;
 use super::reply_hold::{PendingAck, Refused};
 use super::voice::Voice;
 use crate::command::batch::Batch;
-use crate::io::edge::Edge;
+use crate::io::edge::{Edge, Readiness};
 use crate::io::stream::Socket;
 use crate::protocol::Protocol;
 use crate::stats::event_loop::LoopTimer;
@@ -41,7 +41,7 @@ use crate::stats::{ConnInfo, Counters};
 use crate::store::Store;
 use buffer::{Cursor, Leftover, Pending, Sent, write_bytes};
 use session::{Session, Step};
-use std::io::{IoSliceMut, Read};
+use std::io::IoSliceMut;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -167,8 +167,11 @@ impl<S: Socket> Connection<S> {
     /// Bytes of memory held for input and output.
     #[inline]
     pub(super) fn holdings(&self) -> Holdings {
-        let output = if self.is_stuck() { self.held_output() } else { 0 };
-        Holdings { input: self.leftover.capacity(), output }
+        let (input, of_socket) = (self.leftover.capacity(), self.socket.socket_ref().held());
+        match self.is_stuck() {
+            true => Holdings { input, output: self.held_output() + of_socket },
+            false => Holdings { input: input + of_socket, output: 0 },
+        }
     }
 
     /// One more than what it is, so that who is stuck with large values alone holds something.
@@ -190,13 +193,14 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Whether it rests between two requests and may have something to read: then [`Connection::read_early`] reads it, and
-    /// its turn begins with [`Connection::run`].
+    /// its turn begins with [`Connection::run`]. Who holds something may have to go while others are answered.
     #[inline]
     pub(super) fn can_read_early(&self) -> bool {
-        self.socket.is_readable() && self.pending.is_none() && self.leftover.is_empty() && self.session.is_at_rest()
+        let is_at_rest = self.pending.is_none() && self.leftover.is_empty() && self.session.is_at_rest();
+        self.socket.is_readable() && is_at_rest && self.socket.socket_ref().held() == 0
     }
 
-    /// Reads for its next turn. 0 is: nothing there, and no turn needed.
+    /// Reads for its next turn. 0 is: nothing there, and no turn needed unless it is still readable.
     #[inline]
     pub(super) fn read_early(&mut self, room: &mut [u8]) -> Result<usize, CloseReason> {
         let len = if self.session.expects_upload() { room.len().min(READ_LINE) } else { room.len() };
@@ -366,8 +370,8 @@ impl<S: Socket> Connection<S> {
         let mut dropped = 0;
         while self.socket.is_readable() && dropped < FAREWELL_MAX {
             match read_once(&mut self.socket, buffer, &mut []) {
-                Ok(n) => dropped += n,
-                Err(_) => return,
+                Ok(n @ 1..) => dropped += n,
+                Ok(0) | Err(_) => return,
             }
         }
     }
@@ -432,7 +436,7 @@ impl<S: Socket> Connection<S> {
             self.run_leftover(turn, quota);
             return Ok(());
         }
-        match self.session.upload_room(quota.bytes, turn) {
+        let read = match self.session.upload_room(quota.bytes, turn) {
             Some((room, may_be_last)) => {
                 let behind: &mut [u8] = if may_be_last { &mut *buffer } else { &mut [] };
                 let room_len = room.len();
@@ -441,7 +445,8 @@ impl<S: Socket> Connection<S> {
                 Ok(())
             }
             None => self.read_input(buffer, turn, quota),
-        }
+        };
+        if self.socket.socket_ref().is_paused() { quota.put_off(read) } else { read }
     }
 
     fn run_leftover(&mut self, turn: &mut TurnContext<'_>, quota: &mut Quota) {
@@ -486,14 +491,17 @@ impl<S: Socket> Connection<S> {
     }
 }
 
-/// One read, into `room` and then `behind`; 0 is: nothing there.
-fn read_once(socket: &mut Edge<impl Read>, room: &mut [u8], behind: &mut [u8]) -> Result<usize, CloseReason> {
+/// One read, into `room` and then `behind`; 0 is: nothing there, or not yet.
+fn read_once(socket: &mut Edge<impl Socket>, room: &mut [u8], behind: &mut [u8]) -> Result<usize, CloseReason> {
     let read = match behind {
         [] => socket.read(room),
         _ => socket.read_by(room.len() + behind.len(), |stream| {
             stream.read_vectored(&mut [IoSliceMut::new(room), IoSliceMut::new(behind)])
         }),
     };
+    if socket.socket_ref().is_paused() {
+        socket.note(Readiness { readable: true, ..Readiness::default() });
+    }
     match read {
         Ok(Some(0)) => Err(CloseReason::Normal),
         Ok(n) => Ok(n.unwrap_or(0)),

@@ -71,6 +71,14 @@ impl Socket for Pipe {
     fn set_low_water(&mut self, bytes: u32) {
         self.low_water = bytes as usize;
     }
+
+    fn is_paused(&self) -> bool {
+        false
+    }
+
+    fn held(&self) -> usize {
+        0
+    }
 }
 
 impl Read for Pipe {

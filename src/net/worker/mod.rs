@@ -303,7 +303,7 @@ impl Worker {
             return self.meter.look();
         }
         match connection.read_early(reads.room()) {
-            Ok(0) => return,
+            Ok(0) => return self.come_to_nothing(key),
             Ok(n) => reads.join(key, n),
             Err(reason) => return self.follow(key, After::Close(reason)),
         }
@@ -326,6 +326,9 @@ impl Worker {
         for i in next..members.len() {
             let (key, input) = members.get(i);
             self.postpone(key, input);
+        }
+        if self.shared.tls.is_some() {
+            self.account_sockets(members);
         }
         reads.clear();
     }
@@ -424,16 +427,6 @@ impl Worker {
         }
         self.unsent.clear();
         self.out.drop_front(start);
-    }
-
-    #[cold]
-    fn postpone(&mut self, key: usize, input: &[u8]) {
-        let client = &mut self.clients[key];
-        client.connection.keep_input(input, &self.counters, &self.meter);
-        self.meter.discount();
-        if self.account(key) {
-            self.enqueue(key, self.meter.since());
-        }
     }
 
     fn welcome(&mut self) {

@@ -22,6 +22,25 @@ impl Worker {
         }
     }
 
+    /// What was read is not a request's, or not yet.
+    #[cold]
+    pub(super) fn come_to_nothing(&mut self, key: usize) {
+        if self.account(key) && self.clients[key].connection.socket().is_readable() {
+            self.enqueue_long(key);
+        }
+    }
+
+    /// Keeps what a member of a batch has sent for which there was no time.
+    #[cold]
+    pub(super) fn postpone(&mut self, key: usize, input: &[u8]) {
+        let client = &mut self.clients[key];
+        client.connection.keep_input(input, &self.counters, &self.meter);
+        self.meter.discount();
+        if self.account(key) {
+            self.enqueue(key, self.meter.since());
+        }
+    }
+
     /// Serves the connections that are in the queue, as far as there is time.
     pub(super) fn run_ready(&mut self, reads: &mut ReadBatch) {
         let Some(&(_, oldest)) = self.ready.front() else { return };

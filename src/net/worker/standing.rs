@@ -10,6 +10,7 @@
 //! Not here: how much is too much (`budget`), who is idle (`conn/session`), uploads that stand still (`store/lent`).
 
 use super::Worker;
+use super::batch::Members;
 use crate::net::conn::Holdings;
 use crate::net::conn::turn::CloseReason;
 
@@ -20,6 +21,18 @@ impl Worker {
         let client = &self.clients[key];
         let holdings = client.connection.holdings();
         holdings == client.holdings || self.recount(key, holdings)
+    }
+
+    /// Notes what sockets hold after a batch: of TLS, a beginning of what follows a request. While others of a batch are
+    /// answered nobody of it may have to go.
+    #[cold]
+    pub(super) fn account_sockets(&mut self, members: Members<'_>) {
+        for i in 0..members.len() {
+            let (key, _) = members.get(i);
+            if self.clients.contains(key) {
+                self.account(key);
+            }
+        }
     }
 
     #[cold]
