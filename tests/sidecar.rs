@@ -151,7 +151,7 @@ fn a_stock_memcached_gets_a_walk_and_then_every_change() {
     let health = wait_for("good health", || Some(get(at, "/health")).filter(|page| page.starts_with("HTTP/1.1 200 ")));
     assert!(health.contains(": streaming, "), "{health}");
     let metrics = get(at, "/metrics");
-    for line in ["walks_finished_total", "confirmed_lsn", "lag_ms"] {
+    for line in ["full_syncs_finished_total", "confirmed_lsn", "lag_seconds"] {
         assert!(metrics.contains(&format!("twincache_sidecar_{line}{{peer=\"{}\"}} ", peer.addr)), "{metrics}");
     }
     assert!(metrics.contains("kind=\"memcached 1.6."), "{metrics}");
@@ -556,7 +556,10 @@ fn bad_usage_is_refused() {
     let run = |words: &[&str]| Command::new(env!("CARGO_BIN_EXE_twincache-sidecar")).args(words).output().unwrap();
     let output = run(&["--server", "unix:/x"]);
     assert_eq!(output.status.code(), Some(64));
-    assert_eq!(output.stderr, b"twincache-sidecar: --peer HOST:PORT is needed, or --etcd (see --help)\n");
+    assert_eq!(
+        output.stderr,
+        b"twincache-sidecar: --peer HOST:PORT is needed, or --etcd, or --http to show the server (see --help)\n"
+    );
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let http = taken.local_addr().unwrap().to_string();
     let output = run(&["--server", "unix:/x", "--peer", "127.0.0.1:9", "--http", &http]);

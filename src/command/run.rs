@@ -157,9 +157,11 @@ fn binary_flush(packet: &Packet<'_>, exptime: u32, context: &mut Context<'_>, ou
 fn binary_stat(packet: &Packet<'_>, context: &mut Context<'_>, out: &mut Output) {
     let known = match packet.key.strip_prefix(b"detail") {
         Some(argument) => binary_stat_detail(packet, argument, context, out),
-        None => admin::stats::each((!packet.key.is_empty()).then_some(packet.key), context, &mut |name, value| {
-            push_stat(packet, name.as_bytes(), value.as_bytes(), out);
-        }),
+        None => {
+            admin::stats::each((!packet.key.is_empty()).then_some(packet.key), context.shared, &mut |name, value| {
+                push_stat(packet, name.as_bytes(), value.as_bytes(), out);
+            })
+        }
     };
     match known {
         true => respond(packet, Status::Ok, out),

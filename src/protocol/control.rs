@@ -30,6 +30,7 @@
 //!                 writes hold <ms>, writes go      writes <lsn>: changes of clients wait for so long at most, reads go on
 //!                 role …                           role <name> <epoch> <lsn> <items>: see `duty_line`
 //!                 status                           STAT <name> <value> for each row of `stats replication`, END
+//!                 stats [<word>…]                  the same of `stats`, with one of the arguments that only ask
 //! server          CLIENT_ERROR <why>               what a line was that could not be obeyed
 //!
 //! a peer is told  replica who                      OK <run id> <told ms> <unix ms>
@@ -172,6 +173,8 @@ pub enum ClientLine<'a> {
     Role(RoleLine<'a>),
     /// The client asks for `stats replication`.
     Status,
+    /// The client asks for `stats`, with this argument; empty: without one.
+    Stats(&'a str),
 }
 
 /// What a client says that wants every change.
@@ -363,6 +366,9 @@ impl<'a> ClientLine<'a> {
         if TopologyLine::is_begun(line) {
             return TopologyLine::parse(line).map(ClientLine::Topology).ok_or(ClientError::Topology);
         }
+        if let Some(argument) = line.strip_prefix(b"stats").and_then(stats_argument) {
+            return Ok(ClientLine::Stats(argument));
+        }
         let mut words = words(line);
         let verb = words.next().unwrap_or_default();
         // There is room for one word too many, so that it is noticed.
@@ -411,6 +417,8 @@ impl fmt::Display for ClientLine<'_> {
             ClientLine::HoldWrites(ms) => write!(f, "writes hold {ms}"),
             ClientLine::Role(line) => line.fmt(f),
             ClientLine::Status => f.write_str("status"),
+            ClientLine::Stats("") => f.write_str("stats"),
+            ClientLine::Stats(argument) => write!(f, "stats {argument}"),
         }
     }
 }
@@ -504,6 +512,17 @@ pub fn parse_run(word: &str) -> Option<u64> {
 /// Whether this can stand as one word: printable, without blanks, not too long.
 pub fn is_word(text: &str) -> bool {
     word(text.as_bytes()).is_some()
+}
+
+/// What follows `stats`, which ends the line or is printable.
+fn stats_argument(rest: &[u8]) -> Option<&str> {
+    match rest {
+        [] => Some(""),
+        [b' ', argument @ ..] if argument.iter().all(|byte| (b' '..=b'~').contains(byte)) => {
+            std::str::from_utf8(argument).ok().filter(|argument| !argument.is_empty())
+        }
+        _ => None,
+    }
 }
 
 fn signed(text: &[u8]) -> Option<i64> {

@@ -165,6 +165,7 @@ impl Consumer {
                 stats::replication(shared, now.at, &mut |name, value| say(out, ServerLine::Stat(name, value)));
                 say(out, ServerLine::End);
             }
+            (Ok(ClientLine::Stats(argument)), _) => tell_stats(argument, shared, out),
             _ => out.push(b"ERROR\r\n"),
         }
         true
@@ -228,6 +229,14 @@ fn inform(name: &str, identity: &str, shared: &Shared, now: Now, out: &mut Outpu
     let upstreams = runs.iter().map(String::as_str).collect();
     say(out, ServerLine::Info(ServerInfo { items, uptime, descent, upstreams }));
     true
+}
+
+/// Nothing is changed here: `reset` is for clients.
+fn tell_stats(argument: &str, shared: &Shared, out: &mut Output) {
+    let asked = (!argument.is_empty()).then_some(argument.as_bytes());
+    let is_told =
+        argument != "reset" && stats::each(asked, shared, &mut |name, value| say(out, ServerLine::Stat(name, value)));
+    say(out, if is_told { ServerLine::End } else { ServerLine::Wrong("there are no such statistics") });
 }
 
 fn take_role(line: RoleLine<'_>, shared: &Shared, out: &mut Output) {

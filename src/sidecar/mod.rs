@@ -3,7 +3,7 @@
 //! ```text
 //!   options ──> run ──┬── link (a thread for each peer) ── pump ── source, sink, relay, guard
 //!                     │        control socket  <──────────────>  peer's port
-//!                     ├── observe: http ── metrics <── figures of each peer, `status` of the server
+//!                     ├── observe: http ── pages <── figures of each peer, statistics of the server
 //!                     └── waits for a signal
 //! ```
 //!
@@ -27,14 +27,13 @@ use crate::sync::lock;
 use crate::sys::process::{self, Signal};
 use lease::driver::{self, SharedStatus};
 use lease::feeds::SharedPeers;
-use lease::status::lag_of;
 use link::{Link, LinkTarget, LinkThread, PeerFigures};
-use observe::figures::Figures;
-use observe::http::{self, HttpPage};
-use observe::standby::StandbyHealth;
-use observe::{health, metrics};
+use observe::monitor::{Monitor, Sources};
+use observe::pages::PageOptions;
+use observe::{http, pages};
 use options::{AddressOptions, LeaseOptions, Options, SidecarExit};
 use std::io::ErrorKind;
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -66,12 +65,17 @@ pub fn run(options: Options) -> Result<(), SidecarExit> {
         options.peers.iter().map(|name| Arc::new(PeerFigures::new(name, name))).collect();
     let (nodes, status) = (SharedPeers::default(), SharedStatus::default());
     // Before anything is sent: if the port is taken, nothing has been changed yet.
-    if let Some(address) = options.http {
-        let bound = http::serve(address, pages(peers.clone(), &nodes, &status, &options));
-        let bound = bound.map_err(|error| SidecarExit::refuse(EX_OSERR, &format!("--http {address}: {error}")))?;
-        log::info!("serves http://{bound}/health and /metrics");
-    }
     let refuse = |error| SidecarExit::refuse(EX_OSERR, &format!("cannot start a thread: {error}"));
+    if let Some(address) = options.http {
+        let taken = |error| SidecarExit::refuse(EX_OSERR, &format!("--http {address}: {error}"));
+        let listener = TcpListener::bind(address).map_err(taken)?;
+        let bound = listener.local_addr().map_err(taken)?;
+        let (max_lag, token, shows_keys) = (options.max_lag, options.http_token()?, options.shows_keys);
+        let monitor = Monitor::start(sources(peers.clone(), &nodes, &status, &options)).map_err(refuse)?;
+        let pages = pages::pages(monitor, PageOptions { max_lag, token, shows_keys });
+        http::serve(listener, pages).map_err(refuse)?;
+        log::info!("serves http://{bound}/, /status, /health and /metrics");
+    }
     let start = |figures: &Arc<PeerFigures>| {
         let target = LinkTarget { figures: Arc::clone(figures), key: None };
         Link::new(&options, target).and_then(LinkThread::start)
@@ -148,47 +152,16 @@ fn wait_for_stop(supervisor: &mut Supervisor, state: impl Fn() -> Option<String>
     }
 }
 
-/// The pages: of the peers that were named, of the nodes that are fed, and of the lease.
-fn pages(
-    peers: Vec<Arc<PeerFigures>>,
-    nodes: &SharedPeers,
-    status: &SharedStatus,
-    options: &Options,
-) -> Arc<http::HttpPages> {
-    let (server, max_lag, has_lease) = (options.server.clone(), options.max_lag, options.lease.is_some());
-    let (nodes, status) = (Arc::clone(nodes), Arc::clone(status));
-    Arc::new(move |path: &str| {
-        let figures = || -> Vec<_> {
-            let nodes = lock(&nodes).clone();
-            peers.iter().chain(&nodes).map(|peer| (peer.name.clone(), peer.figures())).collect()
-        };
-        let lease = || lock(&status).clone();
-        let (path, query) = path.split_once('?').unwrap_or((path, ""));
-        match path {
-            "/health" => {
-                let figures = figures();
-                // Who feeds peers shows by them how it is.
-                let is_well = |figures: &Figures| figures.phase.is_streaming() && !figures.is_upstream;
-                let asks = figures.is_empty() || !figures.iter().all(|(_, figures)| is_well(figures));
-                let rows = if asks { server_socket::status(&server).unwrap_or_default() } else { Vec::new() };
-                let (is_good, text) = health::health(&figures, StandbyHealth::of(&rows).as_ref(), max_lag);
-                let line = if has_lease { lease().line() } else { String::new() };
-                Some(judged((is_good, text + &health::writes(&rows) + &line)))
-            }
-            "/metrics" => {
-                let text = metrics::metrics(&figures(), &server_socket::status(&server));
-                Some(HttpPage { status: "200 OK", media: metrics::MEDIA, text })
-            }
-            "/primary" if has_lease => Some(judged(lease().is_primary())),
-            "/standby" if has_lease => Some(judged(match lag_of(query) {
-                Ok(most) => lease().is_standby(most),
-                Err(()) => (false, "the query may be lag=<milliseconds>\n".to_owned()),
-            })),
-            _ => None,
-        }
-    })
-}
-
-fn judged((is_good, text): (bool, String)) -> HttpPage {
-    HttpPage { status: if is_good { "200 OK" } else { "503 Service Unavailable" }, media: "text/plain", text }
+/// What is looked at for the pages: the peers that were named, the nodes that are fed, and the lease.
+fn sources(peers: Vec<Arc<PeerFigures>>, nodes: &SharedPeers, status: &SharedStatus, options: &Options) -> Sources {
+    let (nodes, status, has_lease) = (Arc::clone(nodes), Arc::clone(status), options.lease.is_some());
+    let figures = move || {
+        let nodes = lock(&nodes).clone();
+        peers.iter().chain(&nodes).map(|peer| (peer.name.clone(), peer.figures())).collect()
+    };
+    Sources {
+        server: options.server.clone(),
+        figures: Box::new(figures),
+        lease: Box::new(move || has_lease.then(|| lock(&status).clone())),
+    }
 }

@@ -72,7 +72,9 @@ pub const OPTIONS: &[SidecarOption] = &[
     opt("", "peer-key", "<file>", "its private key"),
     opt("", "limit-mbps", "<num>", "most megabits a second to each peer (default: no limit)"),
     opt("", "replace-peer", "", "copy the server that is there now even if the peer holds more, and lose that"),
-    opt("", "http", "<addr>:<port>", "serve /health and /metrics there (default: not at all)"),
+    opt("", "http", "<addr>:<port>", "serve a status page, /health and /metrics there (default: not at all)"),
+    opt("", "http-token", "<file>", "show figures only to who sends the token in this file"),
+    opt("", "http-keys", "", "show hot keys by name, not by rank only"),
     opt("", "max-lag-ms", "<num>", "/health is bad when a peer is behind by more (default: 10000)"),
     opt("", "shard", "<name>", "name of the shard that this node belongs to"),
     opt("", "node", "<name>", "name of this node in the shard"),
@@ -109,6 +111,10 @@ pub struct Options {
     pub may_replace: bool,
     /// Where to serve HTTP.
     pub http: Option<SocketAddr>,
+    /// What holds the token that guards the figures.
+    pub http_token_file: Option<PathBuf>,
+    /// Whether hot keys are shown by name.
+    pub shows_keys: bool,
     /// How far behind a healthy peer may be.
     pub max_lag: Duration,
     /// The shard that this node belongs to.
@@ -229,11 +235,13 @@ impl Options {
         }
         Ok(Options {
             server: path(&server)?,
-            peers: peers(found.opt_strs("peer"), lease.is_some())?,
+            peers: peers(found.opt_strs("peer"), lease.is_some() || found.opt_present("http"))?,
             peer_tls: peer_tls(&found)?,
             limit_megabits: number_of("limit-mbps", MEGABITS_MAX)?,
             may_replace: found.opt_present("replace-peer"),
-            http: found.opt_str("http").map(|text| address(&text)).transpose()?,
+            http: http(&found)?,
+            http_token_file: found.opt_str("http-token").map(PathBuf::from),
+            shows_keys: found.opt_present("http-keys"),
             max_lag: number_of("max-lag-ms", MAX_LAG_MS_MAX)?.map_or(MAX_LAG, Duration::from_millis),
             address: address_options(&found, lease.is_some())?,
             lease,
@@ -241,6 +249,29 @@ impl Options {
             is_verbose: found.opt_present("verbose"),
         })
     }
+}
+
+impl Options {
+    /// The first line of the file that holds the token.
+    pub(super) fn http_token(&self) -> Result<Option<String>, SidecarExit> {
+        let Some(file) = &self.http_token_file else { return Ok(None) };
+        let usage = |why: &str| SidecarExit::usage(&format!("--http-token {}: {why}", file.display()));
+        let text = std::fs::read_to_string(file).map_err(|error| usage(&error.to_string()))?;
+        let token = text.lines().next().unwrap_or_default().trim();
+        match token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)) {
+            _ if token.is_empty() => Err(usage("its first line is empty")),
+            true => Ok(Some(token.to_owned())),
+            false => Err(usage("a token has letters, digits and -._~ only, so that it can stand in an address")),
+        }
+    }
+}
+
+fn http(found: &getopts::Matches) -> Result<Option<SocketAddr>, SidecarExit> {
+    let Some(text) = found.opt_str("http") else {
+        let other = ["http-token", "http-keys"].into_iter().find(|name| found.opt_present(name));
+        return other.map_or(Ok(None), |name| Err(SidecarExit::usage(&format!("--{name}: --http is needed, too"))));
+    };
+    address(&text).map(Some)
 }
 
 fn parser() -> getopts::Options {
@@ -299,9 +330,10 @@ fn lease_options(found: &getopts::Matches) -> Result<Option<LeaseOptions>, Sidec
     }))
 }
 
-fn peers(texts: Vec<String>, has_lease: bool) -> Result<Vec<String>, SidecarExit> {
-    if texts.is_empty() && !has_lease {
-        return Err(SidecarExit::usage("--peer HOST:PORT is needed, or --etcd"));
+/// Without peers and a lease it can still show the server by HTTP.
+fn peers(texts: Vec<String>, has_work: bool) -> Result<Vec<String>, SidecarExit> {
+    if texts.is_empty() && !has_work {
+        return Err(SidecarExit::usage("--peer HOST:PORT is needed, or --etcd, or --http to show the server"));
     }
     if texts.len() > PEERS_MAX {
         return Err(SidecarExit::usage(&format!("more than {PEERS_MAX} peers")));

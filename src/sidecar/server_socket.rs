@@ -16,11 +16,11 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-/// Longest wait for an answer to `status`.
+/// Longest wait for a part of an answer.
 const STATUS_MAX: Duration = Duration::from_secs(1);
 
-/// Most bytes of an answer to `status`: some hundred lines.
-const STATUS_BYTES: u64 = 256 << 10;
+/// Most bytes of all answers: some lines of 63 slab classes, of buckets and of keys.
+const STATUS_BYTES: u64 = 1 << 20;
 
 /// Connects, if that is safe.
 pub(super) fn connect(path: &Path) -> Result<UnixStream, Trouble> {
@@ -59,22 +59,31 @@ fn not_ours(shown: &impl Display, what: &str, uid: u32, we: u32) -> String {
     format!("{shown} {what} user {uid}, and the sidecar runs as user {we}: run it as the user of twincached")
 }
 
-/// The lines of `stats replication`, as (name, value).
-pub(super) fn status(path: &Path) -> Result<Vec<(String, String)>, String> {
+/// Rows of statistics: names and values.
+pub(super) type StatRows = Vec<(String, String)>;
+
+/// Asks for statistics by these lines, and returns the rows of each. What the server does not know has none.
+pub(super) fn ask(path: &Path, lines: &[ClientLine<'_>]) -> Result<Vec<StatRows>, String> {
     let mut socket = connect(path).map_err(Trouble::text)?;
+    let text: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
     let asked = socket
         .set_read_timeout(Some(STATUS_MAX))
         .and_then(|()| socket.set_write_timeout(Some(STATUS_MAX)))
-        .and_then(|()| socket.write_all(format!("{}\r\n", ClientLine::Status).as_bytes()));
+        .and_then(|()| socket.write_all(text.as_bytes()));
     asked.map_err(|error| error.to_string())?;
-    let mut stats = Vec::new();
+    let (mut answers, mut rows) = (Vec::with_capacity(lines.len()), StatRows::new());
     for line in BufReader::new(socket.take(STATUS_BYTES)).lines() {
         let line = line.map_err(|error| format!("the server does not answer: {error}"))?;
         match ServerLine::parse(line.as_bytes()) {
-            Some(ServerLine::Stat(name, value)) => stats.push((name.to_owned(), value.to_owned())),
-            Some(ServerLine::End) => return Ok(stats),
+            Some(ServerLine::Stat(name, value)) => rows.push((name.to_owned(), value.to_owned())),
+            Some(ServerLine::End | ServerLine::Wrong(_)) => answers.push(std::mem::take(&mut rows)),
             Some(ServerLine::Greeting(..)) => {}
+            // An older server answers so to what it does not know.
+            None if line == "ERROR" => answers.push(StatRows::new()),
             _ => return Err(format!("the server answers `{line}`")),
+        }
+        if answers.len() == lines.len() {
+            return Ok(answers);
         }
     }
     Err("the server ends the connection".to_owned())

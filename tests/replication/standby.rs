@@ -113,7 +113,7 @@ fn the_sidecar_of_a_good_standby_is_green() {
     let run = fed.primary.connect().stat("replication", "run_id");
     assert!(health.contains("the server is a standby, its copy is whole, fed by tcp:127.0.0.1:"), "{health}");
     assert!(health.contains(&run) && health.ends_with(": feeds this server\n"), "{health}");
-    assert!(own.page("/metrics").contains("twincached_replication_copy_info{value=\"whole\"} 1\n"));
+    assert!(own.page("/metrics").contains("twincached_copy_state{state=\"whole\"} 1\n"));
     drop(feeder);
     until("it to be red when the feeder is gone", || own.page("/health").starts_with("HTTP/1.1 503 "));
 }

@@ -170,7 +170,7 @@ fn statistics(args: &[&[u8]], context: &mut Context<'_>, out: &mut Output) -> Ne
     let [word, rest @ ..] = args else { return emit_each(None, context, out) };
     match PREFIXES.iter().find(|known| means(word, known)) {
         Some(&"reset") => {
-            stats::each(Some(b"reset"), context, &mut |_, _| {});
+            stats::each(Some(b"reset"), context.shared, &mut |_, _| {});
             out.push(b"RESET\r\n");
         }
         Some(&"detail") => return detail(rest, context, out),
@@ -197,7 +197,7 @@ fn latency(args: &[&[u8]], context: &mut Context<'_>, out: &mut Output) -> Next 
 }
 
 fn emit_each(argument: Option<&[u8]>, context: &mut Context<'_>, out: &mut Output) -> Next {
-    let known = stats::each(argument, context, &mut |name, value| stat_line(name, value, out));
+    let known = stats::each(argument, context.shared, &mut |name, value| stat_line(name, value, out));
     out.push(if known { END } else { UNKNOWN });
     Next::Continue
 }

@@ -29,22 +29,22 @@ macro_rules! fields {
 /// Hands every statistic of `stats <argument>` to `emit`; false when there is no such argument. `None` is plain
 /// `stats`. For the arguments that both protocols know: none, `settings`, `items`, `slabs`, `sizes`, `reset`,
 /// and `twincache`, `latency` and `latency buckets`, which memcached does not have.
-pub fn each(argument: Option<&[u8]>, context: &mut Context<'_>, emit: &mut dyn FnMut(&str, &str)) -> bool {
+pub fn each(argument: Option<&[u8]>, shared: &Shared, emit: &mut dyn FnMut(&str, &str)) -> bool {
     let mut sheet = Sheet { emit, name: String::new(), value: String::new() };
     match argument {
-        None => general(context, &mut sheet),
-        Some(b"settings") => settings(context, &mut sheet),
-        Some(b"items") => items(context, &mut sheet),
-        Some(b"slabs") => slabs(context, &mut sheet),
-        Some(b"sizes") => sizes(context, &mut sheet),
+        None => general(shared, &mut sheet),
+        Some(b"settings") => settings(shared, &mut sheet),
+        Some(b"items") => items(shared, &mut sheet),
+        Some(b"slabs") => slabs(shared, &mut sheet),
+        Some(b"sizes") => sizes(shared, &mut sheet),
         Some(b"twincache") => {
-            durations(context, &mut sheet);
-            ghost(context, &mut sheet);
+            durations(shared, &mut sheet);
+            ghost(shared, &mut sheet);
         }
-        Some(b"latency") => latency(context, &mut sheet),
-        Some(b"latency buckets") => latency_buckets(context, &mut sheet),
-        Some(b"reset") => reset(context),
-        Some(b"replication") => replication_rows(context.shared, Instant::now(), &mut sheet),
+        Some(b"latency") => latency(shared, &mut sheet),
+        Some(b"latency buckets") => latency_buckets(shared, &mut sheet),
+        Some(b"reset") => reset(shared),
+        Some(b"replication") => replication_rows(shared, Instant::now(), &mut sheet),
         Some(_) => return false,
     }
     true
@@ -206,25 +206,25 @@ fn consumer_rows(number: usize, consumer: &ConsumerStatus, sheet: &mut Sheet<'_>
     }
 }
 
-fn general(context: &Context<'_>, sheet: &mut Sheet<'_>) {
-    let config = &context.shared.config;
-    let totals = context.shared.stats.totals();
-    let store = context.shared.store.stats();
-    process(context, sheet);
-    connections(context, sheet);
-    buffers(context, &totals, sheet);
+fn general(shared: &Shared, sheet: &mut Sheet<'_>) {
+    let config = &shared.config;
+    let totals = shared.stats.totals();
+    let store = shared.store.stats();
+    process(shared, sheet);
+    connections(shared, sheet);
+    buffers(shared, &totals, sheet);
     commands(&totals, sheet);
     if config.idle_timeout > 0 {
         sheet.put("idle_kicks", totals.idle_kicks);
     }
-    traffic(context, &totals, &store, sheet);
-    background(context, &store, sheet);
-    watching(context, &store, sheet);
-    contents(context, &store, sheet);
+    traffic(shared, &totals, &store, sheet);
+    background(shared, &store, sheet);
+    watching(shared, &store, sheet);
+    contents(shared, &store, sheet);
 }
 
-fn process(context: &Context<'_>, sheet: &mut Sheet<'_>) {
-    let clock = &context.shared.clock;
+fn process(shared: &Shared, sheet: &mut Sheet<'_>) {
+    let clock = &shared.clock;
     let (user, system) = process_times();
     sheet.put("pid", std::process::id());
     sheet.put("uptime", clock.uptime());
@@ -237,9 +237,9 @@ fn process(context: &Context<'_>, sheet: &mut Sheet<'_>) {
     sheet.put("rusage_system", Seconds(system));
 }
 
-fn connections(context: &Context<'_>, sheet: &mut Sheet<'_>) {
-    let config = &context.shared.config;
-    let stats = &context.shared.stats;
+fn connections(shared: &Shared, sheet: &mut Sheet<'_>) {
+    let config = &shared.config;
+    let stats = &shared.stats;
     sheet.put("max_connections", config.max_conns);
     sheet.put("curr_connections", stats.curr_conns.load(Ordering::Relaxed).saturating_sub(1));
     sheet.put("total_connections", stats.total_conns.load(Ordering::Relaxed));
@@ -255,8 +255,8 @@ const READ_BUFFERS: u64 = 2;
 /// A reply is written straight into its worker's output, and is an object of its own only when its client does not read
 /// it; one is on its way now. Read buffers are two per worker, shared by all its connections, of which this command's
 /// uses one; a connection has one of its own for what is not a whole request yet.
-fn buffers(context: &Context<'_>, totals: &Totals, sheet: &mut Sheet<'_>) {
-    let (threads, stats) = (context.shared.config.threads, &context.shared.stats);
+fn buffers(shared: &Shared, totals: &Totals, sheet: &mut Sheet<'_>) {
+    let (threads, stats) = (shared.config.threads, &shared.stats);
     let [own, input, inputs, output, outputs] =
         [&stats.read_buf_bytes, &stats.held_input, &stats.held_inputs, &stats.held_output, &stats.held_outputs]
             .map(|gauge| gauge.load(Ordering::Relaxed));
@@ -286,29 +286,29 @@ fn commands(totals: &Totals, sheet: &mut Sheet<'_>) {
     sheet.all(fields!(totals: touch_hits, touch_misses, store_too_large, store_no_memory, auth_cmds, auth_errors));
 }
 
-fn traffic(context: &Context<'_>, totals: &Totals, store: &StoreStats, sheet: &mut Sheet<'_>) {
-    let stats = &context.shared.stats;
+fn traffic(shared: &Shared, totals: &Totals, store: &StoreStats, sheet: &mut Sheet<'_>) {
+    let stats = &shared.stats;
     sheet.all(fields!(totals: bytes_read, bytes_written));
     sheet.all([
         ("limit_maxbytes", store.memory_limit),
         ("accepting_conns", u64::from(!stats.not_accepting.load(Ordering::Relaxed))),
         ("listen_disabled_num", stats.listen_disabled.load(Ordering::Relaxed)),
         ("time_in_listen_disabled_us", stats.listen_disabled_us.load(Ordering::Relaxed)),
-        ("threads", context.shared.config.threads as u64),
+        ("threads", shared.config.threads as u64),
     ]);
     sheet.all(fields!(totals: conn_yields));
     sheet.all(fields!(store: hash_power_level, hash_bytes, hash_is_expanding));
 }
 
-fn background(context: &Context<'_>, store: &StoreStats, sheet: &mut Sheet<'_>) {
-    let config = &context.shared.config.store;
+fn background(shared: &Shared, store: &StoreStats, sheet: &mut Sheet<'_>) {
+    let config = &shared.config.store;
     if config.slab_reassign {
         sheet.all(fields!(store: slab_reassign_rescues, slab_reassign_chunk_rescues, slab_reassign_inline_reclaim));
         sheet.all(fields!(store: slab_reassign_busy_items, slab_reassign_busy_deletes, slab_reassign_busy_nomem));
         sheet.put("slab_reassign_last_busy_status", store.slab_reassign_last_busy_status);
         sheet.all(fields!(store: slab_reassign_running, slabs_moved));
     }
-    if context.shared.store.crawler_enabled() {
+    if shared.store.crawler_enabled() {
         sheet.all(fields!(store: lru_crawler_running, lru_crawler_starts));
     }
     if config.maintainer {
@@ -316,8 +316,8 @@ fn background(context: &Context<'_>, store: &StoreStats, sheet: &mut Sheet<'_>) 
     }
 }
 
-fn watching(context: &Context<'_>, store: &StoreStats, sheet: &mut Sheet<'_>) {
-    let watch = context.shared.watch.counts();
+fn watching(shared: &Shared, store: &StoreStats, sheet: &mut Sheet<'_>) {
+    let watch = shared.watch.counts();
     sheet.all([
         ("malloc_fails", store.malloc_fails),
         ("log_worker_dropped", watch.worker_dropped),
@@ -326,8 +326,8 @@ fn watching(context: &Context<'_>, store: &StoreStats, sheet: &mut Sheet<'_>) {
         ("log_watcher_sent", watch.watcher_sent),
         ("log_watchers", watch.watchers),
     ]);
-    if let Some(tls) = &context.shared.tls {
-        encryption(tls, context, sheet);
+    if let Some(tls) = &shared.tls {
+        encryption(tls, shared, sheet);
     }
     sheet.all([
         // Which thread serves a connection is not chosen by its network queue here.
@@ -336,20 +336,20 @@ fn watching(context: &Context<'_>, store: &StoreStats, sheet: &mut Sheet<'_>) {
     ]);
 }
 
-fn encryption(tls: &ServerTls, context: &Context<'_>, sheet: &mut Sheet<'_>) {
+fn encryption(tls: &ServerTls, shared: &Shared, sheet: &mut Sheet<'_>) {
     let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    if context.shared.config.tls.session_cache {
+    if shared.config.tls.session_cache {
         sheet.put("ssl_new_sessions", of(&tls.new_sessions));
     }
     sheet.put("ssl_handshake_errors", of(&tls.handshake_errors));
     sheet.put("ssl_proto_errors", of(&tls.protocol_errors));
-    sheet.put("time_since_server_cert_refresh", context.shared.clock.now().saturating_sub(tls.refreshed()));
+    sheet.put("time_since_server_cert_refresh", shared.clock.now().saturating_sub(tls.refreshed()));
 }
 
-fn contents(context: &Context<'_>, store: &StoreStats, sheet: &mut Sheet<'_>) {
-    let maintainer = context.shared.config.store.maintainer;
+fn contents(shared: &Shared, store: &StoreStats, sheet: &mut Sheet<'_>) {
+    let maintainer = shared.config.store.maintainer;
     let mut all = ClassCounters::default();
-    context.shared.store.class_stats().iter().for_each(|class| all.add(&class.counters));
+    shared.store.class_stats().iter().for_each(|class| all.add(&class.counters));
     sheet.all(fields!(store: bytes, curr_items, total_items, slab_global_page_pool));
     sheet.all(fields!(all: expired_unfetched, evicted_unfetched));
     if maintainer {
@@ -364,12 +364,12 @@ fn contents(context: &Context<'_>, store: &StoreStats, sheet: &mut Sheet<'_>) {
 }
 
 /// The settings as they are now: some may have changed since the start.
-fn settings(context: &Context<'_>, sheet: &mut Sheet<'_>) {
-    let store = &context.shared.store;
+fn settings(shared: &Shared, sheet: &mut Sheet<'_>) {
+    let store = &shared.store;
     let stats = store.stats();
-    let mut now = context.shared.config.clone();
+    let mut now = shared.config.clone();
     now.verbosity = verbosity();
-    now.detail_enabled = context.shared.stats.prefixes.enabled();
+    now.detail_enabled = shared.stats.prefixes.enabled();
     now.store.memory_limit = stats.memory_limit;
     now.store.crawler = store.crawler_enabled();
     now.store.tuning = Tuning::clone(&store.tuning());
@@ -382,10 +382,10 @@ fn settings(context: &Context<'_>, sheet: &mut Sheet<'_>) {
     }
 }
 
-fn items(context: &Context<'_>, sheet: &mut Sheet<'_>) {
-    let maintainer = context.shared.config.store.maintainer;
-    let temp = context.shared.store.tuning().temporary_ttl.is_some();
-    for class in context.shared.store.class_stats().iter().filter(|class| class.number > 0) {
+fn items(shared: &Shared, sheet: &mut Sheet<'_>) {
+    let maintainer = shared.config.store.maintainer;
+    let temp = shared.store.tuning().temporary_ttl.is_some();
+    for class in shared.store.class_stats().iter().filter(|class| class.number > 0) {
         let counters = &class.counters;
         let mut put = |rows: &[(&str, u64)]| sheet.class("items:", class.class, rows);
         put(&fields!(class: number));
@@ -412,8 +412,8 @@ fn items(context: &Context<'_>, sheet: &mut Sheet<'_>) {
     }
 }
 
-fn slabs(context: &Context<'_>, sheet: &mut Sheet<'_>) {
-    let classes = context.shared.store.class_stats();
+fn slabs(shared: &Shared, sheet: &mut Sheet<'_>) {
+    let classes = shared.store.class_stats();
     let active = || classes.iter().filter(|class| class.total_pages > 0);
     for class in active() {
         let counters = &class.counters;
@@ -425,11 +425,11 @@ fn slabs(context: &Context<'_>, sheet: &mut Sheet<'_>) {
         put(&fields!(counters: cmd_set, delete_hits, incr_hits, decr_hits, cas_hits, cas_badval, touch_hits));
     }
     sheet.put("active_slabs", active().count());
-    sheet.put("total_malloced", context.shared.store.stats().total_malloced);
+    sheet.put("total_malloced", shared.store.stats().total_malloced);
 }
 
-fn sizes(context: &Context<'_>, sheet: &mut Sheet<'_>) {
-    let Some(sizes) = context.shared.store.sizes() else {
+fn sizes(shared: &Shared, sheet: &mut Sheet<'_>) {
+    let Some(sizes) = shared.store.sizes() else {
         return sheet.put("sizes_status", "disabled");
     };
     for (size, count) in sizes {
@@ -438,9 +438,9 @@ fn sizes(context: &Context<'_>, sheet: &mut Sheet<'_>) {
 }
 
 /// How long anything has kept clients waiting here, in microseconds. See `stats::event_loop` and `store::lock_time`.
-fn durations(context: &Context<'_>, sheet: &mut Sheet<'_>) {
-    let loops = context.shared.stats.event_loops.stats();
-    let holds = context.shared.store.holds();
+fn durations(shared: &Shared, sheet: &mut Sheet<'_>) {
+    let loops = shared.stats.event_loops.stats();
+    let holds = shared.store.holds();
     // Read first because it is noted last, so that it is never above the other.
     let longest_cpu = holds.longest_cpu();
     let by =
@@ -467,8 +467,8 @@ fn durations(context: &Context<'_>, sheet: &mut Sheet<'_>) {
 }
 
 /// See `stats::latency`, and for the lines of both.
-fn latency(context: &Context<'_>, sheet: &mut Sheet<'_>) {
-    for kind in context.shared.stats.latencies.kinds() {
+fn latency(shared: &Shared, sheet: &mut Sheet<'_>) {
+    for kind in shared.stats.latencies.kinds() {
         let name = kind.name;
         sheet.row(format_args!("{name}:count"), kind.count());
         for (quantile, share) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p999", 0.999)] {
@@ -478,8 +478,8 @@ fn latency(context: &Context<'_>, sheet: &mut Sheet<'_>) {
     }
 }
 
-fn latency_buckets(context: &Context<'_>, sheet: &mut Sheet<'_>) {
-    for kind in context.shared.stats.latencies.kinds() {
+fn latency_buckets(shared: &Shared, sheet: &mut Sheet<'_>) {
+    for kind in shared.stats.latencies.kinds() {
         let name = kind.name;
         sheet.row(format_args!("{name}:count"), kind.count());
         sheet.row(format_args!("{name}:sum_ns"), kind.sum.as_nanos());
@@ -490,15 +490,15 @@ fn latency_buckets(context: &Context<'_>, sheet: &mut Sheet<'_>) {
 }
 
 /// Keys that were evicted and came back, and what is kept to know them. See `store::shard::ghost`.
-fn ghost(context: &Context<'_>, sheet: &mut Sheet<'_>) {
-    let store = context.shared.store.stats();
+fn ghost(shared: &Shared, sheet: &mut Sheet<'_>) {
+    let store = shared.store.stats();
     sheet.all(fields!(store: ghost_hits, ghost_bytes));
 }
 
-fn reset(context: &Context<'_>) {
-    context.shared.stats.reset();
-    context.shared.store.reset_stats();
-    context.shared.watch.reset();
+fn reset(shared: &Shared) {
+    shared.stats.reset();
+    shared.store.reset_stats();
+    shared.watch.reset();
 }
 
 /// The connection that asks is always in the middle of a command.

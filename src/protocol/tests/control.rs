@@ -62,6 +62,9 @@ fn client_lines() {
         ("members 0", ClientLine::Members(MembersLine::new(0, &[]).unwrap())),
         ("members 1 b c", ClientLine::Members(MembersLine::new(1, &["b", "c"]).unwrap())),
         ("status", ClientLine::Status),
+        ("stats", ClientLine::Stats("")),
+        ("stats slabs", ClientLine::Stats("slabs")),
+        ("stats latency buckets", ClientLine::Stats("latency buckets")),
     ];
     for (text, line) in table {
         assert_eq!(ClientLine::parse(text.as_bytes()), Ok(line), "{text}");

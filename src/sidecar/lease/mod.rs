@@ -47,7 +47,6 @@ mod orders;
 mod promises;
 mod repeats;
 mod server_thread;
-pub(super) mod status;
 mod topology;
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ fn a_whole_command_line() {
         limit_megabits: Some(100),
         may_replace: true,
         http: Some("127.0.0.1:9090".parse().unwrap()),
+        http_token_file: None,
+        shows_keys: false,
         max_lag: Duration::from_millis(50),
         lease: None,
         address: AddressOptions::default(),

@@ -39,9 +39,13 @@ impl LeaseStatus {
     /// See [`LeaseStatus::is_primary`]; it may be so far behind.
     pub(in crate::sidecar) fn is_standby(&self, most: Option<Duration>) -> (bool, String) {
         let follows = self.is_server_up && !self.owner.is_empty() && self.owner != self.node && self.is_member;
-        let lag = self.lag.map(|(lag, heard)| lag + time_since_boot().saturating_sub(heard));
-        let is_near = most.is_none_or(|most| lag.is_some_and(|lag| lag <= most));
+        let is_near = most.is_none_or(|most| self.lag_now().is_some_and(|lag| lag <= most));
         (follows && is_near, self.line())
+    }
+
+    /// How far this node is behind, at most.
+    pub(in crate::sidecar) fn lag_now(&self) -> Option<Duration> {
+        self.lag.map(|(lag, heard)| lag + time_since_boot().saturating_sub(heard))
     }
 
     /// One line for people.
