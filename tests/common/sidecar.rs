@@ -17,10 +17,15 @@ pub struct Sidecar {
 impl Sidecar {
     /// Starts one between the server behind a control socket and a peer.
     pub fn start(socket: impl AsRef<Path>, peer: SocketAddr, options: &[&str]) -> Sidecar {
+        Sidecar::start_alone(socket, &[&["--peer", &peer.to_string()], options].concat())
+    }
+
+    /// Starts one with these options beside the server behind a control socket.
+    pub fn start_alone(socket: impl AsRef<Path>, options: &[&str]) -> Sidecar {
         let folder = Folder::new();
         let log = File::create(folder.file("log")).expect("a log");
         let child = Command::new(env!("CARGO_BIN_EXE_twincache-sidecar"))
-            .args(["--server", &format!("unix:{}", socket.as_ref().display()), "--peer", &peer.to_string()])
+            .args(["--server", &format!("unix:{}", socket.as_ref().display())])
             .args(options)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
