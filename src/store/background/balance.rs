@@ -22,7 +22,7 @@ use crate::store::requests::NAP_MAX;
 use crate::store::shard::Shard;
 use crate::store::shard::lru::COLD;
 use crate::store::shard::page_gain::GainRoom;
-use crate::store::{LruPolicy, Store};
+use crate::store::{Accounting, LruPolicy, Store};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -286,16 +286,23 @@ pub(super) fn asked(store: &Store, src: Option<u8>, dst: u8) -> Option<Move> {
     sources.filter(fits).max_by_key(Source::rank).map(|source| source.to(dst))
 }
 
-/// The next page to give up while too much is taken. The first page of each class may be beyond the limit, as in
-/// memcached; but not that of each shard. Only when the limit was lowered, a shard's class may lose its last page: it
-/// would take another with its next item.
+/// The next page to give up while too much is taken. First pages of classes ask for no limit, as in memcached, but here
+/// others make up for them: a little more than the limit may stay taken, or each new class would empty a page at once.
+/// Only when the limit was lowered, a shard's class may lose its last page: it would take another with its next item.
+/// Under memcached's accounting one page of each class stays.
 pub(super) fn above_limit(store: &Store) -> Option<Move> {
     let pool = &store.core.pool;
     let lowered = store.core.requests.is_shrinking();
-    let gives = |source: &Source| lowered || source.has_spare() && !store.core.config.preallocate;
-    let page = store.core.config.page_size as u64;
-    let beyond = if lowered { 0 } else { page * u64::from(store.largest_class()) };
-    let above = pool.taken() > pool.limit() + beyond;
+    let config = &store.core.config;
+    // What may not be evicted needs free chunks to go to.
+    let may_empty = |source: &Source| !config.preallocate && (config.evict || source.free_pages > 0);
+    let gives = |source: &Source| lowered || source.has_spare() && may_empty(source);
+    let allowed = match config.accounting {
+        _ if lowered => pool.limit(),
+        Accounting::Native => pool.limit_and_more(),
+        Accounting::Memcached => pool.limit() + config.page_size as u64 * u64::from(store.largest_class()),
+    };
+    let above = pool.taken() > allowed;
     let next = if above { sources(store).into_iter().filter(gives).max_by_key(Source::rank) } else { None };
     if next.is_none() {
         store.core.requests.end_shrinking();

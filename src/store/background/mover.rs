@@ -191,6 +191,9 @@ impl Job {
             Phase::Withdraw => {
                 if shard.withdraw(&mut self.at) {
                     self.again(&shard, Phase::Empty);
+                    if shard.slab.pages[shard.slab.moving.page as usize].used == 0 {
+                        return self.end_round(&mut shard);
+                    }
                 }
                 MoveProgress::More
             }

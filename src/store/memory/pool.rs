@@ -6,8 +6,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Share of the limit, one in so many, that classes without anything to evict may take beyond it.
-const BEYOND: u64 = 16;
+/// Share of the limit, one in so many, that may be taken beyond it for long.
+const BEYOND: u64 = 20;
 
 /// What all shards together may take.
 #[derive(Debug)]
@@ -64,7 +64,12 @@ impl PagePool {
 
     /// Takes a page a little beyond the limit.
     pub fn take_beyond(&self) -> bool {
-        self.take_up_to(self.limit() + self.limit() / BEYOND)
+        self.take_up_to(self.limit_and_more())
+    }
+
+    /// Bytes that may stay taken: the limit, and a little for classes that have nothing to evict, or only a first page.
+    pub fn limit_and_more(&self) -> u64 {
+        self.limit() + self.limit() / BEYOND
     }
 
     fn take_up_to(&self, limit: u64) -> bool {

@@ -136,3 +136,59 @@ fn a_shorter_window() {
     }
     assert!(rig.store.stats().slabs_moved > 0);
 }
+
+/// Full of one size, and then so many of each other size.
+fn changed_sizes(config: StoreConfig) -> TestStore {
+    let mut rig = TestStore::new(config);
+    full_of(&rig, 30, 10_000);
+    rig.second();
+    (40..2000).step_by(20).for_each(|len| full_of(&rig, len, 5));
+    rig
+}
+
+#[test]
+fn ten_seconds_after_a_change_of_sizes_the_limit_is_kept() {
+    for shards in [1, 4] {
+        let mut rig = changed_sizes(StoreConfig { shards: Some(shards), memory_limit: 256 << 10, ..tiny() });
+        let stats = rig.store.stats();
+        assert!(stats.total_malloced > stats.memory_limit * 106 / 100, "{} at first", stats.total_malloced);
+        (0..10).for_each(|_| {
+            rig.second();
+            rig.mover_steps(1000);
+        });
+        let stats = rig.store.stats();
+        assert!(stats.total_malloced <= stats.memory_limit * 105 / 100, "{} with {shards}", stats.total_malloced);
+    }
+}
+
+#[test]
+fn first_pages_are_not_taken_from_who_may_not_evict() {
+    let mut rig = TestStore::new(StoreConfig { evict: false, memory_limit: 128 << 10, ..tiny() });
+    let stored = (0..).take_while(|i| rig.set(&format!("len30-{i:05}"), &[1; 30], 0)).count();
+    for len in (40..2000).step_by(40) {
+        rig.set(&format!("len{len}-0"), &vec![1; len], 0);
+    }
+    (0..3).for_each(|_| rig.second());
+    assert!((0..stored).all(|i| rig.get(&format!("len30-{i:05}")).is_some()));
+    assert_eq!((rig.store.stats().slabs_moved, rig.store.stats().slab_reassign_busy_nomem), (0, 0));
+    // As soon as something is free, it does.
+    (0..stored).filter(|i| i % 3 > 0).for_each(|i| rig.unlink(&format!("len30-{i:05}")));
+    rig.mover_steps(1000);
+    let stats = rig.store.stats();
+    assert!(stats.total_malloced <= stats.memory_limit * 105 / 100, "{}", stats.total_malloced);
+}
+
+#[test]
+fn what_a_class_needs_no_more_goes_to_the_pool_all_at_once() {
+    let mut rig = automatic(1);
+    full_of(&rig, 500, 700);
+    let before = pages(&rig, 500);
+    let keys: Vec<_> = (0..700).map(|i| format!("len500-{i:03}")).filter(|key| rig.get(key).is_some()).collect();
+    keys.iter().skip(10).for_each(|key| rig.unlink(key));
+    // A window without anything new.
+    (0..5).for_each(|_| rig.second());
+    rig.mover_steps(2 * 4 * before as usize);
+    let (left, pool) = (pages(&rig, 500), rig.store.stats().slab_global_page_pool);
+    assert!(left <= 5 && left + pool == before, "{left} and {pool} of {before}");
+    assert_eq!(rig.store.stats().slabs_moved, pool);
+}

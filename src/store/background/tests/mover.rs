@@ -58,7 +58,10 @@ fn first_pages_of_many_shards_are_made_up_for() {
     let allowed = stats.memory_limit + 4096 * u64::from(rig.store.largest_class());
     assert!(stats.total_malloced > allowed + (100 << 10), "{} of {allowed}", stats.total_malloced);
     rig.mover_steps(5000);
-    assert_eq!(rig.store.stats().total_malloced, allowed);
+    let stats = rig.store.stats();
+    assert!(stats.total_malloced <= stats.memory_limit * 105 / 100, "{} is left", stats.total_malloced);
+    // Nobody gave more than that takes.
+    assert!(stats.total_malloced > stats.memory_limit, "{} is left", stats.total_malloced);
 }
 
 #[test]
