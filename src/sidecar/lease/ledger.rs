@@ -8,8 +8,9 @@
 //!   what is seen follows from what was there ──> it is the record
 //!   it does not: deleted, damaged, or etcd was put back to an older state
 //!        the owner within its right      ──> its record goes on to count, and it writes it over what stands there
-//!        anybody else, or too late       ──> nothing that stands there is believed for a lease and its margin; if it is
-//!                                            no record, the last one counts then, as one that was given back
+//!        anybody else, or too late       ──> nothing that stands there is believed for a lease and its margin, nor, by who
+//!                                            was no member, for the wait for a bootstrap after that; if it is no record,
+//!                                            the last one counts then, as one that was given back at the end of the lease
 //! ```
 //!
 //! The record may be heard of by the watch before the swap is answered, or instead of that. Each swap has a sequence
@@ -46,7 +47,7 @@ pub(super) struct Seen {
     value: RecordValue,
     /// What counts although it does not stand there: the owner's own record, or the last one, given back.
     kept: Option<ShardRecord>,
-    /// When this revision was first heard of.
+    /// When this revision was first heard of, or when whoever owned the shard before is silent, if it is no record.
     pub at: Duration,
     /// Nothing that stands there is believed before this.
     settles: Duration,
@@ -64,6 +65,8 @@ impl Seen {
 pub(super) struct Rights {
     pub until: Option<Duration>,
     pub wait: Duration,
+    /// The node is a member by the last record: no owner goes on without its promise, and its server keeps that.
+    pub is_member: bool,
 }
 
 /// A swap that was sent.
@@ -192,12 +195,15 @@ impl Ledger {
             return seen;
         }
         self.renewed = None;
-        if seen.value.record.is_none() {
-            seen.kept = self.known().cloned().map(given_back);
-        }
         let leases =
             self.known().into_iter().chain(&seen.value.record).map(|record| lease_of(record) + margin_of(record));
-        seen.settles = seen.at + leases.chain([rights.wait]).max().expect("there is one");
+        let silent = seen.at + leases.chain([rights.wait]).max().expect("there is one");
+        // An owner whose lease has ended may live on the promises of members alone for so long.
+        let promised = self.known().filter(|_| !rights.is_member).map_or(0, |record| record.bootstrap_ms);
+        seen.settles = self.settles().max(silent + Duration::from_millis(promised));
+        if seen.value.record.is_none() {
+            (seen.kept, seen.at) = (self.known().cloned().map(given_back), silent);
+        }
         seen
     }
 
@@ -288,7 +294,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    const LATE: Rights = Rights { until: None, wait: SECOND };
+    const LATE: Rights = Rights { until: None, wait: SECOND, is_member: false };
 
     fn owned() -> (Ledger, ShardRecord) {
         let mut ledger = Ledger::default();

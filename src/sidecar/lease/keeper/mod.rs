@@ -303,7 +303,11 @@ impl Keeper {
 
     /// Until when this node has the right to serve, if it owns the shard.
     fn rights(&self) -> Rights {
-        Rights { until: self.deadline(), wait: self.config.lease + self.config.lease / RENEWALS_PER_LEASE }
+        let run = self.server.up().map_or("", |server| &server.run);
+        let is_me = |member: &MemberRecord| member.node == self.config.node && member.run == run;
+        let is_member = self.known().is_some_and(|record| record.members.iter().any(is_me));
+        let wait = self.config.lease + self.config.lease / RENEWALS_PER_LEASE;
+        Rights { until: self.deadline(), wait, is_member }
     }
 
     fn obeyed(&mut self, order: &ServerOrder, lsn: u64) {

@@ -341,9 +341,7 @@ impl World {
                 self.at(delay, Event::Backup);
             }
             Event::Restore => {
-                // A sidecar that was started since knows of no other past.
-                let knows = |node: &Node| node.keeper.as_ref().is_some_and(|keeper| keeper.known().is_some());
-                if !self.nodes.iter().all(knows) {
+                if !self.is_known() {
                     return;
                 }
                 let which = self.rng.below(self.backups.len() as u64) as usize;
@@ -525,10 +523,17 @@ impl World {
         }
     }
 
+    /// Whether all sidecars know the last owner: one that was started since, or was cut off, knows of no other past.
+    fn is_known(&self) -> bool {
+        let epoch = |node: &Node| node.keeper.as_ref().and_then(|keeper| Some(keeper.known()?.epoch));
+        self.nodes.iter().all(|node| epoch(node).is_some_and(|epoch| epoch >= self.last_epoch))
+    }
+
     /// Somebody writes what is no record, or deletes it.
     fn meddle(&mut self, value: RecordValue) {
         self.store.set(value);
         self.is_meddled = true;
+        self.bare = (0, 0);
         self.tell_all();
     }
 
@@ -606,7 +611,8 @@ impl World {
             let takes = peer.is_up && !peer.is_frozen && peer.role == Role::Standby && peer.epoch == epoch;
             let (run, mut feed) = (peer.run, self.nodes[node].feeds.remove(&to).unwrap_or_default());
             if !is_cut && takes {
-                if feed.run != run || feed.epoch != epoch {
+                // Its own server may be fed already, by the next owner.
+                if feed.run != run || feed.epoch != epoch || feed.confirmed > len {
                     feed = Feed { run, epoch, ..Feed::default() };
                 }
                 feed.sent = (feed.sent + speed * 20).min(len);
@@ -717,7 +723,7 @@ impl World {
 
     /// Who may take over has everything.
     fn check_members(&self) {
-        let Some(record) = self.store.value.record.as_ref().filter(|_| !self.is_meddled) else { return };
+        let Some(record) = self.store.value.record.as_ref().filter(|_| !self.plan.has_meddlers) else { return };
         for Node { server, name, .. } in self.nodes.iter().filter(|node| node.server.is_up) {
             let is_member = record.members.iter().any(|member| member.run == server.run.to_string());
             let has = |write: &&u64| server.data.binary_search(write).is_ok();
@@ -733,7 +739,11 @@ impl World {
         }
         let node = self.rng.below(self.nodes.len() as u64) as usize;
         let time = 100 * MS + self.rng.below(3000 * MS);
-        let what = self.rng.below(if self.plan.has_meddlers { 15 } else { 11 });
+        let what = match self.rng.below(if self.plan.has_meddlers { 15 } else { 11 }) {
+            // A sidecar that is started while there is no record begins a new shard.
+            2 | 3 if self.takeovers > 0 && self.store.value.record.is_none() => 1,
+            what => what,
+        };
         self.note(format!("fault {what} at n{node} for {} ms", time / MS));
         match what {
             0 | 1 => self.kill_server(node, time),
@@ -802,7 +812,9 @@ impl World {
 /// A lost watch event is made up for by reading now and then, as the driver does.
 fn run(seed: u64, has_meddlers: bool) -> World {
     let (nodes, least) = (2 + (seed % 3) as usize, (seed / 3 % 2) as usize);
-    let bootstrap = Duration::from_millis(if (seed / 6).is_multiple_of(2) { 500 } else { 3_600_000 });
+    // Without a record who was no member waits for it, too: that has to be over before the end.
+    let long = if has_meddlers { 2000 } else { 3_600_000 };
+    let bootstrap = Duration::from_millis(if (seed / 6).is_multiple_of(2) { 500 } else { long });
     let plan = Plan { nodes, least, bootstrap, has_meddlers };
     let mut world = World::new(seed, plan);
     let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
