@@ -91,7 +91,7 @@
 //! store/background: mod > prefault, crawler, maintainer, mover > balance > gradient
 //! protocol:         mod > line, login > text, meta, binary, change, control > request, status, duty_line, members_line, topology > base64 > token
 //! command:          mod > batch > barred, run > admin > arith, auth, delete, write > read > lookup > context > dump, discovery, users > reply > output
-//! command/admin:    mod > cache, debug, replica > crawler > stats, watch
+//! command/admin:    mod > cache, debug, replica > crawler > stats, watch > insight > sheet
 //! replication:      mod > session > stream
 //! journal:          mod > readers > reader, ring > refused > ranges, record, acks, flush > lsn_ranges
 //! net:              mod > acceptor, control > listen, handshake > worker > conn, datagram > admission, reply_hold, stop, voice

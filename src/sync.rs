@@ -5,12 +5,21 @@
 //!
 //! Not here: which locks there are and in what order they are taken; their users say so.
 
-use std::sync::{LockResult, Mutex, MutexGuard};
+use std::sync::{LockResult, Mutex, MutexGuard, TryLockError};
 
 /// Locks a mutex: `lock(&self.state).count += 1`.
 #[inline]
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     sound(mutex.lock())
+}
+
+/// Locks a mutex, unless somebody has it.
+pub fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match mutex.try_lock() {
+        Ok(inside) => Some(inside),
+        Err(TryLockError::WouldBlock) => None,
+        Err(TryLockError::Poisoned(error)) => Some(sound(Err(error))),
+    }
 }
 
 /// What a lock protects; panics when its owner has panicked. For the results of a condition variable.

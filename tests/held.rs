@@ -71,7 +71,7 @@ fn a_held_reply_takes_until_it_is_let_go() {
     let kind = |name| server.shared.stats.latencies.kinds().into_iter().find(|kind| kind.name == name).unwrap();
     // It is noted a moment after the reply was written.
     until("the time of the reply", || kind("set").count() == 1);
-    assert!(kind("set").longest >= wait && kind("set").sum == kind("set").longest, "{:?}", kind("set"));
+    assert!(kind("set").longest >= wait, "{:?}", kind("set"));
     until("the times of the others", || kind("get").count() == 2);
 }
 

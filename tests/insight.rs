@@ -1,9 +1,10 @@
-//! What a server tells of the time that requests take, against the running server.
+//! What a server tells of the time that requests take, and of the keys that are asked for most, against the running server.
 
 mod common;
 
-use common::{Conn, Packet, Server};
+use common::{Conn, Packet, Server, wait_for};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 fn kinds(conn: &mut Conn) -> BTreeMap<String, f64> {
     conn.stats("latency").into_iter().map(|(name, value)| (name, value.parse().unwrap())).collect()
@@ -97,4 +98,104 @@ fn nothing_is_measured_when_it_is_off() {
     conn.ask(b"get none\r\n", b"END\r\n");
     assert_eq!(conn.line("stats latency"), "END");
     assert_eq!(conn.line("stats latency buckets"), "END");
+}
+
+fn hot_keys(conn: &mut Conn, argument: &str) -> BTreeMap<String, String> {
+    conn.stats(&format!("hotkeys{argument}")).into_iter().collect()
+}
+
+fn percent(told: &BTreeMap<String, String>, rank: u32) -> f64 {
+    told[&format!("{rank}:percent")].parse().unwrap()
+}
+
+/// Half of the gets are of one key, and a fifth of all are sets of another one.
+#[test]
+fn hot_keys_are_told_by_rank() {
+    let server = Server::start(&["-t", "2"]);
+    let mut conns = [server.connect(), server.connect(), server.connect()];
+    let value = "x".repeat(1000);
+    conns[0].ask(format!("set h\u{e9}%t 0 0 1000\r\n{value}\r\n").as_bytes(), b"STORED\r\n");
+    for round in 0..2000 {
+        let batch: String = (0..8).map(|i| format!("get h\u{e9}%t\r\nget cold{round}_{i}\r\n")).collect();
+        let sets = format!("set written 0 0 100 noreply\r\n{}\r\n", &value[..100]).repeat(4);
+        conns[round % 3].ask(format!("{batch}{sets}mn\r\n").as_bytes(), b"MN\r\n");
+    }
+    let told = hot_keys(&mut conns[0], " 3");
+    assert_eq!(told["seconds"], "60");
+    let of = |name: &str| told[name].parse::<f64>().unwrap();
+    // 2000 requests of 20 keys: 625 samples.
+    assert!((30_000.0..50_000.0).contains(&of("operations")), "{told:?}");
+    assert_eq!((&*told["1:key"], &*told["2:key"]), ("h%C3%A9%25t", "written"));
+    assert!((30.0..50.0).contains(&percent(&told, 1)) && (13.0..27.0).contains(&percent(&told, 2)), "{told:?}");
+    assert_eq!((of("1:reads"), of("1:writes")), (of("1:operations"), 0.0));
+    assert_eq!((of("2:reads"), of("2:writes")), (0.0, of("2:operations")));
+    assert!(of("1:bytes_sent") == 1000.0 * of("1:reads") && of("1:bytes_received") == 0.0, "{told:?}");
+    assert_eq!((of("2:bytes_sent"), of("2:bytes_received")), (0.0, 100.0 * of("2:writes")));
+    assert_eq!(told.keys().filter(|name| name.ends_with(":key")).count(), 3);
+    assert_eq!(hot_keys(&mut conns[1], "").keys().filter(|name| name.ends_with(":key")).count(), 20, "the default");
+    assert_eq!(conns[0].line("stats hotkeys x"), "CLIENT_ERROR usage: stats hotkeys [number]");
+}
+
+#[test]
+fn keys_of_multigets_and_large_values_are_hot_as_well() {
+    let server = Server::start(&["-t", "1"]);
+    let mut conn = server.connect();
+    let many = "get ".to_owned() + &"a b c d ".repeat(25) + "\r\n";
+    for _ in 0..200 {
+        conn.ask(many.as_bytes(), b"END\r\n");
+    }
+    let large = format!("set large 0 0 30000\r\n{}\r\n", "x".repeat(30_000));
+    let mut other = server.connect();
+    for _ in 0..1000 {
+        other.ask(large.as_bytes(), b"STORED\r\n");
+    }
+    let told = hot_keys(&mut conn, "");
+    assert!((1..=4).all(|rank| (12.0..40.0).contains(&percent(&told, rank))), "{told:?}");
+    let of = |name: &str| told[&format!("5:{name}")].as_str();
+    assert_eq!((of("key"), of("reads")), ("large", "0"));
+    assert_eq!(of("bytes_received").parse::<u64>().unwrap(), 30_000 * of("writes").parse::<u64>().unwrap());
+}
+
+#[test]
+fn hot_keys_are_watched() {
+    let server = Server::start(&["-t", "1"]);
+    let mut watcher = server.connect();
+    assert_eq!(watcher.line("watch hotkeys"), "OK");
+    let mut conn = server.connect();
+    let line = wait_for("a line", || {
+        conn.ask(("get hot\r\n".repeat(200) + "mn\r\n").as_bytes(), b"MN\r\n");
+        watcher.read_until(Duration::from_millis(20), |bytes| bytes.ends_with(b"\n"));
+        let text = String::from_utf8_lossy(&watcher.got).into_owned();
+        text.lines().next().map(str::to_owned)
+    });
+    let fields: Vec<&str> = line.split(' ').map(|field| field.split('=').next().unwrap()).collect();
+    assert_eq!(
+        fields,
+        [
+            "ts",
+            "gid",
+            "type",
+            "rank",
+            "key",
+            "operations",
+            "percent",
+            "reads",
+            "writes",
+            "bytes_sent",
+            "bytes_received"
+        ]
+    );
+    assert!(line.contains(" rank=1 key=hot "), "{line}");
+    assert_eq!(conn.line("watch hotkey"), "ERROR");
+}
+
+#[test]
+fn hot_keys_can_be_off_and_are_keys() {
+    let server = Server::start(&["-o", "no_hotkeys"]);
+    let mut conn = server.connect();
+    conn.ask(("get hot\r\n".repeat(1000) + "mn\r\n").as_bytes(), b"MN\r\n");
+    assert_eq!(hot_keys(&mut conn, "")["operations"], "0");
+    let server = Server::start(&["-X"]);
+    let mut conn = server.connect();
+    assert_eq!(conn.line("stats hotkeys"), "CLIENT_ERROR stats hotkeys not allowed");
 }

@@ -24,10 +24,11 @@
 //! Not here: what a verb does (`read`, `write`, …), what is left of an input (`net/conn/session`), who shares a batch
 //! (`net/worker`).
 
-use super::{Context, Next, Output, barred, run};
+use super::{Context, Next, Output, Shared, barred, run};
 use crate::protocol;
 use crate::protocol::{Bad, Cut, Parsed, Protocol};
-use crate::stats::CommandKind;
+use crate::stats::hot_keys::SampledKey;
+use crate::stats::{CommandKind, Counters};
 use crate::store::{AHEAD_MAX, Hash, Store};
 use std::ops::Range;
 
@@ -51,6 +52,18 @@ impl Prepared<'_> {
     #[inline(always)]
     pub fn run(&self, context: &mut Context<'_>, out: &mut Output) -> Next {
         run::request(&self.cut.request, self.hash, (self.value, self.cut.body), context, out)
+    }
+
+    /// Notes it as a sample of what a worker is asked for. A multiget sees to that itself.
+    #[cold]
+    fn sample(&self, shared: &Shared, counters: &Counters) {
+        let (request, mut buffer) = (&self.cut.request, None);
+        let (key, is_write) = (request.key(&mut buffer), barred::changes_items(request));
+        if key.is_empty() {
+            return;
+        }
+        let written = is_write.then_some(self.cut.body);
+        counters.keys.note(&SampledKey { key, hash: self.hash.0, written }, shared.clock.now());
     }
 
     /// Answers it, unless it is one of those that have to wait while changes are held.
@@ -179,6 +192,14 @@ impl<'a> Batch<'a> {
         }
         store.prefetch_items(&keys[..self.len]);
         store.prefetch_around(&keys[..self.len]);
+    }
+
+    /// Looks at one of the requests now and then, to see which keys are asked for most.
+    #[inline(always)]
+    pub fn sample(&self, shared: &Shared, counters: &Counters) {
+        if let Some(sampled) = counters.keys.due(self.len).and_then(|at| self.requests[at].as_ref()) {
+            sampled.sample(shared, counters);
+        }
     }
 
     /// Some of the requests.

@@ -8,11 +8,13 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::journal::acks::LastLsn;
 use crate::protocol::Protocol;
+use crate::stats::hot_keys::SampledKey;
 use crate::stats::{CommandKind, Counters, Registry};
 use crate::store::{ChangeSource, Hash, Locked, Store};
 use crate::tls::ServerTls;
 use crate::watch;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// What all workers share.
 #[derive(Debug)]
@@ -41,6 +43,7 @@ impl Shared {
         let stats = Registry::default();
         stats.prefixes.set_delimiter(config.prefix_delimiter);
         stats.prefixes.enable(config.detail_enabled);
+        stats.samples_keys.store(config.hot_keys, Ordering::Relaxed);
         let watch = watch::Hub::new(config.watcher_logbuf_size, config.worker_logbuf_size);
         let (discovery, users) = (Discovery::default(), Users::default());
         Shared { config, clock, store, stats, watch, discovery, users, tls: None }
@@ -94,6 +97,12 @@ impl<'a> Context<'a> {
     #[inline(always)]
     pub(super) fn count(&self, kind: CommandKind) {
         self.counters.commands.count(kind);
+    }
+
+    /// Notes a key that was sampled.
+    #[cold]
+    pub(super) fn sample(&self, sample: &SampledKey<'_>) {
+        self.counters.keys.note(sample, self.shared.clock.now());
     }
 
     /// Turns the exptime of a request into `expires_at`: a feeder says it by the time that it was told.

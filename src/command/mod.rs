@@ -35,4 +35,4 @@ pub use discovery::Discovery;
 pub use dump::{Filled, LongAnswer};
 pub use output::Output;
 pub use users::Users;
-pub use write::{begin, finish, out_of_memory};
+pub use write::{begin, finish, out_of_memory, sample_upload};

@@ -7,7 +7,8 @@ use super::{Context, Next, Output};
 use crate::protocol::binary::{Packet, Status};
 use crate::protocol::meta::{LetterSet, MetaCommand};
 use crate::protocol::{base64, text, token};
-use crate::stats::PrefixEvent;
+use crate::stats::hot_keys::SampledKey;
+use crate::stats::{CommandKind, PrefixEvent};
 use crate::store::{AHEAD_MAX, AllocError, Hash, Item, ItemId, ItemSpec, Locked};
 
 /// What a key counts for beside what it produces, so that a line of misses pauses as well: a part of 256 KiB is at most
@@ -18,8 +19,12 @@ const KEY_COST: usize = 256;
 #[inline]
 pub(crate) fn get_one(get: &text::Get<'_>, hash: Hash, context: &Context<'_>, out: &mut Output) -> Next {
     let found = match (get.with_cas, get.exptime) {
-        (false, None) => answer(get.keys, hash, false, None, b"\r\nEND\r\n", context, out),
+        (false, None) => {
+            context.count(CommandKind::Get);
+            answer(get.keys, hash, false, None, b"\r\nEND\r\n", context, out)
+        }
         (with_cas, exptime) => {
+            context.count(if exptime.is_none() { CommandKind::Get } else { CommandKind::Touch });
             let expires_at = exptime.map(|exptime| context.expires_at(exptime.into()));
             answer_any(get.keys, hash, with_cas, expires_at, b"\r\nEND\r\n", context, out)
         }
@@ -52,6 +57,11 @@ pub(crate) fn get_many(get: &text::Get<'_>, context: &mut Context<'_>, out: &mut
             len += 1;
         }
         context.shared.store.prefetch_items(&hashes[..len]);
+        let sampled = context.counters.keys.due(len);
+        if let Some(at) = sampled {
+            let written = expires_at.map(|_| 0);
+            context.sample(&SampledKey { key: keys[at], hash: hashes[at].0.0, written });
+        }
         for (key, &(hash, _)) in keys[..len].iter().zip(&hashes) {
             // The common one has a copy of its own: a key costs 80 instructions less.
             produced += KEY_COST

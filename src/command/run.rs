@@ -44,10 +44,7 @@ pub(super) fn request(
 #[inline]
 fn run_text(command: &text::TextCommand<'_>, hash: Hash, context: &mut Context<'_>, out: &mut Output) -> Next {
     match command {
-        text::TextCommand::Get(get) if get.single => {
-            context.count(if get.exptime.is_none() { CommandKind::Get } else { CommandKind::Touch });
-            return read::get_one(get, hash, context, out);
-        }
+        text::TextCommand::Get(get) if get.single => return read::get_one(get, hash, context, out),
         text::TextCommand::Get(get) => return run_multiget(get, context, out),
         text::TextCommand::Delete { key, quiet } => {
             context.count(CommandKind::Delete);

@@ -16,6 +16,7 @@ use crate::protocol::binary::{Op, Packet, Status};
 use crate::protocol::meta::{KeyBuffer, LetterSet, MetaCommand};
 use crate::protocol::text::BAD_CHUNK;
 use crate::protocol::{Bad, Mode, Refusal, StoreHeader};
+use crate::stats::hot_keys::SampledKey;
 use crate::stats::{CommandKind, PrefixEvent};
 use crate::store::{AllocError, Hash, ItemId, ItemSpec, Locked, Part, Upload};
 use crate::watch::{ItemStore, Streams};
@@ -145,6 +146,14 @@ pub fn finish(header: &StoreHeader<'_>, upload: Upload, tail: &[u8], context: &C
     let hash = order_of_upload(header, &mut buffer, context).hash;
     // What was received has counted already, and is as much.
     let _ = run(header, hash, Value::Uploaded(upload), tail, context, out);
+}
+
+/// Notes one whose value of so many bytes has come as a sample of what the worker is asked for.
+#[cold]
+pub fn sample_upload(header: &StoreHeader<'_>, bytes: usize, context: &Context<'_>) {
+    let mut buffer = None;
+    let order = order_of_upload(header, &mut buffer, context);
+    context.sample(&SampledKey { key: order.key, hash: order.hash.0, written: Some(bytes) });
 }
 
 /// A large value ran out of chunks on its way in: what to answer when the rest (`left` bytes of value and

@@ -348,6 +348,10 @@ settings! {
     -   /// Whether the time of requests is measured.
         pub latency: bool = true;
         sub("no_latency", Without, "do not measure how long requests take (\"stats latency\")", latency = off);
+    -   /// Whether some of the keys are looked at.
+        pub hot_keys: bool = true;
+        sub("no_hotkeys", Without, "do not look for the keys that are asked for most (\"stats hotkeys\")",
+            hot_keys = off);
     -   /// Bytes.
         pub watcher_logbuf_size: usize = 256 << 10;
         sub("watcher_logbuf_size", Needed("<KB>"), "buffer of each watcher (default: 256)",

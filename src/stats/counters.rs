@@ -1,6 +1,8 @@
 //! What each worker counts.
 
+use super::hot_keys::KeySampler;
 use super::tally::CommandTally;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A counter with one writer. Readers may be a little late.
@@ -28,6 +30,8 @@ macro_rules! counters {
         pub struct Counters {
             /// Commands since the worker last looked at the clock, by kind: for `latency`.
             pub commands: CommandTally,
+            /// Looks at some of the keys: for `hot_keys`.
+            pub keys: Arc<KeySampler>,
             $($(#[$doc])* pub $name: Counter,)*
         }
 

@@ -27,6 +27,7 @@
 //!
 //! Not here: what ends a turn (`net/worker`).
 
+use super::fine::{FineHistogram, FineSums, KindLatency};
 use super::histogram::{Buckets, Histogram, Max, Quantiles};
 use super::latency::{RequestTimer, Withheld};
 use crate::sync::lock;
@@ -47,9 +48,8 @@ const CPU_PART: u32 = 8;
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct LoopRecord {
-    turns: Histogram,
+    turns: FineHistogram,
     in_server: Histogram,
-    longest: Max,
     longest_cpu: Max,
 }
 
@@ -109,7 +109,7 @@ impl LoopTimer {
         (self.was_all, self.began, self.looked, self.elapsed) = (!is_full, now, now, Duration::ZERO);
         (self.served, self.unlooked) = (0, 0);
         if let Some(requests) = &mut self.requests {
-            requests.read_at(Duration::ZERO);
+            requests.read_at(0);
         }
         if now >= self.cpu_due {
             self.cpu = Some(cpu::thread_cpu_time());
@@ -138,7 +138,7 @@ impl LoopTimer {
     pub fn tick(&mut self) {
         self.read_clock();
         if let Some(requests) = &mut self.requests {
-            requests.end(self.elapsed);
+            requests.end(nanos(self.elapsed));
         }
     }
 
@@ -147,7 +147,7 @@ impl LoopTimer {
     pub fn end_requests(&mut self) {
         self.tick();
         if let Some(requests) = &mut self.requests {
-            requests.read_at(self.elapsed);
+            requests.read_at(nanos(self.elapsed));
         }
     }
 
@@ -183,7 +183,7 @@ impl LoopTimer {
     pub fn end_those_before(&mut self) {
         if self.requests.as_ref().is_some_and(RequestTimer::has_written) {
             self.read_clock();
-            self.requests.iter_mut().for_each(|requests| requests.end_written(self.elapsed));
+            self.requests.iter_mut().for_each(|requests| requests.end_written(nanos(self.elapsed)));
         }
     }
 
@@ -223,19 +223,18 @@ impl LoopTimer {
     pub fn end(&mut self) {
         self.look();
         let turn = self.elapsed;
-        self.record.longest.note(turn);
-        self.record.turns.note(turn, self.served);
-        if let Some(requests) = &self.requests
-            && self.served > 0
-        {
-            requests.end_turn(turn);
-        }
+        self.record.turns.note(turn, self.served as u32);
         if turn > self.record.longest_cpu.get()
             && let Some(before) = self.cpu
         {
             self.record.longest_cpu.note(cpu::thread_cpu_time().saturating_sub(before).min(turn));
         }
     }
+}
+
+#[inline]
+fn nanos(duration: Duration) -> u64 {
+    duration.as_nanos() as u64
 }
 
 /// What all workers measured.
@@ -248,7 +247,7 @@ pub struct EventLoops {
 /// The records of all workers.
 #[derive(Debug, Default)]
 struct Sums {
-    turns: Buckets,
+    turns: FineSums,
     in_server: Buckets,
 }
 
@@ -283,25 +282,35 @@ impl EventLoops {
         sums.turns.subtract(&baseline.turns);
         sums.in_server.subtract(&baseline.in_server);
         drop(baseline);
-        let workers = lock(&self.workers);
-        let longest = |of: fn(&LoopRecord) -> &Max| workers.iter().map(|worker| of(worker).get()).max();
         // The CPU time is noted last, so it is read first: then it is never above the longest turn by the clock.
-        let longest_cpu = longest(|worker| &worker.longest_cpu).unwrap_or_default();
-        let all = longest(|worker| &worker.longest).unwrap_or_default();
+        let longest_cpu = lock(&self.workers).iter().map(|worker| worker.longest_cpu.get()).max().unwrap_or_default();
+        let turns = sums.turns.told("turn", self.longest());
         LoopStats {
-            served: sums.turns.count(),
-            turns: sums.turns.quantiles().up_to(all),
+            served: turns.count(),
+            turns: Quantiles { p50: turns.bound(0.5), p99: turns.bound(0.99), p999: turns.bound(0.999) },
             in_server: sums.in_server.quantiles(),
-            longest: all,
+            longest: turns.longest,
             longest_cpu,
         }
+    }
+
+    /// How long the turns were, each as often as it served a connection.
+    pub fn turns(&self) -> KindLatency {
+        let baseline = lock(&self.baseline);
+        let mut turns = self.sums().turns;
+        turns.subtract(&baseline.turns);
+        turns.told("turn", self.longest())
+    }
+
+    fn longest(&self) -> Duration {
+        lock(&self.workers).iter().map(|worker| worker.turns.longest()).max().unwrap_or_default()
     }
 
     /// `stats reset`, as far as it concerns turns.
     pub fn reset(&self) {
         *lock(&self.baseline) = self.sums();
         for worker in lock(&self.workers).iter() {
-            worker.longest.reset();
+            worker.turns.reset_longest();
             worker.longest_cpu.reset();
         }
     }

@@ -91,15 +91,6 @@ pub struct Quantiles {
     pub p999: Duration,
 }
 
-impl Quantiles {
-    /// Lowers each quantile to `longest`, since the end of a bucket may lie above it. A `longest` of 0 was reset a
-    /// moment ago and is ignored.
-    pub fn up_to(self, longest: Duration) -> Quantiles {
-        let most = if longest.is_zero() { Duration::MAX } else { longest };
-        Quantiles { p50: self.p50.min(most), p99: self.p99.min(most), p999: self.p999.min(most) }
-    }
-}
-
 /// The bucket of a number, of 2^`fine` for each power of two. Small numbers have a bucket each; the highest bits of larger
 /// ones are the bucket.
 #[inline]
@@ -123,7 +114,12 @@ impl Max {
     /// Notes a duration. Mostly it is not the longest, and this costs one load.
     #[inline]
     pub fn note(&self, duration: Duration) {
-        let ns = duration.as_nanos() as u64;
+        self.note_nanos(duration.as_nanos() as u64);
+    }
+
+    /// The same in nanoseconds.
+    #[inline]
+    pub fn note_nanos(&self, ns: u64) {
         if ns > self.0.load(Ordering::Relaxed) {
             self.0.fetch_max(ns, Ordering::Relaxed);
         }

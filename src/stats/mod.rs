@@ -8,14 +8,17 @@
 //!
 //! `stats reset` takes a baseline instead of writing zeros, so it needs no lock and loses no count.
 //!
-//! Not here: durations (`histogram`, `event_loop`, `latency`), counts per prefix (`prefixes`), names on the wire and their order
+//! Not here: durations (`histogram`, `fine`, `event_loop`, `latency`), counts per prefix (`prefixes`), and keys that are hot (`hot_keys`), names on the wire and their order
 //! (`command/admin/stats.rs`), what the store counts under its shard locks (`store`).
 
 mod counters;
 pub mod event_loop;
+pub mod fine;
 pub mod histogram;
+pub mod hot_keys;
 pub mod latency;
 mod prefixes;
+mod space_saving;
 mod tally;
 
 pub use counters::{Counter, Counters, Totals};
@@ -25,8 +28,10 @@ pub use tally::{CommandKind, CommandTally, Tallied};
 use crate::sync::lock;
 use crate::sys::cpu;
 use event_loop::EventLoops;
+use hot_keys::HotKeysMaker;
 use latency::Latencies;
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -97,12 +102,20 @@ pub struct Registry {
     pub event_loops: EventLoops,
     /// How long requests take.
     pub latencies: Latencies,
+    /// Whether workers look at the keys that they are asked for. Set this before there are workers.
+    pub samples_keys: AtomicBool,
+    /// The keys that are asked for most.
+    pub hot_keys: Arc<HotKeysMaker>,
 }
 
 impl Registry {
     /// Makes the counters of one more worker.
     pub fn worker(&self) -> Arc<Counters> {
         let counters = Arc::new(Counters::default());
+        if self.samples_keys.load(Ordering::Relaxed) {
+            counters.keys.start(RandomState::new().hash_one(0));
+            self.hot_keys.add(counters.keys.clone());
+        }
         lock(&self.workers).push(counters.clone());
         counters
     }

@@ -67,6 +67,8 @@ impl Streams {
     pub const DELETIONS: Streams = Streams(16);
     /// Crawler and page mover.
     pub const SYSEVENTS: Streams = Streams(32);
+    /// Keys that are asked for most.
+    pub const HOTKEYS: Streams = Streams(64);
 
     /// Whether the two sets share a stream.
     pub fn intersects(self, other: Streams) -> bool {

@@ -11,7 +11,9 @@
 mod cache;
 mod crawler;
 mod debug;
+mod insight;
 mod replica;
+mod sheet;
 pub mod stats;
 pub mod watch;
 
@@ -26,6 +28,7 @@ use crate::protocol::token::{Tokens, means, strict_u32};
 use crate::stats::PrefixWalk;
 use crate::watch::Streams;
 use crawler::{CLASSES, lru_crawler};
+use watch::HotKeysLines;
 
 /// `verbosity` above this means this: what lies above is for debugging the event loop, and comes from `-v`.
 const VERBOSITY_MAX: u32 = 2;
@@ -137,7 +140,9 @@ fn watch(args: &[&[u8]], context: &Context<'_>, output_is_empty: bool) -> Result
     if !context.shared.watch.has_room() {
         return Err(b"WATCHER_TOO_MANY log watcher limit reached\r\n");
     }
-    context.shared.watch.set_source(|| watch::source(context.shared.store.clone()));
+    let shared = context.shared;
+    let hot_keys = HotKeysLines::new(shared.stats.hot_keys.clone(), shared.clock.clone());
+    shared.watch.set_source(|| watch::source(shared.store.clone(), hot_keys));
     Ok(Next::Watch(streams))
 }
 
@@ -159,6 +164,9 @@ fn streams(args: &[&[u8]]) -> Option<Streams> {
         return Some(Streams::FETCHERS);
     }
     args.iter().try_fold(Streams::default(), |all, arg| {
+        if *arg == b"hotkeys" {
+            return Some(all.with(Streams::HOTKEYS));
+        }
         let (_, stream) = NAMES.iter().find(|(name, _)| means(arg, name))?;
         Some(all.with(*stream))
     })
@@ -182,6 +190,7 @@ fn statistics(args: &[&[u8]], context: &mut Context<'_>, out: &mut Output) -> Ne
         }
         Some(_) => out.push(END),
         None if *word == b"latency" => return latency(rest, context, out),
+        None if *word == b"hotkeys" => return hot_keys(rest, context, out),
         None => return emit_each(Some(word), context, out),
     }
     Next::Continue
@@ -192,6 +201,21 @@ fn latency(args: &[&[u8]], context: &mut Context<'_>, out: &mut Output) -> Next 
         [] => return emit_each(Some(b"latency"), context, out),
         [b"buckets"] => return emit_each(Some(b"latency buckets"), context, out),
         _ => out.push(b"CLIENT_ERROR usage: stats latency [buckets]\r\n"),
+    }
+    Next::Continue
+}
+
+fn hot_keys(args: &[&[u8]], context: &mut Context<'_>, out: &mut Output) -> Next {
+    if !context.shared.config.dump_enabled {
+        out.push(b"CLIENT_ERROR stats hotkeys not allowed\r\n");
+        return Next::Continue;
+    }
+    match args {
+        [] => return emit_each(Some(b"hotkeys"), context, out),
+        [number] if strict_u32(number).is_some() => {
+            return emit_each(Some(&[b"hotkeys ", *number].concat()), context, out);
+        }
+        _ => out.push(b"CLIENT_ERROR usage: stats hotkeys [number]\r\n"),
     }
     Next::Continue
 }

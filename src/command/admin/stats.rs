@@ -5,6 +5,8 @@
 //!
 //! Not here: how an argument is recognised and how a statistic is framed (`admin.rs` and `binary.rs`).
 
+use super::insight;
+use super::sheet::{Seconds, Sheet};
 use crate::VERSION;
 use crate::command::{Context, Shared};
 use crate::journal::{ConsumerStatus, ReaderState};
@@ -12,7 +14,6 @@ use crate::protocol::duty_line::RoleName;
 use crate::stats::{CONN_STATES, ConnInfo, Totals, process_times};
 use crate::store::{ClassCounters, CopyStatus, Duty, Holder, RoleView, Store, StoreStats, Tuning};
 use crate::tls::ServerTls;
-use std::fmt::{self, Display, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -28,9 +29,9 @@ macro_rules! fields {
 
 /// Hands every statistic of `stats <argument>` to `emit`; false when there is no such argument. `None` is plain
 /// `stats`. For the arguments that both protocols know: none, `settings`, `items`, `slabs`, `sizes`, `reset`,
-/// and `twincache`, `latency` and `latency buckets`, which memcached does not have.
+/// and `twincache`, `latency`, `latency buckets` and `hotkeys`, which memcached does not have.
 pub fn each(argument: Option<&[u8]>, shared: &Shared, emit: &mut dyn FnMut(&str, &str)) -> bool {
-    let mut sheet = Sheet { emit, name: String::new(), value: String::new() };
+    let mut sheet = Sheet::new(emit);
     match argument {
         None => general(shared, &mut sheet),
         Some(b"settings") => settings(shared, &mut sheet),
@@ -41,18 +42,16 @@ pub fn each(argument: Option<&[u8]>, shared: &Shared, emit: &mut dyn FnMut(&str,
             durations(shared, &mut sheet);
             ghost(shared, &mut sheet);
         }
-        Some(b"latency") => latency(shared, &mut sheet),
-        Some(b"latency buckets") => latency_buckets(shared, &mut sheet),
         Some(b"reset") => reset(shared),
         Some(b"replication") => replication_rows(shared, Instant::now(), &mut sheet),
-        Some(_) => return false,
+        Some(argument) => return insight::each(argument, shared, &mut sheet),
     }
     true
 }
 
 /// `stats conns`, which only the text protocol knows.
 pub fn conns(context: &Context<'_>, emit: &mut dyn FnMut(&str, &str)) {
-    let mut sheet = Sheet { emit, name: String::new(), value: String::new() };
+    let mut sheet = Sheet::new(emit);
     for (fd, conn) in context.shared.stats.conns.lock().unwrap().iter() {
         if conn.addr.starts_with("udp") {
             sheet.row(format_args!("{fd}:UDP"), "UDP");
@@ -67,48 +66,9 @@ pub fn conns(context: &Context<'_>, emit: &mut dyn FnMut(&str, &str)) {
     }
 }
 
-/// Formats names and values without an allocation for each.
-struct Sheet<'a> {
-    emit: &'a mut dyn FnMut(&str, &str),
-    name: String,
-    value: String,
-}
-
-impl Sheet<'_> {
-    fn put(&mut self, name: &str, value: impl Display) {
-        self.value.clear();
-        let written = write!(self.value, "{value}");
-        debug_assert!(written.is_ok(), "a String takes everything");
-        (self.emit)(name, &self.value);
-    }
-
-    fn all<const N: usize>(&mut self, rows: [(&str, u64); N]) {
-        for (name, value) in rows {
-            self.put(name, value);
-        }
-    }
-
-    /// As [`Sheet::put`], for a name that is made up of parts.
-    fn row(&mut self, name: fmt::Arguments<'_>, value: impl Display) {
-        let mut text = std::mem::take(&mut self.name);
-        text.clear();
-        let written = text.write_fmt(name);
-        debug_assert!(written.is_ok(), "a String takes everything");
-        self.put(&text, value);
-        self.name = text;
-    }
-
-    /// Rows under one class: `<prefix><class>:<name>`.
-    fn class(&mut self, prefix: &str, class: u8, rows: &[(&str, u64)]) {
-        for (name, value) in rows {
-            self.row(format_args!("{prefix}{class}:{name}"), value);
-        }
-    }
-}
-
 /// `stats replication`, which the control socket tells as well.
 pub fn replication(shared: &Shared, now: Instant, emit: &mut dyn FnMut(&str, &str)) {
-    replication_rows(shared, now, &mut Sheet { emit, name: String::new(), value: String::new() });
+    replication_rows(shared, now, &mut Sheet::new(emit));
 }
 
 /// The role, and its epoch. Who is fed without being told a role is a standby, of no epoch.
@@ -466,29 +426,6 @@ fn durations(shared: &Shared, sheet: &mut Sheet<'_>) {
     ]);
 }
 
-/// See `stats::latency`, and for the lines of both.
-fn latency(shared: &Shared, sheet: &mut Sheet<'_>) {
-    for kind in shared.stats.latencies.kinds() {
-        let name = kind.name;
-        sheet.row(format_args!("{name}:count"), kind.count());
-        for (quantile, share) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p999", 0.999)] {
-            sheet.row(format_args!("{name}:{quantile}_us"), Micros(kind.quantile(share)));
-        }
-        sheet.row(format_args!("{name}:max_us"), Micros(kind.longest));
-    }
-}
-
-fn latency_buckets(shared: &Shared, sheet: &mut Sheet<'_>) {
-    for kind in shared.stats.latencies.kinds() {
-        let name = kind.name;
-        sheet.row(format_args!("{name}:count"), kind.count());
-        sheet.row(format_args!("{name}:sum_ns"), kind.sum.as_nanos());
-        for bucket in &kind.buckets {
-            sheet.row(format_args!("{name}:{}", bucket.below), bucket.count);
-        }
-    }
-}
-
 /// Keys that were evicted and came back, and what is kept to know them. See `store::shard::ghost`.
 fn ghost(shared: &Shared, sheet: &mut Sheet<'_>) {
     let store = shared.store.stats();
@@ -512,22 +449,4 @@ fn conn_state(fd: i32, conn: &ConnInfo, context: &Context<'_>) -> &'static str {
 /// The count of `-v` that goes with the log level of now.
 fn verbosity() -> u8 {
     (0..3).find(|&v| crate::config::log_level(v) >= log::max_level()).unwrap_or(3)
-}
-
-/// Microseconds with one decimal.
-struct Micros(Duration);
-
-impl Display for Micros {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.1}", self.0.as_nanos() as f64 / 1e3)
-    }
-}
-
-/// Seconds with six decimals.
-struct Seconds(Duration);
-
-impl Display for Seconds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:06}", self.0.as_secs(), self.0.subsec_micros())
-    }
 }

@@ -1,13 +1,39 @@
-//! What the store did without a client asking, as `watch` lines.
+//! What the store did without a client asking, and which keys are hot, as `watch` lines.
 //!
 //! Not here: which thread asks, and what becomes of the lines (`watch.rs`).
 
+use super::insight;
+use crate::clock::Clock;
+use crate::stats::hot_keys::HotKeysMaker;
 use crate::store::{Event, EventMask, Store};
 use crate::watch::{LineSource, Streams, Uri};
 use std::sync::Arc;
 
-/// Lines of `evictions` and `sysevents`, taken from `store`.
-pub fn source(store: Arc<Store>) -> LineSource {
+/// Lines of `hotkeys`, once a second.
+pub struct HotKeysLines {
+    hot_keys: Arc<HotKeysMaker>,
+    clock: Arc<Clock>,
+    /// The second of the last ones.
+    told: u32,
+}
+
+impl HotKeysLines {
+    /// Of these keys, by this clock.
+    pub fn new(hot_keys: Arc<HotKeysMaker>, clock: Arc<Clock>) -> HotKeysLines {
+        HotKeysLines { hot_keys, clock, told: 0 }
+    }
+
+    fn next(&mut self, store: &Store) -> Vec<(Streams, String)> {
+        let now = self.clock.now();
+        if std::mem::replace(&mut self.told, now) == now {
+            return Vec::new();
+        }
+        insight::lines(&self.hot_keys.make(now), store)
+    }
+}
+
+/// Lines of `evictions` and `sysevents`, taken from `store`, and of `hotkeys`.
+pub fn source(store: Arc<Store>, mut hot_keys: HotKeysLines) -> LineSource {
     let mut mask = EventMask::default();
     Box::new(move |streams| {
         let wanted = EventMask {
@@ -19,7 +45,11 @@ pub fn source(store: Arc<Store>) -> LineSource {
             store.keep_events(wanted);
             mask = wanted;
         }
-        kept.iter().map(line).collect()
+        let mut lines: Vec<_> = kept.iter().map(line).collect();
+        if streams.intersects(Streams::HOTKEYS) {
+            lines.extend(hot_keys.next(&store));
+        }
+        lines
     })
 }
 

@@ -352,6 +352,7 @@ impl Session {
         let mut used = 0;
         if batch.count() > 0 {
             batch.prefetch(store);
+            batch.sample(turn.shared, turn.counters);
             match self.run(&batch, 0..batch.count(), input, turn, quota) {
                 Step::Took(n) => used = n,
                 ends => return ends,

@@ -101,6 +101,9 @@ impl Session {
         self.restart_idle(turn.now);
         let (cut, start, before) = (self.cut_again(&head), OutputPlace::end_of(turn.out), turn.last_lsn.get());
         command::finish(cut.store_header(), upload, &tail[..tail_len], &self.context(turn), turn.out);
+        if turn.counters.keys.due(1).is_some() {
+            command::sample_upload(cut.store_header(), cut.body, &self.context(turn));
+        }
         if turn.notes_change(before) {
             turn.reply_hold.mark_reply(&cut.request, start, false, turn.out);
         }

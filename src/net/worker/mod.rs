@@ -361,6 +361,7 @@ impl Worker {
         }
         self.send_replies();
         self.clean_output();
+        batch.sample(&self.shared, &self.counters);
         next
     }
 
