@@ -62,7 +62,7 @@ install_packages() {
             [[ -n ${updated-} ]] || apt-get update -qq >/dev/null 2>&1
             updated=1
             # The daemon must not start: the tests start their own.
-            DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq "$package" >/dev/null 2>&1
+            DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "$package" >/dev/null 2>&1
         fi
         installed "$package" || echo "$package is missing and cannot be installed here: the tests that need it are skipped"
     done

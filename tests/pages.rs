@@ -7,6 +7,7 @@ mod common;
 
 use common::{Conn, Folder, Server, Sidecar, signal, until};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
@@ -164,5 +165,47 @@ fn a_token_guards_figures_and_not_alarms() {
     ] {
         let (code, line) = refused(&words);
         assert!(code == Some(64) && line.contains(part), "{code:?} {line}");
+    }
+}
+
+/// Dashboard and alerts ask for nothing that there is not.
+#[test]
+fn dashboards_ask_for_what_is_shown() {
+    let peer = Server::start(&[]);
+    let folder = Folder::new();
+    let server = serve(&folder);
+    let sidecar = Sidecar::start(folder.file("control"), peer.addr, &HTTP);
+    use_it(&mut server.connect());
+    until("a copy", || sidecar.page("/health").starts_with("HTTP/1.1 200 "));
+    until("it to be shown", || sidecar.page("/metrics").contains("twincache_sidecar_lag_seconds{"));
+    let page = sidecar.page("/metrics");
+    let shown: BTreeSet<&str> =
+        page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    // These need a lease, a certificate and a consumer that lags.
+    let other = ["twincache_shard_primary", "twincache_shard_members", "twincache_certificate_end_time_seconds"];
+    let manifest = env!("CARGO_MANIFEST_DIR");
+    for file in ["grafana-dashboard.json", "alerts.yml"] {
+        let text = std::fs::read_to_string(format!("{manifest}/scripts/monitoring/{file}")).unwrap();
+        if file.ends_with(".json") {
+            serde_json::from_str::<Value>(&text).expect("JSON");
+        }
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let asked =
+            words.filter(|word| ["memcached_", "twincached_", "twincache_"].iter().any(|it| word.starts_with(it)));
+        let asked: BTreeSet<&str> = asked.map(|word| word.strip_suffix("_bucket").unwrap_or(word)).collect();
+        assert!(asked.len() > 10, "{file}: {asked:?}");
+        let missing: Vec<_> = asked.iter().filter(|name| !shown.contains(*name) && !other.contains(name)).collect();
+        assert!(missing.is_empty(), "{file} asks for {missing:?}");
+    }
+}
+
+#[test]
+fn alerts_sound_when_they_should() {
+    let folder = format!("{}/scripts/monitoring", env!("CARGO_MANIFEST_DIR"));
+    let run = |words: &[&str]| Command::new("promtool").args(words).current_dir(&folder).output();
+    for words in [["check", "rules", "alerts.yml"], ["test", "rules", "alerts_test.yml"]] {
+        let Ok(output) = run(&words) else { return eprintln!("promtool is not installed: nobody tries the alerts") };
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{words:?}: {said}");
     }
 }

@@ -163,5 +163,14 @@ fn sources(peers: Vec<Arc<PeerFigures>>, nodes: &SharedPeers, status: &SharedSta
         server: options.server.clone(),
         figures: Box::new(figures),
         lease: Box::new(move || has_lease.then(|| lock(&status).clone())),
+        certificates: certificates(options),
     }
+}
+
+/// Files of the certificates that this process uses.
+fn certificates(options: &Options) -> Vec<String> {
+    let peers = options.peer_tls.iter().flat_map(|files| [Some(&files.ca), files.own.as_ref().map(|own| &own.0)]);
+    let etcd = options.lease.iter().flat_map(|lease| [&lease.cluster.etcd.ca, &lease.cluster.etcd.cert]);
+    let etcd = etcd.flatten().map(|file| file.display().to_string());
+    peers.flatten().cloned().chain(etcd).collect()
 }

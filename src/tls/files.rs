@@ -17,6 +17,16 @@ pub(super) fn chain(file: &str) -> Result<Vec<CertificateDer<'static>>, String> 
     }
 }
 
+/// When the first of the certificates in a file ends, in Unix seconds. None: they cannot be read.
+pub fn certificate_end(file: &str) -> Option<i64> {
+    let end = |certificate: &CertificateDer<'_>| {
+        let (_, read) = x509_parser::parse_x509_certificate(certificate).ok()?;
+        Some(read.validity().not_after.timestamp())
+    };
+    let ends: Option<Vec<i64>> = chain(file).ok()?.iter().map(end).collect();
+    ends?.into_iter().min()
+}
+
 /// A private key in PEM.
 pub(super) fn pem_key(file: &str) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_slice(&read(file)?)

@@ -20,6 +20,7 @@ mod server;
 mod stream;
 
 pub use client::{ClientFiles, ClientStream};
+pub use files::certificate_end;
 pub use options::{KeyFormat, TlsOptions, VerifyMode};
 pub use server::{ClientCerts, ServerTls};
 pub use stream::{ServerStream, TlsStream};

@@ -5,6 +5,7 @@
 //!   twincached_…                                   the server, beside that (`server_metrics`, `replication_metrics`)
 //!   twincache_sidecar_…{peer="host:port"}          the copies that this process makes
 //!   twincache_shard_…{shard,node}                  the shard, as this node's lease knows it
+//!   twincache_certificate_…{file}                  the certificates that both use
 //!   twincache_build_info, process_…, twincached_process_…   the two programs
 //! ```
 //!
@@ -15,10 +16,12 @@
 
 use super::exposition::{Exposition, MetricKind, MetricKind::Counter, MetricKind::Gauge, seconds};
 use super::figures::{Figures, NamedFigures, PeerPhase};
-use super::server_stats::{ServerStats, number};
+use super::server_stats::{ServerStats, number, value};
 use super::{process, replication_metrics, server_metrics};
 use crate::sidecar::observe::lease_status::LeaseStatus;
+use crate::tls::certificate_end;
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// The media type of `/metrics`.
@@ -103,6 +106,7 @@ pub(crate) fn metrics(
     peers: &[NamedFigures],
     lease: Option<&LeaseStatus>,
     server: &Result<ServerStats, String>,
+    certificates: &[String],
 ) -> String {
     let mut text = Exposition::default();
     text.family("twincache_build_info", Gauge, "Always 1; the label is the sidecar's version.");
@@ -117,8 +121,25 @@ pub(crate) fn metrics(
     }
     add_peers(peers, &mut text);
     lease.iter().for_each(|lease| add_lease(lease, &mut text));
+    add_certificates(certificates, server.as_ref().ok(), &mut text);
     process::add("self", "process", &mut text);
     text.into_text()
+}
+
+/// The certificates of the sidecar and that of the server. One that this process may not read is left out.
+fn add_certificates(own: &[String], server: Option<&ServerStats>, text: &mut Exposition) {
+    let chain = server.and_then(|stats| value(&stats.settings, "ssl_chain_cert"));
+    let files: BTreeSet<&str> = own.iter().map(String::as_str).chain(chain).collect();
+    text.family(
+        "twincache_certificate_end_time_seconds",
+        Gauge,
+        "When the first certificate in the file ends, in Unix seconds.",
+    );
+    for file in files {
+        if let Some(end) = certificate_end(file) {
+            text.sample(&[("file", file)], end);
+        }
+    }
 }
 
 fn add_peers(peers: &[NamedFigures], text: &mut Exposition) {

@@ -31,6 +31,8 @@ pub(crate) struct Sources {
     pub figures: Box<dyn Fn() -> Vec<NamedFigures> + Send + Sync>,
     /// The lease, if there is one.
     pub lease: Box<dyn Fn() -> Option<LeaseStatus> + Send + Sync>,
+    /// Files of the certificates that the sidecar uses.
+    pub certificates: Vec<String>,
 }
 
 /// See the module's head.
@@ -72,6 +74,11 @@ impl Monitor {
     /// The lease.
     pub(crate) fn lease(&self) -> Option<LeaseStatus> {
         (self.sources.lease)()
+    }
+
+    /// Files of the certificates that the sidecar uses.
+    pub(super) fn certificates(&self) -> &[String] {
+        &self.sources.certificates
     }
 
     pub(super) fn history(&self) -> MutexGuard<'_, History> {

@@ -52,7 +52,10 @@ fn page(monitor: &Monitor, options: &PageOptions, asked: HttpQuestion<'_>) -> Op
     let (media, text) = match asked.path {
         "/" => ("text/html; charset=utf-8", page::PAGE.to_owned()),
         "/status" => ("application/json", page::status(monitor, asked.has("history"), options.shows_keys)),
-        "/metrics" => (metrics::MEDIA, metrics::metrics(&monitor.figures(), lease().as_ref(), &monitor.server())),
+        "/metrics" => {
+            let (figures, server) = (monitor.figures(), monitor.server());
+            (metrics::MEDIA, metrics::metrics(&figures, lease().as_ref(), &server, monitor.certificates()))
+        }
         _ => return None,
     };
     Some(HttpPage { status: "200 OK", media, text })

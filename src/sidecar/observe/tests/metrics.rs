@@ -90,7 +90,7 @@ fn check(text: &str) {
 fn the_format_is_prometheus() {
     let peers = [("a:1".to_owned(), streaming()), ("b\"\\:2".to_owned(), Figures::default())];
     let lease = LeaseStatus { shard: "s".into(), node: "n".into(), epoch: 7, ..LeaseStatus::default() };
-    let text = metrics(&peers, Some(&lease), &Ok(server()));
+    let text = metrics(&peers, Some(&lease), &Ok(server()), &[]);
     check(&text);
     for line in [
         "twincache_sidecar_lag_changes{peer=\"a:1\"} 2",
@@ -120,7 +120,7 @@ fn the_format_is_prometheus() {
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
     }
-    let text = metrics(&peers, None, &Err("no".into()));
+    let text = metrics(&peers, None, &Err("no".into()), &[]);
     check(&text);
     assert!(text.contains("\ntwincached_up 0\n") && text.contains("\nmemcached_up 0\n"));
     assert!(!text.contains("memcached_uptime") && !text.contains("twincache_shard"));
@@ -129,7 +129,7 @@ fn the_format_is_prometheus() {
 /// Dashboards ask for these, letter for letter.
 #[test]
 fn the_server_is_told_as_the_exporter_does() {
-    let text = metrics(&[], None, &Ok(server()));
+    let text = metrics(&[], None, &Ok(server()), &[]);
     for line in [
         "memcached_up 1",
         "memcached_version{version=\"1.6.45\"} 1",
@@ -151,4 +151,28 @@ fn the_server_is_told_as_the_exporter_does() {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
     }
     assert!(!text.contains("memcached_time_seconds"), "what is no number makes no sample");
+}
+
+#[test]
+fn certificates_say_when_they_end() {
+    let folder = std::env::temp_dir().join(format!("twincache-certificates-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let made = |name: &str, year: i32| {
+        let mut options = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        options.not_after = rcgen::date_time_ymd(year, 1, 1);
+        options.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem()
+    };
+    let (chain, own, none) = ["chain", "own", "none"].map(|name| folder.join(name).display().to_string()).into();
+    std::fs::write(&chain, made("a", 2035) + &made("b", 2030)).unwrap();
+    std::fs::write(&own, made("c", 2040)).unwrap();
+    std::fs::write(&none, "no certificate").unwrap();
+    let settings = rows(&[("ssl_chain_cert", &chain)]);
+    let server = Ok(ServerStats { settings, ..ServerStats::default() });
+    let text = metrics(&[], None, &server, &[own.clone(), none.clone(), own.clone()]);
+    for (file, end) in [(&chain, 1_893_456_000), (&own, 2_208_988_800_i64)] {
+        let line = format!("twincache_certificate_end_time_seconds{{file=\"{file}\"}} {end}");
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+    assert!(!text.contains(&none));
+    std::fs::remove_dir_all(&folder).unwrap();
 }
