@@ -671,3 +671,19 @@ fn shutdown_stops_the_server() {
     assert!(conn.got.is_empty());
     assert!(server.wait().success());
 }
+
+/// Over the loopback nothing comes by a queue of a network card, so each goes to the next thread in turn.
+#[test]
+fn connections_without_a_napi_id_are_dealt_in_turn() {
+    let server = Server::start(&["-N", "2", "-t", "3"]);
+    let mut conn = server.connect();
+    let others: Vec<_> = (0..5).map(|_| server.connect()).collect();
+    until("all of them", || conn.number("", "round_robin_fallback") == 6);
+    assert_eq!(conn.number("", "unexpected_napi_ids"), 0);
+    assert_eq!(conn.stat("settings", "num_napi_ids"), "2");
+    drop(others);
+    assert_eq!(conn.line("stats reset"), "RESET");
+    assert_eq!(conn.number("", "round_robin_fallback"), 0);
+    server.connect();
+    until("one more", || conn.number("", "round_robin_fallback") == 1);
+}

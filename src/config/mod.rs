@@ -120,14 +120,11 @@ impl RawConfig {
     }
 
     fn check_napi_ids(&self) -> Result<(), Exit> {
-        let (ids, threads) = (self.napi_ids, self.config.threads);
+        let (ids, threads) = (self.config.napi_ids, self.config.threads);
         if ids as usize > threads {
             return Err(Exit::usage(format!(
                 "Number of napi_ids({ids}) cannot be greater than number of threads({threads})"
             )));
-        }
-        if ids > 0 {
-            return Err(Exit::usage("Choosing workers by NAPI id (-N) is not built in yet"));
         }
         Ok(())
     }

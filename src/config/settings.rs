@@ -245,9 +245,11 @@ settings! {
         stat(54, "ssl_enabled", |c| yes(c.tls.enabled));
     -   flag('o', "extended", Needed("<list>"), "comma-separated list of extended options:",
             |raw, v| read_list(v, SUBOPTIONS, raw));
-    -   flag('N', "napi-ids", Needed("<num>"), "",
-            |raw, v| { raw.napi_ids = above_zero(v, "Maximum number of NAPI IDs must be greater than 0")?; Ok(()) });
-        stat(65, "num_napi_ids", |_| 0);
+    -   /// Receive queues of the network card; above 0, connections of one go to one worker.
+        pub napi_ids: u32 = 0;
+        flag('N', "napi-ids", Needed("<num>"), "serve each receive queue of the network card (NAPI id) by one thread",
+            napi_ids = |v| above_zero(v, "Maximum number of NAPI IDs must be greater than 0"));
+        stat(65, "num_napi_ids", |c| c.napi_ids);
     -   /// Only to find out what would keep a server from starting.
         pub check: bool = false;
         long("check", "say what would keep a server from starting with the other options, and exit", check = on);
@@ -473,7 +475,6 @@ pub struct RawConfig {
     pub(super) chunk_max_given: bool,
     pub(super) protocol_given: bool,
     pub(super) tcp_given: bool,
-    pub(super) napi_ids: u32,
     pub(super) slab_sizes: Option<String>,
 }
 

@@ -1,7 +1,7 @@
 //! The acceptor: one thread that takes connections in and deals them to the workers in turn.
 //!
 //! ```text
-//!  listeners ──> accept ──> below `-c`? ── yes ──> ConnRecord + Permit ──> worker 0, 1, … in turn
+//!  listeners ──> accept ──> below `-c`? ── yes ──> ConnRecord + Permit ──> worker 0, 1, … in turn, or by queue (`napi`)
 //!                                │                          └─ TLS ──> handshaker 0, 1, … in turn ──> worker
 //!                                └──────── no ───> refuse (maxconns_fast), or pause until a permit comes back
 //! ```
@@ -12,10 +12,12 @@
 
 use super::admission::{Arrival, ConnRecord, Gate, Inboxes, Permit, first_protocol, tcp_name};
 use super::listen::{ListenSocket, Listener};
+use super::napi::NapiIds;
 use super::stop::{Orders, Stop, StopMode};
 use crate::command::Shared;
 use crate::config::Binding;
 use crate::io::stream::Stream;
+use crate::sys::socket::napi_id;
 use mio::event::Source;
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::io::{self, ErrorKind, Write};
@@ -50,6 +52,8 @@ pub(super) struct Acceptor {
     workers: Inboxes,
     /// The threads that shake hands, if TLS is spoken.
     handshakers: Inboxes,
+    /// With `-N`.
+    napi_ids: Option<NapiIds>,
     paused: Option<Pause>,
 }
 
@@ -92,7 +96,9 @@ impl Acceptor {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
         let gate = Arc::new(Gate::new(&shared, waker));
+        let napi_ids = (shared.config.napi_ids > 0).then(|| NapiIds::new(shared.config.threads));
         let mut acceptor = Acceptor {
+            napi_ids,
             shared,
             stop: Orders::new(stop),
             poll,
@@ -181,9 +187,12 @@ impl Acceptor {
         let record = ConnRecord::client(&self.shared, fd, peer, listener.socket.local_name(&stream));
         let permit = Permit::take(&self.gate);
         let protocol = first_protocol(listener.binding, &self.shared.config);
-        let arrival = Arrival { stream, record, permit, protocol, tls: listener.tls };
-        let to = if arrival.tls.is_some() { &mut self.handshakers } else { &mut self.workers };
-        to.send(arrival);
+        let worker = self.napi_ids.as_mut().and_then(|ids| ids.worker(napi_id(fd), &self.shared.stats));
+        let arrival = Arrival { stream, record, permit, protocol, tls: listener.tls, worker };
+        match arrival.tls {
+            Some(_) => self.handshakers.send(arrival, None),
+            None => self.workers.send(arrival, worker),
+        }
     }
 
     /// The reply is written at once or not at all: a fresh socket has room for it.

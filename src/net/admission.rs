@@ -221,6 +221,8 @@ pub(super) struct Arrival {
     pub protocol: Option<Protocol>,
     /// It has to shake hands first.
     pub tls: Option<ClientCerts>,
+    /// Who is to serve it, if not whose turn it is.
+    pub worker: Option<usize>,
 }
 
 /// What a new connection speaks. Where clients must log in, it is the protocol in which they can.
@@ -277,8 +279,11 @@ impl Inboxes {
         Inboxes { inboxes: self.inboxes.clone(), next }
     }
 
-    /// Hands a connection to whose turn it is. There is somebody.
-    pub(super) fn send(&mut self, arrival: Arrival) {
+    /// Hands a connection to this one, or to whose turn it is. There is somebody.
+    pub(super) fn send(&mut self, arrival: Arrival, to: Option<usize>) {
+        if let Some(to) = to {
+            return self.inboxes[to].send(arrival);
+        }
         self.inboxes[self.next].send(arrival);
         self.next = (self.next + 1) % self.inboxes.len();
     }

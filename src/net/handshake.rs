@@ -77,6 +77,7 @@ struct HalfDone {
     stream: ServerStream,
     permit: Permit,
     protocol: Option<Protocol>,
+    worker: Option<usize>,
     since: Instant,
 }
 
@@ -178,7 +179,7 @@ impl Handshaker {
     }
 
     fn begin(&mut self, arrival: Arrival) {
-        let Arrival { stream, record, permit, protocol, tls } = arrival;
+        let Arrival { stream, record, permit, protocol, tls, worker } = arrival;
         let (Stream::Tcp(socket), Some(certs), Some(tls)) = (stream, tls, &self.shared.tls) else { return };
         let vacant = self.half_done.vacant_entry();
         let key = vacant.key();
@@ -189,7 +190,7 @@ impl Handshaker {
         match watched {
             Ok(stream) => {
                 let since = Instant::now();
-                vacant.insert(HalfDone { record, stream, permit, protocol, since });
+                vacant.insert(HalfDone { record, stream, permit, protocol, worker, since });
                 self.order.push_back((key, since));
                 self.go_on(key);
             }
@@ -208,7 +209,7 @@ impl Handshaker {
     }
 
     fn hand_over(&mut self, key: usize) {
-        let HalfDone { record, mut stream, permit, protocol, .. } = self.half_done.remove(key);
+        let HalfDone { record, mut stream, permit, protocol, worker, .. } = self.half_done.remove(key);
         if let Err(error) = self.poll.registry().deregister(&mut stream) {
             log::error!("cannot let go of a connection: {error}");
             return;
@@ -216,7 +217,8 @@ impl Handshaker {
         if let Some(tls) = self.shared.tls.as_ref().filter(|_| stream.is_new_session()) {
             tls.new_sessions.fetch_add(1, Ordering::Relaxed);
         }
-        self.workers.send(Arrival { stream: Stream::Tls(Box::new(stream)), record, permit, protocol, tls: None });
+        let stream = Stream::Tls(Box::new(stream));
+        self.workers.send(Arrival { stream, record, permit, protocol, tls: None, worker }, worker);
     }
 
     fn give_up(&mut self, key: usize, error: &io::Error) {

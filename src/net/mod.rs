@@ -18,6 +18,7 @@ mod control;
 mod datagram;
 mod handshake;
 mod listen;
+mod napi;
 mod reply_hold;
 mod stop;
 #[cfg(test)]

@@ -76,6 +76,10 @@ pub struct Registry {
     pub total_conns: AtomicU64,
     /// Connections refused because of `-c`.
     pub rejected_conns: AtomicU64,
+    /// With `-N`: connections that came by no queue of a network card, and went to the next worker in turn.
+    pub round_robin_fallback: AtomicU64,
+    /// With `-N`: times that a queue was one too many for the workers.
+    pub unexpected_napi_ids: AtomicU64,
     /// The most connections that were ever open at once.
     pub conn_structs: AtomicU64,
     /// Times accepting stopped for want of descriptors.
@@ -132,6 +136,8 @@ impl Registry {
         *lock(&self.baseline) = self.sum();
         self.total_conns.store(0, Ordering::Relaxed);
         self.rejected_conns.store(0, Ordering::Relaxed);
+        self.round_robin_fallback.store(0, Ordering::Relaxed);
+        self.unexpected_napi_ids.store(0, Ordering::Relaxed);
         self.listen_disabled.store(0, Ordering::Relaxed);
         self.listen_disabled_us.store(0, Ordering::Relaxed);
         self.prefixes.clear();

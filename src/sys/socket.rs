@@ -22,6 +22,17 @@ pub fn set_receive_low_water(socket: RawFd, bytes: u32) -> io::Result<()> {
     check(done)
 }
 
+/// The number of the receive queue that a socket's connection came in by (SO_INCOMING_NAPI_ID): 0 where it is none of a
+/// network card's, or unknown.
+pub fn napi_id(socket: RawFd) -> u32 {
+    let mut found: libc::c_uint = 0;
+    let mut len = size_of_val(&found) as libc::socklen_t;
+    let (option, to) = (libc::SO_INCOMING_NAPI_ID, (&raw mut found).cast());
+    // SAFETY: `found` and `len`, its true size, outlive the call; a wrong descriptor is an error.
+    let done = unsafe { libc::getsockopt(socket, libc::SOL_SOCKET, option, to, &raw mut len) };
+    check(done).map_or(0, |()| found)
+}
+
 /// The process at the other end of a Unix socket, as it was when the connection was made (SO_PEERCRED).
 pub fn peer_process(socket: RawFd) -> io::Result<u32> {
     let mut found = libc::ucred { pid: 0, uid: 0, gid: 0 };

@@ -289,10 +289,10 @@ fn watching(shared: &Shared, store: &StoreStats, sheet: &mut Sheet<'_>) {
     if let Some(tls) = &shared.tls {
         encryption(tls, shared, sheet);
     }
+    let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     sheet.all([
-        // Which thread serves a connection is not chosen by its network queue here.
-        ("unexpected_napi_ids", 0),
-        ("round_robin_fallback", 0),
+        ("unexpected_napi_ids", of(&shared.stats.unexpected_napi_ids)),
+        ("round_robin_fallback", of(&shared.stats.round_robin_fallback)),
     ]);
 }
 

@@ -276,10 +276,10 @@ fn no_modern_undoes_what_came_after_1_4() {
 #[test]
 fn what_is_not_built_in_says_so() {
     assert_refused(&[
-        ("-N 2", 64, "Choosing workers by NAPI id (-N) is not built in yet"),
         ("-N 99", 64, "Number of napi_ids(99) cannot be greater than number of threads(4)"),
         ("-N 0", 1, "Maximum number of NAPI IDs must be greater than 0"),
     ]);
+    assert_eq!((good("-N 4").napi_ids, good("").napi_ids), (4, 0));
     assert_eq!(good("-U 0").tcp_port, Some(11211));
 }
 
