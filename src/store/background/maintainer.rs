@@ -40,8 +40,9 @@ const PASS: usize = 500;
 const MANY: usize = PASS / 2;
 const FEW: usize = PASS / 8;
 
-/// Most items and pages of a shard that is checked now and then in debug builds.
+/// Most items, buckets and pages of a shard that is checked now and then in debug builds.
 const CHECKED_ITEMS: usize = 2000;
+const CHECKED_BUCKETS: usize = 1 << 16;
 const CHECKED_PAGES: usize = 16;
 
 /// See the module's head.
@@ -88,7 +89,8 @@ impl Maintainer {
 /// Checks a shard, if that is soon done.
 fn check(store: &Store, number: usize) {
     let shard = store.lock_number(number);
-    if shard.table.items() <= CHECKED_ITEMS && shard.slab.pages.len() <= CHECKED_PAGES {
+    let (items, buckets, pages) = (shard.table.items(), shard.table.buckets(), shard.slab.pages.len());
+    if items <= CHECKED_ITEMS && buckets <= CHECKED_BUCKETS && pages <= CHECKED_PAGES {
         shard.check().unwrap_or_else(|what| panic!("shard {}: {what}", shard.number));
     }
 }

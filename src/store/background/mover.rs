@@ -82,6 +82,7 @@ impl Mover {
         let Some(job) = &mut self.job else { return NAP };
         match job.go_on(store) {
             MoveProgress::More => NAP,
+            MoveProgress::Idle => Duration::ZERO,
             MoveProgress::Busy => NAP_BUSY,
             MoveProgress::Moved(ok) => {
                 let done = job.it;
@@ -146,6 +147,8 @@ enum Phase {
 /// What a part of a move came to.
 enum MoveProgress {
     More,
+    /// Nothing lies in the page: it is soon done, and whoever asked for it may ask for the next.
+    Idle,
     /// Somebody holds what is left.
     Busy,
     /// Or not, when false.
@@ -195,7 +198,8 @@ impl Job {
                         return self.end_round(&mut shard);
                     }
                 }
-                MoveProgress::More
+                let is_idle = shard.slab.pages[shard.slab.moving.page as usize].used == 0;
+                if is_idle { MoveProgress::Idle } else { MoveProgress::More }
             }
             Phase::Empty => self.empty(store, &mut shard),
             Phase::GiveUp => {

@@ -428,7 +428,7 @@ fn a_class_keeps_its_last_page_when_others_were_taken_meanwhile() {
         if job.phase == Phase::GiveUp {
             break;
         }
-        assert!(matches!(job.go_on(&rig.store), MoveProgress::More | MoveProgress::Busy));
+        assert!(!matches!(job.go_on(&rig.store), MoveProgress::Moved(_)));
         if i % 50 == 0 {
             thief(i);
         }
@@ -448,5 +448,22 @@ fn a_class_keeps_its_last_page_when_others_were_taken_meanwhile() {
     // And a page that was chosen before they did.
     assert!(Job::begin(&rig.store, Move { shard: 0, src: class, dst: 0 }).is_none());
     assert_eq!(pages(&rig, class), 1);
+    rig.store.check().unwrap();
+}
+
+#[test]
+fn a_page_in_which_nothing_lies_moves_without_naps() {
+    let mut rig = TestStore::new(tiny());
+    rig.store.tune(|tuning| tuning.automove = 0);
+    fill(&rig, 0, 60, 500);
+    let class = class_of(&rig, 500);
+    (0..60).for_each(|i| rig.unlink(&format!("key{i:03}")));
+    for moved in 1..4 {
+        assert_eq!(rig.store.reassign(class.into(), 0), Reassign::Ok);
+        while rig.store.stats().slabs_moved < moved {
+            let nap = rig.worker.mover.1.step(&rig.store);
+            assert_eq!(nap == Duration::ZERO, rig.store.stats().slab_reassign_running);
+        }
+    }
     rig.store.check().unwrap();
 }
