@@ -114,6 +114,27 @@ fn the_json_says_what_the_server_says() {
 }
 
 #[test]
+fn hot_keys_are_named_only_if_that_is_asked_for() {
+    for (options, key) in [(&[][..], None), (&["--http-keys"][..], Some("%3Ci%3Ehot"))] {
+        let shown = Shown::start(options);
+        let mut conn = shown.server.connect();
+        conn.send(b"set <i>hot 0 0 3\r\nabc\r\n");
+        conn.expect("STORED\r\n");
+        let many = b"mg <i>hot v q\r\nmg cold v q\r\nmg <i>hot v q\r\n".repeat(500);
+        let hottest = || shown.status("")["hot_keys"][0].clone();
+        until("samples to be told", || {
+            conn.ask(&[&many[..], b"mn\r\n"].concat(), b"MN\r\n");
+            hottest()["rank"] == 1
+        });
+        assert_eq!(hottest()["key"].as_str(), key, "{options:?}");
+        assert!(hottest()["percent"].as_f64().is_some_and(|percent| percent > 50.0), "{}", hottest());
+        let metrics = shown.sidecar.page("/metrics");
+        assert!(metrics.contains("twincached_hot_key_operations{rank=\"1\",kind=\"read\""), "{metrics}");
+        assert_eq!(metrics.contains("%3Ci%3Ehot"), key.is_some());
+    }
+}
+
+#[test]
 fn promtool_finds_nothing_wrong() {
     let peer = Server::start(&[]);
     let folder = Folder::new();

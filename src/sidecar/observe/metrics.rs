@@ -106,7 +106,7 @@ pub(crate) fn metrics(
     peers: &[NamedFigures],
     lease: Option<&LeaseStatus>,
     server: &Result<ServerStats, String>,
-    certificates: &[String],
+    (certificates, shows_keys): (&[String], bool),
 ) -> String {
     let mut text = Exposition::default();
     text.family("twincache_build_info", Gauge, "Always 1; the label is the sidecar's version.");
@@ -114,6 +114,7 @@ pub(crate) fn metrics(
     text.single("twincached_up", Gauge, "1 when the server's control socket answers.", u8::from(server.is_ok()));
     server_metrics::add(server, &mut text);
     if let Ok(stats) = server {
+        server_metrics::add_hot_keys(&stats.hot_keys, shows_keys, &mut text);
         replication_metrics::add(&stats.replication, &mut text);
         if let Some(pid) = number(&stats.general, "pid") {
             process::add(&pid.to_string(), "twincached_process", &mut text);

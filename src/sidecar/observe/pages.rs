@@ -54,7 +54,8 @@ fn page(monitor: &Monitor, options: &PageOptions, asked: HttpQuestion<'_>) -> Op
         "/status" => ("application/json", page::status(monitor, asked.has("history"), options.shows_keys)),
         "/metrics" => {
             let (figures, server) = (monitor.figures(), monitor.server());
-            (metrics::MEDIA, metrics::metrics(&figures, lease().as_ref(), &server, monitor.certificates()))
+            let more = (monitor.certificates(), options.shows_keys);
+            (metrics::MEDIA, metrics::metrics(&figures, lease().as_ref(), &server, more))
         }
         _ => return None,
     };

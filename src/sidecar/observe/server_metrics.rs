@@ -181,6 +181,29 @@ pub(super) fn add(server: &Result<ServerStats, String>, text: &mut Exposition) {
     add_durations(&stats.buckets, text);
 }
 
+/// Adds the keys that are asked for most, by rank; by name as well if that may be. They come and go, so names could make
+/// time series without end.
+pub(super) fn add_hot_keys(rows: &StatRows, shows_keys: bool, text: &mut Exposition) {
+    let ranks: Vec<(&str, &str)> =
+        rows.iter().filter_map(|(name, key)| Some((name.strip_suffix(":key")?, key.as_str()))).collect();
+    let mut family = |name: &str, help: &str, label: &str, figures: &[(&str, &str)]| {
+        text.family(name, Gauge, help);
+        for (rank, key) in &ranks {
+            for (of, figure) in figures {
+                let Some(value) = number(rows, &format!("{rank}:{figure}")) else { continue };
+                let labels = [("rank", *rank), (label, *of), ("key", *key)];
+                text.sample(&labels[..if shows_keys { 3 } else { 2 }], value);
+            }
+        }
+    };
+    let operations = "Operations on the key of this rank in the last minute, as estimated from samples.";
+    family("twincached_hot_key_operations", operations, "kind", &[("read", "reads"), ("write", "writes")]);
+    let bytes =
+        "Bytes of the values that the key of this rank has had sent and received in the last minute, as estimated.";
+    let directions = [("sent", "bytes_sent"), ("received", "bytes_received")];
+    family("twincached_hot_key_bytes", bytes, "direction", &directions);
+}
+
 /// Adds the histograms: buckets are told from short to long, each with its own requests only.
 fn add_durations(rows: &StatRows, text: &mut Exposition) {
     let kinds: Vec<&str> = rows.iter().filter_map(|(name, _)| name.strip_suffix(":count")).collect();

@@ -31,6 +31,18 @@ fn server() -> ServerStats {
         items: rows(&[("items:3:number", "4"), ("items:3:hits_to_cold", "8"), ("items:3:mem_requested", "96")]),
         slabs: rows(&[("3:chunk_size", "120"), ("3:cmd_set", "6"), ("active_slabs", "1"), ("total_malloced", "65536")]),
         own: rows(&[("ghost_hits", "11")]),
+        hot_keys: rows(&[
+            ("seconds", "60"),
+            ("operations", "640"),
+            ("1:key", "a%20b"),
+            ("1:operations", "320"),
+            ("1:percent", "50.00"),
+            ("1:reads", "256"),
+            ("1:writes", "64"),
+            ("1:bytes_sent", "1000"),
+            ("2:key", "c"),
+            ("2:reads", "64"),
+        ]),
         buckets: rows(&[
             ("get:count", "10"),
             ("get:sum_ns", "1500000"),
@@ -90,7 +102,7 @@ fn check(text: &str) {
 fn the_format_is_prometheus() {
     let peers = [("a:1".to_owned(), streaming()), ("b\"\\:2".to_owned(), Figures::default())];
     let lease = LeaseStatus { shard: "s".into(), node: "n".into(), epoch: 7, ..LeaseStatus::default() };
-    let text = metrics(&peers, Some(&lease), &Ok(server()), &[]);
+    let text = metrics(&peers, Some(&lease), &Ok(server()), (&[], false));
     check(&text);
     for line in [
         "twincache_sidecar_lag_changes{peer=\"a:1\"} 2",
@@ -120,16 +132,29 @@ fn the_format_is_prometheus() {
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
     }
-    let text = metrics(&peers, None, &Err("no".into()), &[]);
+    let text = metrics(&peers, None, &Err("no".into()), (&[], false));
     check(&text);
     assert!(text.contains("\ntwincached_up 0\n") && text.contains("\nmemcached_up 0\n"));
     assert!(!text.contains("memcached_uptime") && !text.contains("twincache_shard"));
 }
 
+#[test]
+fn hot_keys_are_named_only_if_that_is_asked_for() {
+    let text = |shows_keys| metrics(&[], None, &Ok(server()), (&[], shows_keys));
+    let hidden = text(false);
+    check(&hidden);
+    assert!(hidden.contains("\ntwincached_hot_key_operations{rank=\"1\",kind=\"read\"} 256\n"), "{hidden}");
+    assert!(hidden.contains("\ntwincached_hot_key_bytes{rank=\"1\",direction=\"sent\"} 1000\n"), "{hidden}");
+    assert!(!hidden.contains("a%20b"));
+    let shown = text(true);
+    check(&shown);
+    assert!(shown.contains("\ntwincached_hot_key_operations{rank=\"1\",kind=\"write\",key=\"a%20b\"} 64\n"), "{shown}");
+}
+
 /// Dashboards ask for these, letter for letter.
 #[test]
 fn the_server_is_told_as_the_exporter_does() {
-    let text = metrics(&[], None, &Ok(server()), &[]);
+    let text = metrics(&[], None, &Ok(server()), (&[], false));
     for line in [
         "memcached_up 1",
         "memcached_version{version=\"1.6.45\"} 1",
@@ -168,7 +193,7 @@ fn certificates_say_when_they_end() {
     std::fs::write(&none, "no certificate").unwrap();
     let settings = rows(&[("ssl_chain_cert", &chain)]);
     let server = Ok(ServerStats { settings, ..ServerStats::default() });
-    let text = metrics(&[], None, &server, &[own.clone(), none.clone(), own.clone()]);
+    let text = metrics(&[], None, &server, (&[own.clone(), none.clone(), own.clone()], false));
     for (file, end) in [(&chain, 1_893_456_000), (&own, 2_208_988_800_i64)] {
         let line = format!("twincache_certificate_end_time_seconds{{file=\"{file}\"}} {end}");
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
