@@ -90,7 +90,7 @@
 //! store/memory:     slab > arena, pool, classes, sizing > layout
 //! store/background: mod > prefault, crawler, maintainer, mover > balance > gradient
 //! protocol:         mod > line, login > text, meta, binary, change, control > request, status, duty_line, members_line, topology > base64 > token
-//! command:          mod > batch > barred, run > admin > arith, auth, delete, write > read > lookup > context > dump, discovery, users > reply > output
+//! command:          mod > batch > barred, run > admin > arith, auth, delete, write > read > lookup > context > dump, discovery, refresh, users > reply > output
 //! command/admin:    mod > cache, debug, replica > crawler > stats, watch > insight > sheet
 //! replication:      mod > session > stream
 //! journal:          mod > readers > reader, ring > refused > ranges, record, acks, flush > lsn_ranges

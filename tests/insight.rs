@@ -199,3 +199,42 @@ fn hot_keys_can_be_off_and_are_keys() {
     let mut conn = server.connect();
     assert_eq!(conn.line("stats hotkeys"), "CLIENT_ERROR stats hotkeys not allowed");
 }
+
+/// Asks for a key that lives 3 seconds until it is gone. How often it missed before that.
+fn early_misses(conn: &mut Conn, key: &str) -> usize {
+    conn.ask(format!("set {key} 0 3 1\r\nx\r\n").as_bytes(), b"STORED\r\n");
+    let batch = format!("get {key}\r\n").repeat(16) + "mn\r\n";
+    let mut missed = 0;
+    loop {
+        let reply = conn.ask(batch.as_bytes(), b"MN\r\n");
+        let hits = reply.windows(5).filter(|window| window == b"VALUE").count();
+        if hits == 0 {
+            return missed;
+        }
+        // The last ones may be those of an item that has just expired.
+        missed += usize::from(hits == 15);
+    }
+}
+
+#[test]
+fn a_hot_item_is_missed_once_a_second_before_it_expires() {
+    let server = Server::start(&["-t", "1", "-o", "refresh_ahead=70,prefix=p:"]);
+    let mut conn = server.connect();
+    // On a machine that stands still nothing is hot.
+    let missed = wait_for("an early miss", || Some(early_misses(&mut conn, "p:hot")).filter(|&missed| missed > 0));
+    let counted = conn.number("twincache", "refresh_ahead_misses");
+    assert!(counted >= 1 && missed <= 5, "{counted} early misses, {missed} of the last item");
+    early_misses(&mut conn, "other");
+    assert_eq!(conn.number("twincache", "refresh_ahead_misses"), counted);
+    assert_eq!(conn.line("stats reset"), "RESET");
+    assert_eq!(conn.number("twincache", "refresh_ahead_misses"), 0);
+}
+
+#[test]
+fn a_prefix_needs_what_it_is_for() {
+    let refused = Server::try_start(&["-o", "prefix=p:"]).err().expect("it says nothing");
+    assert!(refused.contains("refresh_ahead"), "{refused}");
+    let refused = Server::try_start(&["-o", "refresh_ahead=100"]).err().expect("there is no such share");
+    assert!(refused.contains("between 1 and 99"), "{refused}");
+    assert_eq!(Server::start(&[]).connect().find_stat("twincache", "refresh_ahead_misses"), None);
+}

@@ -63,7 +63,7 @@ impl Prepared<'_> {
             return;
         }
         let written = is_write.then_some(self.cut.body);
-        counters.keys.note(&SampledKey { key, hash: self.hash.0, written }, shared.clock.now());
+        shared.sample(&SampledKey { key, hash: self.hash.0, written }, counters);
     }
 
     /// Answers it, unless it is one of those that have to wait while changes are held.

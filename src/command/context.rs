@@ -3,6 +3,7 @@
 use super::Output;
 use super::discovery::Discovery;
 use super::dump::LongAnswer;
+use super::refresh::RefreshAhead;
 use super::users::Users;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -10,7 +11,7 @@ use crate::journal::acks::LastLsn;
 use crate::protocol::Protocol;
 use crate::stats::hot_keys::SampledKey;
 use crate::stats::{CommandKind, Counters, Registry};
-use crate::store::{ChangeSource, Hash, Locked, Store};
+use crate::store::{ChangeSource, Hash, ItemId, Locked, Store};
 use crate::tls::ServerTls;
 use crate::watch;
 use std::sync::Arc;
@@ -33,6 +34,8 @@ pub struct Shared {
     pub discovery: Discovery,
     /// Who may log in, where clients have to.
     pub users: Users,
+    /// Hot items that are made anew before they expire.
+    pub refresh: Option<RefreshAhead>,
     /// Certificates, if TLS is spoken.
     pub tls: Option<Arc<ServerTls>>,
 }
@@ -43,10 +46,30 @@ impl Shared {
         let stats = Registry::default();
         stats.prefixes.set_delimiter(config.prefix_delimiter);
         stats.prefixes.enable(config.detail_enabled);
-        stats.samples_keys.store(config.hot_keys, Ordering::Relaxed);
+        let refresh = RefreshAhead::new(config.refresh_ahead, &config.refresh_prefix);
+        stats.samples_keys.store(config.hot_keys || refresh.is_some(), Ordering::Relaxed);
         let watch = watch::Hub::new(config.watcher_logbuf_size, config.worker_logbuf_size);
         let (discovery, users) = (Discovery::default(), Users::default());
-        Shared { config, clock, store, stats, watch, discovery, users, tls: None }
+        Shared { config, clock, store, stats, watch, discovery, users, refresh, tls: None }
+    }
+}
+
+impl Shared {
+    /// Notes a key that was sampled.
+    #[cold]
+    pub(super) fn sample(&self, sample: &SampledKey<'_>, counters: &Counters) {
+        let now = self.clock.now();
+        counters.keys.note(sample, now);
+        if let Some(refresh) = &self.refresh
+            && sample.written.is_none()
+            && refresh.concerns(sample.key)
+        {
+            let hash = Hash(sample.hash);
+            let mut shard = self.store.lock(hash);
+            let found = shard.find(sample.key, hash).ok().map(|id| shard.item(id).expires_at());
+            drop(shard);
+            found.iter().for_each(|&expires_at| refresh.learn(hash, expires_at, now));
+        }
     }
 }
 
@@ -99,10 +122,14 @@ impl<'a> Context<'a> {
         self.counters.commands.count(kind);
     }
 
-    /// Notes a key that was sampled.
-    #[cold]
-    pub(super) fn sample(&self, sample: &SampledKey<'_>) {
-        self.counters.keys.note(sample, self.shared.clock.now());
+    /// Whether a get of an item misses, so that its client makes it anew.
+    #[inline(always)]
+    pub(super) fn must_refresh(&self, shard: &Locked<'_>, id: ItemId, hash: Hash) -> bool {
+        let is_due = |refresh: &RefreshAhead| {
+            let expires_at = shard.item(id).expires_at();
+            expires_at != 0 && !self.reads_copy && refresh.is_due(hash, expires_at, self.shared.clock.now())
+        };
+        self.shared.refresh.as_ref().is_some_and(is_due)
     }
 
     /// Turns the exptime of a request into `expires_at`: a feeder says it by the time that it was told.

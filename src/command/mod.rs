@@ -22,6 +22,7 @@ mod dump;
 mod lookup;
 pub mod output;
 mod read;
+mod refresh;
 mod reply;
 mod run;
 mod users;

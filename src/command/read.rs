@@ -60,7 +60,8 @@ pub(crate) fn get_many(get: &text::Get<'_>, context: &mut Context<'_>, out: &mut
         let sampled = context.counters.keys.due(len);
         if let Some(at) = sampled {
             let written = expires_at.map(|_| 0);
-            context.sample(&SampledKey { key: keys[at], hash: hashes[at].0.0, written });
+            let sample = SampledKey { key: keys[at], hash: hashes[at].0.0, written };
+            context.shared.sample(&sample, context.counters);
         }
         for (key, &(hash, _)) in keys[..len].iter().zip(&hashes) {
             // The common one has a copy of its own: a key costs 80 instructions less.
@@ -123,7 +124,8 @@ fn answer(
     out: &mut Output,
 ) -> usize {
     let mut shard = context.lock(hash);
-    let Ok(id) = lookup(&mut shard, key, hash, context) else {
+    let found = lookup(&mut shard, key, hash, context).ok();
+    let Some(id) = found.filter(|&id| expires_at.is_some() || !context.must_refresh(&shard, id, hash)) else {
         shard.count_miss(hash);
         if expires_at.is_some() {
             shard.invalidate_copies(key, false, hash);
@@ -449,8 +451,9 @@ pub(crate) fn binary_get(
     let expires_at = exptime.map(|exptime| context.expires_at(exptime.into()));
     let mut shard = context.lock(hash);
     let key = if packet.with_key { packet.key } else { b"" };
-    let found = lookup(&mut shard, packet.key, hash, context);
-    if let Ok(id) = found {
+    let found = lookup(&mut shard, packet.key, hash, context).ok();
+    let found = found.filter(|&id| expires_at.is_some() || !context.must_refresh(&shard, id, hash));
+    if let Some(id) = found {
         fetched(&mut shard, id, expires_at);
         let item = shard.item(id);
         let extras = item.client_flags().to_be_bytes();
@@ -463,8 +466,8 @@ pub(crate) fn binary_get(
         }
     }
     drop(shard);
-    count_get(packet.key, found.is_ok(), exptime.is_some(), context);
-    if found.is_err() && !packet.quiet {
+    count_get(packet.key, found.is_some(), exptime.is_some(), context);
+    if found.is_none() && !packet.quiet {
         match packet.with_key {
             true => response(packet, Status::NotFound, 0, b"", key, 0).encode(&mut out.bytes),
             false => respond(packet, Status::NotFound, out),

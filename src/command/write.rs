@@ -153,7 +153,8 @@ pub fn finish(header: &StoreHeader<'_>, upload: Upload, tail: &[u8], context: &C
 pub fn sample_upload(header: &StoreHeader<'_>, bytes: usize, context: &Context<'_>) {
     let mut buffer = None;
     let order = order_of_upload(header, &mut buffer, context);
-    context.sample(&SampledKey { key: order.key, hash: order.hash.0, written: Some(bytes) });
+    let sample = SampledKey { key: order.key, hash: order.hash.0, written: Some(bytes) };
+    context.shared.sample(&sample, context.counters);
 }
 
 /// A large value ran out of chunks on its way in: what to answer when the rest (`left` bytes of value and

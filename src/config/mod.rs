@@ -73,6 +73,7 @@ impl RawConfig {
         self.check_chunk_max()?;
         self.read_slab_sizes()?;
         self.check_lru()?;
+        self.check_refresh()?;
         self.check_replication()?;
         self.check_tls()?;
         self.read_listen()?;
@@ -125,6 +126,15 @@ impl RawConfig {
             return Err(Exit::usage(format!(
                 "Number of napi_ids({ids}) cannot be greater than number of threads({threads})"
             )));
+        }
+        Ok(())
+    }
+
+    fn check_refresh(&self) -> Result<(), Exit> {
+        if self.config.refresh_ahead == 0 && !self.config.refresh_prefix.is_empty() {
+            return Err(Exit::usage(
+                "prefix says for which keys refresh_ahead is: give refresh_ahead=<percent> as well",
+            ));
         }
         Ok(())
     }

@@ -25,7 +25,8 @@ use super::values::{
     HashAlgorithm, MANY_THREADS, PAGE, above_zero, accounting, ack_timeout, automove, automove_freeratio,
     automove_ratio, automove_weight, automove_window, backlog, chunk_max, crawler_sleep, growth_factor, hash_algorithm,
     hash_power, item_size, journal_mem, key_format, lru_factor, lru_policy, lru_share, megabytes, min_version, number,
-    octal_mode, off, on, port, replicas_ack, scaled, tail_repair_time, text, thread_count, tocrawl, verify_mode,
+    octal_mode, off, on, port, refresh_ahead, replicas_ack, scaled, tail_repair_time, text, thread_count, tocrawl,
+    verify_mode,
 };
 use crate::store::StoreConfig;
 use crate::tls::TlsOptions;
@@ -354,6 +355,15 @@ settings! {
         pub hot_keys: bool = true;
         sub("no_hotkeys", Without, "do not look for the keys that are asked for most (\"stats hotkeys\")",
             hot_keys = off);
+    -   /// Percent of an item's TTL, 0 off.
+        pub refresh_ahead: u32 = 0;
+        sub("refresh_ahead", Needed("<percent>"), "answer one get a second with a miss when a hot item is in the last so many\n\
+            percent of its TTL, so that one client makes it anew: 1 to 99 (default: off)",
+            refresh_ahead = refresh_ahead);
+    -   /// Keys that this is for.
+        pub refresh_prefix: String = String::new();
+        sub("prefix", Needed("<text>"), "of refresh_ahead: only for keys that begin so (default: all)",
+            refresh_prefix = |v: &str| Ok::<_, Exit>(v.to_owned()));
     -   /// Bytes.
         pub watcher_logbuf_size: usize = 256 << 10;
         sub("watcher_logbuf_size", Needed("<KB>"), "buffer of each watcher (default: 256)",

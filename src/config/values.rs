@@ -239,6 +239,10 @@ pub(super) fn automove_freeratio(text: &str) -> Result<f64, Exit> {
     within(ratio, 0.0..=1.0, "slab_automove_freeratio must be between 0 and 1")
 }
 
+pub(super) fn refresh_ahead(text: &str) -> Result<u32, Exit> {
+    within(number("refresh_ahead", text)?, 1..=99, "refresh_ahead must be between 1 and 99: percent of an item's TTL")
+}
+
 pub(super) fn journal_mem(text: &str) -> Result<usize, Exit> {
     let megabytes = number("journal_mem", text)?;
     within(megabytes, JOURNAL_MEGABYTES, "journal_mem must be 8 to 65536 megabytes").map(|n| n << 20)

@@ -41,6 +41,7 @@ pub fn each(argument: Option<&[u8]>, shared: &Shared, emit: &mut dyn FnMut(&str,
         Some(b"twincache") => {
             durations(shared, &mut sheet);
             ghost(shared, &mut sheet);
+            shared.refresh.iter().for_each(|refresh| sheet.put("refresh_ahead_misses", refresh.misses()));
         }
         Some(b"reset") => reset(shared),
         Some(b"replication") => replication_rows(shared, Instant::now(), &mut sheet),
@@ -436,6 +437,7 @@ fn reset(shared: &Shared) {
     shared.stats.reset();
     shared.store.reset_stats();
     shared.watch.reset();
+    shared.refresh.iter().for_each(|refresh| refresh.reset());
 }
 
 /// The connection that asks is always in the middle of a command.
