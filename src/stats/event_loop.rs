@@ -127,10 +127,10 @@ impl LoopTimer {
 
     /// Looks at the clock, and notes the time for the connections counted since the last look. Takes about 25 ns.
     pub fn look(&mut self) {
-        self.end_requests();
+        let elapsed = self.end_requests();
         // Mostly the two are the same moment, and a second subtraction costs 37 instructions.
-        let in_server = if self.since == self.began { self.elapsed } else { self.looked - self.since };
-        self.record.in_server.note(in_server, std::mem::take(&mut self.unlooked));
+        let in_server = if self.since == self.began { elapsed } else { nanos(self.looked - self.since) };
+        self.record.in_server.note_nanos(in_server, std::mem::take(&mut self.unlooked));
     }
 
     /// Looks at the clock for [`LoopTimer::elapsed`] and for those requests that have been answered, while others wait
@@ -142,15 +142,19 @@ impl LoopTimer {
         }
     }
 
-    /// The same when nothing waits that was read.
+    /// The same when nothing waits that was read. How many nanoseconds the turn is old.
     #[inline]
-    pub fn end_requests(&mut self) {
-        self.tick();
+    pub fn end_requests(&mut self) -> u64 {
+        self.read_clock();
+        let elapsed = nanos(self.elapsed);
         if let Some(requests) = &mut self.requests {
-            requests.read_at(nanos(self.elapsed));
+            requests.end(elapsed);
+            requests.read_at(elapsed);
         }
+        elapsed
     }
 
+    #[inline]
     fn read_clock(&mut self) {
         self.looked = Instant::now();
         self.elapsed = self.looked - self.began;
