@@ -79,7 +79,7 @@ impl Control {
                 let rest = self.got.split_off(end + 2);
                 let line = std::mem::replace(&mut self.got, rest);
                 let line = String::from_utf8(line[..end].to_vec()).expect("a line is text");
-                if line.starts_with("alive ") || line.starts_with("walking ") {
+                if line.starts_with("alive ") || line.starts_with("walking ") || line == "lacking 0" {
                     continue;
                 }
                 return line;

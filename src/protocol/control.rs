@@ -18,7 +18,8 @@
 //!                 overtaken <lsn> <ranges>         changes were lost: so many ranges of keys are sent again
 //!                 caught-up <lsn>                  they have been sent
 //!                 lacking <ranges>                 the peer has refused some of so many ranges of keys, which are sent
-//!                                                  again now and then; when that number has changed
+//!                                                  again now and then; when that number has changed, and after a
+//!                                                  `refuse` and an attach in any case
 //!                 alive <lsn> <unix ms>            every tenth of a second at least: the last change, and the clock
 //! client          clock <ms>                       what the peer's clock showed when this machine had just booted:
 //!                                                  expiries are sent by it; before the attach, and when it changes

@@ -46,8 +46,8 @@ pub struct Consumer {
     told: Option<AttachNotice>,
     /// When the next heartbeat is due; None before it is attached.
     beat_due: Option<Instant>,
-    /// What it was told last of the ranges that the peer lacks.
-    lacking: u64,
+    /// What it was told last of the ranges that the peer lacks. None: nothing since it attached, or refused something.
+    lacking: Option<u64>,
     /// What the client says of the peer's clock; see [`ClientLine::Clock`].
     peer_clock: Option<i64>,
 }
@@ -88,7 +88,7 @@ impl Consumer {
             self.beat_due = Some(now.at + BEAT);
             say(out, ServerLine::Alive(shared.store.journal().lsn(), now.unix_ms));
             let lacking = self.stream.as_ref().map_or(0, |stream| stream.refused_ranges());
-            if std::mem::replace(&mut self.lacking, lacking) != lacking {
+            if self.lacking.replace(lacking) != Some(lacking) {
                 say(out, ServerLine::Lacking(lacking));
             }
             if let Some(stream) = self.stream.as_ref().filter(|stream| stream.is_full_sync) {
@@ -125,7 +125,10 @@ impl Consumer {
     fn obey(&mut self, line: &[u8], shared: &Shared, now: Now, out: &mut Output) -> bool {
         match (ClientLine::parse(line), &mut self.stream) {
             (Ok(ClientLine::Ack(lsn)), Some(stream)) => return stream.acknowledge(lsn, true, shared, out),
-            (Ok(ClientLine::Refuse(lsn)), Some(stream)) => return stream.acknowledge(lsn, false, shared, out),
+            (Ok(ClientLine::Refuse(lsn)), Some(stream)) => {
+                self.lacking = None;
+                return stream.acknowledge(lsn, false, shared, out);
+            }
             (Err(ClientError::Lsn), Some(_)) => return refuse_ack(shared, out),
             (Ok(ClientLine::Attach(line)), None) => return self.attach(&line, shared, now, out),
             (Err(ClientError::Attach), None) => return refuse(control::ATTACH_USAGE, out),

@@ -179,6 +179,7 @@ impl Sidecar {
                     self.confirm(words[1].parse().unwrap());
                 }
                 "alive" => self.counts.alive += 1,
+                "lacking" => assert_eq!(words[1], "0", "{}", lsn()),
                 "walking" => assert!(!self.is_clean, "items of no full sync, {}", lsn()),
                 "twincache" => assert_eq!((words[1], words.len()), ("1", 4)),
                 _ => panic!("{line}, {}", lsn()),
@@ -399,4 +400,22 @@ fn a_peer_has_in_the_end_what_the_primary_has() {
     }
     println!("{sum:?}");
     assert!(is_replay() || (sum.continued > 40 && sum.overtaken > 40 && sum.alive > 100), "{sum:?}");
+}
+
+/// Who has said that something was refused is told what is lacking, even if that is as before; and so is who attaches.
+#[test]
+fn what_is_lacking_is_told_after_each_refusal() {
+    let primary = server(&Arc::new(Clock::new()));
+    let (mut consumer, mut now) = (Consumer::default(), Now { at: Instant::now(), unix_ms: 0 });
+    for (line, is_told) in [("attach there peer-0 - - cas\r\n", true), ("ack 1\r\n", false), ("refuse 1\r\n", true)] {
+        let mut out = Output::default();
+        assert!(consumer.input(line.as_bytes(), &primary.shared, now, &mut out));
+        for beat in 0..3 {
+            now.at += Duration::from_secs(1);
+            let mut out = Output::default();
+            consumer.beat(&primary.shared, now, &mut out);
+            let told = String::from_utf8_lossy(&out.bytes).contains("lacking ");
+            assert_eq!(told, is_told && beat == 0, "{line}: {}", out.bytes.escape_ascii());
+        }
+    }
 }

@@ -336,7 +336,7 @@ impl Pump {
                 self.sink.lag.place_first_mark(lsn, self.sink.figures.confirmed);
                 self.sink.note_head(lsn, now);
             }
-            ServerLine::Lacking(ranges) => self.sink.figures.lacking = Some(ranges),
+            ServerLine::Lacking(ranges) => self.sink.note_lacking(ranges),
             ServerLine::FullSyncItems(items) => self.sink.figures.sync.items = items,
             ServerLine::FullSyncEnd(lsn) => {
                 stream.stage = Stage::Clean;

@@ -243,8 +243,15 @@ impl StreamSink {
         self.figures.trouble.clear();
         (self.figures.is_guarded, self.figures.is_upstream) = (false, false);
         self.absent_since = None;
-        self.figures.lacking = Some(0);
+        self.figures.lacking = None;
         (self.figures.head, self.figures.confirmed, self.figures.bytes_in_flight) = (lsn, lsn, 0);
+    }
+
+    /// The server says what the peer lacks. It does so again when it has heard of what was refused since.
+    pub(super) fn note_lacking(&mut self, ranges: u64) {
+        if !self.lacks_some {
+            self.figures.lacking = Some(ranges);
+        }
     }
 
     /// Says that everything is going to be sent, and that there are so many items.
@@ -441,9 +448,7 @@ impl StreamSink {
     fn take_refusal(&mut self, line: &[u8], now: Moment) {
         // A peer that is full answers every change in the same way.
         self.figures.errors += 1;
-        if self.figures.lacking == Some(0) {
-            self.figures.lacking = None;
-        }
+        self.figures.lacking = None;
         if self.said_refused.is_none_or(|(at, _)| now.at >= at + REFUSED_EVERY) {
             let more = self.figures.errors - self.said_refused.map_or(0, |(_, errors)| errors);
             let changes = if more == 1 { "a change".to_owned() } else { format!("{more} changes") };
