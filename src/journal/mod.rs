@@ -467,6 +467,14 @@ impl Journal {
         self.lock().ring.lsn()
     }
 
+    /// Switches the journal on, for a reader that comes soon and has all up to here: the last change there is.
+    pub fn begin(&self, now: Instant) -> u64 {
+        let mut inner = self.lock();
+        inner.switch_on(self.capacity);
+        inner.note_idle(now);
+        inner.ring.lsn()
+    }
+
     /// What to scan next for a reader that has read all records.
     pub fn next_scan(&self, id: u64, now: Instant) -> NextScan {
         let mut inner = self.lock();

@@ -73,10 +73,14 @@ impl Store {
         self.core.role.listen(listener);
     }
 
-    /// Lets the changes of clients wait for so many milliseconds; 0: no more. The last change that there is.
+    /// Lets the changes of clients wait for so many milliseconds; 0: no more. The last change that there is: who is told to
+    /// go on after a switchover has to journal what comes after it, or the others would need a full sync.
     pub fn hold_changes(&self, ms: u64) -> u64 {
         self.core.role.hold_changes(ms);
-        self.core.journal.lsn_under_lock()
+        match ms == 0 && self.is_managed() {
+            true => self.core.journal.begin(Instant::now()),
+            false => self.core.journal.lsn_under_lock(),
+        }
     }
 
     /// Whether it was primary a moment ago.

@@ -125,8 +125,18 @@ fn a_member_that_does_not_know_it_keeps_everything() {
 /// Of three nodes the third goes on as well, where it is.
 #[test]
 fn a_switchover_of_three_needs_no_full_sync() {
-    rounds("switchover of three", Plan::of_three(), |cluster, owner, workload| {
-        let to = (owner + 1) % 3;
+    needs_no_full_sync("switchover of three", Plan::of_three());
+}
+
+/// Nobody asks for acknowledgements, so the successor has had no reason to keep a journal.
+#[test]
+fn a_switchover_without_acknowledgements_needs_no_full_sync() {
+    needs_no_full_sync("switchover without acknowledgements", Plan::unacknowledged());
+}
+
+fn needs_no_full_sync(name: &str, plan: Plan) {
+    rounds(name, plan, |cluster, owner, workload| {
+        let to = (owner + 1) % cluster.nodes.len();
         let address = cluster.addresses()[to];
         let full_syncs =
             |cluster: &Cluster| cluster.client.inside(|| Conn::to(address).number("replication", "walks_started"));

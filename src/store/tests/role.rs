@@ -2,7 +2,7 @@
 
 use super::rig::{TestStore, attach_as, put, rig, tiny};
 use crate::journal::acks::LastLsn;
-use crate::journal::{AttachError, READERS_MAX};
+use crate::journal::{Attach, AttachError, READERS_MAX};
 use crate::store::Subscription;
 use crate::store::role::UPSTREAM;
 use crate::store::{
@@ -303,6 +303,20 @@ fn what_is_held_is_dropped_when_the_epoch_begins() {
     assert_eq!(rig.store.items(), 1);
     rig.store.set_role(bare(6)).unwrap();
     assert_eq!(rig.store.items(), 0);
+}
+
+/// The shard was handed over to a server that has never fed anybody: the others have all that it has, and go on from there.
+#[test]
+fn a_successor_journals_before_it_serves() {
+    let (rig, now) = (managed(), Instant::now());
+    rig.store.set_role(standby(1)).unwrap();
+    assert!(set_by(&rig, &feeder(&rig, 1, now), "a"));
+    let lsn = rig.store.hold_changes(0);
+    rig.store.set_role(primary(2)).unwrap();
+    assert!(rig.set("b", b"value", 0));
+    let run_id = Some(rig.store.journal().run_id());
+    let feed = Attach { run_id, lsn: Some(lsn), ..attach_as("a", "00000000000000ab") };
+    assert!(!rig.store.attach(&feed, now).unwrap().began_with_full_sync());
 }
 
 /// What the old owner gave out and never sent is given to nothing else.
