@@ -32,7 +32,7 @@ pub(crate) struct Peer {
     pub is_late: bool,
     /// The last change that it has confirmed.
     pub confirmed: u64,
-    /// Whether it has refused some changes, and has not taken them since.
+    /// Whether it has refused some changes, and is not known to have taken them since.
     pub lacks: bool,
 }
 
@@ -87,11 +87,17 @@ impl InSync {
 
     /// Who can be handed the shard: this node, or the first member if none is named; else why not.
     pub(super) fn successor(&self, to: &str, record: &ShardRecord) -> Result<MemberRecord, String> {
-        let first = record.members.first().map_or("", |member| &member.node);
-        let to = if to.is_empty() { first } else { to };
-        let fit = self.peer(to).filter(|peer| peer.is_streaming && !peer.is_late);
-        fit.map(Peer::member).ok_or_else(|| match to {
-            "" => "no node is in sync, so none can take over".to_owned(),
+        let is_fit = |peer: &&Peer| peer.is_streaming && !peer.is_late && !peer.lacks;
+        let mut members = record.members.iter().map(|member| member.node.as_str());
+        let first = members.clone().next().unwrap_or("");
+        let fit = members.find(|node| self.peer(node).is_some_and(|peer| is_fit(&peer))).unwrap_or(first);
+        let to = if to.is_empty() { fit } else { to };
+        let peer = self.peer(to);
+        peer.filter(is_fit).map(Peer::member).ok_or_else(|| match (to, peer) {
+            ("", _) => "no node is in sync, so none can take over".to_owned(),
+            (_, Some(peer)) if peer.is_streaming && !peer.is_late => {
+                format!("{to} has refused changes and lacks them still, so it cannot take over: is its memory full?")
+            }
             _ => format!("{to} is not in sync, so it cannot take over"),
         })
     }
@@ -266,6 +272,21 @@ mod tests {
         assert_eq!(waits_for(&mut in_sync, 1, &[record(&[("b", "r1")]), record(&[])]), ["-", "b@r1"]);
         assert_eq!(waits_for(&mut in_sync, 2, &[record(&[("b", "r1")])]), ["-", "b@r1"]);
     }
+    /// A member that is full is streamed to and confirms, but what it has refused would be lost.
+    #[test]
+    fn who_lacks_something_is_no_successor() {
+        let mut in_sync = InSync::default();
+        let (b, c) = (Peer { lacks: true, ..streaming("b", "r1") }, streaming("c", "r2"));
+        in_sync.note_peers(vec![b.clone(), c.clone()]);
+        let record = record(&[("b", "r1"), ("c", "r2")]);
+        let why = in_sync.successor("b", &record).unwrap_err();
+        assert!(why.starts_with("b has refused changes and lacks them still"), "{why}");
+        assert_eq!(in_sync.successor("", &record), Ok(c.member()));
+        in_sync.note_peers(vec![b, Peer { is_late: true, ..c }]);
+        assert!(in_sync.successor("", &record).is_err());
+        assert_eq!(in_sync.successor("c", &record).unwrap_err(), "c is not in sync, so it cannot take over");
+    }
+
     /// Who goes on without a full sync after a switchover has every change, and has refused none.
     #[test]
     fn whole_is_who_lacks_nothing() {

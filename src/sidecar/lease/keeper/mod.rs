@@ -77,6 +77,8 @@ pub(crate) struct Keeper {
     heard_epoch: u64,
     /// Claims without data.
     empties: Empties,
+    /// The last epoch of which it was logged that few are left.
+    warned_of: u64,
     /// What was logged of the record,
     odd: Repeats,
     /// of what the server does not do,
@@ -105,6 +107,7 @@ impl Keeper {
             holds_address: false,
             heard_epoch: 0,
             empties: Empties::default(),
+            warned_of: 0,
             odd: Repeats::default(),
             refusals: Repeats::default(),
             waits: Repeats::default(),
@@ -368,6 +371,7 @@ impl Keeper {
         if !is_heard && now >= self.server_deadline() || known > epoch && self.handover.is_none() {
             return self.give_back(now); // or it was told of a successor that the record does not name
         }
+        epoch.into_iter().for_each(|epoch| self.warn_of_last(epoch));
         self.keep_members(now);
         if self.hand_over(now) || self.owned().is_none() {
             return;

@@ -57,6 +57,7 @@ impl Keeper {
         match handover.step {
             HandoverStep::Draining { lsn }
                 if confirmed >= Some(lsn)
+                    && successor.is_some_and(|peer| !peer.lacks)
                     && (now >= handover.patience || self.members.are_whole(&record.members, lsn)) =>
             {
                 let order = ServerOrder::Standby { epoch: record.epoch + 1, secret: record.secret.clone() };

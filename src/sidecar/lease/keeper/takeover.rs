@@ -86,9 +86,7 @@ impl Keeper {
                 format!("the shard was lost {} times: this node waits for {seconds} s", self.empties.count())
             }
             _ => {
-                if epoch > EPOCHS_LOW && self.waits.is_news("low", now) {
-                    log::error!("the shard has used {epoch} of {EPOCH_MAX} epochs; when they are used up: {HOW}");
-                }
+                self.warn_of_last(epoch);
                 return false;
             }
         };
@@ -96,6 +94,14 @@ impl Keeper {
             log::error!("{why}");
         }
         true
+    }
+
+    /// Says once of each epoch that few are left.
+    pub(super) fn warn_of_last(&mut self, epoch: u64) {
+        if epoch > EPOCHS_LOW && epoch > self.warned_of {
+            self.warned_of = epoch;
+            log::error!("the shard has used {epoch} of {EPOCH_MAX} epochs; when they are used up: {HOW}");
+        }
     }
 
     /// An operator wants this node to be the owner.

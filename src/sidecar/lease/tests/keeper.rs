@@ -479,6 +479,18 @@ fn the_last_epoch_is_served_in_and_no_other() {
     assert_eq!((rig.record().epoch, rig.record().owner.as_str()), (EPOCH_MAX, ""));
 }
 
+/// It has become the owner by a switchover, or lifts itself above what others know of: that uses epochs, too.
+#[test]
+fn an_owner_that_goes_on_warns_of_the_last_epochs() {
+    let mut rig = Rig::new();
+    rig.put_record(ShardRecord { owner: "a".into(), run: "r1".into(), ..of_b(EPOCH_MAX / 2, vec![]) });
+    rig.pass(LEASE);
+    assert!(rig.serves() && rig.keeper.warned_of == 0);
+    rig.keeper.heard(EPOCH_MAX / 2 + 1, rig.now);
+    rig.pass(LEASE);
+    assert_eq!((rig.record().epoch, rig.keeper.warned_of), (EPOCH_MAX / 2 + 2, EPOCH_MAX / 2 + 2));
+}
+
 // ---- operators ----
 
 /// An owner that is cut off lives on the promises of members for so long.
