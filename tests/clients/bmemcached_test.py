@@ -1,9 +1,9 @@
-"""python-binary-memcached: the binary protocol, one server and a ring of three."""
+"""python-binary-memcached: the binary protocol, one server, also over TLS, and a ring of three."""
 
 import bmemcached
 from bmemcached.exceptions import MemcachedException
 
-from servers import PATIENCE, Servers, gone
+from servers import PATIENCE, Servers, gone, over_tls
 
 MEGABYTE = 1024 * 1024
 
@@ -74,6 +74,16 @@ def admin(client, server):
     assert client.flush_all() and client.get("a") is None
 
 
+def tls():
+    for server, context in over_tls():
+        address = f"localhost:{server.port}"
+        client = bmemcached.Client([address], tls_context=context, socket_timeout=PATIENCE)
+        for part in (stores, cas, many, arithmetic, big_values):
+            part(client)
+        assert client.flush_all() and client.get("a") is None
+        client.disconnect_all()
+
+
 def main():
     with Servers(1) as servers:
         client = bmemcached.Client(servers.addresses(), socket_timeout=PATIENCE)
@@ -89,6 +99,7 @@ def main():
         held = [len(server.keys()) for server in servers]
         assert sum(held) == 900 and min(held) > 50, held
         client.disconnect_all()
+    tls()
 
 
 if __name__ == "__main__":

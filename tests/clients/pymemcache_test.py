@@ -1,9 +1,5 @@
 """pymemcache: text protocol, pool, serialisation, a ring over three servers, meta commands in raw form."""
 
-import os
-import ssl
-import subprocess
-import tempfile
 import threading
 
 from pymemcache import serde
@@ -12,7 +8,7 @@ from pymemcache.client.hash import HashClient
 from pymemcache.client.retrying import RetryingClient
 from pymemcache.exceptions import MemcacheClientError, MemcacheIllegalInputError, MemcacheServerError
 
-from servers import PATIENCE, Servers, gone
+from servers import PATIENCE, Servers, gone, over_tls
 
 MEGABYTE = 1024 * 1024
 
@@ -208,20 +204,13 @@ def ring():
 
 def tls():
     """The same by TLS, which Python's OpenSSL speaks."""
-    with tempfile.TemporaryDirectory() as folder:
-        cert, key = (os.path.join(folder, name) for name in ("cert", "key"))
-        make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
-        make += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-out", cert, "-keyout", key]
-        subprocess.run(make, check=True, stderr=subprocess.DEVNULL)
-        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
-            context = ssl.create_default_context(cafile=cert)
-            context.minimum_version = context.maximum_version = version
-            with Servers(1, "-Z", "-o", f"ssl_chain_cert={cert},ssl_key={key}") as servers:
-                address = ("localhost", servers[0].port)
-                client = Client(address, tls_context=context, connect_timeout=PATIENCE, timeout=PATIENCE)
-                for part in (stores, many, noreply, arithmetic, big_values):
-                    part(client)
-                client.quit()
+    for server, context in over_tls():
+        client = Client(
+            ("localhost", server.port), tls_context=context, connect_timeout=PATIENCE, timeout=PATIENCE
+        )
+        for part in (stores, many, noreply, arithmetic, big_values):
+            part(client)
+        client.quit()
 
 
 def main():

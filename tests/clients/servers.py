@@ -8,6 +8,7 @@ Every server listens on 127.0.0.1, on a port that the kernel chose, and must sti
 
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -96,6 +97,20 @@ class Servers(list):
 
     def addresses(self):
         return [server.address for server in self]
+
+
+def over_tls():
+    """Servers that speak TLS as localhost, each with a context for clients: of TLS 1.2, and of 1.3."""
+    with tempfile.TemporaryDirectory() as folder:
+        cert, key = (os.path.join(folder, name) for name in ("cert", "key"))
+        make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+        make += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-out", cert, "-keyout", key]
+        subprocess.run(make, check=True, stderr=subprocess.DEVNULL)
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            context = ssl.create_default_context(cafile=cert)
+            context.minimum_version = context.maximum_version = version
+            with Servers(1, "-Z", "-o", f"ssl_chain_cert={cert},ssl_key={key}") as servers:
+                yield servers[0], context
 
 
 def main():
