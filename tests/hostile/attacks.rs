@@ -32,6 +32,7 @@ pub const ATTACKS: &[Attack] = &[
     Attack { name: "all prefixes, never read", run: prefixes_unread },
     Attack { name: "all keys, never read", run: keys_unread },
     Attack { name: "uploads that stand still", run: silent_uploads },
+    Attack { name: "uploads that begin all at once", run: uploads_at_once },
     Attack { name: "lines that stand still", run: silent_lines },
     Attack { name: "a line of 16 MiB of keys", run: long_line },
     Attack { name: "20 appends to a large value", run: appends },
@@ -170,6 +171,31 @@ fn silent_uploads(site: &Site<'_>) {
     };
     let _held: Vec<_> = (0..site.clients).take_while(|_| site.goes_on()).map(upload).collect();
     site.wait();
+}
+
+/// Large values on all connections at the same time, each of them nearly whole, and then others in their place.
+fn uploads_at_once(site: &Site<'_>) {
+    let piece = vec![b'v'; 900_000];
+    let mut round = 0;
+    while site.goes_on() {
+        round += 1;
+        let mut streams: Vec<_> = (0..site.clients).take_while(|_| site.goes_on()).map(|_| site.connect()).collect();
+        for (i, stream) in streams.iter_mut().enumerate() {
+            stream.set_nonblocking(true).expect("an option");
+            let _ = stream.write(format!("set upload{round}-{i} 0 0 1000000\r\n").as_bytes());
+        }
+        let mut sent = vec![0; streams.len()];
+        while site.goes_on() && sent.iter().any(|&sent| sent < piece.len()) {
+            for (stream, sent) in streams.iter_mut().zip(&mut sent) {
+                match stream.write(&piece[*sent..]) {
+                    Ok(n) => *sent += n,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                    // The server lets go of some when it has no memory for all.
+                    Err(_) => *sent = piece.len(),
+                }
+            }
+        }
+    }
 }
 
 /// Half a line of a get, half a small value, and a line that grows without end.
