@@ -263,6 +263,9 @@ impl Shard {
     /// Begins to empty the page of a class that holds least, rather one that is not among `held`. Its first chunk, and
     /// rounds until it is given up.
     fn begin_move(&mut self, class: u8, held: &[u32]) -> Option<(ItemId, u32)> {
+        if !self.window.is_in_file() {
+            self.slab.refresh_unused(class);
+        }
         let pages = || (0..).zip(&self.slab.pages).filter(|(_, page)| page.class == class);
         let is_held = |page: u32| held.contains(&page);
         let (page, _) = pages().min_by_key(|(page, it)| (is_held(*page), it.used))?;

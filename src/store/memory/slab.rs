@@ -273,6 +273,18 @@ impl Slab {
         *window.chunk_mut(id) = Chunk::default();
     }
 
+    /// Makes fresh pages of all those of a class in which no chunk is used: none of them has a free chunk to be withdrawn
+    /// then. Of 100-byte items, 1 GB in which everything has died went to the pool in 3 s without that.
+    pub fn refresh_unused(&mut self, class: u8) {
+        let chunks = &mut self.classes[usize::from(class)];
+        if chunks.used > 0 || chunks.free == ItemId::NONE || self.moving.page != 0 {
+            return;
+        }
+        (chunks.free, chunks.free_count, chunks.carve_left) = (ItemId::NONE, 0, 0);
+        let pages = (0..).zip(&self.pages).filter(|(_, page)| page.class == class);
+        chunks.spare = pages.map(|(page, _)| page).collect();
+    }
+
     /// Begins to empty a page. What is free in it is still to be withdrawn, what becomes free is gone.
     pub fn begin_move(&mut self, page: u32, classes: &Classes) {
         assert_eq!(self.moving.page, 0, "two pages are moved");

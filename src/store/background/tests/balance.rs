@@ -192,3 +192,21 @@ fn what_a_class_needs_no_more_goes_to_the_pool_all_at_once() {
     assert!(left <= 5 && left + pool == before, "{left} and {pool} of {before}");
     assert_eq!(rig.store.stats().slabs_moved, pool);
 }
+
+#[test]
+fn a_class_that_is_all_dead_gives_each_page_in_one_step_and_can_be_used_again() {
+    let mut rig = automatic(1);
+    full_of(&rig, 30, 6000);
+    let before = pages(&rig, 30);
+    assert!(before > 50);
+    rig.store.flush_all(0, None);
+    (0..6000).for_each(|i| assert!(rig.get(&format!("len30-{i:03}")).is_none()));
+    (0..5).for_each(|_| rig.second());
+    // A step for each page, and what is decided between them.
+    rig.mover_steps(2 * before as usize);
+    let (left, pool) = (pages(&rig, 30), rig.store.stats().slab_global_page_pool);
+    assert!(left <= 3 && left + pool == before, "{left} and {pool} of {before}");
+    full_of(&rig, 30, 5000);
+    rig.store.check().unwrap();
+    assert!(rig.get("len30-4999").is_some() && pages(&rig, 30) == before);
+}
