@@ -37,6 +37,7 @@ fn options() -> Options {
     options.optopt("", "get", "share of gets, percent (95)", "P");
     options.optopt("", "keys", "number of keys (1000000)", "N");
     options.optopt("", "key-length", "bytes of a key, one number or MIN-MAX (20)", "N");
+    options.optopt("", "hot", "so many of a hundred keys are the first one (0)", "N");
     options.optopt("", "zipf", "draw keys by Zipf's law with this exponent (evenly)", "S");
     options.optopt("", "values", "bytes of a value, one number, MIN-MAX or spread (100)", "N");
     options.optopt("", "protocol", "text, meta or binary (text)", "P");
@@ -73,6 +74,7 @@ fn load(matches: &Matches) -> Result<Load, String> {
         get_percent: number(matches, "get", 95)?,
         items,
         zipf: matches.opt_present("zipf").then(|| number(matches, "zipf", 0.9)).transpose()?,
+        hot: number(matches, "hot", 0)?,
         rate: matches.opt_present("rate").then(|| number(matches, "rate", 0.0)).transpose()?,
         naps: matches.opt_present("naps"),
         set_on_miss: matches.opt_present("set-on-miss"),

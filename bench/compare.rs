@@ -1,7 +1,7 @@
 //! Measures twincached beside memcached and the floor.
 //!
 //! ```text
-//! compare [all | speed | memory | time | replication]
+//! compare [all | speed | hot | memory | time | replication]
 //!                     starts servers on CPU 0, drives them from CPU 1, prints tables, writes results.json and plots
 //! compare load …      the load generator alone, against any server
 //! compare floor …     the floor alone
@@ -15,6 +15,7 @@ mod alone;
 mod draw;
 mod floor;
 mod hiccup;
+mod hot;
 mod load;
 mod memory;
 mod pair;
@@ -124,13 +125,14 @@ fn compare(verb: &str, arguments: &[String]) -> Result<(), String> {
     if matches.opt_present("help") {
         println!(
             "{}",
-            options()
-                .usage("Usage: compare [all | speed | memory | time | replication | tls | load | floor] [options]")
+            options().usage(
+                "Usage: compare [all | speed | hot | memory | time | replication | tls | load | floor] [options]"
+            )
         );
         return Ok(());
     }
-    if !["all", "speed", "memory", "time", "replication", "tls"].contains(&verb) {
-        return Err(format!("{verb}: none of all, speed, memory, time, replication, tls, load, floor"));
+    if !["all", "speed", "hot", "memory", "time", "replication", "tls"].contains(&verb) {
+        return Err(format!("{verb}: none of all, speed, hot, memory, time, replication, tls, load, floor"));
     }
     let scale = scale(&matches)?;
     let twincached = Program::twincached(matches.opt_str("twincached"));
@@ -143,6 +145,9 @@ fn compare(verb: &str, arguments: &[String]) -> Result<(), String> {
     println!("{}\n", results.all["machine"]);
     if ["all", "speed"].contains(&verb) {
         results.add(&speed::run(&scale, &twincached, &memcached)?)?;
+    }
+    if ["all", "hot"].contains(&verb) {
+        results.add(&hot::run(&scale, &twincached, &memcached)?)?;
     }
     if ["all", "memory"].contains(&verb) {
         results.add(&memory::run(&scale, &twincached, &memcached)?)?;

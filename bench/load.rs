@@ -67,6 +67,8 @@ pub struct Load {
     pub items: Items,
     /// Exponent of Zipf's law; evenly without.
     pub zipf: Option<f64>,
+    /// So many of a hundred are of the first key, whatever is drawn for the others.
+    pub hot: u64,
     /// Open loop with so many requests a second.
     pub rate: Option<f64>,
     /// Sleeps where it would spin, and is late by some 100 us for that: leaves its CPU to others.
@@ -89,6 +91,7 @@ impl Load {
             get_percent: 100,
             items,
             zipf: None,
+            hot: 0,
             rate: None,
             naps: false,
             set_on_miss: false,
@@ -347,6 +350,9 @@ impl Generator {
     }
 
     fn draw_key(&mut self) -> u64 {
+        if self.load.hot > 0 && self.rng.below(100_u64) < self.load.hot {
+            return self.load.items.first;
+        }
         let rank = match &self.zipf {
             None => self.rng.below(self.load.items.count),
             Some(zipf) => zipf.draw(&mut self.rng),

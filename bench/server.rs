@@ -74,6 +74,13 @@ impl Program {
         self.launch(command, arguments)
     }
 
+    /// Starts it with two workers, wherever they run, and waits until it accepts.
+    pub fn start_wide(&self, arguments: &[&str]) -> Result<Server, String> {
+        let mut command = Command::new("taskset");
+        command.args(["-c", &format!("{SERVER_CPU},{LOAD_CPU}")]).arg(&self.path).args(["-t", "2"]);
+        self.launch(command, arguments)
+    }
+
     /// The same that takes what others leave of the CPUs.
     pub fn nice(mut self) -> Program {
         self.is_nice = true;
