@@ -6,34 +6,69 @@
 //!     │               │        ├── diagnosis  what is wrong, in plain words
 //!   defaults          │        └── table, json
 //!                     ├── request             switchover, promote
-//!                     └── edit                pause, resume, remove, topology
+//!                     ├── edit                pause, resume, remove, topology
+//!                     └── dump, load ── dial  items of a server, which may be a memcached
 //! ```
 //!
-//! All that it does, it does by values in etcd, which the sidecars read. It talks to no server.
+//! What it does to a cluster, it does by values in etcd, which the sidecars read. Only `dump` and `load` talk to servers.
 //!
 //! Not here: what the sidecars make of it (`sidecar::lease`), and the values themselves (`cluster`).
 
 mod console;
 mod defaults;
 mod diagnosis;
+mod dial;
+mod dump;
 mod edit;
 mod exit;
 mod json;
+mod load;
 mod look;
 pub mod options;
+mod pace;
 mod request;
 mod show;
 mod table;
 mod view;
 
+use crate::cluster::options::ClusterOptions;
 use console::Console;
 use options::{CtlCommand, CtlOptions};
+use std::io::{BufReader, BufWriter, IsTerminal};
 
 pub use exit::CtlExit;
 
 /// Does what the command line says.
 pub fn run(options: &CtlOptions) -> Result<(), CtlExit> {
-    let mut console = Console::new(&options.cluster)?;
+    match &options.cluster {
+        Some(cluster) => run_in(cluster, options),
+        None => run_alone(options),
+    }
+}
+
+/// What needs no etcd.
+fn run_alone(options: &CtlOptions) -> Result<(), CtlExit> {
+    let said = match &options.command {
+        CtlCommand::Dump(_) if std::io::stdout().is_terminal() => {
+            return Err(CtlExit::usage("a dump belongs in a file: twincachectl dump HOST:PORT > FILE"));
+        }
+        CtlCommand::Dump(server) => {
+            let mut out = BufWriter::with_capacity(64 << 10, std::io::stdout().lock());
+            dump::dump(server, options.limit_megabits, &mut out)?
+        }
+        CtlCommand::Load(server) => {
+            let mut from = BufReader::with_capacity(64 << 10, std::io::stdin().lock());
+            load::load(server, options.limit_megabits, &mut from)?
+        }
+        _ => unreachable!("all others have a cluster"),
+    };
+    eprintln!("twincachectl: {said}");
+    Ok(())
+}
+
+/// What is done by values in etcd.
+fn run_in(cluster: &ClusterOptions, options: &CtlOptions) -> Result<(), CtlExit> {
+    let mut console = Console::new(cluster)?;
     let console = &mut console;
     match &options.command {
         CtlCommand::List(shards) => show::list(console, shards, options.is_json),
@@ -48,6 +83,7 @@ pub fn run(options: &CtlOptions) -> Result<(), CtlExit> {
         CtlCommand::TopologyList => edit::list_topology(console, options.is_json),
         CtlCommand::TopologyAdd(address) => edit::add_to_topology(console, address),
         CtlCommand::TopologyRemove(shard) => edit::remove_from_topology(console, shard),
+        CtlCommand::Dump(_) | CtlCommand::Load(_) => unreachable!("they have no cluster"),
     }
 }
 

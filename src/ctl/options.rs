@@ -43,6 +43,7 @@ pub const OPTIONS: &[CtlOption] = &[
     opt("", "ip", "<addr>", "topology add: the address of the host, for clients that want one"),
     opt("n", "dry-run", "", "promote, remove: only say what would be done, and to how many items"),
     opt("", "json", "", "list, status, topology list: as JSON"),
+    opt("", "limit-mbps", "<num>", "dump, load: most megabits a second (default: no limit)"),
     opt("", "config", "<file>", "read this file instead of /etc/default/twincachectl"),
     opt("h", "help", "", "print this help and exit"),
     opt("V", "version", "", "print the version and exit"),
@@ -87,6 +88,13 @@ pub const COMMANDS: &[CommandRow] = &[
     row("topology list", "", &["json"], "where clients that discover are sent"),
     row("topology add", "SHARD HOST:PORT", &["ip"], "add a shard at the end, or give it another address"),
     row("topology remove", "SHARD", &[], "take a shard out"),
+    row("dump", "HOST:PORT", &["limit-mbps"], "write all items of a server, ours or a memcached, to stdout"),
+    row(
+        "load",
+        "HOST:PORT",
+        &["limit-mbps"],
+        "store what dump has written, from stdin, in a server, ours or a memcached",
+    ),
     row("completion", "bash|zsh|fish", &[], "print what the shell needs to complete options of all three programs"),
 ];
 
@@ -129,17 +137,30 @@ pub enum CtlCommand {
     TopologyAdd(ShardAddress),
     /// Not any more.
     TopologyRemove(String),
+    /// All items of this server to stdout.
+    Dump(String),
+    /// Items from stdin to this server.
+    Load(String),
 }
 
 /// What the command line says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CtlOptions {
-    /// Where etcd is, and the name of the cluster.
-    pub cluster: ClusterOptions,
+    /// Where etcd is, and the name of the cluster; None for commands that need no etcd.
+    pub cluster: Option<ClusterOptions>,
     /// What is to be done.
     pub command: CtlCommand,
     /// Whether to print JSON.
     pub is_json: bool,
+    /// Megabits a second that a dump or a load may take.
+    pub limit_megabits: Option<u64>,
+}
+
+impl CtlCommand {
+    /// Whether it talks to servers and not to etcd.
+    fn is_local(&self) -> bool {
+        matches!(self, CtlCommand::Dump(_) | CtlCommand::Load(_))
+    }
 }
 
 impl CtlOptions {
@@ -157,10 +178,14 @@ impl CtlOptions {
             return Err(CtlExit::print(format!("twincachectl {}\n", env!("CARGO_PKG_VERSION"))));
         }
         let (command, is_json) = (command(&found)?, found.opt_present("json"));
+        let limit_megabits = number(&found, "limit-mbps", 1..=1_000_000)?;
+        if command.is_local() {
+            return Ok(CtlOptions { cluster: None, command, is_json, limit_megabits });
+        }
         let file = found.opt_str("config");
         let file = Defaults::read(file.as_deref()).map_err(|line| CtlExit::refuse(CtlExit::USAGE, &line))?;
         let cluster = cluster_of(&words, &found, |name| environment(name).or_else(|| file.get(name)))?;
-        Ok(CtlOptions { cluster, command, is_json })
+        Ok(CtlOptions { cluster: Some(cluster), command, is_json, limit_megabits })
     }
 }
 
@@ -262,6 +287,8 @@ impl CommandRow {
                 CtlCommand::TopologyAdd(shard_address(name(shard)?, address, found.opt_str("ip"))?)
             }
             ("topology remove", [shard]) => CtlCommand::TopologyRemove(name(shard)?),
+            ("dump", [server]) => CtlCommand::Dump(server_address(server)?),
+            ("load", [server]) => CtlCommand::Load(server_address(server)?),
             ("completion", [shell]) => return completion_for(shell).map_or(Ok(None), |text| Err(CtlExit::print(text))),
             _ => return Ok(None),
         }))
@@ -276,6 +303,24 @@ fn completion_for(shell: &str) -> Option<String> {
     let commands = COMMANDS.iter().map(|row| CompletedFlag::new(String::new(), row.name, row.arguments, row.help));
     let commands = commands.collect();
     completion::script(shell, CompletedProgram { name: "twincachectl", flags, suboptions: Vec::new(), commands })
+}
+
+/// An option that is a number.
+fn number(found: &getopts::Matches, name: &str, range: std::ops::RangeInclusive<u64>) -> Result<Option<u64>, CtlExit> {
+    let Some(text) = found.opt_str(name) else { return Ok(None) };
+    let number = text.parse().ok().filter(|number| range.contains(number));
+    let (least, most) = (range.start(), range.end());
+    let bad = || CtlExit::usage(&format!("--{name} {text}: a number from {least} to {most} is needed"));
+    number.map(Some).ok_or_else(bad)
+}
+
+/// Where a server is.
+fn server_address(address: &str) -> Result<String, CtlExit> {
+    let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port);
+    match port.and_then(|port| port.parse::<u16>().ok()) {
+        Some(1..) => Ok(address.to_owned()),
+        _ => Err(CtlExit::usage(&format!("{address}: a host and a port are needed, as in 10.0.0.1:11211"))),
+    }
 }
 
 /// Where clients find a shard.

@@ -148,6 +148,12 @@ pub struct ItemState {
 /// Begins a store of a value of `len` bytes. The caller appends the value, and then calls [`set_end`].
 #[inline]
 pub fn set(key: WireKey<'_>, len: usize, client_flags: u32, state: &ItemState, out: &mut Vec<u8>) {
+    set_line(key, len as u64, len, client_flags, state, out);
+}
+
+/// As [`set`], for a value that is appended elsewhere: makes room for `more` bytes only.
+#[inline]
+pub fn set_line(key: WireKey<'_>, len: u64, more: usize, client_flags: u32, state: &ItemState, out: &mut Vec<u8>) {
     let fresh_win = state.win && !state.stale;
     let expiry = if fresh_win { state.expiry.before_far() } else { state.expiry };
     let mut tail = Tail::new(b" q\r\n");
@@ -160,9 +166,9 @@ pub fn set(key: WireKey<'_>, len: usize, client_flags: u32, state: &ItemState, o
     if key.base64 {
         tail.put(b" b");
     }
-    tail.put_number(len as u64);
+    tail.put_number(len);
     tail.put(b" ");
-    key.begin(b"ms ", len, out);
+    key.begin(b"ms ", more, out);
     out.extend_from_slice(tail.bytes());
 }
 

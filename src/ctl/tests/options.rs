@@ -39,6 +39,8 @@ fn commands_and_their_words() {
         ("topology add s 10.0.0.1:1", topology("10.0.0.1", "10.0.0.1")),
         ("topology add s h:1 --ip fd00::1", topology("h", "fd00::1")),
         ("topology remove s", CtlCommand::TopologyRemove("s".into())),
+        ("dump h:1", CtlCommand::Dump("h:1".into())),
+        ("load [::1]:2 --limit-mbps 3", CtlCommand::Load("[::1]:2".into())),
     ];
     for (line, command) in table {
         let options = parse(line).expect(line);
@@ -54,10 +56,10 @@ fn the_command_line_comes_before_the_environment() {
         ("TWINCACHE_CLUSTER", "two"),
         ("TWINCACHE_ETCD_USER", ""),
     ];
-    let cluster = parse_with("list", &environment).unwrap().cluster;
+    let cluster = parse_with("list", &environment).unwrap().cluster.unwrap();
     assert_eq!((&cluster.etcd.endpoints[..], cluster.cluster.as_str()), (&["https://b:2379".to_owned()][..], "two"));
     assert_eq!((cluster.etcd.ca, cluster.etcd.user), (Some("ca".into()), None));
-    let cluster = parse_with("--cluster one list", &environment).unwrap().cluster;
+    let cluster = parse_with("--cluster one list", &environment).unwrap().cluster.unwrap();
     assert_eq!(cluster.cluster, "one");
 }
 
@@ -68,7 +70,7 @@ fn the_environment_comes_before_the_file() {
     let parse = |cluster: Option<&str>| {
         let words = ["--config", path.to_str().unwrap(), "list"].map(OsString::from);
         let find = |name: &str| cluster.filter(|_| name == "TWINCACHE_CLUSTER").map(str::to_owned);
-        CtlOptions::parse(words.into_iter(), find).unwrap().cluster.cluster
+        CtlOptions::parse(words.into_iter(), find).unwrap().cluster.unwrap().cluster
     };
     assert_eq!((parse(None).as_str(), parse(Some("variable")).as_str()), ("file", "variable"));
     std::fs::remove_file(path).unwrap();

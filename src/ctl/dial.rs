@@ -1,0 +1,143 @@
+//! A connection to a cache server, ours or a memcached, in its text and meta protocols.
+//!
+//! ```text
+//!   to ──> send … ──> line, copy, stats, ask
+//! ```
+//!
+//! Invariants: nothing waits for longer than [`SILENCE_MAX`] for a server that says nothing; a line is read up to
+//! [`LINE_MAX`] bytes, so a server that never ends one takes no memory. Values are copied in pieces.
+//!
+//! Not here: what is asked.
+
+use super::exit::CtlExit;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+/// How long connecting may take.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// How long a server may say nothing, or take nothing.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// The longest line of a reply, with room to spare: a metadump line with a key of 250 bytes takes less than 1000.
+const LINE_MAX: u64 = 8 << 10;
+
+/// The most lines of a `stats` reply.
+const STATS_MAX: usize = 1 << 20;
+
+/// See the module's head.
+#[derive(Debug)]
+pub(super) struct Dialed {
+    /// As it was typed.
+    pub server: String,
+    socket: BufReader<TcpStream>,
+}
+
+impl Dialed {
+    /// Connects to `HOST:PORT`.
+    pub(super) fn to(server: &str) -> Result<Dialed, CtlExit> {
+        let failed = |error: io::Error| CtlExit::refuse(CtlExit::UNAVAILABLE, &format!("{server}: {error}"));
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in server.to_socket_addrs().map_err(failed)? {
+            match TcpStream::connect_timeout(&address, CONNECT_MAX) {
+                Ok(socket) => return Dialed::over(server, socket).map_err(failed),
+                Err(error) => last = error,
+            }
+        }
+        Err(failed(last))
+    }
+
+    fn over(server: &str, socket: TcpStream) -> io::Result<Dialed> {
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(SILENCE_MAX))?;
+        socket.set_write_timeout(Some(SILENCE_MAX))?;
+        Ok(Dialed { server: server.to_owned(), socket: BufReader::with_capacity(64 << 10, socket) })
+    }
+
+    /// Sends all of it.
+    pub(super) fn send(&mut self, bytes: &[u8]) -> Result<(), CtlExit> {
+        self.socket.get_mut().write_all(bytes).map_err(|error| self.broken(&error))
+    }
+
+    /// The next line, without its end.
+    pub(super) fn line(&mut self, line: &mut Vec<u8>) -> Result<(), CtlExit> {
+        line.clear();
+        let read = (&mut self.socket).take(LINE_MAX).read_until(b'\n', line);
+        read.map_err(|error| self.broken(&error))?;
+        if line.pop() != Some(b'\n') {
+            let what = if line.len() as u64 + 1 >= LINE_MAX { "a line has no end" } else { "it closed the connection" };
+            return Err(self.refused(what));
+        }
+        if line.last() == Some(&b'\r') {
+            line.pop();
+        }
+        Ok(())
+    }
+
+    /// Copies so many bytes to `out` in pieces; what `out` cannot take is an error of this program, not of the server.
+    pub(super) fn copy(
+        &mut self,
+        mut len: u64,
+        mut out: impl FnMut(&[u8]) -> Result<(), CtlExit>,
+    ) -> Result<(), CtlExit> {
+        while len > 0 {
+            let piece = match self.socket.fill_buf() {
+                Ok([]) => return Err(self.refused("it closed the connection in a value")),
+                Ok(piece) => piece,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(self.broken(&error)),
+            };
+            let taken = piece.len().min(usize::try_from(len).unwrap_or(usize::MAX));
+            out(&piece[..taken])?;
+            self.socket.consume(taken);
+            len -= taken as u64;
+        }
+        Ok(())
+    }
+
+    /// Asks for statistics: names and values, in the order that they come in.
+    pub(super) fn stats(&mut self, what: &str) -> Result<Vec<(String, String)>, CtlExit> {
+        self.send(format!("stats {what}").trim_end().as_bytes())?;
+        self.send(b"\r\n")?;
+        let (mut rows, mut line) = (Vec::new(), Vec::new());
+        loop {
+            self.line(&mut line)?;
+            let text = String::from_utf8_lossy(&line);
+            match text.strip_prefix("STAT ").and_then(|row| row.split_once(' ')) {
+                Some((name, value)) if rows.len() < STATS_MAX => rows.push((name.to_owned(), value.to_owned())),
+                Some(_) => return Err(self.refused("its statistics have no end")),
+                None if text == "END" || text == "RESET" => return Ok(rows),
+                None if text.starts_with("STAT ") => {}
+                None => return Err(self.refused(&format!("stats {what}: {text}"))),
+            }
+        }
+    }
+
+    /// Sends a command, and reads its answer of one line.
+    pub(super) fn ask(&mut self, command: &[u8]) -> Result<String, CtlExit> {
+        self.send(command)?;
+        let mut line = Vec::new();
+        self.line(&mut line)?;
+        Ok(String::from_utf8_lossy(&line).into_owned())
+    }
+
+    /// The end of a command because of what the server said or did.
+    pub(super) fn refused(&self, what: &str) -> CtlExit {
+        CtlExit::refuse(CtlExit::UNAVAILABLE, &format!("{}: {what}", self.server))
+    }
+
+    fn broken(&self, error: &io::Error) -> CtlExit {
+        match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                self.refused(&format!("it says nothing for {} s", SILENCE_MAX.as_secs()))
+            }
+            _ => self.refused(&error.to_string()),
+        }
+    }
+}
+
+/// The value of a row of statistics as a number.
+pub(super) fn number_of(rows: &[(String, String)], name: &str) -> Option<u64> {
+    rows.iter().find(|(found, _)| found == name)?.1.parse().ok()
+}

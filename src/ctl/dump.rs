@@ -1,0 +1,325 @@
+//! `dump`: every item of a server, ours or a memcached, as the commands of the meta protocol that store it again.
+//!
+//! ```text
+//!   one connection   lru_crawler metadump all ──> key=… exp=…      read as slowly as the values come
+//!   another          mg <key> f t c v, 64 at a time ──> VA … ──┐   a value passes through in pieces
+//!                        EN: it is gone meanwhile              v
+//!   stdout           ms <key> <len> [b] [F…] T<absolute> [E…] q, data        …        mn: this is the end
+//! ```
+//!
+//! Times are absolute, so that an item that has died before it is loaded stays dead. What the dump does not know to the
+//! second is told as earlier: no item lives longer for having been dumped. A stale item stays stale; reading it takes
+//! the token of its renewal, so it is marked stale again at once, and the next client is asked as before.
+//!
+//! Invariants: memory is bounded whatever the number and the size of the items; a file without `mn` at its end is a part.
+//!
+//! Not here: what reads it (`load`).
+
+use super::dial::{Dialed, number_of};
+use super::exit::CtlExit;
+use super::pace::MovePace;
+use crate::protocol::KEY_MAX;
+use crate::protocol::change::{self, Expiry, ItemState, PeerKeys, WireKey};
+use crate::protocol::token::{strict_i64, strict_u32, strict_u64};
+use std::io::Write;
+use std::time::Instant;
+
+/// Keys that are asked for at once: what comes is read as it comes, so this costs the server no memory.
+const BATCH: usize = 64;
+
+/// Says that a dump is whole. A server answers `MN`.
+pub(super) const END: &[u8] = b"mn\r\n";
+
+/// Dumps a server to `out`. The text says what was done.
+pub(super) fn dump(server: &str, limit_megabits: Option<u64>, out: &mut impl Write) -> Result<String, CtlExit> {
+    let mut dumper = Dumper::new(server, limit_megabits, out)?;
+    let done = dumper.run();
+    dumper.pace.end();
+    let said = dumper.said();
+    done.map(|()| said.clone()).map_err(|mut exit| {
+        exit.stderr += &format!("twincachectl: {said}; this is a part, and ends without `mn`\n");
+        exit
+    })
+}
+
+struct Dumper<'o, W> {
+    keys: Dialed,
+    values: Dialed,
+    out: &'o mut W,
+    pace: MovePace,
+    clock: ToldClock,
+    /// Whether keys of any kind can be named.
+    peer: PeerKeys,
+    items: u64,
+    gone: u64,
+    unnamed: u64,
+}
+
+/// A key that is to be asked for.
+struct ListedKey {
+    key: Vec<u8>,
+    /// When it expires, as the list says: 0 is never.
+    expires_at: i64,
+}
+
+/// What an item is besides its key and value.
+struct DumpedItem {
+    len: u64,
+    client_flags: u32,
+    expiry: Expiry,
+    cas: Option<u64>,
+    is_stale: bool,
+    is_win: bool,
+    is_renewed: bool,
+    is_binary: bool,
+}
+
+impl<'o, W: Write> Dumper<'o, W> {
+    fn new(server: &str, limit_megabits: Option<u64>, out: &'o mut W) -> Result<Dumper<'o, W>, CtlExit> {
+        let (keys, mut values) = (Dialed::to(server)?, Dialed::to(server)?);
+        let rows = values.stats("")?;
+        let clock = ToldClock::new(&values, &rows)?;
+        let mut pace = MovePace::new(limit_megabits);
+        pace.total = number_of(&rows, "curr_items");
+        let said = values.ask(b"mn\r\n")?;
+        if said != "MN" {
+            return Err(values.refused("it has no meta protocol; that came with memcached 1.6"));
+        }
+        let peer = match takes_long_keys(&mut values)? {
+            true => PeerKeys::All,
+            false => PeerKeys::Short,
+        };
+        Ok(Dumper { keys, values, out, pace, clock, peer, items: 0, gone: 0, unnamed: 0 })
+    }
+
+    fn run(&mut self) -> Result<(), CtlExit> {
+        self.keys.send(b"lru_crawler metadump all\r\n")?;
+        let (mut line, mut batch) = (Vec::new(), Vec::with_capacity(BATCH));
+        loop {
+            self.keys.line(&mut line)?;
+            match line.as_slice() {
+                b"OK" => continue,
+                b"END" => break,
+                row => batch.push(wanted(row).ok_or_else(|| self.no_list(row))?),
+            }
+            if batch.len() == BATCH {
+                self.fetch(&mut batch)?;
+            }
+        }
+        self.fetch(&mut batch)?;
+        self.write(END)?;
+        self.out.flush().map_err(|error| unwritten(&error))
+    }
+
+    fn no_list(&self, row: &[u8]) -> CtlExit {
+        let said = String::from_utf8_lossy(row);
+        self.keys.refused(&format!("lru_crawler metadump all: {said}"))
+    }
+
+    /// Asks for these, and writes what is still there.
+    fn fetch(&mut self, batch: &mut Vec<ListedKey>) -> Result<(), CtlExit> {
+        let now = self.clock.now();
+        let mut request = Vec::new();
+        let peer = self.peer;
+        let before = batch.len();
+        batch.retain(|wanted| ask_for(&wanted.key, peer, b" f t c v\r\n", &mut request));
+        self.unnamed += (before - batch.len()) as u64;
+        self.values.send(&request)?;
+        let mut spent = Vec::new();
+        for wanted in batch.iter() {
+            self.take(wanted, now, &mut spent)?;
+        }
+        self.give_back(&spent)?;
+        batch.clear();
+        self.pace.shown(self.items);
+        Ok(())
+    }
+
+    /// Reads one answer.
+    fn take(&mut self, wanted: &ListedKey, now: i64, spent: &mut Vec<(Vec<u8>, Expiry)>) -> Result<(), CtlExit> {
+        let mut line = Vec::new();
+        self.values.line(&mut line)?;
+        if line == b"EN" {
+            self.gone += 1;
+            return Ok(());
+        }
+        let found = DumpedItem::parse(&line, wanted, now);
+        let Some(found) = found else {
+            return Err(self.values.refused(&format!("mg: {}", line.escape_ascii())));
+        };
+        let key = WireKey::new(&wanted.key, found.is_binary, PeerKeys::All).expect("any key has a base64");
+        let state = found.state();
+        let mut bytes = Vec::new();
+        change::set_line(key, found.len, 0, found.client_flags, &state, &mut bytes);
+        self.write(&bytes)?;
+        let (values, out, pace) = (&mut self.values, &mut *self.out, &mut self.pace);
+        values.copy(found.len, |piece| {
+            pace.moved(piece.len());
+            out.write_all(piece).map_err(|error| unwritten(&error))
+        })?;
+        self.values.line(&mut line)?;
+        if !line.is_empty() {
+            return Err(self.values.refused("a value has no end"));
+        }
+        bytes.clear();
+        change::set_end(key, &state, &mut bytes);
+        self.write(&bytes)?;
+        self.items += 1;
+        if found.is_stale && found.is_win {
+            spent.push((wanted.key.clone(), found.expiry));
+        }
+        Ok(())
+    }
+
+    /// Marks those stale again whose token was taken. What a client has renewed meanwhile is renewed
+    /// once more.
+    fn give_back(&mut self, spent: &[(Vec<u8>, Expiry)]) -> Result<(), CtlExit> {
+        for (key, expiry) in spent {
+            let Some(key) = WireKey::new(key, false, self.peer) else { continue };
+            let state = ItemState { expiry: *expiry, cas: None, stale: true, win: false };
+            let mut bytes = Vec::new();
+            change::marks(key, &state, &mut bytes);
+            bytes.extend_from_slice(END);
+            self.values.send(&bytes)?;
+            let mut line = Vec::new();
+            while line != b"MN" {
+                self.values.line(&mut line)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), CtlExit> {
+        self.pace.moved(bytes.len());
+        self.out.write_all(bytes).map_err(|error| unwritten(&error))
+    }
+
+    fn said(&self) -> String {
+        let mut text = format!("{} items of {}, {}", self.items, self.keys.server, self.pace.volume());
+        if self.gone > 0 {
+            text += &format!("; {} were gone before they were read", self.gone);
+        }
+        if self.unnamed > 0 {
+            text += &format!("; {} left out, whose keys are too long for this memcached's base64", self.unnamed);
+        }
+        text
+    }
+}
+
+impl DumpedItem {
+    /// `VA <len> f… t… c… [W] [X] [Z] [b]`.
+    fn parse(line: &[u8], wanted: &ListedKey, now: i64) -> Option<DumpedItem> {
+        let mut words = line.strip_prefix(b"VA ")?.split(|byte| *byte == b' ');
+        let mut found = DumpedItem {
+            len: strict_u64(words.next()?)?,
+            client_flags: 0,
+            expiry: Expiry::NEVER,
+            cas: None,
+            is_stale: false,
+            is_win: false,
+            is_renewed: false,
+            is_binary: false,
+        };
+        for word in words {
+            let Some((letter, rest)) = word.split_first() else { continue };
+            match letter {
+                b'f' => found.client_flags = strict_u32(rest)?,
+                b't' => found.expiry = expiry(strict_i64(rest)?, wanted.expires_at, now),
+                b'c' => found.cas = Some(strict_u64(rest)?),
+                b'X' => found.is_stale = true,
+                b'W' => found.is_win = true,
+                b'Z' => found.is_renewed = true,
+                b'b' => found.is_binary = true,
+                _ => {}
+            }
+        }
+        Some(found)
+    }
+
+    fn state(&self) -> ItemState {
+        ItemState { expiry: self.expiry, cas: self.cas, stale: self.is_stale, win: self.is_renewed }
+    }
+}
+
+/// The seconds that an item has left, as an absolute time: that of the list if it can be the same, since it is exact.
+fn expiry(left: i64, listed: i64, now: i64) -> Expiry {
+    if left < 0 {
+        return Expiry::NEVER;
+    }
+    let at = now.saturating_add(left);
+    let is_same = (at..=at.saturating_add(3)).contains(&listed);
+    Expiry::at(if is_same { listed } else { at }, now)
+}
+
+/// The key and the time of a line of the list.
+fn wanted(row: &[u8]) -> Option<ListedKey> {
+    let mut words = row.strip_prefix(b"key=")?.split(|byte| *byte == b' ');
+    let key = decoded(words.next()?)?;
+    let expires_at = strict_i64(words.next()?.strip_prefix(b"exp=")?)?;
+    Some(ListedKey { key, expires_at: expires_at.max(0) })
+}
+
+/// What stands for `%XX`.
+fn decoded(text: &[u8]) -> Option<Vec<u8>> {
+    let mut key = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, behind)) = rest.split_first() {
+        rest = behind;
+        if byte != b'%' {
+            key.push(byte);
+            continue;
+        }
+        let (digits, behind) = rest.split_at_checked(2)?;
+        key.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+        rest = behind;
+    }
+    (1..=KEY_MAX).contains(&key.len()).then_some(key)
+}
+
+/// Appends an `mg`, if the server can be told of the key.
+fn ask_for(key: &[u8], peer: PeerKeys, tail: &[u8], out: &mut Vec<u8>) -> bool {
+    let Some(wire) = WireKey::new(key, false, peer) else { return false };
+    change::fetch(wire, out);
+    // `fetch` is quiet about a miss; this wants an answer for each.
+    let kept = out.len() - b" q\r\n".len();
+    out.truncate(kept);
+    out.extend_from_slice(tail);
+    true
+}
+
+/// Whether base64 may name the longest keys. memcached takes at most 250 characters.
+fn takes_long_keys(values: &mut Dialed) -> Result<bool, CtlExit> {
+    let mut request = Vec::new();
+    ask_for(&[b' '; KEY_MAX], PeerKeys::All, b"\r\n", &mut request);
+    let said = values.ask(&request)?;
+    Ok(!said.starts_with("CLIENT_ERROR"))
+}
+
+fn unwritten(error: &std::io::Error) -> CtlExit {
+    CtlExit::not_done(&format!("stdout: {error}"))
+}
+
+/// What time it is at a server, and never later than it is.
+#[derive(Debug)]
+pub(super) struct ToldClock {
+    said: i64,
+    heard: Instant,
+}
+
+impl ToldClock {
+    /// By the `time` of its statistics.
+    pub(super) fn new(from: &Dialed, rows: &[(String, String)]) -> Result<ToldClock, CtlExit> {
+        let said = number_of(rows, "time").and_then(|time| i64::try_from(time).ok());
+        let said = said.ok_or_else(|| from.refused("its stats have no `time`"))?;
+        Ok(ToldClock { said, heard: Instant::now() })
+    }
+
+    /// In seconds since 1970.
+    pub(super) fn now(&self) -> i64 {
+        self.said.saturating_add(i64::try_from(self.heard.elapsed().as_secs()).unwrap_or(i64::MAX))
+    }
+}
+
+#[cfg(test)]
+#[path = "tests/dump.rs"]
+mod tests;

@@ -1,0 +1,296 @@
+//! `load`: stores what `dump` has written, or any file of such commands, in a server, ours or a memcached.
+//!
+//! ```text
+//!   stdin   ms, its data │ md │ mg │ mn ──checked──> sent, 256 commands and then `mn`     values pass through in pieces
+//!   server  … MN <── read one round later, so that both sides work at a time
+//!            each line before MN is a command that it refused
+//! ```
+//!
+//! A file is a stranger's: only `ms`, `md`, `mg` and `mn` are sent, a line has a length, and data must end where its
+//! line says. Items that are dead by the server's clock are left out. `E` is left out for a server that does not know it.
+//!
+//! Invariant: it ends well only if the file ended with `mn` and the server took every command.
+//!
+//! Not here: what writes it (`dump`).
+
+use super::dial::Dialed;
+use super::dump::{END, ToldClock};
+use super::exit::CtlExit;
+use super::pace::MovePace;
+use crate::clock::RELATIVE_MAX;
+use crate::protocol::token::{strict_i64, strict_u64, words};
+use std::io::{self, BufRead, Read};
+
+/// Commands between two `mn`: all of them refused make less than a socket's buffer holds.
+const ROUND: u64 = 256;
+
+/// Bytes after which a round ends, too.
+const ROUND_BYTES: u64 = 256 << 10;
+
+/// The longest line of a command: that of a server.
+const LINE_MAX: u64 = 2048;
+
+/// Whether `E` is taken: by a set that replaces an item that is not there. See `sidecar/link/peer_cas`.
+const TAKES_CAS: &[u8] = b"ms twincache.probe 2 MR T-1 E1\r\nok\r\n";
+
+/// Loads `from`. The text says what was done.
+pub(super) fn load(server: &str, limit_megabits: Option<u64>, from: &mut impl BufRead) -> Result<String, CtlExit> {
+    let mut loader = Loader::new(server, limit_megabits, from)?;
+    let done = loader.run();
+    loader.pace.end();
+    let said = loader.said();
+    match done {
+        Err(mut exit) => {
+            exit.stderr += &format!("twincachectl: {said}; the rest of the file was not loaded\n");
+            Err(exit)
+        }
+        Ok(()) => match &loader.refusal {
+            Some(refusal) => Err(CtlExit::not_done(&format!("{said}; the first answer that was none: {refusal}"))),
+            None => Ok(said),
+        },
+    }
+}
+
+struct Loader<'f, R> {
+    server: Dialed,
+    from: &'f mut R,
+    pace: MovePace,
+    clock: ToldClock,
+    takes_cas: bool,
+    /// Which command of the file it is, for errors.
+    number: u64,
+    /// What goes out next.
+    out: Vec<u8>,
+    /// Commands and bytes since the last `mn`.
+    round: (u64, u64),
+    /// Rounds that were sent and not answered.
+    owed: u32,
+    items: u64,
+    dead: u64,
+    refused: u64,
+    refusal: Option<String>,
+}
+
+impl<'f, R: BufRead> Loader<'f, R> {
+    fn new(server: &str, limit_megabits: Option<u64>, from: &'f mut R) -> Result<Loader<'f, R>, CtlExit> {
+        let mut server = Dialed::to(server)?;
+        let rows = server.stats("")?;
+        let clock = ToldClock::new(&server, &rows)?;
+        let said = server.ask(TAKES_CAS)?;
+        let takes_cas = match said.as_str() {
+            "NS" => true,
+            "CLIENT_ERROR invalid flag" => after_refused_cas(&mut server)?,
+            _ => return Err(server.refused(&format!("it takes no changes: {said}"))),
+        };
+        Ok(Loader {
+            server,
+            from,
+            pace: MovePace::new(limit_megabits),
+            clock,
+            takes_cas,
+            number: 0,
+            out: Vec::new(),
+            round: (0, 0),
+            owed: 0,
+            items: 0,
+            dead: 0,
+            refused: 0,
+            refusal: None,
+        })
+    }
+
+    fn run(&mut self) -> Result<(), CtlExit> {
+        let mut line = Vec::new();
+        while self.line(&mut line)? {
+            let end = line.len() - b"\r\n".len();
+            if self.command(&line[..end])? {
+                return self.settle();
+            }
+            self.flush_if_due()?;
+        }
+        self.settle()?;
+        Err(self.broken("the file ends without `mn`: it is a part of a dump"))
+    }
+
+    /// The next line with its end; false at the end of the file.
+    fn line(&mut self, line: &mut Vec<u8>) -> Result<bool, CtlExit> {
+        line.clear();
+        self.number += 1;
+        let read = (&mut *self.from).take(LINE_MAX).read_until(b'\n', line);
+        let read = read.map_err(|error| self.unread(&error))?;
+        if read > 0 && !line.ends_with(b"\r\n") {
+            return Err(self.broken("the line has no end, or is too long"));
+        }
+        Ok(read > 0)
+    }
+
+    /// Sends one command with its data; true for the end of the dump.
+    fn command(&mut self, line: &[u8]) -> Result<bool, CtlExit> {
+        match line.get(..3) {
+            Some(b"ms ") => self.set(line)?,
+            Some(b"md " | b"mg ") => self.queue(line),
+            _ if line == b"mn" => return Ok(true),
+            _ => return Err(self.broken("neither ms, md, mg nor mn: this is no dump")),
+        }
+        Ok(false)
+    }
+
+    fn set(&mut self, line: &[u8]) -> Result<(), CtlExit> {
+        let len = words(line).nth(2).and_then(strict_u64);
+        let len = len.ok_or_else(|| self.broken("ms without a key and a length"))?;
+        let is_dead = self.is_dead(line);
+        if is_dead {
+            self.dead += 1;
+        } else {
+            self.queue(line);
+            self.send()?;
+        }
+        self.value(len, is_dead)?;
+        self.items += u64::from(!is_dead);
+        self.pace.shown(self.items + self.dead);
+        Ok(())
+    }
+
+    /// Whether its `T` is over by the server's clock.
+    fn is_dead(&self, line: &[u8]) -> bool {
+        let time = words(line).skip(3).find_map(|word| word.strip_prefix(b"T")).and_then(strict_i64);
+        time.is_some_and(|time| time < 0 || time > RELATIVE_MAX && time <= self.clock.now())
+    }
+
+    /// Passes the value and its line end on, or drops them.
+    fn value(&mut self, mut len: u64, is_dropped: bool) -> Result<(), CtlExit> {
+        let mut end = [0; 2];
+        while len > 0 {
+            let piece = match self.from.fill_buf() {
+                Ok(piece) if !piece.is_empty() => piece,
+                Ok(_) => return Err(self.broken("the file ends in the value of this line")),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(self.unread(&error)),
+            };
+            let taken = piece.len().min(usize::try_from(len).unwrap_or(usize::MAX));
+            if !is_dropped {
+                self.server.send(&piece[..taken])?;
+                self.pace.moved(taken);
+                self.round.1 += taken as u64;
+            }
+            self.from.consume(taken);
+            len -= taken as u64;
+        }
+        self.from.read_exact(&mut end).map_err(|_| self.broken("the file ends in the value of this line"))?;
+        if &end != b"\r\n" {
+            return Err(self.broken("the value is longer than this line says"));
+        }
+        if !is_dropped {
+            self.out.extend_from_slice(&end);
+        }
+        Ok(())
+    }
+
+    /// Puts a line into what goes out: quiet, and without what the server does not know.
+    fn queue(&mut self, line: &[u8]) {
+        let first_flag = if line.starts_with(b"ms ") { 3 } else { 2 };
+        let mut is_quiet = false;
+        for (at, word) in words(line).enumerate() {
+            let is_flag = at >= first_flag;
+            is_quiet |= is_flag && word == b"q";
+            if is_flag && word.starts_with(b"E") && !self.takes_cas {
+                continue;
+            }
+            if at > 0 {
+                self.out.push(b' ');
+            }
+            self.out.extend_from_slice(word);
+        }
+        self.out.extend_from_slice(if is_quiet { b"\r\n" } else { b" q\r\n" });
+        self.round.0 += 1;
+    }
+
+    fn send(&mut self) -> Result<(), CtlExit> {
+        self.round.1 += self.out.len() as u64;
+        self.pace.moved(self.out.len());
+        self.server.send(&self.out)?;
+        self.out.clear();
+        Ok(())
+    }
+
+    fn flush_if_due(&mut self) -> Result<(), CtlExit> {
+        if self.round.0 < ROUND && self.round.1 + (self.out.len() as u64) < ROUND_BYTES {
+            return Ok(());
+        }
+        self.mark()?;
+        if self.owed > 1 { self.answers() } else { Ok(()) }
+    }
+
+    /// Asks whether all of this was taken.
+    fn mark(&mut self) -> Result<(), CtlExit> {
+        self.out.extend_from_slice(END);
+        self.send()?;
+        self.round = (0, 0);
+        self.owed += 1;
+        Ok(())
+    }
+
+    /// Reads the answers of the oldest round.
+    fn answers(&mut self) -> Result<(), CtlExit> {
+        let mut line = Vec::new();
+        loop {
+            self.server.line(&mut line)?;
+            match line.as_slice() {
+                b"MN" => break,
+                // A read that took a token, and what is not there to be read.
+                b"HD" | b"EN" | b"NF" => {}
+                _ if line.starts_with(b"HD ") => {}
+                refusal => {
+                    self.refused += 1;
+                    self.refusal.get_or_insert_with(|| String::from_utf8_lossy(refusal).into_owned());
+                }
+            }
+        }
+        self.owed -= 1;
+        Ok(())
+    }
+
+    fn settle(&mut self) -> Result<(), CtlExit> {
+        self.mark()?;
+        while self.owed > 0 {
+            self.answers()?;
+        }
+        Ok(())
+    }
+
+    fn said(&self) -> String {
+        let mut text = format!("{} items sent to {}, {}", self.items, self.server.server, self.pace.volume());
+        if self.dead > 0 {
+            text += &format!("; {} left out, which were dead", self.dead);
+        }
+        if self.refused > 0 {
+            text += &format!("; {} refused", self.refused);
+        }
+        if !self.takes_cas {
+            text += "; without cas uniques, which this server does not take";
+        }
+        text
+    }
+
+    fn broken(&self, why: &str) -> CtlExit {
+        CtlExit::not_done(&format!("command {} of the dump: {why}", self.number))
+    }
+
+    fn unread(&self, error: &io::Error) -> CtlExit {
+        CtlExit::not_done(&format!("stdin: {error}"))
+    }
+}
+
+/// A memcached before 1.6.27 refuses the line and swallows the value, or takes it for a command of its own.
+fn after_refused_cas(server: &mut Dialed) -> Result<bool, CtlExit> {
+    server.send(END)?;
+    let mut line = Vec::new();
+    while line != b"MN" {
+        server.line(&mut line)?;
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+#[path = "tests/load.rs"]
+mod tests;
