@@ -67,7 +67,7 @@ pub use role::{ChangeSource, Duty, Relation, Role, RoleOrder, Upstream};
 pub use shard::item::Item;
 pub use shard::locked::Locked;
 pub use stats::{ClassCounters, ClassStats, StoreStats};
-pub use upload::Upload;
+pub use upload::{ROOMS_MAX, Upload};
 
 use crate::clock::Clock;
 use crate::journal::Journal;

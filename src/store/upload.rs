@@ -5,6 +5,8 @@
 //!             │ dropped before that: freed, under the lock
 //! ```
 //!
+//! The pieces of a large value are taken some at a time, so that one system call can fill them.
+//!
 //! Invariants: only the uploader touches the bytes of the value, between `begin_use` and `end_use` of its loan; `Core::lent`
 //! counts the bytes of all uploads.
 //!
@@ -17,8 +19,14 @@ use super::shard::Core;
 use super::shard::locked::{Locked, Shards};
 use super::shard::seal::piece_sum;
 use super::{AllocError, ItemId, ItemSpec};
+use std::collections::VecDeque;
+use std::io::IoSliceMut;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+/// Pieces that are ready to be filled: with 14 KB each, a little more than a socket holds. More are taken when half of them
+/// are full.
+pub const ROOMS_MAX: usize = 16;
 
 /// An item that is arriving: memory that only this handle writes. It is freed when the handle is dropped before it is
 /// finished.
@@ -37,8 +45,11 @@ pub struct Upload {
     chunked: bool,
     /// Bytes of the value still to come.
     left: usize,
-    room: Option<Piece>,
-    /// Bytes of `room` that are filled.
+    /// What is to be filled next, in order.
+    rooms: VecDeque<Piece>,
+    /// Bytes of `rooms`.
+    ready: usize,
+    /// Bytes of the first of them that are filled.
     used: usize,
     /// In a memory file: what the pieces that are filled add to the item's seal.
     sum: u64,
@@ -54,42 +65,74 @@ impl Upload {
         shard.window.chunk_mut(id).pins = 1;
         let chunk = *shard.window.chunk(id);
         let chunked = chunk.is(state::CHUNKED);
-        let room = (!chunked).then(|| shard.window.lend(offset(id) + chunk.value_at(), value_len));
+        let rooms: VecDeque<Piece> =
+            (!chunked).then(|| shard.window.lend(offset(id) + chunk.value_at(), value_len)).into_iter().collect();
         let (core, size) = (shard.core.clone(), shard.core.classes.size(shard.slab.class_of(id)) as u64);
         drop(shard);
         let (shards, (loan, entry)) = (shards.clone(), core.loans.enter(number, id));
-        let left = value_len;
+        let (left, ready) = (value_len, if chunked { 0 } else { value_len });
         let mut upload =
-            Upload { shards, core, number, id, loan, entry, untold: 0, chunked, left, room, used: 0, sum: 0 };
+            Upload { shards, core, number, id, loan, entry, untold: 0, chunked, left, rooms, ready, used: 0, sum: 0 };
         upload.borrow(size)?;
-        upload.room()?;
+        upload.prepare()?;
         upload.loan.end_use();
         Ok(upload)
     }
 
     /// Where the next bytes go, until [`Upload::filled`] is called; empty only when the value is complete. For a value in
-    /// chained chunks this may take one more chunk, and so lock the shard. The error is, too, that it stood still for so
+    /// chained chunks this may take more chunks, and so lock the shard. The error is, too, that it stood still for so
     /// long that others have its memory.
     pub fn room(&mut self) -> Result<&mut [u8], AllocError> {
+        self.prepare()?;
+        Ok(if self.left == 0 { &mut [] } else { &mut self.rooms[0].bytes_mut()[self.used..] })
+    }
+
+    /// The same, and what is ready behind it: at most `most` bytes, in at most [`ROOMS_MAX`] slices. How many bytes it is.
+    pub fn rooms<'a>(&'a mut self, most: usize, mut each: impl FnMut(IoSliceMut<'a>)) -> Result<usize, AllocError> {
+        self.prepare()?;
+        let (mut skip, mut left) = (self.used, most);
+        for room in self.rooms.iter_mut().map(Piece::bytes_mut) {
+            let n = (room.len() - skip).min(left);
+            if n == 0 {
+                break;
+            }
+            each(IoSliceMut::new(&mut room[skip..skip + n]));
+            (skip, left) = (0, left - n);
+        }
+        Ok(most - left)
+    }
+
+    /// Begins to use the memory, and sees to it that there is some.
+    fn prepare(&mut self) -> Result<(), AllocError> {
         if !self.loan.begin_use() {
             return Err(AllocError::NoMemory);
         }
-        if self.left > 0 && self.room.as_ref().is_none_or(|room| room.bytes().len() == self.used) {
-            self.next_piece()?;
+        let is_short = self.rooms.len() <= ROOMS_MAX / 2 && self.ready - self.used < self.left;
+        if is_short
+            && let Err(error) = self.next_pieces()
+            && self.rooms.is_empty()
+        {
+            return Err(error);
         }
-        Ok(self.room.as_mut().map_or(&mut [], |room| &mut room.bytes_mut()[self.used..]))
+        self.assert_sound();
+        Ok(())
     }
 
-    /// Notes that the first `n` bytes of the last room were filled.
+    /// Notes that the next `n` bytes were filled.
     pub fn filled(&mut self, n: usize) {
-        let room = self.room.as_ref().map_or(0, |room| room.bytes().len() - self.used);
-        assert!(n <= room, "filled more than there was room");
+        assert!(n <= self.ready - self.used, "filled more than there was room");
         self.used += n;
         self.left -= n;
-        self.assert_sound();
-        if n > 0 && self.chunked && self.core.sizing.seal > 0 {
-            self.sum_up();
+        while let Some(room) = self.rooms.front().filter(|room| room.bytes().len() <= self.used) {
+            // Outside the lock, where it costs nobody else's time.
+            if self.chunked && self.core.sizing.seal > 0 {
+                self.sum = piece_sum(self.core.hash_seed, room.bytes(), self.sum);
+            }
+            self.used -= room.bytes().len();
+            self.ready -= room.bytes().len();
+            self.rooms.pop_front();
         }
+        self.assert_sound();
         self.untold += n;
         if self.loan.note_bytes(self.untold) {
             self.untold = 0;
@@ -97,36 +140,36 @@ impl Upload {
         self.loan.end_use();
     }
 
-    /// Outside the lock, where it costs nobody else's time.
-    fn sum_up(&mut self) {
-        if let Some(room) = self.room.as_ref().filter(|room| room.bytes().len() == self.used) {
-            self.sum = piece_sum(self.core.hash_seed, room.bytes(), self.sum);
-        }
-    }
-
     /// Whether every byte has arrived.
     pub fn is_complete(&self) -> bool {
         self.left == 0
     }
 
-    fn next_piece(&mut self) -> Result<(), AllocError> {
+    /// Takes pieces, until there are enough or there is no memory.
+    fn next_pieces(&mut self) -> Result<(), AllocError> {
         assert!(self.chunked, "a value in one piece has all its room");
         let sizing = self.core.sizing;
-        let payload = sizing.payload(self.left);
-        self.borrow((payload + sizing.piece_overhead()).min(sizing.chunk_max) as u64)?;
+        let mut left = self.left + self.used - self.ready;
+        let most = (ROOMS_MAX - self.rooms.len()) * sizing.chunk_max;
+        self.borrow(sizing.payload(left).min(most) as u64)?;
         let mut shard = Locked::new(&self.shards, self.number);
-        let piece = shard.add_piece(self.id, payload);
+        while left > 0 && self.rooms.len() < ROOMS_MAX {
+            let Some((piece, holds)) = shard.add_piece(self.id, sizing.payload(left)) else {
+                shard.look_ahead();
+                return Err(AllocError::NoMemory);
+            };
+            let len = holds.min(left);
+            self.rooms.push_back(shard.window.lend(offset(piece) + size_of::<Chunk>(), len));
+            self.ready += len;
+            left -= len;
+        }
         shard.look_ahead();
-        let (piece, holds) = piece.ok_or(AllocError::NoMemory)?;
-        self.room = Some(shard.window.lend(offset(piece) + size_of::<Chunk>(), holds.min(self.left)));
-        self.used = 0;
-        self.assert_sound();
         Ok(())
     }
 
-    /// After each step: what is still to come fits in the room, or another piece is taken for the rest.
+    /// After each step: what is still to come fits in the room, or more pieces are taken for the rest.
     fn assert_sound(&self) {
-        let room = self.room.as_ref().map_or(0, |room| room.bytes().len() - self.used);
+        let room = self.ready - self.used;
         assert!(room <= self.left && (self.chunked || room == self.left), "an upload's room is miscounted");
     }
 

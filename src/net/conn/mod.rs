@@ -46,6 +46,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 use turn::{After, CloseReason, Quota, TurnContext};
+use upload::UploadRooms;
 
 /// Bytes of the worker's shared read buffer. A batch of a thousand short requests fits, and it stays in a core's
 /// second-level cache beside what the requests touch.
@@ -204,7 +205,7 @@ impl<S: Socket> Connection<S> {
     #[inline]
     pub(super) fn read_early(&mut self, room: &mut [u8]) -> Result<usize, CloseReason> {
         let len = if self.session.expects_upload() { room.len().min(READ_LINE) } else { room.len() };
-        read_once(&mut self.socket, &mut room[..len], &mut [])
+        read_once(&mut self.socket, &mut room[..len])
     }
 
     /// Keeps what was read early for a later turn.
@@ -369,7 +370,7 @@ impl<S: Socket> Connection<S> {
     pub(super) fn farewell(&mut self, buffer: &mut [u8]) {
         let mut dropped = 0;
         while self.socket.is_readable() && dropped < FAREWELL_MAX {
-            match read_once(&mut self.socket, buffer, &mut []) {
+            match read_once(&mut self.socket, buffer) {
                 Ok(n @ 1..) => dropped += n,
                 Ok(0) | Err(_) => return,
             }
@@ -436,12 +437,11 @@ impl<S: Socket> Connection<S> {
             self.run_leftover(turn, quota);
             return Ok(());
         }
-        let read = match self.session.upload_room(quota.bytes, turn) {
-            Some((room, may_be_last)) => {
-                let behind: &mut [u8] = if may_be_last { &mut *buffer } else { &mut [] };
-                let room_len = room.len();
-                let n = read_once(&mut self.socket, room, behind)?;
-                self.run_upload(&buffer[..n.saturating_sub(room_len)], n.min(room_len), turn, quota);
+        let read = match self.session.upload_rooms(quota.bytes, turn) {
+            Some(rooms) => {
+                let len = rooms.len;
+                let n = read_value(&mut self.socket, rooms, buffer)?;
+                self.run_upload(&buffer[..n.saturating_sub(len)], n.min(len), turn, quota);
                 Ok(())
             }
             None => self.read_input(buffer, turn, quota),
@@ -477,7 +477,7 @@ impl<S: Socket> Connection<S> {
         // A leftover too long for the buffer, a get line, grows where it is.
         let start = if kept + READ_MIN > buffer.len() { 0 } else { kept };
         let end = if self.session.expects_upload() { start + READ_LINE } else { buffer.len() };
-        let n = read_once(&mut self.socket, &mut buffer[start..end], &mut [])?;
+        let n = read_once(&mut self.socket, &mut buffer[start..end])?;
         turn.counters.bytes_read.add(n as u64);
         quota.take_bytes(n);
         if start < kept || kept + n < self.session.want() {
@@ -491,14 +491,33 @@ impl<S: Socket> Connection<S> {
     }
 }
 
-/// One read, into `room` and then `behind`; 0 is: nothing there, or not yet.
-fn read_once(socket: &mut Edge<impl Socket>, room: &mut [u8], behind: &mut [u8]) -> Result<usize, CloseReason> {
-    let read = match behind {
-        [] => socket.read(room),
-        _ => socket.read_by(room.len() + behind.len(), |stream| {
-            stream.read_vectored(&mut [IoSliceMut::new(room), IoSliceMut::new(behind)])
-        }),
-    };
+/// One read of a large value, and of what follows it into `buffer`; 0 is: nothing there, or not yet.
+fn read_value<'a>(
+    socket: &mut Edge<impl Socket>,
+    rooms: UploadRooms<'a>,
+    buffer: &'a mut [u8],
+) -> Result<usize, CloseReason> {
+    let UploadRooms { mut slices, mut count, mut len, are_last } = rooms;
+    if are_last {
+        len += buffer.len();
+        slices[count] = IoSliceMut::new(buffer);
+        count += 1;
+    }
+    read_by(socket, len, |stream| stream.read_vectored(&mut slices[..count]))
+}
+
+/// One read; 0 is: nothing there, or not yet.
+fn read_once(socket: &mut Edge<impl Socket>, room: &mut [u8]) -> Result<usize, CloseReason> {
+    read_by(socket, room.len(), |stream| stream.read(room))
+}
+
+#[inline]
+fn read_by<S: Socket>(
+    socket: &mut Edge<S>,
+    room: usize,
+    call: impl FnMut(&mut S) -> std::io::Result<usize>,
+) -> Result<usize, CloseReason> {
+    let read = socket.read_by(room, call);
     if socket.socket_ref().is_paused() {
         socket.note(Readiness { readable: true, ..Readiness::default() });
     }

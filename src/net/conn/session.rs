@@ -15,7 +15,7 @@
 //! done here one batch after the other ([`Session::consume`]).
 //!
 //! Input that is not used up is kept by the caller and offered again when there is more of it: at least
-//! [`Session::want`] bytes. Large values are read straight to where they will be stored ([`Session::upload_room`]).
+//! [`Session::want`] bytes. Large values are read straight to where they will be stored ([`Session::upload_rooms`]).
 //!
 //! Not here: reading, writing and buffers (`conn`), what bytes mean (`protocol`), what requests do (`command`).
 

@@ -7,10 +7,22 @@
 //! Not here: where the pieces come from (`conn`), what becomes of the value (`session`, `command`).
 
 use crate::protocol::Cut;
-use crate::store::{AllocError, Upload};
+use crate::store::{AllocError, ROOMS_MAX, Upload};
+use std::io::IoSliceMut;
 
 /// Longest tail after a value: `\r\n`.
 const TAIL_MAX: usize = 2;
+
+/// Where the next bytes of a large value go.
+pub(crate) struct UploadRooms<'a> {
+    /// So many slices of these, and room for one more behind.
+    pub(super) slices: [IoSliceMut<'a>; ROOMS_MAX + 1],
+    pub(super) count: usize,
+    /// Bytes of them.
+    pub(super) len: usize,
+    /// Whether they may be the last of the value.
+    pub(super) are_last: bool,
+}
 
 /// A large value on its way in.
 #[derive(Debug)]
@@ -42,12 +54,16 @@ impl Uploading {
         self.left + self.tail_len - self.tail_have
     }
 
-    /// Where the next bytes go, at most `max`, and whether they may be the last of the value. The error is: out of memory.
-    pub(super) fn room(&mut self, max: usize) -> Result<(&mut [u8], bool), AllocError> {
+    /// Where the next bytes go, at most `max` of them. The error is: out of memory.
+    pub(super) fn rooms(&mut self, max: usize) -> Result<UploadRooms<'_>, AllocError> {
         let left = self.left;
-        let room = self.upload.room()?;
-        let len = room.len().min(left).min(max);
-        Ok((&mut room[..len], len == left))
+        let mut slices = std::array::from_fn(|_| IoSliceMut::new(&mut []));
+        let mut count = 0;
+        let len = self.upload.rooms(max.min(left), |slice| {
+            slices[count] = slice;
+            count += 1;
+        })?;
+        Ok(UploadRooms { slices, count, len, are_last: len == left })
     }
 
     /// Says that the first `n` bytes of that room were filled.
@@ -60,10 +76,10 @@ impl Uploading {
     pub(super) fn take(&mut self, input: &[u8]) -> Result<usize, usize> {
         let mut used = 0;
         while self.left > 0 && used < input.len() {
-            let Ok((room, _)) = self.room(input.len() - used) else { return Err(used) };
-            let n = room.len();
+            let Ok(room) = self.upload.room() else { return Err(used) };
+            let n = room.len().min(self.left).min(input.len() - used);
             assert!(n > 0, "an upload that is not complete has room");
-            room.copy_from_slice(&input[used..used + n]);
+            room[..n].copy_from_slice(&input[used..used + n]);
             self.filled(n);
             used += n;
         }

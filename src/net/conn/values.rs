@@ -4,23 +4,22 @@
 
 use super::session::{SMALL_BODY_MAX, Session, SessionState, Step};
 use super::turn::{Quota, TurnContext};
-use super::upload::Uploading;
+use super::upload::{UploadRooms, Uploading};
 use crate::command;
 use crate::net::reply_hold::OutputPlace;
 use crate::protocol;
 use crate::protocol::{Bad, Cut, Parsed};
 
 impl Session {
-    /// Where the next bytes of a large value go, at most `max`, and whether they may be its last. None when no
-    /// large value is on its way.
-    pub(crate) fn upload_room(&mut self, max: usize, turn: &mut TurnContext<'_>) -> Option<(&mut [u8], bool)> {
+    /// Where the next bytes of a large value go, at most `max`. None when no large value is on its way.
+    pub(crate) fn upload_rooms(&mut self, max: usize, turn: &mut TurnContext<'_>) -> Option<UploadRooms<'_>> {
         // The room is asked for twice because a borrow that may be returned cannot be given up on the way.
         let SessionState::Upload(uploading) = &mut self.state else { return None };
-        if uploading.missing() > 0 && uploading.room(max).is_err() {
+        if uploading.missing() > 0 && uploading.rooms(max).is_err() {
             self.abandon_upload(turn);
         }
         match &mut self.state {
-            SessionState::Upload(uploading) if uploading.missing() > 0 => uploading.room(max).ok(),
+            SessionState::Upload(uploading) if uploading.missing() > 0 => uploading.rooms(max).ok(),
             _ => None,
         }
     }
