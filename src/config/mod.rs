@@ -24,6 +24,7 @@ pub use listen::{Binding, ListenAddr, ListenTls};
 pub use settings::Config;
 pub use values::{HashAlgorithm, REPLICAS_MAX};
 
+use crate::store::StoreConfig;
 use crate::tls::{TlsOptions, VerifyMode};
 use settings::{FLAGS, RawConfig};
 use std::ffi::OsString;
@@ -72,6 +73,7 @@ impl RawConfig {
         self.check_item_size()?;
         self.check_chunk_max()?;
         self.read_slab_sizes()?;
+        self.fit_memory();
         self.check_lru()?;
         self.check_refresh()?;
         self.check_replication()?;
@@ -199,6 +201,15 @@ impl RawConfig {
         }
         self.config.store.slab_sizes = sizes;
         Ok(())
+    }
+
+    /// Who has asked for classes or chunks has them as memcached would make them.
+    fn fit_memory(&mut self) {
+        let store = &mut self.config.store;
+        let asks_classes = store.growth_factor.is_some()
+            || !store.slab_sizes.is_empty()
+            || store.chunk_size != StoreConfig::default().chunk_size;
+        store.fits_memory = !asks_classes && !self.asks_chunks && !self.chunk_max_given;
     }
 
     fn check_lru(&self) -> Result<(), Exit> {

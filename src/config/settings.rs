@@ -155,7 +155,7 @@ settings! {
     -   pub user: Option<String> = None;
         flag('u', "user", Needed("<user>"), "become this user (needed, and only used, when started as root)",
             user = text);
-    -   pub store: StoreConfig = StoreConfig::default();
+    -   pub store: StoreConfig = StoreConfig { fits_memory: true, ..StoreConfig::default() };
         flag('m', "memory-limit", Needed("<num>"), "memory for items, in megabytes (default: 64)",
             cut 'm', store.memory_limit = megabytes);
         stat(1, "maxbytes", |c| c.store.memory_limit);
@@ -314,10 +314,10 @@ settings! {
         sub("read_buf_mem_limit", Needed("<MB>"), "limit for connection buffers (default: 0, none)",
             read_buf_mem_limit = |v| scaled("read_buf_mem_limit", v, 1 << 20));
         stat(50, "read_buf_mem_limit", |c| c.read_buf_mem_limit);
-    -   sub("slab_chunk_max", Needed("<KB>"), "larger items are kept in pieces of this size (default: 512)",
+    -   sub("slab_chunk_max", Needed("<KB>"), "larger items are kept in pieces of this size (default: by memory)",
             |raw, v| { (raw.config.store.slab_chunk_max, raw.chunk_max_given) = (chunk_max(v)?, true); Ok(()) });
         sub("no_chunked_items", Without, "keep every item up to a page in one piece",
-            store.slab_chunk_max = |_| Ok::<_, Exit>(PAGE));
+            |raw, _| { (raw.config.store.slab_chunk_max, raw.asks_chunks) = (PAGE, true); Ok(()) });
         stat(31, "slab_chunk_max", |c| c.store.slab_chunk_max);
     -   sub("slab_sizes", Needed("<a-b-c>"), "chunk sizes of the slab classes, ascending",
             |raw, v| { raw.slab_sizes = Some(v.to_owned()); Ok(()) });
@@ -483,6 +483,8 @@ impl Config {
 pub struct RawConfig {
     pub(super) config: Config,
     pub(super) chunk_max_given: bool,
+    /// Another largest chunk than the usual one was asked for.
+    pub(super) asks_chunks: bool,
     pub(super) protocol_given: bool,
     pub(super) tcp_given: bool,
     pub(super) slab_sizes: Option<String>,
@@ -556,10 +558,11 @@ impl RawConfig {
     }
 
     fn no_modern(&mut self) -> Result<(), Exit> {
-        let config = &mut self.config;
         if !self.chunk_max_given {
-            config.store.slab_chunk_max = PAGE;
+            self.config.store.slab_chunk_max = PAGE;
+            self.asks_chunks = true;
         }
+        let config = &mut self.config;
         config.store.slab_reassign = false;
         config.store.tuning.automove = 0;
         config.maxconns_fast = false;

@@ -139,6 +139,7 @@ impl Store {
     }
 
     fn build(config: StoreConfig, clock: Arc<Clock>, file: Option<MemoryFile>) -> Result<Arc<Store>, String> {
+        let config = config.fitted();
         config.validate()?;
         let record = file.as_ref().map(MemoryFile::record);
         let shards = record.as_ref().map_or_else(|| shard_count(&config), |record| record.shards);

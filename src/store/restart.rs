@@ -23,6 +23,7 @@ impl Store {
     /// Opens the memory file, if there is to be one.
     pub fn open_file(config: &StoreConfig) -> Result<Option<MemoryFile>, String> {
         let Some(path) = &config.memory_file else { return Ok(None) };
+        let config = &config.clone().fitted();
         config.validate()?;
         let shards = shard_count(config);
         MemoryFile::open(path, config, FileShape { shards, windows: windows(config, shards), format: FORMAT }).map(Some)

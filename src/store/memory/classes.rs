@@ -19,7 +19,20 @@ const CHUNK_MIN: usize = 48;
 /// memcached's steps.
 const FACTOR: f64 = 1.25;
 
-/// Native steps: finely up to [`FINE_MAX`], where most items are; beyond it ever coarser, by [`COARSER`] more for each
+/// Chunk sizes where the largest chunk is about 13,800 bytes ([`StoreConfig::fitted`]). Found by dynamic programming over all
+/// ways to cut half a megabyte into chunks: these waste least of values of all lengths (on a scale of doublings) and of
+/// the load of `bench memory` (keys of 32 bytes and values of 230 on average), weighed 1 : 2, among those that hold at
+/// least as many items as memcached at each length of a value.
+const FITTED: [u32; 62] = [
+    48, 56, 64, 72, 80, 88, 96, 104, 112, 120, 128, 136, 152, 168, 184, 200, 216, 232, 248, 264, 280, 296, 312, 328,
+    352, 376, 400, 432, 456, 488, 520, 552, 592, 632, 672, 728, 784, 848, 920, 1000, 1080, 1168, 1304, 1456, 1592,
+    1832, 2056, 2296, 2568, 2896, 3536, 3640, 4064, 4552, 5088, 5696, 7080, 7936, 8880, 9888, 11_152, 13_440,
+];
+
+/// Largest chunks up to this go with those.
+const FITTED_FOR: usize = 16 << 10;
+
+/// Native steps beside these: finely up to [`FINE_MAX`], where most items are; beyond it ever coarser, by [`COARSER`] more for each
 /// doubling. These give 63 classes. With keys of 32 bytes and values of 230 on average (`bench memory`), 0.862 of the
 /// memory is keys and values; it is 0.838 with steps of 8 % up to 1 KiB and of 25 % beyond.
 const FINE_FACTOR: f64 = 1.055;
@@ -98,8 +111,14 @@ fn native(config: &StoreConfig, shards: usize) -> Vec<u32> {
         return stepped(first, config, SIZES_MAX, |_| factor);
     }
     let pages = config.memory_limit / shards as u64 / config.page_size as u64;
-    let factor = if pages >= FINE_PAGES { native_factor } else { |_| FACTOR };
-    let mut sizes = stepped(first, config, usize::MAX, factor);
+    let is_fine = pages >= FINE_PAGES;
+    let mut sizes = if is_fine && config.slab_chunk_max <= FITTED_FOR {
+        let larger = FITTED.into_iter().filter(|&size| size as usize > first);
+        std::iter::once(first.next_multiple_of(8) as u32).chain(larger).collect()
+    } else {
+        stepped(first, config, usize::MAX, if is_fine { native_factor } else { |_| FACTOR })
+    };
+    sizes.retain(|&size| (size as usize) < config.slab_chunk_max);
     for size in &mut sizes {
         let per_page = config.page_size as u32 / *size;
         *size = (config.page_size as u32 / per_page) & !7;
@@ -221,3 +240,7 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "tests/fit.rs"]
+mod fit_tests;
