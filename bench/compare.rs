@@ -13,6 +13,7 @@
 
 mod alone;
 mod draw;
+mod fit;
 mod floor;
 mod hiccup;
 mod hot;
@@ -151,6 +152,7 @@ fn compare(verb: &str, arguments: &[String]) -> Result<(), String> {
     }
     if ["all", "memory"].contains(&verb) {
         results.add(&memory::run(&scale, &twincached, &memcached)?)?;
+        results.add(&fit::run(&twincached, &memcached)?)?;
     }
     if ["all", "time"].contains(&verb) {
         results.hiccups("before")?;

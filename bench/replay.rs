@@ -47,6 +47,8 @@ struct Hits {
     hits: u64,
     bytes: u64,
     hit_bytes: u64,
+    /// Bytes of keys and values at the end.
+    held: u64,
     moved: u64,
     ghost_hits: u64,
 }
@@ -68,6 +70,9 @@ struct Settings {
     policies: Vec<Policy>,
     automove: u8,
     weight: AutomoveWeight,
+    /// Bytes of a page; by the memory without.
+    page: Option<usize>,
+    slab_sizes: Vec<usize>,
 }
 
 fn main() -> ExitCode {
@@ -93,6 +98,8 @@ fn run() -> Result<(), String> {
     );
     options.optopt("a", "automove", "the page mover's mode (1)", "0|1|2");
     options.optopt("w", "weight", "what it counts: objects, balanced or bytes (balanced)", "NAME");
+    options.optopt("", "page", "kilobytes of a page (what the server would take)", "KB");
+    options.optopt("", "slab-sizes", "chunk sizes of the slab classes", "A-B-C");
     options.optflag("h", "help", "this text");
     options.optflag("", "bench", "what cargo says");
     let matches = options.parse(std::env::args().skip(1)).map_err(|error| error.to_string())?;
@@ -120,10 +127,19 @@ fn run() -> Result<(), String> {
             Some(other) => return Err(format!("--weight {other}: objects, balanced or bytes")),
         },
         automove: number("automove", 1)? as u8,
+        page: matches.opt_get("page").map_err(|_| "--page: not a number")?.map(|kilobytes: usize| kilobytes << 10),
+        slab_sizes: matches
+            .opt_str("slab-sizes")
+            .unwrap_or_default()
+            .split('-')
+            .filter_map(|n| n.parse().ok())
+            .collect(),
     };
     let names = if matches.free.is_empty() { ALL.iter().map(|name| name.to_string()).collect() } else { matches.free };
-    println!("| load | -m | policy | hits | of bytes | misses | pages moved | back from the ghost | ns a request |");
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!(
+        "| load | -m | policy | hits | of bytes | misses | held | pages moved | back from the ghost | ns a request |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|---|");
     for name in names {
         for megabytes in &settings.memory {
             compare(&name, *megabytes, &settings)?;
@@ -143,10 +159,11 @@ fn compare(name: &str, megabytes: u64, settings: &Settings) -> Result<(), String
         let change =
             before.map_or(String::new(), |before| format!("{:+.1} %", (misses(&hits) / misses(&before) - 1.0) * 100.0));
         println!(
-            "| {name} | {megabytes} | {} | {:.4} | {:.4} | {change} | {} | {} | {nanoseconds} |",
+            "| {name} | {megabytes} | {} | {:.4} | {:.4} | {change} | {:.4} | {} | {} | {nanoseconds} |",
             policy.0,
             hits.hits as f64 / hits.gets as f64,
             hits.hit_bytes as f64 / hits.bytes as f64,
+            hits.held as f64 / (megabytes << 20) as f64,
             hits.moved,
             hits.ghost_hits
         );
@@ -156,13 +173,12 @@ fn compare(name: &str, megabytes: u64, settings: &Settings) -> Result<(), String
 }
 
 fn replay(load: Load, memory_limit: u64, (_, lru_policy, accounting): Policy, settings: &Settings) -> Hits {
-    // As many pages as with 128 MB, so that a small cache has classes that are filled as a large one's are.
-    let page_size = ((memory_limit / 128).next_power_of_two() / 2).clamp(8 << 10, 1 << 20) as usize * 2;
-    let page_size = page_size.min(1 << 20);
+    let usual = StoreConfig { memory_limit, accounting, fits_memory: true, ..StoreConfig::default() }.fitted();
     let mut config = StoreConfig {
         memory_limit,
-        page_size,
-        slab_chunk_max: page_size / 2,
+        page_size: settings.page.unwrap_or(usual.page_size),
+        slab_chunk_max: settings.slab_sizes.last().copied().unwrap_or(usual.slab_chunk_max),
+        slab_sizes: settings.slab_sizes.clone(),
         shards: Some(1),
         lru_policy,
         accounting,
@@ -194,7 +210,10 @@ fn replay(load: Load, memory_limit: u64, (_, lru_policy, accounting): Policy, se
         }
     }
     let stats = store.stats();
-    Hits { moved: stats.slabs_moved, ghost_hits: stats.ghost_hits, ..hits }
+    // What an item takes beside key and value.
+    let extra = if accounting == Accounting::Memcached { 59 } else { 32 };
+    let held = stats.bytes - stats.curr_items * extra;
+    Hits { held, moved: stats.slabs_moved, ghost_hits: stats.ghost_hits, ..hits }
 }
 
 /// A get, and a set if it misses. Whether it hit.
@@ -237,6 +256,10 @@ fn load(name: &str, requests: u64) -> Result<Load, String> {
                 let key = zipf.draw(&mut rng);
                 Request { ttl: 5 + key * 7 % 56, ..request(&items, key) }
             }))
+        }
+        "fill" => {
+            let items = Items::spread(u64::MAX);
+            Box::new((0..requests).map(move |number| request(&items, number)))
         }
         "shift" => {
             let (items, zipf) = (Items::spread(u64::MAX), Zipf::new(500_000, exponent));

@@ -243,7 +243,7 @@ impl Table {
             .x_desc(across)
             .y_desc(unit)
             .x_label_formatter(&|x| with_commas(*x as u64))
-            .y_label_formatter(&|y| format!("{y:.0}"))
+            .y_label_formatter(&|y| if highest < 10.0 { format!("{y:.1}") } else { format!("{y:.0}") })
             .max_light_lines(0)
             .draw()?;
         for (i, server) in self.servers.iter().enumerate() {
