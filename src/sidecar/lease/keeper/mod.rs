@@ -328,7 +328,9 @@ impl Keeper {
             ServerOrder::Members(requirement) => self.members.required(&requirement.names, lsn),
             ServerOrder::Hold(_) => self.step_handover(HandoverStep::Holding, HandoverStep::Draining { lsn }),
             ServerOrder::Standby { .. } => self.step_handover(HandoverStep::Stepping, HandoverStep::Settling { lsn }),
-            ServerOrder::Go => self.inherited = self.inherited.map(|_| lsn),
+            // Only the first one of a tenure asks where it began. Later ones end a switchover that was given up.
+            ServerOrder::Go if self.inherited == Some(ASKED) => self.inherited = Some(lsn),
+            ServerOrder::Go => {}
             ServerOrder::Primary { .. } => {}
         }
     }

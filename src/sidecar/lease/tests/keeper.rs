@@ -528,6 +528,21 @@ fn a_forced_takeover_is_void_after_a_while() {
     assert!(!rig.orders.iter().any(is_candidate), "members come first");
 }
 
+/// Links go on after the change with which a tenure began. Were that moved on by the end of a switchover that is given
+/// up, a node that was away meanwhile would skip what came between.
+#[test]
+fn a_switchover_that_is_given_up_moves_no_beginning() {
+    let mut rig = Rig::new();
+    let from = Some(member("b", "rb"));
+    let given = of_b(4, vec![member("a", "r1")]);
+    rig.put_record(ShardRecord { owner: "a".into(), run: "r1".into(), handover_from: from, ..given });
+    rig.pass(LEASE);
+    let began = rig.keeper.inherited().expect("a beginning");
+    assert_eq!(began.1, 7);
+    rig.keeper.obeyed(&ServerOrder::Go, 9);
+    assert_eq!(rig.keeper.inherited(), Some(began));
+}
+
 #[test]
 fn requests_are_void_after_another_owner() {
     let mut rig = Rig::new();
