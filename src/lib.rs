@@ -101,7 +101,7 @@
 //! tls:              mod > server, client > stream > room, options, ciphers, files
 //! ctl:              mod > load > dump > dial, pace > edit > request > show > json > table, diagnosis > look > view, console > options > defaults > exit
 //! completion:       mod > bash, fish, zsh > program
-//! sidecar:          mod > lease > link > observe > server_socket, pace, options > moment
+//! sidecar:          mod > check > lease > link > observe > server_socket, pace, options > moment
 //! sidecar/lease:    mod > driver > feeds, topology, etcd_threads, server_thread, promises, keeper, address > news, announcing, floating, hooks > ledger > claim, handover, local, frames, repeats > orders > members
 //! sidecar/lease/keeper: switchover, takeover > mod
 //! sidecar/link:     mod > pump, peer_socket > pump_state, sink, source > relay, answers, guard, lag, peer_cas, peer_clock, peer_info > clock_skew

@@ -551,6 +551,37 @@ fn root_becomes_the_user() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("there is no such user"));
 }
 
+/// Every fault has its line, nobody is connected to, and the exit code is that of a start.
+#[test]
+fn check_says_all_that_would_keep_it_from_starting() {
+    let run = |words: &[&str]| Command::new(env!("CARGO_BIN_EXE_twincache-sidecar")).args(words).output().unwrap();
+    let (fake, taken) = (Fake::new(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let (server, http) = (format!("unix:{}", fake.path()), taken.local_addr().unwrap().to_string());
+    let etcd = "--etcd https://127.0.0.1:9 --cluster c --shard s --node a --advertise 127.0.0.1:9";
+    let etcd: Vec<&str> = etcd.split(' ').collect();
+    let lost = ["--http", &http, "--http-token", "/nonexistent/token", "--etcd-ca", "/nonexistent/ca", "--peer-tls"];
+    let lost = [&lost[..], &["--peer-ca", "/nonexistent/peers", "--check", "--server", "unix:/nonexistent/socket"]];
+    let output = run(&[&lost.concat(), &etcd[..]].concat());
+    // As root it says that it has no use for that.
+    let said = |output: &std::process::Output| {
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        text.lines().filter(|line| !line.starts_with("runs as root")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let lines = said(&output);
+    assert_eq!((output.status.code(), lines.len()), (Some(64), 5), "{lines:?}");
+    assert!(lines[0].starts_with("warning: there is no /nonexistent/socket: is twincached up"), "{lines:?}");
+    for (line, part) in lines[1..].iter().zip(["--peer-tls: ", "--http-token ", &format!("--http {http}: "), "ca"]) {
+        assert!(line.starts_with("twincache-sidecar: ") && line.contains(part), "{part}: {lines:?}");
+    }
+    let good = [&["--check", "--server", &server, "--http", "127.0.0.1:0", "--etcd", "http://127.0.0.1:9"], &etcd[2..]];
+    let output = run(&good.concat());
+    assert_eq!((output.status.code(), said(&output)), (Some(0), Vec::new()));
+    assert_eq!(output.stdout, b"a sidecar would start with these options\n");
+    fake.listener.set_nonblocking(true).unwrap();
+    assert!(fake.listener.accept().is_err(), "the server was not asked");
+    assert_eq!(run(&["--check", "--server", &server]).status.code(), Some(64));
+}
+
 #[test]
 fn bad_usage_is_refused() {
     let run = |words: &[&str]| Command::new(env!("CARGO_BIN_EXE_twincache-sidecar")).args(words).output().unwrap();

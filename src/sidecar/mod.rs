@@ -5,6 +5,7 @@
 //!                     │        control socket  <──────────────>  peer's port
 //!                     ├── observe: http ── pages <── figures of each peer, statistics of the server
 //!                     └── waits for a signal
+//!           ──> check  instead, with --check
 //! ```
 //!
 //! To the peer, the sidecar is an ordinary memcached client. It knows nothing of the store: it passes the server's
@@ -12,6 +13,7 @@
 //!
 //! Not here: the order of changes, which the server decides, and what a peer does with them.
 
+mod check;
 pub mod lease;
 mod link;
 mod moment;
@@ -55,6 +57,9 @@ const EX_NOUSER: u8 = 67;
 /// Runs until a signal says stop.
 pub fn run(options: Options) -> Result<(), SidecarExit> {
     supervisor::start_log(if options.is_verbose { log::LevelFilter::Debug } else { log::LevelFilter::Info });
+    if options.is_check {
+        return Err(check::check(&options, drop_root(&options).err()));
+    }
     drop_root(&options)?;
     process::block_signals().map_err(|error| SidecarExit::refuse(EX_OSERR, &format!("signals: {error}")))?;
     if let Some(line) = options.peer_tls.as_ref().and_then(|files| files.check().err()) {

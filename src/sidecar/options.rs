@@ -91,6 +91,7 @@ pub const OPTIONS: &[SidecarOption] = &[
     opt("", "on-promote", "<command>", "run this when this node has become primary"),
     opt("", "on-demote", "<command>", "run this when this node is not primary any more"),
     opt("u", "user", "<user>", "become this user (only used when started as root; not with --vip)"),
+    opt("", "check", "", "say what would keep a sidecar from starting with the other options, and exit"),
     opt("v", "verbose", "", "say more on stderr"),
     opt("h", "help", "", "print this help and exit"),
     opt("V", "version", "", "print the version and exit"),
@@ -123,6 +124,8 @@ pub struct Options {
     pub address: AddressOptions,
     /// Whom to become.
     pub user: Option<String>,
+    /// Whether to look only for what would keep it from starting.
+    pub is_check: bool,
     /// Whether to log more.
     pub is_verbose: bool,
 }
@@ -198,7 +201,7 @@ pub struct SidecarExit {
 }
 
 impl SidecarExit {
-    fn print(stdout: String) -> SidecarExit {
+    pub(super) fn print(stdout: String) -> SidecarExit {
         SidecarExit { code: 0, stdout, stderr: String::new() }
     }
 
@@ -246,6 +249,7 @@ impl Options {
             address: address_options(&found, lease.is_some())?,
             lease,
             user: found.opt_str("user"),
+            is_check: found.opt_present("check"),
             is_verbose: found.opt_present("verbose"),
         })
     }

@@ -52,6 +52,12 @@ struct AddressWord {
     problems: BTreeMap<&'static str, String>,
 }
 
+/// Looks whether all is there that will be needed, and changes nothing.
+pub(in crate::sidecar) fn check(options: &AddressOptions) -> Result<(), SidecarExit> {
+    let floating = options.vip.as_ref().map(Floating::look).transpose();
+    floating.map(drop).map_err(|line| SidecarExit::refuse(EX_OSERR, &line))
+}
+
 impl Address {
     /// Looks whether all that will be needed is there, removes the floating address if it was left over, and starts the
     /// threads, in the network namespace of this one.

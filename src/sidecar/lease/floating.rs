@@ -39,6 +39,13 @@ impl Floating {
     /// Looks whether everything is there that it takes, and removes the address if an earlier run has left it. The error
     /// is one line for the operator.
     pub(super) fn open(vip: &Vip) -> Result<Floating, String> {
+        let mut floating = Floating::look(vip)?;
+        floating.remove_leftover()?;
+        Ok(floating)
+    }
+
+    /// The same, but changes nothing.
+    pub(super) fn look(vip: &Vip) -> Result<Floating, String> {
         let name = &vip.interface;
         let mut netlink = Netlink::open().map_err(|error| refused("a netlink socket", &error))?;
         let interface = netlink.interface(name).map_err(|error| match error.raw_os_error() {
@@ -55,9 +62,7 @@ impl Floating {
         if !interface.has_carrier {
             log::warn!("--dev {name}: there is no carrier (is the cable in?)");
         }
-        let mut floating = Floating { vip: vip.clone(), netlink, packets, interface };
-        floating.remove_leftover()?;
-        Ok(floating)
+        Ok(Floating { vip: vip.clone(), netlink, packets, interface })
     }
 
     fn remove_leftover(&mut self) -> Result<(), String> {

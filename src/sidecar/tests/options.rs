@@ -22,6 +22,7 @@ fn a_whole_command_line() {
         lease: None,
         address: AddressOptions::default(),
         user: Some("nobody".to_owned()),
+        is_check: false,
         is_verbose: true,
     };
     assert_eq!(parse(line), Ok(expected));
