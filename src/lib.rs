@@ -99,7 +99,7 @@
 //! net/conn:         mod > values > session > buffer, chat, other_end, turn, upload > long_line
 //! cluster:          mod > watch > etcd > transport > tls, names, wire > error > options > keys, record
 //! tls:              mod > server, client > stream > room, options, ciphers, files
-//! ctl:              mod > load > dump > dial, pace > edit > request > show > json > table, diagnosis > look > view, console > options > defaults > exit
+//! ctl:              mod > check, load, plan > dump, insight > dial, pace > edit > request > show > json > table, diagnosis > look > view, console > options > defaults > exit
 //! completion:       mod > bash, fish, zsh > program
 //! sidecar:          mod > check > lease > link > observe > server_socket, pace, options > moment
 //! sidecar/lease:    mod > driver > feeds, topology, etcd_threads, server_thread, promises, keeper, address > news, announcing, floating, hooks > ledger > claim, handover, local, frames, repeats > orders > members

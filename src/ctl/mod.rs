@@ -7,13 +7,18 @@
 //!   defaults          │        └── table, json
 //!                     ├── request             switchover, promote
 //!                     ├── edit                pause, resume, remove, topology
+//!                     ├── check               shards, servers or sidecars, for nagios
+//!                     ├── insight ── dial     latency, hotkeys, slabs: what servers say of themselves
+//!                     ├── plan                arithmetic alone
 //!                     └── dump, load ── dial  items of a server, which may be a memcached
 //! ```
 //!
-//! What it does to a cluster, it does by values in etcd, which the sidecars read. Only `dump` and `load` talk to servers.
+//! What it does to a cluster, it does by values in etcd, which the sidecars read. Only `check`, `insight`, `dump` and `load` talk to
+//! servers, and those may be of no cluster.
 //!
 //! Not here: what the sidecars make of it (`sidecar::lease`), and the values themselves (`cluster`).
 
+mod check;
 mod console;
 mod defaults;
 mod diagnosis;
@@ -21,11 +26,13 @@ mod dial;
 mod dump;
 mod edit;
 mod exit;
+mod insight;
 mod json;
 mod load;
 mod look;
 pub mod options;
 mod pace;
+mod plan;
 mod request;
 mod show;
 mod table;
@@ -56,6 +63,11 @@ fn run_alone(options: &CtlOptions) -> Result<(), CtlExit> {
             let mut out = BufWriter::with_capacity(64 << 10, std::io::stdout().lock());
             dump::dump(server, options.limit_megabits, &mut out)?
         }
+        CtlCommand::Latency(servers) => return insight::show(&insight::LATENCY, servers, options.is_json),
+        CtlCommand::HotKeys(servers) => return insight::show(&insight::HOT_KEYS, servers, options.is_json),
+        CtlCommand::Slabs(servers) => return insight::show(&insight::SLABS, servers, options.is_json),
+        CtlCommand::Check(addresses) => return Err(check::servers(addresses)),
+        CtlCommand::Plan(words) => return Err(CtlExit::print(plan::plan(words, options.is_json)?)),
         CtlCommand::Load(server) => {
             let mut from = BufReader::with_capacity(64 << 10, std::io::stdin().lock());
             load::load(server, options.limit_megabits, &mut from)?
@@ -83,7 +95,8 @@ fn run_in(cluster: &ClusterOptions, options: &CtlOptions) -> Result<(), CtlExit>
         CtlCommand::TopologyList => edit::list_topology(console, options.is_json),
         CtlCommand::TopologyAdd(address) => edit::add_to_topology(console, address),
         CtlCommand::TopologyRemove(shard) => edit::remove_from_topology(console, shard),
-        CtlCommand::Dump(_) | CtlCommand::Load(_) => unreachable!("they have no cluster"),
+        CtlCommand::Check(_) => Err(check::cluster(show::seen(console, &[]))),
+        _ => unreachable!("all others have no cluster"),
     }
 }
 

@@ -42,7 +42,7 @@ pub const OPTIONS: &[CtlOption] = &[
     opt("", "all", "", "pause, resume: every shard"),
     opt("", "ip", "<addr>", "topology add: the address of the host, for clients that want one"),
     opt("n", "dry-run", "", "promote, remove: only say what would be done, and to how many items"),
-    opt("", "json", "", "list, status, topology list: as JSON"),
+    opt("", "json", "", "list, status, topology list, latency, hotkeys, slabs, plan: as JSON"),
     opt("", "limit-mbps", "<num>", "dump, load: most megabits a second (default: no limit)"),
     opt("", "config", "<file>", "read this file instead of /etc/default/twincachectl"),
     opt("h", "help", "", "print this help and exit"),
@@ -95,6 +95,11 @@ pub const COMMANDS: &[CommandRow] = &[
         &["limit-mbps"],
         "store what dump has written, from stdin, in a server, ours or a memcached",
     ),
+    row("latency", "HOST:PORT...", &["json"], "how long servers take for requests"),
+    row("hotkeys", "HOST:PORT...", &["json"], "which keys are asked for most"),
+    row("slabs", "HOST:PORT...", &["json"], "what slab classes hold, of a memcached, too"),
+    row("check", "[ADDRESS...]", &[], "one line and exit codes 0 to 3 for nagios: of servers, sidecars or the cluster"),
+    row("plan", "[NAME=VALUE...]", &["json"], "from users to memory, nodes and network, step by step"),
     row("completion", "bash|zsh|fish", &[], "print what the shell needs to complete options of all three programs"),
 ];
 
@@ -141,6 +146,16 @@ pub enum CtlCommand {
     Dump(String),
     /// Items from stdin to this server.
     Load(String),
+    /// Statistics of these servers.
+    Latency(Vec<String>),
+    /// Statistics of these servers.
+    HotKeys(Vec<String>),
+    /// Statistics of these servers.
+    Slabs(Vec<String>),
+    /// Whether these servers and sidecars are well; none is the cluster.
+    Check(Vec<String>),
+    /// What these users need.
+    Plan(Vec<String>),
 }
 
 /// What the command line says.
@@ -159,7 +174,12 @@ pub struct CtlOptions {
 impl CtlCommand {
     /// Whether it talks to servers and not to etcd.
     fn is_local(&self) -> bool {
-        matches!(self, CtlCommand::Dump(_) | CtlCommand::Load(_))
+        use CtlCommand::{Check, Dump, HotKeys, Latency, Load, Plan, Slabs};
+        match self {
+            Dump(_) | Load(_) | Latency(_) | HotKeys(_) | Slabs(_) | Plan(_) => true,
+            Check(addresses) => !addresses.is_empty(),
+            _ => false,
+        }
     }
 }
 
@@ -289,6 +309,11 @@ impl CommandRow {
             ("topology remove", [shard]) => CtlCommand::TopologyRemove(name(shard)?),
             ("dump", [server]) => CtlCommand::Dump(server_address(server)?),
             ("load", [server]) => CtlCommand::Load(server_address(server)?),
+            ("latency", [_, ..]) => CtlCommand::Latency(server_addresses(arguments)?),
+            ("hotkeys", [_, ..]) => CtlCommand::HotKeys(server_addresses(arguments)?),
+            ("slabs", [_, ..]) => CtlCommand::Slabs(server_addresses(arguments)?),
+            ("check", addresses) => CtlCommand::Check(checked_addresses(addresses)?),
+            ("plan", words) => CtlCommand::Plan(words.iter().map(|word| (*word).to_owned()).collect()),
             ("completion", [shell]) => return completion_for(shell).map_or(Ok(None), |text| Err(CtlExit::print(text))),
             _ => return Ok(None),
         }))
@@ -321,6 +346,19 @@ fn server_address(address: &str) -> Result<String, CtlExit> {
         Some(1..) => Ok(address.to_owned()),
         _ => Err(CtlExit::usage(&format!("{address}: a host and a port are needed, as in 10.0.0.1:11211"))),
     }
+}
+
+fn server_addresses(addresses: &[&str]) -> Result<Vec<String>, CtlExit> {
+    addresses.iter().map(|address| server_address(address)).collect()
+}
+
+/// Servers, or the HTTP of sidecars.
+fn checked_addresses(addresses: &[&str]) -> Result<Vec<String>, CtlExit> {
+    let one = |address: &&str| match address.strip_prefix("http://") {
+        Some(sidecar) => server_address(sidecar.trim_end_matches('/')).map(|sidecar| format!("http://{sidecar}")),
+        None => server_address(address),
+    };
+    addresses.iter().map(one).collect()
 }
 
 /// Where clients find a shard.

@@ -50,7 +50,7 @@ pub(super) fn status(console: &mut Console, names: &[String], is_json: bool) -> 
 }
 
 /// The shards that are asked for; all if none is.
-fn seen(console: &mut Console, names: &[String]) -> Result<BTreeMap<String, ShardView>, CtlExit> {
+pub(super) fn seen(console: &mut Console, names: &[String]) -> Result<BTreeMap<String, ShardView>, CtlExit> {
     let ClusterView { mut shards, damaged, .. } = look(&mut console.etcd, &console.keys)?;
     for (key, why) in damaged {
         console.warn(&format!("{key} in etcd is damaged: {why}"));

@@ -39,6 +39,12 @@ fn commands_and_their_words() {
         ("topology add s 10.0.0.1:1", topology("10.0.0.1", "10.0.0.1")),
         ("topology add s h:1 --ip fd00::1", topology("h", "fd00::1")),
         ("topology remove s", CtlCommand::TopologyRemove("s".into())),
+        ("latency h:1 i:2", CtlCommand::Latency(vec!["h:1".into(), "i:2".into()])),
+        ("hotkeys h:1 --json", CtlCommand::HotKeys(vec!["h:1".into()])),
+        ("slabs h:1", CtlCommand::Slabs(vec!["h:1".into()])),
+        ("check", CtlCommand::Check(vec![])),
+        ("check h:1 http://s:2/", CtlCommand::Check(vec!["h:1".into(), "http://s:2".into()])),
+        ("plan users=5", CtlCommand::Plan(vec!["users=5".into()])),
         ("dump h:1", CtlCommand::Dump("h:1".into())),
         ("load [::1]:2 --limit-mbps 3", CtlCommand::Load("[::1]:2".into())),
     ];

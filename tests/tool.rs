@@ -1,0 +1,74 @@
+//! `twincachectl` on servers without a cluster: `latency`, `hotkeys`, `slabs`, `check` and `plan`.
+
+mod common;
+
+use common::{Server, until};
+use std::net::TcpListener;
+use std::process::Command;
+
+/// Exit code and stdout.
+fn ctl(words: &[&str]) -> (i32, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_twincachectl")).args(words).output().expect("twincachectl");
+    (output.status.code().expect("an exit code"), String::from_utf8(output.stdout).expect("text"))
+}
+
+fn json(words: &[&str]) -> serde_json::Value {
+    let (code, text) = ctl(words);
+    assert_eq!(code, 0, "{words:?}");
+    serde_json::from_str(&text).expect(&text)
+}
+
+#[test]
+fn what_servers_say_of_themselves() {
+    let server = Server::start(&[]);
+    let address = server.addr.to_string();
+    let mut conn = server.connect();
+    conn.ask(b"set a 0 0 3\r\nabc\r\n", b"STORED\r\n");
+    until("the key is hot", || {
+        (0..200).for_each(|_| drop(conn.ask(b"get a\r\n", b"END\r\n")));
+        json(&["hotkeys", &address, "--json"])[0]["rows"][0]["key"] == "a"
+    });
+    let (code, text) = ctl(&["latency", &address]);
+    let get = text.lines().find(|line| line.contains("  get  ")).expect(&text);
+    assert!(code == 0 && text.starts_with("SERVER") && get.contains(" us"), "{text}");
+    let (code, text) = ctl(&["hotkeys", &address, &address]);
+    assert!(code == 0 && text.lines().count() == 3 && text.contains("  a  "), "{text}");
+    let slabs = json(&["slabs", &address, "--json"]);
+    assert!(slabs[0]["rows"][0]["used_chunks"].as_u64() == Some(1), "{slabs}");
+}
+
+#[test]
+fn a_memcached_tells_what_it_can() {
+    let Some(memcached) = Server::reference(&["-u", "nobody"]) else { return };
+    let address = memcached.addr.to_string();
+    memcached.connect().ask(b"set a 0 0 3\r\nabc\r\n", b"STORED\r\n");
+    let (code, text) = ctl(&["slabs", &address]);
+    assert!(code == 0 && text.lines().count() == 2, "{text}");
+    assert_eq!(ctl(&["latency", &address]).0, 69);
+    assert_eq!(ctl(&["check", &address]).0, 0);
+}
+
+#[test]
+fn a_check_ends_with_its_code() {
+    let server = Server::start(&["-c", "20", "-t", "1"]);
+    let address = server.addr.to_string();
+    let (code, line) = ctl(&["check", &address]);
+    assert!(code == 0 && line.starts_with("TWINCACHE OK - ") && line.lines().count() == 1, "{line}");
+    let most = server.connect().number("", "max_connections");
+    let _many: Vec<_> = (1..most * 85 / 100).map(|_| server.connect()).collect();
+    until("there are many", || ctl(&["check", &address]).0 == 1);
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let (code, line) = ctl(&["check", &address, &gone]);
+    assert!(code == 2 && line.starts_with(&format!("TWINCACHE CRITICAL - {gone}")), "{line}");
+    let etcd = format!("http://{gone}");
+    let (code, line) = ctl(&["--config", "/dev/null", "--etcd", &etcd, "check"]);
+    assert!(code == 3 && line.starts_with("TWINCACHE UNKNOWN - "), "{line}");
+}
+
+#[test]
+fn a_plan_shows_its_steps() {
+    let (code, text) = ctl(&["plan", "users=5e6", "value=900"]);
+    assert!(code == 0 && text.starts_with("STEP") && text.contains("nodes"), "{text}");
+    assert!(json(&["plan", "--json"])[0]["value"].as_f64().is_some());
+    assert_eq!(ctl(&["plan", "users=none"]).0, 64);
+}
