@@ -1,6 +1,6 @@
 //! What goes wrong with a server or a peer, and how it shows.
 
-use crate::common::{Conn, Server, Sidecar, freeze, signal, wait_for};
+use crate::common::{Conn, Server, Sidecar, freeze, signal, until, wait_for};
 use crate::pair::{control, scratch, start_primary};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -89,7 +89,10 @@ fn a_peer_that_was_full_gets_what_it_lacks() {
         for n in 0..10_000 {
             assert_eq!(client.line(&format!("set key{n} 0 0 2000\r\n{value}")), "STORED");
         }
-        assert!(until_it_is(&sidecar, false).contains(" ranges of keys, which are sent again"));
+        // The server counts what was refused when it has heard of the refusal.
+        until("the ranges to be told", || {
+            until_it_is(&sidecar, false).contains(" ranges of keys, which are sent again")
+        });
         for n in 0..9000 {
             assert_eq!(client.line(&format!("delete key{n}")), "DELETED");
         }
