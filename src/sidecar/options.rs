@@ -76,6 +76,7 @@ pub const OPTIONS: &[SidecarOption] = &[
     opt("", "http-token", "<file>", "show figures only to who sends the token in this file"),
     opt("", "http-keys", "", "show hot keys by name, not by rank only"),
     opt("", "max-lag-ms", "<num>", "/health is bad when a peer is behind by more (default: 10000)"),
+    opt("", "max-lag", "<num>", "the same as --max-lag-ms"),
     opt("", "shard", "<name>", "name of the shard that this node belongs to"),
     opt("", "node", "<name>", "name of this node in the shard"),
     opt("", "advertise", "<host>:<port>", "where clients and the other nodes reach the local twincached"),
@@ -245,7 +246,7 @@ impl Options {
             http: http(&found)?,
             http_token_file: found.opt_str("http-token").map(PathBuf::from),
             shows_keys: found.opt_present("http-keys"),
-            max_lag: number_of("max-lag-ms", MAX_LAG_MS_MAX)?.map_or(MAX_LAG, Duration::from_millis),
+            max_lag: max_lag(&found)?,
             address: address_options(&found, lease.is_some())?,
             lease,
             user: found.opt_str("user"),
@@ -267,6 +268,16 @@ impl Options {
             true => Ok(Some(token.to_owned())),
             false => Err(usage("a token has letters, digits and -._~ only, so that it can stand in an address")),
         }
+    }
+}
+
+fn max_lag(found: &getopts::Matches) -> Result<Duration, SidecarExit> {
+    let given =
+        ["max-lag-ms", "max-lag"].map(|name| found.opt_str(name).map(|text| number(name, &text, MAX_LAG_MS_MAX)));
+    match given {
+        [Some(_), Some(_)] => Err(SidecarExit::usage("--max-lag and --max-lag-ms are the same: give one of them")),
+        [None, None] => Ok(MAX_LAG),
+        [one, other] => one.or(other).transpose().map(|ms| ms.map_or(MAX_LAG, Duration::from_millis)),
     }
 }
 

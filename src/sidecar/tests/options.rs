@@ -29,6 +29,17 @@ fn a_whole_command_line() {
 }
 
 #[test]
+fn the_most_lag_has_two_names() {
+    let lag = |more: &str| parse(&format!("--server unix:/x --peer a:1 {more}")).map(|options| options.max_lag);
+    assert_eq!(lag(""), Ok(Duration::from_secs(10)));
+    assert_eq!(
+        (lag("--max-lag 70"), lag("--max-lag-ms 70")),
+        (Ok(Duration::from_millis(70)), Ok(Duration::from_millis(70)))
+    );
+    assert!(lag("--max-lag 70 --max-lag-ms 70").is_err() && lag("--max-lag x").is_err());
+}
+
+#[test]
 fn mistakes_are_named() {
     let good = "--server unix:/x --peer a:1 ";
     let table = [
