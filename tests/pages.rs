@@ -37,6 +37,24 @@ impl Shown {
     }
 }
 
+/// A server that was used, its copy, and the sidecar that makes it. They end in this order.
+struct Copied {
+    sidecar: Sidecar,
+    _servers: [Server; 2],
+    _folder: Folder,
+}
+
+impl Copied {
+    fn start() -> Copied {
+        let (folder, peer) = (Folder::new(), Server::start(&[]));
+        let server = serve(&folder);
+        let sidecar = Sidecar::start(folder.file("control"), peer.addr, &HTTP);
+        use_it(&mut server.connect());
+        until("the peer to have it", || sidecar.page("/health").starts_with("HTTP/1.1 200 "));
+        Copied { sidecar, _servers: [server, peer], _folder: folder }
+    }
+}
+
 fn serve(folder: &Folder) -> Server {
     let socket = format!("control_socket={}", folder.file("control"));
     Server::start(&["-m", "64", "-o", &socket])
@@ -136,12 +154,7 @@ fn hot_keys_are_named_only_if_that_is_asked_for() {
 
 #[test]
 fn promtool_finds_nothing_wrong() {
-    let peer = Server::start(&[]);
-    let folder = Folder::new();
-    let server = serve(&folder);
-    let sidecar = Sidecar::start(folder.file("control"), peer.addr, &HTTP);
-    use_it(&mut server.connect());
-    until("the peer to have it", || sidecar.page("/health").starts_with("HTTP/1.1 200 "));
+    let Copied { sidecar, .. } = &Copied::start();
     // What was asked a moment ago is told again.
     let hits = "memcached_commands_total{command=\"get\",status=\"hit\"} 500\n";
     until("all to be told", || sidecar.page("/metrics").contains(hits));
@@ -192,12 +205,7 @@ fn a_token_guards_figures_and_not_alarms() {
 /// Dashboard and alerts ask for nothing that there is not.
 #[test]
 fn dashboards_ask_for_what_is_shown() {
-    let peer = Server::start(&[]);
-    let folder = Folder::new();
-    let server = serve(&folder);
-    let sidecar = Sidecar::start(folder.file("control"), peer.addr, &HTTP);
-    use_it(&mut server.connect());
-    until("a copy", || sidecar.page("/health").starts_with("HTTP/1.1 200 "));
+    let Copied { sidecar, .. } = &Copied::start();
     until("it to be shown", || sidecar.page("/metrics").contains("twincache_sidecar_lag_seconds{"));
     let page = sidecar.page("/metrics");
     let shown: BTreeSet<&str> =

@@ -17,6 +17,7 @@ use super::server_stats::{ServerStats, number, value};
 use crate::sidecar::observe::lease_status::LeaseStatus;
 use crate::sidecar::server_socket::StatRows;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 
 /// The page.
 pub(crate) const PAGE: &str = include_str!("page.html");
@@ -113,22 +114,21 @@ fn slabs(stats: &ServerStats) -> Value {
     classes.collect()
 }
 
-/// Rows `<rank>:<figure>`, in order of rank; keys are shown only to those who may see them.
+/// Rows `<rank>:<figure>` as an object for each rank; keys are shown only to those who may see them.
 fn hot_keys(rows: &StatRows, shows_keys: bool) -> Value {
-    let mut ranks: Vec<(u64, Map<String, Value>)> = Vec::new();
+    let mut ranks: BTreeMap<u64, Map<String, Value>> = BTreeMap::new();
     for (name, value) in rows {
         let Some((rank, figure)) = name.split_once(':') else { continue };
         let Ok(rank) = rank.parse() else { continue };
-        if figure == "key" && !shows_keys {
-            continue;
-        }
-        if ranks.last().is_none_or(|(last, _)| *last != rank) {
-            ranks.push((rank, Map::from_iter([("rank".to_owned(), json!(rank))])));
-        }
-        let shown = if figure == "key" { json!(value) } else { value.parse().map_or(json!(value), |n: f64| json!(n)) };
-        ranks.iter_mut().rev().take(1).for_each(|(_, row)| _ = row.insert(figure.to_owned(), shown.clone()));
+        let shown = match figure {
+            "key" if !shows_keys => continue,
+            "key" => json!(value),
+            _ => json!(value.parse::<f64>().ok()),
+        };
+        let row = ranks.entry(rank).or_insert_with(|| Map::from_iter([("rank".to_owned(), json!(rank))]));
+        row.insert(figure.to_owned(), shown);
     }
-    ranks.into_iter().map(|(_, row)| row).collect()
+    ranks.into_values().collect()
 }
 
 /// The server's own copy, if it is fed.

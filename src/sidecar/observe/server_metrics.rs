@@ -150,7 +150,6 @@ const SLABS: &[Family] = &[
 const OWN: &[Family] = &[
     of("twincached_ghost_hits_total", Counter, "Gets that missed a key which had been evicted shortly before.", &[("ghost_hits", &[])]),
     of("twincached_ghost_bytes", Gauge, "Bytes that are kept to know evicted keys again.", &[("ghost_bytes", &[])]),
-    of("twincached_loop_turns_total", Counter, "Turns of event loops that served somebody.", &[("loop_turns_served", &[])]),
 ];
 
 /// Upper bounds of the buckets of durations, in seconds.
@@ -210,7 +209,7 @@ fn add_durations(rows: &StatRows, text: &mut Exposition) {
     let requests = "How long requests took, from the read that brought them to the write of their replies.";
     text.family("twincached_request_duration_seconds", MetricKind::Histogram, requests);
     kinds.iter().filter(|kind| **kind != TURN).for_each(|kind| add_histogram(rows, kind, &[("kind", kind)], text));
-    let turns = "How long turns of the event loops took in which somebody was served.";
+    let turns = "How long turns of the event loops took; a turn counts once for each connection that it served.";
     text.family("twincached_loop_turn_duration_seconds", MetricKind::Histogram, turns);
     kinds.iter().filter(|kind| **kind == TURN).for_each(|kind| add_histogram(rows, kind, &[], text));
 }

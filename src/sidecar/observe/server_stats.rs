@@ -34,19 +34,10 @@ impl ServerStats {
     pub(crate) fn ask(path: &Path) -> Result<ServerStats, String> {
         let words = ["", "settings", "items", "slabs", "twincache", "latency", "latency buckets", "hotkeys"];
         let lines: Vec<ClientLine<'_>> = words.into_iter().map(ClientLine::Stats).chain([ClientLine::Status]).collect();
-        let mut answers = server_socket::ask(path, &lines)?.into_iter();
-        let mut next = || answers.next().unwrap_or_default();
-        Ok(ServerStats {
-            general: next(),
-            settings: next(),
-            items: next(),
-            slabs: next(),
-            own: next(),
-            latency: next(),
-            buckets: next(),
-            hot_keys: next(),
-            replication: next(),
-        })
+        let answers: Result<[StatRows; 9], _> = server_socket::ask(path, &lines)?.try_into();
+        let [general, settings, items, slabs, own, latency, buckets, hot_keys, replication] =
+            answers.map_err(|_| "the server does not answer everything".to_owned())?;
+        Ok(ServerStats { general, settings, items, slabs, own, latency, buckets, hot_keys, replication })
     }
 }
 
