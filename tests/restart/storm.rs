@@ -101,6 +101,10 @@ impl Writer {
             assert!(cas > self.cas, "{key}: cas {cas} was given after {}", self.cas);
             (self.cas, after.cas) = (cas, Some(cas));
         }
+        // Nothing was appended: the key was evicted, or there is no memory for both values and it stays as it was.
+        if word == "NS" {
+            return;
+        }
         // Otherwise it is not there: it was deleted, or evicted.
         if word == "HD" && after.value.is_some() {
             self.keys.insert(key, after);
