@@ -97,7 +97,7 @@ impl<S> Edge<S> {
     }
 
     /// Reads once by `call`, which offers the socket so much room. None: there is nothing to read now. 0: the end.
-    #[inline]
+    #[inline(always)]
     pub fn read_by(&mut self, room: usize, call: impl FnMut(&mut S) -> io::Result<usize>) -> io::Result<Option<usize>> {
         let read = self.once(call);
         self.ready.readable = matches!(read, Ok(Some(n)) if n == room || n > 0 && self.ready.hangup);
@@ -105,7 +105,7 @@ impl<S> Edge<S> {
     }
 
     /// Writes once by `call`, which offers the socket so many bytes. None: the socket takes nothing now.
-    #[inline]
+    #[inline(always)]
     pub fn write_by(
         &mut self,
         offered: usize,
@@ -116,7 +116,7 @@ impl<S> Edge<S> {
         written
     }
 
-    #[inline]
+    #[inline(always)]
     fn once(&mut self, mut call: impl FnMut(&mut S) -> io::Result<usize>) -> io::Result<Option<usize>> {
         loop {
             match call(&mut self.socket) {

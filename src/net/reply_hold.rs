@@ -104,9 +104,11 @@ impl ReplyHold {
     }
 
     /// Looks whether replies to changes have to wait just now. `now` is when the event loop began.
-    pub(super) fn begin_loop(&mut self, acks: &Acks, now: Instant) {
+    pub(super) fn begin_loop(&mut self, acks: &Acks, now: impl FnOnce() -> Instant) {
         self.is_on = acks.holds();
-        self.now = now;
+        if self.is_on {
+            self.now = now();
+        }
     }
 
     /// Whether they do: then replies to changes are marked.
@@ -137,7 +139,9 @@ impl ReplyHold {
     pub(super) fn note_change(&mut self, lsn: u64) {
         // What was read may be older than what was changed before.
         let lsn_of_all = self.pending.map_or(lsn, |pending| pending.lsn.max(lsn));
-        self.pending = Some(PendingAck { lsn: lsn_of_all, deadline: self.now + self.timeout });
+        // Replies may have begun to wait in this turn.
+        let now = if self.is_on { self.now } else { Instant::now() };
+        self.pending = Some(PendingAck { lsn: lsn_of_all, deadline: now + self.timeout });
         self.noted = lsn;
     }
 

@@ -25,6 +25,9 @@
 //! eighth of the longest turn, and again at the end of a turn that may be the longest. The work of all turns between
 //! two readings counts as work of the last one.
 //!
+//! Moments are kept as nanoseconds of the clock that [`Instant`] reads: to subtract two of those costs 37 instructions, and a
+//! turn with a single request does so five times.
+//!
 //! Not here: what ends a turn (`net/worker`).
 
 use super::fine::{FineHistogram, FineSums, KindLatency};
@@ -36,13 +39,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// A poll that may wait and takes longer than this has waited. A poll that finds something takes a few microseconds.
-const WAITED: Duration = Duration::from_micros(50);
+const WAITED: u64 = nanos(Duration::from_micros(50));
 
 /// The least time between two readings of a thread's CPU time, if one part in [`CPU_PART`] of the longest turn is not
 /// more. At 0.7 us each, the readings cost 0.7 % of the time at most, and 0.2 % after a turn of 3 ms. A turn's CPU time
 /// is too high by this much at worst.
-const CPU_EVERY: Duration = Duration::from_micros(100);
-const CPU_PART: u32 = 8;
+const CPU_EVERY: u64 = nanos(Duration::from_micros(100));
+const CPU_PART: u64 = 8;
 
 /// What one worker measured.
 #[derive(Debug, Default)]
@@ -57,12 +60,13 @@ struct LoopRecord {
 #[derive(Debug)]
 pub struct LoopTimer {
     record: Arc<LoopRecord>,
-    began: Instant,
-    /// The last look at the clock, and how long the turn was then.
-    looked: Instant,
-    elapsed: Duration,
+    /// The same moment on both clocks.
+    zero: (Instant, u64),
+    began: u64,
+    /// How long the turn was at the last look at the clock.
+    elapsed: u64,
     /// The requests that poll brought were not there before this moment.
-    since: Instant,
+    since: u64,
     /// Whether the last poll brought all events there were.
     was_all: bool,
     /// Connections served in this turn, and how many of them since the last look at the clock.
@@ -70,19 +74,19 @@ pub struct LoopTimer {
     unlooked: u64,
     /// The thread's CPU time at its last reading, and when the next reading is due.
     cpu: Option<Duration>,
-    cpu_due: Instant,
+    cpu_due: u64,
     /// Whose time begins and ends at these looks at the clock (`latency`), if it is measured.
     requests: Option<RequestTimer>,
 }
 
 impl LoopTimer {
     fn new(record: Arc<LoopRecord>) -> LoopTimer {
-        let now = Instant::now();
+        let now = cpu::clock_nanos();
         LoopTimer {
             record,
+            zero: (Instant::now(), now),
             began: now,
-            looked: now,
-            elapsed: Duration::ZERO,
+            elapsed: 0,
             since: now,
             was_all: true,
             served: 0,
@@ -99,23 +103,27 @@ impl LoopTimer {
     }
 
     /// A turn begins. `may_wait`: the poll had time to wait. `is_full`: the poll may not have brought all events.
-    pub fn begin(&mut self, may_wait: bool, is_full: bool) -> Instant {
-        let now = Instant::now();
-        if may_wait && now > self.looked + WAITED {
+    pub fn begin(&mut self, may_wait: bool, is_full: bool) {
+        let now = cpu::clock_nanos();
+        if may_wait && now > self.began + self.elapsed + WAITED {
             self.since = now;
         } else if self.was_all {
             self.since = self.began;
         }
-        (self.was_all, self.began, self.looked, self.elapsed) = (!is_full, now, now, Duration::ZERO);
+        (self.was_all, self.began, self.elapsed) = (!is_full, now, 0);
         (self.served, self.unlooked) = (0, 0);
         if let Some(requests) = &mut self.requests {
             requests.read_at(0);
         }
         if now >= self.cpu_due {
             self.cpu = Some(cpu::thread_cpu_time());
-            self.cpu_due = now + CPU_EVERY.max(self.record.longest_cpu.get() / CPU_PART);
+            self.cpu_due = now + CPU_EVERY.max(nanos(self.record.longest_cpu.get()) / CPU_PART);
         }
-        now
+    }
+
+    /// When this turn began.
+    pub fn began(&self) -> Instant {
+        self.instant(self.began)
     }
 
     /// Counts connections that poll brought, and that have had their turns or are about to.
@@ -128,8 +136,7 @@ impl LoopTimer {
     /// Looks at the clock, and notes the time for the connections counted since the last look. Takes about 25 ns.
     pub fn look(&mut self) {
         let elapsed = self.end_requests();
-        // Mostly the two are the same moment, and a second subtraction costs 37 instructions.
-        let in_server = if self.since == self.began { elapsed } else { nanos(self.looked - self.since) };
+        let in_server = (self.began + elapsed).saturating_sub(self.since);
         self.record.in_server.note_nanos(in_server, std::mem::take(&mut self.unlooked));
     }
 
@@ -138,7 +145,7 @@ impl LoopTimer {
     pub fn tick(&mut self) {
         self.read_clock();
         if let Some(requests) = &mut self.requests {
-            requests.end(nanos(self.elapsed));
+            requests.end(self.elapsed);
         }
     }
 
@@ -146,7 +153,7 @@ impl LoopTimer {
     #[inline]
     pub fn end_requests(&mut self) -> u64 {
         self.read_clock();
-        let elapsed = nanos(self.elapsed);
+        let elapsed = self.elapsed;
         if let Some(requests) = &mut self.requests {
             requests.end(elapsed);
             requests.read_at(elapsed);
@@ -156,21 +163,21 @@ impl LoopTimer {
 
     #[inline]
     fn read_clock(&mut self) {
-        self.looked = Instant::now();
-        self.elapsed = self.looked - self.began;
+        self.elapsed = cpu::clock_nanos() - self.began;
     }
 
     /// When that was read which has been read in this turn, or a little before.
     #[cold]
     pub fn read_at(&self) -> Instant {
-        self.requests.as_ref().and_then(|requests| requests.read_in_turn(self.began)).unwrap_or(self.looked)
+        self.requests.as_ref().and_then(|requests| requests.read_in_turn(self.began())).unwrap_or_else(|| self.looked())
     }
 
     /// What is answered until the next look was read by an earlier turn.
     #[cold]
     pub fn read_before(&mut self, read_at: Instant) {
+        let began = self.began();
         if let Some(requests) = &mut self.requests {
-            requests.read_before(self.began.saturating_duration_since(read_at));
+            requests.read_before(began.saturating_duration_since(read_at));
         }
     }
 
@@ -187,18 +194,19 @@ impl LoopTimer {
     pub fn end_those_before(&mut self) {
         if self.requests.as_ref().is_some_and(RequestTimer::has_written) {
             self.read_clock();
-            self.requests.iter_mut().for_each(|requests| requests.end_written(nanos(self.elapsed)));
+            self.requests.iter_mut().for_each(|requests| requests.end_written(self.elapsed));
         }
     }
 
     /// The connection's replies wait for replicas.
     pub fn withhold(&mut self) -> Option<Withheld> {
-        self.requests.as_mut().map(|requests| requests.withhold(self.began))
+        let began = self.began();
+        self.requests.as_mut().map(|requests| requests.withhold(began))
     }
 
     /// They have been written, before the last look.
     pub fn end_withheld(&self, withheld: &Withheld) {
-        self.requests.iter().for_each(|requests| requests.end_withheld(withheld, self.looked));
+        self.requests.iter().for_each(|requests| requests.end_withheld(withheld, self.looked()));
     }
 
     /// One of the connections that were counted has no turn after all.
@@ -209,35 +217,53 @@ impl LoopTimer {
 
     /// Since when the connections that poll brought may have waited.
     pub fn since(&self) -> Instant {
-        self.since
+        self.instant(self.since)
     }
 
     /// Sets since when the connections counted next may have waited, and returns the moment for the others.
     pub fn set_since(&mut self, since: Instant) -> Instant {
-        std::mem::replace(&mut self.since, since)
+        let before = self.since();
+        let (instant, zero) = self.zero;
+        self.since = zero + nanos(since.saturating_duration_since(instant));
+        before
     }
 
     /// How long the turn was at the last look.
     #[inline]
     pub fn elapsed(&self) -> Duration {
-        self.elapsed
+        Duration::from_nanos(self.elapsed)
+    }
+
+    /// Whether it was longer than this then.
+    #[inline]
+    pub fn is_longer_than(&self, limit: Duration) -> bool {
+        self.elapsed > nanos(limit)
+    }
+
+    fn looked(&self) -> Instant {
+        self.instant(self.began + self.elapsed)
+    }
+
+    fn instant(&self, ns: u64) -> Instant {
+        let (instant, zero) = self.zero;
+        instant + Duration::from_nanos(ns.saturating_sub(zero))
     }
 
     /// The turn ends.
     pub fn end(&mut self) {
         self.look();
         let turn = self.elapsed;
-        self.record.turns.note(turn, self.served as u32);
-        if turn > self.record.longest_cpu.get()
+        self.record.turns.note_nanos(turn, self.served as u32);
+        if self.record.longest_cpu.is_below(turn)
             && let Some(before) = self.cpu
         {
-            self.record.longest_cpu.note(cpu::thread_cpu_time().saturating_sub(before).min(turn));
+            self.record.longest_cpu.note_nanos(nanos(cpu::thread_cpu_time().saturating_sub(before)).min(turn));
         }
     }
 }
 
 #[inline]
-fn nanos(duration: Duration) -> u64 {
+const fn nanos(duration: Duration) -> u64 {
     duration.as_nanos() as u64
 }
 

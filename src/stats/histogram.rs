@@ -131,6 +131,12 @@ impl Max {
         }
     }
 
+    /// Whether it is shorter than so many nanoseconds.
+    #[inline]
+    pub fn is_below(&self, ns: u64) -> bool {
+        self.0.load(Ordering::Relaxed) < ns
+    }
+
     /// The longest.
     pub fn get(&self) -> Duration {
         Duration::from_nanos(self.0.load(Ordering::Relaxed))

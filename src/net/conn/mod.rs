@@ -507,11 +507,12 @@ fn read_value<'a>(
 }
 
 /// One read; 0 is: nothing there, or not yet.
+#[inline]
 fn read_once(socket: &mut Edge<impl Socket>, room: &mut [u8]) -> Result<usize, CloseReason> {
     read_by(socket, room.len(), |stream| stream.read(room))
 }
 
-#[inline]
+#[inline(always)]
 fn read_by<S: Socket>(
     socket: &mut Edge<S>,
     room: usize,

@@ -184,7 +184,8 @@ impl TestConnection {
 
     pub(crate) fn turn(&mut self) -> After {
         // What others are sent is before it in the output, unless replies may have to wait.
-        self.reply_hold.begin_loop(self.shared.store.journal().acks(), self.time);
+        let time = self.time;
+        self.reply_hold.begin_loop(self.shared.store.journal().acks(), || time);
         let others: &[u8] = if self.reply_hold.is_on() { b"" } else { b"others' replies" };
         let mut turn = TurnContext {
             shared: &self.shared,

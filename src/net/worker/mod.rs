@@ -210,8 +210,8 @@ impl Worker {
                 return;
             }
             let count = events.iter().count();
-            let began = self.meter.begin(timeout != Some(Duration::ZERO), count == EVENTS);
-            self.reply_hold.begin_loop(self.shared.store.journal().acks(), began);
+            self.meter.begin(timeout != Some(Duration::ZERO), count == EVENTS);
+            self.reply_hold.begin_loop(self.shared.store.journal().acks(), || self.meter.began());
             if self.voice.as_ref().is_some_and(Voice::is_stale) {
                 self.fall_silent();
             }
@@ -273,13 +273,13 @@ impl Worker {
         let key = event.token().0;
         // It is a UDP socket's, or an earlier event of the same round has closed its connection.
         let Some(client) = self.clients.get_mut(key) else {
-            return self.serve_udp(key, self.meter.elapsed() > TURN);
+            return self.serve_udp(key, self.meter.is_longer_than(TURN));
         };
         client.connection.socket().note(event.into());
         if client.queued {
             return;
         }
-        if self.meter.elapsed() > TURN {
+        if self.meter.is_longer_than(TURN) {
             return self.enqueue(key, self.meter.since());
         }
         self.serve(key, reads, false);
@@ -317,7 +317,7 @@ impl Worker {
     fn answer_batch(&mut self, reads: &mut ReadBatch) {
         let members = reads.members();
         let mut next = 0;
-        while next < members.len() && self.meter.elapsed() <= BATCH_TIME {
+        while next < members.len() && !self.meter.is_longer_than(BATCH_TIME) {
             next = self.answer_some(members, next);
             if next < members.len() {
                 self.meter.tick();
@@ -352,7 +352,7 @@ impl Worker {
             start = end;
             if spent >= LOOK_EVERY && at + 1 < next {
                 self.meter.tick();
-                if self.meter.elapsed() > BATCH_TIME {
+                if self.meter.is_longer_than(BATCH_TIME) {
                     next = at + 1;
                     break;
                 }
@@ -561,8 +561,8 @@ impl Worker {
         let end = Instant::now() + self.shared.config.stop_grace;
         let mut events = Events::with_capacity(EVENTS);
         loop {
-            let began = self.meter.begin(false, false);
-            self.reply_hold.begin_loop(self.shared.store.journal().acks(), began);
+            self.meter.begin(false, false);
+            self.reply_hold.begin_loop(self.shared.store.journal().acks(), || self.meter.began());
             self.release_waiting();
             self.run_ready(&mut reads);
             self.run_long(&mut reads, false);

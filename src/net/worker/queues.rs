@@ -52,7 +52,7 @@ impl Worker {
             } else {
                 self.resume_udp(key);
             }
-            if self.meter.elapsed() > TURN {
+            if self.meter.is_longer_than(TURN) {
                 break;
             }
         }

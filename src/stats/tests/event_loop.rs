@@ -27,24 +27,28 @@ fn quantiles_of_all_workers() {
 fn a_request_is_in_the_server_since_the_poll_before() {
     let loops = EventLoops::default();
     let mut timer = loops.timer();
-    let first = timer.begin(false, false);
+    timer.begin(false, false);
+    let first = timer.began();
     assert!(timer.since() <= first);
     timer.end();
-    let second = timer.begin(false, true);
+    timer.begin(false, true);
+    let second = timer.began();
     assert_eq!(timer.since(), first);
     timer.end();
-    let third = timer.begin(false, false);
+    timer.begin(false, false);
+    let third = timer.began();
     assert_eq!(timer.since(), first, "the second poll was full");
     timer.end();
     timer.begin(false, false);
     assert_eq!(timer.since(), third);
     timer.end();
-    std::thread::sleep(2 * WAITED);
+    std::thread::sleep(2 * Duration::from_nanos(WAITED));
     timer.begin(false, false);
     assert!(timer.since() > second, "it could not wait: that was something else");
     timer.end();
-    std::thread::sleep(2 * WAITED);
-    let last = timer.begin(true, false);
+    std::thread::sleep(2 * Duration::from_nanos(WAITED));
+    timer.begin(true, false);
+    let last = timer.began();
     assert_eq!(timer.since(), last);
 }
 
