@@ -114,6 +114,12 @@ impl Output {
         self.values.iter_mut().for_each(|inserted| inserted.at -= n);
     }
 
+    /// Whether so many bytes are queued.
+    #[inline]
+    pub fn is_of(&self, len: usize) -> bool {
+        self.bytes.len() >= len || !self.values.is_empty() && self.len() >= len
+    }
+
     /// Bytes queued, values by reference included.
     pub fn len(&self) -> usize {
         self.bytes.len() + self.values.iter().map(|v| v.value.len()).sum::<usize>()

@@ -1,7 +1,7 @@
 //! set, add, replace, append, prepend, cas, ms, and the binary stores.
 //!
 //! ```text
-//! header of any protocol -> Order -> apply(order, value) -> Done { outcome, cas, len } -> reply of that protocol
+//! header of any protocol -> Order -> rewrite or apply -> Done { outcome, cas, len } -> reply of that protocol
 //! ```
 //!
 //! `apply` is the one place that decides what a store does to an existing or missing item. A plain set of an item
@@ -101,16 +101,48 @@ pub(super) fn run(
         refuse_chunk(header, out);
         return Next::Continue;
     }
-    let done = apply(&order, value, context);
-    match (done.outcome, header) {
-        (Outcome::TooLarge | Outcome::NoMemory, _) => answer_refusal(header, &order, done.outcome, context, out),
-        (_, StoreHeader::Text(store)) if store.quiet => {}
-        (outcome, StoreHeader::Text(_)) => out.push(text_reply(outcome)),
-        (_, StoreHeader::Meta(command)) => meta_reply(command, &done, order.key, out),
-        (_, StoreHeader::Binary(packet)) => binary_reply(packet, &done, out),
+    let mut shard = context.lock(hash);
+    if let Value::Bytes(bytes) = value
+        && let Some(cas) = rewrite(&mut shard, &order, bytes, context)
+    {
+        drop(shard);
+        context.counters.set_cmds.add(1);
+        reply(header, Done { outcome: Outcome::Stored, cas, len: bytes.len() }, order.key, out);
+        return Next::Continue;
     }
-    let is_costly = done.len >= JOINED_MIN && matches!(order.mode, Mode::Append | Mode::Prepend);
+    run_new(header, hash, shard, value, context, out)
+}
+
+/// Runs one that calls for a new item. Its order is made anew: one that is passed on lies in memory, and that costs the common
+/// case 20 instructions.
+#[inline(never)]
+fn run_new(
+    header: &StoreHeader<'_>,
+    hash: Hash,
+    shard: Locked<'_>,
+    value: Value<'_>,
+    context: &Context<'_>,
+    out: &mut Output,
+) -> Next {
+    let mut buffer = None;
+    let order = order(header, hash, &mut buffer, context);
+    let done = apply(shard, &order, value, context);
+    match done.outcome {
+        Outcome::TooLarge | Outcome::NoMemory => answer_refusal(header, &order, done.outcome, context, out),
+        _ => reply(header, done, order.key, out),
+    }
+    let is_costly = matches!(order.mode, Mode::Append | Mode::Prepend) && done.len >= JOINED_MIN;
     if is_costly { Next::Spent(done.len) } else { Next::Continue }
+}
+
+#[inline]
+fn reply(header: &StoreHeader<'_>, done: Done, key: &[u8], out: &mut Output) {
+    match header {
+        StoreHeader::Text(store) if store.quiet => {}
+        StoreHeader::Text(_) => out.push(text_reply(done.outcome)),
+        StoreHeader::Meta(command) => meta_reply(command, &done, key, out),
+        StoreHeader::Binary(packet) => binary_reply(packet, &done, out),
+    }
 }
 
 #[cold]
@@ -246,17 +278,9 @@ fn spec<'a>(order: &Order<'a>) -> ItemSpec<'a> {
     }
 }
 
-/// Carries out an order.
+/// Carries out an order by a new item.
 #[inline]
-fn apply(order: &Order<'_>, value: Value<'_>, context: &Context<'_>) -> Done {
-    let mut shard = context.lock(order.hash);
-    if let Value::Bytes(bytes) = value
-        && let Some(done) = rewrite(&mut shard, order, bytes, context)
-    {
-        drop(shard);
-        context.counters.set_cmds.add(1);
-        return done;
-    }
+fn apply(mut shard: Locked<'_>, order: &Order<'_>, value: Value<'_>, context: &Context<'_>) -> Done {
     let new = match value {
         Value::Bytes(bytes) => shard.create(&spec(order), &[Part::Bytes(bytes)]),
         Value::Uploaded(upload) => shard.finish(upload),
@@ -270,16 +294,16 @@ fn apply(order: &Order<'_>, value: Value<'_>, context: &Context<'_>) -> Done {
     done
 }
 
-/// The common case: a set of an item that is there and has room, and nobody watches.
-#[inline]
-fn rewrite(shard: &mut Locked<'_>, order: &Order<'_>, value: &[u8], context: &Context<'_>) -> Option<Done> {
+/// The common case: a set of an item that is there and has room, and nobody watches. The cas unique that it has now.
+#[inline(always)]
+fn rewrite(shard: &mut Locked<'_>, order: &Order<'_>, value: &[u8], context: &Context<'_>) -> Option<u64> {
     let watched = context.shared.watch.wants(Streams::FETCHERS.with(Streams::MUTATIONS));
     if order.mode != Mode::Set || order.compare.is_some() || watched {
         return None;
     }
-    let id = shard.rewrite(&spec(order), order.hash, value, order.cas)?;
-    shard.class_counters(id).cmd_set += 1;
-    Some(Done { outcome: Outcome::Stored, cas: shard.item(id).cas(), len: value.len() })
+    let (id, class) = shard.rewrite(&spec(order), order.hash, value, order.cas)?;
+    shard.counters_of(class).cmd_set += 1;
+    Some(shard.item(id).cas())
 }
 
 /// Decides what becomes of the new item, and does it.

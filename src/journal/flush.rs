@@ -103,7 +103,12 @@ impl Flush {
     /// Stamp of an item that is stored now.
     #[inline]
     pub fn stamp(&self, now: u32) -> u64 {
-        self.moment(now).1.stamp(now)
+        if self.pending.load(Ordering::Acquire) != 0 {
+            return self.moment(now).1.stamp(now);
+        }
+        // The same where none is pending.
+        let done = FlushCut(self.done.load(Ordering::Acquire));
+        done.max(FlushCut(self.floor.load(Ordering::Acquire))).stamp(now)
     }
 
     /// Stamp of an item that is fetched now. None: the item keeps its stamp, because it is flushed or may be soon.

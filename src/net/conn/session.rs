@@ -25,7 +25,7 @@ use super::other_end::{LOGIN_TIME, Leave, OtherEnd};
 use super::turn::{After, CloseReason, LINE_BYTE, PART, Quota, TurnContext};
 use super::upload::Uploading;
 use crate::command;
-use crate::command::batch::{Batch, End};
+use crate::command::batch::{Batch, End, Prepared};
 use crate::command::{Context, Filled, Next, Output};
 use crate::net::reply_hold::OutputPlace;
 use crate::protocol;
@@ -103,6 +103,14 @@ pub(super) struct Swallow {
     left: u64,
     reply: Refusal,
     close: bool,
+}
+
+/// How requests are run that are not just run.
+#[derive(Clone, Copy, Debug)]
+struct Manner {
+    /// Their replies may have to wait, or they are logged.
+    is_followed: bool,
+    gate: Leave,
 }
 
 /// What one step of [`Session::consume`] did.
@@ -267,34 +275,60 @@ impl Session {
         }
         self.restart_idle(turn.now);
         let mut context = self.context_of(turn, resume);
-        let is_followed = turn.reply_hold.is_on() || self.tells_all();
-        let gate = self.other_end.gate(turn.voice);
-        let mut used = 0;
-        for prepared in batch.requests(range) {
-            let before = is_followed.then(|| (OutputPlace::end_of(turn.out), turn.last_lsn.get()));
-            let next = match gate {
-                Leave::Open => prepared.run(&mut context, turn.out),
-                Leave::Barred => prepared.run_barred(&mut context, turn.out),
-                Leave::Held => match prepared.run_held(&mut context, turn.out) {
+        let manner = self.manner(turn);
+        let (mut used, count) = (0, range.len() as u32);
+        for (before, prepared) in batch.requests(range).enumerate() {
+            let next = match manner {
+                None => prepared.run(&mut context, turn.out),
+                Some(manner) => match self.run_so(manner, prepared, &input[used..], &mut context, turn) {
                     Some(next) => next,
                     None => return quota.give_up(Step::Ends(used)),
                 },
             };
             let cut = &prepared.cut;
-            quota.take_request();
-            if let Some(before) = before {
-                self.follow_up(cut, &input[used..], before, matches!(next, Next::More(_) | Next::Check(_)), turn);
-            }
             if !matches!(next, Next::Continue) {
+                quota.take_requests(before as u32 + 1);
                 return self.follow(next, used, cut, quota);
             }
             quota.take_bytes(cut.head * LINE_BYTE);
             used += cut.size();
-            if quota.is_spent() || turn.out.len() >= turn.output_high {
+            if quota.bytes == 0 || turn.out.is_of(turn.output_high) {
+                quota.take_requests(before as u32 + 1);
                 return Step::Ends(used);
             }
         }
-        Step::Took(used)
+        quota.take_requests(count);
+        if quota.is_spent() { Step::Ends(used) } else { Step::Took(used) }
+    }
+
+    /// How requests are run, if it is not as usual.
+    #[inline]
+    fn manner(&self, turn: &TurnContext<'_>) -> Option<Manner> {
+        let is_followed = turn.reply_hold.is_on() || self.tells_all();
+        let gate = self.other_end.gate(turn.voice);
+        (is_followed || gate != Leave::Open).then_some(Manner { is_followed, gate })
+    }
+
+    /// Runs a request so. None: it has to wait.
+    #[cold]
+    fn run_so(
+        &self,
+        manner: Manner,
+        prepared: &Prepared<'_>,
+        input: &[u8],
+        context: &mut Context<'_>,
+        turn: &mut TurnContext<'_>,
+    ) -> Option<Next> {
+        let before = (OutputPlace::end_of(turn.out), turn.last_lsn.get());
+        let next = match manner.gate {
+            Leave::Open => prepared.run(context, turn.out),
+            Leave::Barred => prepared.run_barred(context, turn.out),
+            Leave::Held => prepared.run_held(context, turn.out)?,
+        };
+        if manner.is_followed {
+            self.follow_up(&prepared.cut, input, before, matches!(next, Next::More(_) | Next::Check(_)), turn);
+        }
+        Some(next)
     }
 
     /// Marks the reply to a request that has changed something, and logs both, where that is wanted.
@@ -366,7 +400,7 @@ impl Session {
             End::Partial(need) => self.await_bytes(need.max(rest.len() + 1), SessionState::Command),
             End::Value(cut) => self.begin_value(rest, &cut, turn, quota),
             End::Bad(bad) => {
-                quota.take_request();
+                quota.take_requests(1);
                 self.restart_idle(turn.now);
                 assert!(bad.consumed > 0 || bad.close, "a refused request must get out of the way");
                 self.refuse(bad, turn)

@@ -170,8 +170,8 @@ impl Quota {
         result
     }
 
-    /// Counts a request.
-    pub(crate) fn take_request(&mut self) {
-        self.requests = self.requests.saturating_sub(1);
+    /// Counts requests.
+    pub(crate) fn take_requests(&mut self, n: u32) {
+        self.requests = self.requests.saturating_sub(n);
     }
 }

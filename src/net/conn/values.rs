@@ -57,7 +57,7 @@ impl Session {
             self.restart_idle(turn.now);
             return self.await_bytes(cut.size(), SessionState::Body);
         }
-        quota.take_request();
+        quota.take_requests(1);
         self.restart_idle(turn.now);
         if self.other_end.is_barred(turn.voice)
             && let Some(reply) = command::barred::refusal(&cut.request, turn.shared)
@@ -83,7 +83,7 @@ impl Session {
                 Step::Took(used)
             }
             Ok(used) if uploading.is_complete() => {
-                quota.take_request();
+                quota.take_requests(1);
                 self.finish_upload(turn);
                 Step::Took(used)
             }

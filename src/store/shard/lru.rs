@@ -188,6 +188,12 @@ impl Shard {
     #[inline]
     pub fn class_counters(&mut self, id: ItemId) -> &mut ClassCounters {
         let class = self.listed_class(id, self.window.chunk(id));
+        self.counters_of(class)
+    }
+
+    /// Those of a class.
+    #[inline]
+    pub fn counters_of(&mut self, class: u8) -> &mut ClassCounters {
         &mut self.lrus[usize::from(class)].counters
     }
 

@@ -334,9 +334,9 @@ impl Shard {
     /// Makes the live item of a key what a new one in its place would be, in the chunk that it has and mostly where it
     /// is in its list (see `lru`): that takes less than half of the cache lines that making, replacing and freeing take. None
     /// and no change where there is no such item, somebody reads it, another chunk is called for, or it is not certain
-    /// that one could be had for a new item.
+    /// that one could be had for a new item. Else the item, and the class that it is listed in.
     #[inline]
-    pub fn rewrite(&mut self, spec: &ItemSpec<'_>, hash: Hash, value: &[u8], cas: Option<u64>) -> Option<ItemId> {
+    pub fn rewrite(&mut self, spec: &ItemSpec<'_>, hash: Hash, value: &[u8], cas: Option<u64>) -> Option<(ItemId, u8)> {
         if self.is_refused {
             return None;
         }
@@ -359,7 +359,7 @@ impl Shard {
         self.recount(old_size, size);
         self.renew(class, id, (old_size, size), now);
         self.remember_set(id, hash);
-        Some(id)
+        Some((id, class))
     }
 
     /// The class and size of the item as it will be, if it may.

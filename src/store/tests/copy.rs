@@ -235,7 +235,8 @@ impl CopyRun {
         let cas = self.rng.one_in(5).then(|| self.rng.next());
         let (store, hash) = (self.store.clone(), self.store.hash(&key));
         let mut locked = store.lock(hash);
-        let rewritten = self.rng.one_in(2).then(|| locked.rewrite(&spec, hash, &value, cas)).flatten();
+        let rewritten =
+            self.rng.one_in(2).then(|| locked.rewrite(&spec, hash, &value, cas)).flatten().map(|(id, _)| id);
         let new = match rewritten.map_or_else(|| locked.create(&spec, &[Part::Bytes(&value)]), Ok) {
             Ok(new) if rewritten.is_some() => new,
             Ok(new) => {

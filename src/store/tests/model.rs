@@ -240,7 +240,8 @@ impl Model {
         let (store, hash) = (self.store.clone(), self.store.hash(&key));
         let spec = spec(&key, &item);
         let mut locked = store.lock(hash);
-        let rewritten = self.rng.one_in(2).then(|| locked.rewrite(&spec, hash, &item.value, cas)).flatten();
+        let rewritten =
+            self.rng.one_in(2).then(|| locked.rewrite(&spec, hash, &item.value, cas)).flatten().map(|(id, _)| id);
         let new = match rewritten {
             Some(id) => Ok(id),
             None => locked.create(&spec, &[Part::Bytes(&item.value)]),
