@@ -178,7 +178,7 @@ fn push_value_line(key: &[u8], item: &Item<'_>, with_cas: bool, out: &mut Output
 }
 
 /// Notes a fetch in the item, under the shard's lock.
-#[inline]
+#[inline(always)]
 fn fetched(shard: &mut Locked<'_>, id: ItemId, expires_at: Option<u32>) {
     match expires_at {
         Some(expires_at) => {
