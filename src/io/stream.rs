@@ -15,6 +15,9 @@ pub trait Socket: Read + Write {
     /// Asks the kernel to report input only when there are so many bytes.
     fn set_low_water(&mut self, bytes: u32);
 
+    /// Asks the kernel to take no more output than so many bytes beyond what it can send.
+    fn set_unsent_max(&mut self, bytes: u32);
+
     /// Whether the last read stopped before the socket was empty, because of what it had cost. It is to go on, after
     /// others.
     fn is_paused(&self) -> bool;
@@ -75,6 +78,13 @@ impl Socket for Stream {
         // been read.
         if let Stream::Tcp(_) = self {
             let _ = socket::set_receive_low_water(self.as_raw_fd(), bytes);
+        }
+    }
+
+    fn set_unsent_max(&mut self, bytes: u32) {
+        // A Unix socket never takes more than its buffer holds, which does not grow.
+        if self.is_tcp() {
+            let _ = socket::set_unsent_max(self.as_raw_fd(), bytes);
         }
     }
 

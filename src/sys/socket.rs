@@ -22,6 +22,15 @@ pub fn set_receive_low_water(socket: RawFd, bytes: u32) -> io::Result<()> {
     check(done)
 }
 
+/// Makes the kernel take no more output for a connection than so many bytes beyond what it can send (TCP_NOTSENT_LOWAT).
+pub fn set_unsent_max(socket: RawFd, bytes: u32) -> io::Result<()> {
+    let len = size_of_val(&bytes) as libc::socklen_t;
+    let (option, value) = (libc::TCP_NOTSENT_LOWAT, (&raw const bytes).cast());
+    // SAFETY: the option is an int, which outlives the call; a wrong descriptor is an error.
+    let done = unsafe { libc::setsockopt(socket, libc::IPPROTO_TCP, option, value, len) };
+    check(done)
+}
+
 /// The number of the receive queue that a socket's connection came in by (SO_INCOMING_NAPI_ID): 0 where it is none of a
 /// network card's, or unknown.
 pub fn napi_id(socket: RawFd) -> u32 {

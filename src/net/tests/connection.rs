@@ -51,6 +51,7 @@ pub(crate) struct Pipe {
     pub(crate) is_ended: bool,
     pub(crate) interrupts: bool,
     low_water: usize,
+    pub(crate) unsent_max: Option<u32>,
     reads: usize,
     writes: usize,
     /// Bytes written, for other threads.
@@ -70,6 +71,10 @@ impl Pipe {
 impl Socket for Pipe {
     fn set_low_water(&mut self, bytes: u32) {
         self.low_water = bytes as usize;
+    }
+
+    fn set_unsent_max(&mut self, bytes: u32) {
+        self.unsent_max = Some(bytes);
     }
 
     fn is_paused(&self) -> bool {

@@ -3,4 +3,5 @@
 pub(crate) mod connection;
 mod demotion;
 mod held_replies;
+mod large;
 mod takeover;
