@@ -53,7 +53,7 @@ pub(super) fn servers(addresses: &[String]) -> CtlExit {
 /// Checks a cluster; an error is that it could not be looked at.
 pub(super) fn cluster(shards: Result<BTreeMap<String, ShardView>, CtlExit>) -> CtlExit {
     match shards {
-        Err(exit) => ended(vec![CheckedThing::new(Severity::Unknown, reason(&exit))]),
+        Err(exit) => ended(vec![CheckedThing::new(Severity::Unknown, exit.reason().to_owned())]),
         Ok(shards) if shards.is_empty() => ended(vec![CheckedThing::new(Severity::Unknown, "no shards".to_owned())]),
         Ok(shards) => ended(shards.iter().map(|(name, view)| shard(name, view)).collect()),
     }
@@ -62,7 +62,7 @@ pub(super) fn cluster(shards: Result<BTreeMap<String, ShardView>, CtlExit>) -> C
 fn server(address: &str) -> CheckedThing {
     let rows = match Dialed::to(address).and_then(|mut dialed| dialed.stats("")) {
         Ok(rows) => rows,
-        Err(exit) => return CheckedThing::new(Severity::Critical, reason(&exit)),
+        Err(exit) => return CheckedThing::new(Severity::Critical, exit.reason().to_owned()),
     };
     judged(address, &rows)
 }
@@ -98,7 +98,7 @@ fn health(sidecar: &str) -> CheckedThing {
             CheckedThing::new(Severity::Ok, format!("sidecar {sidecar}: healthy"))
         }
         Ok(status) => CheckedThing::new(Severity::Critical, format!("sidecar {sidecar}: {status}; see its /health")),
-        Err(exit) => CheckedThing::new(Severity::Critical, reason(&exit)),
+        Err(exit) => CheckedThing::new(Severity::Critical, exit.reason().to_owned()),
     }
 }
 
@@ -111,12 +111,6 @@ fn shard(name: &str, view: &ShardView) -> CheckedThing {
     };
     let line = if problems.is_empty() { "all is well".to_owned() } else { problems.join(", ") };
     CheckedThing::new(severity, format!("shard {name}: {line}"))
-}
-
-/// What an error says, without the program's name.
-fn reason(exit: &CtlExit) -> String {
-    let text = exit.stderr.trim_end();
-    text.strip_prefix("twincachectl: ").unwrap_or(text).to_owned()
 }
 
 /// The line and the exit code of all that was looked at, the worst first.

@@ -4,8 +4,9 @@
 //!   to ──> send … ──> line, copy, stats, ask
 //! ```
 //!
-//! Invariants: nothing waits for longer than [`SILENCE_MAX`] for a server that says nothing; a line is read up to
-//! [`LINE_MAX`] bytes, so a server that never ends one takes no memory. Values are copied in pieces.
+//! Invariants: nothing waits for longer than a server's patience ([`SILENCE_MAX`]) for one that says nothing; a line is
+//! read up to [`LINE_MAX`] bytes and statistics up to [`STATS_MAX`], so a server that never ends them takes no memory.
+//! Values are copied in pieces.
 //!
 //! Not here: what is asked.
 
@@ -23,8 +24,11 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// The longest line of a reply, with room to spare: a metadump line with a key of 250 bytes takes less than 1000.
 const LINE_MAX: u64 = 8 << 10;
 
-/// The most lines of a `stats` reply.
-const STATS_MAX: usize = 1 << 20;
+/// The most bytes of a `stats` reply.
+const STATS_MAX: usize = 16 << 20;
+
+/// Names and values of a `stats` command, in the order that they come in.
+pub(super) type ToldStats = Vec<(String, String)>;
 
 /// See the module's head.
 #[derive(Debug)]
@@ -32,27 +36,34 @@ pub(super) struct Dialed {
     /// As it was typed.
     pub server: String,
     socket: BufReader<TcpStream>,
+    /// How long it may say nothing.
+    patience: Duration,
 }
 
 impl Dialed {
     /// Connects to `HOST:PORT`.
     pub(super) fn to(server: &str) -> Result<Dialed, CtlExit> {
+        Dialed::with_patience(server, SILENCE_MAX)
+    }
+
+    /// The same; it may say nothing for so long.
+    pub(super) fn with_patience(server: &str, patience: Duration) -> Result<Dialed, CtlExit> {
         let failed = |error: io::Error| CtlExit::refuse(CtlExit::UNAVAILABLE, &format!("{server}: {error}"));
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in server.to_socket_addrs().map_err(failed)? {
             match TcpStream::connect_timeout(&address, CONNECT_MAX) {
-                Ok(socket) => return Dialed::over(server, socket).map_err(failed),
+                Ok(socket) => return Dialed::over(server, socket, patience).map_err(failed),
                 Err(error) => last = error,
             }
         }
         Err(failed(last))
     }
 
-    fn over(server: &str, socket: TcpStream) -> io::Result<Dialed> {
+    fn over(server: &str, socket: TcpStream, patience: Duration) -> io::Result<Dialed> {
         socket.set_nodelay(true)?;
-        socket.set_read_timeout(Some(SILENCE_MAX))?;
-        socket.set_write_timeout(Some(SILENCE_MAX))?;
-        Ok(Dialed { server: server.to_owned(), socket: BufReader::with_capacity(64 << 10, socket) })
+        socket.set_read_timeout(Some(patience))?;
+        socket.set_write_timeout(Some(patience))?;
+        Ok(Dialed { server: server.to_owned(), socket: BufReader::with_capacity(64 << 10, socket), patience })
     }
 
     /// Sends all of it.
@@ -96,20 +107,32 @@ impl Dialed {
         Ok(())
     }
 
-    /// Asks for statistics: names and values, in the order that they come in.
-    pub(super) fn stats(&mut self, what: &str) -> Result<Vec<(String, String)>, CtlExit> {
-        self.send(format!("stats {what}").trim_end().as_bytes())?;
-        self.send(b"\r\n")?;
-        let (mut rows, mut line) = (Vec::new(), Vec::new());
+    /// Asks for statistics.
+    pub(super) fn stats(&mut self, what: &str) -> Result<ToldStats, CtlExit> {
+        self.answer(what)?.map_err(|said| self.refused(&format!("stats {what}: {said}")))
+    }
+
+    /// The same; None if the server does not know what that is, or does not tell.
+    pub(super) fn stats_if_known(&mut self, what: &str) -> Result<Option<ToldStats>, CtlExit> {
+        Ok(self.answer(what)?.ok())
+    }
+
+    /// Statistics, or the line that was none.
+    fn answer(&mut self, what: &str) -> Result<Result<ToldStats, String>, CtlExit> {
+        self.send(format!("{}\r\n", format!("stats {what}").trim_end()).as_bytes())?;
+        let (mut rows, mut line, mut bytes) = (Vec::new(), Vec::new(), 0);
         loop {
             self.line(&mut line)?;
+            bytes += line.len();
+            if bytes > STATS_MAX {
+                return Err(self.refused("its statistics have no end"));
+            }
             let text = String::from_utf8_lossy(&line);
             match text.strip_prefix("STAT ").and_then(|row| row.split_once(' ')) {
-                Some((name, value)) if rows.len() < STATS_MAX => rows.push((name.to_owned(), value.to_owned())),
-                Some(_) => return Err(self.refused("its statistics have no end")),
-                None if text == "END" || text == "RESET" => return Ok(rows),
+                Some((name, value)) => rows.push((name.to_owned(), value.to_owned())),
+                None if text == "END" || text == "RESET" => return Ok(Ok(rows)),
                 None if text.starts_with("STAT ") => {}
-                None => return Err(self.refused(&format!("stats {what}: {text}"))),
+                None => return Ok(Err(text.into_owned())),
             }
         }
     }
@@ -130,7 +153,7 @@ impl Dialed {
     fn broken(&self, error: &io::Error) -> CtlExit {
         match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                self.refused(&format!("it says nothing for {} s", SILENCE_MAX.as_secs()))
+                self.refused(&format!("it says nothing for {} s", self.patience.as_secs()))
             }
             _ => self.refused(&error.to_string()),
         }

@@ -39,6 +39,12 @@ impl CtlExit {
         CtlExit::refuse(CtlExit::NOT_DONE, line)
     }
 
+    /// What an error says, without the program's name.
+    pub(super) fn reason(&self) -> &str {
+        let text = self.stderr.trim_end();
+        text.strip_prefix("twincachectl: ").unwrap_or(text)
+    }
+
     /// An end of which everything has been said.
     pub(super) fn silent(code: u8) -> CtlExit {
         CtlExit { code, stdout: String::new(), stderr: String::new() }

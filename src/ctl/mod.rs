@@ -9,12 +9,13 @@
 //!                     ├── edit                pause, resume, remove, topology
 //!                     ├── check               shards, servers or sidecars, for nagios
 //!                     ├── insight ── dial     latency, hotkeys, slabs: what servers say of themselves
+//!                     ├── top ── dial         the same in a terminal, as it is now
 //!                     ├── plan                arithmetic alone
 //!                     └── dump, load ── dial  items of a server, which may be a memcached
 //! ```
 //!
-//! What it does to a cluster, it does by values in etcd, which the sidecars read. Only `check`, `insight`, `dump` and `load` talk to
-//! servers, and those may be of no cluster.
+//! What it does to a cluster, it does by values in etcd, which the sidecars read. Only `check`, `insight`, `top`, `dump` and `load`
+//! talk to servers, and those may be of no cluster.
 //!
 //! Not here: what the sidecars make of it (`sidecar::lease`), and the values themselves (`cluster`).
 
@@ -36,11 +37,12 @@ mod plan;
 mod request;
 mod show;
 mod table;
+mod top;
 mod view;
 
 use crate::cluster::options::ClusterOptions;
 use console::Console;
-use options::{CtlCommand, CtlOptions};
+use options::{CtlCommand, CtlOptions, TopOptions};
 use std::io::{BufReader, BufWriter, IsTerminal};
 
 pub use exit::CtlExit;
@@ -66,6 +68,7 @@ fn run_alone(options: &CtlOptions) -> Result<(), CtlExit> {
         CtlCommand::Latency(servers) => return insight::show(&insight::LATENCY, servers, options.is_json),
         CtlCommand::HotKeys(servers) => return insight::show(&insight::HOT_KEYS, servers, options.is_json),
         CtlCommand::Slabs(servers) => return insight::show(&insight::SLABS, servers, options.is_json),
+        CtlCommand::Top(options_of_top) => return top::top(options_of_top, options.is_json),
         CtlCommand::Check(addresses) => return Err(check::servers(addresses)),
         CtlCommand::Plan(words) => return Err(CtlExit::print(plan::plan(words, options.is_json)?)),
         CtlCommand::Load(server) => {
@@ -96,6 +99,10 @@ fn run_in(cluster: &ClusterOptions, options: &CtlOptions) -> Result<(), CtlExit>
         CtlCommand::TopologyAdd(address) => edit::add_to_topology(console, address),
         CtlCommand::TopologyRemove(shard) => edit::remove_from_topology(console, shard),
         CtlCommand::Check(_) => Err(check::cluster(show::seen(console, &[]))),
+        CtlCommand::Top(wanted) => {
+            let servers = show::addresses(console)?;
+            top::top(&TopOptions { servers, ..wanted.clone() }, options.is_json)
+        }
         _ => unreachable!("all others have no cluster"),
     }
 }

@@ -17,6 +17,7 @@ use crate::completion::{self, CompletedFlag, CompletedProgram};
 use crate::protocol::topology::TopologyLine;
 use std::ffi::OsString;
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// One option.
 #[derive(Debug)]
@@ -42,7 +43,9 @@ pub const OPTIONS: &[CtlOption] = &[
     opt("", "all", "", "pause, resume: every shard"),
     opt("", "ip", "<addr>", "topology add: the address of the host, for clients that want one"),
     opt("n", "dry-run", "", "promote, remove: only say what would be done, and to how many items"),
-    opt("", "json", "", "list, status, topology list, latency, hotkeys, slabs, plan: as JSON"),
+    opt("", "json", "", "list, status, topology list, latency, hotkeys, slabs, top, plan: as JSON"),
+    opt("", "interval", "<seconds>", "top: how often servers are asked, from 0.1 to 3600 (default: 1)"),
+    opt("", "once", "", "top: print a table and end"),
     opt("", "limit-mbps", "<num>", "dump, load: most megabits a second (default: no limit)"),
     opt("", "config", "<file>", "read this file instead of /etc/default/twincachectl"),
     opt("h", "help", "", "print this help and exit"),
@@ -98,6 +101,12 @@ pub const COMMANDS: &[CommandRow] = &[
     row("latency", "HOST:PORT...", &["json"], "how long servers take for requests"),
     row("hotkeys", "HOST:PORT...", &["json"], "which keys are asked for most"),
     row("slabs", "HOST:PORT...", &["json"], "what slab classes hold, of a memcached, too"),
+    row(
+        "top",
+        "[HOST:PORT...]",
+        &["interval", "once", "json"],
+        "what servers do now, in a terminal; without any, those of the cluster",
+    ),
     row("check", "[ADDRESS...]", &[], "one line and exit codes 0 to 3 for nagios: of servers, sidecars or the cluster"),
     row("plan", "[NAME=VALUE...]", &["json"], "from users to memory, nodes and network, step by step"),
     row("completion", "bash|zsh|fish", &[], "print what the shell needs to complete options of all three programs"),
@@ -152,10 +161,23 @@ pub enum CtlCommand {
     HotKeys(Vec<String>),
     /// Statistics of these servers.
     Slabs(Vec<String>),
+    /// What these servers do now; none is those of the cluster.
+    Top(TopOptions),
     /// Whether these servers and sidecars are well; none is the cluster.
     Check(Vec<String>),
     /// What these users need.
     Plan(Vec<String>),
+}
+
+/// What `top` is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopOptions {
+    /// `HOST:PORT` of each; none: those of the cluster.
+    pub servers: Vec<String>,
+    /// How often each is asked.
+    pub interval: Duration,
+    /// Whether to print a table and end.
+    pub is_once: bool,
 }
 
 /// What the command line says.
@@ -174,10 +196,11 @@ pub struct CtlOptions {
 impl CtlCommand {
     /// Whether it talks to servers and not to etcd.
     fn is_local(&self) -> bool {
-        use CtlCommand::{Check, Dump, HotKeys, Latency, Load, Plan, Slabs};
+        use CtlCommand::{Check, Dump, HotKeys, Latency, Load, Plan, Slabs, Top};
         match self {
             Dump(_) | Load(_) | Latency(_) | HotKeys(_) | Slabs(_) | Plan(_) => true,
             Check(addresses) => !addresses.is_empty(),
+            Top(options) => !options.servers.is_empty(),
             _ => false,
         }
     }
@@ -312,6 +335,11 @@ impl CommandRow {
             ("latency", [_, ..]) => CtlCommand::Latency(server_addresses(arguments)?),
             ("hotkeys", [_, ..]) => CtlCommand::HotKeys(server_addresses(arguments)?),
             ("slabs", [_, ..]) => CtlCommand::Slabs(server_addresses(arguments)?),
+            ("top", servers) => CtlCommand::Top(TopOptions {
+                servers: server_addresses(servers)?,
+                interval: interval(found)?,
+                is_once: found.opt_present("once"),
+            }),
             ("check", addresses) => CtlCommand::Check(checked_addresses(addresses)?),
             ("plan", words) => CtlCommand::Plan(words.iter().map(|word| (*word).to_owned()).collect()),
             ("completion", [shell]) => return completion_for(shell).map_or(Ok(None), |text| Err(CtlExit::print(text))),
@@ -337,6 +365,15 @@ fn number(found: &getopts::Matches, name: &str, range: std::ops::RangeInclusive<
     let (least, most) = (range.start(), range.end());
     let bad = || CtlExit::usage(&format!("--{name} {text}: a number from {least} to {most} is needed"));
     number.map(Some).ok_or_else(bad)
+}
+
+/// How often servers are asked.
+fn interval(found: &getopts::Matches) -> Result<Duration, CtlExit> {
+    let Some(text) = found.opt_str("interval") else { return Ok(Duration::from_secs(1)) };
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let seconds = text.parse().ok().filter(|seconds| is_plain && (0.1..=3600.0).contains(seconds));
+    let bad = || CtlExit::usage(&format!("--interval {text}: seconds from 0.1 to 3600 are needed"));
+    seconds.map(Duration::from_secs_f64).ok_or_else(bad)
 }
 
 /// Where a server is.

@@ -6,9 +6,9 @@ use super::console::Console;
 use super::diagnosis::problems;
 use super::exit::CtlExit;
 use super::json;
-use super::look::look;
+use super::look::{glance, look};
 use super::table::table;
-use super::view::{ClusterView, ShardView};
+use super::view::{ClusterView, NodeView, ShardView};
 use std::collections::BTreeMap;
 
 /// All shards, or these, in one table, and below it what is wrong.
@@ -60,6 +60,17 @@ pub(super) fn seen(console: &mut Console, names: &[String]) -> Result<BTreeMap<S
     }
     shards.retain(|name, _| names.is_empty() || names.contains(name));
     Ok(shards)
+}
+
+/// Where the servers of all nodes are reached.
+pub(super) fn addresses(console: &mut Console) -> Result<Vec<String>, CtlExit> {
+    let shards = glance(&mut console.etcd, &console.keys)?.shards;
+    let nodes = shards.values().flat_map(|shard| shard.nodes.values()).filter_map(NodeView::record);
+    let found: Vec<String> = nodes.map(|record| record.advertise.clone()).filter(|it| !it.is_empty()).collect();
+    match found.is_empty() {
+        true => Err(CtlExit::not_done(&format!("cluster {} has no servers", console.cluster))),
+        false => Ok(found),
+    }
 }
 
 /// That there is no such shard, and which there are.

@@ -13,6 +13,7 @@ pub mod packet;
 pub mod process;
 pub mod socket;
 pub mod stderr;
+pub mod terminal;
 
 use std::io;
 

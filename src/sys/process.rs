@@ -256,11 +256,16 @@ pub fn unblock_signals_for(command: &mut Command) {
 }
 
 fn signal_set() -> libc::sigset_t {
+    set_of(&[libc::SIGINT, libc::SIGTERM, libc::SIGUSR1, libc::SIGHUP])
+}
+
+/// These signals as a set.
+pub(super) fn set_of(signals: &[libc::c_int]) -> libc::sigset_t {
     // SAFETY: a sigset is plain bits; sigemptyset makes a good one of any, and the numbers are signals.
     unsafe {
         let mut set = std::mem::zeroed();
         libc::sigemptyset(&mut set);
-        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGUSR1, libc::SIGHUP] {
+        for &signal in signals {
             libc::sigaddset(&mut set, signal);
         }
         set

@@ -1,0 +1,104 @@
+//! The terminal while `top` has it, and how it gets back what it was.
+//!
+//! ```text
+//!   open ──> raw, the other screen      draw │ keys           close, a panic ──> as before
+//!     └── a thread for signals:   TERM, INT, HUP, or nobody at the other end ──> as before, exit
+//!                                 TSTP, ctrl-Z ──> as before, stop … CONT ──> raw, drawn anew
+//! ```
+//!
+//! The thread is needed because reading keys from a terminal that is gone may never return.
+//!
+//! Invariant: who changes the terminal or draws has the lock, and who ends the program keeps it.
+
+use super::draw::{TopView, draw};
+use crate::sync::lock;
+use crate::sys::terminal::{TerminalSignal, block_terminal_signals, is_hung_up, stop_self, wait_terminal_signal};
+use ratatui::DefaultTerminal;
+use ratatui::crossterm::{cursor, execute};
+use std::io;
+use std::os::fd::AsFd;
+use std::panic;
+use std::process;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+/// How soon it is noticed that the terminal is gone.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// See the module's head. The lock has the terminal.
+#[derive(Clone)]
+pub(super) struct Screen(Arc<Mutex<DefaultTerminal>>);
+
+impl Screen {
+    /// Takes the terminal. Threads that were started before do not keep signals back.
+    pub(super) fn open() -> io::Result<Screen> {
+        block_terminal_signals()?;
+        let screen = Screen(Arc::new(Mutex::new(ratatui::try_init()?)));
+        give_back_on_panic();
+        let watched = screen.clone();
+        let started = thread::Builder::new().name("signals".to_owned()).spawn(move || watched.watch());
+        started.map(|_| screen).inspect_err(|_| give_back())
+    }
+
+    pub(super) fn draw(&self, view: &TopView<'_>) -> io::Result<()> {
+        lock(&self.0).draw(|frame| draw(frame, view)).map(drop)
+    }
+
+    /// Gives it back.
+    pub(super) fn close(&self) {
+        let _terminal = lock(&self.0);
+        give_back();
+    }
+
+    /// Gives it back and stops the process until somebody lets it go on.
+    pub(super) fn suspend(&self) -> io::Result<()> {
+        self.lend(stop_self)
+    }
+
+    fn watch(&self) {
+        loop {
+            let done = match wait_terminal_signal(LOOK_EVERY) {
+                Some(TerminalSignal::End) => self.end(),
+                Some(TerminalSignal::Suspend) => self.suspend(),
+                // Whoever had it meanwhile may have left it otherwise.
+                Some(TerminalSignal::Resumed) => self.lend(|| Ok(())),
+                None if is_hung_up(io::stdin().as_fd()) => self.end(),
+                None => Ok(()),
+            };
+            if done.is_err() {
+                let _ = self.end();
+            }
+        }
+    }
+
+    /// Gives it back for as long as this takes.
+    fn lend(&self, meanwhile: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let mut terminal = lock(&self.0);
+        give_back();
+        meanwhile()?;
+        *terminal = ratatui::try_init()?;
+        terminal.clear()
+    }
+
+    fn end(&self) -> io::Result<()> {
+        let _terminal = lock(&self.0);
+        give_back();
+        process::exit(0)
+    }
+}
+
+/// The terminal as it was. That it cannot be done is no reason to leave the rest.
+fn give_back() {
+    let _ = ratatui::try_restore();
+    let _ = execute!(io::stdout(), cursor::Show);
+}
+
+/// A program that ends with its first panic drops nothing.
+fn give_back_on_panic() {
+    let usual = panic::take_hook();
+    panic::set_hook(Box::new(move |what| {
+        give_back();
+        usual(what);
+    }));
+}
