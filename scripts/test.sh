@@ -3,7 +3,8 @@
 #   format clippy doc build unit house e2e exchanges differential oracle clients features instructions
 #
 # Installs what it needs where it runs as root and finds it missing (Debian's memcached, libmemcached-tools,
-# valgrind, etcd, balancers, shells, lintian, chromium and prometheus; tests/clients/run.sh sees to its clients), else says in one line what it goes without.
+# valgrind, etcd, balancers, shells, lintian, a browser, prometheus and plugins of munin, collectd, netdata and nagios;
+# tests/clients/run.sh sees to its clients), else says in one line what it goes without.
 # Under 15 minutes on two cores. Says each minute what it is at, and at the end how many tests there were; what tests that
 # were killed have left of files is taken away. DIFF_SEED=n and DIFF_COMMANDS=n replay a differential run; ORACLE_DIR is
 # where the script that made the recording in tests/data lies, if it is at hand.
@@ -55,7 +56,8 @@ own_temporary_files() {
 install_packages() {
     local package
     for package in memcached libmemcached-tools valgrind etcd-server etcd-client nftables iproute2 haproxy keepalived curl \
-        zsh fish shellcheck lintian chromium prometheus; do
+        zsh fish shellcheck lintian chromium chromium-driver prometheus munin-plugins-extra libcache-memcached-perl \
+        collectd-core netdata-plugins-python monitoring-plugins-contrib; do
         installed "$package" && continue
         echo "-- installing $package"
         if [[ $EUID -eq 0 ]] && command -v apt-get >/dev/null; then
