@@ -103,7 +103,7 @@
 //! ctl/top:          mod > once > screen, poll > draw > keys > columns > rates > latency > figures
 //! completion:       mod > bash, fish, zsh > program
 //! sidecar:          mod > check > lease > link > observe > server_socket, pace, options > moment
-//! sidecar/lease:    mod > driver > feeds, topology, etcd_threads, server_thread, promises, keeper, address > news, announcing, floating, hooks > ledger > claim, handover, local, frames, repeats > orders > members
+//! sidecar/lease:    mod > driver > feeds, topology, etcd_threads, server_thread, promises, keeper, address > news, announcing, floating, hooks > ledger > claim, handover, local, frames, repeats, unwilling > orders > members
 //! sidecar/lease/keeper: switchover, takeover > mod
 //! sidecar/link:     mod > pump, peer_socket > pump_state, sink, source > relay, answers, guard, lag, peer_cas, peer_clock, peer_info > clock_skew
 //! sidecar/observe:  mod > pages > http, page, metrics, health > monitor, server_metrics, replication_metrics, process > history, standby > exposition, figures, server_stats, lease_status

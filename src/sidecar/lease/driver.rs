@@ -297,6 +297,7 @@ impl Driver {
             is_member: record.members.iter().any(|member| member.node == *me && member.run == run),
             lag: lag.map(|peer| (Duration::from_millis(peer.lag_ms), heard)),
             members: record.members.iter().map(|member| member.node.clone()).collect(),
+            refusal: self.keeper.refusal().map(str::to_owned),
         };
         let role = match (&self.server, self.serves) {
             (None, _) => "down",

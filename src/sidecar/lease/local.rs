@@ -35,7 +35,7 @@ pub(super) struct LocalServer {
     told_before: Option<ServerOrder>,
     /// Orders that it has not answered, with the time of each.
     asked: VecDeque<(ServerOrder, Duration)>,
-    /// The latest deadline that it was told.
+    /// The latest deadline that it has taken.
     deadline: Duration,
     /// The last epoch for which it has dropped what it held.
     pub dropped_for: u64,
@@ -93,9 +93,6 @@ impl LocalServer {
 
     /// Notes that it is told this.
     pub(super) fn tell(&mut self, order: &ServerOrder, now: Duration) {
-        if let ServerOrder::Primary { deadline, .. } = order {
-            self.deadline = self.deadline.max(*deadline);
-        }
         if let ServerOrder::Standby { epoch, .. } | ServerOrder::Primary { epoch, .. } = order {
             self.epoch = self.epoch.max(*epoch);
         }
@@ -132,14 +129,30 @@ impl LocalServer {
         if let ServerOrder::Primary { epoch, drops_all: true, .. } = order {
             self.dropped_for = *epoch;
         }
-        if is_role(order) {
+        if let ServerOrder::Primary { deadline, .. } = order {
+            self.deadline = self.deadline.max(*deadline);
+        }
+        // Who agrees to be a candidate may refuse to be primary all the same.
+        if is_role(order) && !matches!(order, ServerOrder::Candidate { .. }) {
             self.refusals = 0;
         }
+    }
+
+    /// Until when it may serve: by what it has taken, or not answered yet. What it has refused it does not do.
+    fn deadline(&self) -> Duration {
+        let asked = self.asked.iter().filter_map(|(order, _)| match order {
+            ServerOrder::Primary { deadline, .. } => Some(*deadline),
+            _ => None,
+        });
+        asked.fold(self.deadline, Duration::max)
     }
 
     /// It has refused that, and is left alone for a moment: for longer each time, since it is not going to change its
     /// mind. What it has promised ends soon, so that a candidate waits but little.
     pub(super) fn refused(&mut self, order: &ServerOrder, now: Duration) {
+        if !is_role(order) {
+            return;
+        }
         let most = if matches!(order, ServerOrder::Candidate { .. }) { CANDIDATE_RETRY_MAX } else { RETRY_MAX };
         self.retry_at = now + (RETRY * (1 << self.refusals.min(REFUSALS_MAX))).min(most);
         self.refusals = (self.refusals + 1).min(REFUSALS_MAX);
@@ -175,7 +188,7 @@ impl ServerState {
     /// Until when it may serve, by what it was told.
     pub(super) fn deadline(&self) -> Duration {
         match self {
-            ServerState::Up(server) => server.deadline,
+            ServerState::Up(server) => server.deadline(),
             ServerState::Unreachable { deadline } => *deadline,
             ServerState::Gone => Duration::ZERO,
         }

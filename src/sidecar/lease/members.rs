@@ -19,6 +19,9 @@ use std::time::Duration;
 /// A consumer that there never is.
 const NOBODY: &str = "-";
 
+/// The pause after the server has refused to be told whom replies wait for.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// A node that the owner feeds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Peer {
@@ -58,6 +61,8 @@ pub(super) struct InSync {
     peers: Vec<Peer>,
     /// What the server was told last.
     told: Option<Requirement>,
+    /// When it may be told again, after it has refused.
+    tell_again: Duration,
     /// The server waits for this node since this change.
     since: BTreeMap<String, u64>,
     /// Until when a node does not take over.
@@ -75,6 +80,16 @@ impl InSync {
     pub(super) fn server_changed(&mut self) {
         self.told = None;
         self.since.clear();
+    }
+
+    /// The server has refused to be told for whom replies wait.
+    pub(super) fn not_required(&mut self, now: Duration) {
+        (self.told, self.tell_again) = (None, now + RETRY);
+    }
+
+    /// Whether it was told that, and is left alone for a moment.
+    pub(super) fn is_pausing(&self, now: Duration) -> bool {
+        now < self.tell_again
     }
 
     pub(super) fn note_peers(&mut self, peers: Vec<Peer>) {

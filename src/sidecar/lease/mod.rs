@@ -1,7 +1,7 @@
 //! Who of a shard's nodes is its primary, and what follows from that on this one.
 //!
 //! ```text
-//!   driver ──> keeper ──> claim, members, handover, ledger, local      who owns the shard: without sockets and clocks
+//!   driver ──> keeper ──> claim, members, handover, ledger, local, …   who owns the shard: without sockets and clocks
 //!          ──> etcd_threads, server_thread, promises ──> news          what is heard from outside
 //!          ──> topology                                                which shards the server tells clients
 //!          ──> feeds                                                   the links of the owner to the other nodes
@@ -48,6 +48,7 @@ mod promises;
 mod repeats;
 mod server_thread;
 mod topology;
+mod unwilling;
 
 #[cfg(test)]
 mod tests {

@@ -27,6 +27,8 @@ pub(in crate::sidecar) struct LeaseStatus {
     pub lag: Option<(Duration, Duration)>,
     /// InSync of the shard, by name.
     pub members: Vec<String>,
+    /// Why this node does not serve although it could own the shard, if its server refuses.
+    pub refusal: Option<String>,
 }
 
 impl LeaseStatus {
@@ -61,7 +63,9 @@ impl LeaseStatus {
         };
         let named = |name: &str| if name.is_empty() { "nobody".to_owned() } else { name.to_owned() };
         let (owner, members) = (named(owner), named(&members.join(", ")));
-        format!("shard {shard}, node {node}: {role}; epoch {epoch}, owner {owner}, in sync: {members}\n")
+        let refusal =
+            self.refusal.as_ref().map_or_else(String::new, |why| format!("; the server refuses to serve: {why}"));
+        format!("shard {shard}, node {node}: {role}; epoch {epoch}, owner {owner}, in sync: {members}{refusal}\n")
     }
 }
 

@@ -69,13 +69,18 @@ fn health(monitor: &Monitor, max_lag: Duration) -> (bool, String) {
     let asks = figures.is_empty() || !figures.iter().all(|(_, figures)| is_well(figures));
     let answer: ServerAnswer = if asks { monitor.server() } else { Ok(Default::default()) };
     let line = lease.as_ref().map_or_else(String::new, LeaseStatus::line);
+    let is_willing = lease.as_ref().is_none_or(|lease| lease.refusal.is_none());
     match answer {
         // Nobody else would tell.
         Err(why) if figures.is_empty() => (false, format!("the server does not answer: {why}\n{line}")),
         answer => {
             let rows = answer.unwrap_or_default().replication;
             let (is_good, text) = health::health(&figures, StandbyHealth::of(&rows).as_ref(), max_lag);
-            (is_good, text + &health::writes(&rows) + &line)
+            let text = text + &health::writes(&rows) + &line;
+            match is_good && !is_willing {
+                true => (false, text.replacen("ok\n", "the server refuses to serve\n", 1)),
+                false => (is_good, text),
+            }
         }
     }
 }

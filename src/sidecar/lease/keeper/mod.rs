@@ -37,6 +37,7 @@ use super::local::{LocalServer, ServerFacts, ServerState};
 use super::members::{InSync, Peer};
 use super::orders::{Effect, KeeperConfig, OrderAnswer, ServerOrder, Sighting, SwapOutcome};
 use super::repeats::Repeats;
+use super::unwilling::Unwilling;
 use crate::cluster::record::{EPOCH_MAX, MemberRecord, RequestKind, RequestRecord, ShardRecord};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -77,6 +78,8 @@ pub(crate) struct Keeper {
     heard_epoch: u64,
     /// Claims without data.
     empties: Empties,
+    /// What the server does not do although this node owns the shard.
+    unwilling: Unwilling,
     /// The last epoch of which it was logged that few are left.
     warned_of: u64,
     /// What was logged of the record,
@@ -107,6 +110,7 @@ impl Keeper {
             holds_address: false,
             heard_epoch: 0,
             empties: Empties::default(),
+            unwilling: Unwilling::default(),
             warned_of: 0,
             odd: Repeats::default(),
             refusals: Repeats::default(),
@@ -158,6 +162,7 @@ impl Keeper {
     pub(crate) fn server_up(&mut self, facts: ServerFacts<'_>, now: Duration) {
         self.server = ServerState::Up(LocalServer::new(facts, self.server_deadline(), now));
         self.members.server_changed();
+        self.unwilling = Unwilling::default();
         self.decide(now);
     }
 
@@ -259,6 +264,11 @@ impl Keeper {
         Some(promised.map_or(lease, |promised| lease.max(promised)))
     }
 
+    /// Why this node has given the shard back, if its server refuses to serve.
+    pub(crate) fn refusal(&self) -> Option<&str> {
+        self.unwilling.why()
+    }
+
     /// The secret of the feeders, and the epoch that they feed in, while this node feeds.
     pub(crate) fn feeding(&self) -> Option<(u64, &str)> {
         let record = self.owned().filter(|record| !record.drops_all)?;
@@ -321,9 +331,11 @@ impl Keeper {
                 let candidacy = self.candidacy.as_mut().filter(|candidacy| candidacy.epoch == *epoch);
                 candidacy.into_iter().for_each(|candidacy| candidacy.is_agreed |= is_last);
             }
-            ServerOrder::Primary { epoch, .. } if !self.holds_address => {
-                self.holds_address = true;
-                self.effects.push_back(Effect::Serve { epoch: *epoch });
+            ServerOrder::Primary { epoch, .. } => {
+                self.unwilling = Unwilling::default();
+                if !std::mem::replace(&mut self.holds_address, true) {
+                    self.effects.push_back(Effect::Serve { epoch: *epoch });
+                }
             }
             ServerOrder::Members(requirement) => self.members.required(&requirement.names, lsn),
             ServerOrder::Hold(_) => self.step_handover(HandoverStep::Holding, HandoverStep::Draining { lsn }),
@@ -331,11 +343,15 @@ impl Keeper {
             // Only the first one of a tenure asks where it began. Later ones end a switchover that was given up.
             ServerOrder::Go if self.inherited == Some(ASKED) => self.inherited = Some(lsn),
             ServerOrder::Go => {}
-            ServerOrder::Primary { .. } => {}
         }
     }
 
     fn refused(&mut self, order: &ServerOrder, why: &str, now: Duration) {
+        match order {
+            ServerOrder::Primary { epoch, .. } => self.unwilling.refused(*epoch, why, now),
+            ServerOrder::Members(_) => self.members.not_required(now),
+            _ => {}
+        }
         match order {
             ServerOrder::Candidate { .. } => {
                 log::debug!("the server is no candidate yet: {why}");
@@ -372,6 +388,9 @@ impl Keeper {
         let (known, epoch) = (self.server.up().map(|server| server.epoch), self.owned().map(|record| record.epoch));
         if !is_heard && now >= self.server_deadline() || known > epoch && self.handover.is_none() {
             return self.give_back(now); // or it was told of a successor that the record does not name
+        }
+        if epoch.is_some_and(|epoch| self.unwilling.is_it(epoch, self.lease(), now)) && now >= self.server_deadline() {
+            return self.give_up(now);
         }
         epoch.into_iter().for_each(|epoch| self.warn_of_last(epoch));
         self.keep_members(now);
@@ -448,7 +467,7 @@ impl Keeper {
     /// Sets from whom the server waits for acknowledgements.
     fn keep_members(&mut self, now: Duration) {
         let Some(server) = self.server.up() else { return };
-        if self.owned().is_none() || server.is_asked_for_members() {
+        if self.owned().is_none() || server.is_asked_for_members() || self.members.is_pausing(now) {
             return;
         }
         let least = server.replicas_ack;
@@ -467,6 +486,17 @@ impl Keeper {
         if is_over {
             self.give_back(now);
         }
+    }
+
+    /// Gives the shard back because the server does not serve, and lets others try first.
+    fn give_up(&mut self, now: Duration) {
+        let (wait, is_first) = self.unwilling.give_back(self.ledger.epoch, self.lease());
+        self.stands_back = now + wait;
+        if let Some(why) = self.unwilling.why().filter(|_| is_first) {
+            let ms = wait.as_millis();
+            log::error!("the server refuses to serve, so this node does not claim the shard for {ms} ms: {why}");
+        }
+        self.give_back(now);
     }
 
     /// Gives the shard back: a member may take it at once.

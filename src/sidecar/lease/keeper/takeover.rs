@@ -110,6 +110,7 @@ impl Keeper {
         if request.epoch > 0 && request.epoch != epoch {
             return self.reply(request.id, false, "the owner has changed since that was asked for");
         }
+        self.stands_back = Duration::ZERO;
         self.forced = (now + (self.lease() + self.config.bootstrap_wait) * 2, epoch);
         self.reply(request.id, true, "it takes over as soon as the lease of the owner has passed");
     }

@@ -37,6 +37,8 @@ struct Rig {
     peers: Vec<Peer>,
     /// What the server says to a role.
     refusal: Option<(String, u64)>,
+    /// It does not know these orders.
+    knows_not: fn(&ServerOrder) -> bool,
     orders: Vec<(Duration, ServerOrder)>,
     replies: Vec<(bool, String)>,
 }
@@ -62,6 +64,7 @@ impl Rig {
             run: String::new(),
             peers: Vec::new(),
             refusal: None,
+            knows_not: |_| false,
             orders: Vec::new(),
             replies: Vec::new(),
         }
@@ -152,6 +155,7 @@ impl Rig {
         let is_role = matches!(order, ServerOrder::Primary { .. } | ServerOrder::Standby { .. });
         match &self.refusal {
             Some((why, epoch)) if is_role => OrderAnswer::Refused { why: why.clone(), epoch: *epoch },
+            _ if (self.knows_not)(order) => OrderAnswer::Refused { why: "CLIENT_ERROR bad".into(), epoch: 0 },
             _ => OrderAnswer::Done { lsn: 7 },
         }
     }
@@ -394,6 +398,65 @@ fn a_server_that_refuses_is_asked_less_and_less() {
     rig.refusal = None;
     rig.pass(2 * LEASE);
     assert!(rig.serves());
+}
+
+/// An older server does not know `empty`: the node must not hold the shard, so that another one may serve.
+#[test]
+fn a_shard_is_given_back_if_the_server_refuses_to_serve() {
+    let mut rig = Rig::new();
+    rig.knows_not = |order| matches!(order, ServerOrder::Primary { drops_all: true, .. });
+    rig.put_record(free(of_b(3, vec![])));
+    rig.pass(LEASE / 10);
+    assert_eq!(rig.record().owner, "a", "it has tried");
+    rig.pass(LEASE + LEASE / 2);
+    assert_eq!((rig.record().owner.as_str(), rig.record().members.len()), ("", 0), "{:?}", rig.record());
+    assert_eq!(rig.keeper.refusal(), Some("CLIENT_ERROR bad"));
+    // It tries again, but most of the time others may.
+    let mut free = 0;
+    for _ in 0..60 {
+        rig.pass(LEASE);
+        free += u32::from(rig.record().owner.is_empty());
+    }
+    assert!((45..60).contains(&free), "free for {free} s of 60");
+    assert!(rig.record().epoch < 12, "{:?}", rig.record());
+    // An operator who has put that right need not wait.
+    rig.knows_not = |_| false;
+    rig.keeper.request(promote(0), rig.now);
+    rig.pass(LEASE + BOOTSTRAP);
+    assert!(rig.serves() && rig.keeper.refusal().is_none());
+}
+
+/// The same without a drop: it has everything, so it stays a member, and another member may serve.
+#[test]
+fn who_refuses_to_go_on_keeps_what_it_has() {
+    let mut rig = Rig::owner();
+    rig.knows_not = |order| matches!(order, ServerOrder::Primary { .. });
+    rig.pass(LEASE);
+    assert_eq!(rig.record().owner, "a", "it may serve still");
+    rig.pass(LEASE);
+    assert_eq!((rig.record().owner.as_str(), &rig.record().members[..]), ("", &[member("a", "r1")][..]));
+    rig.meet("r1");
+    rig.knows_not = |_| false;
+    rig.pass(2 * LEASE);
+    assert!(rig.serves());
+}
+
+/// What is refused once may be taken later.
+#[test]
+fn members_are_told_again_when_the_server_refuses_them() {
+    let mut rig = Rig::with(LEASE);
+    rig.run = "r1".into();
+    rig.knows_not = |order| matches!(order, ServerOrder::Members(_));
+    rig.keeper.server_up(ServerFacts { run: "r1", lsn: 0, replicas_ack: 1, epoch: 0 }, rig.now);
+    rig.pass(10 * LEASE);
+    let told = |rig: &Rig| rig.orders.iter().filter(|(_, order)| matches!(order, ServerOrder::Members(_))).count();
+    assert!((5..15).contains(&told(&rig)), "told {} times in ten seconds", told(&rig));
+    assert!(rig.serves(), "reads are answered");
+    rig.knows_not = |_| false;
+    rig.pass(2 * LEASE);
+    let before = told(&rig);
+    rig.pass(5 * LEASE);
+    assert_eq!(told(&rig), before);
 }
 
 /// The server knows of a higher epoch than the record has.

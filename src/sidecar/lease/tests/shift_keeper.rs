@@ -14,6 +14,7 @@ impl Keeper {
             by.time(&mut self.forced.0);
         }
         self.empties.shift(by);
+        self.unwilling.shift(by);
         // For what is logged only.
         self.tried = -1;
         (self.odd, self.refusals, self.waits) = Default::default();
