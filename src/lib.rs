@@ -95,7 +95,7 @@
 //! replication:      mod > session > stream
 //! journal:          mod > readers > reader, ring > refused > ranges, record, acks, flush > lsn_ranges
 //! net:              mod > acceptor, control > listen, handshake, napi > worker > conn, datagram > admission, reply_hold, stop, voice
-//! net/worker:       datagrams, queues, silence, standing, waiting > mod > batch, budget, client, idle, udp_port
+//! net/worker:       datagrams, ending, queues, silence, standing, waiting > mod > batch, budget, client, idle, udp_port
 //! net/conn:         mod > values > session > buffer, chat, other_end, turn, upload > long_line
 //! cluster:          mod > watch > etcd > transport > tls, names, wire > error > options > keys, record
 //! tls:              mod > server, client > stream > room, options, ciphers, files

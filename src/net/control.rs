@@ -416,12 +416,12 @@ impl ControlClient {
         if self.out.is_empty() {
             return true;
         }
-        let (sent, _) = self.cursor.write(&mut self.socket, &self.out, None);
+        let (sent, _) = self.cursor.write(&mut self.socket, &self.out, None, usize::MAX);
         match sent {
             Sent::All => self.clear(),
             Sent::Blocked => {}
             Sent::Broken => self.give_up(),
-            Sent::Withheld => unreachable!("nothing here is a reply to a change"),
+            Sent::Withheld | Sent::Paused => unreachable!("nothing here is a reply to a change, and all is written"),
         }
         sent == Sent::All
     }

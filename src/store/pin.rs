@@ -45,14 +45,18 @@ impl Pinned {
         self.len() == 0
     }
 
+    /// The value from byte `skip` on.
+    pub fn slices(&self, mut skip: usize) -> impl Iterator<Item = &[u8]> {
+        self.first.iter().chain(&self.more).map(Piece::bytes).filter_map(move |bytes| {
+            let from = skip.min(bytes.len());
+            skip -= from;
+            (from < bytes.len()).then(|| &bytes[from..])
+        })
+    }
+
     /// Appends the value from byte `skip` on to `slices`.
-    pub fn io_slices<'a>(&'a self, mut skip: usize, slices: &mut Vec<IoSlice<'a>>) {
-        for bytes in self.first.iter().chain(&self.more).map(Piece::bytes) {
-            if skip < bytes.len() {
-                slices.push(IoSlice::new(&bytes[skip..]));
-            }
-            skip = skip.saturating_sub(bytes.len());
-        }
+    pub fn io_slices<'a>(&'a self, skip: usize, slices: &mut Vec<IoSlice<'a>>) {
+        slices.extend(self.slices(skip).map(IoSlice::new));
     }
 }
 

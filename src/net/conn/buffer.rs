@@ -130,6 +130,8 @@ impl Leftover {
 pub(crate) enum Sent {
     /// Everything is with the kernel.
     All,
+    /// The socket may take more; others have their turn.
+    Paused,
     /// The socket takes no more until it says so.
     Blocked,
     /// The peer is gone, or nothing may be said to it any more.
@@ -177,16 +179,20 @@ pub(crate) struct Cursor {
 }
 
 impl Cursor {
-    /// Writes `out` from here on, and returns how it ended and how many bytes went.
+    /// Writes `most` bytes of `out` from here on, and returns how it ended and how many bytes went.
     pub(crate) fn write(
         &mut self,
         socket: &mut Edge<impl Write>,
         out: &Output,
         voice: Option<&Voice>,
+        most: usize,
     ) -> (Sent, usize) {
         let mut total = 0;
         while !self.is_end(out) {
-            let (sent, n) = self.write_some(socket, out, voice);
+            if total == most {
+                return (Sent::Paused, total);
+            }
+            let (sent, n) = self.write_some(socket, out, voice, most - total);
             self.advance(out, n);
             total += n;
             if sent != Sent::All {
@@ -200,33 +206,43 @@ impl Cursor {
         self.bytes == out.bytes.len() && self.value == out.values.len()
     }
 
-    fn write_some(&self, socket: &mut Edge<impl Write>, out: &Output, voice: Option<&Voice>) -> (Sent, usize) {
+    fn write_some(
+        &self,
+        socket: &mut Edge<impl Write>,
+        out: &Output,
+        voice: Option<&Voice>,
+        most: usize,
+    ) -> (Sent, usize) {
         if self.value == out.values.len() {
-            return write_bytes(socket, &out.bytes[self.bytes..], voice);
+            let rest = &out.bytes[self.bytes..];
+            return write_bytes(socket, &rest[..rest.len().min(most)], voice);
         }
-        let slices = self.slices(out);
+        let slices = self.slices(out, most);
         let offered = slices.iter().map(|s| s.len()).sum();
         write_once(socket, offered, voice, |stream| stream.write_vectored(&slices))
     }
 
-    fn slices<'a>(&self, out: &'a Output) -> Vec<IoSlice<'a>> {
+    /// Of `most` bytes, and as many as one write takes.
+    fn slices<'a>(&self, out: &'a Output, mut most: usize) -> Vec<IoSlice<'a>> {
         let mut slices = Vec::with_capacity(SLICES_MAX);
         let (mut at, mut within) = (self.bytes, self.within);
-        for inserted in &out.values[self.value..] {
-            if at < inserted.at {
-                slices.push(IoSlice::new(&out.bytes[at..inserted.at]));
-                at = inserted.at;
+        let mut push = |bytes: &'a [u8]| {
+            let n = bytes.len().min(most);
+            most -= n;
+            if n > 0 {
+                slices.push(IoSlice::new(&bytes[..n]));
             }
-            inserted.value.io_slices(within, &mut slices);
-            within = 0;
-            if slices.len() >= SLICES_MAX {
-                slices.truncate(SLICES_MAX);
+            most > 0 && slices.len() < SLICES_MAX
+        };
+        for inserted in &out.values[self.value..] {
+            let before = &out.bytes[at..inserted.at];
+            at = inserted.at;
+            if !push(before) || !inserted.value.slices(within).all(&mut push) {
                 return slices;
             }
+            within = 0;
         }
-        if at < out.bytes.len() {
-            slices.push(IoSlice::new(&out.bytes[at..]));
-        }
+        push(&out.bytes[at..]);
         slices
     }
 
@@ -319,9 +335,20 @@ impl Pending {
             .map_or_else(Refused::default, |(_, marks)| reply_hold::refuse(&mut self.out, &marks, is_missing))
     }
 
-    /// Writes on.
-    pub(crate) fn write(&mut self, socket: &mut Edge<impl Write>, voice: Option<&Voice>, now: u32) -> (Sent, usize) {
-        let result = self.cursor.write(socket, &self.out, voice);
+    /// Bytes that are still to be written.
+    pub(crate) fn len(&self) -> usize {
+        self.out.len() - self.cursor.bytes - self.cursor.within
+    }
+
+    /// Writes on, `most` bytes.
+    pub(crate) fn write(
+        &mut self,
+        socket: &mut Edge<impl Write>,
+        voice: Option<&Voice>,
+        now: u32,
+        most: usize,
+    ) -> (Sent, usize) {
+        let result = self.cursor.write(socket, &self.out, voice, most);
         if result.1 > 0 {
             self.moved = now;
         }

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A turn is: read; run what was read; write; and so on until the socket has no more, takes no more, or the turn's quota
-//! is spent. A connection that rests between two requests is read before its turn ([`Connection::read_early`]), and what
+//! is spent. Who is to write or to receive something large while others wait has to get in line for that first, and then
+//! moves a slice of it at a time. A connection that rests between two requests is read before its turn ([`Connection::read_early`]), and what
 //! it has sent is run with what others have sent ([`Connection::run`]). If that is all, its replies are written
 //! ([`Connection::send`]) and the turn is over; else it goes on ([`Connection::turn`]). Input that is run lies in the
 //! worker's read buffers or, after a turn that was cut short, in the connection's [`Leftover`].
@@ -46,7 +47,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
-use turn::{After, CloseReason, Quota, TurnContext};
+use turn::{After, CloseReason, LARGE, Quota, TurnContext};
 use upload::UploadRooms;
 
 /// Bytes of the worker's shared read buffer. A batch of a thousand short requests fits, and it stays in a core's
@@ -76,9 +77,6 @@ const FAREWELL_MAX: usize = 256 << 10;
 /// buffers: with smaller ones from the start, a get of 1 MB costs 1.5 times the CPU time.
 const UNREAD_MAX: u64 = 64;
 const UNSENT_MAX: u32 = 128 << 10;
-
-/// Replies from this size on are large.
-const LARGE: usize = 16 << 10;
 
 /// Memory that a connection holds between its turns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -222,6 +220,15 @@ impl<S: Socket> Connection<S> {
         read_once(&mut self.socket, &mut room[..len])
     }
 
+    /// Bytes that it moves in its next turn if it may: of replies, or of a large value.
+    pub(super) fn in_hand(&self) -> usize {
+        match &self.pending {
+            Some(pending) if self.socket.is_writable() && pending.waits_for().is_none() => pending.len(),
+            Some(_) => 0,
+            None => self.session.upload_missing(),
+        }
+    }
+
     /// Keeps what was read early for a later turn.
     pub(super) fn keep_input(&mut self, input: &[u8], counters: &Counters, meter: &LoopTimer) {
         counters.bytes_read.add(input.len() as u64);
@@ -279,7 +286,7 @@ impl<S: Socket> Connection<S> {
             counters.bytes_written.add(n as u64);
             match sent {
                 Sent::All => {}
-                Sent::Blocked => return Some(self.keep_replies(&replies[n..], now)),
+                Sent::Blocked | Sent::Paused => return Some(self.keep_replies(&replies[n..], now)),
                 Sent::Broken | Sent::Withheld => return Some(After::Close(CloseReason::Error)),
             }
         }
@@ -327,6 +334,7 @@ impl<S: Socket> Connection<S> {
         let after = loop {
             match self.flush(turn, quota) {
                 Sent::All => {}
+                Sent::Paused => break After::Large,
                 Sent::Blocked => break After::Wait,
                 Sent::Broken => break After::Close(CloseReason::Error),
                 Sent::Withheld => break After::WaitForAcks,
@@ -342,7 +350,8 @@ impl<S: Socket> Connection<S> {
             }
             if quota.is_spent() {
                 turn.counters.conn_yields.add(u64::from(quota.requests == 0));
-                break After::Again;
+                let is_large = quota.is_in_line() || self.session.upload_missing() > 0;
+                break if is_large { After::Large } else { After::Again };
             }
             if let Err(reason) = self.advance(buffer, turn, quota) {
                 break After::Close(reason);
@@ -368,16 +377,21 @@ impl<S: Socket> Connection<S> {
 
     /// Writes what is stuck, as far as the socket takes it.
     pub(super) fn flush_pending(&mut self, counters: &Counters, voice: Option<&Voice>, now: u32) -> Sent {
-        let Some(pending) = &mut self.pending else { return Sent::All };
+        self.write_pending(counters, voice, now, usize::MAX).0
+    }
+
+    /// The same of so many bytes at most; and how many went.
+    fn write_pending(&mut self, counters: &Counters, voice: Option<&Voice>, now: u32, most: usize) -> (Sent, usize) {
+        let Some(pending) = &mut self.pending else { return (Sent::All, 0) };
         if pending.waits_for().is_some() {
-            return Sent::Blocked;
+            return (Sent::Blocked, 0);
         }
-        let (sent, n) = pending.write(&mut self.socket, self.session.other_end().needed_voice(voice), now);
+        let (sent, n) = pending.write(&mut self.socket, self.session.other_end().needed_voice(voice), now, most);
         counters.bytes_written.add(n as u64);
         if sent == Sent::All {
             self.pending = None;
         }
-        sent
+        (sent, n)
     }
 
     /// Reads and drops what has come in already, so that closing is in order. See [`FAREWELL_MAX`].
@@ -394,10 +408,11 @@ impl<S: Socket> Connection<S> {
     fn flush(&mut self, turn: &mut TurnContext<'_>, quota: &mut Quota) -> Sent {
         if self.pending.is_some() {
             self.narrow(turn);
-            let sent = match self.socket.is_writable() {
-                true => self.flush_pending(turn.counters, turn.voice, turn.now),
-                false => Sent::Blocked,
+            let (sent, n) = match self.socket.is_writable() {
+                true => self.write_pending(turn.counters, turn.voice, turn.now, quota.slice),
+                false => (Sent::Blocked, 0),
             };
+            quota.take_written(n);
             if sent == Sent::All {
                 // Only now has the client all replies that its next request may have waited for.
                 self.session.restart_idle(turn.now);
@@ -410,14 +425,18 @@ impl<S: Socket> Connection<S> {
         if turn.out.is_empty() {
             return Sent::All;
         }
-        if turn.out.len() >= LARGE {
+        let (mut cursor, len) = (Cursor::default(), turn.out.len());
+        if len >= LARGE {
             self.narrow(turn);
         }
-        let mut cursor = Cursor::default();
-        let (sent, n) = cursor.write(&mut self.socket, turn.out, self.session.other_end().needed_voice(turn.voice));
+        let voice = self.session.other_end().needed_voice(turn.voice);
+        let (sent, n) = match len > quota.room {
+            true => (Sent::Paused, 0),
+            false => cursor.write(&mut self.socket, turn.out, voice, quota.slice),
+        };
         turn.counters.bytes_written.add(n as u64);
-        quota.take_bytes(n);
-        if sent == Sent::Blocked {
+        quota.take_written(n);
+        if matches!(sent, Sent::Blocked | Sent::Paused) {
             let Some(pending) = Pending::take(turn.out, cursor, turn.now) else { return Sent::Broken };
             self.pending = Some(Box::new(pending));
         } else {

@@ -18,6 +18,13 @@ pub(crate) const OUTPUT_HIGH: usize = 256 << 10;
 /// else costs time counts as some of them ([`Quota`]), so that a turn takes 0.4 ms at most.
 pub(crate) const TURN_BYTES: usize = (1 << 20) + (1 << 10);
 
+/// Replies and values from this size on are large: to move one costs as much as ten requests do.
+pub(crate) const LARGE: usize = 16 << 10;
+
+/// Bytes of a large value that are moved before it is others' turn who move one: in 0.05 ms, or in 1 ms where the kernel
+/// has to find memory for them first.
+pub(crate) const SLICE: usize = 256 << 10;
+
 /// What a byte of a line counts for: a key of 20 bytes takes 0.3 us, which is what 1 KiB of a large value takes.
 pub(crate) const LINE_BYTE: usize = 32;
 
@@ -50,7 +57,8 @@ pub(crate) struct TurnContext<'a> {
     pub now: u32,
     /// Replies beyond this are written before the next request is run: see [`OUTPUT_HIGH`].
     pub output_high: usize,
-    /// A long get pauses when it has produced so much.
+    /// A long get pauses when it has produced so much. It may be more than `output_high`: what it has produced is then
+    /// written in slices.
     pub part: usize,
     /// No more memory is to be held for lines longer than [`super::long_line::LONG_LINE`].
     pub is_tight: bool,
@@ -93,6 +101,8 @@ pub(crate) enum After {
     WaitForAcks,
     /// There is more to do; others first.
     Again,
+    /// A large value is to be moved, or some of one; others first, and then those who wait to do the same.
+    Large,
     /// Close the socket.
     Close(CloseReason),
     /// Hand the socket to the watch writer.
@@ -125,12 +135,18 @@ impl CloseReason {
 }
 
 /// What a turn may still do.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Quota {
     /// Requests.
     pub requests: u32,
     /// Bytes read, written or dumped, and what takes as long: see [`LINE_BYTE`] and [`PART`].
     pub bytes: usize,
+    /// Who wants to move more than this, of replies or of a large value, gets in line ([`After::Large`]).
+    pub room: usize,
+    /// Bytes that are written at most.
+    pub slice: usize,
+    /// It gets in line.
+    is_in_line: bool,
 }
 
 impl Quota {
@@ -139,7 +155,19 @@ impl Quota {
     #[inline]
     pub(crate) fn new(config: &Config, crowd: usize) -> Quota {
         let bytes = if crowd <= CROWD { TURN_BYTES } else { (TURN_BYTES * CROWD / 2 / crowd).max(TURN_BYTES_MIN) };
-        Quota { requests: config.reqs_per_event.max(1), bytes }
+        let requests = config.reqs_per_event.max(1);
+        Quota { requests, bytes, room: usize::MAX, slice: TURN_BYTES, is_in_line: false }
+    }
+
+    /// The same for who may move so much at once, because others wait.
+    #[inline]
+    pub(crate) fn with_room(self, room: usize) -> Quota {
+        Quota { room, slice: room, ..self }
+    }
+
+    /// The same for who was in line, and moves so much.
+    pub(crate) fn with_slice(self, slice: usize) -> Quota {
+        Quota { bytes: slice, slice, ..self }
     }
 
     /// What a part of a long get may produce in such a turn.
@@ -151,6 +179,24 @@ impl Quota {
     /// Whether it is others' turn.
     pub(crate) fn is_spent(&self) -> bool {
         self.requests == 0 || self.bytes == 0
+    }
+
+    /// There is no room for what is next.
+    pub(crate) fn get_in_line<R>(&mut self, result: R) -> R {
+        (self.bytes, self.is_in_line) = (0, true);
+        result
+    }
+
+    /// Whether that was said.
+    pub(crate) fn is_in_line(&self) -> bool {
+        self.is_in_line
+    }
+
+    /// Counts bytes that were written.
+    pub(crate) fn take_written(&mut self, n: usize) {
+        self.take_bytes(n);
+        self.room = self.room.saturating_sub(n);
+        self.slice = self.slice.saturating_sub(n);
     }
 
     /// Counts bytes.

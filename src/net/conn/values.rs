@@ -57,6 +57,9 @@ impl Session {
             self.restart_idle(turn.now);
             return self.await_bytes(cut.size(), SessionState::Body);
         }
+        if cut.body > quota.room {
+            return quota.get_in_line(Step::Ends(0));
+        }
         quota.take_requests(1);
         self.restart_idle(turn.now);
         if self.other_end.is_barred(turn.voice)

@@ -17,7 +17,7 @@ use crate::io::stream::Socket;
 use crate::journal::acks::LastLsn;
 use crate::net::conn::long_line::GET_LINE_MAX;
 use crate::net::conn::session::SMALL_BODY_MAX;
-use crate::net::conn::turn::{After, CloseReason, OUTPUT_HIGH, Quota, TurnContext};
+use crate::net::conn::turn::{After, CloseReason, LARGE, OUTPUT_HIGH, Quota, TurnContext};
 use crate::net::conn::{Connection, READ_BUFFER};
 use crate::net::reply_hold::ReplyHold;
 use crate::net::voice::Voice;
@@ -138,6 +138,8 @@ pub(crate) struct TestConnection {
     pub(in crate::net) connection: Connection<Pipe>,
     /// What other connections hold for long lines.
     is_tight: bool,
+    /// What it may do in a turn.
+    pub(in crate::net) quota: Quota,
     reply_hold: ReplyHold,
     pub(crate) last_lsn: LastLsn,
     meter: LoopTimer,
@@ -166,7 +168,7 @@ impl TestConnection {
         let connection = Connection::new(Edge::new(Pipe::default()), info, protocol, shared.clock.now());
         let buffer = vec![0; READ_BUFFER].into();
         let reply_hold = ReplyHold::new(shared.config.ack_timeout);
-        let voice = Voice::new(&shared.store);
+        let (voice, quota) = (Voice::new(&shared.store), Quota::new(&shared.config, 0));
         TestConnection {
             shared,
             counters,
@@ -174,6 +176,7 @@ impl TestConnection {
             buffer,
             connection,
             is_tight: false,
+            quota,
             reply_hold,
             last_lsn: LastLsn::default(),
             meter,
@@ -208,7 +211,7 @@ impl TestConnection {
             voice: self.voice.as_ref(),
             waits_for_nobody: false,
         };
-        let mut quota = Quota::new(&self.shared.config, 0);
+        let mut quota = self.quota;
         // Every other turn as a worker makes it that reads for several connections before the first has its turn.
         self.reads_early = !self.reads_early;
         let mut room = [0; 3000];
@@ -244,7 +247,7 @@ impl TestConnection {
     pub(crate) fn settle(&mut self) -> After {
         loop {
             match self.turn() {
-                After::Again => {}
+                After::Again | After::Large => {}
                 after => return after,
             }
         }
@@ -317,6 +320,12 @@ fn dribble(rig: &mut TestConnection, script: &[u8], rng: &mut Rng) -> Vec<u8> {
         if rng.below(3) > 0 {
             rig.take(piece(rng));
         }
+        let all = Quota::new(&rig.shared.config, 0);
+        rig.quota = match rng.below(4) {
+            0 => all.with_room(LARGE),
+            1 => all.with_slice(1 + rng.below(100_000)),
+            _ => all,
+        };
         let after = rig.turn();
         assert!(!matches!(after, After::Close(_)), "closed: {after:?} after {sent} bytes");
         let is_done = sent == script.len() && after == After::Wait && rig.pipe().waiting() == 0;

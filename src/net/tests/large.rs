@@ -1,6 +1,7 @@
 //! Large values, while others wait.
 
 use super::connection::TestConnection;
+use crate::net::conn::turn::{After, LARGE, Quota};
 use std::sync::atomic::Ordering;
 
 /// A connection whose client does not read, and a value of 100,000 bytes.
@@ -29,4 +30,57 @@ fn what_the_kernel_takes_is_bounded_where_many_do_not_read() {
     let mut rig = TestConnection::on(unread);
     rig.ask(&b"get small\r\n".repeat(100));
     assert_eq!(rig.pipe().unsent_max, None, "for small replies");
+}
+
+/// Turns until nothing moves any more, of which each moves `most` bytes at most. How many there were.
+fn slices(rig: &mut TestConnection, most: usize) -> usize {
+    rig.quota = Quota::new(&rig.shared.config, 0).with_slice(most);
+    let moved = |rig: &mut TestConnection| rig.counters.bytes_read.get() + rig.counters.bytes_written.get();
+    let (mut turns, mut before, mut after) = (0, moved(rig), After::Large);
+    while after == After::Large {
+        after = rig.turn();
+        let now = moved(rig);
+        assert!(now - before <= most as u64 + 100, "{} bytes in one turn", now - before);
+        (turns, before) = (turns + 1, now);
+    }
+    turns
+}
+
+#[test]
+fn a_large_reply_gets_in_line_and_leaves_in_slices() {
+    let mut rig = rig();
+    rig.pipe().room = usize::MAX / 2;
+    rig.send(b"get small\r\nget large\r\nget small\r\n");
+    rig.quota = Quota::new(&rig.shared.config, 0).with_room(LARGE);
+    assert_eq!(rig.turn(), After::Large);
+    assert!(rig.replies().is_empty(), "replies leave in order");
+    assert_eq!(rig.turn(), After::Large, "until it is its turn");
+    assert!(rig.replies().len() <= LARGE);
+    assert!(slices(&mut rig, 20_000) >= 4);
+    let replies = rig.counters.bytes_written.get() as usize - b"STORED\r\n".len();
+    assert_eq!(replies, b"END\r\nVALUE large 0 100000\r\n\r\nEND\r\nEND\r\n".len() + 100_000);
+}
+
+#[test]
+fn copied_replies_get_in_line_when_they_are_many() {
+    let mut rig = TestConnection::new(|_| {});
+    rig.ask(&[b"set copied 0 0 15000\r\n".as_slice(), &[b'v'; 15_000], b"\r\n"].concat());
+    rig.send(&b"get copied\r\n".repeat(100));
+    rig.quota = Quota::new(&rig.shared.config, 0).with_room(LARGE);
+    assert_eq!(rig.turn(), After::Large);
+    slices(&mut rig, 256 << 10);
+    assert_eq!(rig.replies().len(), 100 * (b"VALUE copied 0 15000\r\n\r\nEND\r\n".len() + 15_000));
+}
+
+#[test]
+fn a_large_value_gets_in_line_and_comes_in_slices() {
+    let mut rig = rig();
+    rig.pipe().room = usize::MAX / 2;
+    rig.send(&[b"get small\r\nset other 0 0 200000\r\n".as_slice(), &[b'v'; 200_000], b"\r\n"].concat());
+    rig.quota = Quota::new(&rig.shared.config, 0).with_room(LARGE);
+    assert_eq!(rig.turn(), After::Large);
+    assert_eq!(rig.connection.session().upload_missing(), 0, "no memory is taken before it is its turn");
+    assert_eq!(rig.replies(), b"END\r\n", "who waits for a small reply has it");
+    assert!(slices(&mut rig, 70_000) >= 2);
+    assert_eq!(rig.replies(), b"STORED\r\n");
 }

@@ -41,6 +41,11 @@ impl IdleSweep {
         self.due.saturating_duration_since(Instant::now())
     }
 
+    /// Goes on with this slot after the next poll: what was done with those before it took long.
+    pub(super) fn pause_at(&mut self, slot: usize) {
+        self.at = Some(slot);
+    }
+
     /// Which of so many slots to look at now, if any.
     pub(super) fn next_slots(&mut self, slots: usize) -> Option<Range<usize>> {
         let now = Instant::now();

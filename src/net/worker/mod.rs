@@ -6,12 +6,18 @@
 //!  poll ──> event ──> connection slot ──> read ──> batch ──> write ──> wait for the next event
 //!                          ^                         ├─────> ready queue, when the time of the turn was spent
 //!                          ├────── ready queue <─────┤
+//!                          ├─ then, large queue <────┤ when it has something large to write or to receive
 //!                          └─ last, long queue <─────┘ when its quota was spent, or what it asks for takes long
 //! ```
 //!
 //! Who asks for little is not to wait for those who ask for much, be they a thousand. So who has spent its quota, or asks
 //! for what takes long (statistics, lists), waits until nobody is left who has not; and while many wait, quotas are small.
 //! The long queue gets a turn every [`LONG_EVERY`] at least.
+//!
+//! To move a large value takes as long as many requests do, and before its connection is read nobody knows of it. So what
+//! all move together who have their first turns in a turn of the loop is bounded: by one value of the default size limit,
+//! of which each has its part. Who wants more has its requests run, and gets in line. The large queue has its time in
+//! each turn of the loop: a slice for one of them at least, and then the next one's turn.
 //!
 //! Events are edge-triggered, so a connection that stops early, or whose event came late in a long turn, is remembered
 //! in the ready queue; poll does not block while one of the queues is not empty, and the next turn begins with it. Connections that
@@ -24,13 +30,14 @@
 //! Invariants: a connection is in one of the queues at most, and once; in the output are only replies of those in `unsent`, in
 //! that order, and of the connection whose turn it is, so that nobody ever gets what was meant for another.
 //!
-//! Not here: who waits (`queues`), memory that connections hold (`budget`), who is closed for it (`standing`), what happens when replicas have what is waited for (`waiting`), or when clients are to be answered no more
+//! Not here: who waits (`queues`), how it ends (`ending`), memory that connections hold (`budget`), who is closed for it (`standing`), what happens when replicas have what is waited for (`waiting`), or when clients are to be answered no more
 //! (`silence`), what a turn does (`conn`), who may connect (`acceptor`), what comes with a connection (`admission`).
 
 mod batch;
 mod budget;
 mod client;
 mod datagrams;
+mod ending;
 mod idle;
 mod queues;
 mod silence;
@@ -41,8 +48,7 @@ mod udp_port;
 mod waiting;
 
 use super::admission::{Arrival, Inbox};
-use super::conn::buffer::Sent;
-use super::conn::turn::{After, CloseReason, OUTPUT_HIGH, Quota, TURN_BYTES, TurnContext};
+use super::conn::turn::{After, CloseReason, LARGE, OUTPUT_HIGH, Quota, TURN_BYTES, TurnContext};
 use super::conn::{Holdings, READ_BUFFER};
 use super::reply_hold::{AckQueue, AckWaker, PendingAck, ReplyHold};
 use super::stop::{Orders, Stop, StopMode};
@@ -113,18 +119,22 @@ pub(super) struct Worker {
     clients: Slab<Client>,
     /// Slots, and since when they may have waited.
     ready: VecDeque<(usize, Instant)>,
+    /// The same of those who move large values.
+    large: VecDeque<(usize, Instant)>,
     /// The same of those who ask for much.
     long: VecDeque<(usize, Instant)>,
     /// When the last of those had its turn.
     long_at: Instant,
-    /// Connections that wait for their turns, about.
-    crowd: usize,
+    /// What each connection may do in its turn now.
+    each: Quota,
     buffer: Box<[u8]>,
     out: Output,
     /// Who is to be sent what the output begins with: slots, and the end of each one's replies.
     unsent: Vec<(usize, usize)>,
     budget: Budget,
     output_high: usize,
+    /// What a long get may produce at a time: [`Worker::output_high`], if nobody waits.
+    part_high: usize,
     idle_sweep: IdleSweep,
     reply_hold: ReplyHold,
     /// The last change that this worker's requests have journalled, and what it was when the journal's readers were
@@ -155,6 +165,7 @@ impl Worker {
         let worker = Worker {
             budget: Budget::new(&shared.config),
             counters,
+            each: Quota::new(&shared.config, 0),
             voice: Voice::new(&shared.store),
             meter: meter.with_requests(requests),
             shared,
@@ -164,13 +175,14 @@ impl Worker {
             waker,
             clients: Slab::new(),
             ready: VecDeque::new(),
+            large: VecDeque::new(),
             long: VecDeque::new(),
             long_at: Instant::now(),
-            crowd: 0,
             buffer: vec![0; READ_BUFFER].into(),
             out: Output::default(),
             unsent: Vec::with_capacity(MEMBERS),
             output_high: OUTPUT_HIGH,
+            part_high: OUTPUT_HIGH,
             idle_sweep,
             reply_hold,
             last_lsn: LastLsn::default(),
@@ -223,6 +235,9 @@ impl Worker {
                 self.handle(event, &mut reads);
             }
             self.answer_batch(&mut reads);
+            if !self.large.is_empty() {
+                self.run_large(count == EVENTS);
+            }
             if !self.long.is_empty() {
                 self.run_long(&mut reads, count == EVENTS);
             }
@@ -240,7 +255,7 @@ impl Worker {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        if !self.ready.is_empty() || !self.long.is_empty() || self.idle_sweep.is_on() {
+        if self.has_queues() || self.idle_sweep.is_on() {
             return Some(Duration::ZERO);
         }
         let sweep = self.sweeps().then(|| self.idle_sweep.due_in());
@@ -262,8 +277,11 @@ impl Worker {
     /// How much is to be done for each of those who wait now.
     fn begin_loop(&mut self, events: usize) {
         // Of those whose events did not fit, there is no telling.
-        self.crowd = if events == EVENTS { self.clients.len() } else { events + self.ready.len() };
-        self.output_high = self.budget.output_high(&self.shared.stats);
+        let crowd = if events == EVENTS { self.clients.len() } else { events + self.ready.len() };
+        let room = if self.large.is_empty() { (TURN_BYTES / crowd.max(1)).max(LARGE) } else { LARGE };
+        self.each = Quota::new(&self.shared.config, crowd).with_room(room);
+        self.part_high = self.budget.output_high(&self.shared.stats);
+        self.output_high = self.part_high.min(room);
     }
 
     fn handle(&mut self, event: &Event, reads: &mut ReadBatch) {
@@ -297,7 +315,11 @@ impl Worker {
                 self.meter.end_requests();
             }
             // They may hold so much now that this one had to go.
-            if self.clients.contains(key) {
+            if let Some(client) = self.clients.get(key) {
+                if client.connection.in_hand() > self.each.room {
+                    self.meter.discount();
+                    return self.enqueue_large(key);
+                }
                 self.turn(key, may_be_long);
             }
             return self.meter.look();
@@ -305,7 +327,10 @@ impl Worker {
         match connection.read_early(reads.room()) {
             Ok(0) => return self.come_to_nothing(key),
             Ok(n) => reads.join(key, n),
-            Err(reason) => return self.follow(key, After::Close(reason)),
+            Err(reason) => {
+                self.follow(key, After::Close(reason));
+                return self.meter.tick();
+            }
         }
         if reads.is_full() {
             self.answer_batch(reads);
@@ -336,7 +361,7 @@ impl Worker {
     /// Cuts, fetches and runs requests of as many members as fill a batch, and writes the replies. The member to go on with.
     fn answer_some(&mut self, members: Members<'_>, first: usize) -> usize {
         let (mut batch, mut ends) = (Batch::default(), [0_u8; MEMBERS]);
-        let most = self.quota().requests as usize;
+        let most = self.each.requests as usize;
         let mut next = first;
         while next < members.len() && !batch.is_full() {
             let (key, input) = members.get(next);
@@ -367,7 +392,7 @@ impl Worker {
 
     /// Runs what a member has in a batch; how much of its quota that took.
     fn run_member(&mut self, (key, input): (usize, &[u8]), batch: &Batch<'_>, range: Range<usize>) -> usize {
-        let mut quota = self.quota();
+        let mut quota = self.each;
         let full = quota.bytes;
         self.meter.begin_connection();
         let mut turn = TurnContext {
@@ -378,7 +403,7 @@ impl Worker {
             out: &mut self.out,
             now: self.shared.clock.now(),
             output_high: self.output_high,
-            part: quota.part().min(self.output_high),
+            part: quota.part().min(self.part_high),
             is_tight: false,
             may_be_long: false,
             reply_hold: &mut self.reply_hold,
@@ -403,10 +428,6 @@ impl Worker {
             }
         }
         full - quota.bytes
-    }
-
-    fn quota(&self) -> Quota {
-        Quota::new(&self.shared.config, self.crowd)
     }
 
     /// Writes the replies of those who were run and whose turns are over with that. What stands behind them is left.
@@ -470,7 +491,7 @@ impl Worker {
 
     /// Gives a connection a turn by itself.
     fn turn(&mut self, key: usize, may_be_long: bool) {
-        let mut quota = self.quota();
+        let mut quota = self.each;
         self.meter.begin_connection();
         if let Some(read_at) = self.clients[key].connection.input_read_at() {
             self.meter.read_before(read_at);
@@ -489,7 +510,7 @@ impl Worker {
             replies_at: 0,
             now: self.shared.clock.now(),
             output_high: self.output_high,
-            part: quota.part().min(self.output_high),
+            part: quota.part().min(self.part_high),
             is_tight: self.budget.is_tight(client.holdings.input, &self.shared.stats),
             may_be_long,
             reply_hold: &mut self.reply_hold,
@@ -514,6 +535,7 @@ impl Worker {
             After::Wait => self.watch(key),
             After::WaitForAcks => self.hold(key),
             After::Again => self.enqueue_long(key),
+            After::Large => self.enqueue_large(key),
             After::Close(reason) => {
                 self.clients[key].connection.farewell(&mut self.buffer);
                 self.close(key, reason);
@@ -553,41 +575,5 @@ impl Worker {
             return;
         }
         self.shared.watch.add_watcher(Box::new(Watched::new(record, stream, permit)), streams);
-    }
-
-    /// Runs the requests that have been read, and waits a moment for those who are slow to take their replies and
-    /// for replicas. What is not safe then is not answered.
-    fn finish(mut self, mut reads: ReadBatch) {
-        let end = Instant::now() + self.shared.config.stop_grace;
-        let mut events = Events::with_capacity(EVENTS);
-        loop {
-            self.meter.begin(false, false);
-            self.reply_hold.begin_loop(self.shared.store.journal().acks(), || self.meter.began());
-            self.release_waiting();
-            self.run_ready(&mut reads);
-            self.run_long(&mut reads, false);
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() || (self.ready.is_empty() && self.long.is_empty() && self.flush_pending()) {
-                return;
-            }
-            let timeout = self.timeout().map_or(left, |timeout| timeout.min(left));
-            if self.poll.poll(&mut events, Some(timeout)).is_err() {
-                return;
-            }
-            for event in &events {
-                if let Some(client) = self.clients.get_mut(event.token().0) {
-                    client.connection.socket().note(event.into());
-                }
-            }
-        }
-    }
-
-    /// Whether all replies have gone.
-    fn flush_pending(&mut self) -> bool {
-        let (mut is_done, now) = (true, self.shared.clock.now());
-        for (_, client) in &mut self.clients {
-            is_done &= client.connection.flush_pending(&self.counters, self.voice.as_ref(), now) != Sent::Blocked;
-        }
-        is_done
     }
 }

@@ -168,3 +168,61 @@ fn a_long_answer_over_udp_is_sent_in_several_turns() {
     }
     assert!(turns > 1, "700 datagrams in one turn");
 }
+
+#[test]
+fn who_asks_for_little_does_not_wait_for_a_crowd_that_asks_for_much() {
+    const LEN: usize = 60_000;
+    let mut rig = TestWorker::new(20);
+    rig.send(0, &[format!("set large 0 0 {LEN}\r\n").as_bytes(), &[b'v'; LEN], b"\r\n"].concat());
+    rig.run(0..1, Duration::ZERO);
+    assert_eq!(rig.reply(0, b"\r\n"), b"STORED\r\n".len());
+    (0..20).for_each(|key| rig.send(key, if key == 19 { b"get small\r\n" } else { b"get large\r\n" }));
+    let (counters, mut before) = (rig.worker.counters.clone(), rig.worker.counters.bytes_written.get());
+    rig.worker.begin_loop(20);
+    rig.run(0..20, Duration::ZERO);
+    while !rig.queued().is_empty() {
+        rig.run(0..0, Duration::ZERO);
+    }
+    assert_eq!(counters.bytes_written.get() - before, b"END\r\n".len() as u64, "the others have got in line");
+    assert_eq!(rig.reply(19, b"END\r\n"), b"END\r\n".len());
+    // Who comes later stands behind them.
+    rig.send(19, b"get large\r\n");
+    rig.worker.begin_loop(1);
+    rig.run(19..20, Duration::ZERO);
+    assert_eq!(rig.worker.large.back().map(|&(key, _)| key), Some(19));
+    while rig.worker.has_queues() {
+        before = counters.bytes_written.get();
+        rig.worker.meter.begin(false, false);
+        rig.worker.run_large(true);
+        assert!(counters.bytes_written.get() > before, "one has its turn at least");
+    }
+    let whole = format!("VALUE large 0 {LEN}\r\n\r\nEND\r\n").len() + LEN;
+    (0..20).for_each(|key| assert_eq!(rig.reply(key, b"END\r\n"), whole));
+}
+
+#[test]
+fn who_is_alone_is_sent_a_large_value_at_once() {
+    let mut rig = TestWorker::new(1);
+    rig.send(0, &[b"set large 0 0 60000\r\n".as_slice(), &[b'v'; 60_000], b"\r\n"].concat());
+    rig.run(0..1, Duration::ZERO);
+    rig.send(0, b"get large\r\n");
+    rig.worker.begin_loop(1);
+    rig.run(0..1, Duration::ZERO);
+    assert!(!rig.worker.has_queues());
+    assert!(rig.reply(0, b"END\r\n") > 60_000);
+}
+
+#[test]
+fn many_that_are_idle_are_closed_a_few_at_a_time() {
+    let mut rig = TestWorker::with(20, |config| config.idle_timeout = 10);
+    rig.worker.shared.clock.advance(60);
+    rig.worker.idle_sweep.pause_at(0);
+    let mut left = 20;
+    while rig.worker.idle_sweep.is_on() {
+        rig.worker.sweep();
+        let now = rig.worker.clients.len();
+        assert!(left - now <= 8, "{} in one turn", left - now);
+        left = now;
+    }
+    assert_eq!(left, 0);
+}
