@@ -32,10 +32,7 @@ pub fn block_terminal_signals() -> io::Result<()> {
 
 /// The next signal, or None after about `timeout`. [`block_terminal_signals`] comes first.
 pub fn wait_terminal_signal(timeout: Duration) -> Option<TerminalSignal> {
-    let timeout =
-        libc::timespec { tv_sec: timeout.as_secs() as libc::time_t, tv_nsec: timeout.subsec_nanos() as libc::c_long };
-    // SAFETY: set and timeout outlive the call; the details of the signal are not asked for.
-    match unsafe { libc::sigtimedwait(&set_of(&SIGNALS), std::ptr::null_mut(), &timeout) } {
+    match wait_for(&SIGNALS, timeout) {
         libc::SIGINT | libc::SIGTERM | libc::SIGHUP => Some(TerminalSignal::End),
         libc::SIGTSTP => Some(TerminalSignal::Suspend),
         libc::SIGCONT => Some(TerminalSignal::Resumed),
@@ -44,10 +41,27 @@ pub fn wait_terminal_signal(timeout: Duration) -> Option<TerminalSignal> {
     }
 }
 
-/// Stops this process; returns when it goes on.
+fn wait_for(signals: &[libc::c_int], timeout: Duration) -> libc::c_int {
+    let timeout =
+        libc::timespec { tv_sec: timeout.as_secs() as libc::time_t, tv_nsec: timeout.subsec_nanos() as libc::c_long };
+    // SAFETY: set and timeout outlive the call; the details of the signal are not asked for.
+    unsafe { libc::sigtimedwait(&set_of(signals), std::ptr::null_mut(), &timeout) }
+}
+
+/// Lets the thread that waits for signals hear that the terminal is to be lent.
+pub fn ask_to_suspend() -> io::Result<()> {
+    // SAFETY: takes two numbers.
+    check(unsafe { libc::kill(libc::getpid(), libc::SIGTSTP) })
+}
+
+/// Stops this process; returns when it goes on. For the thread that waits for signals: it takes the one by which the
+/// process goes on, or gives that up after a second of running.
 pub fn stop_self() -> io::Result<()> {
     // SAFETY: takes two numbers.
-    check(unsafe { libc::kill(libc::getpid(), libc::SIGSTOP) })
+    check(unsafe { libc::kill(libc::getpid(), libc::SIGSTOP) })?;
+    // Another thread may be the one that is stopped first.
+    wait_for(&[libc::SIGCONT], Duration::from_secs(1));
+    Ok(())
 }
 
 /// Whether nobody is at the other end of a terminal any more.

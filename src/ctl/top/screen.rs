@@ -12,8 +12,11 @@
 
 use super::draw::{TopView, draw};
 use crate::sync::lock;
-use crate::sys::terminal::{TerminalSignal, block_terminal_signals, is_hung_up, stop_self, wait_terminal_signal};
+use crate::sys::terminal::{
+    TerminalSignal, ask_to_suspend, block_terminal_signals, is_hung_up, stop_self, wait_terminal_signal,
+};
 use ratatui::DefaultTerminal;
+use ratatui::crossterm::terminal::{Clear, ClearType};
 use ratatui::crossterm::{cursor, execute};
 use std::io;
 use std::os::fd::AsFd;
@@ -51,16 +54,16 @@ impl Screen {
         give_back();
     }
 
-    /// Gives it back and stops the process until somebody lets it go on.
+    /// Lets the thread for signals give it back and stop the process, until somebody lets it go on.
     pub(super) fn suspend(&self) -> io::Result<()> {
-        self.lend(stop_self)
+        ask_to_suspend()
     }
 
     fn watch(&self) {
         loop {
             let done = match wait_terminal_signal(LOOK_EVERY) {
                 Some(TerminalSignal::End) => self.end(),
-                Some(TerminalSignal::Suspend) => self.suspend(),
+                Some(TerminalSignal::Suspend) => self.lend(stop_self),
                 // Whoever had it meanwhile may have left it otherwise.
                 Some(TerminalSignal::Resumed) => self.lend(|| Ok(())),
                 None if is_hung_up(io::stdin().as_fd()) => self.end(),
@@ -77,8 +80,9 @@ impl Screen {
         let mut terminal = lock(&self.0);
         give_back();
         meanwhile()?;
+        // All of it is drawn anew. `Terminal::clear` would ask where the cursor is, which not every terminal answers.
         *terminal = ratatui::try_init()?;
-        terminal.clear()
+        execute!(io::stdout(), Clear(ClearType::All))
     }
 
     fn end(&self) -> io::Result<()> {
