@@ -6,6 +6,10 @@
 //!   another node         at once, empty, if no member     + bootstrap_ms, empty, if the record knows the node
 //!                        is left; else + bootstrap_ms
 //!   nothing recorded     whoever is first, after a lease and its margin; if it was deleted, as one that was given back
+//!     but there was      + bootstrap_ms, empty: a server knows of an epoch, so the record was deleted before this sidecar
+//!                        was started, and nobody can tell who was in sync
+//!   a past record        after lease + margin + bootstrap_ms, empty: the node's own server knows of a later epoch, so etcd
+//!                        was put back, and who is in sync by the record may have fallen behind since
 //! ```
 //!
 //! A node whose server was restarted is no member: it first takes its old run out of the members of a shard that was
@@ -115,6 +119,12 @@ pub(super) struct Claimant<'a> {
     is_paused: bool,
     /// For how long its server has been known. The run before may have promised to wait, and a promise goes with it.
     met: Duration,
+    /// The epoch that its server knows of,
+    epoch: u64,
+    /// and the highest one that another node's does.
+    heard: u64,
+    /// How long it waits for a bootstrap, if no record says so.
+    bootstrap: Duration,
 }
 
 impl<'a> Claimant<'a> {
@@ -122,19 +132,29 @@ impl<'a> Claimant<'a> {
         (node, run): (&'a str, &'a str),
         (is_forced, is_paused): (bool, bool),
         met: Duration,
+        (epoch, heard): (u64, u64),
+        bootstrap: Duration,
     ) -> Claimant<'a> {
-        Claimant { node, run, is_forced, is_paused, met }
+        Claimant { node, run, is_forced, is_paused, met, epoch, heard, bootstrap }
     }
 
     /// What it may do, if this record was first seen `ago`, when now is the time.
     pub(super) fn right(&self, record: Option<&ShardRecord>, ago: Duration) -> Right {
-        // It was never there, as far as this node knows.
-        let Some(record) = record else { return Right::Whole };
+        let Some(record) = record else {
+            // It was never there, as far as this node knows.
+            let is_new = self.epoch == 0 && self.heard == 0;
+            return if is_new { Right::Whole } else { self.last_resort(ago >= self.bootstrap) };
+        };
         let is_free = record.owner.is_empty();
         let free_after = if is_free { Duration::ZERO } else { lease_of(record) + margin_of(record) };
         let kept = ago.min(self.met);
         let may_claim = is_free || record.nodes.iter().any(|node| node == self.node);
         let bootstrap = if is_free { Duration::ZERO } else { Duration::from_millis(record.bootstrap_ms) };
+        if self.epoch > record.epoch {
+            let silent = lease_of(record) + margin_of(record);
+            let is_time = kept >= silent && ago >= silent + Duration::from_millis(record.bootstrap_ms);
+            return self.last_resort(may_claim && is_time);
+        }
         // The owner may live on the promises of members alone for so long.
         if self.is_forced && may_claim && kept >= free_after && ago >= free_after + bootstrap {
             return Right::Whole;
@@ -147,7 +167,7 @@ impl<'a> Claimant<'a> {
         if is_free && record.members.iter().any(|member| member.node == self.node) {
             return Right::Strike;
         }
-        let wait = match is_free && record.members.is_empty() {
+        let wait = match is_free && record.members.is_empty() && self.heard <= record.epoch {
             true => Duration::ZERO,
             false => Duration::from_millis(record.bootstrap_ms),
         };
@@ -155,6 +175,16 @@ impl<'a> Claimant<'a> {
             Right::Empty
         } else {
             Right::None
+        }
+    }
+
+    /// Nobody knows who has everything: an operator may say so, else it begins without data.
+    fn last_resort(&self, is_time: bool) -> Right {
+        match (self.is_forced, self.is_paused) {
+            _ if !is_time => Right::None,
+            (true, _) => Right::Whole,
+            (_, true) => Right::None,
+            (_, false) => Right::Empty,
         }
     }
 }

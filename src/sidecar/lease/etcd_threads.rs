@@ -210,11 +210,13 @@ impl Desk {
                 continue;
             };
             let from = snapshot.revision + 1;
+            let mut last = snapshot.value.as_ref().map_or(snapshot.revision, |value| value.mod_revision);
             self.send(News::Record(sighting_of(snapshot, asked)));
             let watched = etcd.watch(&key, from, WATCH_IDLE, |event| match event {
                 WatchEvent::Changed { key: changed, revision, value } if changed == key => {
                     let value = RecordValue::new(value.map(|value| value.bytes));
-                    self.send(News::Record(Sighting { revision, store: revision, asked: None, value }))
+                    let follows = Some(std::mem::replace(&mut last, revision));
+                    self.send(News::Record(Sighting { revision, store: revision, asked: None, follows, value }))
                 }
                 _ => true,
             });
@@ -289,7 +291,7 @@ fn sighting_of(snapshot: Snapshot, asked: Duration) -> Sighting {
     let (store, value) = (snapshot.revision, snapshot.value);
     let revision = value.as_ref().map_or(store, |value| value.mod_revision);
     let value = RecordValue::new(value.map(|value| value.bytes));
-    Sighting { revision, store, asked: Some(asked), value }
+    Sighting { revision, store, asked: Some(asked), follows: None, value }
 }
 
 fn parsed<T: DeserializeOwned>(key: &str, value: &Versioned) -> Option<T> {

@@ -9,8 +9,9 @@
 //!   it does not: deleted, damaged, or etcd was put back to an older state
 //!        the owner within its right      ──> its record goes on to count, and it writes it over what stands there
 //!        anybody else, or too late       ──> nothing that stands there is believed for a lease and its margin, nor, by who
-//!                                            was no member, for the wait for a bootstrap after that; if it is no record,
-//!                                            the last one counts then, as one that was given back at the end of the lease
+//!                                            is not known to have been a member until then, for the wait for a bootstrap
+//!                                            after that; if it is no record, the last one counts then, as one that was
+//!                                            given back at the end of the lease
 //! ```
 //!
 //! The record may be heard of by the watch before the swap is answered, or instead of that. Each swap has a sequence
@@ -21,6 +22,10 @@
 //! than before. Whoever owned the shard in the lost past may serve until the end of a lease; who that was, the old record
 //! does not say. A swap names the value that it replaces, besides its revision, so it cannot replace something else that
 //! has got the same revision.
+//!
+//! A member need not wait for what other members may have promised, since the owner needs its promise, too. But it may have
+//! been taken out of a record that it has not seen: only where a watch has told what stood there before, and then that it is
+//! lost, is it known to have been a member to the end. And a promise is that of a run: the next one waits as long as that lasts.
 //!
 //! Invariants: what is seen never gets older, but by a restored etcd; there are at most [`DOUBTS_MAX`] doubts.
 //!
@@ -51,6 +56,10 @@ pub(super) struct Seen {
     pub at: Duration,
     /// Nothing that stands there is believed before this.
     settles: Duration,
+    /// And by a run of the server, not before it was there for so long: the one before may have promised to wait.
+    pub run_waits: Duration,
+    /// This node was in sync to the end, whatever stands there now.
+    pub was_member: bool,
 }
 
 impl Seen {
@@ -135,7 +144,9 @@ impl Ledger {
     pub(super) fn note(&mut self, sighting: Sighting, rights: Rights, now: Duration) -> bool {
         self.asked_at = Some(now);
         let is_back = self.is_put_back(&sighting);
-        let Sighting { revision, store, value, .. } = sighting;
+        let Sighting { revision, store, value, follows, .. } = sighting;
+        let was_last = self.seen.as_ref().is_some_and(|seen| follows == Some(seen.revision));
+        let rights = Rights { is_member: rights.is_member && was_last, ..rights };
         if is_back || store > self.store.0 {
             self.store = (store, now);
         }
@@ -153,7 +164,15 @@ impl Ledger {
             self.place = (record.epoch, record.seq);
             (self.epoch, self.seq) = (self.epoch.max(record.epoch), self.seq.max(record.seq));
         }
-        let seen = Seen { revision, value, kept: None, at: now, settles: Duration::ZERO };
+        let seen = Seen {
+            revision,
+            value,
+            kept: None,
+            at: now,
+            settles: Duration::ZERO,
+            run_waits: Duration::ZERO,
+            was_member: false,
+        };
         let seen = if is_back || seen.value.record.is_none() { self.odd(seen, rights) } else { self.next(seen) };
         self.seen = Some(seen);
         self.doubts.clear();
@@ -163,7 +182,7 @@ impl Ledger {
     /// Whether etcd was put back to an older state since it was last heard of.
     fn is_put_back(&self, sighting: &Sighting) -> bool {
         let Some(seen) = &self.seen else { return false };
-        let Sighting { revision, store, asked, value } = sighting;
+        let Sighting { revision, store, asked, value, .. } = sighting;
         let place = value.record.as_ref().map(|record| (record.epoch, record.seq));
         if *revision > seen.revision && place.is_some_and(|place| place < self.place) {
             return true;
@@ -183,7 +202,9 @@ impl Ledger {
         // this revision on, which is later.
         let is_kept = self.known().zip(record).is_some_and(|(known, now)| is_same_tenure(known, now));
         self.renewed = sent.map(|sent| sent.at).or(self.renewed.filter(|_| is_kept));
-        seen.settles = if is_kept { self.settles() } else { Duration::ZERO };
+        if let Some(last) = self.seen.as_ref().filter(|_| is_kept) {
+            (seen.settles, seen.run_waits, seen.was_member) = (last.settles, last.run_waits, last.was_member);
+        }
         seen
     }
 
@@ -197,7 +218,9 @@ impl Ledger {
         self.renewed = None;
         let leases =
             self.known().into_iter().chain(&seen.value.record).map(|record| lease_of(record) + margin_of(record));
-        let silent = seen.at + leases.chain([rights.wait]).max().expect("there is one");
+        seen.was_member = rights.is_member;
+        seen.run_waits = leases.chain([rights.wait]).max().expect("there is one");
+        let silent = seen.at + seen.run_waits;
         // An owner whose lease has ended may live on the promises of members alone for so long.
         let promised = self.known().filter(|_| !rights.is_member).map_or(0, |record| record.bootstrap_ms);
         seen.settles = self.settles().max(silent + Duration::from_millis(promised));
@@ -233,7 +256,7 @@ impl Ledger {
     pub(super) fn won(&mut self, revision: i64, rights: Rights, now: Duration) -> bool {
         let record = self.flight.as_ref().map(|sent| sent.record.clone());
         let value = RecordValue { record, odd: None };
-        let is_news = self.note(Sighting { revision, store: revision, asked: None, value }, rights, now);
+        let is_news = self.note(Sighting { revision, store: revision, asked: None, follows: None, value }, rights, now);
         self.flight = None;
         is_news
     }
@@ -308,7 +331,7 @@ mod tests {
     }
 
     fn told(revision: i64, record: Option<ShardRecord>) -> Sighting {
-        Sighting { revision, store: revision, asked: None, value: RecordValue { record, odd: None } }
+        Sighting { revision, store: revision, value: RecordValue { record, odd: None }, ..Sighting::default() }
     }
 
     #[test]

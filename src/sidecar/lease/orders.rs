@@ -72,6 +72,8 @@ pub(crate) struct Sighting {
     pub store: i64,
     /// When it was asked for. None: etcd told it by itself, perhaps long after it was so.
     pub asked: Option<Duration>,
+    /// The revision of what stood there just before, if that is known: a watch tells each change.
+    pub follows: Option<i64>,
     pub value: RecordValue,
 }
 

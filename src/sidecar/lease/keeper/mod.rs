@@ -375,10 +375,17 @@ impl Keeper {
         }
         match self.known() {
             _ if now < self.ledger.settles() => self.retire(),
+            Some(record) if record.owner == self.config.node && self.is_past(record) => self.follow(now),
             Some(record) if record.owner == self.config.node && self.owned().is_some() => self.own(now),
             Some(record) if record.owner == self.config.node => self.part(now),
             _ => self.follow(now),
         }
+    }
+
+    /// Whether the server knows of a later owner than the record, which this process has not renewed: etcd was put back.
+    /// Of the next owner it may have been told in a switchover that an earlier process did not end.
+    fn is_past(&self, record: &ShardRecord) -> bool {
+        self.ledger.renewed.is_none() && self.server.up().is_some_and(|server| server.epoch > record.epoch + 1)
     }
 
     /// This node owns the shard, by the run that its server is.
@@ -509,7 +516,10 @@ impl Keeper {
             // It hangs, but it has everything, and may be the only one.
             members.push(MemberRecord { node: record.owner.clone(), run: record.run.clone() });
         }
-        self.swap(ShardRecord { members, ..record.clone().without_owner() }, now);
+        // The server may have been told of a successor that does not come: then that epoch is used.
+        let told = self.owned().and(self.server.up()).map_or(0, |server| server.epoch);
+        let epoch = if told == record.epoch + 1 { told } else { record.epoch };
+        self.swap(ShardRecord { epoch, members, ..record.clone().without_owner() }, now);
     }
 
     /// Sends a swap, unless one is on its way.

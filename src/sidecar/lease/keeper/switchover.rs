@@ -64,7 +64,8 @@ impl Keeper {
                 self.step_handover(handover.step, HandoverStep::Stepping);
                 self.order(order, now);
             }
-            HandoverStep::Settling { lsn } if confirmed >= Some(lsn) => {
+            // What it has refused meanwhile would be lost. If it lacks that to the end, the shard is given back.
+            HandoverStep::Settling { lsn } if confirmed >= Some(lsn) && successor.is_some_and(|peer| !peer.lacks) => {
                 self.step_handover(handover.step, HandoverStep::Swapping { lsn });
                 return self.hand_over(now);
             }

@@ -41,6 +41,11 @@ impl Keeper {
         let ServerState::Up(server) = &self.server else { return false };
         let Some(seen) = &self.ledger.seen else { return false };
         if let Some(candidacy) = self.candidacy {
+            let is_stopped = self.is_paused && !self.is_forced(now) && self.known().is_some();
+            if is_stopped && !self.ledger.is_swapping(now) {
+                self.candidacy = None;
+                return false;
+            }
             if candidacy.is_agreed && !self.ledger.is_swapping(now) {
                 self.claim(candidacy, now);
             }
@@ -50,10 +55,20 @@ impl Keeper {
             return false;
         }
         let who = (self.config.node.as_str(), server.run.as_str());
-        let claimant = Claimant::new(who, (self.is_forced(now), self.is_paused), now.saturating_sub(server.met));
+        let (met, epochs) = (now.saturating_sub(server.met), (server.epoch, self.heard_epoch));
+        let epochs = if seen.was_member && seen.record().is_some() { (0, 0) } else { epochs };
+        if met < seen.run_waits {
+            return false;
+        }
+        let wants = (self.is_forced(now), self.is_paused);
+        let claimant = Claimant::new(who, wants, met, epochs, self.config.bootstrap_wait);
         let revision = seen.revision;
         let is_empty = match claimant.right(seen.record(), now.saturating_sub(seen.at)) {
-            Right::None => return false,
+            Right::None => {
+                let (record, known) = (seen.record().map(|record| record.epoch), server.epoch.max(self.heard_epoch));
+                self.warn_of_past(record, server.epoch, known, now);
+                return false;
+            }
             Right::Strike => {
                 let record = seen.record().cloned().unwrap_or_default();
                 let members = record.members.iter().filter(|member| member.node != self.config.node).cloned().collect();
@@ -73,6 +88,21 @@ impl Keeper {
         self.candidacy = Some(Candidacy { expected: revision, epoch, is_agreed: false, is_empty });
         self.order(ServerOrder::Candidate { epoch }, now);
         true
+    }
+
+    /// Says that the record is lost or a past one, as far as this node can tell.
+    fn warn_of_past(&mut self, record: Option<u64>, epoch: u64, known: u64, now: Duration) {
+        let what = match record {
+            None if known > 0 => format!("etcd has no record of the shard, whose servers know of epoch {known}"),
+            Some(record) if epoch > record => {
+                format!("the shard record in etcd is of the past: of epoch {record}, and the server knows of {epoch}")
+            }
+            _ => return,
+        };
+        let wait = self.known().map_or(self.config.bootstrap_wait.as_millis() as u64, |record| record.bootstrap_ms);
+        if self.waits.is_news(&what, now) {
+            log::error!("{what}. This node takes the shard without data, but not before a lease and {wait} ms");
+        }
     }
 
     /// Whether no epoch is left, or so few that they have to last: see `Empties`.

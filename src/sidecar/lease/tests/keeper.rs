@@ -37,6 +37,8 @@ struct Rig {
     peers: Vec<Peer>,
     /// What the server says to a role.
     refusal: Option<(String, u64)>,
+    /// It does not answer.
+    is_mute: bool,
     /// It does not know these orders.
     knows_not: fn(&ServerOrder) -> bool,
     orders: Vec<(Duration, ServerOrder)>,
@@ -64,6 +66,7 @@ impl Rig {
             run: String::new(),
             peers: Vec::new(),
             refusal: None,
+            is_mute: false,
             knows_not: |_| false,
             orders: Vec::new(),
             replies: Vec::new(),
@@ -80,16 +83,22 @@ impl Rig {
 
     /// A server is there.
     fn meet(&mut self, run: &str) {
+        self.meet_in(run, 0);
+    }
+
+    /// The same, which knows of this epoch.
+    fn meet_in(&mut self, run: &str, epoch: u64) {
         self.run = run.to_owned();
-        self.keeper.server_up(ServerFacts { run, lsn: 0, replicas_ack: 0, epoch: 0 }, self.now);
+        self.keeper.server_up(ServerFacts { run, lsn: 0, replicas_ack: 0, epoch }, self.now);
         self.carry_out();
     }
 
     /// Somebody else writes this, or takes it away.
     fn put(&mut self, value: RecordValue) {
+        let follows = Some(self.sighting(false).revision);
         self.store += 1;
         (self.revision, self.value) = (self.store, value);
-        let sighting = self.sighting(false);
+        let sighting = Sighting { follows, ..self.sighting(false) };
         self.keeper.record(sighting, self.now);
         self.carry_out();
     }
@@ -101,7 +110,8 @@ impl Rig {
     fn sighting(&self, is_asked: bool) -> Sighting {
         let is_there = self.value != RecordValue::default();
         let revision = if is_there { self.revision } else { self.store };
-        Sighting { revision, store: self.store, asked: is_asked.then_some(self.now), value: self.value.clone() }
+        let asked = is_asked.then_some(self.now);
+        Sighting { revision, store: self.store, asked, follows: None, value: self.value.clone() }
     }
 
     fn pass(&mut self, time: Duration) {
@@ -130,7 +140,9 @@ impl Rig {
                 Effect::Order(order) => {
                     let answer = self.answer(&order);
                     self.orders.push((self.now, order));
-                    self.keeper.answered(answer, self.now);
+                    if !self.is_mute {
+                        self.keeper.answered(answer, self.now);
+                    }
                 }
                 Effect::Reply { is_done, text, .. } => self.replies.push((is_done, text)),
                 Effect::Read | Effect::Promise { .. } | Effect::Serve { .. } | Effect::Retire => {}
@@ -368,6 +380,71 @@ fn a_deleted_record_is_left_to_members() {
     }
 }
 
+/// It was a member by the last record that it saw. Another one came after that, which it has not seen: others may have
+/// promised the owner to wait since.
+#[test]
+fn a_member_that_has_missed_a_record_waits_for_promises() {
+    for is_missed in [false, true] {
+        let mut rig = Rig::new();
+        rig.put_record(of_b(3, vec![member("a", "r1")]));
+        rig.store += u64::from(is_missed) as i64;
+        rig.revision = if is_missed { rig.store } else { rig.revision };
+        rig.put(RecordValue::default());
+        let waited = rig.until_candidate().expect("a candidacy");
+        let least = LEASE + LEASE / 10 + if is_missed { BOOTSTRAP } else { Duration::ZERO };
+        assert!(waited >= least && waited < least + LEASE / 2, "{is_missed} {waited:?}");
+    }
+}
+
+/// A promise that the run before has given lasts for a lease.
+#[test]
+fn a_run_that_comes_after_a_record_was_lost_waits_for_what_the_last_one_promised() {
+    for value in [RecordValue::default(), RecordValue { record: Some(free(of_b(1, vec![]))), odd: None }] {
+        let mut rig = Rig::new();
+        rig.put_record(of_b(3, vec![member("a", "r1")]));
+        rig.put(value.clone());
+        rig.pass(LEASE);
+        rig.keeper.server_down(true, rig.now);
+        rig.pass(5 * TICK);
+        rig.meet("r2");
+        let waited = rig.until_candidate().expect("a candidacy");
+        assert!(waited >= LEASE + LEASE / 10, "{value:?} {waited:?}");
+    }
+}
+
+/// The record was deleted before the sidecar was started: nobody knows who was in sync, and an owner may live on promises.
+#[test]
+fn a_server_with_a_past_begins_no_new_shard_at_once() {
+    let mut rig = Rig::with(LEASE);
+    rig.meet_in("r1", 4);
+    let waited = rig.until_candidate().expect("a candidacy");
+    assert!(waited >= LEASE + BOOTSTRAP && waited < 3 * LEASE + BOOTSTRAP, "{waited:?}");
+    rig.pass(LEASE);
+    assert!(rig.has_dropped() && rig.record().epoch == 5, "{:?}", rig.record());
+    // An operator knows better.
+    let mut rig = Rig::with(LEASE);
+    rig.meet_in("r1", 4);
+    rig.keeper.request(promote(0), rig.now);
+    rig.pass(3 * LEASE + BOOTSTRAP);
+    assert!(rig.serves() && !rig.has_dropped() && rig.record().epoch == 5, "{:?}", rig.record());
+}
+
+/// etcd was put back before the sidecar was started; its server has heard of a later owner than the record.
+#[test]
+fn a_record_that_is_older_than_the_server_is_believed_by_nobody() {
+    let me = vec![member("a", "r1")];
+    let owned = ShardRecord { owner: "a".into(), run: "r1".into(), ..of_b(3, vec![member("c", "rc")]) };
+    for record in [free(of_b(3, me.clone())), of_b(3, me), owned] {
+        let mut rig = Rig::with(LEASE);
+        rig.meet_in("r1", 5);
+        rig.put_record(record.clone());
+        let waited = rig.until(60 * LEASE, |order| !matches!(order, ServerOrder::Standby { .. }));
+        assert!(waited.is_some_and(|waited| waited >= LEASE + BOOTSTRAP), "{record:?} {waited:?}");
+        rig.pass(LEASE);
+        assert!(rig.has_dropped() && rig.record().epoch == 6, "{:?}", rig.record());
+    }
+}
+
 /// Servers of the lost past refuse whoever is below what they know.
 #[test]
 fn an_owner_lifts_itself_above_all_that_it_hears_of() {
@@ -381,7 +458,8 @@ fn an_owner_lifts_itself_above_all_that_it_hears_of() {
     assert!(rig.serves() && rig.record().epoch == 10, "a leap is not believed: {:?}", rig.record());
     let mut rig = Rig::new();
     rig.keeper.heard(9, rig.now);
-    rig.pass(2 * LEASE);
+    // There was a record, and whoever owned the shard by it may live on promises.
+    rig.pass(2 * LEASE + BOOTSTRAP);
     assert_eq!(rig.record().epoch, 10);
 }
 
@@ -467,7 +545,8 @@ fn a_refusal_tells_the_epoch_to_go_on_in() {
     rig.refusal = Some(("CLIENT_ERROR the epoch has passed: this server knows of 7".to_owned(), 7));
     rig.pass(LEASE / 2);
     rig.refusal = None;
-    rig.pass(3 * LEASE);
+    // The record is of the past.
+    rig.pass(3 * LEASE + BOOTSTRAP);
     assert!(rig.serves() && rig.record().epoch == 8, "{:?}", rig.record());
 }
 
@@ -564,6 +643,24 @@ fn a_forced_takeover_waits_as_long_as_promises_may_last() {
     rig.keeper.request(promote(3), rig.now);
     let waited = rig.until_candidate().expect("a candidacy");
     assert!(waited >= LEASE + LEASE / 10 + BOOTSTRAP && waited < 2 * LEASE + BOOTSTRAP, "{waited:?}");
+}
+
+/// Operators pause while the server thinks about it.
+#[test]
+fn a_pause_stops_a_claim_that_is_under_way() {
+    let mut rig = Rig::new();
+    rig.put_record(of_b(3, vec![member("a", "r1")]));
+    rig.is_mute = true;
+    rig.until_candidate().expect("a candidacy");
+    rig.keeper.pause(true, rig.now);
+    rig.is_mute = false;
+    rig.keeper.answered(OrderAnswer::Done { lsn: 7 }, rig.now);
+    rig.pass(5 * LEASE);
+    assert_eq!((rig.record().owner.as_str(), rig.record().epoch), ("b", 3));
+    assert!(matches!(rig.orders.last(), Some((_, ServerOrder::Standby { .. }))), "{:?}", rig.orders.last());
+    rig.keeper.pause(false, rig.now);
+    rig.pass(LEASE);
+    assert!(rig.serves());
 }
 
 /// A request that was not needed is no right to take the shard months later.

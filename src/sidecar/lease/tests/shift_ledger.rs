@@ -9,6 +9,7 @@ impl Ledger {
             by.time(&mut seen.at);
             by.revision(&mut seen.revision);
             by.time(&mut seen.settles);
+            seen.run_waits = seen.run_waits.min(Duration::from_secs(60));
             let records = seen.value.record.iter_mut().chain(&mut seen.kept);
             records.for_each(|record| by.record(record));
         }

@@ -167,7 +167,7 @@ impl PartialEq for World {
 
 /// As a watch tells it.
 fn sighting(revision: i64, record: Option<ShardRecord>) -> Sighting {
-    Sighting { revision, store: revision, asked: None, value: RecordValue { record, odd: None } }
+    Sighting { revision, store: revision, value: RecordValue { record, odd: None }, ..Sighting::default() }
 }
 
 pub(super) fn name(node: usize) -> String {
