@@ -69,7 +69,7 @@
 //! supervisor  -> sys                                                    (systemd, its journal, and stderr)
 //! protocol    -> nothing
 //! sidecar     -> cluster, protocol, io, sys, tls, supervisor            (a client, in a process of its own)
-//! ctl         -> cluster, protocol, completion, sys                     (the operator's tool)
+//! ctl         -> cluster, protocol, completion, sys, tls                (the operator's tool)
 //! completion  -> config, sidecar, cluster                               (their tables of options)
 //! cluster     -> nothing                                                (etcd, for the sidecar and its tools)
 //! bin         -> sidecar, ctl, supervisor
@@ -99,7 +99,7 @@
 //! net/conn:         mod > values > session > buffer, chat, other_end, turn, upload > long_line
 //! cluster:          mod > watch > etcd > transport > tls, names, wire > error > options > keys, record
 //! tls:              mod > server, client > stream > room, options, ciphers, files
-//! ctl:              mod > top, check, load, plan > dump, insight > dial, pace > edit > request > show > json > table, diagnosis > look > view, console > options > defaults > exit
+//! ctl:              mod > top, check, load, plan > dump, insight > pace > dial > edit > request > show > json > table, diagnosis > look > view, console > options > defaults > exit
 //! ctl/top:          mod > once > screen, poll > draw > keys > columns > rates > latency > figures
 //! completion:       mod > bash, fish, zsh > program
 //! sidecar:          mod > check > lease > link > observe > server_socket, pace, options > moment

@@ -12,6 +12,7 @@
 use super::diagnosis::problems;
 use super::dial::{Dialed, number_of};
 use super::exit::CtlExit;
+use super::options::DialOptions;
 use super::view::ShardView;
 use std::collections::BTreeMap;
 
@@ -42,10 +43,10 @@ impl CheckedThing {
 }
 
 /// Checks servers and sidecars.
-pub(super) fn servers(addresses: &[String]) -> CtlExit {
+pub(super) fn servers(addresses: &[String], dial: &DialOptions) -> CtlExit {
     let verdict = |address: &String| match address.strip_prefix("http://") {
         Some(sidecar) => health(sidecar),
-        None => server(address),
+        None => server(address, dial),
     };
     ended(addresses.iter().map(verdict).collect())
 }
@@ -59,8 +60,8 @@ pub(super) fn cluster(shards: Result<BTreeMap<String, ShardView>, CtlExit>) -> C
     }
 }
 
-fn server(address: &str) -> CheckedThing {
-    let rows = match Dialed::to(address).and_then(|mut dialed| dialed.stats("")) {
+fn server(address: &str, dial: &DialOptions) -> CheckedThing {
+    let rows = match Dialed::to(address, dial).and_then(|mut dialed| dialed.stats("")) {
         Ok(rows) => rows,
         Err(exit) => return CheckedThing::new(Severity::Critical, exit.reason().to_owned()),
     };
@@ -90,7 +91,7 @@ fn judged(address: &str, rows: &[(String, String)]) -> CheckedThing {
 
 /// What a sidecar says of itself and its copies.
 fn health(sidecar: &str) -> CheckedThing {
-    let asked = Dialed::to(sidecar).and_then(|mut dialed| {
+    let asked = Dialed::to(sidecar, &DialOptions::default()).and_then(|mut dialed| {
         dialed.ask(format!("GET /health HTTP/1.0\r\nHost: {sidecar}\r\nConnection: close\r\n\r\n").as_bytes())
     });
     match asked {

@@ -1,7 +1,7 @@
 //! A connection to a cache server, ours or a memcached, in its text and meta protocols.
 //!
 //! ```text
-//!   to ──> send … ──> line, copy, stats, ask
+//!   to ──> TLS? ──> a login? ──> send … ──> line, copy, stats, ask
 //! ```
 //!
 //! Invariants: nothing waits for longer than a server's patience ([`SILENCE_MAX`]) for one that says nothing; a line is
@@ -11,6 +11,10 @@
 //! Not here: what is asked.
 
 use super::exit::CtlExit;
+use super::options::DialOptions;
+use crate::tls::ClientFiles;
+use rustls::{ClientConnection, StreamOwned};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
@@ -27,6 +31,12 @@ const LINE_MAX: u64 = 8 << 10;
 /// The most bytes of a `stats` reply.
 const STATS_MAX: usize = 16 << 20;
 
+/// What is read of a file with passwords: the server's own bounds are smaller.
+const AUTH_FILE_MAX: u64 = 64 << 10;
+
+/// What a server says to who has not logged in.
+const UNAUTHENTICATED: &str = "CLIENT_ERROR unauthenticated";
+
 /// Names and values of a `stats` command, in the order that they come in.
 pub(super) type ToldStats = Vec<(String, String)>;
 
@@ -35,40 +45,80 @@ pub(super) type ToldStats = Vec<(String, String)>;
 pub(super) struct Dialed {
     /// As it was typed.
     pub server: String,
-    socket: BufReader<TcpStream>,
+    socket: BufReader<DialedSocket>,
     /// How long it may say nothing.
     patience: Duration,
 }
 
+/// With or without TLS.
+#[derive(Debug)]
+enum DialedSocket {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
 impl Dialed {
     /// Connects to `HOST:PORT`.
-    pub(super) fn to(server: &str) -> Result<Dialed, CtlExit> {
-        Dialed::with_patience(server, SILENCE_MAX)
+    pub(super) fn to(server: &str, options: &DialOptions) -> Result<Dialed, CtlExit> {
+        Dialed::with_patience(server, options, SILENCE_MAX)
     }
 
     /// The same; it may say nothing for so long.
-    pub(super) fn with_patience(server: &str, patience: Duration) -> Result<Dialed, CtlExit> {
+    pub(super) fn with_patience(server: &str, options: &DialOptions, patience: Duration) -> Result<Dialed, CtlExit> {
+        let mut dialed = Dialed::connect(server, options.tls.as_ref(), patience)?;
+        if let Some(file) = &options.auth_file {
+            dialed.log_in(file)?;
+        }
+        Ok(dialed)
+    }
+
+    fn connect(server: &str, tls: Option<&ClientFiles>, patience: Duration) -> Result<Dialed, CtlExit> {
         let failed = |error: io::Error| CtlExit::refuse(CtlExit::UNAVAILABLE, &format!("{server}: {error}"));
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in server.to_socket_addrs().map_err(failed)? {
             match TcpStream::connect_timeout(&address, CONNECT_MAX) {
-                Ok(socket) => return Dialed::over(server, socket, patience).map_err(failed),
+                Ok(socket) => return Dialed::over(server, socket, tls, patience).map_err(failed),
                 Err(error) => last = error,
             }
         }
         Err(failed(last))
     }
 
-    fn over(server: &str, socket: TcpStream, patience: Duration) -> io::Result<Dialed> {
+    fn over(server: &str, socket: TcpStream, tls: Option<&ClientFiles>, patience: Duration) -> io::Result<Dialed> {
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(patience))?;
         socket.set_write_timeout(Some(patience))?;
+        let socket = match tls {
+            None => DialedSocket::Plain(socket),
+            Some(files) => DialedSocket::Tls(Box::new(files.connect(server, socket)?)),
+        };
         Ok(Dialed { server: server.to_owned(), socket: BufReader::with_capacity(64 << 10, socket), patience })
+    }
+
+    /// Logs in, if the server wants that: one that does not would store what is said.
+    fn log_in(&mut self, file: &str) -> Result<(), CtlExit> {
+        let (user, password) = login(file).map_err(|why| CtlExit::refuse(CtlExit::USAGE, &why))?;
+        if self.ask(b"version\r\n")? != UNAUTHENTICATED {
+            return Ok(());
+        }
+        let said = [&user[..], b" ", &password[..]].concat();
+        let command = [format!("set login 0 0 {}\r\n", said.len()).as_bytes(), &said[..], b"\r\n"].concat();
+        match self.ask(&command)?.as_str() {
+            "STORED" => Ok(()),
+            refusal => Err(self.refused(&format!("it does not take the login of {file}: {refusal}"))),
+        }
+    }
+
+    /// Whether what is sent at once is a record of TLS.
+    pub(super) fn has_records(&self) -> bool {
+        matches!(self.socket.get_ref(), DialedSocket::Tls(_))
     }
 
     /// Sends all of it.
     pub(super) fn send(&mut self, bytes: &[u8]) -> Result<(), CtlExit> {
-        self.socket.get_mut().write_all(bytes).map_err(|error| self.broken(&error))
+        let socket = self.socket.get_mut();
+        let sent = socket.write_all(bytes).and_then(|()| socket.flush());
+        sent.map_err(|error| self.broken(&error))
     }
 
     /// The next line, without its end.
@@ -109,7 +159,10 @@ impl Dialed {
 
     /// Asks for statistics.
     pub(super) fn stats(&mut self, what: &str) -> Result<ToldStats, CtlExit> {
-        self.answer(what)?.map_err(|said| self.refused(&format!("stats {what}: {said}")))
+        self.answer(what)?.map_err(|said| match said.as_str() {
+            UNAUTHENTICATED => self.refused("it wants a login: --auth-file"),
+            _ => self.refused(&format!("stats {what}: {said}")),
+        })
     }
 
     /// The same; None if the server does not know what that is, or does not tell.
@@ -158,6 +211,44 @@ impl Dialed {
             _ => self.refused(&error.to_string()),
         }
     }
+}
+
+impl Read for DialedSocket {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            DialedSocket::Plain(socket) => socket.read(buf),
+            DialedSocket::Tls(stream) => stream.read(buf),
+        }
+    }
+}
+
+impl Write for DialedSocket {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        match self {
+            DialedSocket::Plain(socket) => socket.write(buf),
+            DialedSocket::Tls(stream) => stream.write(buf),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            DialedSocket::Plain(socket) => socket.flush(),
+            DialedSocket::Tls(stream) => stream.flush(),
+        }
+    }
+}
+
+/// User and password of the first line of a file. The error is one line.
+fn login(file: &str) -> Result<(Vec<u8>, Vec<u8>), String> {
+    let mut text = Vec::new();
+    let read = File::open(file).and_then(|file| file.take(AUTH_FILE_MAX).read_to_end(&mut text));
+    read.map_err(|error| format!("--auth-file {file}: {error}"))?;
+    let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let colon = line.iter().position(|byte| *byte == b':');
+    let colon = colon.filter(|at| *at > 0 && !line[..*at].contains(&b' '));
+    let at = colon.ok_or_else(|| format!("--auth-file {file}: its first line has to be user:password"))?;
+    Ok((line[..at].to_vec(), line[at + 1..].to_vec()))
 }
 
 /// The value of a row of statistics as a number.

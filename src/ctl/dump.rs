@@ -17,7 +17,7 @@
 
 use super::dial::{Dialed, number_of};
 use super::exit::CtlExit;
-use super::pace::MovePace;
+use super::pace::{MovePace, MovedServer};
 use crate::protocol::KEY_MAX;
 use crate::protocol::change::{self, Expiry, ItemState, PeerKeys, WireKey};
 use crate::protocol::token::{strict_i64, strict_u32, strict_u64};
@@ -31,8 +31,8 @@ const BATCH: usize = 64;
 pub(super) const END: &[u8] = b"mn\r\n";
 
 /// Dumps a server to `out`. The text says what was done.
-pub(super) fn dump(server: &str, limit_megabits: Option<u64>, out: &mut impl Write) -> Result<String, CtlExit> {
-    let mut dumper = Dumper::new(server, limit_megabits, out)?;
+pub(super) fn dump(server: &MovedServer, out: &mut impl Write) -> Result<String, CtlExit> {
+    let mut dumper = Dumper::new(server, out)?;
     let done = dumper.run();
     dumper.pace.end();
     let said = dumper.said();
@@ -75,11 +75,11 @@ struct DumpedItem {
 }
 
 impl<'o, W: Write> Dumper<'o, W> {
-    fn new(server: &str, limit_megabits: Option<u64>, out: &'o mut W) -> Result<Dumper<'o, W>, CtlExit> {
-        let (keys, mut values) = (Dialed::to(server)?, Dialed::to(server)?);
+    fn new(server: &MovedServer, out: &'o mut W) -> Result<Dumper<'o, W>, CtlExit> {
+        let (keys, mut values) = (server.dial()?, server.dial()?);
         let rows = values.stats("")?;
         let clock = ToldClock::new(&values, &rows)?;
-        let mut pace = MovePace::new(limit_megabits);
+        let mut pace = MovePace::new(server.limit_megabits);
         pace.total = number_of(&rows, "curr_items");
         let said = values.ask(b"mn\r\n")?;
         if said != "MN" {

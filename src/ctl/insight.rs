@@ -11,6 +11,7 @@
 use super::dial::Dialed;
 use super::exit::CtlExit;
 use super::json::pretty;
+use super::options::DialOptions;
 use super::table::aligned;
 use serde_json::{Map, Value};
 
@@ -92,10 +93,10 @@ struct InsightSheet {
 }
 
 /// Shows it of these servers. One that does not answer is named, and the others are shown.
-pub(super) fn show(insight: &Insight, servers: &[String], is_json: bool) -> Result<(), CtlExit> {
+pub(super) fn show(insight: &Insight, servers: &[String], dial: &DialOptions, is_json: bool) -> Result<(), CtlExit> {
     let (mut sheets, mut trouble) = (Vec::new(), None);
     for server in servers {
-        match InsightSheet::ask(insight, server) {
+        match InsightSheet::ask(insight, server, dial) {
             Ok(sheet) => sheets.push(sheet),
             Err(exit) => {
                 eprint!("{}", exit.stderr);
@@ -109,8 +110,8 @@ pub(super) fn show(insight: &Insight, servers: &[String], is_json: bool) -> Resu
 }
 
 impl InsightSheet {
-    fn ask(insight: &Insight, server: &str) -> Result<InsightSheet, CtlExit> {
-        let mut dialed = Dialed::to(server)?;
+    fn ask(insight: &Insight, server: &str, dial: &DialOptions) -> Result<InsightSheet, CtlExit> {
+        let mut dialed = Dialed::to(server, dial)?;
         let mut sheet = InsightSheet { server: server.to_owned(), totals: Vec::new(), groups: Vec::new() };
         for what in insight.asks {
             let rows = dialed.stats(what)?;

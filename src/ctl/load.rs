@@ -16,7 +16,7 @@
 use super::dial::Dialed;
 use super::dump::{END, ToldClock};
 use super::exit::CtlExit;
-use super::pace::MovePace;
+use super::pace::{MovePace, MovedServer};
 use crate::clock::RELATIVE_MAX;
 use crate::protocol::token::{strict_i64, strict_u64, words};
 use std::io::{self, BufRead, Read};
@@ -34,8 +34,8 @@ const LINE_MAX: u64 = 2048;
 const TAKES_CAS: &[u8] = b"ms twincache.probe 2 MR T-1 E1\r\nok\r\n";
 
 /// Loads `from`. The text says what was done.
-pub(super) fn load(server: &str, limit_megabits: Option<u64>, from: &mut impl BufRead) -> Result<String, CtlExit> {
-    let mut loader = Loader::new(server, limit_megabits, from)?;
+pub(super) fn load(server: &MovedServer, from: &mut impl BufRead) -> Result<String, CtlExit> {
+    let mut loader = Loader::new(server, from)?;
     let done = loader.run();
     loader.pace.end();
     let said = loader.said();
@@ -72,8 +72,8 @@ struct Loader<'f, R> {
 }
 
 impl<'f, R: BufRead> Loader<'f, R> {
-    fn new(server: &str, limit_megabits: Option<u64>, from: &'f mut R) -> Result<Loader<'f, R>, CtlExit> {
-        let mut server = Dialed::to(server)?;
+    fn new(moved: &MovedServer, from: &'f mut R) -> Result<Loader<'f, R>, CtlExit> {
+        let mut server = moved.dial()?;
         let rows = server.stats("")?;
         let clock = ToldClock::new(&server, &rows)?;
         let said = server.ask(TAKES_CAS)?;
@@ -85,7 +85,7 @@ impl<'f, R: BufRead> Loader<'f, R> {
         Ok(Loader {
             server,
             from,
-            pace: MovePace::new(limit_megabits),
+            pace: MovePace::new(moved.limit_megabits),
             clock,
             takes_cas,
             number: 0,
@@ -180,10 +180,13 @@ impl<'f, R: BufRead> Loader<'f, R> {
         if &end != b"\r\n" {
             return Err(self.broken("the value is longer than this line says"));
         }
-        if !is_dropped {
-            self.out.extend_from_slice(&end);
+        if is_dropped {
+            return Ok(());
         }
-        Ok(())
+        self.out.extend_from_slice(&end);
+        // A memcached hangs when something follows a value in one record: it reads no further than the value, and no
+        // event tells it that OpenSSL has more.
+        if self.server.has_records() { self.send() } else { Ok(()) }
     }
 
     /// Puts a line into what goes out: quiet, and without what the server does not know.

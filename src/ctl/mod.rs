@@ -43,6 +43,7 @@ mod view;
 use crate::cluster::options::ClusterOptions;
 use console::Console;
 use options::{CtlCommand, CtlOptions, TopOptions};
+use pace::MovedServer;
 use std::io::{BufReader, BufWriter, IsTerminal};
 
 pub use exit::CtlExit;
@@ -57,23 +58,25 @@ pub fn run(options: &CtlOptions) -> Result<(), CtlExit> {
 
 /// What needs no etcd.
 fn run_alone(options: &CtlOptions) -> Result<(), CtlExit> {
+    let (dial, is_json) = (&options.dial, options.is_json);
+    let moved = |server| MovedServer { server, dial, limit_megabits: options.limit_megabits };
     let said = match &options.command {
         CtlCommand::Dump(_) if std::io::stdout().is_terminal() => {
             return Err(CtlExit::usage("a dump belongs in a file: twincachectl dump HOST:PORT > FILE"));
         }
         CtlCommand::Dump(server) => {
             let mut out = BufWriter::with_capacity(64 << 10, std::io::stdout().lock());
-            dump::dump(server, options.limit_megabits, &mut out)?
+            dump::dump(&moved(server), &mut out)?
         }
-        CtlCommand::Latency(servers) => return insight::show(&insight::LATENCY, servers, options.is_json),
-        CtlCommand::HotKeys(servers) => return insight::show(&insight::HOT_KEYS, servers, options.is_json),
-        CtlCommand::Slabs(servers) => return insight::show(&insight::SLABS, servers, options.is_json),
-        CtlCommand::Top(options_of_top) => return top::top(options_of_top, options.is_json),
-        CtlCommand::Check(addresses) => return Err(check::servers(addresses)),
-        CtlCommand::Plan(words) => return Err(CtlExit::print(plan::plan(words, options.is_json)?)),
+        CtlCommand::Latency(servers) => return insight::show(&insight::LATENCY, servers, dial, is_json),
+        CtlCommand::HotKeys(servers) => return insight::show(&insight::HOT_KEYS, servers, dial, is_json),
+        CtlCommand::Slabs(servers) => return insight::show(&insight::SLABS, servers, dial, is_json),
+        CtlCommand::Top(wanted) => return top::top(wanted, is_json),
+        CtlCommand::Check(addresses) => return Err(check::servers(addresses, dial)),
+        CtlCommand::Plan(words) => return Err(CtlExit::print(plan::plan(words, is_json)?)),
         CtlCommand::Load(server) => {
             let mut from = BufReader::with_capacity(64 << 10, std::io::stdin().lock());
-            load::load(server, options.limit_megabits, &mut from)?
+            load::load(&moved(server), &mut from)?
         }
         _ => unreachable!("all others have a cluster"),
     };

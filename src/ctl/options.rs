@@ -15,6 +15,7 @@ use crate::cluster::options::{self as cluster, ClusterOptions};
 use crate::cluster::record::{ShardAddress, TopologyRecord};
 use crate::completion::{self, CompletedFlag, CompletedProgram};
 use crate::protocol::topology::TopologyLine;
+use crate::tls::ClientFiles;
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -46,11 +47,20 @@ pub const OPTIONS: &[CtlOption] = &[
     opt("", "json", "", "list, status, topology list, latency, hotkeys, slabs, top, plan: as JSON"),
     opt("", "interval", "<seconds>", "top: how often servers are asked, from 0.1 to 3600 (default: 1)"),
     opt("", "once", "", "top: print a table and end"),
+    opt("", "tls", "", "servers are spoken to over TLS"),
+    opt("", "tls-ca", "<file>", "certificates that those of servers are signed with, in PEM"),
+    opt("", "tls-cert", "<file>", "certificate to show to servers, in PEM"),
+    opt("", "tls-key", "<file>", "its private key"),
+    opt("", "auth-file", "<file>", "log in to servers as the user:password of its first line"),
     opt("", "limit-mbps", "<num>", "dump, load: most megabits a second (default: no limit)"),
     opt("", "config", "<file>", "read this file instead of /etc/default/twincachectl"),
     opt("h", "help", "", "print this help and exit"),
     opt("V", "version", "", "print the version and exit"),
 ];
+
+/// How servers are spoken to: options of each command that has `dial` among its options.
+const DIAL: &str = "dial";
+const DIAL_OPTIONS: &[&str] = &["tls", "tls-ca", "tls-cert", "tls-key", "auth-file"];
 
 /// One command.
 #[derive(Debug)]
@@ -91,23 +101,28 @@ pub const COMMANDS: &[CommandRow] = &[
     row("topology list", "", &["json"], "where clients that discover are sent"),
     row("topology add", "SHARD HOST:PORT", &["ip"], "add a shard at the end, or give it another address"),
     row("topology remove", "SHARD", &[], "take a shard out"),
-    row("dump", "HOST:PORT", &["limit-mbps"], "write all items of a server, ours or a memcached, to stdout"),
+    row("dump", "HOST:PORT", &["limit-mbps", DIAL], "write all items of a server, ours or a memcached, to stdout"),
     row(
         "load",
         "HOST:PORT",
-        &["limit-mbps"],
+        &["limit-mbps", DIAL],
         "store what dump has written, from stdin, in a server, ours or a memcached",
     ),
-    row("latency", "HOST:PORT...", &["json"], "how long servers take for requests"),
-    row("hotkeys", "HOST:PORT...", &["json"], "which keys are asked for most"),
-    row("slabs", "HOST:PORT...", &["json"], "what slab classes hold, of a memcached, too"),
+    row("latency", "HOST:PORT...", &["json", DIAL], "how long servers take for requests"),
+    row("hotkeys", "HOST:PORT...", &["json", DIAL], "which keys are asked for most"),
+    row("slabs", "HOST:PORT...", &["json", DIAL], "what slab classes hold, of a memcached, too"),
     row(
         "top",
         "[HOST:PORT...]",
-        &["interval", "once", "json"],
+        &["interval", "once", "json", DIAL],
         "what servers do now, in a terminal; without any, those of the cluster",
     ),
-    row("check", "[ADDRESS...]", &[], "one line and exit codes 0 to 3 for nagios: of servers, sidecars or the cluster"),
+    row(
+        "check",
+        "[ADDRESS...]",
+        &[DIAL],
+        "one line and exit codes 0 to 3 for nagios: of servers, sidecars or the cluster",
+    ),
     row("plan", "[NAME=VALUE...]", &["json"], "from users to memory, nodes and network, step by step"),
     row("completion", "bash|zsh|fish", &[], "print what the shell needs to complete options of all three programs"),
 ];
@@ -169,6 +184,15 @@ pub enum CtlCommand {
     Plan(Vec<String>),
 }
 
+/// How servers are spoken to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DialOptions {
+    /// Over TLS, by these files.
+    pub tls: Option<ClientFiles>,
+    /// Its first line is what to log in with.
+    pub auth_file: Option<String>,
+}
+
 /// What `top` is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopOptions {
@@ -178,6 +202,8 @@ pub struct TopOptions {
     pub interval: Duration,
     /// Whether to print a table and end.
     pub is_once: bool,
+    /// How they are spoken to.
+    pub dial: DialOptions,
 }
 
 /// What the command line says.
@@ -189,6 +215,8 @@ pub struct CtlOptions {
     pub command: CtlCommand,
     /// Whether to print JSON.
     pub is_json: bool,
+    /// How servers are spoken to.
+    pub dial: DialOptions,
     /// Megabits a second that a dump or a load may take.
     pub limit_megabits: Option<u64>,
 }
@@ -221,14 +249,15 @@ impl CtlOptions {
             return Err(CtlExit::print(format!("twincachectl {}\n", env!("CARGO_PKG_VERSION"))));
         }
         let (command, is_json) = (command(&found)?, found.opt_present("json"));
+        let dial = dial(&found)?;
         let limit_megabits = number(&found, "limit-mbps", 1..=1_000_000)?;
         if command.is_local() {
-            return Ok(CtlOptions { cluster: None, command, is_json, limit_megabits });
+            return Ok(CtlOptions { cluster: None, command, is_json, dial, limit_megabits });
         }
         let file = found.opt_str("config");
         let file = Defaults::read(file.as_deref()).map_err(|line| CtlExit::refuse(CtlExit::USAGE, &line))?;
         let cluster = cluster_of(&words, &found, |name| environment(name).or_else(|| file.get(name)))?;
-        Ok(CtlOptions { cluster: Some(cluster), command, is_json, limit_megabits })
+        Ok(CtlOptions { cluster: Some(cluster), command, is_json, dial, limit_megabits })
     }
 }
 
@@ -290,7 +319,8 @@ fn command(found: &getopts::Matches) -> Result<CtlCommand, CtlExit> {
     };
     let is_foreign = |opt: &&CtlOption| {
         let is_for_all = ["config", "help", "version"].contains(&opt.name);
-        found.opt_present(opt.name) && !is_for_all && !row.options.contains(&opt.name)
+        let name = if DIAL_OPTIONS.contains(&opt.name) { DIAL } else { opt.name };
+        found.opt_present(opt.name) && !is_for_all && !row.options.contains(&name)
     };
     if let Some(opt) = OPTIONS.iter().find(is_foreign) {
         return Err(CtlExit::usage(&format!("`{}` has no --{}", row.name, opt.name)));
@@ -339,6 +369,7 @@ impl CommandRow {
                 servers: server_addresses(servers)?,
                 interval: interval(found)?,
                 is_once: found.opt_present("once"),
+                dial: dial(found)?,
             }),
             ("check", addresses) => CtlCommand::Check(checked_addresses(addresses)?),
             ("plan", words) => CtlCommand::Plan(words.iter().map(|word| (*word).to_owned()).collect()),
@@ -365,6 +396,29 @@ fn number(found: &getopts::Matches, name: &str, range: std::ops::RangeInclusive<
     let (least, most) = (range.start(), range.end());
     let bad = || CtlExit::usage(&format!("--{name} {text}: a number from {least} to {most} is needed"));
     number.map(Some).ok_or_else(bad)
+}
+
+/// How servers are spoken to.
+fn dial(found: &getopts::Matches) -> Result<DialOptions, CtlExit> {
+    let usage = |line: &str| Err(CtlExit::usage(line));
+    let auth_file = found.opt_str("auth-file");
+    let (ca, cert, key) = (found.opt_str("tls-ca"), found.opt_str("tls-cert"), found.opt_str("tls-key"));
+    if !found.opt_present("tls") {
+        let is_lost = ca.or(cert).or(key).is_some();
+        return match is_lost {
+            true => usage("--tls-ca, --tls-cert and --tls-key need --tls, too"),
+            false => Ok(DialOptions { tls: None, auth_file }),
+        };
+    }
+    let Some(ca) = ca else { return usage("--tls needs --tls-ca: whose certificates are good?") };
+    let own = match (cert, key) {
+        (Some(cert), Some(key)) => Some((cert, key)),
+        (None, None) => None,
+        _ => return usage("--tls-cert and --tls-key need each other"),
+    };
+    let files = ClientFiles { ca, own };
+    files.check().map_err(|why| CtlExit::refuse(CtlExit::USAGE, &why))?;
+    Ok(DialOptions { tls: Some(files), auth_file })
 }
 
 /// How often servers are asked.

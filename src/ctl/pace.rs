@@ -7,6 +7,9 @@
 //!
 //! Not here: what is moved.
 
+use super::dial::Dialed;
+use super::exit::CtlExit;
+use super::options::DialOptions;
 use std::io::{IsTerminal, Write};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,6 +19,22 @@ const SHOWN_EVERY: Duration = Duration::from_millis(500);
 
 /// What may be caught up after a pause that others caused: more would make a burst.
 const BURST: Duration = Duration::from_millis(100);
+
+/// From where or to where items are moved.
+#[derive(Debug)]
+pub(super) struct MovedServer<'o> {
+    /// As it was typed.
+    pub server: &'o str,
+    pub dial: &'o DialOptions,
+    /// Most megabits a second.
+    pub limit_megabits: Option<u64>,
+}
+
+impl MovedServer<'_> {
+    pub(super) fn dial(&self) -> Result<Dialed, CtlExit> {
+        Dialed::to(self.server, self.dial)
+    }
+}
 
 /// See the module's head.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! Files that are no dumps, and a server that plays along.
 
 use super::*;
+use crate::ctl::options::DialOptions;
 use std::io::Write;
 use std::net::TcpListener;
 use std::thread;
@@ -25,7 +26,8 @@ fn loaded(probe: &'static str, file: &[u8]) -> (Result<String, CtlExit>, String)
         }
         sent
     });
-    let done = load(&address, None, &mut io::BufReader::with_capacity(7, file));
+    let moved = MovedServer { server: &address, dial: &DialOptions::default(), limit_megabits: None };
+    let done = load(&moved, &mut io::BufReader::with_capacity(7, file));
     (done, server.join().unwrap())
 }
 

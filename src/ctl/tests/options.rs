@@ -104,6 +104,11 @@ fn mistakes_are_one_line() {
         ("topology add a b_c:1", "a host has 1 to 253"),
         ("topology add a [::1]:1", "an IPv6 address goes into --ip"),
         ("topology add a b:1 --ip c", "--ip c: an address is needed"),
+        ("dump a:1 --tls", "--tls needs --tls-ca"),
+        ("top a:1 --tls-ca x", "need --tls, too"),
+        ("load a:1 --tls --tls-ca x --tls-key y", "need each other"),
+        ("check a:1 --tls --tls-ca /nonexistent", "/nonexistent"),
+        ("plan --auth-file x", "`plan` has no --auth-file"),
     ];
     for (line, part) in table {
         let exit = parse(line).expect_err(line);

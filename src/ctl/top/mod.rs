@@ -43,20 +43,20 @@ const DRAW_EVERY: Duration = Duration::from_millis(500);
 
 /// Shows these servers until the operator has seen enough.
 pub(super) fn top(options: &TopOptions, is_json: bool) -> Result<(), CtlExit> {
-    let TopOptions { servers, interval, is_once } = options;
-    if servers.len() > SERVERS_MAX {
-        return Err(CtlExit::usage(&format!("{} servers are too many: at most {SERVERS_MAX}", servers.len())));
+    let servers = options.servers.len();
+    if servers > SERVERS_MAX {
+        return Err(CtlExit::usage(&format!("{servers} servers are too many: at most {SERVERS_MAX}")));
     }
-    if *is_once || is_json {
-        return once::once(servers, *interval, is_json);
+    if options.is_once || is_json {
+        return once::once(options, is_json);
     }
     if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
         return Err(CtlExit::usage("top needs a terminal; --once prints a table without one"));
     }
     let screen = Screen::open().map_err(|error| lost(&error))?;
     // After the screen: its threads leave signals to the one that is for them.
-    let shown = TopBoard::start(servers, *interval, 0).and_then(|board| {
-        let looked = look(&screen, &board, *interval);
+    let shown = TopBoard::start(options, 0).and_then(|board| {
+        let looked = look(&screen, &board, options.interval);
         looked.map_err(|error| lost(&error))
     });
     screen.close();

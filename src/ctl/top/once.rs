@@ -4,6 +4,7 @@
 
 use super::super::exit::CtlExit;
 use super::super::json::pretty;
+use super::super::options::TopOptions;
 use super::columns::COLUMNS;
 use super::figures::harmless;
 use super::poll::{ALL_CHOSEN, TopBoard};
@@ -19,9 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const NAP: Duration = Duration::from_millis(5);
 
 /// Prints what these servers do. An error without words if one is away.
-pub(super) fn once(servers: &[String], interval: Duration, is_json: bool) -> Result<(), CtlExit> {
-    let board = TopBoard::start(servers, interval, ALL_CHOSEN)?;
-    let end = Instant::now() + interval + PATIENCE;
+pub(super) fn once(options: &TopOptions, is_json: bool) -> Result<(), CtlExit> {
+    let board = TopBoard::start(options, ALL_CHOSEN)?;
+    let end = Instant::now() + options.interval + PATIENCE;
     while !board.has_looks(2) && Instant::now() < end {
         thread::sleep(NAP);
     }

@@ -15,6 +15,7 @@
 
 use super::super::dial::{Dialed, ToldStats};
 use super::super::exit::CtlExit;
+use super::super::options::{DialOptions, TopOptions};
 use super::latency::LatencyBuckets;
 use super::rates::{TopRow, TopSample};
 use crate::sync::lock;
@@ -56,17 +57,18 @@ pub(super) const ALL_CHOSEN: usize = usize::MAX;
 
 impl TopBoard {
     /// Begins to look at these servers.
-    pub(super) fn start(servers: &[String], interval: Duration, chosen: usize) -> Result<Arc<TopBoard>, CtlExit> {
+    pub(super) fn start(options: &TopOptions, chosen: usize) -> Result<Arc<TopBoard>, CtlExit> {
+        let TopOptions { servers, interval, dial, .. } = options;
         let slot = |server: &String| Mutex::new(TopSlot { row: TopRow::new(server), looks: 0 });
         let board = Arc::new(TopBoard {
             slots: servers.iter().map(slot).collect(),
-            interval,
+            interval: *interval,
             version: AtomicU64::new(0),
             is_paused: AtomicBool::new(false),
             chosen: AtomicUsize::new(chosen),
         });
         for (number, server) in servers.iter().enumerate() {
-            let poller = TopPoller { board: board.clone(), number, server: server.clone() };
+            let poller = TopPoller { board: board.clone(), number, server: server.clone(), dial: dial.clone() };
             let started = thread::Builder::new().name(format!("poll {number}")).spawn(move || poller.run());
             started.map_err(|error| CtlExit::not_done(&format!("a thread for {server}: {error}")))?;
         }
@@ -111,13 +113,14 @@ struct TopPoller {
     board: Arc<TopBoard>,
     number: usize,
     server: String,
+    dial: DialOptions,
 }
 
 impl TopPoller {
     fn run(self) {
         loop {
-            let failed = Dialed::with_patience(&self.server, SILENCE_MAX).and_then(|dialed| self.look(dialed));
-            if let Err(exit) = failed {
+            let dialed = Dialed::with_patience(&self.server, &self.dial, SILENCE_MAX);
+            if let Err(exit) = dialed.and_then(|dialed| self.look(dialed)) {
                 self.away(&exit);
             }
             self.wait(Instant::now() + self.board.interval.clamp(RETRY.0, RETRY.1), || false);
