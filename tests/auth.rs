@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Conn, Folder, Packet, Server, until};
+use common::{Conn, Folder, Packet, Server, Sidecar, until};
 use std::fs;
 
 const MECHANISMS: u8 = 0x20;
@@ -219,4 +219,41 @@ fn lines_of_strangers_are_short() {
     let mut conn = server.connect();
     conn.send(&[b"get ".as_slice(), &[b'k'; 3000]].concat());
     conn.expect_end();
+}
+
+/// A sidecar that logs in with this file, beside a primary that has an item.
+fn copy_to(peer: &Server, passwords: &str) -> (Server, Sidecar, Folder) {
+    let folder = Folder::new();
+    let (socket, file) = (folder.file("control"), folder.file("login"));
+    fs::write(&file, passwords).expect("a new file");
+    let primary = Server::start(&["-o", &format!("control_socket={socket}")]);
+    primary.connect().ask(b"set copied 0 0 5\r\nhello\r\n", b"STORED\r\n");
+    let sidecar = Sidecar::start(&socket, peer.addr, &["--peer-auth-file", &file, "-v"]);
+    (primary, sidecar, folder)
+}
+
+#[test]
+fn a_sidecar_logs_in_to_its_peer() {
+    let (peer, _) = with_passwords("user:hunter2 and 3\n", &["-Y", "FILE", "-o", "standby=127.0.0.1"]);
+    let (_primary, sidecar, _folder) = copy_to(&peer, "user:hunter2 and 3\nother:one\n");
+    let mut conn = peer.connect();
+    conn.ask(b"set login 0 0 18\r\nuser hunter2 and 3\r\n", b"STORED\r\n");
+    until("the copy", || conn.ask(b"get copied\r\n", b"END\r\n") == b"VALUE copied 0 5\r\nhello\r\nEND\r\n");
+    assert!(!sidecar.log().contains("hunter2"), "{}", sidecar.log());
+}
+
+#[test]
+fn a_sidecar_says_why_it_cannot_log_in() {
+    let (peer, _) = with_passwords("user:right\n", &["-Y", "FILE", "-o", "standby=127.0.0.1"]);
+    let (_primary, sidecar, _folder) = copy_to(&peer, "user:hunter2\n");
+    let log = sidecar.says("it does not take the user and password of --peer-auth-file");
+    assert!(!log.contains("hunter2"), "{log}");
+    let (_primary, sidecar, _folder) = copy_to(&peer, "nobody\n");
+    sidecar.says("its first line is to be <user>:<password>");
+    // Who asks for no login is not to keep the password.
+    let peer = Server::start(&["-o", "standby=127.0.0.1"]);
+    let (_primary, sidecar, _folder) = copy_to(&peer, "user:hunter2\n");
+    let log = sidecar.says("it is to be started with -Y, or --peer-auth-file left out");
+    assert!(!log.contains("hunter2"), "{log}");
+    assert_eq!(peer.connect().number("", "total_items"), 0);
 }

@@ -11,6 +11,7 @@
 
 use super::lease::address;
 use super::options::{Options, SidecarExit};
+use super::peer_login::PeerLogin;
 use crate::cluster::Etcd;
 use std::net::TcpListener;
 
@@ -23,6 +24,7 @@ pub(super) fn check(options: &Options, user: Option<SidecarExit>) -> SidecarExit
     let refuse = |line: String| SidecarExit::refuse(EX_OSERR, &line);
     let tls = options.peer_tls.as_ref().and_then(|files| files.check().err());
     let tls = tls.map(|line| SidecarExit::usage(&format!("--peer-tls: {line}")));
+    let login = options.peer_login.as_ref().and_then(PeerLogin::check).map(|line| SidecarExit::usage(&line));
     let token = options.http.and(options.http_token().err());
     let http = options.http.and_then(|address| {
         let taken = TcpListener::bind(address).err();
@@ -31,7 +33,7 @@ pub(super) fn check(options: &Options, user: Option<SidecarExit>) -> SidecarExit
     let etcd = options.lease.as_ref().and_then(|lease| Etcd::new(&lease.cluster.etcd).err());
     let etcd = etcd.map(|error| refuse(error.to_string()));
     let vip = address::check(&options.address).err();
-    let faults: Vec<SidecarExit> = [user, tls, token, http, etcd, vip].into_iter().flatten().collect();
+    let faults: Vec<SidecarExit> = [user, tls, login, token, http, etcd, vip].into_iter().flatten().collect();
     let lines: String = warnings(options).chain(faults.iter().map(|exit| exit.stderr.clone())).collect();
     match faults.first() {
         None => {

@@ -20,6 +20,7 @@ mod moment;
 mod observe;
 pub mod options;
 mod pace;
+mod peer_login;
 mod server_socket;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ use observe::monitor::{Monitor, Sources};
 use observe::pages::PageOptions;
 use observe::{http, pages};
 use options::{AddressOptions, LeaseOptions, Options, SidecarExit};
+use peer_login::PeerLogin;
 use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -64,6 +66,9 @@ pub fn run(options: Options) -> Result<(), SidecarExit> {
     process::block_signals().map_err(|error| SidecarExit::refuse(EX_OSERR, &format!("signals: {error}")))?;
     if let Some(line) = options.peer_tls.as_ref().and_then(|files| files.check().err()) {
         return Err(SidecarExit::usage(&format!("--peer-tls: {line}")));
+    }
+    if let Some(line) = options.peer_login.as_ref().and_then(PeerLogin::check) {
+        return Err(SidecarExit::usage(&line));
     }
     let stop = Arc::new(AtomicBool::new(false));
     let peers: Vec<Arc<PeerFigures>> =

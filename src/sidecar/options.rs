@@ -4,6 +4,7 @@
 
 use crate::cluster::options::{self, ClusterOptions};
 use crate::protocol::control;
+use crate::sidecar::peer_login::PeerLogin;
 use crate::tls::ClientFiles;
 use std::ffi::OsString;
 use std::fmt;
@@ -70,6 +71,7 @@ pub const OPTIONS: &[SidecarOption] = &[
     opt("", "peer-ca", "<file>", "certificates that those of peers are signed with, in PEM"),
     opt("", "peer-cert", "<file>", "certificate to show to peers, in PEM"),
     opt("", "peer-key", "<file>", "its private key"),
+    opt("", "peer-auth-file", "<file>", "log in to peers as the user of the first line, <user>:<password>"),
     opt("", "limit-mbps", "<num>", "most megabits a second to each peer (default: no limit)"),
     opt("", "replace-peer", "", "copy the server that is there now even if the peer holds more, and lose that"),
     opt("", "http", "<addr>:<port>", "serve a status page, /health and /metrics there (default: not at all)"),
@@ -107,6 +109,8 @@ pub struct Options {
     pub peers: Vec<String>,
     /// The certificates, if peers are spoken to by TLS.
     pub peer_tls: Option<ClientFiles>,
+    /// Who logs in to peers, if they ask for that.
+    pub(crate) peer_login: Option<PeerLogin>,
     /// Megabits a second to each peer.
     pub limit_megabits: Option<u64>,
     /// Whether what a peer holds may be lost.
@@ -241,6 +245,7 @@ impl Options {
             server: path(&server)?,
             peers: peers(found.opt_strs("peer"), lease.is_some() || found.opt_present("http"))?,
             peer_tls: peer_tls(&found)?,
+            peer_login: found.opt_str("peer-auth-file").map(|file| PeerLogin::new(file.into())),
             limit_megabits: number_of("limit-mbps", MEGABITS_MAX)?,
             may_replace: found.opt_present("replace-peer"),
             http: http(&found)?,

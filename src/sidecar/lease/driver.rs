@@ -121,7 +121,7 @@ pub(in crate::sidecar) fn start(
         keeper: Keeper::new(config, time_since_boot()),
         news,
         etcd,
-        promises: Promises::new(sender, options.peer_tls.clone()),
+        promises: Promises::new(sender, options.peer_tls.clone(), options.peer_login.clone()),
         feeds: Feeds::new(options, peers),
         address,
         nodes: BTreeMap::new(),

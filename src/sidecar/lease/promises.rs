@@ -8,12 +8,13 @@
 //! Not here: what promises are good for (`keeper`).
 
 use super::news::News;
+use crate::sidecar::peer_login::PeerLogin;
 use crate::sync::lock;
 use crate::sys::cpu::time_since_boot;
 use crate::tls::ClientFiles;
 use crossbeam_channel::Sender;
 use std::collections::BTreeSet;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -37,11 +38,12 @@ pub(super) struct Promises {
     asked: Arc<Mutex<BTreeSet<String>>>,
     /// How they are spoken to, if by TLS.
     tls: Option<ClientFiles>,
+    login: Option<PeerLogin>,
 }
 
 impl Promises {
-    pub(super) fn new(news: Sender<News>, tls: Option<ClientFiles>) -> Promises {
-        Promises { news, asked: Arc::default(), tls }
+    pub(super) fn new(news: Sender<News>, tls: Option<ClientFiles>, login: Option<PeerLogin>) -> Promises {
+        Promises { news, asked: Arc::default(), tls, login }
     }
 
     /// Asks the server at this address of this node, unless that is under way.
@@ -50,11 +52,12 @@ impl Promises {
             return;
         }
         let (news, asked, request) = (self.news.clone(), Arc::clone(&self.asked), request.clone());
-        let (node, address, tls) = (node.to_owned(), address.to_owned(), self.tls.clone());
+        let (node, address) = (node.to_owned(), address.to_owned());
+        let (tls, login) = (self.tls.clone(), self.login.clone());
         let name = node.clone();
         let body = move || {
             let at = time_since_boot();
-            match promise(&address, tls.as_ref(), &request) {
+            match promise(&address, tls.as_ref(), login.as_ref(), &request) {
                 Ok(true) => _ = news.send(News::Promised { node: node.clone(), epoch: request.epoch, asked: at }),
                 Ok(false) => log::debug!("{node} does not promise to wait"),
                 Err(error) => log::debug!("{node} at {address} does not promise: {error}"),
@@ -69,19 +72,28 @@ impl Promises {
 }
 
 /// Whether the server has promised.
-fn promise(address: &str, tls: Option<&ClientFiles>, request: &PromiseRequest) -> io::Result<bool> {
+fn promise(
+    address: &str,
+    tls: Option<&ClientFiles>,
+    login: Option<&PeerLogin>,
+    request: &PromiseRequest,
+) -> io::Result<bool> {
     let patience = request.lease / 3;
     let found = address.to_socket_addrs()?.next().ok_or(io::ErrorKind::NotFound)?;
     let socket = TcpStream::connect_timeout(&found, patience)?;
     socket.set_read_timeout(Some(patience))?;
     socket.set_write_timeout(Some(patience))?;
     match tls {
-        None => ask_on(socket, request),
-        Some(files) => ask_on(files.connect(address, socket)?, request),
+        None => ask_on(socket, login, request),
+        Some(files) => ask_on(files.connect(address, socket)?, login, request),
     }
 }
 
-fn ask_on(mut socket: impl Read + Write, request: &PromiseRequest) -> io::Result<bool> {
+fn ask_on(mut socket: impl Read + Write, login: Option<&PeerLogin>, request: &PromiseRequest) -> io::Result<bool> {
+    if let Some(login) = login {
+        // The socket waits by itself, for as long as it may.
+        login.log_in(&mut socket, |_| Err(ErrorKind::TimedOut.into()))?;
+    }
     let PromiseRequest { epoch, secret, lease } = request;
     socket.write_all(format!("replica promise {epoch} {secret} {}\r\n", lease.as_millis()).as_bytes())?;
     let mut line = String::new();

@@ -28,6 +28,7 @@ use super::options::Options;
 use super::server_socket;
 use crate::io::edge::{Edge, Readiness};
 use crate::sidecar::moment::{Moment, Trouble};
+use crate::sidecar::peer_login::PeerLogin;
 use crate::sync::lock;
 use crate::sys::cpu;
 use crate::tls::ClientFiles;
@@ -150,6 +151,7 @@ pub(super) struct Link {
     path: PathBuf,
     /// How the peer is spoken to, if by TLS.
     tls: Option<ClientFiles>,
+    login: Option<PeerLogin>,
     shown: Arc<PeerFigures>,
     started: Instant,
     answers: Box<[u8]>,
@@ -177,6 +179,7 @@ impl Link {
             peer: None,
             path: options.server.clone(),
             tls: options.peer_tls.clone(),
+            login: options.peer_login.clone(),
             shown: target.figures,
             started: Instant::now(),
             answers: vec![0; ANSWERS_SIZE].into(),
@@ -331,7 +334,7 @@ impl Link {
     }
 
     fn open_peer(&mut self) -> io::Result<()> {
-        let socket = PeerSocket::connect(&self.shown.address, self.tls.as_ref())?;
+        let socket = PeerSocket::connect(&self.shown.address, self.tls.as_ref(), self.login.as_ref())?;
         let readable = socket.has_input();
         let mut peer = Edge::new(socket).watch(self.poll.registry(), PEER, true)?;
         peer.note(Readiness { readable, ..Readiness::default() });

@@ -1,9 +1,10 @@
 //! The socket to a peer, with or without TLS.
 //!
-//! To connect, and to shake hands, blocks the link's thread, which has nothing else to do meanwhile.
+//! To connect, to shake hands and to log in blocks the link's thread, which has nothing else to do meanwhile.
 //!
-//! Not here: what is sent (`pump`), which certificates are good (`tls`).
+//! Not here: what is sent (`pump`), what a login is (`peer_login`), which certificates are good (`tls`).
 
+use crate::sidecar::peer_login::PeerLogin;
 use crate::tls::{ClientFiles, ClientStream};
 use mio::event::Source;
 use mio::net::TcpStream;
@@ -27,13 +28,25 @@ pub(super) enum PeerSocket {
 }
 
 impl PeerSocket {
-    /// Connects to the first address of a peer that takes it.
-    pub(super) fn connect(peer: &str, tls: Option<&ClientFiles>) -> io::Result<PeerSocket> {
+    /// Connects to the first address of a peer that takes it, and logs in where that is asked for.
+    pub(super) fn connect(peer: &str, tls: Option<&ClientFiles>, login: Option<&PeerLogin>) -> io::Result<PeerSocket> {
         let socket = connect(peer)?;
-        let Some(files) = tls else { return Ok(PeerSocket::Plain(socket)) };
-        let mut stream = files.begin(peer, socket)?;
-        shake_hands(&mut stream)?;
-        Ok(PeerSocket::Tls(Box::new(stream)))
+        let mut socket = match tls {
+            None => PeerSocket::Plain(socket),
+            Some(files) => {
+                let mut stream = files.begin(peer, socket)?;
+                shake_hands(&mut stream)?;
+                PeerSocket::Tls(Box::new(stream))
+            }
+        };
+        login.map_or(Ok(()), |login| socket.log_in(login))?;
+        Ok(socket)
+    }
+
+    fn log_in(&mut self, login: &PeerLogin) -> io::Result<()> {
+        let mut waiting = SocketNews::of(self)?;
+        login.log_in(self, |_| waiting.wait("does not answer to the login"))?;
+        waiting.poll.registry().deregister(self)
     }
 
     /// Whether there is something to read that a poll does not report.
@@ -79,21 +92,38 @@ fn set_up(socket: std::net::TcpStream) -> io::Result<TcpStream> {
 }
 
 fn shake_hands(stream: &mut ClientStream) -> io::Result<()> {
-    let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(2));
-    poll.registry().register(stream, Token(0), Interest::READABLE | Interest::WRITABLE)?;
-    let end = Instant::now() + CONNECT_MAX;
+    let mut waiting = SocketNews::of(stream)?;
     let failed = |error: io::Error| io::Error::new(error.kind(), format!("TLS: {error}"));
     while !stream.handshake().map_err(failed)? {
-        let left = end.saturating_duration_since(Instant::now());
+        waiting.wait("TLS: the other side does not shake hands")?;
+    }
+    waiting.poll.registry().deregister(stream)
+}
+
+/// Waits for news of a socket, for [`CONNECT_MAX`] in all.
+struct SocketNews {
+    poll: Poll,
+    events: Events,
+    end: Instant,
+}
+
+impl SocketNews {
+    fn of(socket: &mut impl Source) -> io::Result<SocketNews> {
+        let (poll, events) = (Poll::new()?, Events::with_capacity(2));
+        poll.registry().register(socket, Token(0), Interest::READABLE | Interest::WRITABLE)?;
+        Ok(SocketNews { poll, events, end: Instant::now() + CONNECT_MAX })
+    }
+
+    fn wait(&mut self, too_long: &'static str) -> io::Result<()> {
+        let left = self.end.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(io::Error::new(ErrorKind::TimedOut, "TLS: the other side does not shake hands"));
+            return Err(io::Error::new(ErrorKind::TimedOut, too_long));
         }
-        match poll.poll(&mut events, Some(left)) {
-            Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
-            _ => {}
+        match self.poll.poll(&mut self.events, Some(left)) {
+            Err(error) if error.kind() != ErrorKind::Interrupted => Err(error),
+            _ => Ok(()),
         }
     }
-    poll.registry().deregister(stream)
 }
 
 impl Read for PeerSocket {

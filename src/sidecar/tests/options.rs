@@ -13,6 +13,7 @@ fn a_whole_command_line() {
         server: "/run/x".into(),
         peers: vec!["a:1".into(), "[::1]:2".into()],
         peer_tls: None,
+        peer_login: None,
         limit_megabits: Some(100),
         may_replace: true,
         http: Some("127.0.0.1:9090".parse().unwrap()),
