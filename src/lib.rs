@@ -102,7 +102,7 @@
 //! ctl:              mod > top, check, load, plan > dump, insight > pace > dial > edit > request > show > json > table, diagnosis > look > view, console > options > defaults > exit
 //! ctl/top:          mod > once > screen, poll > draw > keys > columns > rates > latency > figures
 //! completion:       mod > bash, fish, zsh > program
-//! sidecar:          mod > check > lease > link > observe > server_socket, pace, options > moment, peer_login
+//! sidecar:          mod > check, progress > lease > link > observe > server_socket, pace, options > moment, peer_login
 //! sidecar/lease:    mod > driver > feeds, topology, etcd_threads, server_thread, promises, keeper, address > news, announcing, floating, hooks > ledger > claim, handover, local, frames, repeats, unwilling > orders > members
 //! sidecar/lease/keeper: switchover, takeover > mod
 //! sidecar/link:     mod > pump, peer_socket > pump_state, sink, source > relay, answers, guard, lag, peer_cas, peer_clock, peer_info > clock_skew

@@ -17,7 +17,7 @@ use crate::sys::stderr;
 use log::{Level, Log, Metadata, Record};
 use std::fmt;
 use std::fmt::Write as _;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
@@ -112,15 +112,38 @@ fn connect(name: &[u8]) -> io::Result<UnixDatagram> {
 ///
 /// Nobody waits for whoever reads stderr: lines that find no room are counted, and told of when there is room again.
 pub fn start_log(level: log::LevelFilter) {
-    let log = StderrLog { level, lost: Mutex::new(0) };
+    let log = StderrLog { level };
     log::set_boxed_logger(Box::new(log)).expect("one log");
     log::set_max_level(level);
 }
 
 struct StderrLog {
     level: log::LevelFilter,
-    /// Lines that found no room. Locked while one is written.
-    lost: Mutex<u64>,
+}
+
+/// What is known of stderr. Locked while something is written there.
+struct StderrState {
+    /// Lines that found no room.
+    lost: u64,
+    /// A line without an end stands there, which the next one replaces: see [`show`].
+    has_passing: bool,
+}
+
+static STDERR: Mutex<StderrState> = Mutex::new(StderrState { lost: 0, has_passing: false });
+
+/// Moves to the beginning of a terminal's line, and deletes it.
+const ERASE: &[u8] = b"\r\x1b[K";
+
+/// Shows a line at a terminal, which the next one replaces, be it logged or shown; None takes it away. Elsewhere nothing
+/// is written.
+pub fn show(line: Option<&str>) {
+    let mut state = lock(&STDERR);
+    if line.is_none() && !state.has_passing || !io::stderr().is_terminal() {
+        return;
+    }
+    let line = [ERASE, line.unwrap_or_default().as_bytes()].concat();
+    stderr::write(&line, Duration::ZERO);
+    state.has_passing = line.len() > ERASE.len();
 }
 
 impl Log for StderrLog {
@@ -133,7 +156,11 @@ impl Log for StderrLog {
             return;
         }
         let line = format!("{}{}\n", prefix(record.level(), record.target()), record.args());
-        let mut lost = lock(&self.lost);
+        let mut state = lock(&STDERR);
+        if std::mem::take(&mut state.has_passing) {
+            stderr::write(ERASE, Duration::ZERO);
+        }
+        let lost = &mut state.lost;
         if *lost > 0 {
             let note = format!("{}{lost} lines are missing: nobody read them\n", prefix(Level::Warn, ""));
             if !stderr::write(note.as_bytes(), Duration::ZERO) {

@@ -126,7 +126,7 @@ fn shard(owner: &str, epoch: u64) -> ShardRecord {
 
 /// A node as it says it is now.
 fn node(name: &str, role: &str, epoch: u64) -> NodeRecord {
-    let peer = PeerRecord { node: "b".into(), state: "streaming".into(), lag_ms: 1, lag_bytes: 0 };
+    let peer = PeerRecord { node: "b".into(), state: "streaming".into(), lag_ms: 1, lag_bytes: 0, sync_percent: None };
     NodeRecord {
         node: name.into(),
         run: format!("run-{name}"),
@@ -464,4 +464,47 @@ fn a_real_pair_is_switched_over_and_back() {
     let text = cluster.good(&format!("switchover s --to {old}"));
     assert!(text.contains(&format!("s: {old} is primary, ")), "{text}");
     assert_eq!(server(old).connect().line("mg key v"), "VA 5\r\nvalue");
+}
+
+/// A port that was free.
+fn free_address() -> String {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+#[test]
+fn a_real_pair_is_checked_and_watched() {
+    let Some(cluster) = Cluster::start() else { return };
+    let http = [free_address(), free_address()];
+    let mut nodes: Vec<Node> = [("a", &http[0]), ("b", &http[1])]
+        .map(|(name, http)| Node::start_with(&cluster, name, &["--http", http]))
+        .into();
+    let await_code = |what: &str, wanted: i32| {
+        wait_for(what, || Some(cluster.run("check").1).filter(|line| code_of(line) == wanted))
+    };
+    assert!(await_code("a pair in good health", 0).starts_with("TWINCACHE OK - shard s: all is well"));
+    let sidecars = format!("check http://{} http://{}/", http[0], http[1]);
+    wait_for("both sidecars to be healthy", || (cluster.run(&sidecars).0 == 0).then_some(()));
+    let rows: serde_json::Value = serde_json::from_str(&cluster.good("top --json --interval 0.1")).unwrap();
+    let roles: Vec<&str> = (0..2).map(|at| rows[at]["role"].as_str().expect("a role")).collect();
+    assert!(roles.contains(&"primary") && roles.contains(&"standby"), "{roles:?}");
+    let primary = roles.iter().position(|role| *role == "primary").unwrap();
+    assert!(rows[primary]["lag_ms"].as_u64().is_some(), "{rows}");
+    // The node that is not the owner goes, and then the other one.
+    let mut standby = nodes.remove(1 - primary);
+    standby.server.may_exit();
+    common::signal(standby.server.pid(), "KILL");
+    let line = await_code("the copy to be missed", 1);
+    assert!(line.starts_with("TWINCACHE WARNING - shard s: "), "{line}");
+    let (code, line, _) = cluster.run(&sidecars);
+    let named = format!("sidecar {}: HTTP/1.1 503", http[1 - primary]);
+    assert!(code == 2 && line.starts_with("TWINCACHE CRITICAL - ") && line.contains(&named), "{line}");
+    drop(nodes);
+    let line = await_code("the owner to be missed", 2);
+    assert!(line.contains("the owner is silent"), "{line}");
+}
+
+/// The exit code that the words of `check` stand for.
+fn code_of(line: &str) -> i32 {
+    let word = line.split(' ').nth(1).unwrap_or_default();
+    ["OK", "WARNING", "CRITICAL"].iter().position(|known| *known == word).map_or(3, |at| at as i32)
 }

@@ -1,97 +1,16 @@
-//! `twincachectl top`: on a terminal of its own, which util-linux's `script` makes, and without one.
+//! `twincachectl top`, and the progress of a full sync: on a terminal, and without one.
 
 mod common;
 
-use common::{Server, signal, until, wait_for};
+use common::{FED_BY, Folder, GIVEN_BACK, Server, Sidecar, TAKEN, Terminal, signal, until, wait_for};
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::{Command, Stdio};
 use std::thread;
 
-/// What a terminal is told when a program takes its other screen, and gives it back.
-const TAKEN: &str = "\u{1b}[?1049h";
-const GIVEN_BACK: &str = "\u{1b}[?1049l";
-
-/// A shell on a terminal that runs `top`, and says before and behind it how the terminal is set.
-struct Terminal {
-    child: Child,
-    keys: ChildStdin,
-    shown: Arc<Mutex<Vec<u8>>>,
-}
-
-impl Terminal {
-    fn run(words: &[&str]) -> Terminal {
-        let program = env!("CARGO_BIN_EXE_twincachectl");
-        let line = format!(
-            "stty rows 30 cols 110; echo before=$(stty -g).; sh -c 'echo pid=$$.; exec {program} top {}'; \
-             echo code=$?.; echo behind=$(stty -g).",
-            words.join(" ")
-        );
-        let mut command = Command::new("script");
-        command.args(["-qfc", &line, "/dev/null"]).env("SHELL", "/bin/sh").env("TERM", "xterm");
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script of util-linux");
-        let (keys, mut out) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        let shown = Arc::new(Mutex::new(Vec::new()));
-        let filled = shown.clone();
-        thread::spawn(move || {
-            let mut piece = [0; 4096];
-            while let Ok(len @ 1..) = out.read(&mut piece) {
-                filled.lock().unwrap().extend_from_slice(&piece[..len]);
-            }
-        });
-        Terminal { child, keys, shown }
-    }
-
-    fn press(&mut self, keys: &str) {
-        self.keys.write_all(keys.as_bytes()).unwrap();
-        self.keys.flush().unwrap();
-    }
-
-    fn shown(&self) -> String {
-        String::from_utf8_lossy(&self.shown.lock().unwrap()).into_owned()
-    }
-
-    /// How much was shown, to look only at what comes behind it.
-    fn mark(&self) -> usize {
-        self.shown.lock().unwrap().len()
-    }
-
-    fn shows(&self, part: &str) {
-        self.shows_after(0, part);
-    }
-
-    fn shows_after(&self, mark: usize, part: &str) {
-        let new = || String::from_utf8_lossy(&self.shown.lock().unwrap()[mark..]).into_owned();
-        until(&format!("the screen has {part:?}"), || new().contains(part));
-    }
-
-    /// What stands between `name` and a dot.
-    fn value(&self, name: &str) -> String {
-        wait_for(name, || {
-            let shown = self.shown();
-            let rest = shown.split_once(&format!("{name}="))?.1.to_owned();
-            rest.split_once('.').map(|(value, _)| value.to_owned())
-        })
-    }
-
-    /// It has ended, and the terminal is as it was.
-    fn is_restored(&self) {
-        assert_eq!(self.value("code"), "0", "{}", self.shown());
-        assert_eq!(self.value("before"), self.value("behind"));
-        let shown = self.shown();
-        assert_eq!(shown.matches(TAKEN).count(), shown.matches(GIVEN_BACK).count(), "{shown:?}");
-        assert!(shown.rfind(TAKEN) < shown.rfind(GIVEN_BACK));
-        assert!(shown.rfind("\u{1b}[?25l") < shown.rfind("\u{1b}[?25h"), "the cursor is there");
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        // What runs on its terminal gets SIGHUP.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Runs `top` with these arguments.
+fn run(words: &[&str]) -> Terminal {
+    Terminal::run(&format!("{} top {}", env!("CARGO_BIN_EXE_twincachectl"), words.join(" ")))
 }
 
 #[test]
@@ -104,7 +23,7 @@ fn servers_are_shown_until_q() {
     let mut words = vec![address.clone()];
     words.extend(memcached.iter().map(|memcached| memcached.addr.to_string()));
     words.extend(["--interval".to_owned(), "0.1".to_owned()]);
-    let mut terminal = Terminal::run(&words.iter().map(String::as_str).collect::<Vec<&str>>());
+    let mut terminal = run(&words.iter().map(String::as_str).collect::<Vec<&str>>());
     for word in &words[..words.len() - 2] {
         terminal.shows(word);
     }
@@ -130,7 +49,7 @@ fn servers_are_shown_until_q() {
 fn a_server_comes_back() {
     let mut server = Server::start(&[]);
     let address = server.addr.to_string();
-    let mut terminal = Terminal::run(&[&address, "--interval", "0.1"]);
+    let mut terminal = run(&[&address, "--interval", "0.1"]);
     terminal.shows("standalone");
     let mark = terminal.mark();
     server.may_exit();
@@ -149,7 +68,7 @@ fn a_server_comes_back() {
 fn signals_give_the_terminal_back() {
     let server = Server::start(&[]);
     for name in ["TERM", "INT", "HUP"] {
-        let terminal = Terminal::run(&[&server.addr.to_string()]);
+        let terminal = run(&[&server.addr.to_string()]);
         terminal.shows("standalone");
         signal(terminal.value("pid").parse().unwrap(), name);
         terminal.is_restored();
@@ -160,7 +79,7 @@ fn signals_give_the_terminal_back() {
 #[test]
 fn a_pause_of_the_program() {
     let server = Server::start(&[]);
-    let mut terminal = Terminal::run(&[&server.addr.to_string()]);
+    let mut terminal = run(&[&server.addr.to_string()]);
     terminal.shows("standalone");
     let pid: u32 = terminal.value("pid").parse().unwrap();
     let is_stopped = || {
@@ -190,7 +109,7 @@ fn a_pause_of_the_program() {
 #[test]
 fn a_terminal_that_is_gone_ends_it() {
     let server = Server::start(&[]);
-    let terminal = Terminal::run(&[&server.addr.to_string()]);
+    let terminal = run(&[&server.addr.to_string()]);
     terminal.shows("standalone");
     let pid = terminal.value("pid");
     drop(terminal);
@@ -266,4 +185,60 @@ fn strangers_do_no_harm() {
         let (code, text, _) = ctl(&["top", "--once", "--interval", "0.1", &liar(answer, is_endless)]);
         assert!(code == 69 && text.contains(said) && !text.contains('\u{1b}'), "{text:?}");
     }
+}
+
+/// A server with 20 MB, its control socket, and a peer.
+fn full_server() -> (Server, String, Server) {
+    let folder = Folder::new();
+    let socket = folder.file("control");
+    let from = Server::start_in(folder, &["-o", &format!("control_socket={socket}")]);
+    let mut conn = from.connect();
+    let value = "x".repeat(1000);
+    for round in 0..20 {
+        let sets: String = (0..1000).map(|at| format!("set {round}-{at} 0 0 1000 noreply\r\n{value}\r\n")).collect();
+        conn.ask((sets + "mn\r\n").as_bytes(), b"MN\r\n");
+    }
+    (from, socket, Server::start(&["-o", FED_BY]))
+}
+
+#[test]
+fn a_terminal_shows_a_full_sync() {
+    let (_from, socket, to) = full_server();
+    let sidecar = env!("CARGO_BIN_EXE_twincache-sidecar");
+    let terminal = Terminal::run(&format!("{sidecar} --server unix:{socket} --peer {} --limit-mbps 40", to.addr));
+    let line = wait_for("the line", || {
+        let shown = terminal.shown();
+        shown.rsplit("\r\u{1b}[K").find(|line| line.ends_with(" s left")).map(str::to_owned)
+    });
+    let start = format!("{}: full sync ", to.addr);
+    assert!(line.starts_with(&start), "{line:?}");
+    let (percent, items) = line[start.len()..].split_once(" %, ").expect(&line);
+    assert!(percent.parse::<u64>().unwrap() <= 100 && items.contains(" of 20000 items, "), "{line:?}");
+    // A server that is fed says it, too.
+    let role = wait_for("the copy's percent", || {
+        let (_, text, _) = ctl(&["top", "--json", "--interval", "0.1", &to.addr.to_string()]);
+        let value: serde_json::Value = serde_json::from_str(&text).expect(&text);
+        value[0]["sync_percent"].is_u64().then(|| value[0]["role"].clone())
+    });
+    assert_eq!(role, "standby");
+    until("all is there", || to.connect().number("", "curr_items") == 20_000);
+    until("the line is gone", || {
+        let shown = terminal.shown();
+        shown.rsplit("\r\u{1b}[K").next().is_some_and(|last| !last.contains(" of 20000 items, "))
+    });
+    signal(terminal.value("pid").parse().unwrap(), "TERM");
+    assert_eq!(terminal.value("code"), "0");
+}
+
+#[test]
+fn a_log_has_no_such_line() {
+    let (_from, socket, to) = full_server();
+    let mut sidecar = Sidecar::start(socket, to.addr, &[]);
+    until("all is there", || to.connect().number("", "curr_items") == 20_000);
+    sidecar.stop();
+    assert!(
+        !sidecar.log().contains('\u{1b}') && sidecar.log().contains("full sync of 20000 items"),
+        "{}",
+        sidecar.log()
+    );
 }

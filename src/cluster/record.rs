@@ -119,6 +119,9 @@ pub struct PeerRecord {
     pub lag_ms: u64,
     /// How far it is behind, in bytes.
     pub lag_bytes: u64,
+    /// How much of a full sync it has, of a hundred; None: there is none, or the sender is of an earlier build.
+    #[serde(default)]
+    pub sync_percent: Option<u64>,
 }
 
 /// What a shard is asked to do.

@@ -9,6 +9,7 @@
 //! Not here: where it comes from (`look`).
 
 use super::view::{NodeView, ShardView, lag_of};
+use crate::cluster::record::PeerRecord;
 
 /// The heads of the columns, after the shard's name.
 const HEADS: [&str; 8] = ["SHARD", "NODE", "ROLE", "EPOCH", "LAG", "IN SYNC", "ITEMS", "ADDRESS"];
@@ -43,6 +44,9 @@ fn row(name: &str, shard: &ShardView, node: &str, view: &NodeView) -> [String; 8
     let record = view.record();
     let lag = match shard.peer(node) {
         _ if is_owner || view.is_silent || shard.is_owner_silent => dash(),
+        Some(PeerRecord { state, sync_percent: Some(percent), .. }) if state != "streaming" => {
+            format!("{state} {}%", percent.min(&100))
+        }
         Some(peer) if peer.state != "streaming" => peer.state.clone(),
         Some(peer) => lag_of(peer).map_or_else(dash, |ms| format!("{ms} ms")),
         None => dash(),

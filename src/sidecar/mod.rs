@@ -21,6 +21,7 @@ mod observe;
 pub mod options;
 mod pace;
 mod peer_login;
+mod progress;
 mod server_socket;
 #[cfg(test)]
 mod tests;
@@ -91,6 +92,7 @@ pub fn run(options: Options) -> Result<(), SidecarExit> {
         Link::new(&options, target).and_then(LinkThread::start)
     };
     let threads = peers.iter().map(start).collect::<Result<Vec<_>, _>>().map_err(refuse)?;
+    let feeds = Arc::clone(&nodes);
     let start = |lease| driver::start(&options, lease, nodes, Arc::clone(&status), &stop);
     let lease = options.lease.as_ref().map(start).transpose()?;
     let about = about(&options);
@@ -98,7 +100,8 @@ pub fn run(options: Options) -> Result<(), SidecarExit> {
     let mut supervisor = Supervisor::from_env();
     supervisor.ready(&about);
     let state = || lease.as_ref().map(|_| lock(&status).line());
-    wait_for_stop(&mut supervisor, state);
+    let shown = || progress::show(&peers, &feeds);
+    wait_for_stop(&mut supervisor, state, shown);
     supervisor.stopping();
     log::info!("stops");
     stop.store(true, Ordering::Relaxed);
@@ -150,9 +153,10 @@ fn about(options: &Options) -> String {
     [lease, peers, http].into_iter().flatten().collect::<Vec<_>>().join(", and ")
 }
 
-/// Meanwhile the supervisor is told the state, if there is one to tell.
-fn wait_for_stop(supervisor: &mut Supervisor, state: impl Fn() -> Option<String>) {
+/// Meanwhile the supervisor is told the state, if there is one to tell, and a terminal shows how far full syncs are.
+fn wait_for_stop(supervisor: &mut Supervisor, state: impl Fn() -> Option<String>, show: impl Fn()) {
     loop {
+        show();
         state().iter().for_each(|state| supervisor.status(state.trim_end()));
         match process::wait_signal(LOOK_EVERY) {
             Some(Signal::Stop | Signal::StopGracefully) => return,

@@ -17,6 +17,7 @@ mod netns;
 mod rng;
 mod running;
 mod sidecar;
+mod terminal;
 mod tls;
 
 pub use etcd::EtcdServer;
@@ -25,6 +26,7 @@ pub use netns::{Host, Net};
 pub use rng::Rng;
 pub use running::{Running, address};
 pub use sidecar::{Sidecar, get};
+pub use terminal::{GIVEN_BACK, TAKEN, Terminal};
 pub use tls::{Pki, RecordWriter, ThinWire, TlsConn};
 
 use std::io::{ErrorKind, Read, Write};

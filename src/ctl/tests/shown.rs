@@ -75,6 +75,7 @@ fn node(name: &str, role: &str, peers: &[(&str, &str, u64)]) -> NodeRecord {
         state: (*state).into(),
         lag_ms: *lag_ms,
         lag_bytes: 0,
+        sync_percent: (*state == "walking").then_some(43),
     });
     NodeRecord {
         node: name.into(),

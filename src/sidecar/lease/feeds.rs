@@ -102,6 +102,7 @@ impl Feeds {
                 state: figures.phase.name().to_owned(),
                 lag_ms: figures.lag.map_or(u64::MAX, |lag| lag.as_millis() as u64),
                 lag_bytes: figures.bytes_in_flight,
+                sync_percent: figures.is_syncing().then(|| figures.sync.percent()),
             })
             .collect()
     }

@@ -136,6 +136,13 @@ pub(crate) struct Figures {
     pub clock_jumps: u64,
 }
 
+impl Figures {
+    /// Whether a full sync goes on.
+    pub(crate) fn is_syncing(&self) -> bool {
+        self.phase == PeerPhase::Attached(Stage::Syncing)
+    }
+}
+
 /// How far a full sync has come, or how much it was.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SyncFigures {
