@@ -74,7 +74,7 @@ pub enum Reassign {
 
 /// A set of slab classes, bit i for class i.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ClassSet(pub u64);
+pub struct ClassSet(pub u128);
 
 impl ClassSet {
     /// All classes that items can have.

@@ -8,13 +8,18 @@ use crate::command::{Context, Next, Output};
 use crate::protocol::BAD_FORMAT;
 use crate::protocol::text::UNKNOWN;
 use crate::protocol::token::{means, strict_u32};
-use crate::store::{ClassSet, Tuning};
+use crate::store::{ClassSet, Store, Tuning};
 
 /// A longer pause between two slices would be no crawler any more.
 const SLEEP_MAX_US: u32 = 1_000_000;
 
-/// Slab classes are numbered below this.
-pub(super) const CLASSES: u32 = 64;
+/// memcached's slab classes are numbered below this.
+const CLASSES: u32 = 64;
+
+/// Slab classes are numbered below this. Where there are more than memcached has they can be named, too.
+pub(super) fn classes(store: &Store) -> u32 {
+    CLASSES.max(u32::from(store.largest_class()) + 1)
+}
 
 /// lru_crawler: a reply, or a dump to go on with.
 pub(crate) fn lru_crawler(args: &[&[u8]], context: &Context<'_>, out: &mut Output) -> Result<Next, Reply> {
@@ -43,7 +48,7 @@ fn start(form: DumpForm, classes: &[u8], context: &Context<'_>, out: &mut Output
     }
     let classes = match classes {
         b"hash" => ClassSet::ALL,
-        _ => class_set(classes)?,
+        _ => class_set(classes, self::classes(&context.shared.store))?,
     };
     let walk = context.shared.store.dump(classes).ok_or(BUSY)?;
     out.push(OK);
@@ -58,7 +63,7 @@ fn crawl(classes: &[u8], context: &Context<'_>) -> Reply {
     if !context.shared.store.crawler_enabled() {
         return b"CLIENT_ERROR lru crawler disabled\r\n";
     }
-    let classes = match class_set(classes) {
+    let classes = match class_set(classes, self::classes(&context.shared.store)) {
         Ok(classes) => classes,
         Err(reply) => return reply,
     };
@@ -99,14 +104,14 @@ pub(super) fn tune(context: &Context<'_>, change: impl FnOnce(&mut Tuning)) -> R
     OK
 }
 
-/// `all`, or class numbers between commas.
-fn class_set(text: &[u8]) -> Result<ClassSet, Reply> {
+/// `all`, or class numbers between commas, which are less than `below`.
+fn class_set(text: &[u8], below: u32) -> Result<ClassSet, Reply> {
     if text == b"all" {
         return Ok(ClassSet::ALL);
     }
     let numbers = text.split(|&byte| byte == b',').filter(|number| !number.is_empty());
     let set = numbers.map(strict_u32).try_fold(0, |set, class| -> Result<_, Reply> {
-        let class = class.filter(|class| (1..CLASSES).contains(class)).ok_or(BAD_CLASS)?;
+        let class = class.filter(|class| (1..below).contains(class)).ok_or(BAD_CLASS)?;
         Ok(set | 1 << class)
     })?;
     if set == 0 { Err(NOT_STARTED) } else { Ok(ClassSet(set)) }
@@ -118,7 +123,7 @@ mod tests {
 
     #[test]
     fn class_sets() {
-        let cases: [(&str, Result<u64, Reply>); 14] = [
+        let cases: [(&str, Result<u128, Reply>); 14] = [
             ("all", Ok(!1)),
             ("1", Ok(2)),
             ("1,3,5", Ok(0b101010)),
@@ -135,7 +140,11 @@ mod tests {
             (",", Err(NOT_STARTED)),
         ];
         for (text, set) in cases {
-            assert_eq!(class_set(text.as_bytes()), set.map(ClassSet), "{text}");
+            assert_eq!(class_set(text.as_bytes(), CLASSES), set.map(ClassSet), "{text}");
+        }
+        let more = [("101,64", Ok(ClassSet(1 << 64 | 1 << 101))), ("102", Err(BAD_CLASS))];
+        for (text, set) in more {
+            assert_eq!(class_set(text.as_bytes(), 102), set, "{text}");
         }
     }
 }

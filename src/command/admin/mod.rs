@@ -27,7 +27,7 @@ use crate::protocol::text::{Admin, UNKNOWN};
 use crate::protocol::token::{Tokens, means, strict_u32};
 use crate::stats::PrefixWalk;
 use crate::watch::Streams;
-use crawler::{CLASSES, lru_crawler};
+use crawler::{classes, lru_crawler};
 use watch::HotKeysLines;
 
 /// `verbosity` above this means this: what lies above is for debugging the event loop, and comes from `-v`.
@@ -271,7 +271,7 @@ fn cachedump_arguments(args: &[&[u8]], context: &Context<'_>) -> Result<(u8, usi
     }
     let [class, limit, ..] = args else { return Err(b"CLIENT_ERROR bad command line\r\n") };
     let (Some(class), Some(limit)) = (strict_u32(class), strict_u32(limit)) else { return Err(BAD_FORMAT) };
-    if class >= CLASSES {
+    if class >= classes(&context.shared.store) {
         return Err(b"CLIENT_ERROR Illegal slab id\r\n");
     }
     Ok((class as u8, limit as usize))

@@ -25,8 +25,8 @@
 use crate::store::{ItemId, ItemSpec};
 use crate::sys::cpu;
 
-/// The number of this layout, and of what else a memory file holds.
-pub(crate) const FORMAT: u32 = 1;
+/// The number of this layout, and of what else a memory file holds: a page has the number of a slab class.
+pub(crate) const FORMAT: u32 = 2;
 
 /// Bytes of a seal.
 pub(crate) const SEAL_BYTES: usize = 4;

@@ -1,11 +1,11 @@
 //! What a page more would be worth to each class: how many gets miss what would still be there with it.
 //!
 //! ```text
-//! evicted ──> | mark 32 | class 6 | number 26 |   one key in four; the number is the class's count of evicted chunks
+//! evicted ──> | mark 31 | class 7 | number 26 |   one key in four; the number is the class's count of evicted chunks
 //! a get misses ──> found, and less than two pages of the class have been evicted since ──> hits[class] + 1
 //!                  (of a large shard, where a page changes nothing: one key in 4n, and 2n pages)
 //!
-//! hash * K:   | line (of `lines`) … | 32 bits: the mark |      a line: 8 of these, 64 bytes, newest first
+//! hash * K:   | line (of `lines`) … | 31 bits: the mark |      a line: 8 of these, 64 bytes, newest first
 //! ```
 //!
 //! What the next page would bring is also what the last one brings, so the same numbers say what a page less would
@@ -35,11 +35,12 @@ const PER_LINE: usize = 8;
 /// As `ghost::MIX`, another one.
 const MIX: u64 = 0xd6e8_feb8_6659_fd93;
 
-const CLASS_BITS: u32 = 6;
+const CLASS_BITS: u32 = 7;
 const NUMBER_BITS: u32 = 26;
 const NUMBER_MASK: u32 = (1 << NUMBER_BITS) - 1;
+const MARK_SHIFT: u32 = 33;
 
-const _: () = assert!(CLASSES <= 1 << CLASS_BITS && CLASS_BITS + NUMBER_BITS == 32);
+const _: () = assert!(CLASSES <= 1 << CLASS_BITS && CLASS_BITS + NUMBER_BITS == MARK_SHIFT);
 
 /// See the module's head.
 #[derive(Debug)]
@@ -132,7 +133,8 @@ impl PageGain {
         let number = self.evicted[usize::from(class)].wrapping_add(chunks);
         self.evicted[usize::from(class)] = number;
         if self.watches(hash) {
-            let entry = u64::from(mark(hash)) << 32 | u64::from(class) << NUMBER_BITS | u64::from(number & NUMBER_MASK);
+            let entry =
+                u64::from(mark(hash)) << MARK_SHIFT | u64::from(class) << NUMBER_BITS | u64::from(number & NUMBER_MASK);
             self.put(hash, entry, classes);
         }
     }
@@ -159,7 +161,9 @@ impl PageGain {
     fn put(&mut self, hash: Hash, entry: u64, classes: &Classes) {
         let (at, evicted, unit) = (self.at(hash), &self.evicted, self.unit);
         let line = &mut self.lines[at].0;
-        let goes = |old: &u64| *old == 0 || old >> 32 == entry >> 32 || !is_recent(*old, evicted, unit, classes);
+        let goes = |old: &u64| {
+            *old == 0 || old >> MARK_SHIFT == entry >> MARK_SHIFT || !is_recent(*old, evicted, unit, classes)
+        };
         let goes = line.iter().position(goes).unwrap_or(PER_LINE - 1);
         line.copy_within(..goes, 1);
         line[0] = entry;
@@ -169,7 +173,7 @@ impl PageGain {
     fn ask(&mut self, hash: Hash, classes: &Classes) {
         let at = self.at(hash);
         let line = &mut self.lines[at].0;
-        let Some(found) = line.iter().position(|entry| entry >> 32 == u64::from(mark(hash))) else { return };
+        let Some(found) = line.iter().position(|entry| entry >> MARK_SHIFT == u64::from(mark(hash))) else { return };
         let entry = line[found];
         line.copy_within(found + 1.., found);
         line[PER_LINE - 1] = 0;
@@ -191,15 +195,15 @@ impl PageGain {
 /// Whether so little was evicted since that another page or two would have kept it.
 fn is_recent(entry: u64, evicted: &[u32; CLASSES], unit: u32, classes: &Classes) -> bool {
     let class = class_of(entry);
-    let since = evicted[class].wrapping_sub(entry as u32) & NUMBER_MASK;
+    let since = evicted[class].wrapping_sub(entry as u32 & NUMBER_MASK) & NUMBER_MASK;
     since < (UNITS << unit) * classes.per_page(class as u8)
 }
 
 fn class_of(entry: u64) -> usize {
-    (entry as u32 >> NUMBER_BITS) as usize
+    (entry >> NUMBER_BITS) as usize & (CLASSES - 1)
 }
 
 /// Never 0: an entry that is there is not empty.
 fn mark(hash: Hash) -> u32 {
-    (hash.0.wrapping_mul(MIX) as u32).max(1)
+    (hash.0.wrapping_mul(MIX) as u32 >> 1).max(1)
 }

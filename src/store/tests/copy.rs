@@ -201,7 +201,7 @@ impl CopyRun {
             78..88 => self.get(),
             88..94 => _ = self.worker.step(&self.store, Duration::from_millis(self.rng.below(500))),
             94..96 => self.pass(),
-            96 => _ = self.store.crawl(ClassSet(u64::MAX)),
+            96 => _ = self.store.crawl(ClassSet(u128::MAX)),
             97 => self.store.journal().tick(self.now),
             _ if self.rng.one_in(8) => self.flush(),
             _ => {}

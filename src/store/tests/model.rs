@@ -146,7 +146,7 @@ impl Model {
     /// What the background thread does meanwhile, and what it is asked to.
     fn background(&mut self) {
         if self.rng.one_in(200) {
-            self.store.crawl(ClassSet(self.rng.next()));
+            self.store.crawl(ClassSet(self.rng.next().into()));
         }
         if self.rng.one_in(200) {
             let segmented = self.store.core.config.maintainer && self.rng.one_in(2);
@@ -622,7 +622,7 @@ fn drive_background(store: &Arc<Store>, clock: &Clock, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         let classes = u64::from(store.largest_class()) + 1;
         store.reassign(rng.below(classes + 1) as i64 - 1, rng.below(classes) as i64);
-        store.crawl(ClassSet(rng.next()));
+        store.crawl(ClassSet(rng.next().into()));
         let automove = rng.below(3) as u8;
         store.tune(|tuning| (tuning.automove, tuning.automove_window) = (automove, 3));
         clock.advance(i64::from(rng.one_in(10)));

@@ -45,9 +45,11 @@ impl Fit {
 
 #[test]
 fn at_no_length_fewer_items_than_memcached() {
-    let (ours, theirs) = (Fit::new(MEMORY, Accounting::Native), Fit::new(MEMORY, Accounting::Memcached));
+    let theirs = Fit::new(MEMORY, Accounting::Memcached);
     assert_eq!((theirs.page, theirs.sizing.chunk_max), (PAGE, PAGE / 2));
-    for key_len in [1, 20, 44] {
+    // With more memory there are more classes.
+    let fits = [MEMORY, 2 * MEMORY].map(|memory| Fit::new(memory, Accounting::Native));
+    for (ours, key_len) in fits.iter().flat_map(|fit| [1, 20, 44].map(|key_len| (fit, key_len))) {
         for len in (1..70_000).chain((70_000..1_000_000).step_by(97)) {
             let (ours, theirs) = (ours.items(key_len, len), theirs.items(key_len, len));
             // Chunks of half a page have hardly any waste at some of these; one item in a hundred is missing here.
@@ -83,5 +85,5 @@ fn pages_and_classes_follow_memory() {
         assert_eq!(fit.classes.size(fit.classes.largest()), largest);
         assert_eq!(fit.classes.size(1), 48);
     }
-    assert!(fit(4).classes.largest() < 32 && fit(64).classes.largest() == 63);
+    assert!(fit(4).classes.largest() < 32 && fit(64).classes.largest() == 70 && fit(128).classes.largest() == 112);
 }
