@@ -193,6 +193,11 @@ impl Automove {
         None
     }
 
+    /// Whether more pages are likely to go to the pool at once.
+    pub(super) fn has_plenty(&self) -> bool {
+        !self.plenty.is_empty()
+    }
+
     /// The next move that was decided, if it is still possible.
     fn next_possible(&mut self, store: &Store) -> Option<Move> {
         while let Some(next) = self.next.pop_front() {
