@@ -86,8 +86,20 @@ fn held(scale: &Scale, program: &Program) -> Result<Held, String> {
     let refused = generator.fill()?.refused;
     server.settle();
     let rss = server.rss();
+    stop_page_mover(server.address)?;
     let bytes = generator.read_all()?.hit_bytes as f64;
     Ok(Held { of_limit: bytes / memory as f64, of_rss: bytes / rss as f64, refused })
+}
+
+/// To read is not to change what is held: all keys that were evicted last are asked for in a row, just before those that are
+/// there, which looks like a load for which pages should move.
+fn stop_page_mover(address: SocketAddr) -> Result<(), String> {
+    let ask = || {
+        let mut stream = TcpStream::connect(address)?;
+        stream.write_all(b"slabs automove 0\r\n")?;
+        stream.read_exact(&mut [0; 4])
+    };
+    ask().map_err(|error: std::io::Error| format!("slabs automove: {error}"))
 }
 
 fn load(server: &Server, items: Items) -> Load {
