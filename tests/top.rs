@@ -162,10 +162,12 @@ fn liar(answer: &'static [u8], is_endless: bool) -> String {
     thread::spawn(move || {
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { return };
-            let mut request = [0; 256];
-            while let Ok(1..) = stream.read(&mut request) {
-                while stream.write_all(answer).is_ok() && is_endless {}
-            }
+            thread::spawn(move || {
+                let mut request = [0; 256];
+                while let Ok(1..) = stream.read(&mut request) {
+                    while stream.write_all(answer).is_ok() && is_endless {}
+                }
+            });
         }
     });
     address
@@ -199,6 +201,19 @@ fn full_server() -> (Server, String, Server) {
         conn.ask((sets + "mn\r\n").as_bytes(), b"MN\r\n");
     }
     (from, socket, Server::start(&["-o", FED_BY]))
+}
+
+#[test]
+fn tables_and_errors_have_no_escapes() {
+    let rows = b"STAT \x1b[2J:count \x1b[31m\r\nSTAT curr_connections 1\r\nSTAT max_connections 9\r\nEND\r\n";
+    let servers = [liar(rows, false), liar(b"no\x1b[2J \xc2\x9b\r\n", false)];
+    for command in ["latency", "hotkeys", "slabs", "check", "dump"] {
+        for server in &servers {
+            let (_, text, said) = ctl(&[command, server]);
+            assert!(!text.contains(['\u{1b}', '\u{9b}']) && !said.contains(['\u{1b}', '\u{9b}']), "{text:?} {said:?}");
+            assert!(!text.is_empty() || !said.is_empty(), "{command}");
+        }
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@
 
 use super::diagnosis::problems;
 use super::dial::{Dialed, number_of};
-use super::exit::CtlExit;
+use super::exit::{CtlExit, harmless};
 use super::options::DialOptions;
 use super::view::ShardView;
 use std::collections::BTreeMap;
@@ -124,7 +124,7 @@ fn ended(mut verdicts: Vec<CheckedThing>) -> CtlExit {
         Some(Severity::Unknown) | None => ("UNKNOWN", 3),
     };
     // A bar would begin the figures, and a line end the next line.
-    let clean = |text: &str| text.replace(['|', '\n', '\r'], " ");
+    let clean = |text: &str| harmless(&text.replace(['|', '\n', '\r'], " "));
     let lines: Vec<String> = verdicts.iter().map(|verdict| clean(&verdict.line)).collect();
     let figures: Vec<String> = verdicts.into_iter().flat_map(|verdict| verdict.figures).collect();
     let figures = if figures.is_empty() { String::new() } else { format!(" | {}", figures.join(" ")) };

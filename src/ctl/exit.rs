@@ -1,4 +1,6 @@
 //! How the program ends, when not just well.
+//!
+//! Invariant: what servers said is in no error before it went through [`harmless`].
 
 use crate::cluster::EtcdError;
 
@@ -28,7 +30,7 @@ impl CtlExit {
 
     /// An end with an error of one line.
     pub(super) fn refuse(code: u8, line: &str) -> CtlExit {
-        CtlExit { code, stdout: String::new(), stderr: format!("twincachectl: {line}\n") }
+        CtlExit { code, stdout: String::new(), stderr: format!("twincachectl: {}\n", harmless(line)) }
     }
 
     pub(super) fn usage(line: &str) -> CtlExit {
@@ -51,8 +53,33 @@ impl CtlExit {
     }
 }
 
+/// A text of a stranger, as a terminal may have it. Doing it twice changes nothing.
+pub(super) fn harmless(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '"' | '\'' | '\\' => shown.push(letter),
+            _ => shown.extend(letter.escape_debug()),
+        }
+    }
+    shown
+}
+
 impl From<EtcdError> for CtlExit {
     fn from(error: EtcdError) -> CtlExit {
         CtlExit::refuse(CtlExit::UNAVAILABLE, &format!("etcd: {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_obeys_no_stranger() {
+        let shown = harmless("a'b\u{1b}[2J\u{202e}\u{9b}\té\\");
+        assert_eq!(shown, "a'b\\u{1b}[2J\\u{202e}\\u{9b}\\té\\");
+        assert_eq!(harmless(&shown), shown);
+        assert_eq!(CtlExit::not_done("a\nb\u{7}").stderr, "twincachectl: a\\nb\\u{7}\n");
     }
 }

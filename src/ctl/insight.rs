@@ -9,7 +9,7 @@
 //! Not here: how the columns are put side by side (`table`).
 
 use super::dial::Dialed;
-use super::exit::CtlExit;
+use super::exit::{CtlExit, harmless};
 use super::json::pretty;
 use super::options::DialOptions;
 use super::table::aligned;
@@ -146,7 +146,7 @@ fn table(insight: &Insight, sheets: &[InsightSheet]) -> String {
             let find = |name: &str| fields.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str());
             let cell = |at: usize| match (at, insight.columns.get(at.wrapping_sub(2))) {
                 (0, _) => sheet.server.clone(),
-                (1, _) => group.clone(),
+                (1, _) => harmless(group),
                 (_, Some((_, "", _)) | None) => String::new(),
                 (_, Some((_, name, unit))) => find(name).map_or("-".to_owned(), |value| unit.write(value)),
             };
@@ -158,7 +158,7 @@ fn table(insight: &Insight, sheets: &[InsightSheet]) -> String {
 
 impl Unit {
     fn write(self, text: &str) -> String {
-        let Ok(number) = text.parse::<f64>() else { return text.escape_debug().to_string() };
+        let Ok(number) = text.parse::<f64>() else { return harmless(text) };
         match self {
             Plain => text.to_owned(),
             Micros => scaled(number, 1000.0, &["us", "ms", "s"]),

@@ -4,7 +4,8 @@
 //!
 //! Not here: which of them a screen has room for (`draw`).
 
-use super::figures::{UNKNOWN, harmless, percent, short, short_bytes, short_micros, short_seconds};
+use super::super::exit::harmless;
+use super::figures::{UNKNOWN, percent, short, short_bytes, short_micros, short_seconds};
 use super::rates::{TopLag, TopRow};
 use std::cmp::Ordering;
 

@@ -11,10 +11,11 @@
 //!
 //! Columns leave, the least important first, until the rest fits; a screen of any size is drawn, if only a part of it.
 //!
-//! Invariant: nothing that a server said is drawn before it went through `figures::harmless`.
+//! Invariant: nothing that a server said is drawn before it went through `harmless`.
 
+use super::super::exit::harmless;
 use super::columns::{COLUMNS, TopColumn, in_order, known, known_whole};
-use super::figures::{UNKNOWN, harmless, percent, short, short_bytes, short_micros, short_seconds};
+use super::figures::{UNKNOWN, percent, short, short_bytes, short_micros, short_seconds};
 use super::keys::{HELP, HELP_SHORT, TopChoice, TopPane};
 use super::rates::TopRow;
 use ratatui::Frame;

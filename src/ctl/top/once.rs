@@ -2,11 +2,10 @@
 //!
 //! Not here: what a row says (`rates`), how it is written (`columns`).
 
-use super::super::exit::CtlExit;
+use super::super::exit::{CtlExit, harmless};
 use super::super::json::pretty;
 use super::super::options::TopOptions;
 use super::columns::COLUMNS;
-use super::figures::harmless;
 use super::poll::{ALL_CHOSEN, TopBoard};
 use super::rates::{TopLag, TopRow};
 use serde_json::{Value, json};
