@@ -22,6 +22,7 @@ use crate::protocol::KEY_MAX;
 use crate::protocol::change::{self, Expiry, ItemState, PeerKeys, WireKey};
 use crate::protocol::token::{strict_i64, strict_u32, strict_u64};
 use std::io::Write;
+use std::ops::RangeInclusive;
 use std::time::Instant;
 
 /// Keys that are asked for at once: what comes is read as it comes, so this costs the server no memory.
@@ -143,7 +144,7 @@ impl<'o, W: Write> Dumper<'o, W> {
             self.gone += 1;
             return Ok(());
         }
-        let found = DumpedItem::parse(&line, wanted, now);
+        let found = DumpedItem::parse(&line, wanted, now..=self.clock.now());
         let Some(found) = found else {
             return Err(self.values.refused(&format!("mg: {}", line.escape_ascii())));
         };
@@ -208,7 +209,8 @@ impl<'o, W: Write> Dumper<'o, W> {
 
 impl DumpedItem {
     /// `VA <len> f… t… c… [W] [X] [Z] [b]`.
-    fn parse(line: &[u8], wanted: &ListedKey, now: i64) -> Option<DumpedItem> {
+    /// It was answered at one of these times.
+    fn parse(line: &[u8], wanted: &ListedKey, now: RangeInclusive<i64>) -> Option<DumpedItem> {
         let mut words = line.strip_prefix(b"VA ")?.split(|byte| *byte == b' ');
         let mut found = DumpedItem {
             len: strict_u64(words.next()?)?,
@@ -224,7 +226,7 @@ impl DumpedItem {
             let Some((letter, rest)) = word.split_first() else { continue };
             match letter {
                 b'f' => found.client_flags = strict_u32(rest)?,
-                b't' => found.expiry = expiry(strict_i64(rest)?, wanted.expires_at, now),
+                b't' => found.expiry = expiry(strict_i64(rest)?, wanted.expires_at, &now),
                 b'c' => found.cas = Some(strict_u64(rest)?),
                 b'X' => found.is_stale = true,
                 b'W' => found.is_win = true,
@@ -241,14 +243,16 @@ impl DumpedItem {
     }
 }
 
-/// The seconds that an item has left, as an absolute time: that of the list if it can be the same, since it is exact.
-fn expiry(left: i64, listed: i64, now: i64) -> Expiry {
+/// The seconds that an item has left, as an absolute time: that of the list if it can be the same, since it is exact. The
+/// server answered at one of these times, by a clock that may be a second ahead of what it told.
+fn expiry(left: i64, listed: i64, now: &RangeInclusive<i64>) -> Expiry {
     if left < 0 {
         return Expiry::NEVER;
     }
-    let at = now.saturating_add(left);
-    let is_same = (at..=at.saturating_add(3)).contains(&listed);
-    Expiry::at(if is_same { listed } else { at }, now)
+    let at = now.start().saturating_add(left);
+    let latest = now.end().saturating_add(left).saturating_add(3);
+    let is_same = (at..=latest).contains(&listed);
+    Expiry::at(if is_same { listed } else { at }, *now.start())
 }
 
 /// The key and the time of a line of the list.

@@ -20,6 +20,7 @@ fn lines_of_the_list() {
 #[test]
 fn nothing_lives_longer_for_having_been_dumped() {
     let now = 1_800_000_000;
+    let expiry = |left, listed, now: i64| expiry(left, listed, &(now..=now));
     assert_eq!(expiry(-1, 0, now), Expiry::NEVER);
     assert_eq!(expiry(100, now + 101, now), Expiry::at(now + 101, now), "the list is exact");
     assert_eq!(expiry(100, now + 99, now), Expiry::at(now + 100, now), "it was touched since it was listed");
@@ -28,9 +29,18 @@ fn nothing_lives_longer_for_having_been_dumped() {
 }
 
 #[test]
+fn a_slow_dump_shortens_no_life() {
+    let (asked, read) = (1_800_000_000, 1_800_000_060);
+    let expiry = |left, listed| super::expiry(left, listed, &(asked..=read));
+    assert_eq!(expiry(100, asked + 130), Expiry::at(asked + 130, asked), "it was answered after half a minute");
+    assert_eq!(expiry(100, asked + 99), Expiry::at(asked + 100, asked), "it was touched");
+    assert_eq!(expiry(100, read + 104), Expiry::at(asked + 100, asked), "it was touched");
+}
+
+#[test]
 fn answers_with_values() {
     let wanted = ListedKey { key: b"k".to_vec(), expires_at: 0 };
-    let read = |line: &str| DumpedItem::parse(line.as_bytes(), &wanted, 1_800_000_000);
+    let read = |line: &str| DumpedItem::parse(line.as_bytes(), &wanted, 1_800_000_000..=1_800_000_000);
     let found = read("VA 3 f7 t-1 c9 W X b").expect("a hit");
     assert_eq!((found.len, found.client_flags, found.cas), (3, 7, Some(9)));
     assert!(found.is_stale && found.is_win && found.is_binary && !found.is_renewed);
