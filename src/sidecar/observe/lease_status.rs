@@ -50,17 +50,22 @@ impl LeaseStatus {
         self.lag.map(|(lag, heard)| lag + time_since_boot().saturating_sub(heard))
     }
 
-    /// One line for people.
-    pub(in crate::sidecar) fn line(&self) -> String {
-        let LeaseStatus { shard, node, epoch, owner, members, .. } = self;
-        let role = match self.deadline {
+    /// What this node is, for people.
+    pub(in crate::sidecar) fn state(&self) -> &'static str {
+        match self.deadline {
             Some(deadline) if time_since_boot() < deadline => "primary",
             Some(_) => "silent: the lease could not be renewed",
             None if !self.is_server_up => "without a server",
-            None if owner.is_empty() => "waiting for an owner",
+            None if self.owner.is_empty() => "waiting for an owner",
             None if self.is_member => "standby, in sync",
             None => "standby, not in sync",
-        };
+        }
+    }
+
+    /// One line for people.
+    pub(in crate::sidecar) fn line(&self) -> String {
+        let LeaseStatus { shard, node, epoch, owner, members, .. } = self;
+        let role = self.state();
         let named = |name: &str| if name.is_empty() { "nobody".to_owned() } else { name.to_owned() };
         let (owner, members) = (named(owner), named(&members.join(", ")));
         let refusal =

@@ -116,7 +116,8 @@ impl Monitor {
             let of = if figures.is_upstream { "feeds this server" } else { figures.phase.name() };
             states.insert(format!("copy {name}"), format!("copy {name}: {of}"));
         }
-        if let Some(lease) = self.lease() {
+        // A lease that is nobody's yet has nothing to tell.
+        if let Some(lease) = self.lease().filter(|lease| !lease.shard.is_empty()) {
             states.insert("shard".to_owned(), lease.line().trim_end().to_owned());
         }
         states

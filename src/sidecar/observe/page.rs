@@ -38,7 +38,8 @@ pub(crate) fn status(monitor: &Monitor, with_history: bool, shows_keys: bool) ->
         "hot_keys": server.as_ref().map_or(Value::Null, |stats| hot_keys(&stats.hot_keys, shows_keys)),
         "copy": server.as_ref().map_or(Value::Null, |stats| own_copy(&stats.replication)),
         "copies": monitor.figures().iter().map(copy).collect::<Vec<_>>(),
-        "shard": monitor.lease().as_ref().map(shard),
+        // A lease that is nobody's yet has nothing to show.
+        "shard": monitor.lease().as_ref().filter(|lease| !lease.shard.is_empty()).map(shard),
         "events": history.events().collect::<Vec<_>>(),
         "now": history.samples().last(),
     });
@@ -171,6 +172,7 @@ fn shard(lease: &LeaseStatus) -> Value {
         "epoch": lease.epoch,
         "owner": lease.owner,
         "is_primary": lease.is_primary().0,
+        "state": lease.state(),
         "in_sync": lease.members,
         "lag_ms": lease.lag_now().map(|lag| lag.as_millis() as u64),
         "line": lease.line().trim_end(),
