@@ -11,6 +11,7 @@
 //! fails because the machine is slow: a deadline only ends what hangs.
 #![allow(dead_code, unused_imports, reason = "each test binary uses its own part of this file")]
 
+mod browser;
 mod etcd;
 mod folder;
 mod netns;
@@ -20,6 +21,7 @@ mod sidecar;
 mod terminal;
 mod tls;
 
+pub use browser::Browser;
 pub use etcd::EtcdServer;
 pub use folder::Folder;
 pub use netns::{Host, Net};
