@@ -1,7 +1,7 @@
 //! Measures twincached beside memcached and the floor.
 //!
 //! ```text
-//! compare [all | speed | hot | memory | time | replication]
+//! compare [all | speed | hot | memory | time | replication | tls | latency | price]
 //!                     starts servers on CPU 0, drives them from CPU 1, prints tables, writes results.json and plots
 //! compare load …      the load generator alone, against any server
 //! compare floor …     the floor alone
@@ -17,6 +17,7 @@ mod fit;
 mod floor;
 mod hiccup;
 mod hot;
+mod inside;
 mod load;
 mod memory;
 mod pair;
@@ -127,13 +128,14 @@ fn compare(verb: &str, arguments: &[String]) -> Result<(), String> {
         println!(
             "{}",
             options().usage(
-                "Usage: compare [all | speed | hot | memory | time | replication | tls | load | floor] [options]"
+                "Usage: compare [all | speed | hot | memory | time | replication | tls | latency | price | load | floor] [options]"
             )
         );
         return Ok(());
     }
-    if !["all", "speed", "hot", "memory", "time", "replication", "tls"].contains(&verb) {
-        return Err(format!("{verb}: none of all, speed, hot, memory, time, replication, tls, load, floor"));
+    let verbs = ["all", "speed", "hot", "memory", "time", "replication", "tls", "latency", "price"];
+    if !verbs.contains(&verb) {
+        return Err(format!("{verb}: none of {}, load, floor", verbs.join(", ")));
     }
     let scale = scale(&matches)?;
     let twincached = Program::twincached(matches.opt_str("twincached"));
@@ -166,6 +168,12 @@ fn compare(verb: &str, arguments: &[String]) -> Result<(), String> {
     }
     if ["all", "tls"].contains(&verb) {
         tls::run(&scale, &twincached, &memcached)?.iter().try_for_each(|table| results.add(table))?;
+    }
+    if ["all", "latency"].contains(&verb) {
+        results.add(&inside::latency(&scale, &twincached)?)?;
+    }
+    if ["all", "price"].contains(&verb) {
+        results.add(&inside::watched(&scale, &twincached)?)?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! cargo bench --bench instructions                 fails where a request costs over 50 % more than recorded
 //! cargo bench --bench instructions -- --record     writes the table, bench/instructions.txt, anew
+//! cargo bench --bench instructions -- --price      what measuring latency and hot keys costs a request
 //!
 //! valgrind --tool=callgrind twincached -t 1   <── one connection, the same requests each time
 //!     └─ a dump before and after them, by thread: the worker's is the one that did most in all
@@ -145,7 +146,7 @@ fn push_packet(start: [u8; 2], cas: u8, extras: &[u8], key: &str, value: &[u8], 
 }
 
 fn main() -> ExitCode {
-    let record = std::env::args().any(|argument| argument == "--record");
+    let is_given = |option: &str| std::env::args().any(|argument| argument == option);
     if !cfg!(target_arch = "x86_64") {
         println!("instructions are recorded for x86-64 only: skipped");
         return ExitCode::SUCCESS;
@@ -154,7 +155,12 @@ fn main() -> ExitCode {
         println!("valgrind is not installed: skipped");
         return ExitCode::SUCCESS;
     }
-    match count().and_then(|counts| if record { write_table(&counts) } else { compare(&counts) }) {
+    let done = match () {
+        () if is_given("--price") => price(),
+        () if is_given("--record") => count(&[]).and_then(|counts| write_table(&counts)),
+        () => count(&[]).and_then(|counts| compare(&counts)),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             println!("instructions: {message}");
@@ -193,8 +199,33 @@ fn compare(counts: &Counts) -> Result<(), String> {
     if above.is_empty() { Ok(()) } else { Err(format!("too many for: {}", above.join("; "))) }
 }
 
-fn count() -> Result<Counts, String> {
-    let mut server = Server::start()?;
+/// Prints what a request costs with each part of what the server measures, and by how much that is above nothing at all.
+fn price() -> Result<(), String> {
+    const WITHOUT: [(&str, &[&str]); 4] = [
+        ("both off", &["-o", "no_latency,no_hotkeys"]),
+        ("latency", &["-o", "no_hotkeys"]),
+        ("hot keys", &["-o", "no_latency"]),
+        ("both", &[]),
+    ];
+    let mut all = Vec::new();
+    for (name, options) in WITHOUT {
+        eprintln!(".. counting instructions: {name}");
+        all.push(count(options)?);
+    }
+    let heads = WITHOUT.map(|(name, _)| format!("{name:>16}")).concat();
+    println!("{:<26}{heads}", "instructions per request");
+    for (at, (name, off)) in all[0].iter().enumerate() {
+        let more = all[1..].iter().map(|counts| counts[at].1);
+        let cells: String = more.map(|now| format!("{now:>8.0} {:>+5.1} %", (now / off - 1.0) * 100.0)).collect();
+        println!("{name:<26}{off:>16.0}{cells}");
+    }
+    println!();
+    Ok(())
+}
+
+/// Of a server with these options.
+fn count(options: &[&str]) -> Result<Counts, String> {
+    let mut server = Server::start(options)?;
     let mut client = Client { stream: server.connect()?, next: 0 };
     client.run(1, set, KEYS)?;
     for (name, batch, requests) in WORKLOADS {
@@ -249,7 +280,7 @@ struct Server {
 }
 
 impl Server {
-    fn start() -> Result<Server, String> {
+    fn start(options: &[&str]) -> Result<Server, String> {
         let folder = std::env::temp_dir().join(format!("twincache-instructions-{}", std::process::id()));
         std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         let mut command = Command::new("valgrind");
@@ -258,6 +289,7 @@ impl Server {
         command.arg(env!("CARGO_BIN_EXE_twincached"));
         // The user stays the same, or valgrind could not be asked for dumps.
         command.args(["-t", "1", "-m", "100", "-U", "0", "-l", "127.0.0.1", "-u", "root", "-p", "-1"]);
+        command.args(options);
         // It picks its port and writes it down: one that was free could be another's by the time it starts.
         command.env("MEMCACHED_PORT_FILENAME", folder.join("port"));
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();

@@ -1,4 +1,4 @@
-//! A primary with a control socket, and what replicates it.
+//! A primary with a control socket, and what replicates or shows it.
 //!
 //! ```text
 //! Primary ── control socket ──> Process (sidecar) ──> Server (its peer)
@@ -6,8 +6,9 @@
 //!
 //! Not here: what is measured of them (`replication`).
 
-use crate::server::{Process, Program, Server};
+use crate::server::{LOAD_CPU, Process, Program, Server};
 use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -41,6 +42,20 @@ impl Primary {
     pub fn replicate(&self, program: &Program, cpus: &str, peer: &Server) -> Result<Process, String> {
         let (server, peer) = (format!("unix:{}", self.socket.display()), peer.address.to_string());
         program.sidecar(cpus, &["--server", &server, "--peer", &peer])
+    }
+
+    /// A sidecar that only shows it, once it can be asked.
+    pub fn show(&self, program: &Program, http: SocketAddr) -> Result<Process, String> {
+        let (server, address) = (format!("unix:{}", self.socket.display()), http.to_string());
+        let sidecar = program.sidecar(LOAD_CPU, &["--server", &server, "--http", &address])?;
+        let end = Instant::now() + WHOLE_MAX;
+        while TcpStream::connect(http).is_err() {
+            if Instant::now() > end {
+                return Err(format!("the sidecar does not listen at {http}"));
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        Ok(sidecar)
     }
 
     /// Waits until the copy is whole and confirmed.

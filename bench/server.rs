@@ -127,7 +127,8 @@ impl Program {
     }
 }
 
-fn free_address() -> Result<SocketAddr, String> {
+/// An address that was free a moment ago.
+pub fn free_address() -> Result<SocketAddr, String> {
     let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
     listener.local_addr().map_err(|error| error.to_string())
 }

@@ -3,7 +3,9 @@
 #
 #   scripts/bench.sh                  everything, in about 25 minutes
 #   scripts/bench.sh --quick          a look, in about three
-#   scripts/bench.sh speed --rounds 3 one of the tables: speed, memory, time, replication, tls
+#   scripts/bench.sh speed --rounds 3 one of the tables: speed, hot, memory, time, replication, tls, latency
+#   scripts/bench.sh latency          p50, p99 and p99.9 of the client and of `stats latency` beside each other, and why they differ
+#   scripts/bench.sh price            what it costs to measure latency and hot keys, and to be watched, in about five minutes
 #   scripts/bench.sh load --help      the load generator alone
 #   scripts/bench.sh failover         what clients see of failovers, 200 kills, in about 20 minutes; as root, with etcd
 #   scripts/bench.sh failover --help  fewer of them
@@ -41,12 +43,17 @@ failover | hostile)
     ;;
 esac
 
+# Time is too coarse for a percent: requests are counted in instructions.
+if [ "${1-}" = price ]; then
+    "$(build instructions)" --price
+fi
+
 compare=$(build compare)
 "$compare" "$@"
 
 # What follows goes with a whole run only.
 case " $* " in
-*" speed "* | *" memory "* | *" time "* | *" replication "* | *" tls "* | *" load "* | *" floor "* | *" -h "* | *" --help "*) exit ;;
+*" speed "* | *" memory "* | *" time "* | *" replication "* | *" tls "* | *" hot "* | *" latency "* | *" price "* | *" load "* | *" floor "* | *" -h "* | *" --help "*) exit ;;
 esac
 if ! command -v memtier_benchmark >/dev/null; then
     echo ".. memtier_benchmark is not installed: left out" >&2
