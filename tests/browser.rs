@@ -5,13 +5,13 @@
 
 mod common;
 
-use common::{Browser, Conn, EtcdServer, Folder, Server, Sidecar, signal, until, wait_for};
+use common::{Browser, Conn, EtcdServer, Folder, PairNode, Server, Sidecar, signal, until};
 
 const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
 
 /// Starts a server with a control socket in a folder.
-fn serve(folder: &Folder, more: &str) -> Server {
-    Server::start(&["-m", "64", "-t", "2", "-o", &format!("{more}control_socket={}", folder.file("control"))])
+fn serve(folder: &Folder) -> Server {
+    Server::start(&["-m", "64", "-t", "2", "-o", &format!("control_socket={}", folder.file("control"))])
 }
 
 /// A bit of everything, in several slab classes, with a key that is hot.
@@ -68,7 +68,7 @@ fn is_tidy(browser: &Browser, sidecar: &Sidecar, name: &str) {
 fn one_server_is_shown_and_goes_on() {
     let Some(browser) = Browser::start() else { return };
     let folder = Folder::new();
-    let mut server = serve(&folder, "");
+    let mut server = serve(&folder);
     let sidecar = Sidecar::start_alone(folder.file("control"), &[&HTTP[..], &["--http-keys"]].concat());
     let mut conn = server.connect();
     use_it(&mut conn);
@@ -94,7 +94,7 @@ fn one_server_is_shown_and_goes_on() {
     until("the page to say that the server is gone", || browser.text().contains("The server does not answer"));
     assert_eq!(role(&browser), "no answer");
     is_tidy(&browser, &sidecar, "gone");
-    let _server = serve(&folder, "");
+    let _server = serve(&folder);
     until("the page to find the server again by itself", || role(&browser) == "standalone");
     assert_eq!(browser.eval("document.getElementById('error').textContent"), "");
     assert_eq!(browser.eval("window.mark"), "same page");
@@ -104,7 +104,7 @@ fn one_server_is_shown_and_goes_on() {
 fn a_copy_is_shown_from_where_it_is_made() {
     let Some(browser) = Browser::start() else { return };
     let (folder, peer) = (Folder::new(), Server::start(&[]));
-    let server = serve(&folder, "");
+    let server = serve(&folder);
     use_it(&mut server.connect());
     let sidecar = Sidecar::start(folder.file("control"), peer.addr, &HTTP);
     until("the peer to have it", || sidecar.page("/health").starts_with("HTTP/1.1 200 "));
@@ -118,42 +118,23 @@ fn a_copy_is_shown_from_where_it_is_made() {
 #[test]
 fn a_pair_is_shown_with_and_without_etcd() {
     let (Some(browser), Some(etcd)) = (Browser::start(), EtcdServer::start(&[])) else { return };
-    let nodes = ["a", "b"].map(|name| {
-        let folder = Folder::new();
-        let server = serve(&folder, "managed,");
-        let advertised = server.addr.to_string();
-        let words = ["--etcd", &etcd.url, "--cluster", "c", "--shard", "s", "--node", name, "--advertise", &advertised];
-        let lease = ["--lease-ms", "2000", "--bootstrap-wait", "1000"];
-        let sidecar = Sidecar::start_alone(folder.file("control"), &[&HTTP[..], &words, &lease].concat());
-        (server, sidecar, folder)
-    });
-    let is_primary = |node: &(Server, Sidecar, Folder)| {
-        let page = node.1.page("/status");
-        let (_, status) = page.split_once("\r\n\r\n").expect("a head");
-        let status: serde_json::Value = serde_json::from_str(status).expect("JSON");
-        let may_take_over = status["shard"]["in_sync"].as_array().is_some_and(|nodes| nodes.len() == 1);
-        may_take_over && status["shard"]["is_primary"] == true
-    };
-    let primary = wait_for("a pair in sync", || nodes.iter().position(|node| is_primary(node)));
-    let mut nodes = Vec::from(nodes);
-    let standby = nodes.remove(1 - primary);
-    let primary = &nodes[0];
-    use_it(&mut primary.0.connect());
-    look(&browser, &primary.1, "", "primary");
+    let [primary, standby] = PairNode::start_two(&etcd);
+    use_it(&mut primary.server.connect());
+    look(&browser, &primary.sidecar, "", "primary");
     until("the copy to be whole", || browser.text().contains("streaming"));
-    is_tidy(&browser, &primary.1, "primary");
-    look(&browser, &standby.1, "", "standby");
+    is_tidy(&browser, &primary.sidecar, "primary");
+    look(&browser, &standby.sidecar, "", "standby");
     until("its copy to be told", || browser.text().contains("The copy that this server holds"));
-    is_tidy(&browser, &standby.1, "standby");
+    is_tidy(&browser, &standby.sidecar, "standby");
     drop(etcd);
     // The standby promises not to take over, so that the primary goes on.
-    look(&browser, &primary.1, "", "shard s, node ");
+    look(&browser, &primary.sidecar, "", "shard s, node ");
     assert_eq!(role(&browser), "primary");
-    is_tidy(&browser, &primary.1, "without-etcd");
+    is_tidy(&browser, &primary.sidecar, "without-etcd");
     drop(standby);
     until("the primary to fall silent", || browser.text().contains("silent: the lease could not be renewed"));
     assert_eq!(role(&browser), "silent");
-    is_tidy(&browser, &primary.1, "silent");
+    is_tidy(&browser, &primary.sidecar, "silent");
 }
 
 #[test]
@@ -161,7 +142,7 @@ fn a_token_is_asked_for() {
     let Some(browser) = Browser::start() else { return };
     let folder = Folder::new();
     std::fs::write(folder.file("token"), "s3cret-0\n").unwrap();
-    let _server = serve(&folder, "");
+    let _server = serve(&folder);
     let sidecar =
         Sidecar::start_alone(folder.file("control"), &[&HTTP[..], &["--http-token", &folder.file("token")]].concat());
     browser.open(&format!("http://{}/", sidecar.http()));
