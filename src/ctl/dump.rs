@@ -7,6 +7,9 @@
 //!   stdout           ms <key> <len> [b] [F…] T<absolute> [E…] q, data        …        mn: this is the end
 //! ```
 //!
+//! metadump and not mgdump, which newer servers have and which is shorter: only metadump tells to the second when an item ends,
+//! and `t` of an answer does not say which second it is counted from.
+//!
 //! Times are absolute, so that an item that has died before it is loaded stays dead. What the dump does not know to the
 //! second is told as earlier: no item lives longer for having been dumped. A stale item stays stale; reading it takes
 //! the token of its renewal, so it is marked stale again at once, and the next client is asked as before.
