@@ -39,14 +39,14 @@ pub(super) const COLUMNS: &[TopColumn] = &[
     column("SET/S", 5, 5, |row| known(row.sets, short), |row| row.sets),
     column("OTHER/S", 7, 13, |row| known(row.others, short), |row| row.others),
     column("HIT", 6, 2, |row| known(row.hit_share, percent), |row| row.hit_share),
-    column("P50", 6, 11, |row| known(row.p50, short_micros), |row| row.p50),
+    column("P50", 6, 12, |row| known(row.p50, short_micros), |row| row.p50),
     column("P99", 6, 3, |row| known(row.p99, short_micros), |row| row.p99),
     column("MEMORY", 11, 6, memory, |row| row.bytes.map(|bytes| bytes as f64)),
-    column("ITEMS", 5, 8, |row| known_whole(row.items, short), |row| row.items.map(|items| items as f64)),
-    column("EVICT/S", 7, 9, |row| known(row.evictions, short), |row| row.evictions),
-    column("CONNS", 5, 10, |row| known_whole(row.connections, short), |row| row.connections.map(|count| count as f64)),
+    column("ITEMS", 5, 9, |row| known_whole(row.items, short), |row| row.items.map(|items| items as f64)),
+    column("EVICT/S", 7, 10, |row| known(row.evictions, short), |row| row.evictions),
+    column("CONNS", 5, 11, |row| known_whole(row.connections, short), |row| row.connections.map(|count| count as f64)),
     column("UPTIME", 6, 14, |row| row.uptime.map_or_else(unknown, short_seconds), |row| row.uptime.map(|s| s as f64)),
-    column("LAG", 9, 12, lag, lag_weight),
+    column("LAG", 9, 8, lag, lag_weight),
 ];
 
 /// The servers in the order of a column, the largest first; as they were given without one. What is not known comes last.

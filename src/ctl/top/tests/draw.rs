@@ -92,6 +92,7 @@ fn every_size_is_drawn() {
     for part in ["hot keys of", "latency of", "slab classes of", "user:17", "1.50ms", "2h01m", r"a\u{1b}[2Jb\u{7}"] {
         assert!(shown(200, 60).contains(part), "{part}");
     }
+    assert!(shown(100, 30).lines().nth(2).unwrap().ends_with(" 3.00ms"), "the lag is there before other columns");
     assert!(shown(80, 24).contains("user:17") && !shown(40, 8).contains("user:17"));
     (0..30).for_each(|width| (0..12).for_each(|height| drop(shown(width, height))));
 }
