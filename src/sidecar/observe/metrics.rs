@@ -172,10 +172,16 @@ fn add_lease(lease: &LeaseStatus, text: &mut Exposition) {
         text.sample(&[("shard", shard), ("node", node)], value);
     };
     add("primary", "1 while this node's server may answer clients.", flag(lease.is_primary().0));
-    add("in_sync", "1 while this node is the owner, or may take over.", flag(*is_member));
+    add(
+        "in_sync",
+        "1 while this node is the owner, or may take over.",
+        flag(*is_member || (!owner.is_empty() && owner == node)),
+    );
     add("has_owner", "1 while a node owns the shard, as far as etcd has told.", flag(!owner.is_empty()));
     add("epoch", "Number of the ownership; each takeover adds one or more.", count(*epoch));
-    add("members", "Nodes that are in sync, with the owner.", count(members.len() as u64));
+    // The owner is not among those that may take over from it.
+    let others = members.iter().filter(|member| *member != owner).count();
+    add("members", "Nodes that are in sync, with the owner.", count((others + usize::from(!owner.is_empty())) as u64));
     add("lag_seconds", "How far this node is behind its owner, as that says.", lease.lag_now().and_then(time));
 }
 

@@ -98,6 +98,32 @@ fn check(text: &str) {
     }
 }
 
+/// A healthy pair has two: an alert sounds where there are fewer.
+#[test]
+fn an_owner_counts_among_those_in_sync() {
+    let lease = |node: &str, owner: &str, members: &[&str]| LeaseStatus {
+        node: node.into(),
+        owner: owner.into(),
+        is_member: members.contains(&node),
+        members: members.iter().map(|name| (*name).to_owned()).collect(),
+        ..LeaseStatus::default()
+    };
+    for (node, owner, members, in_sync, count) in [
+        ("a", "a", &["b"][..], 1, 2),
+        ("b", "a", &["b"], 1, 2),
+        ("c", "a", &["b"], 0, 2),
+        ("a", "a", &[], 1, 1),
+        ("b", "", &["a", "b"], 1, 2),
+        ("a", "", &[], 0, 0),
+    ] {
+        let text = metrics(&[], Some(&lease(node, owner, members)), &Err("no".into()), (&[], false));
+        for (name, value) in [("in_sync", in_sync), ("members", count)] {
+            let line = format!("twincache_shard_{name}{{shard=\"\",node=\"{node}\"}} {value}\n");
+            assert!(text.contains(&line), "{line} is not in\n{text}");
+        }
+    }
+}
+
 #[test]
 fn the_format_is_prometheus() {
     let peers = [("a:1".to_owned(), streaming()), ("b\"\\:2".to_owned(), Figures::default())];
