@@ -488,16 +488,19 @@ fn a_real_pair_is_checked_and_watched() {
     let roles: Vec<&str> = (0..2).map(|at| rows[at]["role"].as_str().expect("a role")).collect();
     assert!(roles.contains(&"primary") && roles.contains(&"standby"), "{roles:?}");
     let primary = roles.iter().position(|role| *role == "primary").unwrap();
-    assert!(rows[primary]["lag_ms"].as_u64().is_some(), "{rows}");
+    assert!(rows[primary]["lag_ms"].is_u64(), "{rows}");
     // The node that is not the owner goes, and then the other one.
     let mut standby = nodes.remove(1 - primary);
     standby.server.may_exit();
     common::signal(standby.server.pid(), "KILL");
     let line = await_code("the copy to be missed", 1);
     assert!(line.starts_with("TWINCACHE WARNING - shard s: "), "{line}");
-    let (code, line, _) = cluster.run(&sidecars);
     let named = format!("sidecar {}: HTTP/1.1 503", http[1 - primary]);
-    assert!(code == 2 && line.starts_with("TWINCACHE CRITICAL - ") && line.contains(&named), "{line}");
+    let line = wait_for("its sidecar to say so", || {
+        let (code, line, _) = cluster.run(&sidecars);
+        (code == 2 && line.contains(&named)).then_some(line)
+    });
+    assert!(line.starts_with("TWINCACHE CRITICAL - "), "{line}");
     drop(nodes);
     let line = await_code("the owner to be missed", 2);
     assert!(line.contains("the owner is silent"), "{line}");
