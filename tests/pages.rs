@@ -206,7 +206,9 @@ fn a_token_guards_figures_and_not_alarms() {
 #[test]
 fn dashboards_ask_for_what_is_shown() {
     let Copied { sidecar, .. } = &Copied::start();
-    until("it to be shown", || sidecar.page("/metrics").contains("twincache_sidecar_lag_seconds{"));
+    // What was asked a moment ago, of an empty server, is told again.
+    let parts = ["twincache_sidecar_lag_seconds{", "memcached_slab_chunks_used{"];
+    until("it to be shown", || parts.iter().all(|part| sidecar.page("/metrics").contains(part)));
     let page = sidecar.page("/metrics");
     let shown: BTreeSet<&str> =
         page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
