@@ -8,21 +8,21 @@
 //!                                                                         for as long as they took at --rate
 //! ```
 //!
-//! A load is a name (`zipf:0.9`, `shift`, `scan`, `onehit`, `calc`, `tenants`, `feed`, `ttl`), or a file of lines
-//! `key size [seconds to live]`, one a request, where the size is the value's. Each runs in every policy with every
-//! memory; the first quarter of a named load is not counted.
+//! A load is a name (`zipf:0.9`, `shift`, `scan`, `onehit`, `calc`, `tenants`, `feed`, `ttl`), or a file of requests. Each
+//! runs in every policy with every memory; the first quarter of a named load is not counted.
 //!
-//! Not here: a server and its clients (`compare memory`).
+//! Not here: what files may look like (`traces`), a server and its clients (`compare memory`).
 
 #[allow(dead_code, reason = "the load generator uses more of it")]
 mod draw;
+mod traces;
 
 use draw::{Items, Rng, Sizes, Zipf};
 use getopts::Options;
-use std::io::{BufRead, BufReader};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use traces::{Op, Request};
 use twincache::clock::Clock;
 use twincache::store::{Accounting, AutomoveWeight, BackgroundWorker, ItemSpec, LruPolicy, Part, Store, StoreConfig};
 
@@ -32,13 +32,16 @@ const STEP: u64 = 128;
 /// What a named load is without arguments.
 const ALL: &[&str] = &["zipf:0.9", "shift", "scan", "onehit", "calc", "tenants", "feed", "ttl"];
 
-/// One request: a get, and a set if it misses.
-struct Request {
-    key: Vec<u8>,
-    len: usize,
-    /// Seconds, 0 for ever.
-    ttl: u64,
-}
+/// What `--help` says after the options.
+const LOADS: &str = "
+A LOAD is a name (zipf:EXPONENT, shift, scan, onehit, calc, tenants, feed, ttl:EXPONENT), a file, or - for stdin:
+    key size [ttl]                                                  a get, and a set of so many bytes if it misses
+    timestamp,key,key size,value size,client id,operation,TTL       Twitter's traces (github.com/twitter/cache-trace)
+    op_time,key,key_size,op,op_count,size,cache_hits,ttl,...        Meta's (CacheLib's kvcache), with this first line;
+                                                                    the columns may stand in another order
+    zstd -dc cluster52.zst | head -n 20000000 | cargo bench --bench replay -- -m 256,1024 -
+Times are those of --rate, not of the trace. What a get missed is set if the line says its size.
+";
 
 /// Hits of gets, and of the bytes that they asked for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -104,7 +107,7 @@ fn run() -> Result<(), String> {
     options.optflag("", "bench", "what cargo says");
     let matches = options.parse(std::env::args().skip(1)).map_err(|error| error.to_string())?;
     if matches.opt_present("help") {
-        print!("{}", options.usage("cargo bench --bench replay -- [OPTIONS] [LOAD…]"));
+        print!("{}{LOADS}", options.usage("cargo bench --bench replay -- [OPTIONS] [LOAD…]"));
         return Ok(());
     }
     let number =
@@ -201,8 +204,8 @@ fn replay(load: Load, memory_limit: u64, (_, lru_policy, accounting): Policy, se
             background.step(&store, step);
         }
         let is_hit = ask(&store, &clock, &request, &value);
-        if number >= uncounted {
-            let bytes = (request.key.len() + request.len) as u64;
+        if number >= uncounted && request.op == Op::Get {
+            let bytes = (request.key.len() + request.len.unwrap_or(0)) as u64;
             hits.gets += 1;
             hits.bytes += bytes;
             hits.hits += u64::from(is_hit);
@@ -216,21 +219,31 @@ fn replay(load: Load, memory_limit: u64, (_, lru_policy, accounting): Policy, se
     Hits { held, moved: stats.slabs_moved, ghost_hits: stats.ghost_hits, ..hits }
 }
 
-/// A get, and a set if it misses. Whether it hit.
+/// Does what is asked for. Whether a get hit.
 fn ask(store: &Store, clock: &Clock, request: &Request, value: &[u8]) -> bool {
     let hash = store.hash(&request.key);
     let mut locked = store.lock(hash);
-    if let Ok(id) = locked.find(&request.key, hash) {
-        locked.count_get(id);
-        locked.bump(id);
-        return true;
+    let found = locked.find(&request.key, hash).ok();
+    match (request.op, found) {
+        (Op::Get, Some(id)) => {
+            locked.count_get(id);
+            locked.bump(id);
+            return true;
+        }
+        (Op::Get, None) => locked.count_miss(hash),
+        (Op::Delete, Some(id)) => locked.unlink(id, hash),
+        _ => {}
     }
-    locked.count_miss(hash);
+    let Some(len) = request.len.filter(|_| request.op != Op::Delete) else { return false };
     let expires_at = clock.expires_at(request.ttl as i64);
     let spec = ItemSpec { key: &request.key, key_is_binary: false, client_flags: 0, expires_at };
-    if let Ok(id) = locked.create(&spec, &[Part::Bytes(&value[..request.len.min(value.len())])]) {
+    if let Ok(id) = locked.create(&spec, &[Part::Bytes(&value[..len.min(value.len())])]) {
         locked.class_counters(id).cmd_set += 1;
-        locked.link(id, hash, None);
+        // To make it may have evicted what was there.
+        match locked.find(&request.key, hash) {
+            Ok(old) => locked.replace(old, id, hash, None),
+            Err(_) => locked.link(id, hash, None),
+        }
     }
     false
 }
@@ -317,7 +330,7 @@ fn load(name: &str, requests: u64) -> Result<Load, String> {
                 request(&items, if is_new { next } else { next - age.min(next - 1) })
             }))
         }
-        _ => return file(name),
+        _ => return Ok(Load { requests: traces::read(name)?, uncounted: 0 }),
     };
     Ok(Load { requests: named, uncounted: requests / 4 })
 }
@@ -325,18 +338,5 @@ fn load(name: &str, requests: u64) -> Result<Load, String> {
 fn request(items: &Items, number: u64) -> Request {
     let mut key = Vec::with_capacity(44);
     items.push_key(&mut key, number);
-    Request { key, len: items.value_len(number), ttl: items.ttl(number) }
-}
-
-/// A file of lines; a line that is none ends it.
-fn file(path: &str) -> Result<Load, String> {
-    let file = std::fs::File::open(path).map_err(|error| format!("{path} is neither a load nor a file: {error}"))?;
-    let lines = BufReader::new(file).lines().map_while(Result::ok);
-    let requests = lines.map_while(|line| {
-        let mut words = line.split_ascii_whitespace();
-        let (key, len) = (words.next()?.as_bytes(), words.next()?.parse().ok()?);
-        let ttl = words.next().and_then(|ttl| ttl.parse().ok()).unwrap_or(0);
-        Some(Request { key: key[..key.len().min(250)].to_vec(), len, ttl })
-    });
-    Ok(Load { requests: Box::new(requests), uncounted: 0 })
+    Request { op: Op::Get, key, len: Some(items.value_len(number)), ttl: items.ttl(number) }
 }
