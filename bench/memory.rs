@@ -41,7 +41,7 @@ pub fn run(scale: &Scale, twincached: &Program, memcached: &Program) -> Result<T
     let idle = IDLE.min(descriptors().saturating_sub(IDLE_SPARE));
     let mut table = Table::new("memory", "Memory", &names);
     table.rows = vec![
-        Row::new("user bytes held per byte of -m", "ratio", ">= 0.86"),
+        Row::new("user bytes held per byte of -m", "ratio", ">= 0.87"),
         Row::new("user bytes held per byte of RSS", "ratio", ">= 0.80"),
         Row::new("hit ratio, get-then-set, Zipf 0.9", "ratio", ">= 0.74"),
         Row::new(format!("RSS growth of {idle} idle connections"), "MiB", "<= memcached, <= 20"),
