@@ -35,10 +35,10 @@ const MOVES: usize = 2;
 const AFTER_MOVE: f64 = 0.7;
 
 /// A move that takes another one back was chance, or this load has no best place for that page: the next difference must
-/// be greater by this factor, up to a bound, and for some hundred steps.
+/// be greater by this factor, up to a bound, and for a thousand steps or two.
 const DOUBT: f64 = 1.5;
 const DOUBT_MAX: f64 = 5.0;
-const DOUBT_KEPT: f64 = 0.998;
+const DOUBT_KEPT: f64 = 0.9995;
 
 /// Less gain than this is no reason to move a page.
 const GAIN_MIN: f64 = 4.0;

@@ -87,8 +87,21 @@ fn a_steady_load_moves_no_page_once_it_has_found_its_place() {
     let (mut rig, mut rng) = (TestStore::new(tiny()), Rng(5));
     run(&mut rig, GETS * 100, || of_all_sizes(&mut rng));
     let before = moved(&rig);
-    run(&mut rig, GETS * 50, || of_all_sizes(&mut rng));
+    run(&mut rig, GETS * 1000, || of_all_sizes(&mut rng));
     assert!(moved(&rig) - before <= 1, "{} after {before}", moved(&rig));
+}
+
+#[test]
+fn a_large_shard_gives_as_many_pages_at_once_as_make_a_128th() {
+    let (mut rig, mut rng) = (TestStore::new(StoreConfig { memory_limit: 520 * 4096, ..tiny() }), Rng(3));
+    run(&mut rig, 250_000, || (skewed(&mut rng, 80_000), 40));
+    let before = run(&mut rig, 40_000, || (skewed(&mut rng, 16_000), 300));
+    assert_eq!(rig.store.lock_number(0).gain.unit(), 4);
+    run(&mut rig, 4 * GETS * 20, || (skewed(&mut rng, 16_000), 300));
+    let after = run(&mut rig, 40_000, || (skewed(&mut rng, 16_000), 300));
+    assert!(moved(&rig) >= 64 && moved(&rig).is_multiple_of(4), "{} pages moved", moved(&rig));
+    assert!(pages(&rig, 300) > 64, "{} pages", pages(&rig, 300));
+    assert!(after > before + 0.1, "{after} of the gets hit, and {before} before");
 }
 
 /// How many hits a class has in a step, when it has `mean` on the average.
