@@ -11,14 +11,20 @@
 //! A load is a name (`zipf:0.9`, `shift`, `scan`, `onehit`, `calc`, `tenants`, `feed`, `ttl`), or a file of requests. Each
 //! runs in every policy with every memory; the first quarter of a named load is not counted.
 //!
+//! With `--out` what is hit is drawn over the memory, too: a plot for each load of objects, and one of bytes.
+//!
 //! Not here: what files may look like (`traces`), a server and its clients (`compare memory`).
 
 #[allow(dead_code, reason = "the load generator uses more of it")]
 mod draw;
+#[allow(dead_code, reason = "tables of the comparison have more to them")]
+mod report;
 mod traces;
 
 use draw::{Items, Rng, Sizes, Zipf};
 use getopts::Options;
+use report::{Row, Table};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -103,6 +109,7 @@ fn run() -> Result<(), String> {
     options.optopt("w", "weight", "what it counts: objects, balanced or bytes (balanced)", "NAME");
     options.optopt("", "page", "kilobytes of a page (what the server would take)", "KB");
     options.optopt("", "slab-sizes", "chunk sizes of the slab classes", "A-B-C");
+    options.optopt("o", "out", "also draw hits over memory there, as SVG", "DIR");
     options.optflag("h", "help", "this text");
     options.optflag("", "bench", "what cargo says");
     let matches = options.parse(std::env::args().skip(1)).map_err(|error| error.to_string())?;
@@ -138,21 +145,40 @@ fn run() -> Result<(), String> {
             .filter_map(|n| n.parse().ok())
             .collect(),
     };
-    let names = if matches.free.is_empty() { ALL.iter().map(|name| name.to_string()).collect() } else { matches.free };
+    let names =
+        if matches.free.is_empty() { ALL.iter().map(|name| name.to_string()).collect() } else { matches.free.clone() };
     println!(
         "| load | -m | policy | hits | of bytes | misses | held | pages moved | back from the ghost | ns a request |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|");
     for name in names {
+        let mut plots = [("objects", "Gets that hit"), ("bytes", "Bytes that were hit")]
+            .map(|plot| plot_of(&name, plot, &settings));
         for megabytes in &settings.memory {
-            compare(&name, *megabytes, &settings)?;
+            compare(&name, *megabytes, &settings, &mut plots)?;
+        }
+        if let Some(folder) = matches.opt_str("out") {
+            let drawn = |plot: &Table| plot.plot(Path::new(&folder));
+            plots.iter().try_for_each(drawn).map_err(|error| format!("{folder}: {error}"))?;
         }
     }
     Ok(())
 }
 
-fn compare(name: &str, megabytes: u64, settings: &Settings) -> Result<(), String> {
+/// An empty plot of a load.
+fn plot_of(load: &str, (what, title): (&str, &str), settings: &Settings) -> Table {
+    let file: String = load.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '_' }).collect();
+    let policies: Vec<String> = settings.policies.iter().map(|policy| policy.0.to_owned()).collect();
+    // Two of each load, which live as long as the program.
+    let (name, title) = (format!("replay-{file}-{what}").leak(), format!("{title}, {load}").leak());
+    Table { curve: Some("-m, megabytes"), ..Table::new(name, title, &policies) }
+}
+
+fn compare(name: &str, megabytes: u64, settings: &Settings, plots: &mut [Table; 2]) -> Result<(), String> {
     let mut before: Option<Hits> = None;
+    for plot in &mut *plots {
+        plot.rows.push(Row { x: megabytes as f64, ..Row::new(format!("{megabytes} MB"), "ratio", "") });
+    }
     for policy in &settings.policies {
         let load = load(name, settings.requests)?;
         let began = Instant::now();
@@ -161,11 +187,15 @@ fn compare(name: &str, megabytes: u64, settings: &Settings) -> Result<(), String
         let misses = |hits: &Hits| (hits.gets - hits.hits) as f64;
         let change =
             before.map_or(String::new(), |before| format!("{:+.1} %", (misses(&hits) / misses(&before) - 1.0) * 100.0));
+        let ratios = [hits.hits as f64 / hits.gets as f64, hits.hit_bytes as f64 / hits.bytes as f64];
+        for (plot, ratio) in plots.iter_mut().zip(ratios) {
+            plot.rows.last_mut().expect("the row of this memory").add(policy.0, ratio);
+        }
         println!(
             "| {name} | {megabytes} | {} | {:.4} | {:.4} | {change} | {:.4} | {} | {} | {nanoseconds} |",
             policy.0,
-            hits.hits as f64 / hits.gets as f64,
-            hits.hit_bytes as f64 / hits.bytes as f64,
+            ratios[0],
+            ratios[1],
             hits.held as f64 / (megabytes << 20) as f64,
             hits.moved,
             hits.ghost_hits
