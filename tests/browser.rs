@@ -129,6 +129,7 @@ fn a_pair_is_shown_with_and_without_etcd() {
     drop(etcd);
     // The standby promises not to take over, so that the primary goes on.
     look(&browser, &primary.sidecar, "", "shard s, node ");
+    until("etcd to be told missing", || browser.text().contains("does not answer"));
     assert_eq!(role(&browser), "primary");
     is_tidy(&browser, &primary.sidecar, "without-etcd");
     drop(standby);

@@ -62,6 +62,8 @@ struct Driver {
     keeper: Keeper,
     news: Receiver<News>,
     etcd: EtcdThreads,
+    /// Why etcd does not answer, if it does not.
+    no_etcd: Option<String>,
     promises: Promises,
     feeds: Feeds,
     address: Address,
@@ -121,6 +123,7 @@ pub(in crate::sidecar) fn start(
         keeper: Keeper::new(config, time_since_boot()),
         news,
         etcd,
+        no_etcd: None,
         promises: Promises::new(sender, options.peer_tls.clone(), options.peer_login.clone()),
         feeds: Feeds::new(options, peers),
         address,
@@ -176,7 +179,11 @@ impl Driver {
                     self.keeper.request(request, now);
                 }
             }
-            News::Paused(is_paused) => self.keeper.pause(is_paused, now),
+            News::Paused(is_paused) => {
+                self.no_etcd = None;
+                self.keeper.pause(is_paused, now);
+            }
+            News::NoEtcd(why) => self.no_etcd = Some(why),
             News::ServerUp(hello) => self.meet(hello, now),
             News::ServerSays(answer) => self.keeper.answered(answer, now),
             News::ServerHolds(items) => self.items = items,
@@ -298,6 +305,7 @@ impl Driver {
             lag: lag.map(|peer| (Duration::from_millis(peer.lag_ms), heard)),
             members: record.members.iter().map(|member| member.node.clone()).collect(),
             refusal: self.keeper.refusal().map(str::to_owned),
+            no_etcd: self.no_etcd.clone(),
         };
         let role = match (&self.server, self.serves) {
             (None, _) => "down",

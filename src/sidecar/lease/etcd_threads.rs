@@ -179,9 +179,10 @@ impl Desk {
             }
             if looked.elapsed() >= TELL_EVERY {
                 looked = Instant::now();
-                if let Ok(snapshot) = etcd.get(&pause, PATIENCE) {
-                    let _ = self.send(News::Paused(snapshot.value.is_some()));
-                }
+                let _ = self.send(match etcd.get(&pause, PATIENCE) {
+                    Ok(snapshot) => News::Paused(snapshot.value.is_some()),
+                    Err(error) => News::NoEtcd(error.to_string()),
+                });
             }
         }
     }

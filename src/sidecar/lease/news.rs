@@ -20,6 +20,8 @@ pub(super) enum News {
     Request(RequestRecord, i64),
     /// Whether automatic takeovers are switched off.
     Paused(bool),
+    /// etcd does not answer, and why.
+    NoEtcd(String),
     /// The server is there.
     ServerUp(ServerHello),
     /// The server has answered an order.

@@ -29,6 +29,8 @@ pub(in crate::sidecar) struct LeaseStatus {
     pub members: Vec<String>,
     /// Why this node does not serve although it could own the shard, if its server refuses.
     pub refusal: Option<String>,
+    /// Why etcd does not answer, if it does not: then nobody takes over, and the owner goes on by the promises of others.
+    pub no_etcd: Option<String>,
 }
 
 impl LeaseStatus {
@@ -70,7 +72,10 @@ impl LeaseStatus {
         let (owner, members) = (named(owner), named(&members.join(", ")));
         let refusal =
             self.refusal.as_ref().map_or_else(String::new, |why| format!("; the server refuses to serve: {why}"));
-        format!("shard {shard}, node {node}: {role}; epoch {epoch}, owner {owner}, in sync: {members}{refusal}\n")
+        let no_etcd = self.no_etcd.as_ref().map_or_else(String::new, |why| format!("; etcd does not answer: {why}"));
+        format!(
+            "shard {shard}, node {node}: {role}; epoch {epoch}, owner {owner}, in sync: {members}{refusal}{no_etcd}\n"
+        )
     }
 }
 

@@ -178,6 +178,7 @@ fn add_lease(lease: &LeaseStatus, text: &mut Exposition) {
         flag(*is_member || (!owner.is_empty() && owner == node)),
     );
     add("has_owner", "1 while a node owns the shard, as far as etcd has told.", flag(!owner.is_empty()));
+    add("etcd_up", "1 while etcd answers this node; without it nobody takes over.", flag(lease.no_etcd.is_none()));
     add("epoch", "Number of the ownership; each takeover adds one or more.", count(*epoch));
     // The owner is not among those that may take over from it.
     let others = members.iter().filter(|member| *member != owner).count();

@@ -175,6 +175,7 @@ fn shard(lease: &LeaseStatus) -> Value {
         "state": lease.state(),
         "in_sync": lease.members,
         "lag_ms": lease.lag_now().map(|lag| lag.as_millis() as u64),
+        "no_etcd": lease.no_etcd,
         "line": lease.line().trim_end(),
     })
 }
