@@ -125,8 +125,9 @@ pub(super) struct Worker {
     long: VecDeque<(usize, Instant)>,
     /// When the last of those had its turn.
     long_at: Instant,
-    /// What each connection may do in its turn now.
+    /// What each connection may do in its turn now, and for how many that is.
     each: Quota,
+    each_of: usize,
     buffer: Box<[u8]>,
     out: Output,
     /// Who is to be sent what the output begins with: slots, and the end of each one's replies.
@@ -166,6 +167,7 @@ impl Worker {
             budget: Budget::new(&shared.config),
             counters,
             each: Quota::new(&shared.config, 0),
+            each_of: usize::MAX,
             voice: Voice::new(&shared.store),
             meter: meter.with_requests(requests),
             shared,
@@ -278,10 +280,20 @@ impl Worker {
     fn begin_loop(&mut self, events: usize) {
         // Of those whose events did not fit, there is no telling.
         let crowd = if events == EVENTS { self.clients.len() } else { events + self.ready.len() };
-        let room = if self.large.is_empty() { (TURN_BYTES / crowd.max(1)).max(LARGE) } else { LARGE };
-        self.each = Quota::new(&self.shared.config, crowd).with_room(room);
+        if crowd != self.each_of || !self.large.is_empty() {
+            self.share(crowd);
+        }
         self.part_high = self.budget.output_high(&self.shared.stats);
-        self.output_high = self.part_high.min(room);
+        self.output_high = self.part_high.min(self.each.room);
+    }
+
+    /// Shares the next turn of the loop among so many. This is remembered if nobody is in line.
+    #[cold]
+    fn share(&mut self, crowd: usize) {
+        let is_free = self.large.is_empty();
+        let room = if is_free { (TURN_BYTES / crowd.max(1)).max(LARGE) } else { LARGE };
+        self.each = Quota::new(&self.shared.config, crowd).with_room(room);
+        self.each_of = if is_free { crowd } else { usize::MAX };
     }
 
     fn handle(&mut self, event: &Event, reads: &mut ReadBatch) {
