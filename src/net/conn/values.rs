@@ -3,7 +3,7 @@
 //! Not here: the other states of a session (`session`), the bytes of a large value (`upload`).
 
 use super::session::{SMALL_BODY_MAX, Session, SessionState, Step};
-use super::turn::{Quota, TurnContext};
+use super::turn::{LARGE, Quota, TurnContext};
 use super::upload::{UploadRooms, Uploading};
 use crate::command;
 use crate::net::reply_hold::OutputPlace;
@@ -57,7 +57,8 @@ impl Session {
             self.restart_idle(turn.now);
             return self.await_bytes(cut.size(), SessionState::Body);
         }
-        if cut.body > quota.room {
+        // Of whom much has come already, more memory would be held meanwhile than a connection in line may have.
+        if cut.body > quota.room && input.len() < LARGE {
             return quota.get_in_line(Step::Ends(0));
         }
         quota.take_requests(1);
