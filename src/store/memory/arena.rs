@@ -374,7 +374,10 @@ impl Window {
     #[inline]
     pub fn prefetch_lines(&self, id: ItemId, len: usize) {
         let at = self.map.base.as_ptr().wrapping_add(offset(id));
-        (0..len.min(PREFETCH_MAX)).step_by(64).for_each(|line| cpu::prefetch(at.wrapping_add(line)));
+        let len = len.min(PREFETCH_MAX);
+        (0..len).step_by(64).for_each(|line| cpu::prefetch(at.wrapping_add(line)));
+        // Where a chunk does not begin with a line, it may end in one more.
+        cpu::prefetch(at.wrapping_add(len).wrapping_sub(1));
     }
 }
 
