@@ -13,17 +13,25 @@
 //!
 //! With `--out` what is hit is drawn over the memory, too: a plot for each load of objects, and one of bytes.
 //!
-//! Not here: what files may look like (`traces`), a server and its clients (`compare memory`).
+//! With `--live` the same requests go to a twincached and a memcached over loopback, too (`live`), and the store's hits
+//! stand beside theirs: whether the replay tells the truth.
+//!
+//! Not here: what files may look like (`traces`), how the load is sent to servers (`live`).
 
 #[allow(dead_code, reason = "the load generator uses more of it")]
 mod draw;
+mod live;
 #[allow(dead_code, reason = "tables of the comparison have more to them")]
 mod report;
+#[allow(dead_code, reason = "the comparison pins servers and asks them more")]
+mod server;
 mod traces;
 
 use draw::{Items, Rng, Sizes, Zipf};
-use getopts::Options;
+use getopts::{Matches, Options};
+use live::{LoadAnswers, Pace};
 use report::{Row, Table};
+use server::Program;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -38,6 +46,9 @@ const STEP: u64 = 128;
 /// What a named load is without arguments.
 const ALL: &[&str] = &["zipf:0.9", "shift", "scan", "onehit", "calc", "tenants", "feed", "ttl"];
 
+/// The same with `--live`, where each takes its time.
+const LIVE: &[&str] = &["zipf:0.9", "calc", "scan", "onehit", "tenants"];
+
 /// What `--help` says after the options.
 const LOADS: &str = "
 A LOAD is a name (zipf:EXPONENT, shift, scan, onehit, calc, tenants, feed, ttl:EXPONENT), a file, or - for stdin:
@@ -47,6 +58,12 @@ A LOAD is a name (zipf:EXPONENT, shift, scan, onehit, calc, tenants, feed, ttl:E
                                                                     the columns may stand in another order
     zstd -dc cluster52.zst | head -n 20000000 | cargo bench --bench replay -- -m 256,1024 -
 Times are those of --rate, not of the trace. What a get missed is set if the line says its size.
+
+With --live each load is also sent to a twincached and a memcached with the same -m, otherwise as they are by default:
+batches of up to 32 gets on one connection each, then the sets of what they missed; a batch goes to both before the next.
+Times to live are those of --rate, too: items are set to live for ever and deleted when their time is over, the same in both.
+At most --pace requests a second are sent, which is the time that page movers have; the replay's mover gets as much. Without
+other words it is 1,500,000 requests of zipf:0.9, calc, scan, onehit and tenants with -m 64,128, in about three minutes.
 ";
 
 /// Hits of gets, and of the bytes that they asked for.
@@ -76,6 +93,8 @@ struct Settings {
     memory: Vec<u64>,
     requests: u64,
     rate: u64,
+    /// The same in the background's time.
+    pace: u64,
     policies: Vec<Policy>,
     automove: u8,
     weight: AutomoveWeight,
@@ -110,6 +129,9 @@ fn run() -> Result<(), String> {
     options.optopt("", "page", "kilobytes of a page (what the server would take)", "KB");
     options.optopt("", "slab-sizes", "chunk sizes of the slab classes", "A-B-C");
     options.optopt("o", "out", "also draw hits over memory there, as SVG", "DIR");
+    options.optflagopt("", "live", "hits of a twincached and this memcached beside (that in PATH)", "MEMCACHED");
+    options.optopt("", "twincached", "with --live: which (the one built here)", "PATH");
+    options.optopt("", "pace", "with --live: most requests a second that are sent (100000)", "N");
     options.optflag("h", "help", "this text");
     options.optflag("", "bench", "what cargo says");
     let matches = options.parse(std::env::args().skip(1)).map_err(|error| error.to_string())?;
@@ -120,15 +142,18 @@ fn run() -> Result<(), String> {
     let number =
         |name: &str, usual: u64| matches.opt_get_default(name, usual).map_err(|_| format!("--{name}: not a number"));
     let policy = matches.opt_str("policy").unwrap_or("all".into());
+    let is_live = matches.opt_present("live");
+    let rate = number("rate", 50_000)?.max(1);
     let settings = Settings {
         memory: matches
             .opt_str("memory")
-            .unwrap_or("32,128".into())
+            .unwrap_or(if is_live { "64,128" } else { "32,128" }.into())
             .split(',')
             .filter_map(|mb| mb.parse().ok())
             .collect(),
-        requests: number("requests", 4_000_000)?,
-        rate: number("rate", 50_000)?.max(1),
+        requests: number("requests", if is_live { 1_500_000 } else { 4_000_000 })?,
+        rate,
+        pace: number("pace", if is_live { 100_000 } else { rate })?.max(1),
         policies: POLICIES.into_iter().filter(|(name, ..)| policy == "all" || policy == *name).collect(),
         weight: match matches.opt_str("weight").as_deref() {
             None | Some("balanced") => AutomoveWeight::Balanced,
@@ -145,8 +170,12 @@ fn run() -> Result<(), String> {
             .filter_map(|n| n.parse().ok())
             .collect(),
     };
+    let usual = if is_live { LIVE } else { ALL };
     let names =
-        if matches.free.is_empty() { ALL.iter().map(|name| name.to_string()).collect() } else { matches.free.clone() };
+        if matches.free.is_empty() { usual.iter().map(ToString::to_string).collect() } else { matches.free.clone() };
+    if is_live {
+        return beside(&names, settings, &matches);
+    }
     println!(
         "| load | -m | policy | hits | of bytes | misses | held | pages moved | back from the ghost | ns a request |"
     );
@@ -205,6 +234,81 @@ fn compare(name: &str, megabytes: u64, settings: &Settings, plots: &mut [Table; 
     Ok(())
 }
 
+/// The table of servers and, beside each, of the store that stands for it.
+fn beside(names: &[String], mut settings: Settings, matches: &Matches) -> Result<(), String> {
+    let only_here = ["policy", "weight", "page", "slab-sizes", "out"];
+    if let Some(name) = only_here.into_iter().find(|name| matches.opt_present(name)) {
+        return Err(format!("--{name} is not for --live, which runs servers as they are by default"));
+    }
+    let programs = [Program::twincached(matches.opt_str("twincached")), Program::memcached(matches.opt_str("live"))];
+    for program in &programs {
+        let version = program.version().ok_or(format!("{} cannot be run: see --help", program.name))?;
+        eprintln!(".. {}: {version}", program.name);
+    }
+    println!(
+        "| load | -m | hits of | twincached | its replay | memcached | its replay | pages moved | refused | requests/s |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|---|");
+    let pace = settings.pace;
+    for name in names {
+        for megabytes in settings.memory.clone() {
+            settings.pace = pace;
+            let (answered, moved) = send(name, megabytes, &programs, &mut settings)?;
+            let policies = [POLICIES[2], POLICIES[0]];
+            let mut replayed = Vec::new();
+            for policy in policies {
+                replayed.push(replay(load(name, settings.requests)?, megabytes << 20, policy, &settings));
+            }
+            let ratio = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
+            let [ours, theirs] = [0, 1].map(|at| {
+                let (live, store): (&LoadAnswers, &Hits) = (&answered[at], &replayed[at]);
+                [
+                    [ratio(live.hits, live.gets), ratio(store.hits, store.gets)],
+                    [ratio(live.hit_bytes, live.bytes), ratio(store.hit_bytes, store.bytes)],
+                ]
+            });
+            for (what, (ours, theirs)) in ["objects", "bytes"].into_iter().zip(ours.into_iter().zip(theirs)) {
+                println!(
+                    "| {name} | {megabytes} | {what} | {:.4} | {:.4} | {:.4} | {:.4} | {} | {}, {} | {} |",
+                    ours[0],
+                    ours[1],
+                    theirs[0],
+                    theirs[1],
+                    moved,
+                    answered[0].refused,
+                    answered[1].refused,
+                    settings.pace
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Sends a load to one of each, started for it. What they answered, and how many pages they moved; the pace becomes the one
+/// that was reached.
+fn send(
+    name: &str,
+    megabytes: u64,
+    programs: &[Program],
+    settings: &mut Settings,
+) -> Result<(Vec<LoadAnswers>, String), String> {
+    let (memory, automove) = (megabytes.to_string(), format!("slab_automove={}", settings.automove));
+    let mut servers = Vec::new();
+    for program in programs {
+        servers.push(program.start_timed(&["-m", &memory, "-o", &automove])?.0);
+    }
+    let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
+    let load = load(name, settings.requests)?;
+    let pace = Pace { requests: settings.pace, rate: settings.rate, uncounted: load.uncounted };
+    let say = |sent: u64| eprintln!(".. {name} -m {megabytes}: {sent} requests");
+    say(0);
+    let (answered, reached) = live::send(load.requests, &addresses, pace, say)?;
+    settings.pace = reached.max(1);
+    let moved = |server: &server::Server| server.stats("").get("slabs_moved").cloned().unwrap_or_default();
+    Ok((answered, servers.iter().map(moved).collect::<Vec<_>>().join(", ")))
+}
+
 fn replay(load: Load, memory_limit: u64, (_, lru_policy, accounting): Policy, settings: &Settings) -> Hits {
     let usual = StoreConfig { memory_limit, accounting, fits_memory: true, ..StoreConfig::default() }.fitted();
     let mut config = StoreConfig {
@@ -225,7 +329,7 @@ fn replay(load: Load, memory_limit: u64, (_, lru_policy, accounting): Policy, se
     let mut background = BackgroundWorker::new(&store);
     let (mut hits, mut second) = (Hits::default(), 0);
     let value = vec![b'v'; 1 << 20];
-    let (uncounted, step) = (load.uncounted, Duration::from_nanos(STEP * 1_000_000_000 / settings.rate));
+    let (uncounted, step) = (load.uncounted, Duration::from_nanos(STEP * 1_000_000_000 / settings.pace));
     for (number, request) in load.requests.enumerate() {
         let number = number as u64;
         if number.is_multiple_of(STEP) {
