@@ -63,7 +63,7 @@ const ITEM_SIZE_MOST: usize = 1 << 30;
 /// Chunk sizes are multiples of this.
 const CHUNK_ALIGN: usize = 8;
 
-/// The most classes `slab_sizes` may name: class numbers are below 64, 0 is the page pool, the last is added.
+/// The most classes `slab_sizes` may name, as memcached: its class numbers are below 64, 0 is the page pool, the last is added.
 const SLAB_SIZES_MAX: usize = 62;
 
 impl RawConfig {

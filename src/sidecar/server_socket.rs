@@ -19,7 +19,7 @@ use std::time::Duration;
 /// Longest wait for a part of an answer.
 const STATUS_MAX: Duration = Duration::from_secs(1);
 
-/// Most bytes of all answers: some lines of 63 slab classes, of buckets and of keys.
+/// Most bytes of all answers: some lines of 127 slab classes, of buckets and of keys.
 const STATUS_BYTES: u64 = 1 << 20;
 
 /// Connects, if that is safe.

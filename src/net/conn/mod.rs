@@ -78,6 +78,9 @@ const FAREWELL_MAX: usize = 256 << 10;
 const UNREAD_MAX: u64 = 64;
 const UNSENT_MAX: u32 = 128 << 10;
 
+/// As the system has it.
+const UNSENT_ANY: u32 = 0;
+
 /// Memory that a connection holds between its turns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Holdings {
@@ -406,8 +409,10 @@ impl<S: Socket> Connection<S> {
     }
 
     fn flush(&mut self, turn: &mut TurnContext<'_>, quota: &mut Quota) -> Sent {
-        if self.pending.is_some() {
-            self.narrow(turn);
+        if let Some(pending) = &self.pending {
+            if pending.is_of(LARGE) {
+                self.narrow(turn);
+            }
             let (sent, n) = match self.socket.is_writable() {
                 true => self.write_pending(turn.counters, turn.voice, turn.now, quota.slice),
                 false => (Sent::Blocked, 0),
@@ -416,6 +421,7 @@ impl<S: Socket> Connection<S> {
             if sent == Sent::All {
                 // Only now has the client all replies that its next request may have waited for.
                 self.session.restart_idle(turn.now);
+                self.widen(turn);
             }
             return sent;
         }
@@ -430,7 +436,8 @@ impl<S: Socket> Connection<S> {
             self.narrow(turn);
         }
         let voice = self.session.other_end().needed_voice(turn.voice);
-        let (sent, n) = match len > quota.room {
+        // Where memory is short the kernel is offered all at once: what it takes is not held here.
+        let (sent, n) = match len > quota.room && !turn.is_tight {
             true => (Sent::Paused, 0),
             false => cursor.write(&mut self.socket, turn.out, voice, quota.slice),
         };
@@ -451,6 +458,14 @@ impl<S: Socket> Connection<S> {
         if !self.is_narrow && turn.shared.stats.held_outputs.load(Ordering::Relaxed) >= UNREAD_MAX {
             self.is_narrow = true;
             self.socket.socket().set_unsent_max(UNSENT_MAX);
+        }
+    }
+
+    /// The client has taken all that waited, and few do not read theirs: it may have large buffers again.
+    fn widen(&mut self, turn: &TurnContext<'_>) {
+        if self.is_narrow && turn.shared.stats.held_outputs.load(Ordering::Relaxed) < UNREAD_MAX {
+            self.is_narrow = false;
+            self.socket.socket().set_unsent_max(UNSENT_ANY);
         }
     }
 

@@ -137,7 +137,7 @@ pub(crate) struct TestConnection {
     buffer: Box<[u8]>,
     pub(in crate::net) connection: Connection<Pipe>,
     /// What other connections hold for long lines.
-    is_tight: bool,
+    pub(crate) is_tight: bool,
     /// What it may do in a turn.
     pub(in crate::net) quota: Quota,
     reply_hold: ReplyHold,

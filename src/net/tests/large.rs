@@ -27,6 +27,13 @@ fn what_the_kernel_takes_is_bounded_where_many_do_not_read() {
         assert_eq!(rig.replies().len(), b"END\r\nVALUE large 0 100000\r\n\r\nEND\r\n".len() + 100_000);
         rig.pipe().room = 0;
     }
+    unread.stats.held_outputs.store(10, Ordering::Relaxed);
+    rig.send(b"get large\r\n");
+    rig.settle();
+    rig.take(usize::MAX / 2);
+    rig.settle();
+    assert_eq!(rig.pipe().unsent_max, Some(0), "who reads again, and few do not");
+    unread.stats.held_outputs.store(1000, Ordering::Relaxed);
     let mut rig = TestConnection::on(unread);
     rig.ask(&b"get small\r\n".repeat(100));
     assert_eq!(rig.pipe().unsent_max, None, "for small replies");
@@ -59,6 +66,18 @@ fn a_large_reply_gets_in_line_and_leaves_in_slices() {
     assert!(slices(&mut rig, 20_000) >= 4);
     let replies = rig.counters.bytes_written.get() as usize - b"STORED\r\n".len();
     assert_eq!(replies, b"END\r\nVALUE large 0 100000\r\n\r\nEND\r\nEND\r\n".len() + 100_000);
+}
+
+/// What waits in line is held by the server, and who holds most is closed when that is too much.
+#[test]
+fn nobody_gets_in_line_where_memory_is_short() {
+    let mut rig = rig();
+    rig.pipe().room = usize::MAX / 2;
+    rig.is_tight = true;
+    rig.send(b"get large\r\n");
+    rig.quota = Quota::new(&rig.shared.config, 0).with_room(LARGE);
+    assert_eq!(rig.turn(), After::Large);
+    assert_eq!(rig.replies().len(), LARGE, "the kernel is offered what a slice has");
 }
 
 #[test]

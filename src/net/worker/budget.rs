@@ -1,14 +1,15 @@
 //! Memory that connections hold between their turns, and who goes when it is too much.
 //!
 //! ```text
-//!  half-read requests, replies that nobody reads ──> held by a connection ──> held by its worker ──> held by the server
+//!  half-read requests, replies that wait ──> held by a connection ──> held by its worker ──> held by the server
 //!
 //!  server   0 ────────── half of the limit ────────── limit ──────────────────────────────> twice the limit, at worst
 //!                        tight: fewer replies          a worker above its share closes who
 //!                        at a time, no longer lines    holds most, until it is below it
 //! ```
 //!
-//! A client that is slow to send or to read makes its connection hold memory; there may be `-c` of them. What one of them
+//! A client that is slow to send or to read makes its connection hold memory, and so does one whose large reply waits until
+//! it is its turn, unless memory is tight; there may be `-c` of them. What one of them
 //! holds is bounded by what is run before its replies are written: 256 KiB of copied values and one more, or 16 when memory
 //! is tight, and 16 MiB for a line. What all of them hold is bounded here: by [`LIMIT`], of which a worker may take
 //! what others do not need. With `-o read_buf_mem_limit` each worker has its share of that, as memcached's threads.

@@ -7,7 +7,7 @@
 //!                                                      `─ if others wait or not: a slice for one at least
 //! ```
 //!
-//!//! Not here: what a turn does (`conn`), who has one at once (`worker`).
+//! Not here: what a turn does (`conn`), who has one at once (`worker`).
 
 use super::batch::ReadBatch;
 use super::{LONG_EVERY, TURN, Worker};

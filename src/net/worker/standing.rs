@@ -66,7 +66,8 @@ impl Worker {
     /// at a time.
     pub(super) fn sweep(&mut self) {
         let limit = self.shared.config.idle_timeout;
-        if !self.sweeps() {
+        // One that is on goes to its end, even if the last for whom it began was just closed: no poll waits meanwhile.
+        if !self.idle_sweep.is_on() && !self.sweeps() {
             return;
         }
         let Some(slots) = self.idle_sweep.next_slots(self.clients.capacity()) else { return };
