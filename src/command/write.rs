@@ -113,8 +113,8 @@ pub(super) fn run(
     run_new(header, hash, shard, value, context, out)
 }
 
-/// Runs one that calls for a new item. Its order is made anew: one that is passed on lies in memory, and that costs the common
-/// case 20 instructions.
+/// Runs one that calls for a new item. Its order is made anew, under the lock: one that is passed on lies in memory, and that
+/// costs the common case 20 instructions, and to take the lock again costs more than to make the order.
 #[inline(never)]
 fn run_new(
     header: &StoreHeader<'_>,

@@ -7,6 +7,7 @@
 //! The background threads and the commands that go through whole shards are always measured: each of their slices of
 //! about 100 us takes two looks at the clock and at the thread's CPU time, 0.5 us in all. The longest CPU time is what
 //! the server itself is responsible for: if the machine does not let a thread run, it holds its lock longer than that.
+//! Between slices of one shard there is a pause, but for some of the page mover's (`background/mover`).
 //! Commands on one item are not measured, because that would cost each of them about 50 ns. They run within a turn of
 //! the event loop, whose time is a bound (`stats::event_loop`).
 

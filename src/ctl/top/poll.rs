@@ -138,7 +138,7 @@ impl TopPoller {
             let due = now.at + self.board.interval;
             // A pause would count as one long interval.
             before = Some(now);
-            // Who is chosen has his details at once, and rates as soon as there are two looks.
+            // A server that is chosen shows its details at once, and rates as soon as there are two looks.
             self.wait(due, || !has_details && self.board.is_chosen(self.number));
         }
     }

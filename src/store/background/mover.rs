@@ -26,9 +26,6 @@ use crate::store::shard::lru::{COLD, HOT, TEMP, WARM};
 use crate::store::{Event, ItemId, Store};
 use std::time::{Duration, Instant};
 
-/// Chunks given back to the free list under one lock.
-const TAKEN_BACK_PER_SLICE: usize = 1000;
-
 /// A chunk whose copying takes a slice of its own: half a MiB may take 100 us.
 const LARGE: usize = 64 << 10;
 
@@ -40,9 +37,10 @@ const NAP: Duration = Duration::from_micros(50);
 
 /// While a class has much more free than it needs, its pages are emptied for so long without a nap, for each of them that
 /// is free, and at most for so long. Of 1,000-byte items of which nine in ten were deleted, 450 pages a second came back
-/// with a nap after each slice, which is one part work and five parts naps.
+/// with a nap after each slice, which is one part work and five parts naps. Meanwhile who waits for the lock of a shard may be
+/// too late for it between two slices, so it is not for longer.
 const BUSY_PER_PAGE: Duration = Duration::from_micros(5);
-const BUSY_MAX: Duration = Duration::from_micros(500);
+const BUSY_MAX: Duration = Duration::from_micros(200);
 
 /// Time for those who hold items in the page to finish.
 const NAP_BUSY: Duration = Duration::from_millis(1);
@@ -103,8 +101,8 @@ impl Mover {
         }
     }
 
-    /// None as long as it has not worked for so long since the last one. Who waits for the lock of a shard gets it between
-    /// two slices, or in that nap.
+    /// None as long as it has not worked for so long since the last one. Who waits for the lock of a shard gets it in that nap
+    /// at the latest.
     fn nap_after(&mut self, busy: Duration) -> Duration {
         if self.rested.elapsed() < busy {
             std::thread::yield_now();
@@ -482,7 +480,8 @@ impl Shard {
         let class = self.slab.pages[page as usize].class;
         let step = step(class, &self.core.classes);
         let end = ItemId(self.slab.first_chunk(page).0 + self.core.classes.per_page(class) * step);
-        for _ in 0..TAKEN_BACK_PER_SLICE {
+        let mut slice = Slice::new();
+        while !slice.is_over() {
             let uncarved = self.slab.moving.end;
             if uncarved < end {
                 self.slab.moving.end.0 += step;
