@@ -62,8 +62,9 @@ Times are those of --rate, not of the trace. What a get missed is set if the lin
 With --live each load is also sent to a twincached and a memcached with the same -m, otherwise as they are by default:
 batches of up to 32 gets on one connection each, then the sets of what they missed; a batch goes to both before the next.
 Times to live are those of --rate, too: items are set to live for ever and deleted when their time is over, the same in both.
-At most --pace requests a second are sent, which is the time that page movers have; the replay's mover gets as much. Without
-other words it is 1,500,000 requests of zipf:0.9, calc, scan, onehit and tenants with -m 64,128, in about three minutes.
+At most --pace requests a second are sent, which is the time that page movers have; the replay's mover gets as much: fewer
+let them do more. Of two numbers in a column the first is twincached's, the second memcached's. Without other words it is
+1,200,000 requests of zipf:0.9, calc, scan, onehit and tenants with -m 64,128, in two to three minutes.
 ";
 
 /// Hits of gets, and of the bytes that they asked for.
@@ -151,7 +152,7 @@ fn run() -> Result<(), String> {
             .split(',')
             .filter_map(|mb| mb.parse().ok())
             .collect(),
-        requests: number("requests", if is_live { 1_500_000 } else { 4_000_000 })?,
+        requests: number("requests", if is_live { 1_200_000 } else { 4_000_000 })?,
         rate,
         pace: number("pace", if is_live { 100_000 } else { rate })?.max(1),
         policies: POLICIES.into_iter().filter(|(name, ..)| policy == "all" || policy == *name).collect(),
@@ -246,7 +247,7 @@ fn beside(names: &[String], mut settings: Settings, matches: &Matches) -> Result
         eprintln!(".. {}: {version}", program.name);
     }
     println!(
-        "| load | -m | hits of | twincached | its replay | memcached | its replay | pages moved | refused | requests/s |"
+        "| load | -m | hits of | twincached | its replay | memcached | its replay | pages moved | sets refused | requests/s |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|");
     let pace = settings.pace;
@@ -254,35 +255,25 @@ fn beside(names: &[String], mut settings: Settings, matches: &Matches) -> Result
         for megabytes in settings.memory.clone() {
             settings.pace = pace;
             let (answered, moved) = send(name, megabytes, &programs, &mut settings)?;
-            let policies = [POLICIES[2], POLICIES[0]];
-            let mut replayed = Vec::new();
-            for policy in policies {
-                replayed.push(replay(load(name, settings.requests)?, megabytes << 20, policy, &settings));
+            let refused = format!("{}, {}", answered[0].refused, answered[1].refused);
+            let (mut objects, mut bytes) = (Vec::new(), Vec::new());
+            // The policies that stand for the servers, in their order.
+            for (live, policy) in answered.iter().zip([POLICIES[2], POLICIES[0]]) {
+                let store = replay(load(name, settings.requests)?, megabytes << 20, policy, &settings);
+                objects.extend([ratio(live.hits, live.gets), ratio(store.hits, store.gets)]);
+                bytes.extend([ratio(live.hit_bytes, live.bytes), ratio(store.hit_bytes, store.bytes)]);
             }
-            let ratio = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
-            let [ours, theirs] = [0, 1].map(|at| {
-                let (live, store): (&LoadAnswers, &Hits) = (&answered[at], &replayed[at]);
-                [
-                    [ratio(live.hits, live.gets), ratio(store.hits, store.gets)],
-                    [ratio(live.hit_bytes, live.bytes), ratio(store.hit_bytes, store.bytes)],
-                ]
-            });
-            for (what, (ours, theirs)) in ["objects", "bytes"].into_iter().zip(ours.into_iter().zip(theirs)) {
-                println!(
-                    "| {name} | {megabytes} | {what} | {:.4} | {:.4} | {:.4} | {:.4} | {} | {}, {} | {} |",
-                    ours[0],
-                    ours[1],
-                    theirs[0],
-                    theirs[1],
-                    moved,
-                    answered[0].refused,
-                    answered[1].refused,
-                    settings.pace
-                );
+            for (what, ratios) in [("objects", objects), ("bytes", bytes)] {
+                let (ratios, pace) = (ratios.join(" | "), settings.pace);
+                println!("| {name} | {megabytes} | {what} | {ratios} | {moved} | {refused} | {pace} |");
             }
         }
     }
     Ok(())
+}
+
+fn ratio(part: u64, whole: u64) -> String {
+    format!("{:.4}", part as f64 / whole.max(1) as f64)
 }
 
 /// Sends a load to one of each, started for it. What they answered, and how many pages they moved; the pace becomes the one

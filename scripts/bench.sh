@@ -10,7 +10,7 @@
 #   scripts/bench.sh failover         what clients see of failovers, 200 kills, in about 20 minutes; as root, with etcd
 #   scripts/bench.sh failover --help  fewer of them
 #   scripts/bench.sh hostile          attacks: how long others wait, and memory; in about five minutes
-#   scripts/bench.sh replay --live    hit ratios over loads, of this server, memcached and the store itself, in about three
+#   scripts/bench.sh replay --live    hit ratios of this server, of memcached and of the store itself, in two to three minutes
 #   scripts/bench.sh replay --help    those of the store alone, over loads and traces
 #
 # --memcached PATH compares with another binary than the memcached in PATH, --twincached PATH measures another than
