@@ -23,8 +23,8 @@
 //! Not here: who is closed when (`standing`), what holds memory (`conn/buffer`), uploads (`store/lent`).
 
 use crate::config::Config;
-use crate::net::conn::Holdings;
 use crate::net::conn::turn::OUTPUT_HIGH;
+use crate::net::conn::{Holdings, READ_BUFFER};
 use crate::stats::Registry;
 use crate::sys::alloc;
 use std::collections::BTreeSet;
@@ -35,6 +35,10 @@ const LIMIT: usize = 32 << 20;
 
 /// Who holds less than this is not closed for it, unless it asks for more when there is none.
 const NOTABLE: usize = 4 << 10;
+
+/// What a worker's connections may hold together when the system refuses memory: what one of them has sent in two reads
+/// and is about to be answered. It is not what is missing.
+const LEFT_WHEN_SHORT: usize = 2 * READ_BUFFER;
 
 /// As [`OUTPUT_HIGH`] when memory is tight.
 const OUTPUT_LOW: usize = 16 << 10;
@@ -86,7 +90,7 @@ impl Budget {
 
     /// Whether somebody is to be closed.
     pub(super) fn is_over(&self, stats: &Registry) -> bool {
-        alloc::is_short() && self.held >= NOTABLE || self.held > self.share && self.all(stats) > self.bound()
+        alloc::is_short() && self.held >= LEFT_WHEN_SHORT || self.held > self.share && self.all(stats) > self.bound()
     }
 
     /// Whether less is to be held than usual, beside what a connection holds that wants more.
