@@ -100,6 +100,11 @@ impl InSync {
         self.peers.iter().find(|peer| peer.node == node)
     }
 
+    /// Whether it has refused changes that it is not known to have taken since.
+    pub(super) fn lacks(&self, member: &MemberRecord) -> bool {
+        self.peers.iter().any(|peer| peer.lacks && peer.node == member.node && peer.run == member.run)
+    }
+
     /// Who can be handed the shard: this node, or the first member if none is named; else why not.
     pub(super) fn successor(&self, to: &str, record: &ShardRecord) -> Result<MemberRecord, String> {
         let is_fit = |peer: &&Peer| peer.is_streaming && !peer.is_late && !peer.lacks;

@@ -513,8 +513,14 @@ impl Keeper {
         log::info!("gives the shard back: the server of run {} does not serve any more", record.run);
         let mut members = record.members.clone();
         if self.owned().is_some() && !self.drops_all() {
-            // It hangs, but it has everything, and may be the only one.
-            members.push(MemberRecord { node: record.owner.clone(), run: record.run.clone() });
+            let me = MemberRecord { node: record.owner.clone(), run: record.run.clone() };
+            if self.handover.is_some() {
+                // The successor did not take everything, and this node has it: it goes on at once, before the others.
+                members.retain(|member| !self.members.lacks(member));
+                members.insert(0, me);
+            } else {
+                members.push(me); // it hangs, but it has everything, and may be the only one
+            }
         }
         // The server may have been told of a successor that does not come: then that epoch is used.
         let told = self.owned().and(self.server.up()).map_or(0, |server| server.epoch);

@@ -50,7 +50,9 @@ impl Keeper {
             self.abandon_handover("the successor did not confirm everything in time", now);
             return false;
         }
-        if now >= handover.until + self.lease() {
+        // What the successor has refused meanwhile would be lost with it, and nobody serves any more.
+        let is_unfit = matches!(handover.step, HandoverStep::Settling { .. }) && self.members.lacks(&handover.to);
+        if is_unfit || now >= handover.until + self.lease() {
             self.give_back(now);
             return true;
         }
@@ -64,8 +66,7 @@ impl Keeper {
                 self.step_handover(handover.step, HandoverStep::Stepping);
                 self.order(order, now);
             }
-            // What it has refused meanwhile would be lost. If it lacks that to the end, the shard is given back.
-            HandoverStep::Settling { lsn } if confirmed >= Some(lsn) && successor.is_some_and(|peer| !peer.lacks) => {
+            HandoverStep::Settling { lsn } if confirmed >= Some(lsn) => {
                 self.step_handover(handover.step, HandoverStep::Swapping { lsn });
                 return self.hand_over(now);
             }

@@ -727,6 +727,40 @@ fn requests_are_void_after_another_owner() {
     assert!(rig.has_dropped());
 }
 
+/// The successor begins to refuse changes when the owner has stepped down: the owner goes on at once, and with all.
+#[test]
+fn who_begins_to_lack_something_in_a_switchover_gets_nothing() {
+    let peer = |node: &str, confirmed: u64| Peer {
+        node: node.into(),
+        run: format!("r{node}"),
+        is_streaming: true,
+        confirmed,
+        ..Peer::default()
+    };
+    let mut rig = Rig::owner();
+    rig.peers = vec![peer("b", 7), peer("c", 6)];
+    rig.pass(LEASE);
+    assert_eq!(rig.record().members.len(), 2);
+    let to_b = RequestRecord { id: "s".into(), what: RequestKind::Switchover, to: "b".into(), epoch: 0 };
+    rig.is_mute = true;
+    rig.orders.clear();
+    rig.keeper.request(to_b, rig.now);
+    rig.carry_out();
+    rig.keeper.answered(OrderAnswer::Done { lsn: 7 }, rig.now);
+    rig.pass(5 * TICK);
+    assert!(matches!(rig.orders.last(), Some((_, ServerOrder::Standby { .. }))), "{:?}", rig.orders);
+    rig.peers[0].lacks = true;
+    rig.keeper.peers(rig.peers.clone(), rig.now);
+    rig.is_mute = false;
+    while rig.keeper.local().is_some_and(|server| server.silent_since().is_some()) {
+        rig.keeper.answered(OrderAnswer::Done { lsn: 7 }, rig.now);
+    }
+    rig.pass(5 * TICK);
+    assert!(rig.serves() && rig.record().owner == "a", "{:?}", rig.record());
+    assert!(rig.orders.iter().all(|(_, order)| !matches!(order, ServerOrder::Primary { drops_all: true, .. })));
+    assert!(rig.replies.iter().all(|(is_done, _)| !is_done) && rig.replies.len() == 1, "{:?}", rig.replies);
+}
+
 // ---- names, runs and leases ----
 
 /// Another machine has the same name: its server's run is not ours, and it renews.
