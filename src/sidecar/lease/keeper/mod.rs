@@ -382,10 +382,10 @@ impl Keeper {
         }
     }
 
-    /// Whether the server knows of a later owner than the record, which this process has not renewed: etcd was put back.
-    /// Of the next owner it may have been told in a switchover that an earlier process did not end.
+    /// Whether the server knows of a later owner than the record, which this process has not renewed: etcd was put back, or
+    /// an earlier process did not end a switchover. Which of them nobody can tell, and members take over in both.
     fn is_past(&self, record: &ShardRecord) -> bool {
-        self.ledger.renewed.is_none() && self.server.up().is_some_and(|server| server.epoch > record.epoch + 1)
+        self.ledger.renewed.is_none() && self.server.up().is_some_and(|server| server.epoch > record.epoch)
     }
 
     /// This node owns the shard, by the run that its server is.

@@ -445,6 +445,21 @@ fn a_record_that_is_older_than_the_server_is_believed_by_nobody() {
     }
 }
 
+/// The same, with the very next owner: it may serve still, and have acknowledged what this node lacks.
+#[test]
+fn a_record_that_is_one_epoch_old_is_no_more_believed() {
+    let mut rig = Rig::with(LEASE);
+    rig.meet_in("r1", 6);
+    let record = ShardRecord { owner: "a".into(), run: "r1".into(), ..of_b(5, vec![member("b", "rb")]) };
+    rig.put_record(record.clone());
+    rig.pass(LEASE / 2);
+    assert_eq!(rig.record(), &record, "others count from here");
+    let waited = rig.until(60 * LEASE, |order| !matches!(order, ServerOrder::Standby { .. }));
+    assert!(waited.is_some_and(|waited| waited >= LEASE / 2 + BOOTSTRAP), "{waited:?}");
+    rig.pass(LEASE);
+    assert!(rig.has_dropped() && rig.record().epoch == 7, "{:?}", rig.record());
+}
+
 /// Servers of the lost past refuse whoever is below what they know.
 #[test]
 fn an_owner_lifts_itself_above_all_that_it_hears_of() {
