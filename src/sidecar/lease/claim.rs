@@ -9,7 +9,8 @@
 //!     but there was      + bootstrap_ms, empty: a server knows of an epoch, so the record was deleted before this sidecar
 //!                        was started, and nobody can tell who was in sync
 //!   a past record        after lease + margin + bootstrap_ms, empty: the node's own server knows of a later epoch, so etcd
-//!                        was put back, and who is in sync by the record may have fallen behind since
+//!                        was put back, and who is in sync by the record may have fallen behind since; with what it has,
+//!                        and if the record does not know it, only by an operator's force
 //! ```
 //!
 //! A node whose server was restarted is no member: it first takes its old run out of the members of a shard that was
@@ -153,7 +154,8 @@ impl<'a> Claimant<'a> {
         if self.epoch > record.epoch {
             let silent = lease_of(record) + margin_of(record);
             let is_time = kept >= silent && ago >= silent + Duration::from_millis(record.bootstrap_ms);
-            return self.last_resort(may_claim && is_time);
+            // Whom the past owner knew is no matter to an operator: it may be that none of them is left.
+            return self.last_resort((may_claim || self.is_forced) && is_time);
         }
         // The owner may live on the promises of members alone for so long.
         if self.is_forced && may_claim && kept >= free_after && ago >= free_after + bootstrap {

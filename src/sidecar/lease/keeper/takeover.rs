@@ -100,8 +100,12 @@ impl Keeper {
             _ => return,
         };
         let wait = self.known().map_or(self.config.bootstrap_wait.as_millis() as u64, |record| record.bootstrap_ms);
+        let how = match self.known().is_some_and(|record| self.is_stranger(record)) {
+            true => "The record does not name this node, which takes the shard only if it is promoted by force,",
+            false => "This node takes the shard without data,",
+        };
         if self.waits.is_news(&what, now) {
-            log::error!("{what}. This node takes the shard without data, but not before a lease and {wait} ms");
+            log::error!("{what}. {how} but not before a lease and {wait} ms");
         }
     }
 
@@ -140,9 +144,20 @@ impl Keeper {
         if request.epoch > 0 && request.epoch != epoch {
             return self.reply(request.id, false, "the owner has changed since that was asked for");
         }
+        let past = self.server.up().map_or(0, |server| server.epoch);
+        if past <= epoch && self.known().is_some_and(|record| self.is_stranger(record)) {
+            let why = "the record does not name this node, so its owner may serve for as long as those that it names \
+                       promise to wait: when it is gone for certain, delete the record of the shard in etcd";
+            return self.reply(request.id, false, why);
+        }
         self.stands_back = Duration::ZERO;
         self.forced = (now + (self.lease() + self.config.bootstrap_wait) * 2, epoch);
         self.reply(request.id, true, "it takes over as soon as the lease of the owner has passed");
+    }
+
+    /// Whether the shard has an owner that does not know this node.
+    fn is_stranger(&self, record: &ShardRecord) -> bool {
+        !record.owner.is_empty() && !record.nodes.contains(&self.config.node)
     }
 
     fn is_forced(&self, now: Duration) -> bool {

@@ -460,6 +460,27 @@ fn a_record_that_is_one_epoch_old_is_no_more_believed() {
     assert!(rig.has_dropped() && rig.record().epoch == 7, "{:?}", rig.record());
 }
 
+/// The nodes that the record names were replaced: an operator may say that this one takes the shard, and nobody else.
+#[test]
+fn a_past_record_of_other_nodes_is_left_to_operators() {
+    let past = ShardRecord { nodes: vec!["b".into(), "c".into()], ..of_b(3, vec![member("c", "rc")]) };
+    let mut rig = Rig::with(LEASE);
+    rig.meet_in("r1", 5);
+    rig.put_record(past);
+    assert_eq!(rig.until_candidate(), None);
+    rig.keeper.request(promote(3), rig.now);
+    rig.pass(2 * LEASE);
+    assert!(rig.serves() && rig.record().epoch == 6, "{:?}", rig.record());
+    assert!(rig.replies.iter().all(|(is_done, _)| *is_done), "{:?}", rig.replies);
+    // Is it none of the past, then its owner may live on promises, and asks this node for none.
+    let mut rig = Rig::new();
+    rig.put_record(ShardRecord { nodes: vec!["b".into(), "c".into()], ..of_b(3, vec![]) });
+    rig.keeper.request(promote(3), rig.now);
+    rig.carry_out();
+    assert!(matches!(&rig.replies[..], [(false, why)] if why.contains("does not name")), "{:?}", rig.replies);
+    assert_eq!(rig.until_candidate(), None);
+}
+
 /// Servers of the lost past refuse whoever is below what they know.
 #[test]
 fn an_owner_lifts_itself_above_all_that_it_hears_of() {
