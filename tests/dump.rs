@@ -219,3 +219,42 @@ fn a_server_that_dies_leaves_a_part() {
     let output = ctl(&["load", &to.addr.to_string()], &output.stdout);
     assert!(output.status.code() == Some(1) && said(&output).contains("the file ends"), "{}", said(&output));
 }
+
+/// memcached refuses some lines of `ms` without swallowing the value, which it then takes for commands.
+#[test]
+fn a_file_runs_no_command() {
+    let Some(memcached) = Server::reference(&["-u", "nobody"]) else { return };
+    let address = memcached.addr.to_string();
+    let mut conn = memcached.connect();
+    conn.ask(b"set kept 0 0 1\r\nx\r\n", b"STORED\r\n");
+    let flags: String = ('a'..='z').map(|flag| format!(" {flag}")).collect();
+    let (long, base64) = ("a".repeat(300), "AAAA".repeat(100));
+    let lines = [
+        format!("ms {long} 11"),
+        format!("ms {base64} 11 b"),
+        format!("ms k 11{flags}"),
+        format!("ms k 11{}", " T0".repeat(30)),
+        "ms k\0 11 T0".to_owned(),
+        "ms a 11 b".to_owned(),
+        "ms k 11 I".to_owned(),
+        "ms k 11 Tx".to_owned(),
+        "ms k 11 T99999999999999999999".to_owned(),
+    ];
+    for line in lines {
+        let output = ctl(&["load", &address], format!("{line}\r\nflush_all\r\n\r\nmn\r\n").as_bytes());
+        assert_eq!(conn.number("", "cmd_flush"), 0, "{line:?}");
+        assert_eq!(output.status.code(), Some(1), "{line:?}");
+        assert!(said(&output).contains("command 1 of the dump: "), "{line:?}: {}", said(&output));
+    }
+    // A dump of ours may hold it, and memcached takes no base64 of that length.
+    let ours = base64_of_blanks(200);
+    let file = format!("ms {ours} 11 b T0 q\r\nflush_all\r\n\r\nmd {ours} b I T0 q\r\nms k 1 T0 q\r\nx\r\nmn\r\n");
+    let output = ctl(&["load", &address], file.as_bytes());
+    assert_eq!(conn.number("", "cmd_flush"), 0);
+    assert!(output.status.code() == Some(1) && said(&output).contains("1 refused"), "{}", said(&output));
+    assert_eq!((conn.line("mg k"), conn.line("mg kept")), ("HD".into(), "HD".into()));
+}
+
+fn base64_of_blanks(len: usize) -> String {
+    base64(&vec![b' '; len])
+}

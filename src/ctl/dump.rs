@@ -89,7 +89,7 @@ impl<'o, W: Write> Dumper<'o, W> {
         if said != "MN" {
             return Err(values.refused("it has no meta protocol; that came with memcached 1.6"));
         }
-        let peer = match takes_long_keys(&mut values)? {
+        let peer = match takes_blanks(&mut values, KEY_MAX)? {
             true => PeerKeys::All,
             false => PeerKeys::Short,
         };
@@ -294,11 +294,11 @@ fn ask_for(key: &[u8], peer: PeerKeys, tail: &[u8], out: &mut Vec<u8>) -> bool {
     true
 }
 
-/// Whether base64 may name the longest keys. memcached takes at most 250 characters.
-fn takes_long_keys(values: &mut Dialed) -> Result<bool, CtlExit> {
+/// Whether base64 may name keys of so many bytes. memcached takes at most 250 characters of it.
+pub(super) fn takes_blanks(server: &mut Dialed, len: usize) -> Result<bool, CtlExit> {
     let mut request = Vec::new();
-    ask_for(&[b' '; KEY_MAX], PeerKeys::All, b"\r\n", &mut request);
-    let said = values.ask(&request)?;
+    ask_for(&[b' '; KEY_MAX][..len], PeerKeys::All, b"\r\n", &mut request);
+    let said = server.ask(&request)?;
     Ok(!said.starts_with("CLIENT_ERROR"))
 }
 

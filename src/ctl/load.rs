@@ -1,24 +1,28 @@
 //! `load`: stores what `dump` has written, or any file of such commands, in a server, ours or a memcached.
 //!
 //! ```text
-//!   stdin   ms, its data │ md │ mg │ mn ──checked──> sent, 256 commands and then `mn`     values pass through in pieces
+//!   stdin   ms, its data │ md │ mg │ mn ──DumpLine──> sent, 256 commands and then `mn`     values pass through in pieces
 //!   server  … MN <── read one round later, so that both sides work at a time
 //!            each line before MN is a command that it refused
 //! ```
 //!
-//! A file is a stranger's: only `ms`, `md`, `mg` and `mn` are sent, a line has a length, and data must end where its
-//! line says. Items that are dead by the server's clock are left out. `E` is left out for a server that does not know it.
+//! A file is a stranger's: only lines that a dump has are sent, and data must end where its line says, so a value is
+//! never taken for a command. Items that are dead by the server's clock are left out. `E` is left out for a server that
+//! does not know it, and so is an item whose key in base64 is too long for it, which counts as refused.
 //!
 //! Invariant: it ends well only if the file ended with `mn` and the server took every command.
 //!
-//! Not here: what writes it (`dump`).
+//! Not here: what writes it (`dump`), what a line may have (`dump_line`).
 
 use super::dial::Dialed;
-use super::dump::{END, ToldClock};
+use super::dump::{END, ToldClock, takes_blanks};
+use super::dump_line::DumpLine;
 use super::exit::CtlExit;
 use super::pace::{MovePace, MovedServer};
 use crate::clock::RELATIVE_MAX;
-use crate::protocol::token::{strict_i64, strict_u64, words};
+use crate::protocol::KEY_MAX;
+use crate::protocol::base64::ENCODED_MAX;
+use crate::protocol::token::words;
 use std::io::{self, BufRead, Read};
 
 /// Commands between two `mn`: all of them refused make less than a socket's buffer holds.
@@ -57,6 +61,8 @@ struct Loader<'f, R> {
     pace: MovePace,
     clock: ToldClock,
     takes_cas: bool,
+    /// The longest key in base64 that it takes.
+    base64_max: usize,
     /// Which command of the file it is, for errors.
     number: u64,
     /// What goes out next.
@@ -82,12 +88,14 @@ impl<'f, R: BufRead> Loader<'f, R> {
             "CLIENT_ERROR invalid flag" => after_refused_cas(&mut server)?,
             _ => return Err(server.refused(&format!("it takes no changes: {said}"))),
         };
+        let base64_max = base64_max(&mut server)?;
         Ok(Loader {
             server,
             from,
             pace: MovePace::new(moved.limit_megabits),
             clock,
             takes_cas,
+            base64_max,
             number: 0,
             out: Vec::new(),
             round: (0, 0),
@@ -126,35 +134,45 @@ impl<'f, R: BufRead> Loader<'f, R> {
 
     /// Sends one command with its data; true for the end of the dump.
     fn command(&mut self, line: &[u8]) -> Result<bool, CtlExit> {
-        match line.get(..3) {
-            Some(b"ms ") => self.set(line)?,
-            Some(b"md " | b"mg ") => self.queue(line),
-            _ if line == b"mn" => return Ok(true),
-            _ => return Err(self.broken("neither ms, md, mg nor mn: this is no dump")),
+        if line == b"mn" {
+            return Ok(true);
+        }
+        let read = DumpLine::read(line).map_err(|why| self.broken(why))?;
+        match read.len {
+            Some(len) => self.set(line, len, &read)?,
+            None if read.base64_len <= self.base64_max => self.queue(line),
+            // What it would mark was not stored.
+            None => {}
         }
         Ok(false)
     }
 
-    fn set(&mut self, line: &[u8]) -> Result<(), CtlExit> {
-        let len = words(line).nth(2).and_then(strict_u64);
-        let len = len.ok_or_else(|| self.broken("ms without a key and a length"))?;
-        let is_dead = self.is_dead(line);
-        if is_dead {
-            self.dead += 1;
-        } else {
+    fn set(&mut self, line: &[u8], len: u64, read: &DumpLine) -> Result<(), CtlExit> {
+        let is_dead = self.is_dead(read);
+        let is_unnamed = !is_dead && read.base64_len > self.base64_max;
+        let is_dropped = is_dead || is_unnamed;
+        if is_unnamed {
+            self.refuse(format!("a key of {} characters of base64 is too long for this server", read.base64_len));
+        }
+        if !is_dropped {
             self.queue(line);
             self.send()?;
         }
-        self.value(len, is_dead)?;
-        self.items += u64::from(!is_dead);
+        self.value(len, is_dropped)?;
+        self.dead += u64::from(is_dead);
+        self.items += u64::from(!is_dropped);
         self.pace.shown(self.items + self.dead);
         Ok(())
     }
 
+    fn refuse(&mut self, refusal: String) {
+        self.refused += 1;
+        self.refusal.get_or_insert(refusal);
+    }
+
     /// Whether its `T` is over by the server's clock.
-    fn is_dead(&self, line: &[u8]) -> bool {
-        let time = words(line).skip(3).find_map(|word| word.strip_prefix(b"T")).and_then(strict_i64);
-        time.is_some_and(|time| time < 0 || time > RELATIVE_MAX && time <= self.clock.now())
+    fn is_dead(&self, line: &DumpLine) -> bool {
+        line.expiry.is_some_and(|time| time < 0 || time > RELATIVE_MAX && time <= self.clock.now())
     }
 
     /// Passes the value and its line end on, or drops them.
@@ -243,10 +261,7 @@ impl<'f, R: BufRead> Loader<'f, R> {
                 // A read that took a token, and what is not there to be read.
                 b"HD" | b"EN" | b"NF" => {}
                 _ if line.starts_with(b"HD ") => {}
-                refusal => {
-                    self.refused += 1;
-                    self.refusal.get_or_insert_with(|| String::from_utf8_lossy(refusal).into_owned());
-                }
+                refusal => self.refuse(String::from_utf8_lossy(refusal).into_owned()),
             }
         }
         self.owed -= 1;
@@ -282,6 +297,14 @@ impl<'f, R: BufRead> Loader<'f, R> {
     fn unread(&self, error: &io::Error) -> CtlExit {
         CtlExit::not_done(&format!("stdin: {error}"))
     }
+}
+
+/// The longest key in base64 that it takes: memcached counts the characters, and one before 1.6.10 takes none.
+fn base64_max(server: &mut Dialed) -> Result<usize, CtlExit> {
+    if takes_blanks(server, KEY_MAX)? {
+        return Ok(ENCODED_MAX);
+    }
+    Ok(if takes_blanks(server, 1)? { KEY_MAX } else { 0 })
 }
 
 /// A memcached before 1.6.27 refuses the line and swallows the value, or takes it for a command of its own.

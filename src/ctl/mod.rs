@@ -25,6 +25,7 @@ mod defaults;
 mod diagnosis;
 mod dial;
 mod dump;
+mod dump_line;
 mod edit;
 mod exit;
 mod insight;

@@ -20,6 +20,8 @@ fn loaded(probe: &'static str, file: &[u8]) -> (Result<String, CtlExit>, String)
                 "ok\r\n" => socket.write_all(probe.as_bytes()).unwrap(),
                 "mn\r\n" => socket.write_all(b"MN\r\n").unwrap(),
                 _ if line.contains("probe") => {}
+                // A key of blanks.
+                _ if line.starts_with("mg ICAg") => socket.write_all(b"EN\r\n").unwrap(),
                 _ => sent += &line,
             }
             line.clear();
@@ -39,9 +41,10 @@ fn fails(file: &str, why: &str) {
 
 #[test]
 fn what_is_dead_is_left_out_and_what_is_not_known_too() {
-    let file = "ms a 2 T0 E9 F3\r\nhi\r\nms b 2 T1799999999 q\r\nno\r\nms Eq 0 T1900000000 Eq E5 q\r\n\r\nmd Eq I E7 q\r\nmn\r\n";
+    let file =
+        "ms a 2 T0 E9 F3\r\nhi\r\nms b 2 T1799999999 q\r\nno\r\nms Eq 0 T1900000000 E5 q\r\n\r\nmd Eq I E7 q\r\nmn\r\n";
     let (done, sent) = loaded("NS\r\n", file.as_bytes());
-    assert_eq!(sent, "ms a 2 T0 E9 F3 q\r\nhi\r\nms Eq 0 T1900000000 Eq E5 q\r\n\r\nmd Eq I E7 q\r\n");
+    assert_eq!(sent, "ms a 2 T0 E9 F3 q\r\nhi\r\nms Eq 0 T1900000000 E5 q\r\n\r\nmd Eq I E7 q\r\n");
     let said = done.unwrap();
     assert!(said.starts_with("2 items sent") && said.contains("1 left out, which were dead"), "{said}");
     let (done, sent) = loaded("CLIENT_ERROR invalid flag\r\n", file.as_bytes());
@@ -62,5 +65,7 @@ fn files_that_are_no_dumps() {
     fails("ms a 1 T0 q\r\nhi\r\nmn\r\n", "longer than this line says");
     fails("ms a 2 T0 q", "has no end");
     fails(&"x".repeat(5000), "has no end");
-    fails(&format!("ms a {} T0 q\r\n", u64::MAX), "ends in the value");
+    fails(&format!("ms a {} T0 q\r\n", u64::MAX), "a length of at most 1 GiB");
+    fails(&format!("ms a {} T0 q\r\n", 1 << 30), "ends in the value");
+    fails("ms a 1 T0 q\r\nx\r\nms a 1 I\r\nx\r\nmn\r\n", "command 2 of the dump: it has a flag");
 }
