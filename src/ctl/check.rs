@@ -63,6 +63,10 @@ pub(super) fn cluster(shards: Result<BTreeMap<String, ShardView>, CtlExit>) -> C
 fn server(address: &str, dial: &DialOptions) -> CheckedThing {
     let rows = match Dialed::to(address, dial).and_then(|mut dialed| dialed.stats("")) {
         Ok(rows) => rows,
+        // A fault of this program's options says nothing of the server.
+        Err(exit) if exit.code == CtlExit::USAGE => {
+            return CheckedThing::new(Severity::Unknown, exit.reason().to_owned());
+        }
         Err(exit) => return CheckedThing::new(Severity::Critical, exit.reason().to_owned()),
     };
     judged(address, &rows)
