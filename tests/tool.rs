@@ -3,8 +3,9 @@
 mod common;
 
 use common::{Server, until};
+use std::fs::File;
 use std::net::TcpListener;
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 
 /// Exit code and stdout.
 fn ctl(words: &[&str]) -> (i32, String) {
@@ -60,6 +61,8 @@ fn a_check_ends_with_its_code() {
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let (code, line) = ctl(&["check", &address, &gone]);
     assert!(code == 2 && line.starts_with(&format!("TWINCACHE CRITICAL - {gone}")), "{line}");
+    let (code, line) = ctl(&["check", &address, "--auth-file", "/nonexistent"]);
+    assert!(code == 3 && line.starts_with("TWINCACHE UNKNOWN - --auth-file /nonexistent: "), "{line}");
     let etcd = format!("http://{gone}");
     let (code, line) = ctl(&["--config", "/dev/null", "--etcd", &etcd, "check"]);
     assert!(code == 3 && line.starts_with("TWINCACHE UNKNOWN - "), "{line}");
@@ -71,4 +74,33 @@ fn a_plan_shows_its_steps() {
     assert!(code == 0 && text.starts_with("STEP") && text.contains("nodes"), "{text}");
     assert!(json(&["plan", "--json"])[0]["value"].as_f64().is_some());
     assert_eq!(ctl(&["plan", "users=none"]).0, 64);
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_fault_and_a_full_disk_is_one() {
+    let server = Server::start(&[]);
+    let address = server.addr.to_string();
+    let to = |words: &[&str], stdout: Stdio| -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_twincachectl"));
+        command.args(words).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap()
+    };
+    let commands: [&[&str]; 6] = [
+        &["slabs", &address],
+        &["latency", &address, "--json"],
+        &["top", &address, "--once"],
+        &["check", &address],
+        &["plan"],
+        &["--help"],
+    ];
+    for words in commands {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = to(words, writer.into());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(0) && said.is_empty(), "{words:?}: {:?} {said}", output.status);
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let output = to(words, full.into());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && said.contains("stdout: "), "{words:?}: {:?} {said}", output.status);
+    }
 }

@@ -1,8 +1,11 @@
 //! How the program ends, when not just well.
 //!
+//! All that goes to stdout, but dumps, goes through [`to_stdout`]: a reader that has left is no fault, a full disk is one.
+//!
 //! Invariant: what servers said is in no error before it went through [`harmless`].
 
 use crate::cluster::EtcdError;
+use std::io::{self, ErrorKind, Write};
 
 /// What it prints, and its exit code.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,10 +50,34 @@ impl CtlExit {
         text.strip_prefix("twincachectl: ").unwrap_or(text)
     }
 
+    /// Prints what it has; returns the exit code, which says so if stdout does not take it.
+    pub fn tell(mut self) -> u8 {
+        if let Err(lost) = to_stdout(&self.stdout) {
+            self.stderr += &lost.stderr;
+            self.code = self.code.max(lost.code);
+        }
+        to_stderr(&self.stderr);
+        self.code
+    }
+
     /// An end of which everything has been said.
     pub(super) fn silent(code: u8) -> CtlExit {
         CtlExit { code, stdout: String::new(), stderr: String::new() }
     }
+}
+
+/// Prints this. It is well if nobody reads it, as with the tools of a shell; all else that goes wrong is an error.
+pub(super) fn to_stdout(text: &str) -> Result<(), CtlExit> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(CtlExit::not_done(&format!("stdout: {error}"))),
+        _ => Ok(()),
+    }
+}
+
+/// Says this to the operator. If that fails, there is nobody to tell.
+pub(super) fn to_stderr(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
 }
 
 /// A text of a stranger, as a terminal may have it. Doing it twice changes nothing.

@@ -9,7 +9,7 @@
 //! Not here: how the columns are put side by side (`table`).
 
 use super::dial::Dialed;
-use super::exit::{CtlExit, harmless};
+use super::exit::{CtlExit, harmless, to_stderr, to_stdout};
 use super::json::pretty;
 use super::options::DialOptions;
 use super::table::aligned;
@@ -99,13 +99,13 @@ pub(super) fn show(insight: &Insight, servers: &[String], dial: &DialOptions, is
         match InsightSheet::ask(insight, server, dial) {
             Ok(sheet) => sheets.push(sheet),
             Err(exit) => {
-                eprint!("{}", exit.stderr);
+                to_stderr(&exit.stderr);
                 trouble = Some(CtlExit::silent(exit.code));
             }
         }
     }
     let text = if is_json { json(insight, &sheets) } else { table(insight, &sheets) };
-    print!("{text}");
+    to_stdout(&text)?;
     trouble.map_or(Ok(()), Err)
 }
 

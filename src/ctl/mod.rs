@@ -81,14 +81,18 @@ fn run_alone(options: &CtlOptions) -> Result<(), CtlExit> {
         }
         _ => unreachable!("all others have a cluster"),
     };
-    eprintln!("twincachectl: {said}");
+    exit::to_stderr(&format!("twincachectl: {said}\n"));
     Ok(())
 }
 
 /// What is done by values in etcd.
 fn run_in(cluster: &ClusterOptions, options: &CtlOptions) -> Result<(), CtlExit> {
     let mut console = Console::new(cluster)?;
-    let console = &mut console;
+    let done = done_in(&mut console, options);
+    done.and_then(|()| console.end())
+}
+
+fn done_in(console: &mut Console, options: &CtlOptions) -> Result<(), CtlExit> {
     match &options.command {
         CtlCommand::List(shards) => show::list(console, shards, options.is_json),
         CtlCommand::Status(shards) => show::status(console, shards, options.is_json),

@@ -2,7 +2,7 @@
 //!
 //! Not here: what a row says (`rates`), how it is written (`columns`).
 
-use super::super::exit::{CtlExit, harmless};
+use super::super::exit::{CtlExit, harmless, to_stdout};
 use super::super::json::pretty;
 use super::super::options::TopOptions;
 use super::columns::COLUMNS;
@@ -30,7 +30,7 @@ pub(super) fn once(options: &TopOptions, is_json: bool) -> Result<(), CtlExit> {
         row.trouble = Some("it does not answer".to_owned());
     });
     let text = if is_json { pretty(&rows.iter().map(value).collect::<Vec<Value>>()) } else { table(&rows) };
-    print!("{text}");
+    to_stdout(&text)?;
     match rows.iter().all(|row| row.trouble.is_none()) {
         true => Ok(()),
         false => Err(CtlExit::silent(CtlExit::UNAVAILABLE)),
