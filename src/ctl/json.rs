@@ -1,6 +1,7 @@
 //! What `--json` prints: the fields are those of the man page, and stay.
 //!
-//! A number that is not known is `null`.
+//! A number that is not known is `null`. Names and keys are strangers' texts, and this may go to a terminal: what would
+//! command one is escaped.
 
 use super::diagnosis::problems;
 use super::table::role;
@@ -61,7 +62,25 @@ pub(super) fn json<'a>(cluster: &str, shards: impl Iterator<Item = (&'a String, 
 /// A value as JSON, with a line end.
 pub(super) fn pretty(value: &impl Serialize) -> String {
     let text = serde_json::to_string_pretty(value).expect("there are no maps with odd keys");
-    format!("{text}\n")
+    format!("{}\n", inert(&text))
+}
+
+/// JSON in which nothing commands a terminal or turns its text around: escapes what serde leaves as it is. Outside of
+/// strings JSON has no such letters.
+fn inert(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for letter in json.chars() {
+        match letter {
+            '\u{7f}'..='\u{9f}'
+            | '\u{61c}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{2069}'
+            | '\u{feff}' => text += &format!("\\u{:04x}", u32::from(letter)),
+            _ => text.push(letter),
+        }
+    }
+    text
 }
 
 fn shard_json<'a>(name: &'a str, shard: &'a ShardView) -> ShardJson<'a> {
@@ -102,5 +121,18 @@ fn node_json<'a>(shard: &'a ShardView, name: &'a str, node: &'a NodeView) -> Nod
         run: record.map_or("", |record| &record.run),
         address: record.map_or("", |record| &record.advertise),
         http: record.map_or("", |record| &record.http),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_obeys_no_json() {
+        let name = "a\u{7f}\u{9b}2J\u{200f}\u{202e}\u{2066}\u{feff}\u{1b}é\u{1f600}";
+        let text = pretty(&name);
+        assert_eq!(text, "\"a\\u007f\\u009b2J\\u200f\\u202e\\u2066\\ufeff\\u001bé\u{1f600}\"\n");
+        assert_eq!(serde_json::from_str::<String>(&text).unwrap(), name);
     }
 }
