@@ -258,3 +258,20 @@ fn a_file_runs_no_command() {
 fn base64_of_blanks(len: usize) -> String {
     base64(&vec![b' '; len])
 }
+
+#[test]
+fn what_cannot_be_asked_for_is_told() {
+    let Some(memcached) = Server::reference(&["-u", "nobody"]) else { return };
+    let mut conn = memcached.connect();
+    // The binary protocol stores any key: this one has a blank, and its base64 is longer than memcached takes.
+    let key = [b' '; 200];
+    let mut request = vec![0x80, 1, 0, key.len() as u8, 8, 0, 0, 0];
+    request.extend_from_slice(&(8 + key.len() as u32).to_be_bytes());
+    request.extend_from_slice(&[0; 12 + 8]);
+    request.extend_from_slice(&key);
+    memcached.connect().ask(&request, b"\0\0\0\0\0\0\0\x01");
+    assert_eq!(conn.number("", "curr_items"), 1);
+    let output = ctl(&["dump", &memcached.addr.to_string()], b"");
+    assert!(output.stdout == b"mn\r\n" && said(&output).contains("1 left out"), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(1));
+}

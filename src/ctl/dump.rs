@@ -40,10 +40,15 @@ pub(super) fn dump(server: &MovedServer, out: &mut impl Write) -> Result<String,
     let done = dumper.run();
     dumper.pace.end();
     let said = dumper.said();
-    done.map(|()| said.clone()).map_err(|mut exit| {
-        exit.stderr += &format!("twincachectl: {said}; this is a part, and ends without `mn`\n");
-        exit
-    })
+    match done {
+        Err(mut exit) => {
+            exit.stderr += &format!("twincachectl: {said}; this is a part, and ends without `mn`\n");
+            Err(exit)
+        }
+        // Whoever trusts the exit code must not miss an item.
+        Ok(()) if dumper.unnamed > 0 => Err(CtlExit::not_done(&said)),
+        Ok(()) => Ok(said),
+    }
 }
 
 struct Dumper<'o, W> {
