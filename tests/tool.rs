@@ -4,8 +4,11 @@ mod common;
 
 use common::{Server, until};
 use std::fs::File;
+use std::io::Write;
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Exit code and stdout.
 fn ctl(words: &[&str]) -> (i32, String) {
@@ -66,6 +69,25 @@ fn a_check_ends_with_its_code() {
     let etcd = format!("http://{gone}");
     let (code, line) = ctl(&["--config", "/dev/null", "--etcd", &etcd, "check"]);
     assert!(code == 3 && line.starts_with("TWINCACHE UNKNOWN - "), "{line}");
+}
+
+/// One that says nothing, and one that says a little each second.
+#[test]
+fn a_check_does_not_wait_for_who_is_slow() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let slow = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addresses = [&silent, &slow].map(|listener| listener.local_addr().unwrap().to_string());
+    thread::spawn(move || {
+        let (mut stream, _) = slow.accept().unwrap();
+        while stream.write_all(b"STAT a b\r\n").is_ok() {
+            thread::sleep(Duration::from_secs(1));
+        }
+    });
+    let begun = Instant::now();
+    let (code, line) = ctl(&["check", &addresses[0], &format!("http://{}", addresses[0]), &addresses[1]]);
+    assert!(code == 2 && line.starts_with("TWINCACHE CRITICAL - "), "{line}");
+    assert_eq!(line.matches("no whole answer within 8 s").count(), 3, "{line}");
+    assert!(begun.elapsed() < Duration::from_secs(25), "it waits for what one of them does alone");
 }
 
 #[test]

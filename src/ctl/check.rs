@@ -4,8 +4,13 @@
 //!   HOST:PORT          stats        answers? connections near the limit?
 //!   http://HOST:PORT   /health      what the sidecar says
 //!   none of these      etcd         what is wrong with the cluster's shards
+//!        a thread for each of the first two, and 8 s for them all
 //!        worst of all ──> TWINCACHE OK - …   0    WARNING 1    CRITICAL 2    UNKNOWN 3     | figures
 //! ```
+//!
+//! Invariant: what the servers and sidecars do, or do not do, the line comes before the monitoring system's patience ends:
+//! nagios waits for 10 s, and takes a check that it had to end for less than critical. Nobody waits for a thread
+//! that is late; it ends with the process.
 //!
 //! Not here: what is wrong with a shard (`diagnosis`).
 
@@ -15,6 +20,13 @@ use super::exit::{CtlExit, harmless};
 use super::options::DialOptions;
 use super::view::ShardView;
 use std::collections::BTreeMap;
+use std::io;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long all servers and sidecars may take together: looking up names, connecting, TLS, login and answer.
+const ANSWERS_MAX: Duration = Duration::from_secs(8);
 
 /// From this share of the connections on it is a warning, and from the next one on critical, in percent.
 const CONNECTIONS: (u64, u64) = (80, 95);
@@ -42,13 +54,35 @@ impl CheckedThing {
     }
 }
 
-/// Checks servers and sidecars.
+/// Checks servers and sidecars, all at once.
 pub(super) fn servers(addresses: &[String], dial: &DialOptions) -> CtlExit {
-    let verdict = |address: &String| match address.strip_prefix("http://") {
+    let until = Instant::now() + ANSWERS_MAX;
+    let asked: Vec<_> = addresses.iter().map(|address| (address, begin(address, dial))).collect();
+    ended(asked.into_iter().map(|(address, asked)| in_time(address, asked, until)).collect())
+}
+
+/// Checks one on a thread of its own.
+fn begin(address: &str, dial: &DialOptions) -> io::Result<Receiver<CheckedThing>> {
+    let (verdict, verdicts) = channel();
+    let (address, dial) = (address.to_owned(), dial.clone());
+    let look = move || match address.strip_prefix("http://") {
         Some(sidecar) => health(sidecar),
-        None => server(address, dial),
+        None => server(&address, &dial),
     };
-    ended(addresses.iter().map(verdict).collect())
+    // Who asked may have given up.
+    thread::Builder::new().name("check".to_owned()).spawn(move || drop(verdict.send(look())))?;
+    Ok(verdicts)
+}
+
+fn in_time(address: &str, asked: io::Result<Receiver<CheckedThing>>, until: Instant) -> CheckedThing {
+    let asked = match asked {
+        Ok(asked) => asked,
+        Err(error) => return CheckedThing::new(Severity::Unknown, format!("a thread for {address}: {error}")),
+    };
+    asked.recv_timeout(until.saturating_duration_since(Instant::now())).unwrap_or_else(|_| {
+        let line = format!("{address}: no whole answer within {} s", ANSWERS_MAX.as_secs());
+        CheckedThing::new(Severity::Critical, line)
+    })
 }
 
 /// Checks a cluster; an error is that it could not be looked at.
