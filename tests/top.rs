@@ -7,6 +7,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::Duration;
 
 /// Runs `top` with these arguments.
 fn run(words: &[&str]) -> Terminal {
@@ -114,6 +115,35 @@ fn a_terminal_that_is_gone_ends_it() {
     let pid = terminal.value("pid");
     drop(terminal);
     until("it has ended", || !std::path::Path::new(&format!("/proc/{pid}/exe")).exists());
+}
+
+/// Drawing waits then, and so would whoever waits for the drawing to end.
+#[test]
+fn a_terminal_that_nobody_reads_does_not_hold_it() {
+    let server = Server::start(&[]);
+    let address = server.addr.to_string();
+    let terminal = run(&[&[&address[..]; 20][..], &["--interval", "0.1"]].concat());
+    terminal.shows("standalone");
+    let pid = terminal.value("pid");
+    // What it sends to servers does not count here.
+    let written = || std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap().lines().nth(1).unwrap().to_owned();
+    terminal.stall(true);
+    let (mut conn, mut count) = (server.connect(), 0);
+    until("it cannot write", || {
+        let before = written();
+        for _ in 0..10 {
+            count += 97;
+            (0..count % 1000).for_each(|_| drop(conn.ask(b"get a\r\n", b"END\r\n")));
+            thread::sleep(Duration::from_millis(100));
+        }
+        before == written()
+    });
+    signal(pid.parse().unwrap(), "CONT");
+    signal(pid.parse().unwrap(), "TERM");
+    until("it has ended", || !std::path::Path::new(&format!("/proc/{pid}/exe")).exists());
+    terminal.stall(false);
+    assert_eq!(terminal.value("code"), "0");
+    assert_eq!(terminal.value("before"), terminal.value("behind"));
 }
 
 fn ctl(words: &[&str]) -> (i32, String, String) {

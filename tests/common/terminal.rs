@@ -1,6 +1,6 @@
 //! A terminal for a program, which util-linux's `script` makes.
 
-use super::{until, wait_for};
+use super::{signal, until, wait_for};
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -43,6 +43,11 @@ impl Terminal {
     pub fn press(&mut self, keys: &str) {
         self.keys.write_all(keys.as_bytes()).unwrap();
         self.keys.flush().unwrap();
+    }
+
+    /// Reads nothing more of what the program writes, or goes on to read.
+    pub fn stall(&self, is_stalled: bool) {
+        signal(self.child.id(), if is_stalled { "STOP" } else { "CONT" });
     }
 
     /// Everything that was shown, with what moves the cursor.

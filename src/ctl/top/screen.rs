@@ -8,26 +8,34 @@
 //!
 //! The thread is needed because reading keys from a terminal that is gone may never return.
 //!
-//! Invariant: who changes the terminal or draws has the lock, and who ends the program keeps it.
+//! Invariants: who changes the terminal or draws has the lock, and who ends the program keeps it. Writing to a terminal that
+//! nobody reads waits, with the lock: so a signal to end waits for [`STALLED_MAX`] only. After that the modes are given
+//! back, for which nothing is written, and the other screen is not left.
 
 use super::draw::{TopView, draw};
-use crate::sync::lock;
+use crate::sync::{lock, try_lock};
 use crate::sys::terminal::{
-    TerminalSignal, ask_to_suspend, block_terminal_signals, is_hung_up, stop_self, wait_terminal_signal,
+    TerminalSignal, ask_to_suspend, block_terminal_signals, end_at_once, is_hung_up, stop_self, wait_terminal_signal,
 };
 use ratatui::DefaultTerminal;
-use ratatui::crossterm::terminal::{Clear, ClearType};
+use ratatui::crossterm::terminal::{Clear, ClearType, disable_raw_mode};
 use ratatui::crossterm::{cursor, execute};
 use std::io;
 use std::os::fd::AsFd;
 use std::panic;
 use std::process;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How soon it is noticed that the terminal is gone.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How long a terminal may take nothing when it is to be given back.
+const STALLED_MAX: Duration = Duration::from_secs(1);
+
+/// A pause between two tries to have the terminal.
+const NAP: Duration = Duration::from_millis(20);
 
 /// See the module's head. The lock has the terminal.
 #[derive(Clone)]
@@ -77,7 +85,8 @@ impl Screen {
 
     /// Gives it back for as long as this takes.
     fn lend(&self, meanwhile: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-        let mut terminal = lock(&self.0);
+        // Whoever waits here for a terminal that is stalled hears no signal to end.
+        let Some(mut terminal) = self.try_have(STALLED_MAX) else { return Ok(()) };
         give_back();
         meanwhile()?;
         // All of it is drawn anew. `Terminal::clear` would ask where the cursor is, which not every terminal answers.
@@ -85,7 +94,26 @@ impl Screen {
         execute!(io::stdout(), Clear(ClearType::All))
     }
 
+    /// The terminal, if it can be had before this has passed.
+    fn try_have(&self, patience: Duration) -> Option<MutexGuard<'_, DefaultTerminal>> {
+        let until = Instant::now() + patience;
+        loop {
+            let terminal = try_lock(&self.0);
+            if terminal.is_some() || Instant::now() >= until {
+                return terminal;
+            }
+            thread::sleep(NAP);
+        }
+    }
+
     fn end(&self) -> io::Result<()> {
+        // Giving it back writes, too, so it is not the lock alone that may be waited for.
+        let late = || {
+            thread::sleep(STALLED_MAX);
+            let _ = disable_raw_mode();
+            end_at_once(0)
+        };
+        let _ = thread::Builder::new().name("end".to_owned()).spawn(late);
         let _terminal = lock(&self.0);
         give_back();
         process::exit(0)
