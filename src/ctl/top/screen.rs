@@ -45,7 +45,7 @@ impl Screen {
     /// Takes the terminal. Threads that were started before do not keep signals back.
     pub(super) fn open() -> io::Result<Screen> {
         block_terminal_signals()?;
-        let screen = Screen(Arc::new(Mutex::new(ratatui::try_init()?)));
+        let screen = Screen(Arc::new(Mutex::new(take()?)));
         give_back_on_panic();
         let watched = screen.clone();
         let started = thread::Builder::new().name("signals".to_owned()).spawn(move || watched.watch());
@@ -90,7 +90,7 @@ impl Screen {
         give_back();
         meanwhile()?;
         // All of it is drawn anew. `Terminal::clear` would ask where the cursor is, which not every terminal answers.
-        *terminal = ratatui::try_init()?;
+        *terminal = take()?;
         execute!(io::stdout(), Clear(ClearType::All))
     }
 
@@ -118,6 +118,11 @@ impl Screen {
         give_back();
         process::exit(0)
     }
+}
+
+/// Raw, with the other screen; or as it was, where that fails halfway.
+fn take() -> io::Result<DefaultTerminal> {
+    ratatui::try_init().inspect_err(|_| give_back())
 }
 
 /// The terminal as it was. That it cannot be done is no reason to leave the rest.
