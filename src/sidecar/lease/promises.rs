@@ -5,6 +5,9 @@
 //!             replica promise <epoch> <secret> <ms>  ──>  OK  ──> Promised, from when it was asked
 //! ```
 //!
+//! Invariant: a node that says a byte now and then is not waited for: login and answer have one end (`TimedSocket`), or it
+//! would count as being asked for long, and not be asked again.
+//!
 //! Not here: what promises are good for (`keeper`).
 
 use super::news::News;
@@ -17,7 +20,7 @@ use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longest answer that is read.
 const ANSWER_MAX: u64 = 256;
@@ -89,7 +92,8 @@ fn promise(
     }
 }
 
-fn ask_on(mut socket: impl Read + Write, login: Option<&PeerLogin>, request: &PromiseRequest) -> io::Result<bool> {
+fn ask_on(socket: impl Read + Write, login: Option<&PeerLogin>, request: &PromiseRequest) -> io::Result<bool> {
+    let mut socket = TimedSocket { socket, until: Instant::now() + request.lease / 3 };
     if let Some(login) = login {
         // The socket waits by itself, for as long as it may.
         login.log_in(&mut socket, |_| Err(ErrorKind::TimedOut.into()))?;
@@ -99,4 +103,68 @@ fn ask_on(mut socket: impl Read + Write, login: Option<&PeerLogin>, request: &Pr
     let mut line = String::new();
     BufReader::new(socket.take(ANSWER_MAX)).read_line(&mut line)?;
     Ok(line.starts_with("OK"))
+}
+
+/// A socket that waits by itself, for the last time when this time has come.
+struct TimedSocket<S> {
+    socket: S,
+    until: Instant,
+}
+
+impl<S> TimedSocket<S> {
+    fn in_time(&mut self) -> io::Result<&mut S> {
+        if Instant::now() < self.until { Ok(&mut self.socket) } else { Err(ErrorKind::TimedOut.into()) }
+    }
+}
+
+impl<S: Read> Read for TimedSocket<S> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.in_time()?.read(buf)
+    }
+}
+
+impl<S: Write> Write for TimedSocket<S> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.in_time()?.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.in_time()?.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Says this, byte by byte.
+    struct SlowSocket(io::Cursor<Vec<u8>>);
+
+    impl Read for SlowSocket {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            std::thread::sleep(Duration::from_millis(10));
+            self.0.read(&mut buf[..1])
+        }
+    }
+
+    impl Write for SlowSocket {
+        fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+            Ok(buf.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_slow_answer_has_an_end() {
+        let ask = |said: &[u8], lease| {
+            let request = PromiseRequest { epoch: 1, secret: "s".to_owned(), lease };
+            ask_on(SlowSocket(io::Cursor::new(said.to_vec())), None, &request)
+        };
+        assert!(ask(b"OK\r\n", Duration::from_secs(300)).unwrap());
+        let error = ask(&[b'x'; 250], Duration::from_millis(300)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+    }
 }
