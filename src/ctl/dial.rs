@@ -159,19 +159,14 @@ impl Dialed {
 
     /// Asks for statistics.
     pub(super) fn stats(&mut self, what: &str) -> Result<ToldStats, CtlExit> {
-        self.answer(what)?.map_err(|said| match said.as_str() {
+        self.try_stats(what)?.map_err(|said| match said.as_str() {
             UNAUTHENTICATED => self.refused("it wants a login: --auth-file"),
             _ => self.refused(&format!("stats {what}: {said}")),
         })
     }
 
-    /// The same; None if the server does not know what that is, or does not tell.
-    pub(super) fn stats_if_known(&mut self, what: &str) -> Result<Option<ToldStats>, CtlExit> {
-        Ok(self.answer(what)?.ok())
-    }
-
-    /// Statistics, or the line that was none.
-    fn answer(&mut self, what: &str) -> Result<Result<ToldStats, String>, CtlExit> {
+    /// The same; or the line by which the server says that it does not tell.
+    pub(super) fn try_stats(&mut self, what: &str) -> Result<Result<ToldStats, String>, CtlExit> {
         self.send(format!("{}\r\n", format!("stats {what}").trim_end()).as_bytes())?;
         let (mut rows, mut line, mut bytes) = (Vec::new(), Vec::new(), 0);
         loop {

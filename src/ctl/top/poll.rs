@@ -96,6 +96,11 @@ impl TopBoard {
         self.is_paused.store(is_paused, Ordering::Relaxed);
     }
 
+    /// From what waiting on there was a pause, of the screen or of the process, and rates would be of long ago.
+    fn wait_max(&self) -> Duration {
+        self.interval * 2 + Duration::from_secs(1)
+    }
+
     fn put(&self, number: usize, row: TopRow) {
         let mut slot = lock(&self.slots[number]);
         slot.row = row;
@@ -136,10 +141,11 @@ impl TopPoller {
             let now = asked.sample(has_details)?;
             self.board.put(self.number, TopRow::of(&self.server, before.as_ref(), &now));
             let due = now.at + self.board.interval;
-            // A pause would count as one long interval.
-            before = Some(now);
+            let waiting = Instant::now();
             // A server that is chosen shows its details at once, and rates as soon as there are two looks.
             self.wait(due, || !has_details && self.board.is_chosen(self.number));
+            // A pause would count as one long interval.
+            before = Some(now).filter(|_| waiting.elapsed() <= self.board.wait_max());
         }
     }
 
@@ -187,15 +193,52 @@ impl AskedServer {
         Ok(TopSample { at, general, latency, replication, hot_keys, slabs })
     }
 
-    /// None if the server does not know what that is.
+    /// None if the server does not know what that is, or has no answer this time.
     fn ask(&mut self, what: &'static str) -> Result<Option<ToldStats>, CtlExit> {
         if self.unknown.contains(&what) {
             return Ok(None);
         }
-        let told = self.dialed.stats_if_known(what)?;
-        if told.is_none() {
+        let told = self.dialed.try_stats(what)?;
+        // A SERVER_ERROR is of this moment, such as that memory is short.
+        if matches!(&told, Err(said) if said == "ERROR" || said.starts_with("CLIENT_ERROR")) {
             self.unknown.push(what);
         }
-        Ok(told)
+        Ok(told.ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+
+    /// Looks twice at a server that gives these answers, one a request.
+    fn looks(answers: [&'static str; 5]) -> [TopSample; 2] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let requests = BufReader::new(stream.try_clone().unwrap()).lines();
+            for (answer, _) in answers.into_iter().zip(requests) {
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        let dialed = Dialed::with_patience(&address, &DialOptions::default(), SILENCE_MAX).unwrap();
+        let mut asked = AskedServer { dialed, unknown: Vec::new() };
+        let samples = [asked.sample(false).unwrap(), asked.sample(false).unwrap()];
+        server.join().unwrap();
+        samples
+    }
+
+    #[test]
+    fn a_passing_error_is_not_remembered() {
+        let end = "STAT a 1\r\nEND\r\n";
+        let [first, second] = looks([end, "SERVER_ERROR out of memory\r\n", "ERROR\r\n", end, end]);
+        assert!(first.latency.is_none() && second.latency.is_some());
+        // What is unknown is not asked again.
+        assert!(second.replication.is_none());
+        let [_, second] = looks([end, "CLIENT_ERROR what\r\n", "SERVER_ERROR busy\r\n", end, end]);
+        assert!(second.latency.is_none() && second.replication.is_some());
     }
 }
