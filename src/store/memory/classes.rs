@@ -24,8 +24,8 @@ const FACTOR: f64 = 1.25;
 /// ways to cut half a megabyte into chunks: these waste least of values of all lengths (on a scale of doublings) and of
 /// the load of `bench memory` (keys of 32 bytes and values of 230 on average), among those that hold at least as many
 /// items as memcached at each length of a value. Where there are [`MANY_PAGES`], the load weighs thrice as much as the
-/// lengths, and 0.871 of 128 MB is keys and values of it; it was 0.855 with 63 classes. Where there are fewer pages they
-/// weigh the same: a class of one or two pages has too many or too few for its load, so that more classes hit no more.
+/// lengths, and 0.871 of 128 MB is keys and values of it; it was 0.855 with 63 classes. A class of one or two pages has too
+/// many or too few for its load, so that more classes hit no more where there are fewer pages.
 const FITTED: [u32; 111] = [
     48, 56, 64, 72, 80, 88, 96, 104, 112, 120, 128, 136, 144, 152, 160, 168, 176, 184, 192, 200, 208, 216, 224, 232,
     240, 248, 256, 264, 272, 280, 288, 296, 304, 312, 320, 328, 336, 344, 352, 360, 368, 376, 384, 392, 400, 408, 416,
@@ -35,12 +35,12 @@ const FITTED: [u32; 111] = [
     12_192, 13_440,
 ];
 
-/// The same for fewer pages.
-const FITTED_FEW: [u32; 69] = [
-    48, 56, 64, 72, 80, 88, 96, 104, 112, 120, 128, 136, 144, 152, 168, 184, 200, 216, 232, 248, 264, 280, 296, 312,
-    328, 344, 360, 384, 408, 432, 456, 480, 512, 544, 576, 608, 648, 688, 728, 776, 824, 872, 936, 1008, 1080, 1176,
-    1304, 1456, 1608, 1832, 2048, 2296, 2568, 2880, 3216, 3536, 3640, 4064, 4552, 5088, 5696, 6392, 7080, 7936, 8880,
-    9888, 11_152, 12_192, 13_440,
+/// The same for fewer pages, the lengths and the load weighed 1 : 2. With 70 classes more than half of 64 MB may be first pages
+/// of classes, so that there was none for a value of some length while the other half was lent to uploads.
+const FITTED_FEW: [u32; 62] = [
+    48, 56, 64, 72, 80, 88, 96, 104, 112, 120, 128, 136, 152, 168, 184, 200, 216, 232, 248, 264, 280, 296, 312, 328,
+    352, 376, 400, 432, 456, 488, 520, 552, 592, 632, 672, 728, 784, 848, 920, 1000, 1080, 1168, 1304, 1456, 1592,
+    1832, 2056, 2296, 2568, 2896, 3536, 3640, 4064, 4552, 5088, 5696, 7080, 7936, 8880, 9888, 11_152, 13_440,
 ];
 
 /// Largest chunks up to this go with those.
