@@ -99,7 +99,7 @@
 //! net/conn:         mod > values > session > buffer, chat, other_end, turn, upload > long_line
 //! cluster:          mod > watch > etcd > transport > tls, names, wire > error > options > keys, record
 //! tls:              mod > server, client > stream > room, options, ciphers, files
-//! ctl:              mod > top, check, load, plan > dump, dump_line, insight > pace > dial > edit > request > show > json > table, diagnosis > look > view, console > options > defaults > exit
+//! ctl:              mod > top, check, load, plan > dump, dump_line, insight > pace, key_list > dial > edit > request > show > json > table, diagnosis > look > view, console > options > defaults > exit
 //! ctl/top:          mod > once > screen, poll > draw > keys > columns > rates > latency > figures
 //! completion:       mod > bash, fish, zsh > program
 //! sidecar:          mod > check, progress > lease > link > observe > server_socket, pace, options > moment, peer_login

@@ -132,6 +132,20 @@ fn memcached_to_ours_and_back() {
     check(&memcached, &items);
 }
 
+/// Its crawler misses items that move within its lists, and to read them for a dump moves them.
+#[test]
+fn dumps_of_a_memcached_one_after_the_other_are_whole() {
+    let Some(memcached) = Server::reference(&["-u", "nobody"]) else { return };
+    let mut conn = memcached.connect();
+    let sets: String = (0..3000).map(|number| format!("set key{number} 0 0 5 noreply\r\nvalue\r\n")).collect();
+    conn.ask(format!("{sets}mn\r\n").as_bytes(), b"MN\r\n");
+    for number in 0..8 {
+        let file = dump(&memcached);
+        let items = file.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"ms ")).count();
+        assert_eq!(items, 3000, "dump {number}");
+    }
+}
+
 #[test]
 fn what_has_died_stays_dead() {
     let (from, to) = (Server::start(&[]), Server::start(&[]));

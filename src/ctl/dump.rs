@@ -1,7 +1,7 @@
 //! `dump`: every item of a server, ours or a memcached, as the commands of the meta protocol that store it again.
 //!
 //! ```text
-//!   one connection   lru_crawler metadump all ──> key=… exp=…      read as slowly as the values come
+//!   one connection   lru_crawler metadump all ──> key=… exp=…  ──> a file without a name   (`key_list`)
 //!   another          mg <key> f t c v, 64 at a time ──> VA … ──┐   a value passes through in pieces
 //!                        EN: it is gone meanwhile              v
 //!   stdout           ms <key> <len> [b] [F…] T<absolute> [E…] q, data        …        mn: this is the end
@@ -10,16 +10,20 @@
 //! metadump and not mgdump, which newer servers have and which is shorter: only metadump tells to the second when an item ends,
 //! and `t` of an answer does not say which second it is counted from.
 //!
+//! The list is whole before the first value is asked for: a memcached moves what is read within its lists, and its crawler then
+//! misses it. That goes on for a moment after the last read, so a list that is shorter than what the server counts is made again.
+//!
 //! Times are absolute, so that an item that has died before it is loaded stays dead. What the dump does not know to the
 //! second is told as earlier: no item lives longer for having been dumped. A stale item stays stale; reading it takes
 //! the token of its renewal, so it is marked stale again at once, and the next client is asked as before.
 //!
 //! Invariants: memory is bounded whatever the number and the size of the items; a file without `mn` at its end is a part.
 //!
-//! Not here: what reads it (`load`).
+//! Not here: the list (`key_list`), what reads the dump (`load`).
 
 use super::dial::{Dialed, number_of};
 use super::exit::CtlExit;
+use super::key_list::{KeyList, ListedKey};
 use super::pace::{MovePace, MovedServer};
 use crate::protocol::KEY_MAX;
 use crate::protocol::change::{self, Expiry, ItemState, PeerKeys, WireKey};
@@ -52,7 +56,7 @@ pub(super) fn dump(server: &MovedServer, out: &mut impl Write) -> Result<String,
 }
 
 struct Dumper<'o, W> {
-    keys: Dialed,
+    list: KeyList,
     values: Dialed,
     out: &'o mut W,
     pace: MovePace,
@@ -62,13 +66,6 @@ struct Dumper<'o, W> {
     items: u64,
     gone: u64,
     unnamed: u64,
-}
-
-/// A key that is to be asked for.
-struct ListedKey {
-    key: Vec<u8>,
-    /// When it expires, as the list says: 0 is never.
-    expires_at: i64,
 }
 
 /// What an item is besides its key and value.
@@ -85,11 +82,10 @@ struct DumpedItem {
 
 impl<'o, W: Write> Dumper<'o, W> {
     fn new(server: &MovedServer, out: &'o mut W) -> Result<Dumper<'o, W>, CtlExit> {
-        let (keys, mut values) = (server.dial()?, server.dial()?);
+        let (mut keys, mut values) = (server.dial()?, server.dial()?);
         let rows = values.stats("")?;
         let clock = ToldClock::new(&values, &rows)?;
         let mut pace = MovePace::new(server.limit_megabits);
-        pace.total = number_of(&rows, "curr_items");
         let said = values.ask(b"mn\r\n")?;
         if said != "MN" {
             return Err(values.refused("it has no meta protocol; that came with memcached 1.6"));
@@ -98,19 +94,15 @@ impl<'o, W: Write> Dumper<'o, W> {
             true => PeerKeys::All,
             false => PeerKeys::Short,
         };
-        Ok(Dumper { keys, values, out, pace, clock, peer, items: 0, gone: 0, unnamed: 0 })
+        let list = KeyList::of(&mut keys)?;
+        pace.total = Some(list.len());
+        Ok(Dumper { list, values, out, pace, clock, peer, items: 0, gone: 0, unnamed: 0 })
     }
 
     fn run(&mut self) -> Result<(), CtlExit> {
-        self.keys.send(b"lru_crawler metadump all\r\n")?;
-        let (mut line, mut batch) = (Vec::new(), Vec::with_capacity(BATCH));
-        loop {
-            self.keys.line(&mut line)?;
-            match line.as_slice() {
-                b"OK" => continue,
-                b"END" => break,
-                row => batch.push(wanted(row).ok_or_else(|| self.no_list(row))?),
-            }
+        let mut batch = Vec::with_capacity(BATCH);
+        while let Some(key) = self.list.next()? {
+            batch.push(key);
             if batch.len() == BATCH {
                 self.fetch(&mut batch)?;
             }
@@ -118,11 +110,6 @@ impl<'o, W: Write> Dumper<'o, W> {
         self.fetch(&mut batch)?;
         self.write(END)?;
         self.out.flush().map_err(|error| unwritten(&error))
-    }
-
-    fn no_list(&self, row: &[u8]) -> CtlExit {
-        let said = String::from_utf8_lossy(row);
-        self.keys.refused(&format!("lru_crawler metadump all: {said}"))
     }
 
     /// Asks for these, and writes what is still there.
@@ -204,9 +191,12 @@ impl<'o, W: Write> Dumper<'o, W> {
     }
 
     fn said(&self) -> String {
-        let mut text = format!("{} items of {}, {}", self.items, self.keys.server, self.pace.volume());
+        let mut text = format!("{} items of {}, {}", self.items, self.values.server, self.pace.volume());
         if self.gone > 0 {
             text += &format!("; {} were gone before they were read", self.gone);
+        }
+        if let Some(counted) = self.list.missing() {
+            text += &format!("; the server counts {counted}, of which it lists {}", self.list.len());
         }
         if self.unnamed > 0 {
             text += &format!("; {} left out, whose keys are too long for this memcached's base64", self.unnamed);
@@ -261,31 +251,6 @@ fn expiry(left: i64, listed: i64, now: &RangeInclusive<i64>) -> Expiry {
     let latest = now.end().saturating_add(left).saturating_add(3);
     let is_same = (at..=latest).contains(&listed);
     Expiry::at(if is_same { listed } else { at }, *now.start())
-}
-
-/// The key and the time of a line of the list.
-fn wanted(row: &[u8]) -> Option<ListedKey> {
-    let mut words = row.strip_prefix(b"key=")?.split(|byte| *byte == b' ');
-    let key = decoded(words.next()?)?;
-    let expires_at = strict_i64(words.next()?.strip_prefix(b"exp=")?)?;
-    Some(ListedKey { key, expires_at: expires_at.max(0) })
-}
-
-/// What stands for `%XX`.
-fn decoded(text: &[u8]) -> Option<Vec<u8>> {
-    let mut key = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&byte, behind)) = rest.split_first() {
-        rest = behind;
-        if byte != b'%' {
-            key.push(byte);
-            continue;
-        }
-        let (digits, behind) = rest.split_at_checked(2)?;
-        key.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
-        rest = behind;
-    }
-    (1..=KEY_MAX).contains(&key.len()).then_some(key)
 }
 
 /// Appends an `mg`, if the server can be told of the key.

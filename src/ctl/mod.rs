@@ -11,7 +11,7 @@
 //!                     ├── insight ── dial     latency, hotkeys, slabs: what servers say of themselves
 //!                     ├── top ── dial         the same in a terminal, as it is now
 //!                     ├── plan                arithmetic alone
-//!                     └── dump, load ── dial  items of a server, which may be a memcached
+//!                     └── dump, load ── dial  items of a server, which may be a memcached: dump by key_list
 //! ```
 //!
 //! What it does to a cluster, it does by values in etcd, which the sidecars read. Only `check`, `insight`, `top`, `dump` and `load`
@@ -30,6 +30,7 @@ mod edit;
 mod exit;
 mod insight;
 mod json;
+mod key_list;
 mod load;
 mod look;
 pub mod options;

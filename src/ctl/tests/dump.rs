@@ -1,6 +1,7 @@
 //! Lines of other servers, as they come and as they should not.
 
 use super::*;
+use crate::ctl::key_list::wanted;
 
 #[test]
 fn lines_of_the_list() {
