@@ -102,7 +102,7 @@ fn a_large_shard_gives_as_many_pages_at_once_as_make_a_128th() {
     let after = run(&mut rig, 40_000, || (skewed(&mut rng, 16_000), 300));
     assert!(moved(&rig) >= 64 && moved(&rig).is_multiple_of(4), "{} pages moved", moved(&rig));
     assert!(pages(&rig, 300) > 64, "{} pages", pages(&rig, 300));
-    assert!(after > before + 0.1, "{after} of the gets hit, and {before} before");
+    assert!(after > 10.0 * before.max(0.005), "{after} of the gets hit, and {before} before");
 }
 
 /// How many hits a class has in a step, when it has `mean` on the average.
