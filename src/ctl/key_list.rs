@@ -5,7 +5,7 @@
 //!                                └── yes: what was listed last ──> one key after the other
 //! ```
 //!
-//! What the server counts may be more than it lists for good: what has expired counts until somebody meets it.
+//! A server may go on counting more than it lists: an item that has expired counts until the server comes across it.
 //!
 //! Not here: what is asked of them (`dump`).
 
@@ -86,7 +86,7 @@ impl KeyList {
         self.len
     }
 
-    /// How many the server counted, if that were more.
+    /// How many items the server counted, if that is more than it has listed.
     pub(super) fn missing(&self) -> Option<u64> {
         (self.counted > self.len).then_some(self.counted)
     }

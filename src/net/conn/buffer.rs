@@ -357,11 +357,6 @@ impl Pending {
         result
     }
 
-    /// Whether it is so many bytes.
-    pub(crate) fn is_of(&self, len: usize) -> bool {
-        self.out.is_of(len)
-    }
-
     /// Memory held, but for the values.
     pub(crate) fn capacity(&self) -> usize {
         self.out.bytes.capacity() + self.out.values.capacity() * INSERTED

@@ -223,7 +223,7 @@ impl<S: Socket> Connection<S> {
         read_once(&mut self.socket, &mut room[..len])
     }
 
-    /// Bytes that it moves in its next turn if it may: of replies, or of a large value.
+    /// Bytes that it would move in its next turn without a bound: replies to be written, or a large value to be read.
     pub(super) fn in_hand(&self) -> usize {
         match &self.pending {
             Some(pending) if self.socket.is_writable() && pending.waits_for().is_none() => pending.len(),
@@ -410,7 +410,7 @@ impl<S: Socket> Connection<S> {
 
     fn flush(&mut self, turn: &mut TurnContext<'_>, quota: &mut Quota) -> Sent {
         if let Some(pending) = &self.pending {
-            if pending.is_of(LARGE) {
+            if pending.len() >= LARGE {
                 self.narrow(turn);
             }
             let (sent, n) = match self.socket.is_writable() {

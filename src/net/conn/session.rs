@@ -105,11 +105,12 @@ pub(super) struct Swallow {
     close: bool,
 }
 
-/// How requests are run that are not just run.
+/// What else there is to do for each request of a connection: where this is None, requests are run and nothing else.
 #[derive(Clone, Copy, Debug)]
 struct Manner {
     /// Their replies may have to wait, or they are logged.
     is_followed: bool,
+    /// Whether they are run at all.
     gate: Leave,
 }
 
@@ -301,7 +302,7 @@ impl Session {
         if quota.is_spent() { Step::Ends(used) } else { Step::Took(used) }
     }
 
-    /// How requests are run, if it is not as usual.
+    /// What there is to do besides running requests, if there is something.
     #[inline]
     fn manner(&self, turn: &TurnContext<'_>) -> Option<Manner> {
         let is_followed = turn.reply_hold.is_on() || self.tells_all();
@@ -309,7 +310,7 @@ impl Session {
         (is_followed || gate != Leave::Open).then_some(Manner { is_followed, gate })
     }
 
-    /// Runs a request so. None: it has to wait.
+    /// Runs a request in this manner. None: it has to wait.
     #[cold]
     fn run_so(
         &self,

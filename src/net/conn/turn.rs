@@ -187,7 +187,7 @@ impl Quota {
         result
     }
 
-    /// Whether that was said.
+    /// Whether the connection is to get in line: see [`Quota::get_in_line`].
     pub(crate) fn is_in_line(&self) -> bool {
         self.is_in_line
     }

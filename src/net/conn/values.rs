@@ -57,7 +57,7 @@ impl Session {
             self.restart_idle(turn.now);
             return self.await_bytes(cut.size(), SessionState::Body);
         }
-        // Of whom much has come already, more memory would be held meanwhile than a connection in line may have.
+        // Not where much of the value has come already: all of that would be held while the connection waits in line.
         if cut.body > quota.room && input.len() < LARGE {
             return quota.get_in_line(Step::Ends(0));
         }

@@ -36,8 +36,8 @@ const LIMIT: usize = 32 << 20;
 /// Who holds less than this is not closed for it, unless it asks for more when there is none.
 const NOTABLE: usize = 4 << 10;
 
-/// What a worker's connections may hold together when the system refuses memory: what one of them has sent in two reads
-/// and is about to be answered. It is not what is missing.
+/// What a worker's connections may hold together when the system refuses memory, without one of them being closed: as much
+/// as a client sends in two reads. Requests that are about to be answered are not what takes the memory.
 const LEFT_WHEN_SHORT: usize = 2 * READ_BUFFER;
 
 /// As [`OUTPUT_HIGH`] when memory is tight.
