@@ -140,9 +140,10 @@ fn hot_keys_are_named_only_if_that_is_asked_for() {
         conn.expect("STORED\r\n");
         let many = b"mg <i>hot v q\r\nmg cold v q\r\nmg <i>hot v q\r\n".repeat(500);
         let hottest = || shown.status("")["hot_keys"][0].clone();
-        until("samples to be told", || {
+        // Few samples may name the other key first.
+        until("many samples to be told", || {
             conn.ask(&[&many[..], b"mn\r\n"].concat(), b"MN\r\n");
-            hottest()["rank"] == 1
+            hottest()["operations"].as_f64() > Some(10_000.0)
         });
         assert_eq!(hottest()["key"].as_str(), key, "{options:?}");
         assert!(hottest()["percent"].as_f64().is_some_and(|percent| percent > 50.0), "{}", hottest());

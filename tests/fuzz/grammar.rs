@@ -178,6 +178,10 @@ pub fn binary(rng: &mut Rng, count: usize) -> Vec<u8> {
     (0..count).flat_map(|_| packet(rng).request()).collect()
 }
 
+/// Opcodes that bring a login.
+const SASL_AUTH: u8 = 0x21;
+const SASL_STEP: u8 = 0x22;
+
 fn packet(rng: &mut Rng) -> Packet {
     let op = rng.below(0x26) as u8;
     let (extras, keyed, valued) = match op {
@@ -186,13 +190,18 @@ fn packet(rng: &mut Rng) -> Packet {
         0x0e | 0x0f | 0x19 | 0x1a => (0, true, true),
         0x1c..=0x1e | 0x23 | 0x24 => (4, true, false),
         0x08 | 0x18 => (4, false, false),
+        SASL_AUTH | SASL_STEP => (0, true, true),
         0x00 | 0x04 | 0x09 | 0x0c | 0x0d | 0x10 | 0x14 => (0, true, false),
         // Quit, noop, version, SASL list, and what is unknown.
         _ => (0, false, false),
     };
     let cas = if rng.one_in(6) { rng.next() % 100 } else { 0 };
     let extras = (0..extras).map(|_| if rng.one_in(4) { rng.next() as u8 } else { 0 }).collect();
-    let key = if keyed { key(rng).to_vec() } else { Vec::new() };
+    let key = match op {
+        SASL_AUTH | SASL_STEP if !rng.one_in(3) => b"PLAIN".to_vec(),
+        _ if keyed => key(rng).to_vec(),
+        _ => Vec::new(),
+    };
     let value = if valued { value(rng) } else { Vec::new() };
     Packet { op, cas, extras, key, value, opaque: rng.next() as u32, ..Packet::default() }
 }

@@ -154,6 +154,8 @@ impl FuzzServer {
                             None => return,
                         }
                     }
+                    // What a login brings is waited for, as the rest of a line is.
+                    Request::Login(_) if cut.size() > data.len() => return,
                     _ => (cut.size() as u64, self.run(protocol, data, out)),
                 },
                 Parsed::Partial { .. } => return,
