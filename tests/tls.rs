@@ -525,3 +525,30 @@ fn a_sidecar_says_why_tls_with_a_peer_does_not_work() {
     says(plain, &["--peer-tls", "--peer-ca", &ca], "TLS: ");
     says(peer.addr, &["--peer-tls", "--peer-ca", "/nonexistent"], "--peer-tls: /nonexistent : No such file");
 }
+
+/// memcached reads no further than a large value, and what follows it in the same record only when more comes.
+#[test]
+fn a_stock_peer_over_tls_confirms_at_once() {
+    let (pki, folder) = (Pki::new(), Folder::new());
+    let peer_options = pki.options(&format!("ssl_ca_cert={}", pki.file("ca.pem")));
+    let words = ["-l", "127.0.0.1:0", "-Z", "-o", &peer_options, "-u", "nobody"];
+    let Some(peer) = Server::reference(&words) else {
+        eprintln!("skipped: no memcached here");
+        return;
+    };
+    let socket = folder.file("control");
+    let options = format!("control_socket={socket},replicas_ack=1,ack_timeout=10000");
+    let primary = Server::start(&["-o", &options]);
+    let _sidecar = Sidecar::start(&socket, peer.addr, &["--peer-tls", "--peer-ca", &pki.file("ca.pem")]);
+    let mut client = primary.connect();
+    until("a confirmed change", || client.ask(b"set first 0 0 1\r\n1\r\n", b"\r\n") == b"STORED\r\n");
+    let (value, began) = ("v".repeat(100_000), Instant::now());
+    for number in 0..40 {
+        // A batch that ends in a large value, and one that ends in a small one after it.
+        let large = format!("set large-{number} 0 0 100000\r\n{value}\r\n");
+        client.ask(large.as_bytes(), b"STORED\r\n");
+        client.ask(format!("{large}set small 0 0 1\r\n1\r\n").as_bytes(), b"STORED\r\nSTORED\r\n");
+    }
+    // The question of each second would wake it.
+    assert!(began.elapsed() < Duration::from_secs(30), "80 changes took {:?}", began.elapsed());
+}

@@ -172,8 +172,9 @@ impl Link {
             let run = whole.into_iter().find(|(node, _)| *node == name).map(|(_, run)| run)?;
             Some((run, lsn))
         });
+        let pump = Pump::new(&target.figures.name, options.limit_megabits, guard, seed).with_key(key, resume);
         Ok(Link {
-            pump: Pump::new(&target.figures.name, options.limit_megabits, guard, seed).with_key(key, resume),
+            pump: pump.over_tls(options.peer_tls.is_some()),
             poll: Poll::new()?,
             server: None,
             peer: None,

@@ -110,6 +110,12 @@ impl Pump {
         self
     }
 
+    /// One whose peer is spoken to by TLS, if so.
+    pub(crate) fn over_tls(mut self, is_over_tls: bool) -> Pump {
+        self.sink.is_over_tls = is_over_tls;
+        self
+    }
+
     // ---- what the owner of the sockets calls ----
 
     /// What to do next; call it until it says None, at the latest at [`Pump::deadline`].
@@ -248,7 +254,7 @@ impl Pump {
         let pending = if self.sink.is_open && !self.is_draining() { self.sink.relay.pending() } else { 0 };
         let is_late = matches!(self.state, PumpState::Attached(_)) && self.sink.is_late(now.at);
         let allowed = if pending == 0 || is_late { pending } else { self.bucket.allows(pending, now.at) };
-        if allowed == 0 { Vec::new() } else { self.sink.relay.slices(allowed) }
+        if allowed == 0 { Vec::new() } else { self.sink.output(allowed) }
     }
 
     /// When [`Pump::peer_output`] gives something again, after it gave nothing for want of bandwidth.

@@ -22,6 +22,7 @@ use crate::sidecar::moment::{Moment, Trouble};
 use crate::sidecar::observe::figures::{Figures, PeerPhase, Stage, SyncFigures};
 use crate::supervisor;
 use std::borrow::Cow;
+use std::io::IoSlice;
 use std::time::Duration;
 
 /// A connection is given up when the peer has had a whole command for so long and answers nothing, or when it takes
@@ -94,6 +95,8 @@ pub(super) struct StreamSink {
     pub name: String,
     /// Whether there is a connection.
     pub is_open: bool,
+    /// Whether a connection is by TLS.
+    pub is_over_tls: bool,
     /// The epoch and the secret of the shard that both servers are in.
     pub key: Option<(u64, String)>,
     /// Who the peer is.
@@ -408,6 +411,13 @@ impl StreamSink {
             self.progress(now.at.saturating_sub(at), bytes);
         }
         &self.figures
+    }
+
+    /// What to write to the peer next, `limit` bytes at most.
+    pub(super) fn output(&self, limit: usize) -> Vec<IoSlice<'_>> {
+        // A memcached reads no further than a large value. What follows in the same TLS record, it looks at when more
+        // comes, so our barrier comes in the next one.
+        self.relay.slices(limit, self.is_over_tls && self.peer.is_stock)
     }
 
     fn tell(&mut self, line: &ReplicaLine<'_>, query: Query) {
