@@ -194,7 +194,9 @@ fn hot_keys_can_be_off_and_are_keys() {
     let server = Server::start(&["-o", "no_hotkeys"]);
     let mut conn = server.connect();
     conn.ask(("get hot\r\n".repeat(1000) + "mn\r\n").as_bytes(), b"MN\r\n");
-    assert_eq!(hot_keys(&mut conn, "")["operations"], "0");
+    let told = hot_keys(&mut conn, "");
+    assert_eq!((told["operations"].as_str(), told["seconds"].as_str()), ("0", "0"));
+    assert_eq!(conn.line("watch evictions hotkeys"), "CLIENT_ERROR hotkeys are off: -o no_hotkeys");
     let server = Server::start(&["-X"]);
     let mut conn = server.connect();
     assert_eq!(conn.line("stats hotkeys"), "CLIENT_ERROR stats hotkeys not allowed");

@@ -48,8 +48,27 @@ fn a_memcached_tells_what_it_can() {
     memcached.connect().ask(b"set a 0 0 3\r\nabc\r\n", b"STORED\r\n");
     let (code, text) = ctl(&["slabs", &address]);
     assert!(code == 0 && text.lines().count() == 2, "{text}");
-    assert_eq!(ctl(&["latency", &address]).0, 69);
+    tells_not(&["latency", &address], "this server does not count latencies (memcached?)");
+    tells_not(&["hotkeys", &address], "this server does not count hot keys (memcached?)");
     assert_eq!(ctl(&["check", &address]).0, 0);
+}
+
+/// Such a command ends so, says this alone and prints no table.
+fn tells_not(words: &[&str], why: &str) {
+    let output = Command::new(env!("CARGO_BIN_EXE_twincachectl")).args(words).output().expect("twincachectl");
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(69), "{said}");
+    assert!(said.lines().count() == 1 && said.contains(why), "{said}");
+    assert_eq!(String::from_utf8(output.stdout).expect("text"), "");
+}
+
+#[test]
+fn what_a_server_has_off_is_said() {
+    let server = Server::start(&["-o", "no_latency,no_hotkeys"]);
+    let address = server.addr.to_string();
+    tells_not(&["latency", &address], "this server has latencies off: -o no_latency");
+    tells_not(&["hotkeys", &address], "this server has hot keys off: -o no_hotkeys");
+    assert_eq!(ctl(&["top", "--once", "--interval", "0.1", &address]).0, 0);
 }
 
 #[test]

@@ -159,10 +159,15 @@ impl Dialed {
 
     /// Asks for statistics.
     pub(super) fn stats(&mut self, what: &str) -> Result<ToldStats, CtlExit> {
-        self.try_stats(what)?.map_err(|said| match said.as_str() {
+        self.try_stats(what)?.map_err(|said| self.no_stats(what, &said))
+    }
+
+    /// The end of a command because the server says this instead of statistics.
+    pub(super) fn no_stats(&self, what: &str, said: &str) -> CtlExit {
+        match said {
             UNAUTHENTICATED => self.refused("it wants a login: --auth-file"),
             _ => self.refused(&format!("stats {what}: {said}")),
-        })
+        }
     }
 
     /// The same; or the line by which the server says that it does not tell.

@@ -4,11 +4,11 @@
 //!   STAT get:p99_us 81.9 ──> InsightSheet: server, totals, groups (get: p99_us 81.9, …) ──> a row for each group
 //! ```
 //!
-//! A memcached has no `stats latency` and no `stats hotkeys`; its slabs are told as ours.
+//! A memcached has no `stats latency` and no `stats hotkeys`; its slabs are told as ours. A server may have both off.
 //!
 //! Not here: how the columns are put side by side (`table`).
 
-use super::dial::Dialed;
+use super::dial::{Dialed, ToldStats, number_of};
 use super::exit::{CtlExit, harmless, to_stderr, to_stdout};
 use super::json::pretty;
 use super::options::DialOptions;
@@ -19,6 +19,10 @@ use serde_json::{Map, Value};
 pub(super) struct Insight {
     /// What follows `stats`.
     pub asks: &'static [&'static str],
+    /// What it is, in words.
+    about: &'static str,
+    /// Whether a server says by its answer that it has this off, and the option that does it.
+    is_off: (fn(&ToldStats) -> bool, &'static str),
     /// What a group is.
     pub group: &'static str,
     /// The head of each column, its statistic, and how it is written.
@@ -42,6 +46,8 @@ use Unit::{Bytes, Micros, Plain, Seconds};
 /// `latency`.
 pub(super) const LATENCY: Insight = Insight {
     asks: &["latency"],
+    about: "latencies",
+    is_off: (is_latency_off, "-o no_latency"),
     group: "kind",
     columns: [
         ("COUNT", "count", Plain),
@@ -57,6 +63,8 @@ pub(super) const LATENCY: Insight = Insight {
 /// `hotkeys`.
 pub(super) const HOT_KEYS: Insight = Insight {
     asks: &["hotkeys"],
+    about: "hot keys",
+    is_off: (are_hot_keys_off, "-o no_hotkeys"),
     group: "rank",
     columns: [
         ("KEY", "key", Plain),
@@ -72,6 +80,8 @@ pub(super) const HOT_KEYS: Insight = Insight {
 /// `slabs`.
 pub(super) const SLABS: Insight = Insight {
     asks: &["slabs", "items"],
+    about: "slab classes",
+    is_off: (|_| false, ""),
     group: "class",
     columns: [
         ("CHUNK", "chunk_size", Bytes),
@@ -104,9 +114,24 @@ pub(super) fn show(insight: &Insight, servers: &[String], dial: &DialOptions, is
             }
         }
     }
-    let text = if is_json { json(insight, &sheets) } else { table(insight, &sheets) };
+    let text = match is_json {
+        true => json(insight, &sheets),
+        // Heads without rows would look like an answer.
+        false if sheets.is_empty() => String::new(),
+        false => table(insight, &sheets),
+    };
     to_stdout(&text)?;
     trouble.map_or(Ok(()), Err)
+}
+
+/// A server that measures has at least the kinds.
+pub(super) fn is_latency_off(rows: &ToldStats) -> bool {
+    rows.is_empty()
+}
+
+/// Whether no second is looked at.
+pub(super) fn are_hot_keys_off(rows: &ToldStats) -> bool {
+    number_of(rows, "seconds") == Some(0)
 }
 
 impl InsightSheet {
@@ -114,7 +139,17 @@ impl InsightSheet {
         let mut dialed = Dialed::to(server, dial)?;
         let mut sheet = InsightSheet { server: server.to_owned(), totals: Vec::new(), groups: Vec::new() };
         for what in insight.asks {
-            let rows = dialed.stats(what)?;
+            let rows = match dialed.try_stats(what)? {
+                Ok(rows) => rows,
+                Err(said) if said == "ERROR" => {
+                    return Err(dialed.refused(&format!("this server does not count {} (memcached?)", insight.about)));
+                }
+                Err(said) => return Err(dialed.no_stats(what, &said)),
+            };
+            let (is_off, option) = insight.is_off;
+            if is_off(&rows) {
+                return Err(dialed.refused(&format!("this server has {} off: {option}", insight.about)));
+            }
             rows.into_iter().for_each(|(name, value)| sheet.put(&name, value));
         }
         Ok(sheet)

@@ -20,7 +20,7 @@
 //! estimates, of all operations and not only of those sampled:
 //!
 //! ```text
-//! STAT seconds 60
+//! STAT seconds <60; 0 with `-o no_hotkeys`>
 //! STAT operations <of all keys together>
 //! STAT <rank>:key <the key; all but A-Z a-z 0-9 - . _ ~ as %XX>        rank: 1, 2, …
 //! STAT <rank>:operations <number>
@@ -33,7 +33,7 @@
 //!
 //! `watch hotkeys` is sent the ten hottest each second, a line for each:
 //! `ts=… gid=… type=hotkey rank=1 key=… operations=… percent=… reads=… writes=… bytes_sent=… bytes_received=…`.
-//! With `-o no_hotkeys` nothing is sampled. Requests over UDP are not sampled.
+//! With `-o no_hotkeys` nothing is sampled, and that command is refused. Requests over UDP are not sampled.
 //!
 //! Not here: counting in bounded memory (`space_saving`), which requests there are (`command/batch`, `command/read`).
 

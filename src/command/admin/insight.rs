@@ -65,7 +65,8 @@ fn hot_keys_wanted(argument: &[u8]) -> Option<usize> {
 
 fn hot_keys(most: usize, shared: &Shared, sheet: &mut Sheet<'_>) {
     let told = shared.stats.hot_keys.make(shared.clock.now());
-    sheet.put("seconds", SECONDS);
+    // Of no second, if none is looked at: so a client can tell that from seconds without a hot key.
+    sheet.put("seconds", if shared.config.hot_keys { SECONDS } else { 0 });
     sheet.put("operations", told.operations);
     for (at, key) in told.keys.iter().take(most).enumerate() {
         let (rank, sent) = (at + 1, sent(key, &shared.store));

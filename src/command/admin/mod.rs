@@ -137,6 +137,9 @@ fn watch(args: &[&[u8]], context: &Context<'_>, output_is_empty: bool) -> Result
         return Err(b"ERROR cannot pipeline other commands before watch\r\n");
     }
     let streams = streams(args).ok_or(UNKNOWN)?;
+    if streams.intersects(Streams::HOTKEYS) && !context.shared.config.hot_keys {
+        return Err(b"CLIENT_ERROR hotkeys are off: -o no_hotkeys\r\n");
+    }
     if !context.shared.watch.has_room() {
         return Err(b"WATCHER_TOO_MANY log watcher limit reached\r\n");
     }

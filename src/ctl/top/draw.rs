@@ -192,6 +192,9 @@ fn draw_pane(frame: &mut Frame<'_>, area: Rect, pane: TopPane, row: &TopRow) {
 
 fn hot_keys(row: &TopRow) -> Option<Vec<String>> {
     let keys = row.hot_keys.as_ref()?;
+    if row.are_hot_keys_off {
+        return Some(vec!["  off on this server: -o no_hotkeys".to_owned()]);
+    }
     let line = |per_second: String, share: String, reads: String, key: &str| {
         format!("{per_second:>5}  {share:>6}  {reads:>6}  {key}")
     };
@@ -204,7 +207,11 @@ fn hot_keys(row: &TopRow) -> Option<Vec<String>> {
 }
 
 fn kinds(row: &TopRow) -> Option<Vec<String>> {
-    let table = row.kinds.as_ref()?.iter().map(|kind| {
+    let kinds = row.kinds.as_ref()?;
+    if kinds.is_empty() {
+        return Some(vec!["  off on this server: -o no_latency".to_owned()]);
+    }
+    let table = kinds.iter().map(|kind| {
         let quantile = |at: usize| known(kind.quantiles.map(|all| all[at]), short_micros);
         let mut cells = vec![cut(&harmless(&kind.name), 8), known(kind.per_second, short)];
         cells.extend((0..4).map(quantile));

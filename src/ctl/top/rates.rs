@@ -11,6 +11,7 @@
 //! Not here: how the samples come (`poll`), how numbers are written (`columns`).
 
 use super::super::dial::{ToldStats, number_of};
+use super::super::insight::are_hot_keys_off;
 use super::latency::{LatencyBuckets, TopKind};
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -56,8 +57,10 @@ pub(super) struct TopRow {
     pub connections: Option<u64>,
     pub uptime: Option<u64>,
     pub lag: Option<TopLag>,
+    /// Empty if the server has that off.
     pub kinds: Option<Vec<TopKind>>,
     pub hot_keys: Option<Vec<TopHotKey>>,
+    pub are_hot_keys_off: bool,
     pub slabs: Option<Vec<TopSlab>>,
 }
 
@@ -139,6 +142,7 @@ impl TopRow {
             lag: told.and_then(lag),
             kinds: latency.map(|latency| latency.kinds),
             hot_keys: now.hot_keys.as_ref().map(hot_keys),
+            are_hot_keys_off: now.hot_keys.as_ref().is_some_and(are_hot_keys_off),
             slabs: now.slabs.as_ref().map(slabs),
         }
     }

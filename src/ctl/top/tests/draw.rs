@@ -108,6 +108,15 @@ fn what_is_not_known_is_a_dash() {
 }
 
 #[test]
+fn what_is_off_is_said() {
+    let now = Instant::now();
+    let off = TopRow { kinds: Some(vec![]), hot_keys: Some(vec![]), are_hot_keys_off: true, ..server("a:1", now) };
+    let text = screen(200, 20, &[off], &TopChoice::default(), now);
+    assert!(text.contains("off on this server: -o no_hotkeys"), "{text}");
+    assert!(text.contains("off on this server: -o no_latency"), "{text}");
+}
+
+#[test]
 fn the_order_is_by_a_column() {
     let now = Instant::now();
     let rows = rows(now);
