@@ -71,10 +71,41 @@ fn bytes_of_a_change_are_those_of_the_stream() {
 }
 
 #[test]
+fn inputs_are_what_people_type() {
+    let read = |word: &str, name: &str| {
+        let at = INPUTS.iter().position(|row| row.name == name).unwrap();
+        read(&[format!("{name}={word}")]).expect(word)[at]
+    };
+    for (word, number) in [("2M", 2e6), ("2m", 2e6), ("5e6", 5e6), ("1.5k", 1500.0), ("1bn", 1e9), ("3 G", 3e9)] {
+        assert_eq!(read(word, "users"), number, "{word}");
+    }
+    assert_eq!((read("95%", "reads"), read("95 %", "hot"), read("95", "busy")), (95.0, 95.0, 95.0));
+    assert_eq!((read("2h", "ttl"), read("30min", "ttl"), read("7d", "ttl")), (7200.0, 1800.0, 604_800.0));
+    assert_eq!((read("4k", "value"), read("1MiB", "value"), read("64B", "key")), (4096.0, 1_048_576.0, 64.0));
+    assert_eq!((read("16GiB", "memory"), read("512m", "memory"), read("1T", "memory")), (16.0, 0.5, 1024.0));
+    assert_eq!((read("10Gbit", "network"), read("100mbit", "network")), (10.0, 0.1));
+}
+
+#[test]
 fn inputs_have_ranges() {
-    for bad in
-        ["users", "users=", "users=0", "users=-1", "users=NaN", "users=inf", "reads=101", "memory=0", "x=1", "ttl=1e10"]
-    {
+    for bad in [
+        "users",
+        "users=",
+        "users=0",
+        "users=-1",
+        "users=NaN",
+        "users=inf",
+        "reads=101",
+        "memory=0",
+        "x=1",
+        "ttl=1e10",
+        "users=5%",
+        "users=M",
+        "users=2MM",
+        "reads=2k",
+        "reads=%",
+        "users=2é",
+    ] {
         let exit = read(&[bad.to_owned()]).expect_err(bad);
         assert_eq!(exit.code, CtlExit::USAGE, "{bad}");
     }

@@ -201,7 +201,8 @@ fn hot_keys(row: &TopRow) -> Option<Vec<String>> {
     let mut lines = vec![line("/S".into(), "SHARE".into(), "READS".into(), "KEY")];
     lines.extend(keys.iter().map(|key| {
         let share = |share| known(share, percent);
-        line(known(key.per_second, short), share(key.share), share(key.read_share), &harmless(&key.key))
+        let (of_all, reads) = (key.percent.map(|percent| percent / 100.0), key.read_share());
+        line(known(key.per_second, short), share(of_all), share(reads), &harmless(&key.key))
     }));
     Some(lines)
 }

@@ -67,9 +67,10 @@ fn value(row: &TopRow) -> Value {
         json!({"kind": kind.name, "per_second": kind.per_second, "p50_us": quantile(0), "p90_us": quantile(1),
             "p99_us": quantile(2), "p999_us": quantile(3)})
     });
-    let hot_keys = row.hot_keys.iter().flatten().map(
-        |key| json!({"key": key.key, "per_second": key.per_second, "share": key.share, "read_share": key.read_share}),
-    );
+    let hot_keys = row.hot_keys.iter().flatten().map(|key| {
+        json!({"rank": key.rank, "key": key.key, "percent": key.percent, "reads": key.reads, "writes": key.writes,
+            "per_second": key.per_second})
+    });
     let slabs = row.slabs.iter().flatten().map(|slab| {
         json!({"class": slab.class, "chunk_size": slab.chunk, "total_pages": slab.pages, "used_chunks": slab.used,
             "free_chunks": slab.free, "evicted": slab.evicted, "age": slab.age})

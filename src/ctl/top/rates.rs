@@ -76,11 +76,14 @@ pub(super) enum TopLag {
 /// A key that is asked for most.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct TopHotKey {
+    pub rank: u64,
     pub key: String,
+    /// Of all operations.
+    pub percent: Option<f64>,
+    /// In the seconds that the server tells of.
+    pub reads: Option<u64>,
+    pub writes: Option<u64>,
     pub per_second: Option<f64>,
-    pub share: Option<f64>,
-    /// The part of them that read.
-    pub read_share: Option<f64>,
 }
 
 /// A slab class.
@@ -201,17 +204,20 @@ fn lag(rows: &ToldStats) -> Option<TopLag> {
 
 fn hot_keys(rows: &ToldStats) -> Vec<TopHotKey> {
     let seconds = number_of(rows, "seconds").unwrap_or(0) as f64;
-    let of = |fields: BTreeMap<String, String>| {
-        let number = |name: &str| fields.get(name).and_then(|value| value.parse::<f64>().ok());
-        let all = number("operations");
+    let of = |(rank, fields): (u64, BTreeMap<String, String>)| {
+        let text = |name: &str| fields.get(name).map(String::as_str);
+        let number = |name: &str| text(name)?.parse::<u64>().ok();
+        let percent = text("percent").and_then(|text| text.parse::<f64>().ok());
         Some(TopHotKey {
+            rank,
             key: fields.get("key")?.clone(),
-            per_second: all.and_then(|all| share(all, seconds)),
-            share: number("percent").map(|percent| percent / 100.0),
-            read_share: number("reads").zip(number("writes")).and_then(|(reads, writes)| share(reads, reads + writes)),
+            percent: percent.filter(|percent| percent.is_finite()),
+            reads: number("reads"),
+            writes: number("writes"),
+            per_second: number("operations").and_then(|all| share(all as f64, seconds)),
         })
     };
-    groups(rows).into_values().filter_map(of).collect()
+    groups(rows).into_iter().filter_map(of).collect()
 }
 
 fn slabs(rows: &ToldStats) -> Vec<TopSlab> {
@@ -242,6 +248,14 @@ fn groups(rows: &ToldStats) -> BTreeMap<u64, BTreeMap<String, String>> {
         }
     }
     found
+}
+
+impl TopHotKey {
+    /// The part of its operations that read.
+    pub(super) fn read_share(&self) -> Option<f64> {
+        let (reads, writes) = self.reads.zip(self.writes)?;
+        share(reads as f64, reads as f64 + writes as f64)
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,11 @@ use crate::ctl::top::rates::{TopHotKey, TopLag, TopSlab};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
+fn hot_key(rank: u64, key: &str, number: Option<u64>) -> TopHotKey {
+    let known = number.map(|number| number as f64);
+    TopHotKey { rank, key: key.into(), percent: known, reads: number, writes: number, per_second: known }
+}
+
 fn server(name: &str, now: Instant) -> TopRow {
     TopRow {
         heard: Some(now),
@@ -28,10 +33,7 @@ fn server(name: &str, now: Instant) -> TopRow {
             TopKind { name: "get".into(), per_second: Some(12_000.0), quantiles: Some([8.2, 20.0, 81.9, 1500.0]) },
             TopKind { name: "set".into(), per_second: Some(0.0), quantiles: None },
         ]),
-        hot_keys: Some(vec![
-            TopHotKey { key: "user:17".into(), per_second: Some(900.0), share: Some(0.31), read_share: Some(1.0) },
-            TopHotKey { key: "a\u{1b}[2Jb\u{7}".into(), per_second: None, share: None, read_share: None },
-        ]),
+        hot_keys: Some(vec![hot_key(1, "user:17", Some(31)), hot_key(2, "a\u{1b}[2Jb\u{7}", None)]),
         slabs: Some(vec![TopSlab {
             class: 1,
             chunk: Some(96),

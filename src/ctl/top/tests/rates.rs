@@ -70,6 +70,10 @@ fn details_are_bounded() {
     let many: String = (0..10_000).map(|at| format!("{at}:key=k{at} {at}:operations=60 ")).collect();
     let keys = hot_keys(&rows(&format!("seconds=60 {many}")));
     assert_eq!((keys.len(), keys[0].per_second), (GROUPS_MAX, Some(1.0)));
+    let keys =
+        hot_keys(&rows("seconds=60 1:key=a 1:percent=NaN 1:reads=3 1:writes=1 2:key=b 2:percent=0.50 2:reads=-1"));
+    assert_eq!((keys[0].percent, keys[0].read_share(), keys[0].rank), (None, Some(0.75), 1));
+    assert_eq!((keys[1].percent, keys[1].read_share(), keys[1].per_second), (Some(0.5), None, None));
     let slabs = slabs(&rows("1:chunk_size=96 items:1:age=5 active_slabs=1 x:y=1 99999999999999999999:age=1"));
     assert_eq!((slabs.len(), slabs[0].chunk, slabs[0].age, slabs[0].free), (1, Some(96), Some(5), None));
 }
