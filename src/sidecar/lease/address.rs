@@ -201,7 +201,8 @@ impl AddressThread {
     }
 
     fn announce(&self) {
-        let announced = self.floating.as_ref().map(Floating::announce);
+        let is_late = || self.announcing.is_late(time_since_boot());
+        let announced = self.floating.as_ref().map(|floating| floating.announce(is_late));
         self.note(UNANNOUNCED, announced.and_then(Result::err));
     }
 

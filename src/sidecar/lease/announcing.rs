@@ -19,7 +19,10 @@
 //! Invariants:
 //!
 //! - nothing is renewed, announced or promoted at or after `until`: a process that was frozen meanwhile would draw
-//!   clients away from the new owner. What is late is done when `until` is later again;
+//!   clients away from the new owner. What is late is done when `until` is later again. The clock is read before each
+//!   frame, which is as near as a program comes: one that was frozen between that and the sending sends this one frame
+//!   when it goes on. The new owner's next announcement takes it back, at the latest the one that follows when this node
+//!   has learned who is owner now;
 //! - nothing is announced that is not on the interface;
 //! - each promotion is answered by one demotion before the next one, and they are told in order.
 //!
@@ -167,6 +170,11 @@ impl Announcing {
             self.promoted = Some(epoch);
         }
         step
+    }
+
+    /// Whether nothing may be announced any more.
+    pub(super) fn is_late(&self, now: Duration) -> bool {
+        self.tenure.as_ref().is_none_or(|tenure| tenure.until <= now)
     }
 
     /// The outcome of a renewal; `is_new`: the address was not there, or was not announced to the cable of now.

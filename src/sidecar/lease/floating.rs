@@ -122,11 +122,13 @@ impl Floating {
         Ok(was_there)
     }
 
-    /// Tells the network where the address is now; nothing where there are no hardware addresses.
-    pub(super) fn announce(&self) -> io::Result<()> {
+    /// Tells the network where the address is now; nothing where there are no hardware addresses, and nothing more once
+    /// it is too late, which is asked before each frame.
+    pub(super) fn announce(&self, is_late: impl Fn() -> bool) -> io::Result<()> {
         let Some(mac) = self.interface.mac else { return Ok(()) };
-        let send = |frame: Vec<u8>| self.packets.send(self.interface.index, &frame);
-        announcement(self.vip.ip, mac).into_iter().try_for_each(send)
+        let frames = announcement(self.vip.ip, mac);
+        let mut in_time = frames.iter().take_while(|_| !is_late());
+        in_time.try_for_each(|frame| self.packets.send(self.interface.index, frame))
     }
 
     /// An IPv4 address is alone in its network, and has a route for the real one if the host has none. In the real one, it
