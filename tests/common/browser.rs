@@ -66,20 +66,21 @@ impl Browser {
         self.eval("document.body.innerText").as_str().expect("a text").to_owned()
     }
 
-    /// What the console has said, and every address that was asked for, since this was asked before.
-    pub fn logs(&self) -> (Vec<String>, Vec<String>) {
+    /// What the console has said, and every address that was asked for, behind that of the page that asked, since this
+    /// was asked before. A page that was left a moment ago may have asked after that.
+    pub fn logs(&self) -> (Vec<String>, Vec<(String, String)>) {
         let console = self.post("/se/log", json!({"type": "browser"}));
         let console = console.as_array().into_iter().flatten().map(|entry| entry["message"].to_string());
         let traffic = self.post("/se/log", json!({"type": "performance"}));
         let requests = traffic.as_array().into_iter().flatten().filter_map(|entry| {
             let event: Value = serde_json::from_str(entry["message"].as_str()?).ok()?;
-            let event = &event["message"];
-            (event["method"] == "Network.requestWillBeSent")
-                .then(|| event["params"]["request"]["url"].as_str())?
-                .map(str::to_owned)
+            let (method, event) = (&event["message"]["method"], &event["message"]["params"]);
+            let text = |value: &Value| value.as_str().map(str::to_owned);
+            (method == "Network.requestWillBeSent")
+                .then(|| Some((text(&event["documentURL"])?, text(&event["request"]["url"])?)))?
         });
         // Its own start page is none of ours.
-        (console.collect(), requests.filter(|url| !url.starts_with("chrome://")).collect())
+        (console.collect(), requests.filter(|(_, url)| !url.starts_with("chrome://")).collect())
     }
 
     /// Becomes a screen of this size; a phone has fingers and a dense screen.
