@@ -6,6 +6,7 @@
 //!   rounds     calm, a fault under load, mended, calm again; then everything is checked
 //!   checks     nothing acknowledged is lost, nothing deleted comes back, who was deposed is silent
 //!   linear     the history of each key is linearizable
+//!   starved    what is expected only where the machine gives everybody turns is tried again where it did not
 //!
 //!   kills, cables, authority, copies, clocks: the faults; own: tests of all this
 //! ```
@@ -29,4 +30,5 @@ mod own;
 #[allow(dead_code, reason = "scripts/bench.sh failover uses it, too")]
 mod rig;
 mod rounds;
+mod starved;
 mod workload;

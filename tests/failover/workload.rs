@@ -115,11 +115,16 @@ impl Workload {
 
     /// Waits until so many more were answered.
     pub fn wait_for(&self, more: u64) {
+        assert!(self.is_served(more), "clients are not served");
+    }
+
+    /// The same, and whether they were.
+    pub fn is_served(&self, more: u64) -> bool {
         let (enough, end) = (self.answered() + more, Instant::now() + SERVED_MAX);
-        while self.answered() < enough {
-            assert!(Instant::now() < end, "clients are not served");
+        while self.answered() < enough && Instant::now() < end {
             std::thread::sleep(RETRY);
         }
+        self.answered() >= enough
     }
 
     /// Stops the clients. What they have seen.

@@ -5,4 +5,5 @@ mod checks;
 mod client;
 mod linear;
 mod rig;
+mod starved;
 mod workload;
