@@ -76,10 +76,15 @@ fn newer_looking_data_of_an_old_owner_is_dropped() {
     owner.drop_to(standby);
     cluster.etcds.members.iter().for_each(|member| owner.drop_to(&member.host));
     let direct = (owner.ip4, PORT).into();
-    for number in 2..200 {
-        tell(&cluster, direct, "common", Op::Set(number));
-        tell(&cluster, direct, "lost", Op::Set(number));
-    }
+    // It answers as long as its lease is good.
+    let mut lost = 0;
+    cluster.client.inside(|| {
+        let mut client = Client::new(&[direct], Default::default());
+        let stored = Outcome::Answered(Answer::Stored);
+        let mut stores = |key, number| client.connect() && client.run(key, Op::Set(number)) == stored;
+        lost = (2..200).take_while(|&number| stores("common", number) && stores("lost", number)).count();
+    });
+    assert_ne!(lost, 0, "nothing was stored while the lease was good");
     let new = cluster.wait_taken(old);
     tell(&cluster, address, "common", Op::Set(1000));
     assert_eq!(tell(&cluster, address, "lost", Op::Get), Answer::Value(None));
