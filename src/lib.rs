@@ -90,12 +90,12 @@
 //! store/memory:     slab > arena, pool, classes, sizing > layout
 //! store/background: mod > prefault, crawler, maintainer, mover > balance > gradient
 //! protocol:         mod > line, login > text, meta, binary, change, control > request, status, duty_line, members_line, topology > base64 > token
-//! command:          mod > batch > barred, run > admin > arith, auth, delete, write > read > lookup > context > dump, discovery, refresh, users > reply > output
+//! command:          mod > batch > barred, run > admin > arith, auth, delete, upload > write > read > lookup > context > dump, discovery, refresh, users > reply > output
 //! command/admin:    mod > cache, debug, replica > crawler > stats, watch > insight > sheet
 //! replication:      mod > session > stream
 //! journal:          mod > readers > reader, ring > refused > ranges, record, acks, flush > lsn_ranges
 //! net:              mod > acceptor, control > listen, handshake, napi > worker > conn, datagram > admission, reply_hold, stop, voice
-//! net/worker:       datagrams, ending, queues, silence, standing, waiting > mod > batch, budget, client, idle, udp_port
+//! net/worker:       datagrams, ending, queues, silence, standing, waiting > mod > batch, budget, client, hungry, idle, udp_port
 //! net/conn:         mod > values > session > buffer, chat, other_end, turn, upload > long_line
 //! cluster:          mod > watch > etcd > transport > tls, names, wire > error > options > keys, record
 //! tls:              mod > server, client > stream > room, options, ciphers, files

@@ -25,6 +25,7 @@ mod read;
 mod refresh;
 mod reply;
 mod run;
+mod upload;
 mod users;
 mod write;
 
@@ -35,5 +36,5 @@ pub use context::{Context, Next, Shared};
 pub use discovery::Discovery;
 pub use dump::{Filled, LongAnswer};
 pub use output::Output;
+pub use upload::{begin, finish, must_wait, out_of_memory, sample_upload};
 pub use users::Users;
-pub use write::{begin, finish, out_of_memory, sample_upload};

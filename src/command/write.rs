@@ -8,6 +8,8 @@
 //! that has room is done in place. Else the new item is made before the old one is looked at, so that what the
 //! allocation evicts can never be an item already decided on; for append and prepend the old value is a part of the
 //! new one, and the store keeps it meanwhile.
+//!
+//! Not here: values that come in pieces (`upload`).
 
 use super::lookup::{count_prefix, lookup};
 use super::reply::{push_flag_number, push_flags, respond, response};
@@ -15,21 +17,19 @@ use super::{Context, Next, Output};
 use crate::protocol::binary::{Op, Packet, Status};
 use crate::protocol::meta::{KeyBuffer, LetterSet, MetaCommand};
 use crate::protocol::text::BAD_CHUNK;
-use crate::protocol::{Bad, Mode, Refusal, StoreHeader};
-use crate::stats::hot_keys::SampledKey;
+use crate::protocol::{Mode, Refusal, StoreHeader};
 use crate::stats::{CommandKind, PrefixEvent};
 use crate::store::{AllocError, Hash, ItemId, ItemSpec, Locked, Part, Upload};
 use crate::watch::{ItemStore, Streams};
 
 /// What must follow the data of a text store.
-const TAIL: &[u8] = b"\r\n";
+pub(super) const TAIL: &[u8] = b"\r\n";
 
 /// What an append copies counts from so many bytes on: below it the request itself takes longer.
 const JOINED_MIN: usize = 16 << 10;
 
 const TOO_LARGE: &[u8] = b"SERVER_ERROR object too large for cache\r\n";
 const NO_MEMORY: &[u8] = b"SERVER_ERROR out of memory storing object\r\n";
-const NO_MEMORY_READING: &[u8] = b"SERVER_ERROR Out of memory during read\r\n";
 
 /// A value on its way into the store.
 #[derive(Debug)]
@@ -42,11 +42,11 @@ pub(crate) enum Value<'a> {
 
 /// What a store request asks for, whatever its protocol.
 #[derive(Debug)]
-struct Order<'a> {
+pub(super) struct Order<'a> {
     mode: Mode,
-    key: &'a [u8],
+    pub(super) key: &'a [u8],
     key_is_binary: bool,
-    hash: Hash,
+    pub(super) hash: Hash,
     client_flags: u32,
     expires_at: u32,
     /// The cas unique that the item must have.
@@ -61,7 +61,7 @@ struct Order<'a> {
 
 /// How a store ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
+pub(super) enum Outcome {
     Stored,
     NotStored,
     Exists,
@@ -157,57 +157,13 @@ fn answer_refusal(
     memory_refusal(header, outcome).push_to(&mut out.bytes);
 }
 
-/// Begins a store request whose value of `len` bytes will arrive in pieces. On refusal `Bad::consumed` is 0
-/// and `Bad::swallow` counts value and tail.
-pub fn begin(header: &StoreHeader<'_>, len: usize, context: &Context<'_>) -> Result<Upload, Bad> {
-    let mut buffer = None;
-    let order = order_of_upload(header, &mut buffer, context);
-    let upload = context.shared.store.upload(order.hash, &spec(&order), len);
-    upload.map_err(|error| {
-        let outcome = refused(error);
-        refuse_memory(header, &order, outcome, context);
-        let tail = if matches!(header, StoreHeader::Binary(_)) { 0 } else { TAIL.len() };
-        let reply = memory_refusal(header, outcome);
-        Bad { consumed: 0, swallow: (len + tail) as u64, reply, close: false }
-    })
-}
-
-/// Ends a store request that [`begin`] began; `tail` is what follows the value.
-pub fn finish(header: &StoreHeader<'_>, upload: Upload, tail: &[u8], context: &Context<'_>, out: &mut Output) {
-    let mut buffer = None;
-    let hash = order_of_upload(header, &mut buffer, context).hash;
-    // What was received has counted already, and is as much.
-    let _ = run(header, hash, Value::Uploaded(upload), tail, context, out);
-}
-
-/// Notes one whose value of so many bytes has come as a sample of what the worker is asked for.
-#[cold]
-pub fn sample_upload(header: &StoreHeader<'_>, bytes: usize, context: &Context<'_>) {
-    let mut buffer = None;
-    let order = order_of_upload(header, &mut buffer, context);
-    let sample = SampledKey { key: order.key, hash: order.hash.0, written: Some(bytes) };
-    context.shared.sample(&sample, context.counters);
-}
-
-/// A large value ran out of chunks on its way in: what to answer when the rest (`left` bytes of value and
-/// tail) has been swallowed.
-pub fn out_of_memory(header: &StoreHeader<'_>, left: u64, context: &Context<'_>) -> Bad {
-    let mut buffer = None;
-    let order = order_of_upload(header, &mut buffer, context);
-    refuse_memory(header, &order, Outcome::NoMemory, context);
-    let reply = refusal(header, NO_MEMORY_READING, Status::NoMemory, b"Out of memory during read");
-    Bad { consumed: 0, swallow: left, reply, close: false }
-}
-
-/// The order of a store whose value comes in pieces: its key is hashed each time that it is needed.
-fn order_of_upload<'a>(header: &'a StoreHeader<'_>, buffer: &'a mut KeyBuffer, context: &Context<'_>) -> Order<'a> {
-    let mut order = order(header, Hash(0), buffer, context);
-    order.hash = context.shared.store.hash(order.key);
-    order
-}
-
 #[inline(always)]
-fn order<'a>(header: &'a StoreHeader<'_>, hash: Hash, buffer: &'a mut KeyBuffer, context: &Context<'_>) -> Order<'a> {
+pub(super) fn order<'a>(
+    header: &'a StoreHeader<'_>,
+    hash: Hash,
+    buffer: &'a mut KeyBuffer,
+    context: &Context<'_>,
+) -> Order<'a> {
     match header {
         StoreHeader::Text(store) => Order {
             compare: store.compare,
@@ -269,7 +225,7 @@ fn binary_order<'a>(packet: &'a Packet<'_>, hash: Hash, context: &Context<'_>) -
     Order { client_flags, expires_at, compare, ..simple_order(mode, packet.key, hash) }
 }
 
-fn spec<'a>(order: &Order<'a>) -> ItemSpec<'a> {
+pub(super) fn spec<'a>(order: &Order<'a>) -> ItemSpec<'a> {
     ItemSpec {
         key: order.key,
         key_is_binary: order.key_is_binary,
@@ -453,7 +409,7 @@ fn join(
     }
 }
 
-fn refused(error: AllocError) -> Outcome {
+pub(super) fn refused(error: AllocError) -> Outcome {
     match error {
         AllocError::TooLarge => Outcome::TooLarge,
         AllocError::NoMemory => Outcome::NoMemory,
@@ -462,7 +418,7 @@ fn refused(error: AllocError) -> Outcome {
 
 /// What a refusal for size or memory does besides answering: a plain set, and any ms, leaves no older value
 /// behind that a client would take for the new one.
-fn refuse_memory(header: &StoreHeader<'_>, order: &Order<'_>, outcome: Outcome, context: &Context<'_>) {
+pub(super) fn refuse_memory(header: &StoreHeader<'_>, order: &Order<'_>, outcome: Outcome, context: &Context<'_>) {
     let deletes = match header {
         StoreHeader::Text(store) => store.mode == Mode::Set && store.compare.is_none(),
         StoreHeader::Meta(_) => true,
@@ -490,14 +446,14 @@ fn refuse_memory(header: &StoreHeader<'_>, order: &Order<'_>, outcome: Outcome, 
 }
 
 /// The answer to a refusal for size or memory.
-fn memory_refusal(header: &StoreHeader<'_>, outcome: Outcome) -> Refusal {
+pub(super) fn memory_refusal(header: &StoreHeader<'_>, outcome: Outcome) -> Refusal {
     match outcome {
         Outcome::TooLarge => refusal(header, TOO_LARGE, Status::TooLarge, Status::TooLarge.text()),
         _ => refusal(header, NO_MEMORY, Status::NoMemory, Status::NoMemory.text()),
     }
 }
 
-fn refusal(header: &StoreHeader<'_>, line: &'static [u8], status: Status, text: &'static [u8]) -> Refusal {
+pub(super) fn refusal(header: &StoreHeader<'_>, line: &'static [u8], status: Status, text: &'static [u8]) -> Refusal {
     match header {
         StoreHeader::Text(store) if store.quiet => Refusal::Line(b""),
         StoreHeader::Text(_) | StoreHeader::Meta(_) => Refusal::Line(line),

@@ -261,6 +261,17 @@ impl Store {
         Upload::new(&self.shards, self.shard_of(hash), spec, value_len)
     }
 
+    /// Whether the memory for such a value is about to be got ahead of need, and is not there yet: who waits a little for
+    /// that is not stopped while the system clears it.
+    pub fn must_wait_for(&self, hash: Hash, spec: &ItemSpec<'_>, value_len: usize) -> bool {
+        Upload::must_wait_for(&self.shards, self.shard_of(hash), spec, value_len)
+    }
+
+    /// Another number when who waits for that may look again.
+    pub fn memory_looks(&self) -> u64 {
+        self.core.requests.looks()
+    }
+
     /// Notes that a store was refused for want of memory, and takes some from uploads that stand still.
     #[cold]
     pub fn note_refusal(&self) {

@@ -6,7 +6,7 @@
 
 use super::{ClassSet, Reassign};
 use crate::sync::{lock, sound};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -24,6 +24,10 @@ pub struct BackgroundRequests {
     /// Memory is to be prefaulted.
     wanted: AtomicBool,
     wants: Condvar,
+    /// A thread does so.
+    is_served: AtomicBool,
+    /// How often memory was got, or could not be, since the start.
+    looks: AtomicU64,
     counts: Mutex<Counts>,
 }
 
@@ -138,6 +142,27 @@ impl BackgroundRequests {
     /// Whether a page is being moved.
     pub fn is_moving(&self) -> bool {
         self.lock().moving
+    }
+
+    /// Says that there is a thread that prefaults memory, or no more.
+    pub fn serve(&self, on: bool) {
+        self.is_served.store(on, Ordering::Relaxed);
+    }
+
+    /// Whether there is one.
+    pub fn is_served(&self) -> bool {
+        self.is_served.load(Ordering::Relaxed)
+    }
+
+    /// Notes that memory was got, or that none is to be had now.
+    pub fn note_look(&self) {
+        self.looks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Changes when memory was got: who waits for some looks again then, at the latest when all was looked at for which
+    /// [`BackgroundRequests::want`] asks.
+    pub fn looks(&self) -> u64 {
+        self.looks.load(Ordering::Relaxed)
     }
 
     /// Asks for memory to be prefaulted.

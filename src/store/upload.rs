@@ -5,7 +5,9 @@
 //!             │ dropped before that: freed, under the lock
 //! ```
 //!
-//! The pieces of a large value are taken some at a time, so that one system call can fill them.
+//! The pieces of a large value are taken some at a time, so that one system call can fill them. Where the next one would lie
+//! in memory that the system has yet to clear, the uploader waits until that is done ([`Upload::must_wait`]): a worker that
+//! filled it first would be stopped for as long, and all its clients with it.
 //!
 //! Invariants: only the uploader touches the bytes of the value, between `begin_use` and `end_use` of its loan; `Core::lent`
 //! counts the bytes of all uploads.
@@ -77,6 +79,23 @@ impl Upload {
         upload.prepare()?;
         upload.loan.end_use();
         Ok(upload)
+    }
+
+    /// Whether memory for such a value is about to be got ahead of need, and is not there yet.
+    pub fn must_wait_for(shards: &Shards, number: usize, spec: &ItemSpec<'_>, value_len: usize) -> bool {
+        let shard = Locked::new(shards, number);
+        let classes = shard.first_classes(spec, value_len);
+        classes.into_iter().flatten().any(|class| shard.must_wait(class))
+    }
+
+    /// Whether the memory of what comes next is about to be got ahead of need, and is not there yet. Who does not wait is
+    /// served all the same.
+    pub fn must_wait(&self) -> bool {
+        if !self.rooms.is_empty() || self.left == 0 || !self.chunked {
+            return false;
+        }
+        let shard = Locked::new(&self.shards, self.number);
+        shard.must_wait(shard.piece_class(self.core.sizing.payload(self.left)))
     }
 
     /// Where the next bytes go, until [`Upload::filled`] is called; empty only when the value is complete. For a value in
@@ -151,9 +170,15 @@ impl Upload {
         let sizing = self.core.sizing;
         let mut left = self.left + self.used - self.ready;
         let most = (ROOMS_MAX - self.rooms.len()) * sizing.chunk_max;
-        self.borrow(sizing.payload(left).min(most) as u64)?;
+        let mut asked = sizing.payload(left).min(most) as u64;
+        self.borrow(asked)?;
         let mut shard = Locked::new(&self.shards, self.number);
         while left > 0 && self.rooms.len() < ROOMS_MAX {
+            if !self.rooms.is_empty() && shard.must_wait(shard.piece_class(sizing.payload(left))) {
+                drop(shard);
+                self.repay(asked);
+                return Ok(());
+            }
             let Some((piece, holds)) = shard.add_piece(self.id, sizing.payload(left)) else {
                 shard.look_ahead();
                 return Err(AllocError::NoMemory);
@@ -162,6 +187,7 @@ impl Upload {
             self.rooms.push_back(shard.window.lend(offset(piece) + size_of::<Chunk>(), len));
             self.ready += len;
             left -= len;
+            asked = asked.saturating_sub(len as u64);
         }
         shard.look_ahead();
         Ok(())
@@ -185,6 +211,12 @@ impl Upload {
         }
         self.loan.bytes.fetch_add(size, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Counts `size` bytes of uploads no more.
+    fn repay(&self, size: u64) {
+        self.loan.bytes.fetch_sub(size, Ordering::Relaxed);
+        self.core.lent.fetch_sub(size, Ordering::Relaxed);
     }
 }
 

@@ -353,6 +353,9 @@ impl<S: Socket> Connection<S> {
             }
             if quota.is_spent() {
                 turn.counters.conn_yields.add(u64::from(quota.requests == 0));
+                if quota.waits_for_memory() {
+                    break After::WaitForMemory;
+                }
                 let is_large = quota.is_in_line() || self.session.upload_missing() > 0;
                 break if is_large { After::Large } else { After::Again };
             }
@@ -495,6 +498,10 @@ impl<S: Socket> Connection<S> {
         }
         if self.has_input() {
             self.run_leftover(turn, quota);
+            return Ok(());
+        }
+        if self.session.waits_for_memory() {
+            quota.wait_for_memory(());
             return Ok(());
         }
         let read = match self.session.upload_rooms(quota.bytes, turn) {

@@ -103,6 +103,8 @@ pub(crate) enum After {
     Again,
     /// A large value is to be moved, or some of one; others first, and then those who wait to do the same.
     Large,
+    /// The memory of a large value is being got ready; others meanwhile.
+    WaitForMemory,
     /// Close the socket.
     Close(CloseReason),
     /// Hand the socket to the watch writer.
@@ -147,6 +149,8 @@ pub(crate) struct Quota {
     pub slice: usize,
     /// It gets in line.
     is_in_line: bool,
+    /// It waits for memory.
+    waits_for_memory: bool,
 }
 
 impl Quota {
@@ -156,7 +160,8 @@ impl Quota {
     pub(crate) fn new(config: &Config, crowd: usize) -> Quota {
         let bytes = if crowd <= CROWD { TURN_BYTES } else { (TURN_BYTES * CROWD / 2 / crowd).max(TURN_BYTES_MIN) };
         let requests = config.reqs_per_event.max(1);
-        Quota { requests, bytes, room: usize::MAX, slice: TURN_BYTES, is_in_line: false }
+        let (room, slice) = (usize::MAX, TURN_BYTES);
+        Quota { requests, bytes, room, slice, is_in_line: false, waits_for_memory: false }
     }
 
     /// The same for who may move so much at once, because others wait.
@@ -190,6 +195,17 @@ impl Quota {
     /// Whether the connection is to get in line: see [`Quota::get_in_line`].
     pub(crate) fn is_in_line(&self) -> bool {
         self.is_in_line
+    }
+
+    /// There is no memory yet for what is next.
+    pub(crate) fn wait_for_memory<R>(&mut self, result: R) -> R {
+        (self.bytes, self.waits_for_memory) = (0, true);
+        result
+    }
+
+    /// Whether the connection is to wait: see [`Quota::wait_for_memory`].
+    pub(crate) fn waits_for_memory(&self) -> bool {
+        self.waits_for_memory
     }
 
     /// Counts bytes that were written.

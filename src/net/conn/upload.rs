@@ -72,10 +72,19 @@ impl Uploading {
         self.left -= n;
     }
 
-    /// Takes what it can of `input`; the error is the same when memory ran out.
+    /// Whether the memory for what comes next is not ready yet.
+    pub(super) fn must_wait(&self) -> bool {
+        self.upload.must_wait()
+    }
+
+    /// Takes what it can of `input`: less than it could only if memory is not ready yet. The error is the same when it ran
+    /// out.
     pub(super) fn take(&mut self, input: &[u8]) -> Result<usize, usize> {
         let mut used = 0;
         while self.left > 0 && used < input.len() {
+            if self.must_wait() {
+                return Ok(used);
+            }
             let Ok(room) = self.upload.room() else { return Err(used) };
             let n = room.len().min(self.left).min(input.len() - used);
             assert!(n > 0, "an upload that is not complete has room");

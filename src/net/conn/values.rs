@@ -24,6 +24,11 @@ impl Session {
         }
     }
 
+    /// Whether the memory for what comes next of a large value is not ready yet.
+    pub(crate) fn waits_for_memory(&self) -> bool {
+        matches!(&self.state, SessionState::Upload(uploading) if uploading.must_wait())
+    }
+
     /// Bytes of a large value that are still to come.
     #[inline]
     pub(crate) fn upload_missing(&self) -> usize {
@@ -69,6 +74,12 @@ impl Session {
             let swallow = (cut.body + cut.tail) as u64;
             return self.refuse(Bad { consumed: cut.head, swallow, reply, close: false }, turn);
         }
+        // Nor here, where memory is short.
+        if (input.len() < LARGE || !turn.is_tight)
+            && command::must_wait(cut.store_header(), cut.body, &self.context(turn))
+        {
+            return quota.wait_for_memory(Step::Ends(0));
+        }
         match command::begin(cut.store_header(), cut.body, &self.context(turn)) {
             Ok(upload) => {
                 self.state = SessionState::Upload(Box::new(Uploading::new(input, cut, upload)));
@@ -91,6 +102,7 @@ impl Session {
                 self.finish_upload(turn);
                 Step::Took(used)
             }
+            Ok(used) if used < input.len() => quota.wait_for_memory(Step::Ends(used)),
             Ok(0) => Step::Ends(0),
             Ok(used) => Step::Took(used),
         }

@@ -103,3 +103,49 @@ fn a_large_value_gets_in_line_and_comes_in_slices() {
     assert!(slices(&mut rig, 70_000) >= 2);
     assert_eq!(rig.replies(), b"STORED\r\n");
 }
+
+/// Turns until it waits for its client. How often it has waited for memory.
+fn turns_with_memory(rig: &mut TestConnection) -> usize {
+    let mut waits = 0;
+    loop {
+        match rig.turn() {
+            After::WaitForMemory => {
+                let (ready, used) = rig.shared.store.get_memory();
+                assert!(ready > used, "{used} bytes are used and {ready} ready");
+                waits += 1;
+            }
+            After::Again | After::Large => {}
+            after => {
+                assert_eq!(after, After::Wait);
+                return waits;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_large_value_waits_until_its_memory_is_ready() {
+    for is_served in [true, false] {
+        let mut rig = TestConnection::new(|config| {
+            (config.store.memory_limit, config.store.shards, config.store.item_size_max) =
+                (256 << 20, Some(1), 32 << 20);
+        });
+        rig.pipe().room = usize::MAX / 2;
+        rig.shared.store.serve_memory(is_served);
+        // In one chunk, in two, and in more than are taken at a time.
+        for (i, (len, times)) in [(400_000, 20), (1_000_000, 10), (20_000_000, 1)].into_iter().enumerate() {
+            let value: Vec<u8> = (0..len).map(|at: u32| (at / 7) as u8).collect();
+            let mut waits = 0;
+            for n in 0..times {
+                rig.send(&[format!("set key{i}-{n} 0 0 {len}\r\n").as_bytes(), &value, b"\r\n"].concat());
+                waits += turns_with_memory(&mut rig);
+                assert_eq!(rig.replies(), b"STORED\r\n");
+            }
+            assert_eq!(waits > 0, is_served, "{len} bytes: {waits} waits");
+            rig.send(format!("get key{i}-0\r\n").as_bytes());
+            turns_with_memory(&mut rig);
+            let reply = rig.replies();
+            assert!(reply.windows(len as usize).any(|window| window == value), "{len} bytes are not what was set");
+        }
+    }
+}

@@ -19,10 +19,11 @@ impl Worker {
             self.reply_hold.begin_loop(self.shared.store.journal().acks(), || self.meter.began());
             self.release_waiting();
             self.run_ready(&mut reads);
+            self.feed_hungry();
             self.run_large(false);
             self.run_long(&mut reads, false);
             let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() || (!self.has_queues() && self.flush_pending()) {
+            if left.is_zero() || (!self.has_queues() && self.hungry.is_empty() && self.flush_pending()) {
                 return;
             }
             let timeout = self.timeout().map_or(left, |timeout| timeout.min(left));

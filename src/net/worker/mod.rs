@@ -38,6 +38,7 @@ mod budget;
 mod client;
 mod datagrams;
 mod ending;
+mod hungry;
 mod idle;
 mod queues;
 mod silence;
@@ -64,6 +65,7 @@ use batch::{MEMBERS, Members, ReadBatch};
 use budget::Budget;
 use client::{Client, Watched};
 use crossbeam_channel::Receiver;
+use hungry::{Hungry, MEMORY_NAP};
 use idle::IdleSweep;
 use mio::event::Event;
 use mio::{Events, Poll, Token, Waker};
@@ -125,6 +127,8 @@ pub(super) struct Worker {
     long: VecDeque<(usize, Instant)>,
     /// When the last of those had its turn.
     long_at: Instant,
+    /// Those who wait until memory is ready.
+    hungry: Hungry,
     /// What each connection may do in its turn now, and for how many that is.
     each: Quota,
     each_of: usize,
@@ -180,6 +184,7 @@ impl Worker {
             large: VecDeque::new(),
             long: VecDeque::new(),
             long_at: Instant::now(),
+            hungry: Hungry::default(),
             buffer: vec![0; READ_BUFFER].into(),
             out: Output::default(),
             unsent: Vec::with_capacity(MEMBERS),
@@ -237,6 +242,7 @@ impl Worker {
                 self.handle(event, &mut reads);
             }
             self.answer_batch(&mut reads);
+            self.feed_hungry();
             if !self.large.is_empty() {
                 self.run_large(count == EVENTS);
             }
@@ -261,7 +267,8 @@ impl Worker {
             return Some(Duration::ZERO);
         }
         let sweep = self.sweeps().then(|| self.idle_sweep.due_in());
-        if self.waiting.is_empty() { sweep } else { self.timeout_of_waiting(sweep) }
+        let timeout = if self.waiting.is_empty() { sweep } else { self.timeout_of_waiting(sweep) };
+        if self.hungry.is_empty() { timeout } else { Some(MEMORY_NAP) }
     }
 
     /// For how long to sleep at most for those who wait for replicas, with a wake-up prepared.
@@ -548,6 +555,7 @@ impl Worker {
             After::WaitForAcks => self.hold(key),
             After::Again => self.enqueue_long(key),
             After::Large => self.enqueue_large(key),
+            After::WaitForMemory => self.enqueue_hungry(key),
             After::Close(reason) => {
                 self.clients[key].connection.farewell(&mut self.buffer);
                 self.close(key, reason);

@@ -7,6 +7,8 @@
 //!                                                      `─ if others wait or not: a slice for one at least
 //! ```
 //!
+//! Beside them are those who wait for memory (`hungry`), who get in the large line when there is some.
+//!
 //! Not here: what a turn does (`conn`), who has one at once (`worker`).
 
 use super::batch::ReadBatch;
@@ -39,6 +41,25 @@ impl Worker {
         let client = &mut self.clients[key];
         if !std::mem::replace(&mut client.queued, true) {
             self.long.push_back((key, Instant::now()));
+        }
+    }
+
+    pub(super) fn enqueue_hungry(&mut self, key: usize) {
+        let client = &mut self.clients[key];
+        if !std::mem::replace(&mut client.queued, true) {
+            self.hungry.push(key);
+        }
+    }
+
+    /// Puts those in line who wait for memory, if some was made ready since the last time.
+    pub(super) fn feed_hungry(&mut self) {
+        if !self.hungry.has_news(self.shared.store.memory_looks()) {
+            return;
+        }
+        while let Some(key) = self.hungry.pop() {
+            if self.is_next(key) {
+                self.enqueue_large(key);
+            }
         }
     }
 

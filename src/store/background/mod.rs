@@ -48,6 +48,7 @@ impl Background {
     /// Starts the threads.
     pub fn start(store: &Arc<Store>) -> Background {
         let threads = [spawn("store", store, work), spawn("ahead", store, prefault::run)];
+        store.core.requests.serve(true);
         Background { store: store.clone(), threads: threads.into() }
     }
 }
@@ -63,6 +64,8 @@ fn spawn(name: &str, store: &Arc<Store>, run: fn(&Store)) -> JoinHandle<()> {
 
 impl Drop for Background {
     fn drop(&mut self) {
+        self.store.core.requests.serve(false);
+        self.store.core.requests.note_look();
         self.store.core.requests.stop(true);
         let ended = self.threads.drain(..).map(JoinHandle::join).all(|ended| ended.is_ok());
         assert!(ended || std::thread::panicking(), "a background thread panicked");

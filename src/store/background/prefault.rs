@@ -7,8 +7,9 @@
 //!
 //! To clear a huge page takes the system 0.1 to 0.2 ms. Where a hypervisor has to find the memory first, 10 ms on the
 //! average and 70 at worst were measured, in which that CPU does nothing else; the first store into it would wait for
-//! that with its shard locked. A worker that is faster than this does wait, as it would without. Small pages (a small
-//! cache) take some microseconds each, and are left alone.
+//! that with its shard locked. A worker that is faster than this does wait, as it would without; but large values, which
+//! are what is so fast, are received when their memory is ready (`Shard::must_wait`), and others are served meanwhile.
+//! Small pages (a small cache) take some microseconds each, and are left alone.
 //!
 //! Invariants: no lock is held while the system works.
 //!
@@ -16,7 +17,7 @@
 
 use crate::store::Store;
 use crate::store::lock_time::Holder;
-use crate::store::memory::arena::{Stretch, WINDOW_AHEAD};
+use crate::store::memory::arena::Stretch;
 use crate::store::shard::Shard;
 use std::time::Duration;
 
@@ -35,24 +36,17 @@ pub(crate) fn run(store: &Store) {
 /// Makes ready what is wanted now.
 pub(crate) fn prepare(store: &Store) {
     (0..store.shards.len()).for_each(|index| prepare_shard(store, index));
+    store.core.requests.note_look();
 }
 
 fn prepare_shard(store: &Store, index: usize) {
     loop {
-        let stretch = store.lock_timed(index, Holder::Ahead).next_stretch(has_room(store));
+        let stretch = store.lock_timed(index, Holder::Ahead).next_stretch(store.core.gets_ahead());
         let Some(stretch) = stretch else { return };
         let done = stretch.populate();
         store.lock_timed(index, Holder::Ahead).adopt(&stretch, done);
+        store.core.requests.note_look();
     }
-}
-
-/// Whether pages will be taken for which memory is to be made ready. The last ones are ready already: what the shards
-/// had ready beyond the limit would be 4 to 6 MiB each, of a cache that is full for ever.
-fn has_room(store: &Store) -> bool {
-    let pool = &store.core.pool;
-    let left = pool.limit().saturating_sub(pool.taken());
-    // With all memory taken at start there is none to wait for.
-    !store.core.config.preallocate && left > (store.shards.len() * WINDOW_AHEAD) as u64
 }
 
 impl Shard {

@@ -269,6 +269,11 @@ impl Window {
         self.map.adopt(stretch, done)
     }
 
+    /// Whether the bytes below `end` need nobody to get memory for them first: it is there, or nobody gets it ahead.
+    pub fn is_ready(&self, end: usize) -> bool {
+        self.map.ahead == 0 || end <= self.map.ready.max(self.used)
+    }
+
     /// Whether its bytes are a file's.
     pub fn is_in_file(&self) -> bool {
         self.map.file.is_some()

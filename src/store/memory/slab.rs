@@ -314,6 +314,12 @@ impl Slab {
         page
     }
 
+    /// Where the window will be used up to when one more page is taken.
+    pub fn next_end(&self) -> usize {
+        let page = self.empty.last().map_or(self.pages.len(), |&page| page as usize);
+        (page + 1) << self.page_shift << super::arena::UNIT.ilog2()
+    }
+
     /// Takes one more page for a class, if `may` takes one out of the pool. False when there is none.
     pub fn take_page(
         &mut self,
@@ -324,7 +330,7 @@ impl Slab {
         may: impl FnOnce() -> bool,
     ) -> bool {
         let page = self.empty.last().copied().unwrap_or(self.pages.len() as u32);
-        let end = (page as usize + 1) << self.page_shift << super::arena::UNIT.ilog2();
+        let end = self.next_end();
         if end > window.capacity() || !may() {
             return false;
         }

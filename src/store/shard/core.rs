@@ -6,6 +6,7 @@ use crate::journal::Journal;
 use crate::journal::flush::Flush;
 use crate::store::events::Events;
 use crate::store::lent::Loans;
+use crate::store::memory::arena::WINDOW_AHEAD;
 use crate::store::memory::classes::Classes;
 use crate::store::memory::pool::PagePool;
 use crate::store::memory::sizing::Sizing;
@@ -63,6 +64,14 @@ impl Core {
     #[inline]
     pub fn shard_of(&self, hash: Hash) -> usize {
         (hash.0 >> 32 >> (32 - self.shard_bits)) as usize
+    }
+
+    /// Whether pages will be taken for which memory is got ahead of need. The last ones are ready already: what the shards
+    /// had ready beyond the limit would be 4 to 6 MiB each, of a cache that is full for ever.
+    pub fn gets_ahead(&self) -> bool {
+        let left = self.pool.limit().saturating_sub(self.pool.taken());
+        // With all memory taken at start there is none to wait for.
+        !self.config.preallocate && left > (WINDOW_AHEAD << self.shard_bits) as u64
     }
 
     /// The next cas unique, 0 with `-C`.

@@ -236,6 +236,17 @@ impl Shard {
         }
     }
 
+    /// Whether a chunk of a class would lie in memory that is about to be got ahead of need, and is not there yet.
+    pub fn must_wait(&self, class: u8) -> bool {
+        let Shard { core, slab, window, .. } = self;
+        let waits = !slab.has_ready(class) && !window.is_ready(slab.next_end()) && core.gets_ahead();
+        let waits = waits && core.requests.is_served();
+        if waits {
+            core.requests.want();
+        }
+        waits
+    }
+
     /// The key of an item.
     #[inline]
     pub fn key(&self, id: ItemId) -> &[u8] {

@@ -5,7 +5,7 @@
 use super::Shard;
 use crate::store::memory::arena::offset;
 use crate::store::memory::layout::{Chunk, state};
-use crate::store::{AllocError, ItemId, Part};
+use crate::store::{AllocError, ItemId, ItemSpec, Part};
 
 impl Shard {
     /// Where the bytes of a value lie.
@@ -20,13 +20,30 @@ impl Shard {
         }
     }
 
+    /// The class of the next piece of a value of which so much is still to be held.
+    pub fn piece_class(&self, payload: usize) -> u8 {
+        let sizing = &self.core.sizing;
+        self.core.classes.of(payload.saturating_add(sizing.piece_overhead()).min(sizing.chunk_max))
+    }
+
+    /// The classes of the chunks with which an item begins: its head or all of it, and its first piece.
+    pub fn first_classes(&self, spec: &ItemSpec<'_>, value_len: usize) -> [Option<u8>; 2] {
+        let (sizing, classes) = (&self.core.sizing, &self.core.classes);
+        let (key_len, has_flags) = (spec.key.len(), spec.client_flags != 0);
+        let total = sizing.total(key_len, has_flags, value_len);
+        if total <= sizing.chunk_max {
+            return [Some(classes.of(total)), None];
+        }
+        let piece = (total <= sizing.item_max).then(|| self.piece_class(sizing.payload(value_len)));
+        [Some(classes.of(sizing.head(key_len, has_flags))), piece]
+    }
+
     /// Adds a piece to a floating item; `payload` is what is still to be held. Its id and how much it can hold.
     pub fn add_piece(&mut self, item: ItemId, payload: usize) -> Option<(ItemId, usize)> {
         let overhead = self.core.sizing.piece_overhead();
         let largest = self.core.classes.largest();
-        let wanted = payload.saturating_add(overhead).min(self.core.sizing.chunk_max);
         // When the best class for the tail has no memory, a chunk of the largest may do.
-        let id = self.alloc(self.core.classes.of(wanted)).or_else(|| self.alloc(largest))?;
+        let id = self.alloc(self.piece_class(payload)).or_else(|| self.alloc(largest))?;
         let (first, last) = self.chain(item);
         *self.window.chunk_mut(id) = Chunk { prev: last, state: state::PIECE, len: item.0, ..Chunk::default() };
         if last == ItemId::NONE {

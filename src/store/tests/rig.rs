@@ -155,6 +155,22 @@ impl TestStore {
     }
 }
 
+/// In the place of the thread that gets memory ahead.
+impl Store {
+    pub(crate) fn serve_memory(&self, on: bool) {
+        self.core.requests.serve(on);
+    }
+
+    /// Gets what is wanted. How far memory of the first shard is ready, and how far it is used.
+    pub(crate) fn get_memory(&self) -> (usize, usize) {
+        let before = self.memory_looks();
+        prefault::prepare(self);
+        assert_ne!(self.memory_looks(), before, "who waits is not told");
+        let shard = self.lock_number(0);
+        (shard.window.ready(), shard.slab.next_end() - self.core.config.page_size)
+    }
+}
+
 /// Such a store, and a moment.
 pub(crate) fn rig() -> (TestStore, Instant) {
     (TestStore::new(tiny()), Instant::now())
