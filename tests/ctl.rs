@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{EtcdServer, Folder, Server, wait_for};
+use common::{EtcdServer, Folder, Server, spare_port, wait_for};
 use serde::Serialize;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -468,7 +468,7 @@ fn a_real_pair_is_switched_over_and_back() {
 
 /// A port that was free.
 fn free_address() -> String {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    format!("127.0.0.1:{}", spare_port())
 }
 
 #[test]

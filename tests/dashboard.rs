@@ -7,10 +7,10 @@
 
 mod common;
 
-use common::{EtcdServer, Folder, PairNode, until};
+use common::{EtcdServer, Folder, PairNode, spare_port, until};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -93,7 +93,7 @@ impl Prometheus {
             "scrape_configs": [{"job_name": "twincache", "static_configs": [{"targets": targets}]}],
         });
         std::fs::write(folder.file("config"), config.to_string()).unwrap();
-        let at = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
+        let at = SocketAddr::from(([127, 0, 0, 1], spare_port()));
         let child = Command::new("prometheus")
             .args(["--config.file", &folder.file("config"), "--storage.tsdb.path", &folder.file("data")])
             .arg(format!("--web.listen-address={at}"))

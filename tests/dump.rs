@@ -2,10 +2,9 @@
 
 mod common;
 
-use common::{Rng, Server, seed, until};
+use common::{Rng, Server, seed, spare_port, until};
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -206,7 +205,7 @@ fn trouble_is_told() {
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains("1 refused") && said(&output).contains("too large"), "{}", said(&output));
     assert_eq!(server.connect().line("mg c"), "HD", "what comes behind it is loaded");
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let closed = format!("127.0.0.1:{}", spare_port());
     let barred = Server::start(&["-X"]);
     for (command, server) in [("dump", &closed), ("load", &closed), ("dump", &barred.addr.to_string())] {
         let output = ctl(&[command, server], b"");

@@ -13,11 +13,11 @@
 
 mod common;
 
-use common::{Conn, Folder, Server, Sidecar, until};
+use common::{Conn, Folder, Server, Sidecar, spare_port, until};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -429,7 +429,7 @@ fn compare_with_program(server: &Server, sidecar: &Sidecar) {
     let Some(program) = programs.find(|path| Path::new(path).exists()) else {
         return eprintln!("memcached_exporter is not installed: only the table of what it does was compared");
     };
-    let at: SocketAddr = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
+    let at = SocketAddr::from(([127, 0, 0, 1], spare_port()));
     let words = [format!("--memcached.address={}", server.addr), format!("--web.listen-address={at}")];
     let _exporter = Running::start(Command::new(program).args(words));
     until("the exporter to listen", || std::net::TcpStream::connect(at).is_ok());

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Server, until};
+use common::{Server, spare_port, until};
 use std::fs::File;
 use std::io::Write;
 use std::net::TcpListener;
@@ -80,7 +80,7 @@ fn a_check_ends_with_its_code() {
     let most = server.connect().number("", "max_connections");
     let _many: Vec<_> = (1..most * 85 / 100).map(|_| server.connect()).collect();
     until("there are many", || ctl(&["check", &address]).0 == 1);
-    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let gone = format!("127.0.0.1:{}", spare_port());
     let (code, line) = ctl(&["check", &address, &gone]);
     assert!(code == 2 && line.starts_with(&format!("TWINCACHE CRITICAL - {gone}")), "{line}");
     let (code, line) = ctl(&["check", &address, "--auth-file", "/nonexistent"]);

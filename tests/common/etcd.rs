@@ -1,8 +1,8 @@
 //! A real etcd, if it is installed.
 
-use super::{DEADLINE, Folder, signal, wait_for};
+use super::{DEADLINE, Folder, signal, spare_port, wait_for};
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -39,7 +39,7 @@ impl EtcdServer {
         }
         // A port that was free may be another's by now.
         for _ in 0..10 {
-            let [client, peer] = free_ports();
+            let [client, peer] = spare_ports();
             let (client, peer) = (format!("{scheme}://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
             let cluster = format!("default={peer}");
             let words = [&alone(&client, &peer, &cluster)[..], options].concat();
@@ -56,7 +56,12 @@ impl EtcdServer {
         if !EtcdServer::is_installed() {
             return None;
         }
-        let ports = free_ports::<6>();
+        // As with one.
+        let servers = (0..10).find_map(|_| EtcdServer::try_three(spare_ports()));
+        Some(servers.expect("three members of etcd do not start"))
+    }
+
+    fn try_three(ports: [u16; 6]) -> Option<[EtcdServer; 3]> {
         let peer = |at: usize| format!("http://127.0.0.1:{}", ports[at + 3]);
         let cluster = [0, 1, 2].map(|at| format!("m{at}={}", peer(at))).join(",");
         let mut servers = [0, 1, 2].map(|at| {
@@ -65,8 +70,7 @@ impl EtcdServer {
             let words = [&alone(&client, &peer, &cluster)[..], &["--name", &name]].concat();
             EtcdServer::spawn(client.clone(), &words)
         });
-        assert!(servers.iter_mut().all(EtcdServer::await_port), "three members of etcd do not start");
-        Some(servers)
+        servers.iter_mut().all(EtcdServer::await_port).then_some(servers)
     }
 
     /// Whether it is; says so in one line if not.
@@ -181,7 +185,6 @@ fn run(folder: &Folder, words: &[String]) -> Child {
         .expect("etcd starts")
 }
 
-fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    listeners.map(|listener| listener.local_addr().expect("bound").port())
+fn spare_ports<const N: usize>() -> [u16; N] {
+    std::array::from_fn(|_| spare_port())
 }

@@ -33,8 +33,10 @@ pub use sidecar::{Sidecar, get};
 pub use terminal::{GIVEN_BACK, TAKEN, Terminal};
 pub use tls::{Pki, RecordWriter, ThinWire, TlsConn};
 
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -535,6 +537,19 @@ pub fn freeze(pid: u32) {
         stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
     };
     until("all threads to stop", || std::fs::read_dir(format!("/proc/{pid}/task")).expect("a process").all(stands));
+}
+
+/// A port of 127.0.0.1 where nobody listens, for who cannot be told to let the kernel choose. The kernel gives it to nobody
+/// who does: those are above 32,767, and one of them could be another test's a moment later.
+pub fn spare_port() -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap();
+    loop {
+        let port = 10_000 + (RandomState::new().hash_one(()) % 20_000) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() && given.insert(port) {
+            return port;
+        }
+    }
 }
 
 /// A number from the environment, such as a seed.
