@@ -1,7 +1,7 @@
 //! Passwords, tokens and certificates, against a real etcd.
 
-use crate::LONG;
 use crate::common::{EtcdServer, Folder, wait_for};
+use crate::{LONG, patiently};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
 };
@@ -160,11 +160,13 @@ fn both_sides_show_certificates() {
     let put = |options: &EtcdOptions| Etcd::new(options).expect("good files").put("k", b"v", LONG);
     let mut etcd = Etcd::new(&good).unwrap();
     let revision = etcd.put("k", b"v", LONG).unwrap();
-    let mut opened = 0;
-    let quiet = etcd.watch("k", revision + 1, Duration::from_millis(100), |event| {
-        assert_eq!(event, WatchEvent::UpTo(revision));
-        opened += 1;
-        opened < 3
+    let quiet = patiently(Duration::from_millis(100), |idle| {
+        let mut opened = 0;
+        etcd.watch("k", revision + 1, idle, |event| {
+            assert_eq!(event, WatchEvent::UpTo(revision));
+            opened += 1;
+            opened < 3
+        })
     });
     assert_eq!(quiet, Ok(WatchEnd::Stopped), "silence is told from the end");
 

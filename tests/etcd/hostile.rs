@@ -1,7 +1,7 @@
 //! Servers that are no etcd: what they answer is an error in time, and never believed.
 
-use crate::LONG;
 use crate::common::{Rng, seed};
+use crate::{LONG, patiently};
 use socket2::{Domain, Socket, Type};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -252,16 +252,18 @@ fn a_watch_notices_that_etcd_was_put_back() {
             .write_all(b"HTTP/1.1 200 OK\r\n\r\n{\"result\":{\"header\":{\"revision\":\"7\"},\"created\":true}}\n");
         let _ = stream.read(&mut [0]);
     });
-    let mut opened = 0;
-    let mut watch = |from, most| {
-        fake.client().watch("/a/", from, Duration::from_millis(500), |_| {
-            opened += 1;
-            opened < most
+    let watch = |from, most| {
+        patiently(Duration::from_millis(500), |idle| {
+            let mut opened = 0;
+            let end = fake.client().watch("/a/", from, idle, |_| {
+                opened += 1;
+                opened < most
+            });
+            Ok((end?, opened))
         })
     };
-    assert_eq!(watch(8, 3), Ok(WatchEnd::Stopped), "it has all that was told");
-    assert_eq!(watch(9, 100), Ok(WatchEnd::Compacted));
-    assert_eq!(opened, 4, "one that is late for a moment is not taken for that");
+    assert_eq!(watch(8, 3), Ok((WatchEnd::Stopped, 3)), "it has all that was told");
+    assert_eq!(watch(9, 100), Ok((WatchEnd::Compacted, 1)), "one that is late for a moment is not taken for that");
 }
 
 /// Writes pieces, slowly, until the client has had enough.
