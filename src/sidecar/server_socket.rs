@@ -62,7 +62,8 @@ fn not_ours(shown: &impl Display, what: &str, uid: u32, we: u32) -> String {
 /// Rows of statistics: names and values.
 pub(super) type StatRows = Vec<(String, String)>;
 
-/// Asks for statistics by these lines, and returns the rows of each. What the server does not know has none.
+/// Asks for statistics by these lines, and returns the rows of each. What the server does not know has none. The error is
+/// why there is no answer: who shows it says that there is none.
 pub(super) fn ask(path: &Path, lines: &[ClientLine<'_>]) -> Result<Vec<StatRows>, String> {
     let mut socket = connect(path).map_err(Trouble::text)?;
     let text: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
@@ -73,18 +74,38 @@ pub(super) fn ask(path: &Path, lines: &[ClientLine<'_>]) -> Result<Vec<StatRows>
     asked.map_err(|error| error.to_string())?;
     let (mut answers, mut rows) = (Vec::with_capacity(lines.len()), StatRows::new());
     for line in BufReader::new(socket.take(STATUS_BYTES)).lines() {
-        let line = line.map_err(|error| format!("the server does not answer: {error}"))?;
+        let line = line.map_err(|error| match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => format!("it says nothing for {} s", STATUS_MAX.as_secs()),
+            _ => error.to_string(),
+        })?;
         match ServerLine::parse(line.as_bytes()) {
             Some(ServerLine::Stat(name, value)) => rows.push((name.to_owned(), value.to_owned())),
             Some(ServerLine::End | ServerLine::Wrong(_)) => answers.push(std::mem::take(&mut rows)),
             Some(ServerLine::Greeting(..)) => {}
             // An older server answers so to what it does not know.
             None if line == "ERROR" => answers.push(StatRows::new()),
-            _ => return Err(format!("the server answers `{line}`")),
+            _ => return Err(format!("it says `{line}`")),
         }
         if answers.len() == lines.len() {
             return Ok(answers);
         }
     }
-    Err("the server ends the connection".to_owned())
+    Err("it ends the connection".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn why_there_is_no_answer_is_said_once() {
+        let path = std::env::temp_dir().join(format!("twincache-silent-{}", std::process::id()));
+        let _silent = UnixListener::bind(&path).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let said = ask(&path, &[ClientLine::Status]);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(said.unwrap_err(), "it says nothing for 1 s");
+    }
 }

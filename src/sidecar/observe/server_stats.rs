@@ -36,7 +36,7 @@ impl ServerStats {
         let lines: Vec<ClientLine<'_>> = words.into_iter().map(ClientLine::Stats).chain([ClientLine::Status]).collect();
         let answers: Result<[StatRows; 9], _> = server_socket::ask(path, &lines)?.try_into();
         let [general, settings, items, slabs, own, latency, buckets, hot_keys, replication] =
-            answers.map_err(|_| "the server does not answer everything".to_owned())?;
+            answers.map_err(|_| "it does not answer everything".to_owned())?;
         Ok(ServerStats { general, settings, items, slabs, own, latency, buckets, hot_keys, replication })
     }
 }
