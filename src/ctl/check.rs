@@ -4,28 +4,30 @@
 //!   HOST:PORT          stats        answers? connections near the limit?
 //!   http://HOST:PORT   /health      what the sidecar says
 //!   none of these      etcd         what is wrong with the cluster's shards
-//!        a thread for each of the first two, and 8 s for them all
+//!        a thread for each, and 8 s for them all
 //!        worst of all ──> TWINCACHE OK - …   0    WARNING 1    CRITICAL 2    UNKNOWN 3     | figures
 //! ```
 //!
-//! Invariant: what the servers and sidecars do, or do not do, the line comes before the monitoring system's patience ends:
+//! Invariant: whatever servers, sidecars and etcd do, or do not do, the line comes before the monitoring system's patience ends:
 //! nagios waits for 10 s, and takes a check that it had to end for less than critical. Nobody waits for a thread
 //! that is late; it ends with the process.
 //!
 //! Not here: what is wrong with a shard (`diagnosis`).
 
+use super::console::Console;
 use super::diagnosis::problems;
 use super::dial::{Dialed, number_of};
 use super::exit::{CtlExit, harmless};
 use super::options::DialOptions;
+use super::show::seen;
 use super::view::ShardView;
-use std::collections::BTreeMap;
+use crate::cluster::options::ClusterOptions;
 use std::io;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long all servers and sidecars may take together: looking up names, connecting, TLS, login and answer.
+/// How long all servers, sidecars or etcd may take together: looking up names, connecting, TLS, login and answer.
 const ANSWERS_MAX: Duration = Duration::from_secs(8);
 
 /// From this share of the connections on it is a warning, and from the next one on critical, in percent.
@@ -63,15 +65,19 @@ pub(super) fn servers(addresses: &[String], dial: &DialOptions) -> CtlExit {
 
 /// Checks one on a thread of its own.
 fn begin(address: &str, dial: &DialOptions) -> io::Result<Receiver<CheckedThing>> {
-    let (verdict, verdicts) = channel();
     let (address, dial) = (address.to_owned(), dial.clone());
-    let look = move || match address.strip_prefix("http://") {
+    on_thread(move || match address.strip_prefix("http://") {
         Some(sidecar) => health(sidecar),
         None => server(&address, &dial),
-    };
+    })
+}
+
+/// What `look` finds will come here.
+fn on_thread<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> io::Result<Receiver<T>> {
+    let (found, finds) = channel();
     // Who asked may have given up.
-    thread::Builder::new().name("check".to_owned()).spawn(move || drop(verdict.send(look())))?;
-    Ok(verdicts)
+    thread::Builder::new().name("check".to_owned()).spawn(move || drop(found.send(look())))?;
+    Ok(finds)
 }
 
 fn in_time(address: &str, asked: io::Result<Receiver<CheckedThing>>, until: Instant) -> CheckedThing {
@@ -85,9 +91,19 @@ fn in_time(address: &str, asked: io::Result<Receiver<CheckedThing>>, until: Inst
     })
 }
 
-/// Checks a cluster; an error is that it could not be looked at.
-pub(super) fn cluster(shards: Result<BTreeMap<String, ShardView>, CtlExit>) -> CtlExit {
+/// Checks a cluster.
+pub(super) fn cluster(options: &ClusterOptions) -> CtlExit {
+    let (options, until) = (options.clone(), Instant::now() + ANSWERS_MAX);
+    let seen = on_thread(move || Console::new(&options).and_then(|mut console| seen(&mut console, &[])));
+    let shards = match seen {
+        Ok(seen) => seen.recv_timeout(until.saturating_duration_since(Instant::now())).unwrap_or_else(|_| {
+            let line = format!("etcd: no whole answer within {} s", ANSWERS_MAX.as_secs());
+            Err(CtlExit::refuse(CtlExit::UNAVAILABLE, &line))
+        }),
+        Err(error) => Err(CtlExit::not_done(&format!("a thread for etcd: {error}"))),
+    };
     match shards {
+        // The cluster could not be looked at.
         Err(exit) => ended(vec![CheckedThing::new(Severity::Unknown, exit.reason().to_owned())]),
         Ok(shards) if shards.is_empty() => ended(vec![CheckedThing::new(Severity::Unknown, "no shards".to_owned())]),
         Ok(shards) => ended(shards.iter().map(|(name, view)| shard(name, view)).collect()),
@@ -166,7 +182,9 @@ fn ended(mut verdicts: Vec<CheckedThing>) -> CtlExit {
     let lines: Vec<String> = verdicts.iter().map(|verdict| clean(&verdict.line)).collect();
     let figures: Vec<String> = verdicts.into_iter().flat_map(|verdict| verdict.figures).collect();
     let figures = if figures.is_empty() { String::new() } else { format!(" | {}", figures.join(" ")) };
-    CtlExit { code, stdout: format!("TWINCACHE {name} - {}{figures}\n", lines.join("; ")), stderr: String::new() }
+    let stdout = format!("TWINCACHE {name} - {}{figures}\n", lines.join("; "));
+    // A line that is lost tells of nothing, but critical stays critical.
+    CtlExit { stdout, lost_code: if name == "CRITICAL" { code } else { 3 }, ..CtlExit::silent(code) }
 }
 
 #[cfg(test)]

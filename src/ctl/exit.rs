@@ -12,6 +12,8 @@ use std::io::{self, ErrorKind, Write};
 pub struct CtlExit {
     /// The exit code.
     pub code: u8,
+    /// The exit code, if stdout does not take what it prints and that is no smaller.
+    pub lost_code: u8,
     /// For stdout.
     pub stdout: String,
     /// For stderr.
@@ -28,12 +30,12 @@ impl CtlExit {
 
     /// A good end that prints something.
     pub(super) fn print(stdout: String) -> CtlExit {
-        CtlExit { code: 0, stdout, stderr: String::new() }
+        CtlExit { stdout, ..CtlExit::silent(0) }
     }
 
     /// An end with an error of one line.
     pub(super) fn refuse(code: u8, line: &str) -> CtlExit {
-        CtlExit { code, stdout: String::new(), stderr: format!("twincachectl: {}\n", harmless(line)) }
+        CtlExit { stderr: format!("twincachectl: {}\n", harmless(line)), ..CtlExit::silent(code) }
     }
 
     pub(super) fn usage(line: &str) -> CtlExit {
@@ -54,7 +56,7 @@ impl CtlExit {
     pub fn tell(mut self) -> u8 {
         if let Err(lost) = to_stdout(&self.stdout) {
             self.stderr += &lost.stderr;
-            self.code = self.code.max(lost.code);
+            self.code = self.code.max(self.lost_code);
         }
         to_stderr(&self.stderr);
         self.code
@@ -62,7 +64,7 @@ impl CtlExit {
 
     /// An end of which everything has been said.
     pub(super) fn silent(code: u8) -> CtlExit {
-        CtlExit { code, stdout: String::new(), stderr: String::new() }
+        CtlExit { code, lost_code: CtlExit::NOT_DONE, stdout: String::new(), stderr: String::new() }
     }
 }
 

@@ -88,6 +88,9 @@ fn run_alone(options: &CtlOptions) -> Result<(), CtlExit> {
 
 /// What is done by values in etcd.
 fn run_in(cluster: &ClusterOptions, options: &CtlOptions) -> Result<(), CtlExit> {
+    if let CtlCommand::Check(_) = &options.command {
+        return Err(check::cluster(cluster));
+    }
     let mut console = Console::new(cluster)?;
     let done = done_in(&mut console, options);
     done.and_then(|()| console.end())
@@ -107,7 +110,6 @@ fn done_in(console: &mut Console, options: &CtlOptions) -> Result<(), CtlExit> {
         CtlCommand::TopologyList => edit::list_topology(console, options.is_json),
         CtlCommand::TopologyAdd(address) => edit::add_to_topology(console, address),
         CtlCommand::TopologyRemove(shard) => edit::remove_from_topology(console, shard),
-        CtlCommand::Check(_) => Err(check::cluster(show::seen(console, &[]))),
         CtlCommand::Top(wanted) => {
             let servers = show::addresses(console)?;
             top::top(&TopOptions { servers, ..wanted.clone() }, options.is_json)
