@@ -134,14 +134,14 @@ static STDERR: Mutex<StderrState> = Mutex::new(StderrState { lost: 0, has_passin
 /// Moves to the beginning of a terminal's line, and deletes it.
 const ERASE: &[u8] = b"\r\x1b[K";
 
-/// Shows a line at a terminal, which the next one replaces, be it logged or shown; None takes it away. Elsewhere nothing
-/// is written.
+/// Shows a line at a terminal, cut to its width, which the next one replaces, be it logged or shown; None takes it away.
+/// Elsewhere nothing is written.
 pub fn show(line: Option<&str>) {
     let mut state = lock(&STDERR);
     if line.is_none() && !state.has_passing || !io::stderr().is_terminal() {
         return;
     }
-    let line = [ERASE, line.unwrap_or_default().as_bytes()].concat();
+    let line = [ERASE, stderr::fitting(line.unwrap_or_default()).as_bytes()].concat();
     stderr::write(&line, Duration::ZERO);
     state.has_passing = line.len() > ERASE.len();
 }

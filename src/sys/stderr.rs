@@ -1,4 +1,4 @@
-//! Writing to stderr without waiting for whoever reads it.
+//! Writing to stderr without waiting for whoever reads it, and no more than fits into a line of a terminal there.
 
 use super::check;
 use std::io;
@@ -22,6 +22,24 @@ pub fn write(mut bytes: &[u8], patience: Duration) -> bool {
     true
 }
 
+/// As much of a text as fits into a line of the terminal at stderr, and leaves its last column free: there some terminals
+/// go on to the next line, and that could not be taken away again. All of it, if that is no terminal or tells no width.
+pub fn fitting(text: &str) -> &str {
+    columns().map_or(text, |columns| first(text, columns - 1))
+}
+
+/// The width of the terminal at stderr.
+fn columns() -> Option<usize> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the size outlives the call.
+    let found = unsafe { libc::ioctl(libc::STDERR_FILENO, libc::TIOCGWINSZ, &raw mut size) };
+    (found == 0 && size.ws_col > 0).then(|| size.ws_col.into())
+}
+
+fn first(text: &str, characters: usize) -> &str {
+    text.char_indices().nth(characters).map_or(text, |(end, _)| &text[..end])
+}
+
 fn has_room(patience: Duration) -> io::Result<()> {
     let mut stderr = libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 };
     // SAFETY: one entry, which outlives the call.
@@ -39,4 +57,15 @@ fn write_some(bytes: &[u8]) -> io::Result<usize> {
         n = unsafe { libc::write(libc::STDERR_FILENO, bytes.as_ptr().cast(), bytes.len()) };
     }
     usize::try_from(n).map_err(|_| io::Error::last_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_cut_between_characters() {
+        let cut = [0, 1, 2, 3, 9].map(|most| first("aé€", most));
+        assert_eq!(cut, ["", "a", "aé", "aé€", "aé€"]);
+    }
 }
