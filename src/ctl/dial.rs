@@ -12,6 +12,7 @@
 
 use super::exit::CtlExit;
 use super::options::DialOptions;
+use crate::protocol::login::of_first_line;
 use crate::tls::ClientFiles;
 use rustls::{ClientConnection, StreamOwned};
 use std::fs::File;
@@ -243,12 +244,9 @@ fn login(file: &str) -> Result<(Vec<u8>, Vec<u8>), String> {
     let mut text = Vec::new();
     let read = File::open(file).and_then(|file| file.take(AUTH_FILE_MAX).read_to_end(&mut text));
     read.map_err(|error| format!("--auth-file {file}: {error}"))?;
-    let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let colon = line.iter().position(|byte| *byte == b':');
-    let colon = colon.filter(|at| *at > 0 && !line[..*at].contains(&b' '));
-    let at = colon.ok_or_else(|| format!("--auth-file {file}: its first line has to be user:password"))?;
-    Ok((line[..at].to_vec(), line[at + 1..].to_vec()))
+    let found =
+        of_first_line(&text).ok_or_else(|| format!("--auth-file {file}: its first line is to be user:password"))?;
+    Ok((found.0.to_vec(), found.1.to_vec()))
 }
 
 /// The value of a row of statistics as a number.

@@ -7,6 +7,8 @@
 //!
 //! Strangers cost little: a login has at most [`LOGIN_MAX`] bytes, a line at most [`LINE_MAX`].
 //!
+//! Also what a client says that has its login in a file: `of_first_line`.
+//!
 //! Not here: who may log in, and what that changes (`command::auth`).
 
 use super::request::{Bad, Cut, Login, Parsed, Refusal, Request, bad};
@@ -27,6 +29,16 @@ const TOO_LONG: &[u8] = b"CLIENT_ERROR auth token too long\r\n";
 
 /// Version and the three of SASL.
 const OPEN_TO_ALL: [u8; 4] = [0x0b, 0x20, 0x21, 0x22];
+
+/// User and password of the first line of a file, `user:password`; None if it is no line that a login can say.
+pub fn of_first_line(file: &[u8]) -> Option<(&[u8], &[u8])> {
+    let line = file.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let (user, password) = line.split_at(line.iter().position(|byte| *byte == b':')?);
+    // A blank would end the user.
+    let is_sayable = !user.is_empty() && !user.contains(&b' ') && line.len() <= LOGIN_MAX;
+    is_sayable.then_some((user, &password[1..]))
+}
 
 /// Parses the line at the start of `input`, of which the first `scanned` bytes hold no line feed.
 pub(super) fn parse_line(input: &[u8], scanned: usize) -> Parsed<'_> {

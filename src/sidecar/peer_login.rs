@@ -12,14 +12,16 @@
 //!
 //! Not here: sockets (`link::peer_socket`, `lease::promises`).
 
+use crate::protocol::login::of_first_line;
+use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::PathBuf;
 
 /// Bytes of the key.
 const KEY: usize = 251;
 
-/// Most bytes of user and password.
-const LOGIN_MAX: usize = 1000;
+/// What is read of the file.
+const FILE_MAX: u64 = 64 << 10;
 
 /// Most bytes of an answer.
 const ANSWER_MAX: usize = 200;
@@ -69,15 +71,14 @@ impl PeerLogin {
 
     fn request(&self) -> Result<Vec<u8>, String> {
         let fault = |why: &str| format!("--peer-auth-file {}: {why}", self.file.display());
-        let text = std::fs::read_to_string(&self.file).map_err(|error| fault(&error.to_string()))?;
-        let line = text.lines().next().unwrap_or_default();
-        match line.split_once(':') {
-            Some((user, password)) if !user.is_empty() && !user.contains(' ') && line.len() <= LOGIN_MAX => {
-                let key = "k".repeat(KEY);
-                Ok(format!("set {key} 0 0 {}\r\n{user} {password}\r\n", line.len()).into_bytes())
-            }
-            _ => Err(fault("its first line is to be <user>:<password>")),
-        }
+        let mut text = Vec::new();
+        let read = File::open(&self.file).and_then(|file| file.take(FILE_MAX).read_to_end(&mut text));
+        read.map_err(|error| fault(&error.to_string()))?;
+        let Some((user, password)) = of_first_line(&text) else {
+            return Err(fault("its first line is to be <user>:<password>"));
+        };
+        let (key, len) = ("k".repeat(KEY), user.len() + 1 + password.len());
+        Ok([format!("set {key} 0 0 {len}\r\n").as_bytes(), user, b" ", password, b"\r\n"].concat())
     }
 }
 

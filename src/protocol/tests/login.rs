@@ -74,3 +74,19 @@ fn packets_of_strangers() {
     assert_eq!(told(&odd), "0x81 0!");
     assert_eq!([told(b"\x81garbage"), told(&[b'g'; HEADER])], ["more", "!"]);
 }
+
+#[test]
+fn a_login_of_a_file() {
+    let found = |file: &[u8]| {
+        let (user, password) = of_first_line(file)?;
+        Some((String::from_utf8_lossy(user).into_owned(), String::from_utf8_lossy(password).into_owned()))
+    };
+    let pair = |user: &str, password: &str| Some((user.to_owned(), password.to_owned()));
+    assert_eq!(found(b"user:pass:wo rd\nother:x\n"), pair("user", "pass:wo rd"));
+    assert_eq!((found(b"u:p\r\n"), found(b"u:")), (pair("u", "p"), pair("u", "")));
+    for file in [&b""[..], b"\nu:p", b"u", b":p", b"a b:p"] {
+        assert_eq!(found(file), None, "{}", file.escape_ascii());
+    }
+    let long = |len: usize| [b"u:".as_slice(), &vec![b'p'; len]].concat();
+    assert!(found(&long(LOGIN_MAX - 2)).is_some() && found(&long(LOGIN_MAX - 1)).is_none());
+}
