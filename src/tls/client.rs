@@ -14,8 +14,7 @@ use rustls::crypto::ring::default_provider;
 use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
-use std::io;
-use std::net;
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 /// The client's side of a connection that does not block.
@@ -43,12 +42,8 @@ impl ClientFiles {
         TlsStream::new(socket, session)
     }
 
-    /// The same over one that blocks, and for as long as its timeouts say.
-    pub fn connect(
-        &self,
-        address: &str,
-        socket: net::TcpStream,
-    ) -> io::Result<StreamOwned<ClientConnection, net::TcpStream>> {
+    /// The same over one that blocks, for as long as it does: what it reads and writes shakes hands first.
+    pub fn connect<S: Read + Write>(&self, address: &str, socket: S) -> io::Result<StreamOwned<ClientConnection, S>> {
         let config = self.config().map_err(io::Error::other)?;
         let session = ClientConnection::new(config, name(address)?).map_err(io::Error::other)?;
         Ok(StreamOwned::new(session, socket))

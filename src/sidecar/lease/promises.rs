@@ -5,8 +5,8 @@
 //!             replica promise <epoch> <secret> <ms>  ──>  OK  ──> Promised, from when it was asked
 //! ```
 //!
-//! Invariant: a node that says a byte now and then is not waited for: login and answer have one end (`TimedSocket`), or it
-//! would count as being asked for long, and not be asked again.
+//! Invariant: a node that says a byte now and then is not waited for: to connect, to shake hands, to log in and the answer
+//! have one end together (`TimedSocket`), or it would count as being asked for long, and not be asked again.
 //!
 //! Not here: what promises are good for (`keeper`).
 
@@ -81,19 +81,17 @@ fn promise(
     login: Option<&PeerLogin>,
     request: &PromiseRequest,
 ) -> io::Result<bool> {
-    let patience = request.lease / 3;
-    let found = address.to_socket_addrs()?.next().ok_or(io::ErrorKind::NotFound)?;
-    let socket = TcpStream::connect_timeout(&found, patience)?;
-    socket.set_read_timeout(Some(patience))?;
-    socket.set_write_timeout(Some(patience))?;
+    let until = Instant::now() + request.lease / 3;
+    let found = address.to_socket_addrs()?.next().ok_or(ErrorKind::NotFound)?;
+    let socket = TcpStream::connect_timeout(&found, left(until)?)?;
+    let socket = TimedSocket { socket, until };
     match tls {
         None => ask_on(socket, login, request),
         Some(files) => ask_on(files.connect(address, socket)?, login, request),
     }
 }
 
-fn ask_on(socket: impl Read + Write, login: Option<&PeerLogin>, request: &PromiseRequest) -> io::Result<bool> {
-    let mut socket = TimedSocket { socket, until: Instant::now() + request.lease / 3 };
+fn ask_on(mut socket: impl Read + Write, login: Option<&PeerLogin>, request: &PromiseRequest) -> io::Result<bool> {
     if let Some(login) = login {
         // The socket waits by itself, for as long as it may.
         login.log_in(&mut socket, |_| Err(ErrorKind::TimedOut.into()))?;
@@ -105,66 +103,81 @@ fn ask_on(socket: impl Read + Write, login: Option<&PeerLogin>, request: &Promis
     Ok(line.starts_with("OK"))
 }
 
-/// A socket that waits by itself, for the last time when this time has come.
-struct TimedSocket<S> {
-    socket: S,
+/// A socket that waits by itself, but not beyond this time.
+struct TimedSocket {
+    socket: TcpStream,
     until: Instant,
 }
 
-impl<S> TimedSocket<S> {
-    fn in_time(&mut self) -> io::Result<&mut S> {
-        if Instant::now() < self.until { Ok(&mut self.socket) } else { Err(ErrorKind::TimedOut.into()) }
-    }
+fn left(until: Instant) -> io::Result<Duration> {
+    let left = until.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
-impl<S: Read> Read for TimedSocket<S> {
+impl Read for TimedSocket {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.in_time()?.read(buf)
+        self.socket.set_read_timeout(Some(left(self.until)?))?;
+        self.socket.read(buf)
     }
 }
 
-impl<S: Write> Write for TimedSocket<S> {
+impl Write for TimedSocket {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.in_time()?.write(buf)
+        self.socket.set_write_timeout(Some(left(self.until)?))?;
+        self.socket.write(buf)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.in_time()?.flush()
+        self.socket.flush()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::TcpListener;
+    use std::thread;
 
-    /// Says this, byte by byte.
-    struct SlowSocket(io::Cursor<Vec<u8>>);
-
-    impl Read for SlowSocket {
-        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-            std::thread::sleep(Duration::from_millis(10));
-            self.0.read(&mut buf[..1])
-        }
-    }
-
-    impl Write for SlowSocket {
-        fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-            Ok(buf.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
+    /// Asks a node that says this, byte by byte, and then nothing more.
+    fn ask_slow(said: &'static [u8], tls: Option<&ClientFiles>, lease: Duration) -> io::Result<bool> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let node = thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            // Who asks may have left.
+            let said_all = said.iter().all(|byte| {
+                thread::sleep(Duration::from_millis(10));
+                socket.write_all(&[*byte]).is_ok()
+            });
+            assert!(!said_all || io::copy(&mut socket, &mut io::sink()).is_ok());
+        });
+        let done = promise(&address, tls, None, &PromiseRequest { epoch: 1, secret: "s".to_owned(), lease });
+        node.join().unwrap();
+        done
     }
 
     #[test]
     fn a_slow_answer_has_an_end() {
-        let ask = |said: &[u8], lease| {
-            let request = PromiseRequest { epoch: 1, secret: "s".to_owned(), lease };
-            ask_on(SlowSocket(io::Cursor::new(said.to_vec())), None, &request)
-        };
-        assert!(ask(b"OK\r\n", Duration::from_secs(300)).unwrap());
-        let error = ask(&[b'x'; 250], Duration::from_millis(300)).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        assert!(ask_slow(b"OK\r\n", None, Duration::from_secs(300)).unwrap());
+        let began = Instant::now();
+        assert!(ask_slow(&[b'x'; 2000], None, Duration::from_millis(300)).is_err());
+        assert!(began.elapsed() < Duration::from_secs(10), "it would say something for 20 s");
+    }
+
+    #[test]
+    fn a_slow_handshake_has_an_end() {
+        let folder = std::env::temp_dir().join(format!("twincache-promises-{}", std::process::id()));
+        let made = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let made = made.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        std::fs::write(&folder, made.pem()).unwrap();
+        let files = ClientFiles { ca: folder.display().to_string(), own: None };
+        files.check().unwrap();
+        // A record of a handshake with a long message.
+        let mut said = vec![b'\x02'; 2000];
+        said[..9].copy_from_slice(&[22, 3, 3, 0x3f, 0xff, 2, 0, 0x3f, 0xf0]);
+        let began = Instant::now();
+        assert!(ask_slow(said.leak(), Some(&files), Duration::from_millis(300)).is_err());
+        std::fs::remove_file(&folder).unwrap();
+        assert!(began.elapsed() < Duration::from_secs(10), "it would say something for 20 s");
     }
 }
