@@ -24,7 +24,7 @@
 use super::dial::{Dialed, number_of};
 use super::exit::CtlExit;
 use super::key_list::{KeyList, ListedKey};
-use super::pace::{MovePace, MovedServer};
+use super::pace::{MovePace, MoveTotal, MovedServer};
 use crate::protocol::KEY_MAX;
 use crate::protocol::change::{self, Expiry, ItemState, PeerKeys, WireKey};
 use crate::protocol::token::{strict_i64, strict_u32, strict_u64};
@@ -95,7 +95,7 @@ impl<'o, W: Write> Dumper<'o, W> {
             false => PeerKeys::Short,
         };
         let list = KeyList::of(&mut keys)?;
-        pace.total = Some(list.len());
+        pace.total = Some(MoveTotal::Items(list.len()));
         Ok(Dumper { list, values, out, pace, clock, peer, items: 0, gone: 0, unnamed: 0 })
     }
 
@@ -127,7 +127,7 @@ impl<'o, W: Write> Dumper<'o, W> {
         }
         self.give_back(&spent)?;
         batch.clear();
-        self.pace.shown(self.items);
+        self.pace.shown(self.items, self.items + self.gone + self.unnamed);
         Ok(())
     }
 

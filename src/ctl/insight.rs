@@ -12,7 +12,7 @@ use super::dial::{Dialed, ToldStats, number_of};
 use super::exit::{CtlExit, harmless, to_stderr, to_stdout};
 use super::json::pretty;
 use super::options::DialOptions;
-use super::table::aligned;
+use super::table::{aligned, scaled};
 use serde_json::{Map, Value};
 
 /// What is shown of one kind of statistics.
@@ -201,17 +201,6 @@ impl Unit {
             Seconds => scaled(number, 60.0, &["s", "min", "h"]),
         }
     }
-}
-
-/// A number in the largest unit in which it is at least 1.
-pub(super) fn scaled(mut number: f64, step: f64, units: &[&str]) -> String {
-    let mut at = 0;
-    while number >= step && at + 1 < units.len() {
-        number /= step;
-        at += 1;
-    }
-    let digits = usize::from(number < 100.0 && number.fract() != 0.0);
-    format!("{number:.digits$} {}", units[at])
 }
 
 fn json(insight: &Insight, sheets: &[InsightSheet]) -> String {

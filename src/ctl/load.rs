@@ -18,12 +18,14 @@ use super::dial::Dialed;
 use super::dump::{END, ToldClock, takes_blanks};
 use super::dump_line::DumpLine;
 use super::exit::CtlExit;
-use super::pace::{MovePace, MovedServer};
+use super::pace::{MovePace, MoveTotal, MovedServer};
 use crate::clock::RELATIVE_MAX;
 use crate::protocol::KEY_MAX;
 use crate::protocol::base64::ENCODED_MAX;
 use crate::protocol::token::words;
-use std::io::{self, BufRead, Read};
+use std::fs::{File, Metadata};
+use std::io::{self, BufRead, Read, Seek};
+use std::os::fd::AsFd;
 
 /// Commands between two `mn`: all of them refused make less than a socket's buffer holds.
 const ROUND: u64 = 256;
@@ -37,9 +39,17 @@ const LINE_MAX: u64 = 2048;
 /// Whether `E` is taken: by a set that replaces an item that is not there. See `sidecar/link/peer_cas`.
 const TAKES_CAS: &[u8] = b"ms twincache.probe 2 MR T-1 E1\r\nok\r\n";
 
-/// Loads `from`. The text says what was done.
-pub(super) fn load(server: &MovedServer, from: &mut impl BufRead) -> Result<String, CtlExit> {
+/// How many bytes stdin has, if it is a file.
+pub(super) fn left_of_stdin() -> Option<u64> {
+    let mut file = File::from(io::stdin().as_fd().try_clone_to_owned().ok()?);
+    let size = file.metadata().ok().filter(Metadata::is_file)?.len();
+    size.checked_sub(file.stream_position().ok()?)
+}
+
+/// Loads `from`, which has so many bytes, if that is known. The text says what was done.
+pub(super) fn load(server: &MovedServer, from: &mut impl BufRead, size: Option<u64>) -> Result<String, CtlExit> {
     let mut loader = Loader::new(server, from)?;
+    loader.pace.total = size.map(MoveTotal::Bytes);
     let done = loader.run();
     loader.pace.end();
     let said = loader.said();
@@ -65,6 +75,8 @@ struct Loader<'f, R> {
     base64_max: usize,
     /// Which command of the file it is, for errors.
     number: u64,
+    /// Bytes of the file so far.
+    read: u64,
     /// What goes out next.
     out: Vec<u8>,
     /// Commands and bytes since the last `mn`.
@@ -97,6 +109,7 @@ impl<'f, R: BufRead> Loader<'f, R> {
             takes_cas,
             base64_max,
             number: 0,
+            read: 0,
             out: Vec::new(),
             round: (0, 0),
             owed: 0,
@@ -126,6 +139,7 @@ impl<'f, R: BufRead> Loader<'f, R> {
         self.number += 1;
         let read = (&mut *self.from).take(LINE_MAX).read_until(b'\n', line);
         let read = read.map_err(|error| self.unread(&error))?;
+        self.read += read as u64;
         if read > 0 && !line.ends_with(b"\r\n") {
             return Err(self.broken("the line has no end, or is too long"));
         }
@@ -161,7 +175,7 @@ impl<'f, R: BufRead> Loader<'f, R> {
         self.value(len, is_dropped)?;
         self.dead += u64::from(is_dead);
         self.items += u64::from(!is_dropped);
-        self.pace.shown(self.items + self.dead);
+        self.pace.shown(self.items + self.dead, self.read);
         Ok(())
     }
 
@@ -192,9 +206,11 @@ impl<'f, R: BufRead> Loader<'f, R> {
                 self.round.1 += taken as u64;
             }
             self.from.consume(taken);
+            self.read += taken as u64;
             len -= taken as u64;
         }
         self.from.read_exact(&mut end).map_err(|_| self.broken("the file ends in the value of this line"))?;
+        self.read += end.len() as u64;
         if &end != b"\r\n" {
             return Err(self.broken("the value is longer than this line says"));
         }

@@ -78,7 +78,7 @@ fn run_alone(options: &CtlOptions) -> Result<(), CtlExit> {
         CtlCommand::Plan(words) => return Err(CtlExit::print(plan::plan(words, is_json)?)),
         CtlCommand::Load(server) => {
             let mut from = BufReader::with_capacity(64 << 10, std::io::stdin().lock());
-            load::load(&moved(server), &mut from)?
+            load::load(&moved(server), &mut from, load::left_of_stdin())?
         }
         _ => unreachable!("all others have a cluster"),
     };

@@ -13,9 +13,8 @@
 //! Invariant: numbers are finite and not negative, whatever is typed: each input has its range.
 
 use super::exit::CtlExit;
-use super::insight::scaled;
 use super::json::pretty;
-use super::table::aligned;
+use super::table::{aligned, scaled};
 use serde::Serialize;
 
 /// Bytes of an item besides key and value: a header of 32, and 4 of client flags. See `store/memory/layout`.

@@ -76,3 +76,14 @@ pub(super) fn role(shard: &ShardView, node: &str, view: &NodeView) -> String {
         Some(record) => record.role.clone(),
     }
 }
+
+/// A number in the largest unit in which it is at least 1.
+pub(super) fn scaled(mut number: f64, step: f64, units: &[&str]) -> String {
+    let mut at = 0;
+    while number >= step && at + 1 < units.len() {
+        number /= step;
+        at += 1;
+    }
+    let digits = usize::from(number < 100.0 && number.fract() != 0.0);
+    format!("{number:.digits$} {}", units[at])
+}

@@ -29,7 +29,7 @@ fn loaded(probe: &'static str, file: &[u8]) -> (Result<String, CtlExit>, String)
         sent
     });
     let moved = MovedServer { server: &address, dial: &DialOptions::default(), limit_megabits: None };
-    let done = load(&moved, &mut io::BufReader::with_capacity(7, file));
+    let done = load(&moved, &mut io::BufReader::with_capacity(7, file), None);
     (done, server.join().unwrap())
 }
 
