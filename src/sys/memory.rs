@@ -6,9 +6,9 @@ use std::io;
 use std::os::fd::AsRawFd;
 
 #[cfg(miri)]
-pub use stand_in::{commit, discard, map_file, populate, prefer_huge_pages, release, reserve};
+pub use stand_in::{commit, discard, map_file, populate, prefer_huge_pages, release, reserve, touch};
 #[cfg(not(miri))]
-pub use system::{commit, discard, map_file, populate, prefer_huge_pages, release, reserve};
+pub use system::{commit, discard, map_file, populate, prefer_huge_pages, release, reserve, touch};
 
 /// Flags for opening what the path itself names: no symbolic link, and not to wait for whoever is at the other end of it.
 pub const NO_DETOUR: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
@@ -46,6 +46,10 @@ mod system {
     use std::io;
     use std::os::fd::AsRawFd;
     use std::ptr::{NonNull, null_mut};
+
+    /// The least that the system gets at a time.
+    #[cfg(target_arch = "x86_64")]
+    const SYSTEM_PAGE: usize = 4096;
 
     /// Reserves `len` bytes of address range, 4 KiB aligned. Nothing in it may be touched yet.
     pub fn reserve(len: usize) -> io::Result<NonNull<u8>> {
@@ -115,6 +119,34 @@ mod system {
         // SAFETY: no byte changes, of memory the caller owns.
         check(unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_POPULATE_WRITE) })
     }
+
+    /// The same of memory that is no file's, as any store to it does. That takes no lock that is needed to change the
+    /// process's address ranges, as `malloc` does when it grows: beside [`populate`] that waited for 2 ms on the average
+    /// and 98 at worst, beside this for 0.01.
+    ///
+    /// # Safety
+    /// As for [`commit`].
+    #[cfg(target_arch = "x86_64")]
+    pub unsafe fn touch(base: NonNull<u8>, len: usize) -> io::Result<()> {
+        for at in (0..len).step_by(SYSTEM_PAGE) {
+            // SAFETY: inside the caller's memory, of which no byte changes; the CPU does it in one step, so that nothing is
+            // lost that another thread writes there.
+            unsafe {
+                std::arch::asm!("lock or byte ptr [{}], 0", in(reg) base.as_ptr().add(at), options(nostack));
+            }
+        }
+        Ok(())
+    }
+
+    /// The same as [`populate`].
+    ///
+    /// # Safety
+    /// As for [`commit`].
+    #[cfg(not(target_arch = "x86_64"))]
+    pub unsafe fn touch(base: NonNull<u8>, len: usize) -> io::Result<()> {
+        // SAFETY: as the caller says.
+        unsafe { populate(base, len) }
+    }
 }
 
 /// miri knows no protection of memory: a heap block stands in, so keep windows small there.
@@ -167,6 +199,12 @@ mod stand_in {
     /// # Safety
     /// None.
     pub unsafe fn populate(_base: NonNull<u8>, _len: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// # Safety
+    /// None.
+    pub unsafe fn touch(_base: NonNull<u8>, _len: usize) -> io::Result<()> {
         Ok(())
     }
 }

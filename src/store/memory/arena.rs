@@ -436,7 +436,7 @@ impl Stretch {
     /// Makes it readable and writable, and gets its memory. What is written there already stays. False when the system
     /// cannot.
     pub fn populate(&self) -> bool {
-        self.commit() && populate(self.at, self.len)
+        self.commit() && if self.file.is_some() { populate(self.at, self.len) } else { touch(self.at, self.len) }
     }
 }
 
@@ -576,9 +576,14 @@ mod system {
         // SAFETY: (range) as above, and committed.
         unsafe { memory::populate(base, len) }.is_ok()
     }
+
+    pub(super) fn touch(base: NonNull<u8>, len: usize) -> bool {
+        // SAFETY: (range) as above; it may be in use, and no byte changes.
+        unsafe { memory::touch(base, len) }.is_ok()
+    }
 }
 
-use system::{commit, discard, huge, map_file, populate, release, reserve};
+use system::{commit, discard, huge, map_file, populate, release, reserve, touch};
 
 #[cfg(test)]
 #[path = "tests/arena.rs"]
