@@ -84,13 +84,13 @@
 //! A file uses only what stands to its right in its folder's row; `mod` is the folder's own `mod.rs`.
 //!
 //! ```text
-//! store:            admin > background > cold, dump, duties, resync, sources > restart > mod > lock_time, upload, pin
+//! store:            admin > background > cold, dump, duties, resync, sources > restart > mod > lock_time, join > upload, pin
 //!                   > shard > memory > requests, role > memory_file > file_record
 //!                   > copied, events, lent, refusals, slots, stats, config > kinds
 //! store/memory:     slab > arena, pool, classes, sizing > layout
 //! store/background: mod > prefault, crawler, maintainer, mover > balance > gradient
 //! protocol:         mod > line, login > text, meta, binary, change, control > request, status, duty_line, members_line, topology > base64 > token
-//! command:          mod > batch > barred, run > admin > arith, auth, delete, upload > write > read > lookup > context > dump, discovery, refresh, users > reply > output
+//! command:          mod > batch > barred, run > admin > arith, auth, delete, join > upload > write > read > lookup > context > dump, discovery, refresh, users > reply > output
 //! command/admin:    mod > cache, debug, replica > crawler > stats, watch > insight > sheet
 //! replication:      mod > session > stream
 //! journal:          mod > readers > reader, ring > refused > ranges, record, acks, flush > lsn_ranges

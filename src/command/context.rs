@@ -11,7 +11,7 @@ use crate::journal::acks::LastLsn;
 use crate::protocol::Protocol;
 use crate::stats::hot_keys::SampledKey;
 use crate::stats::{CommandKind, Counters, Registry};
-use crate::store::{ChangeSource, Hash, ItemId, Locked, Store};
+use crate::store::{ChangeSource, Hash, ItemId, Join, Locked, Store};
 use crate::tls::ServerTls;
 use crate::watch;
 use std::sync::Arc;
@@ -168,6 +168,9 @@ pub enum Next {
     Continue,
     /// The next request; this one has copied so many bytes, which its reply does not show.
     Spent(usize),
+    /// An append to a large value: call [`Join::copy`] until it [`Join::is_over`], in turns, and then
+    /// [`super::end_join`].
+    Join(Box<Join>),
     /// Flush what is queued, then close.
     Close,
     /// The output is long enough: flush it, then run the same request again with this `resume`.

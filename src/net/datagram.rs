@@ -23,10 +23,11 @@
 //! Not here: sockets and turns (`worker::datagrams`), what requests do (`command`).
 
 use crate::command::batch::{BATCH, Batch, End, Prepared};
-use crate::command::{Context, Next, Output, barred};
+use crate::command::{self, Context, Next, Output, barred};
 use crate::protocol::binary::{self, Op, Status};
 use crate::protocol::text::{Admin, Get, TextCommand};
 use crate::protocol::{BAD_FORMAT, Cut, KEY_MAX, Protocol, Refusal, Request, token};
+use crate::store::Join;
 
 /// Bytes of the header.
 const HEADER: usize = 8;
@@ -249,12 +250,26 @@ impl DatagramReader<'_> {
     ) -> bool {
         let before = context.last_lsn.get();
         let next = self.run_even_if_long(prepared, context, out);
+        if let Next::Join(join) = next {
+            return self.join(prepared, join, context, out);
+        }
         if self.must_wait(before, context) || matches!(next, Next::Watch(_) | Next::Dump(_)) {
             self.drop_reply(out);
             return true;
         }
         self.take(may_be_empty, out);
         matches!(next, Next::Continue)
+    }
+
+    /// Does all of an append to a large value, unless it is longer than what may be answered.
+    fn join(&mut self, prepared: &Prepared<'_>, join: Box<Join>, context: &mut Context<'_>, out: &mut Output) -> bool {
+        if join.len() > ANSWER_MAX {
+            self.say(TOO_LARGE, out);
+        } else {
+            command::finish_join(prepared.cut.store_header(), join, context, out);
+            self.take(false, out);
+        }
+        false
     }
 
     /// Runs a request; the first that takes long, and no other one.

@@ -183,6 +183,10 @@ impl FuzzServer {
         loop {
             match request.run(&mut context, out) {
                 Next::Continue | Next::Spent(_) | Next::Source(_) => return true,
+                Next::Join(join) => {
+                    command::finish_join(request.cut.store_header(), join, &context, out);
+                    return true;
+                }
                 Next::More(resume) => (context.resume, context.is_checking) = (resume, false),
                 Next::Check(resume) => (context.resume, context.is_checking) = (resume, true),
                 Next::Later => panic!("it may be long"),
@@ -237,7 +241,9 @@ impl FuzzServer {
         }
         assert_eq!(at, body);
         let end = rest.get(body..body + tail)?;
-        command::finish(header, upload, end, &context, out);
+        if let Next::Join(join) = command::finish(header, upload, end, &context, out) {
+            command::finish_join(header, join, &context, out);
+        }
         Some((body + tail) as u64)
     }
 }

@@ -228,7 +228,7 @@ impl<S: Socket> Connection<S> {
         match &self.pending {
             Some(pending) if self.socket.is_writable() && pending.waits_for().is_none() => pending.len(),
             Some(_) => 0,
-            None => self.session.upload_missing(),
+            None => self.session.large_missing(),
         }
     }
 
@@ -356,7 +356,7 @@ impl<S: Socket> Connection<S> {
                 if quota.waits_for_memory() {
                     break After::WaitForMemory;
                 }
-                let is_large = quota.is_in_line() || self.session.upload_missing() > 0;
+                let is_large = quota.is_in_line() || self.session.large_missing() > 0;
                 break if is_large { After::Large } else { After::Again };
             }
             if let Err(reason) = self.advance(buffer, turn, quota) {
@@ -483,7 +483,7 @@ impl<S: Socket> Connection<S> {
     }
 
     fn has_work(&self) -> bool {
-        self.socket.is_readable() || self.has_input() || self.session.is_dumping()
+        self.socket.is_readable() || self.has_input() || self.session.is_at_work()
     }
 
     fn has_input(&self) -> bool {
@@ -492,8 +492,8 @@ impl<S: Socket> Connection<S> {
 
     /// One piece of work that is not writing. The error is: close at once.
     fn advance(&mut self, buffer: &mut [u8], turn: &mut TurnContext<'_>, quota: &mut Quota) -> Result<(), CloseReason> {
-        if self.session.is_dumping() {
-            self.session.dump(turn, quota);
+        if self.session.is_at_work() {
+            self.session.work(turn, quota);
             return Ok(());
         }
         if self.has_input() {

@@ -5,6 +5,7 @@
 //!   Command ───────────────────────> Swallow ────────────────────> Command | Closing
 //!    │ │ │ ── large body ──> Upload ── value and tail are in ──> Command
 //!    │ │ │ ── small body, not whole ──> Body ── whole ──> Command
+//!    │ │ ├─── Next::Join, also of an Upload ─> Join ── copied, in slices ──> Command
 //!    │ │ └─── Next::More ──> Resume ── output flushed ──> the rest of the same get
 //!    │ └───── Next::Dump ──> Dump ── a piece per flush ──> Command
 //!    └─────── Next::Watch ─> Watch          Next::Close ─> Closing
@@ -23,7 +24,7 @@ use super::chat::{chat, choose};
 use super::long_line::{GET_LINE_MAX, LINE_TOO_LONG, LineFate};
 use super::other_end::{LOGIN_TIME, Leave, OtherEnd};
 use super::turn::{After, CloseReason, LINE_BYTE, PART, Quota, TurnContext};
-use super::upload::Uploading;
+use super::upload::{Joining, Uploading};
 use crate::command;
 use crate::command::batch::{Batch, End, Prepared};
 use crate::command::{Context, Filled, Next, Output};
@@ -80,6 +81,7 @@ pub(super) enum SessionState {
     /// The get at hand goes on.
     Resume(Resume),
     Upload(Box<Uploading>),
+    Join(Box<Joining>),
     Swallow(Swallow),
     Dump(Box<command::LongAnswer>),
     Watch(Streams),
@@ -193,7 +195,9 @@ impl Session {
             SessionState::Swallow(_) => INFO_SWALLOW,
             SessionState::Watch(_) => INFO_WATCH,
             SessionState::Closing(_) => INFO_CLOSING,
-            SessionState::Command | SessionState::Resume(_) | SessionState::Dump(_) => INFO_READ,
+            SessionState::Command | SessionState::Resume(_) | SessionState::Dump(_) | SessionState::Join(_) => {
+                INFO_READ
+            }
         };
         self.info.state.store(state, Ordering::Relaxed);
     }
@@ -289,7 +293,7 @@ impl Session {
             let cut = &prepared.cut;
             if !matches!(next, Next::Continue) {
                 quota.take_requests(before as u32 + 1);
-                return self.follow(next, used, cut, quota);
+                return self.follow(next, (input, used), cut, quota);
             }
             quota.take_bytes(cut.head * LINE_BYTE);
             used += cut.size();
@@ -361,7 +365,7 @@ impl Session {
                 }
                 SessionState::Upload(_) => self.receive(rest, turn, quota),
                 SessionState::Swallow(_) => self.swallow(rest, turn.out),
-                SessionState::Dump(_) | SessionState::Watch(_) => Step::Ends(0),
+                SessionState::Dump(_) | SessionState::Watch(_) | SessionState::Join(_) => Step::Ends(0),
                 SessionState::Closing(_) => return input.len(),
             };
             if self.other_end.is_replaced(turn.voice) {
@@ -468,7 +472,7 @@ impl Session {
 
     /// Does what a request wants besides being answered; `used` bytes stand before it.
     #[cold]
-    fn follow(&mut self, next: Next, used: usize, cut: &Cut<'_>, quota: &mut Quota) -> Step {
+    fn follow(&mut self, next: Next, (input, used): (&[u8], usize), cut: &Cut<'_>, quota: &mut Quota) -> Step {
         match next {
             Next::More(at) | Next::Check(at) => {
                 quota.take_bytes(PART);
@@ -477,6 +481,11 @@ impl Session {
                 return Step::Ends(used);
             }
             Next::Later => return quota.put_off(Step::Ends(used)),
+            Next::Join(join) => {
+                let head = input[used..used + cut.head].into();
+                self.state = SessionState::Join(Box::new(Joining { head, join }));
+                return quota.get_in_line(Step::Ends(used + cut.size()));
+            }
             Next::Spent(bytes) => {
                 quota.take_bytes(bytes);
                 return Step::Ends(used + cut.size());
@@ -485,7 +494,9 @@ impl Session {
         }
         quota.take_bytes(cut.head * LINE_BYTE);
         self.state = match next {
-            Next::Continue | Next::More(_) | Next::Check(_) | Next::Later | Next::Spent(_) => SessionState::Command,
+            Next::Continue | Next::More(_) | Next::Check(_) | Next::Later | Next::Spent(_) | Next::Join(_) => {
+                SessionState::Command
+            }
             Next::Speak(protocol) => {
                 self.protocol = Some(protocol);
                 SessionState::Command

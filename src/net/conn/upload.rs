@@ -1,4 +1,4 @@
-//! A large value on its way in, straight to where it will be stored.
+//! A large value on its way in, straight to where it will be stored; or one that is being appended to.
 //!
 //! ```text
 //!  line or packet | value, in pieces: from the socket, or copied from a buffer | tail (`\r\n`, or nothing)
@@ -7,7 +7,7 @@
 //! Not here: where the pieces come from (`conn`), what becomes of the value (`session`, `command`).
 
 use crate::protocol::Cut;
-use crate::store::{AllocError, ROOMS_MAX, Upload};
+use crate::store::{AllocError, Join, ROOMS_MAX, Upload};
 use std::io::IoSliceMut;
 
 /// Longest tail after a value: `\r\n`.
@@ -35,6 +35,14 @@ pub(super) struct Uploading {
     pub(super) tail: [u8; TAIL_MAX],
     tail_have: usize,
     pub(super) tail_len: usize,
+}
+
+/// An append to a large value, while it is copied.
+#[derive(Debug)]
+pub(super) struct Joining {
+    /// As [`Uploading::head`].
+    pub(super) head: Box<[u8]>,
+    pub(super) join: Box<Join>,
 }
 
 impl Uploading {

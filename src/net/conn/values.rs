@@ -3,9 +3,10 @@
 //! Not here: the other states of a session (`session`), the bytes of a large value (`upload`).
 
 use super::session::{SMALL_BODY_MAX, Session, SessionState, Step};
-use super::turn::{LARGE, Quota, TurnContext};
-use super::upload::{UploadRooms, Uploading};
+use super::turn::{LARGE, Quota, SLICE, TurnContext};
+use super::upload::{Joining, UploadRooms, Uploading};
 use crate::command;
+use crate::command::Next;
 use crate::net::reply_hold::OutputPlace;
 use crate::protocol;
 use crate::protocol::{Bad, Cut, Parsed};
@@ -35,6 +36,15 @@ impl Session {
         match &self.state {
             SessionState::Upload(uploading) => uploading.missing(),
             _ => 0,
+        }
+    }
+
+    /// Bytes of a large value that are to be moved: received, or copied.
+    #[inline]
+    pub(crate) fn large_missing(&self) -> usize {
+        match &self.state {
+            SessionState::Join(joining) => joining.join.missing(),
+            _ => self.upload_missing(),
         }
     }
 
@@ -100,7 +110,7 @@ impl Session {
             Ok(used) if uploading.is_complete() => {
                 quota.take_requests(1);
                 self.finish_upload(turn);
-                Step::Took(used)
+                if self.is_joining() { quota.get_in_line(Step::Ends(used)) } else { Step::Took(used) }
             }
             Ok(used) if used < input.len() => quota.wait_for_memory(Step::Ends(used)),
             Ok(0) => Step::Ends(0),
@@ -115,12 +125,59 @@ impl Session {
         // The client was not idle while it sent its value, however long that took.
         self.restart_idle(turn.now);
         let (cut, start, before) = (self.cut_again(&head), OutputPlace::end_of(turn.out), turn.last_lsn.get());
-        command::finish(cut.store_header(), upload, &tail[..tail_len], &self.context(turn), turn.out);
+        let next = command::finish(cut.store_header(), upload, &tail[..tail_len], &self.context(turn), turn.out);
         if turn.counters.keys.due(1).is_some() {
             command::sample_upload(cut.store_header(), cut.body, &self.context(turn));
         }
         if turn.notes_change(before) {
             turn.reply_hold.mark_reply(&cut.request, start, false, turn.out);
+        }
+        if let Next::Join(join) = next {
+            self.state = SessionState::Join(Box::new(Joining { head, join }));
+        }
+    }
+
+    /// Whether there is something to do for which nothing need come.
+    pub(crate) fn is_at_work(&self) -> bool {
+        self.is_dumping() || self.is_joining()
+    }
+
+    /// Does some of that.
+    pub(crate) fn work(&mut self, turn: &mut TurnContext<'_>, quota: &mut Quota) {
+        if self.is_joining() { self.join_some(turn, quota) } else { self.dump(turn, quota) }
+    }
+
+    /// Whether it is in the middle of an append to a large value.
+    #[inline]
+    pub(crate) fn is_joining(&self) -> bool {
+        matches!(self.state, SessionState::Join(_))
+    }
+
+    /// Goes on with such an append: a slice of it, and then others have their turns.
+    fn join_some(&mut self, turn: &mut TurnContext<'_>, quota: &mut Quota) {
+        let SessionState::Join(joining) = &mut self.state else { return };
+        let n = joining.join.copy(quota.bytes.min(SLICE));
+        if !joining.join.is_over() {
+            return if n == 0 { quota.wait_for_memory(()) } else { quota.get_in_line(()) };
+        }
+        quota.take_bytes(n);
+        self.end_join(turn);
+        if self.is_joining() {
+            // Another one was faster.
+            quota.get_in_line(());
+        }
+    }
+
+    fn end_join(&mut self, turn: &mut TurnContext<'_>) {
+        let SessionState::Join(joining) = std::mem::replace(&mut self.state, SessionState::Command) else { return };
+        let Joining { head, join } = *joining;
+        let (cut, start, before) = (self.cut_again(&head), OutputPlace::end_of(turn.out), turn.last_lsn.get());
+        let next = command::end_join(cut.store_header(), *join, &self.context(turn), turn.out);
+        if turn.notes_change(before) {
+            turn.reply_hold.mark_reply(&cut.request, start, false, turn.out);
+        }
+        if let Next::Join(join) = next {
+            self.state = SessionState::Join(Box::new(Joining { head, join }));
         }
     }
 

@@ -3,5 +3,6 @@
 pub(crate) mod connection;
 mod demotion;
 mod held_replies;
+mod joins;
 mod large;
 mod takeover;

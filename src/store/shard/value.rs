@@ -107,7 +107,8 @@ impl Shard {
         }
     }
 
-    pub(super) fn part_len(&self, part: &Part<'_>) -> usize {
+    /// Bytes of a part.
+    pub fn part_len(&self, part: &Part<'_>) -> usize {
         match part {
             Part::Bytes(bytes) => bytes.len(),
             Part::Value(id) => self.window.chunk(*id).len as usize,
