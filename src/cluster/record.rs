@@ -46,6 +46,9 @@ pub struct ShardRecord {
     /// that it has done so.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub drops_all: bool,
+    /// The owner hands the shard over: its server may have stepped down, and then knows the next epoch, which nobody has yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hands_over: bool,
     /// Who gave the shard to the owner, if it was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handover_from: Option<MemberRecord>,
@@ -63,8 +66,8 @@ impl ShardRecord {
 
     /// The same, given back.
     pub fn without_owner(self) -> ShardRecord {
-        let (owner, run, drops_all) = (String::new(), String::new(), false);
-        ShardRecord { owner, run, drops_all, handover_from: None, handover_whole: Vec::new(), ..self }
+        let (owner, run, drops_all, hands_over) = (String::new(), String::new(), false, false);
+        ShardRecord { owner, run, drops_all, hands_over, handover_from: None, handover_whole: Vec::new(), ..self }
     }
 }
 
@@ -222,8 +225,9 @@ mod tests {
         assert_eq!((shard.epoch, shard.owner.as_str(), shard.members.len()), (3, "a", 1));
         assert_eq!((shard.replicas_ack, shard.secret.as_str(), &shard.handover_from), (0, "", &None));
         let bytes = String::from_utf8(to_bytes(&shard)).unwrap();
-        assert!(!bytes.contains("handover_from") && !bytes.contains("drops_all"), "{bytes}");
-        let bare = ShardRecord { drops_all: true, ..shard.clone() };
+        let is_there = |name: &&str| bytes.contains(name);
+        assert!(!["handover_from", "drops_all", "hands_over"].iter().any(is_there), "{bytes}");
+        let bare = ShardRecord { drops_all: true, hands_over: true, ..shard.clone() };
         for shard in [shard, bare] {
             assert_eq!(from_bytes(&to_bytes(&shard)), Ok(shard));
         }

@@ -5,6 +5,8 @@
 //!   a member             at once + rank * 50 ms           + rank * 50 ms
 //!   another node         at once, empty, if no member     + bootstrap_ms, empty, if the record knows the node
 //!                        is left; else + bootstrap_ms
+//!   who stepped down     after lease + margin, and after the members: its sidecar ended in the middle of a switchover, of which
+//!                        the record tells
 //!   nothing recorded     whoever is first, after a lease and its margin; if it was deleted, as one that was given back
 //!     but there was      + bootstrap_ms, empty: a server knows of an epoch, so the record was deleted before this sidecar
 //!                        was started, and nobody can tell who was in sync
@@ -151,8 +153,12 @@ impl<'a> Claimant<'a> {
         let kept = ago.min(self.met);
         let may_claim = is_free || record.nodes.iter().any(|node| node == self.node);
         let bootstrap = if is_free { Duration::ZERO } else { Duration::from_millis(record.bootstrap_ms) };
+        let silent = lease_of(record) + margin_of(record);
+        if self.has_stepped_down(record) {
+            let is_time = kept >= silent && ago >= silent + RANK_WAIT * record.members.len() as u32;
+            return if is_time && (self.is_forced || !self.is_paused) { Right::Whole } else { Right::None };
+        }
         if self.epoch > record.epoch {
-            let silent = lease_of(record) + margin_of(record);
             let is_time = kept >= silent && ago >= silent + Duration::from_millis(record.bootstrap_ms);
             // Whom the past owner knew is no matter to an operator: it may be that none of them is left.
             return self.last_resort((may_claim || self.is_forced) && is_time);
@@ -178,6 +184,13 @@ impl<'a> Claimant<'a> {
         } else {
             Right::None
         }
+    }
+
+    /// Whether this node's server stepped down for a successor by this record, which nobody has replaced since: it has
+    /// everything. Were etcd put back to just this record, the successor may serve, and writes its own over it meanwhile.
+    pub(super) fn has_stepped_down(&self, record: &ShardRecord) -> bool {
+        let is_it = record.owner == self.node && record.run == self.run;
+        record.hands_over && is_it && self.epoch == record.epoch + 1
     }
 
     /// Nobody knows who has everything: an operator may say so, else it begins without data.

@@ -2,12 +2,16 @@
 //!
 //! ```text
 //!   Holding ── writes wait, reads go on; the last change is lsn ──> Draining ── the successor has confirmed lsn, and the
-//!   other members, too, or they have had their time ──>
+//!   other members, too, or they have had their time; and the record says that the shard is handed over ──>
 //!   Stepping ── the server is a standby, its last change is lsn ──> Settling ── the successor has confirmed that, too ──>
 //!   Swapping ── the record names the successor
 //!
 //!   until Stepping it can be abandoned, and writes go on; from there on the shard is given back if it does not succeed
 //! ```
+//!
+//! The record tells it beforehand, since from Stepping on the server knows an epoch that no record has. A sidecar that is
+//! started then could not tell a switchover that was cut short from an etcd that was put back, after which somebody may
+//! have served in that epoch, and would have to drop everything. It is written while the server is told to hold writes.
 //!
 //! The new owner goes on from where it stands with each node that had everything at that moment: the old owner, and those
 //! that had confirmed the same last change. No full sync is needed, since its own journal begins behind what they have.

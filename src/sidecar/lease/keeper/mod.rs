@@ -383,7 +383,7 @@ impl Keeper {
     }
 
     /// Whether the server knows of a later owner than the record, which this process has not renewed: etcd was put back, or
-    /// an earlier process did not end a switchover. Which of them nobody can tell, and members take over in both.
+    /// an earlier process did not end a switchover. In the second case the record says so. Members take over in both.
     fn is_past(&self, record: &ShardRecord) -> bool {
         self.ledger.renewed.is_none() && self.server.up().is_some_and(|server| server.epoch > record.epoch)
     }
@@ -424,10 +424,11 @@ impl Keeper {
 
     /// Renews the lease when it is time, or when the members change.
     fn renew(&mut self, now: Duration) {
-        let drops_all = self.drops_all();
+        let (drops_all, hands_over) = (self.drops_all(), self.handover.is_some());
+        let says_else = |record: &ShardRecord| (record.drops_all, record.hands_over) != (drops_all, hands_over);
         let is_due = self.ledger.renewed.is_none()
             || self.ledger.is_replaced()
-            || self.owned().is_some_and(|record| record.drops_all != drops_all)
+            || self.owned().is_some_and(says_else)
             || self.ledger.swapped_at.is_none_or(|at| now >= at + self.lease() / RENEWALS_PER_LEASE);
         let Some(record) = self.owned() else { return };
         let acks = self.server.up().map_or(0, |server| server.replicas_ack);
@@ -437,7 +438,8 @@ impl Keeper {
         let is_low = self.lifted(record.epoch).is_some();
         if is_due || is_other || is_low || nodes != record.nodes {
             let known = record.lease_ms;
-            let mut record = self.config.stamp(ShardRecord { members, nodes, drops_all, ..record.clone() }, acks);
+            let mut record =
+                self.config.stamp(ShardRecord { members, nodes, drops_all, hands_over, ..record.clone() }, acks);
             if now < self.started + self.lease() {
                 record.lease_ms = record.lease_ms.max(known); // an earlier process may have told a deadline by it
             }

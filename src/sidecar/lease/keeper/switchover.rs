@@ -58,7 +58,8 @@ impl Keeper {
         }
         match handover.step {
             HandoverStep::Draining { lsn }
-                if confirmed >= Some(lsn)
+                if record.hands_over
+                    && confirmed >= Some(lsn)
                     && successor.is_some_and(|peer| !peer.lacks)
                     && (now >= handover.patience || self.members.are_whole(&record.members, lsn)) =>
             {
@@ -80,6 +81,7 @@ impl Keeper {
                     owner: handover.to.node,
                     run: handover.to.run,
                     members,
+                    hands_over: false,
                     handover_from: Some(me),
                     handover_whole: whole,
                     ..record.clone()

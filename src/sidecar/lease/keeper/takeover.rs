@@ -65,8 +65,10 @@ impl Keeper {
         let revision = seen.revision;
         let is_empty = match claimant.right(seen.record(), now.saturating_sub(seen.at)) {
             Right::None => {
-                let (record, known) = (seen.record().map(|record| record.epoch), server.epoch.max(self.heard_epoch));
-                self.warn_of_past(record, server.epoch, known, now);
+                let (record, known) = (seen.record(), server.epoch.max(self.heard_epoch));
+                if !record.is_some_and(|record| claimant.has_stepped_down(record)) {
+                    self.warn_of_past(record.map(|record| record.epoch), server.epoch, known, now);
+                }
                 return false;
             }
             Right::Strike => {

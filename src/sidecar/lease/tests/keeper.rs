@@ -797,6 +797,64 @@ fn who_begins_to_lack_something_in_a_switchover_gets_nothing() {
     assert!(rig.replies.iter().all(|(is_done, _)| !is_done) && rig.replies.len() == 1, "{:?}", rig.replies);
 }
 
+/// Two sidecars end in the middle of a switchover, and the successor's server with its own. Who stepped down has everything,
+/// and goes on with it, once whoever may have taken over is silent.
+#[test]
+fn who_stepped_down_for_nobody_keeps_what_it_has() {
+    let hands_over = |run: &str, epoch: u64| ShardRecord {
+        owner: "a".into(),
+        run: run.into(),
+        hands_over: true,
+        ..of_b(epoch, vec![member("b", "rb")])
+    };
+    let takes_over = |order: &ServerOrder| matches!(order, ServerOrder::Candidate { .. });
+    let mut rig = Rig::with(LEASE);
+    rig.meet_in("r1", 6);
+    rig.put_record(hands_over("r1", 5));
+    let waited = rig.until(60 * LEASE, takes_over).expect("a candidacy");
+    assert!((LEASE + LEASE / 10..2 * LEASE).contains(&waited), "{waited:?}");
+    rig.pass(LEASE);
+    assert!(rig.serves() && rig.record().epoch == 7 && !rig.record().hands_over, "{:?}", rig.record());
+    assert!(rig.orders.iter().all(|(_, order)| !matches!(order, ServerOrder::Primary { drops_all: true, .. })));
+    // Another run has nothing, and an epoch beyond the next is that of somebody who has served.
+    for (run, epoch) in [("r0", 5), ("r1", 4)] {
+        let mut rig = Rig::with(LEASE);
+        rig.meet_in("r1", 6);
+        rig.put_record(hands_over(run, epoch));
+        let waited = rig.until(60 * LEASE, takes_over);
+        assert!(waited.is_none_or(|waited| waited >= LEASE + BOOTSTRAP), "{run}, {epoch}: {waited:?}");
+        rig.pass(LEASE);
+        assert!(!rig.serves() || rig.has_dropped(), "{run}, {epoch}: {:?}", rig.record());
+    }
+}
+
+/// It is told before the server steps down, and not longer than the switchover goes on.
+#[test]
+fn a_switchover_stands_in_the_record() {
+    let mut rig = Rig::owner();
+    let mut peer = Peer { node: "b".into(), run: "rb".into(), is_streaming: true, confirmed: 6, ..Peer::default() };
+    rig.peers = vec![peer.clone()];
+    rig.pass(LEASE);
+    let to_b = RequestRecord { id: "s".into(), what: RequestKind::Switchover, to: "b".into(), epoch: 0 };
+    rig.keeper.request(to_b.clone(), rig.now);
+    rig.pass(TICK);
+    assert!(rig.record().hands_over);
+    rig.pass(LEASE);
+    assert_eq!(rig.replies.len(), 1, "b has not confirmed everything");
+    assert!(rig.serves() && !rig.record().hands_over, "{:?}", rig.record());
+    rig.is_away = true;
+    peer.confirmed = 7;
+    rig.peers = vec![peer];
+    rig.orders.clear();
+    rig.keeper.request(to_b, rig.now);
+    rig.pass(LEASE / 2);
+    let steps = |rig: &Rig| rig.orders.iter().any(|(_, order)| matches!(order, ServerOrder::Standby { .. }));
+    assert!(!steps(&rig), "etcd does not know of it");
+    rig.is_away = false;
+    rig.pass(LEASE);
+    assert!(rig.serves() && !steps(&rig), "it is given up");
+}
+
 // ---- names, runs and leases ----
 
 /// Another machine has the same name: its server's run is not ours, and it renews.
