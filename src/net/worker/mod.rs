@@ -268,7 +268,7 @@ impl Worker {
         }
         let sweep = self.sweeps().then(|| self.idle_sweep.due_in());
         let timeout = if self.waiting.is_empty() { sweep } else { self.timeout_of_waiting(sweep) };
-        if self.hungry.is_empty() { timeout } else { Some(MEMORY_NAP) }
+        if self.hungry.is_empty() { timeout } else { Some(timeout.map_or(MEMORY_NAP, |left| left.min(MEMORY_NAP))) }
     }
 
     /// For how long to sleep at most for those who wait for replicas, with a wake-up prepared.

@@ -269,9 +269,9 @@ impl Window {
         self.map.adopt(stretch, done)
     }
 
-    /// Whether the bytes below `end` need nobody to get memory for them first: it is there, or nobody gets it ahead.
+    /// Whether who needs the bytes below `end` has nobody to wait for: their memory is there, or none will be got ahead.
     pub fn is_ready(&self, end: usize) -> bool {
-        self.map.ahead == 0 || end <= self.map.ready.max(self.used)
+        end <= self.map.ready.max(self.used) || end > self.capacity() || self.next_stretch().is_none()
     }
 
     /// Whether its bytes are a file's.
@@ -434,7 +434,7 @@ impl Stretch {
     }
 
     /// Makes it readable and writable, and gets its memory. What is written there already stays. False when the system
-    /// cannot.
+    /// refuses; where the kernel ends a process for which it has no memory, that is not known before.
     pub fn populate(&self) -> bool {
         self.commit() && if self.file.is_some() { populate(self.at, self.len) } else { touch(self.at, self.len) }
     }

@@ -36,3 +36,23 @@ fn a_region_is_zero_at_first() {
     assert_eq!(region.get(9).next, ItemId(3));
     assert_eq!(region.len(), 1024);
 }
+
+#[test]
+fn nobody_waits_for_memory_that_will_not_be_got() {
+    let capacity = 6 * ALIGN + ALIGN / 2;
+    for page in [ALIGN / 2, ALIGN, 4 * ALIGN] {
+        let mut window = Window::new(capacity, None).unwrap();
+        window.prefer_huge_pages();
+        let mut waits = 0;
+        for end in (page..=capacity + page).step_by(page) {
+            while !window.is_ready(end) {
+                waits += 1;
+                let stretch = window.next_stretch().expect("what is waited for is got");
+                assert!(window.adopt(&stretch, stretch.populate()));
+            }
+            assert_eq!(window.extend(end), end <= capacity);
+        }
+        assert!(waits > 0 || page > ALIGN, "pages of {page} bytes");
+        assert!(window.is_ready(usize::MAX), "beyond the end");
+    }
+}
