@@ -479,11 +479,20 @@ impl Cuts<'_> {
     /// Sends the first part of a command that is the same on both sides; what is left.
     fn send_half(&mut self, pair: &mut ConnPair, command: Sent) -> Option<Sent> {
         let Cuts::Random(rng) = self else { return None };
-        let shorter = command.ours.len().min(command.theirs.len());
+        let shorter = command.ours.len().min(command.theirs.len()).min(runs_at(&command.ours));
         let at = 1 + rng.below(shorter.min(HALF_MAX) - 1);
         pair.ours.send(&command.ours[..at]);
         pair.theirs.send(&command.theirs[..at]);
         Some(Sent { ours: command.ours[at..].to_vec(), theirs: command.theirs[at..].to_vec(), ..command })
+    }
+}
+
+/// Bytes of a packet up to its key's end: some run then, whatever should follow, and one that nobody waits for would run
+/// before or after what other connections send next.
+fn runs_at(bytes: &[u8]) -> usize {
+    match *bytes {
+        [0x80, _, high, low, extras, ..] => 24 + usize::from(extras) + usize::from(u16::from_be_bytes([high, low])),
+        _ => usize::MAX,
     }
 }
 
