@@ -62,7 +62,7 @@ pub(crate) unsafe trait Plain: Copy {}
 
 // SAFETY: repr(C), integers only, 16 bytes without padding (asserted there).
 unsafe impl Plain for Chunk {}
-// SAFETY: repr(C), integers only, 32 bytes without padding (asserted there).
+// SAFETY: repr(C), integers only, 24 bytes without padding (asserted there).
 unsafe impl Plain for ItemHeader {}
 // SAFETY: repr(C), integers only, 64 bytes without padding (asserted there).
 unsafe impl Plain for Bucket {}

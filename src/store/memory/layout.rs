@@ -1,13 +1,13 @@
 //! What lies in a shard's memory, byte by byte.
 //!
 //! ```text
-//! item      | ItemHeader 32 | key | client flags 4, unless 0 | value |
-//! large     | ItemHeader 32 | first piece 4, last piece 4, seal 4, unused 4 | key | client flags |     in a small chunk
+//! item      | ItemHeader 24 | cas 8 | key | client flags 4, unless 0 | value |
+//! large     | ItemHeader 24 | cas 8 | first piece 4, last piece 4, seal 4, unused 4 | key | client flags |   in a small chunk
 //!   piece   | Chunk 16  | part of the value |      all but the last fill a chunk of the largest class
 //! free      | Chunk 16  |
 //!
 //! Chunk         next 4, prev 4, state 2, pins 1, key length 1, length 4
-//! ItemHeader    Chunk, cas 8, expires_at 4, last access 4
+//! ItemHeader    Chunk, expires_at 4, last access 4
 //! Bucket        12 tags of 8 bits, overflow 4, 12 item ids of 32 bits
 //! ```
 //!
@@ -20,13 +20,14 @@
 //! In a memory file a seal of 4 bytes follows the value (`shard::seal`). Whoever changes what is written here raises
 //! [`FORMAT`]: other versions of the server find the file.
 //!
-//! Not here: where in memory a chunk or a bucket lies (`arena`), which chunks are free (`slab`).
+//! Not here: where in memory a chunk or a bucket lies (`arena`), what lies behind a header (`fields`), which chunks are
+//! free (`slab`).
 
 use crate::store::{ItemId, ItemSpec};
 use crate::sys::cpu;
 
 /// The number of this layout, and of what else a memory file holds: a page has the number of a slab class.
-pub(crate) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 3;
 
 /// Bytes of a seal.
 pub(crate) const SEAL_BYTES: usize = 4;
@@ -55,15 +56,13 @@ pub struct Chunk {
 pub struct ItemHeader {
     /// What every chunk has.
     pub chunk: Chunk,
-    /// The cas unique.
-    pub cas: u64,
     /// Second of expiry, 0 never.
     pub expires_at: u32,
     /// Second of the last access.
     pub last_access: u32,
 }
 
-const _: () = assert!(size_of::<Chunk>() == 16 && size_of::<ItemHeader>() == 32);
+const _: () = assert!(size_of::<Chunk>() == 16 && size_of::<ItemHeader>() == 24);
 
 /// Bits of [`Chunk::state`].
 pub(crate) mod state {
@@ -101,7 +100,13 @@ pub(crate) mod state {
     pub(crate) const SEALED: u16 = STALE | WIN_SENT | BINARY_KEY | CLIENT_FLAGS | CHUNKED | !0 << FLUSH_SHIFT;
 }
 
-/// Bytes of a large item between header and key.
+/// Bytes of a cas unique.
+pub(crate) const CAS_BYTES: usize = 8;
+
+/// Bytes of every item before what differs from item to item.
+pub(crate) const HEAD_BYTES: usize = size_of::<ItemHeader>() + CAS_BYTES;
+
+/// Bytes of a large item before its key.
 pub(crate) const CHAIN_BYTES: usize = 16;
 
 /// Slots of a bucket.
@@ -190,7 +195,7 @@ impl Chunk {
     /// Where the key begins, from the chunk's begin.
     #[inline]
     pub fn key_at(&self) -> usize {
-        size_of::<ItemHeader>() + usize::from(self.state & state::CHUNKED != 0) * CHAIN_BYTES
+        HEAD_BYTES + usize::from(self.state & state::CHUNKED != 0) * CHAIN_BYTES
     }
 
     /// Where the value begins when it is in one piece.

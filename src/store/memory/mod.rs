@@ -1,11 +1,12 @@
 //! Memory of the store: address ranges, pages, chunks and what lies in them.
 //!
 //! ```text
-//! slab ──> pool, classes ──> sizing ──> layout          arena ──> layout
+//! slab ──> pool, classes ──> sizing ──> layout          fields ──> arena ──> layout
 //! ```
 
 pub(super) mod arena;
 pub(super) mod classes;
+mod fields;
 pub(super) mod layout;
 pub(super) mod pool;
 pub(super) mod sizing;

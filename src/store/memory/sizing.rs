@@ -2,7 +2,7 @@
 //!
 //! Not here: which chunk takes it (`classes`).
 
-use super::layout::{CHAIN_BYTES, Chunk, ItemHeader, SEAL_BYTES};
+use super::layout::{CHAIN_BYTES, Chunk, HEAD_BYTES, SEAL_BYTES};
 use crate::store::{Accounting, StoreConfig};
 
 /// memcached's header, piece header, cas, and the line end it stores with the value.
@@ -67,7 +67,7 @@ impl Sizing {
 /// memcached's header has room for a seal.
 fn fixed(config: &StoreConfig) -> usize {
     match (config.accounting, config.cas_enabled) {
-        (Accounting::Native, _) => size_of::<ItemHeader>() + seal(config),
+        (Accounting::Native, _) => HEAD_BYTES + seal(config),
         (Accounting::Memcached, true) => MC_HEADER + MC_CAS + 1,
         (Accounting::Memcached, false) => MC_HEADER + 1,
     }

@@ -54,7 +54,7 @@ impl<'a> Item<'a> {
     /// The cas unique, 0 with `-C`.
     #[inline]
     pub fn cas(&self) -> u64 {
-        self.header.cas
+        self.shard.window.cas(self.id)
     }
 
     /// Second of expiry, 0 never.

@@ -230,7 +230,7 @@ impl Shard {
             kind => (kind, bits(chunk.state & !state::CLIENT_FLAGS), 0, key_len),
         };
         let body = self.window.bytes(offset(id) + chunk.key_at(), len);
-        let (kind, expires_at, cas) = (kind as u8, header.expires_at, header.cas);
+        let (kind, expires_at, cas) = (kind as u8, header.expires_at, self.window.cas(id));
         RecordDraft { kind, bits, key_len: chunk.key_len, value_len, range, expires_at, cas, body }
     }
 }

@@ -296,7 +296,6 @@ impl Shard {
         let bits = spec.bits() | if chunked { state::CHUNKED } else { 0 };
         let header = self.window.header_mut(id);
         header.chunk = Chunk { state: bits, key_len: key_len as u8, len: value_len as u32, ..Chunk::default() };
-        header.cas = 0;
         header.expires_at = spec.expires_at;
         header.last_access = 0;
         let at = offset(id) + header.chunk.key_at();
@@ -354,11 +353,10 @@ impl Shard {
         let id = self.locate(spec.key, hash)?;
         let (class, size) = self.may_rewrite(id, spec, value.len())?;
         let old_size = self.item(id).size();
-        let cas = self.cas_to_give(cas);
+        self.give_cas(id, cas);
         let header = self.window.header_mut(id);
         header.chunk.state = spec.bits() | state::LINKED | state::RENEWED | header.chunk.state & state::LRU;
         header.chunk.len = value.len() as u32;
-        header.cas = cas;
         header.expires_at = spec.expires_at;
         let at = offset(id) + header.chunk.value_at();
         if spec.client_flags != 0 {
@@ -437,10 +435,9 @@ impl Shard {
 
     /// Puts an item in its list and into the sums; the hash is that of a key which was not there.
     fn enlist(&mut self, id: ItemId, new: Option<Hash>, cas: Option<u64>) {
-        let cas = self.cas_to_give(cas);
+        self.give_cas(id, cas);
         let header = self.window.header_mut(id);
         assert!(!header.chunk.is(state::LINKED | state::FREE | state::PIECE), "linked twice");
-        header.cas = cas;
         header.chunk.state |= state::LINKED;
         let (class, size) = (self.item(id).class(), self.item(id).size());
         let now = self.stamp(id);
@@ -468,16 +465,18 @@ impl Shard {
         now
     }
 
+    /// Sets the cas unique: this one, or the next number. 0 with `-C`.
     #[inline]
-    fn cas_to_give(&self, cas: Option<u64>) -> u64 {
+    fn give_cas(&mut self, id: ItemId, cas: Option<u64>) {
         if let Some(cas) = cas {
             self.core.follow_cas(cas, self.cas_max);
         }
-        match cas {
+        let cas = match cas {
             None => self.core.next_cas(),
             Some(cas) if self.core.config.cas_enabled => cas,
             Some(_) => 0,
-        }
+        };
+        self.window.set_cas(id, cas);
     }
 
     /// The opposite of [`Shard::enlist`].

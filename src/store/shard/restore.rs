@@ -269,7 +269,7 @@ impl Shard {
         self.window.chunk_mut(id).state |= chunk.state & state::RENEWED;
         self.enroll(size);
         self.insert(id, hash);
-        walk.restored.cas = walk.restored.cas.max(self.window.header(id).cas);
+        walk.restored.cas = walk.restored.cas.max(self.window.cas(id));
     }
 
     /// Whether the item belongs here and its key is not taken. The mover copies items: then one of two is as good as the

@@ -26,11 +26,11 @@
 use super::Shard;
 use crate::store::ItemId;
 use crate::store::memory::arena::offset;
-use crate::store::memory::layout::{Chunk, ItemHeader, SEAL_BYTES, state};
+use crate::store::memory::layout::{Chunk, HEAD_BYTES, ItemHeader, SEAL_BYTES, state};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Where a large item has its seal, behind its header and the ends of its chain.
-const SEAL_OF_LARGE: usize = size_of::<ItemHeader>() + 8;
+const SEAL_OF_LARGE: usize = HEAD_BYTES + 8;
 
 impl Shard {
     /// Seals the body of an item that is filled and not linked yet. `value` is the sum that has come together
@@ -46,19 +46,20 @@ impl Shard {
         }
     }
 
-    /// Adds the head of an item that is being linked.
+    /// Adds the head of an item that is being linked, or takes it off.
     #[inline]
     pub(super) fn seal_head(&mut self, id: ItemId) {
         if self.is_sealed {
-            self.turn_seal(id, self.head(self.window.header(id)));
+            self.turn_seal(id, self.head(self.window.header(id), self.window.cas(id)));
         }
     }
 
-    /// Follows a change of a linked item's head, which was `before`.
+    /// Follows a change of a linked item's header, which was `before`.
     #[inline]
     pub(super) fn seal_change(&mut self, id: ItemId, before: &ItemHeader) {
         if self.is_sealed && before.chunk.is(state::LINKED) {
-            self.turn_seal(id, self.head(before) ^ self.head(self.window.header(id)));
+            let cas = self.window.cas(id);
+            self.turn_seal(id, self.head(before, cas) ^ self.head(self.window.header(id), cas));
         }
     }
 
@@ -75,7 +76,7 @@ impl Shard {
     pub(super) fn void_seal(&mut self, id: ItemId) {
         if self.is_sealed {
             let header = self.window.header_mut(id);
-            header.cas = !header.cas;
+            header.expires_at = !header.expires_at;
         }
     }
 
@@ -95,7 +96,7 @@ impl Shard {
     /// What the seal of a linked item has to be.
     #[inline(never)]
     pub(super) fn whole_seal(&self, id: ItemId) -> u32 {
-        fold(self.body(id)) ^ self.head(self.window.header(id))
+        fold(self.body(id)) ^ self.head(self.window.header(id), self.window.cas(id))
     }
 
     #[inline(never)]
@@ -123,10 +124,10 @@ impl Shard {
     }
 
     #[inline(never)]
-    fn head(&self, header: &ItemHeader) -> u32 {
+    fn head(&self, header: &ItemHeader, cas: u64) -> u32 {
         let Chunk { state, key_len, len, .. } = header.chunk;
         let mut bytes = [0; 24];
-        bytes[..8].copy_from_slice(&header.cas.to_le_bytes());
+        bytes[..8].copy_from_slice(&cas.to_le_bytes());
         bytes[8..12].copy_from_slice(&header.expires_at.to_le_bytes());
         bytes[12..16].copy_from_slice(&header.last_access.to_le_bytes());
         bytes[16..20].copy_from_slice(&len.to_le_bytes());

@@ -18,10 +18,12 @@ impl Shard {
         }
     }
 
-    /// Sets the cas unique (0 stays with `-C`).
+    /// Sets the cas unique of a linked item (0 stays with `-C`).
     pub fn set_cas(&mut self, id: ItemId, cas: u64) {
-        let cas = self.cas_to_give(Some(cas));
-        self.change(id, |header| header.cas = cas);
+        // The seal's part of the head, off and on again.
+        self.seal_head(id);
+        self.give_cas(id, Some(cas));
+        self.seal_head(id);
         self.remember(id, Change::CAS);
     }
 

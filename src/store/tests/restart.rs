@@ -269,7 +269,7 @@ fn a_change_that_was_cut_short_is_dropped() {
     drop(copied);
     // Two of one key that differ cannot be.
     let mut locked = again.lock(hash);
-    locked.change(copy, |header| header.cas += 1);
+    locked.change(copy, |header| header.expires_at += 1);
     drop(locked);
     let differ = open(leave(&again, &folder, "differ"), &clock).unwrap();
     differ.check().unwrap();

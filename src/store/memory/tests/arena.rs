@@ -10,8 +10,8 @@ fn a_window_grows_and_forgets() {
     window.bytes_mut(4096, 4).copy_from_slice(b"abcd");
     window.copy(4096, 100, 4);
     assert_eq!(window.bytes(100, 4), b"abcd");
-    window.header_mut(ItemId(1024 / 8)).cas = 7;
-    assert_eq!(window.header(ItemId(1024 / 8)).cas, 7);
+    window.header_mut(ItemId(1024 / 8)).expires_at = 7;
+    assert_eq!(window.header(ItemId(1024 / 8)).expires_at, 7);
     window.discard(4096, 4096);
     assert_eq!(window.bytes(4096, 4), [0; 4]);
     assert_eq!(window.lend(100, 4).bytes(), b"abcd");
