@@ -18,7 +18,7 @@
 use super::balance::{Automove, Move, above_limit, asked};
 use crate::store::lock_time::{Holder, Slice};
 use crate::store::memory::arena::offset;
-use crate::store::memory::layout::{Chunk, ItemHeader, state};
+use crate::store::memory::layout::{CHAIN_BYTES, Chunk, ItemHeader, state};
 use crate::store::memory::slab::step;
 use crate::store::requests::{Counts, NAP_MAX};
 use crate::store::shard::Shard;
@@ -398,8 +398,8 @@ impl Shard {
     fn move_item(&mut self, old: ItemId, new: ItemId) -> usize {
         let hash = self.core.hash(self.key(old));
         let chunk = *self.window.chunk(old);
-        let value = if chunk.is(state::CHUNKED) { 0 } else { chunk.len as usize };
-        let bytes = chunk.value_at() + value + self.core.sizing.seal;
+        let sealed = chunk.len as usize + self.core.sizing.seal;
+        let bytes = chunk.value_at() + if chunk.is(state::CHUNKED) { CHAIN_BYTES } else { sealed };
         self.window.copy(offset(old), offset(new), bytes);
         self.table.replace(hash, old, new);
         let class = self.listed_class(old, &chunk);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! item      | ItemHeader 24 | cas 8 | key | client flags 4, unless 0 | value |
-//! large     | ItemHeader 24 | cas 8 | first piece 4, last piece 4, seal 4, unused 4 | key | client flags |   in a small chunk
+//! large     | ItemHeader 24 | cas 8 | key | client flags | first piece 4, last piece 4, seal 4, unused 4 |   in a small chunk
 //!   piece   | Chunk 16  | part of the value |      all but the last fill a chunk of the largest class
 //! free      | Chunk 16  |
 //!
@@ -27,7 +27,7 @@ use crate::store::{ItemId, ItemSpec};
 use crate::sys::cpu;
 
 /// The number of this layout, and of what else a memory file holds: a page has the number of a slab class.
-pub(crate) const FORMAT: u32 = 3;
+pub(crate) const FORMAT: u32 = 4;
 
 /// Bytes of a seal.
 pub(crate) const SEAL_BYTES: usize = 4;
@@ -106,7 +106,7 @@ pub(crate) const CAS_BYTES: usize = 8;
 /// Bytes of every item before what differs from item to item.
 pub(crate) const HEAD_BYTES: usize = size_of::<ItemHeader>() + CAS_BYTES;
 
-/// Bytes of a large item before its key.
+/// Bytes that a large item has in its value's place.
 pub(crate) const CHAIN_BYTES: usize = 16;
 
 /// Slots of a bucket.
@@ -195,10 +195,10 @@ impl Chunk {
     /// Where the key begins, from the chunk's begin.
     #[inline]
     pub fn key_at(&self) -> usize {
-        HEAD_BYTES + usize::from(self.state & state::CHUNKED != 0) * CHAIN_BYTES
+        HEAD_BYTES
     }
 
-    /// Where the value begins when it is in one piece.
+    /// Where the value begins, or the ends of the chain that has it.
     #[inline]
     pub fn value_at(&self) -> usize {
         self.key_at() + usize::from(self.key_len) + self.flags_len()

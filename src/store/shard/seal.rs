@@ -26,11 +26,11 @@
 use super::Shard;
 use crate::store::ItemId;
 use crate::store::memory::arena::offset;
-use crate::store::memory::layout::{Chunk, HEAD_BYTES, ItemHeader, SEAL_BYTES, state};
+use crate::store::memory::layout::{Chunk, ItemHeader, SEAL_BYTES, state};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// Where a large item has its seal, behind its header and the ends of its chain.
-const SEAL_OF_LARGE: usize = HEAD_BYTES + 8;
+/// Where a large item has its seal, behind the ends of its chain.
+const SEAL_OF_LARGE: usize = 8;
 
 impl Shard {
     /// Seals the body of an item that is filled and not linked yet. `value` is the sum that has come together
@@ -152,8 +152,8 @@ impl Shard {
     #[inline]
     fn seal_at(&self, id: ItemId) -> usize {
         let chunk = self.window.chunk(id);
-        let from_begin = if chunk.is(state::CHUNKED) { SEAL_OF_LARGE } else { chunk.value_at() + chunk.len as usize };
-        offset(id) + from_begin
+        let behind = if chunk.is(state::CHUNKED) { SEAL_OF_LARGE } else { chunk.len as usize };
+        offset(id) + chunk.value_at() + behind
     }
 }
 

@@ -4,7 +4,7 @@
 
 use super::Shard;
 use crate::store::memory::arena::offset;
-use crate::store::memory::layout::{Chunk, HEAD_BYTES, state};
+use crate::store::memory::layout::{Chunk, state};
 use crate::store::{AllocError, ItemId, ItemSpec, Part};
 
 impl Shard {
@@ -57,14 +57,15 @@ impl Shard {
 
     /// First and last piece of a large item, 0 none.
     pub fn chain(&self, id: ItemId) -> (ItemId, ItemId) {
-        let bytes = self.window.bytes(offset(id) + HEAD_BYTES, 8);
+        let bytes = self.window.bytes(offset(id) + self.window.chunk(id).value_at(), 8);
         let id_at = |at: usize| ItemId(u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes")));
         (id_at(0), id_at(4))
     }
 
     /// Sets what [`Shard::chain`] gives.
     pub fn set_chain(&mut self, id: ItemId, first: ItemId, last: ItemId) {
-        let bytes = self.window.bytes_mut(offset(id) + HEAD_BYTES, 8);
+        let at = offset(id) + self.window.chunk(id).value_at();
+        let bytes = self.window.bytes_mut(at, 8);
         bytes[..4].copy_from_slice(&first.0.to_le_bytes());
         bytes[4..].copy_from_slice(&last.0.to_le_bytes());
     }
