@@ -229,7 +229,8 @@ fn binary_order<'a>(packet: &'a Packet<'_>, hash: Hash, context: &Context<'_>) -
     let Op::Store { mode, client_flags, exptime } = packet.op else {
         unreachable!("the parser gives only stores a body");
     };
-    let compare = (packet.cas != 0).then_some(packet.cas);
+    // COMPAT(binary_store_without_cas): with `-C` a packet's cas says nothing; a delete or a count that has one finds no match.
+    let compare = (packet.cas != 0 && context.shared.config.store.cas_enabled).then_some(packet.cas);
     let mode = match mode {
         // COMPAT(binary_add_with_cas): a cas makes one command of Set, Add and Replace.
         Mode::Add | Mode::Replace if compare.is_some() => Mode::Set,
@@ -358,12 +359,10 @@ fn meet(
         (Fits::No, _) | (Fits::Stale, Mode::Append | Mode::Prepend) => (Outcome::Exists, None),
         (_, Mode::Append) => join(shard, order, (old, cas), [Part::Value(old), Part::Value(new)]),
         (_, Mode::Prepend) => join(shard, order, (old, cas), [Part::Value(new), Part::Value(old)]),
-        (Fits::Stale, _) => {
-            keep_stale(shard, old, new);
-            shard.replace(old, new, order.hash, cas);
-            (Outcome::Stored, Some(new))
-        }
-        (Fits::Yes, _) => {
+        (fits, _) => {
+            if fits == Fits::Stale {
+                keep_stale(shard, old, new);
+            }
             shard.replace(old, new, order.hash, cas);
             (Outcome::Stored, Some(new))
         }
@@ -405,6 +404,8 @@ pub(super) fn compare(shard: &Locked<'_>, order: &Order<'_>, old: ItemId) -> Fit
     let cas = shard.item(old).cas();
     match order.compare {
         None => Fits::Yes,
+        // COMPAT(join_without_cas): with `-C` an append or a prepend compares nothing.
+        Some(_) if matches!(order.mode, Mode::Append | Mode::Prepend) && !shard.core.config.cas_enabled => Fits::Yes,
         Some(given) if given == cas && given != 0 => Fits::Yes,
         Some(given) if order.invalidate && given < cas && given != 0 => Fits::Stale,
         Some(_) => Fits::No,
@@ -412,10 +413,8 @@ pub(super) fn compare(shard: &Locked<'_>, order: &Order<'_>, old: ItemId) -> Fit
 }
 
 fn count_cas(shard: &mut Locked<'_>, order: &Order<'_>, old: ItemId, fits: Fits, context: &Context<'_>) {
-    if order.compare.is_none() {
-        return;
-    }
     match fits {
+        _ if order.compare.is_none() => {}
         Fits::Yes | Fits::Stale => {
             context.counters.cas_hits.add(1);
             shard.class_counters(old).cas_hits += 1;

@@ -38,15 +38,22 @@ const COMMANDS: u64 = 200_000;
 
 #[test]
 fn text() {
-    run::run(Kind::Text, COMMANDS);
+    run::run(Kind::Text, COMMANDS, &[]);
 }
 
 #[test]
 fn meta() {
-    run::run(Kind::Meta, COMMANDS);
+    run::run(Kind::Meta, COMMANDS, &[]);
 }
 
 #[test]
 fn binary() {
-    run::run(Kind::Binary, COMMANDS);
+    run::run(Kind::Binary, COMMANDS, &[]);
+}
+
+#[test]
+fn without_cas() {
+    for kind in [Kind::Text, Kind::Meta, Kind::Binary] {
+        run::run(kind, COMMANDS / 4, &["-C", "-t", "1"]);
+    }
 }

@@ -391,6 +391,23 @@ fn what_a_batch_holds() {
 }
 
 #[test]
+fn compat_binary_store_without_cas() {
+    let server = server_with(|config| config.store.cas_enabled = false);
+    let status = |op, extras: &[u8], value, cas| ask_binary(&server, &packet(op, extras, "a", value, cas)).status;
+    assert_eq!((status(3, &[0; 8], "5", 9), status(1, &[0; 8], "5", 9), status(2, &[0; 8], "5", 9)), (1, 0, 2));
+    assert_eq!((status(3, &[0; 8], "5", 9), status(14, b"", "5", 9)), (0, 0));
+    assert_eq!((status(5, &[0; 20], "", 9), status(4, b"", "", 9), status(4, b"", "", 0)), (2, 2, 0));
+}
+
+#[test]
+fn compat_join_without_cas() {
+    server_with(|config| config.store.cas_enabled = false).check(&[
+        ("ms a 1|x|ms a 1 MA C5|y|ms a 1 MP C5|z|mg a v|", "HD|HD|HD|VA 3|zxy|"),
+        ("ms a 1 C5|q|ms a 1 MR C5|q|ms a 1 C5 I|q|mg a v|", "EX|EX|EX|VA 3|zxy|"),
+    ]);
+}
+
+#[test]
 fn without_cas() {
     server_with(|config| config.store.cas_enabled = false).check(&[
         ("set a 0 0 1|x|gets a|cas a 0 0 1 0|x|", "STORED|VALUE a 0 1 0|x|END|EXISTS|"),
