@@ -355,7 +355,7 @@ fn make_shard(
     let config = &core.config;
     let table = Table::new(first_buckets(config, shards), config.hash_expand, window / WINDOW_PER_BUCKET)?;
     let part = core.memory_file.as_ref().map(|file| file.window(number)).map(|(file, at)| FilePart { file, at });
-    let mut window = Window::new(window, part)?;
+    let mut window = Window::new(window, part, config.cas_enabled)?;
     if window.is_in_file() && !window.extend(config.page_size) {
         return Err(std::io::Error::other("no room in the memory file"));
     }

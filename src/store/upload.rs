@@ -67,8 +67,10 @@ impl Upload {
         shard.window.chunk_mut(id).pins = 1;
         let chunk = *shard.window.chunk(id);
         let chunked = chunk.is(state::CHUNKED);
-        let rooms: VecDeque<Piece> =
-            (!chunked).then(|| shard.window.lend(offset(id) + chunk.value_at(), value_len)).into_iter().collect();
+        let rooms: VecDeque<Piece> = (!chunked)
+            .then(|| shard.window.lend(offset(id) + shard.window.value_at(&chunk), value_len))
+            .into_iter()
+            .collect();
         let (core, size) = (shard.core.clone(), shard.core.classes.size(shard.slab.class_of(id)) as u64);
         drop(shard);
         let (shards, (loan, entry)) = (shards.clone(), core.loans.enter(number, id));

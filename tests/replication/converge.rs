@@ -91,6 +91,12 @@ fn when_the_sidecar_to_a_stock_memcached_is_killed() {
     survive("sidecar to memcached killed", PeerKind::Stock, kill_sidecar);
 }
 
+/// Nothing that has an order is ordered by cas uniques.
+#[test]
+fn when_the_sidecar_between_servers_without_cas_is_killed() {
+    survive_with("sidecar killed, -C", Pair::start_with(&["-C"], &["-C"]), kill_sidecar);
+}
+
 /// Also one that goes on where the last sidecar ended.
 #[test]
 fn when_the_sidecar_to_a_memcached_that_takes_cas_is_killed() {

@@ -183,6 +183,18 @@ fn others_options_start_clean() {
         assert_eq!(stderr.matches(line).count(), 1, "{change:?}: {stderr}");
         assert!(stderr.contains("starting with a clean cache"), "{stderr}");
     }
+    // The items of the file have no cas uniques, and no room for them.
+    let kept = Kept::new(&[]);
+    for (before, after, was) in [(&["-C"][..], &[][..], "false"), (&[], &["-C"], "true")] {
+        let server = kept.start_with(before);
+        set(&mut server.connect(), "key", 0, 0, b"value");
+        end(server, "KILL");
+        let server = kept.start_with(after);
+        assert_eq!(get(&mut server.connect(), "key"), None, "{before:?}, then {after:?}");
+        let stderr = end(server, "KILL");
+        assert!(stderr.contains("[use_cas]") && stderr.contains(was), "{stderr}");
+    }
+    let kept = Kept::new(&[]);
     // These may differ.
     for change in [&["-t", "9"][..], &["-c", "99"], &["-o", "no_lru_maintainer"], &["-L"]] {
         let server = kept.start();

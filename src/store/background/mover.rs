@@ -399,7 +399,7 @@ impl Shard {
         let hash = self.core.hash(self.key(old));
         let chunk = *self.window.chunk(old);
         let sealed = chunk.len as usize + self.core.sizing.seal;
-        let bytes = chunk.value_at() + if chunk.is(state::CHUNKED) { CHAIN_BYTES } else { sealed };
+        let bytes = self.window.value_at(&chunk) + if chunk.is(state::CHUNKED) { CHAIN_BYTES } else { sealed };
         self.window.copy(offset(old), offset(new), bytes);
         self.table.replace(hash, old, new);
         let class = self.listed_class(old, &chunk);

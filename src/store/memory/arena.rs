@@ -23,7 +23,7 @@
 //! Not here: what lies in a page, who may take one.
 #![allow(unsafe_code)]
 
-use super::layout::{Bucket, Chunk, ItemHeader};
+use super::layout::{Bucket, Chunk, ItemHeader, head_bytes};
 use crate::store::ItemId;
 use crate::sys::cpu;
 use crate::sys::memory::take_blocks;
@@ -220,13 +220,15 @@ pub struct Window {
     map: Map,
     /// Bytes below the end of the last page that was taken.
     used: usize,
+    /// Where an item's key begins, from its chunk's begin.
+    pub key_at: usize,
 }
 
 impl Window {
-    /// Reserves `len` bytes, at most [`WINDOW_MAX`]; of this file if there is one.
-    pub fn new(len: usize, file: Option<FilePart>) -> std::io::Result<Window> {
+    /// Reserves `len` bytes, at most [`WINDOW_MAX`], for items with a cas unique or without; of this file if there is one.
+    pub fn new(len: usize, file: Option<FilePart>, has_cas: bool) -> std::io::Result<Window> {
         assert!(len <= WINDOW_MAX, "ids reach 32 GiB");
-        Ok(Window { map: Map::new(len, file)?, used: 0 })
+        Ok(Window { map: Map::new(len, file)?, used: 0, key_at: head_bytes(has_cas) })
     }
 
     /// Bytes that could be made usable.

@@ -2,6 +2,7 @@
 //!
 //! Not here: the chunks (`slab`), the sizes of items (`sizing`).
 
+use super::layout::CAS_BYTES;
 use crate::store::{Accounting, StoreConfig};
 
 /// Class numbers are below this; 0 is the page pool.
@@ -14,8 +15,13 @@ const SIZES_MAX: usize = 62;
 /// Sizes up to this are looked up in an array of one byte per 8 bytes.
 const SMALL_MAX: usize = 8192;
 
-/// Smallest class that can hold an item here.
+/// The smallest class.
 const CHUNK_MIN: usize = 48;
+
+/// Sizes up to this are chosen for items with a cas unique, and are less without one (`-C`): steps are longer than a cas
+/// unique from 136 bytes on, so that values of some lengths would gain nothing. Larger ones stay where they hold as many
+/// items as memcached's, whose sizes are the same with `-C`.
+const WITH_CAS_MAX: u32 = 512;
 
 /// memcached's steps.
 const FACTOR: f64 = 1.25;
@@ -124,8 +130,12 @@ fn given(config: &StoreConfig) -> Vec<u32> {
 
 fn native(config: &StoreConfig, shards: usize) -> Vec<u32> {
     let first = config.chunk_size.max(CHUNK_MIN);
+    let missing = if config.cas_enabled { 0 } else { CAS_BYTES as u32 };
+    let without = |size: &mut u32| *size -= if *size <= WITH_CAS_MAX { missing } else { 0 };
     if let Some(factor) = config.growth_factor {
-        return stepped(first, config, SIZES_MAX, |_| factor);
+        let mut sizes = stepped(first, config, SIZES_MAX, |_| factor);
+        sizes.iter_mut().for_each(without);
+        return sizes;
     }
     let pages = config.memory_limit / shards as u64 / config.page_size as u64;
     let is_fine = pages >= FINE_PAGES;
@@ -138,6 +148,7 @@ fn native(config: &StoreConfig, shards: usize) -> Vec<u32> {
         stepped(first, config, usize::MAX, if is_fine { native_factor } else { |_| FACTOR })
     };
     sizes.retain(|&size| (size as usize) < config.slab_chunk_max);
+    sizes.iter_mut().for_each(without);
     for size in &mut sizes {
         let per_page = config.page_size as u32 / *size;
         *size = (config.page_size as u32 / per_page) & !7;

@@ -1,8 +1,8 @@
 //! What lies in a shard's memory, byte by byte.
 //!
 //! ```text
-//! item      | ItemHeader 24 | cas 8 | key | client flags 4, unless 0 | value |
-//! large     | ItemHeader 24 | cas 8 | key | client flags | first piece 4, last piece 4, seal 4, unused 4 |   in a small chunk
+//! item      | ItemHeader 24 | cas 8, unless -C | key | client flags 4, unless 0 | value |
+//! large     | ItemHeader 24 | cas | key | client flags | first piece 4, last piece 4, seal 4, unused 4 |   in a small chunk
 //!   piece   | Chunk 16  | part of the value |      all but the last fill a chunk of the largest class
 //! free      | Chunk 16  |
 //!
@@ -27,7 +27,7 @@ use crate::store::{ItemId, ItemSpec};
 use crate::sys::cpu;
 
 /// The number of this layout, and of what else a memory file holds: a page has the number of a slab class.
-pub(crate) const FORMAT: u32 = 4;
+pub(crate) const FORMAT: u32 = 5;
 
 /// Bytes of a seal.
 pub(crate) const SEAL_BYTES: usize = 4;
@@ -103,8 +103,10 @@ pub(crate) mod state {
 /// Bytes of a cas unique.
 pub(crate) const CAS_BYTES: usize = 8;
 
-/// Bytes of every item before what differs from item to item.
-pub(crate) const HEAD_BYTES: usize = size_of::<ItemHeader>() + CAS_BYTES;
+/// Bytes of every item of a store before its key.
+pub(crate) const fn head_bytes(has_cas: bool) -> usize {
+    size_of::<ItemHeader>() + if has_cas { CAS_BYTES } else { 0 }
+}
 
 /// Bytes that a large item has in its value's place.
 pub(crate) const CHAIN_BYTES: usize = 16;
@@ -192,20 +194,9 @@ impl Chunk {
         usize::from(self.state & state::LRU)
     }
 
-    /// Where the key begins, from the chunk's begin.
+    /// Bytes of the client flags.
     #[inline]
-    pub fn key_at(&self) -> usize {
-        HEAD_BYTES
-    }
-
-    /// Where the value begins, or the ends of the chain that has it.
-    #[inline]
-    pub fn value_at(&self) -> usize {
-        self.key_at() + usize::from(self.key_len) + self.flags_len()
-    }
-
-    #[inline]
-    fn flags_len(&self) -> usize {
+    pub fn flags_len(&self) -> usize {
         usize::from(self.state & state::CLIENT_FLAGS != 0) * 4
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Not here: which chunk takes it (`classes`).
 
-use super::layout::{CHAIN_BYTES, Chunk, HEAD_BYTES, SEAL_BYTES};
+use super::layout::{CHAIN_BYTES, Chunk, SEAL_BYTES, head_bytes};
 use crate::store::{Accounting, StoreConfig};
 
 /// memcached's header, piece header, cas, and the line end it stores with the value.
@@ -67,7 +67,7 @@ impl Sizing {
 /// memcached's header has room for a seal.
 fn fixed(config: &StoreConfig) -> usize {
     match (config.accounting, config.cas_enabled) {
-        (Accounting::Native, _) => HEAD_BYTES + seal(config),
+        (Accounting::Native, has_cas) => head_bytes(has_cas) + seal(config),
         (Accounting::Memcached, true) => MC_HEADER + MC_CAS + 1,
         (Accounting::Memcached, false) => MC_HEADER + 1,
     }
@@ -99,5 +99,7 @@ mod tests {
         assert_eq!(sizing.total(10, false, 100), 142);
         assert_eq!(sizing.total(10, true, 100), 146);
         assert_eq!(sizing.total(1, true, usize::MAX), usize::MAX);
+        let without = Sizing::new(&StoreConfig { cas_enabled: false, ..StoreConfig::default() });
+        assert_eq!((without.total(10, false, 100), without.head(3, false)), (134, 24 + 3 + 16));
     }
 }

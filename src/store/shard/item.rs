@@ -31,8 +31,8 @@ impl<'a> Item<'a> {
     /// The key, raw.
     #[inline]
     pub fn key(&self) -> &'a [u8] {
-        let chunk = &self.header.chunk;
-        self.shard.window.bytes(offset(self.id) + chunk.key_at(), usize::from(chunk.key_len))
+        let window = &self.shard.window;
+        window.bytes(offset(self.id) + window.key_at, usize::from(self.header.chunk.key_len))
     }
 
     /// Whether the key came base64-encoded.
@@ -43,12 +43,12 @@ impl<'a> Item<'a> {
     /// What the client stored beside the value.
     #[inline]
     pub fn client_flags(&self) -> u32 {
-        let chunk = &self.header.chunk;
+        let (chunk, window) = (&self.header.chunk, &self.shard.window);
         if !chunk.is(state::CLIENT_FLAGS) {
             return 0;
         }
-        let at = offset(self.id) + chunk.key_at() + usize::from(chunk.key_len);
-        u32::from_le_bytes(self.shard.window.bytes(at, 4).try_into().expect("four bytes"))
+        let at = offset(self.id) + window.key_at + usize::from(chunk.key_len);
+        u32::from_le_bytes(window.bytes(at, 4).try_into().expect("four bytes"))
     }
 
     /// The cas unique, 0 with `-C`.
@@ -99,11 +99,11 @@ impl<'a> Item<'a> {
     /// The value, when it is in one piece.
     #[inline]
     pub fn value(&self) -> Option<&'a [u8]> {
-        let chunk = &self.header.chunk;
+        let (chunk, window) = (&self.header.chunk, &self.shard.window);
         if chunk.is(state::CHUNKED) {
             return None;
         }
-        Some(self.shard.window.bytes(offset(self.id) + chunk.value_at(), chunk.len as usize))
+        Some(window.bytes(offset(self.id) + window.value_at(chunk), chunk.len as usize))
     }
 
     /// Appends the value to `out`.

@@ -223,13 +223,13 @@ impl Shard {
         let has_value = kind == RecordKind::Set && !chunk.is(state::CHUNKED) && (chunk.len as usize) < BIG;
         let (kind, bits, value_len, len) = match kind {
             RecordKind::Set if has_value => {
-                let len = chunk.value_at() - chunk.key_at() + chunk.len as usize;
+                let len = key_len + chunk.flags_len() + chunk.len as usize;
                 (RecordKind::Set, bits(chunk.state), chunk.len, len)
             }
             RecordKind::Set => (RecordKind::SetBig, bits(chunk.state & !state::CLIENT_FLAGS), 0, key_len),
             kind => (kind, bits(chunk.state & !state::CLIENT_FLAGS), 0, key_len),
         };
-        let body = self.window.bytes(offset(id) + chunk.key_at(), len);
+        let body = self.window.bytes(offset(id) + self.window.key_at, len);
         let (kind, expires_at, cas) = (kind as u8, header.expires_at, self.window.cas(id));
         RecordDraft { kind, bits, key_len: chunk.key_len, value_len, range, expires_at, cas, body }
     }

@@ -189,7 +189,7 @@ impl Shard {
         let window = &self.window;
         self.table.find(hash, |id| {
             let chunk = window.chunk(id);
-            usize::from(chunk.key_len) == key.len() && same(window.bytes(offset(id) + chunk.key_at(), key.len()), key)
+            usize::from(chunk.key_len) == key.len() && same(window.bytes(offset(id) + window.key_at, key.len()), key)
         })
     }
 
@@ -298,7 +298,7 @@ impl Shard {
         header.chunk = Chunk { state: bits, key_len: key_len as u8, len: value_len as u32, ..Chunk::default() };
         header.expires_at = spec.expires_at;
         header.last_access = 0;
-        let at = offset(id) + header.chunk.key_at();
+        let at = offset(id) + self.window.key_at;
         if chunked {
             self.set_chain(id, ItemId::NONE, ItemId::NONE);
         }
@@ -358,7 +358,8 @@ impl Shard {
         header.chunk.state = spec.bits() | state::LINKED | state::RENEWED | header.chunk.state & state::LRU;
         header.chunk.len = value.len() as u32;
         header.expires_at = spec.expires_at;
-        let at = offset(id) + header.chunk.value_at();
+        let chunk = header.chunk;
+        let at = offset(id) + self.window.value_at(&chunk);
         if spec.client_flags != 0 {
             self.window.bytes_mut(at - 4, 4).copy_from_slice(&spec.client_flags.to_le_bytes());
         }
@@ -465,18 +466,13 @@ impl Shard {
         now
     }
 
-    /// Sets the cas unique: this one, or the next number. 0 with `-C`.
+    /// Sets the cas unique: this one, or the next number. With `-C` there is none.
     #[inline]
     fn give_cas(&mut self, id: ItemId, cas: Option<u64>) {
         if let Some(cas) = cas {
             self.core.follow_cas(cas, self.cas_max);
         }
-        let cas = match cas {
-            None => self.core.next_cas(),
-            Some(cas) if self.core.config.cas_enabled => cas,
-            Some(_) => 0,
-        };
-        self.window.set_cas(id, cas);
+        self.window.set_cas(id, cas.unwrap_or_else(|| self.core.next_cas()));
     }
 
     /// The opposite of [`Shard::enlist`].
@@ -504,7 +500,7 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 #[inline]
 pub(super) fn key_in(window: &Window, id: ItemId) -> &[u8] {
     let chunk = window.chunk(id);
-    window.bytes(offset(id) + chunk.key_at(), chunk.key_len.into())
+    window.bytes(offset(id) + window.key_at, chunk.key_len.into())
 }
 
 #[cfg(test)]

@@ -153,7 +153,7 @@ impl Shard {
         let fits = if chunk.is(state::CHUNKED) {
             sizing.head(key_len, has_flags) <= room && self.has_pieces(id, len, walk)
         } else {
-            chunk.value_at() + len + SEAL_BYTES <= room
+            self.window.value_at(&chunk) + len + SEAL_BYTES <= room
         };
         is_sound && fits && self.matches_seal(id)
     }

@@ -103,7 +103,7 @@ impl Shard {
     fn body(&self, id: ItemId) -> u64 {
         let chunk = self.window.chunk(id);
         if !chunk.is(state::CHUNKED) {
-            let (begin, end) = (chunk.key_at(), chunk.value_at() + chunk.len as usize);
+            let (begin, end) = (self.window.key_at, self.window.value_at(chunk) + chunk.len as usize);
             return self.sum(self.window.bytes(offset(id) + begin, end - begin), 0);
         }
         let (mut sum, mut extents) = (0, self.extents(id));
@@ -115,8 +115,9 @@ impl Shard {
 
     /// Of a large item's key and client flags.
     fn key_sum(&self, id: ItemId) -> u64 {
-        let chunk = self.window.chunk(id);
-        self.sum(self.window.bytes(offset(id) + chunk.key_at(), chunk.value_at() - chunk.key_at()), 0)
+        let (window, chunk) = (&self.window, self.window.chunk(id));
+        let len = usize::from(chunk.key_len) + chunk.flags_len();
+        self.sum(window.bytes(offset(id) + window.key_at, len), 0)
     }
 
     fn sum(&self, bytes: &[u8], before: u64) -> u64 {
@@ -153,7 +154,7 @@ impl Shard {
     fn seal_at(&self, id: ItemId) -> usize {
         let chunk = self.window.chunk(id);
         let behind = if chunk.is(state::CHUNKED) { SEAL_OF_LARGE } else { chunk.len as usize };
-        offset(id) + chunk.value_at() + behind
+        offset(id) + self.window.value_at(chunk) + behind
     }
 }
 

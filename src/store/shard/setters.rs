@@ -55,7 +55,8 @@ impl Shard {
         if chunk.pins > 0 || chunk.is(state::CHUNKED) || chunk.len as usize != value.len() {
             return false;
         }
-        self.window.bytes_mut(offset(id) + chunk.value_at(), value.len()).copy_from_slice(value);
+        let at = offset(id) + self.window.value_at(&chunk);
+        self.window.bytes_mut(at, value.len()).copy_from_slice(value);
         self.seal_anew(id);
         self.remember(id, Change::SET);
         true

@@ -16,7 +16,7 @@ impl Shard {
         if chunk.is(state::CHUNKED) {
             Extents { whole: None, piece: self.chain(id).0, left }
         } else {
-            Extents { whole: Some(offset(id) + chunk.value_at()), piece: ItemId::NONE, left }
+            Extents { whole: Some(offset(id) + self.window.value_at(chunk)), piece: ItemId::NONE, left }
         }
     }
 
@@ -57,14 +57,14 @@ impl Shard {
 
     /// First and last piece of a large item, 0 none.
     pub fn chain(&self, id: ItemId) -> (ItemId, ItemId) {
-        let bytes = self.window.bytes(offset(id) + self.window.chunk(id).value_at(), 8);
+        let bytes = self.window.bytes(offset(id) + self.window.value_at(self.window.chunk(id)), 8);
         let id_at = |at: usize| ItemId(u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes")));
         (id_at(0), id_at(4))
     }
 
     /// Sets what [`Shard::chain`] gives.
     pub fn set_chain(&mut self, id: ItemId, first: ItemId, last: ItemId) {
-        let at = offset(id) + self.window.chunk(id).value_at();
+        let at = offset(id) + self.window.value_at(self.window.chunk(id));
         let bytes = self.window.bytes_mut(at, 8);
         bytes[..4].copy_from_slice(&first.0.to_le_bytes());
         bytes[4..].copy_from_slice(&last.0.to_le_bytes());

@@ -497,7 +497,11 @@ fn store_model_shards() {
 
 #[test]
 fn store_model_without_cas() {
-    model("-C", StoreConfig { cas_enabled: false, accounting: Accounting::Memcached, ..tiny() });
+    let config = StoreConfig { cas_enabled: false, ..tiny() };
+    model("-C", config.clone());
+    model("-C, memcached", StoreConfig { accounting: Accounting::Memcached, ..config.clone() });
+    let file = StoreConfig { memory_file: Some(String::new()), shards: Some(2), memory_limit: 512 << 10, ..config };
+    model("-C, memory file", file);
 }
 
 #[test]

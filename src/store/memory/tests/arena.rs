@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn a_window_grows_and_forgets() {
-    let mut window = Window::new(1 << 20, None).unwrap();
+    let mut window = Window::new(1 << 20, None, true).unwrap();
     assert!(window.extend(8192));
     assert!(!window.extend((1 << 20) + 1));
     window.bytes_mut(4096, 4).copy_from_slice(b"abcd");
@@ -20,9 +20,25 @@ fn a_window_grows_and_forgets() {
 #[test]
 #[should_panic(expected = "corrupt")]
 fn an_id_outside_stops_the_process() {
-    let mut window = Window::new(1 << 20, None).unwrap();
+    let mut window = Window::new(1 << 20, None, true).unwrap();
     assert!(window.extend(4096));
     window.header(ItemId((1 << 20) / 8 - 1));
+}
+
+#[test]
+fn an_item_has_a_cas_between_header_and_key_or_no_place_for_one() {
+    for (has_cas, key_at) in [(true, 32), (false, 24)] {
+        let mut window = Window::new(1 << 20, None, has_cas).unwrap();
+        assert!(window.extend(8192));
+        let id = ItemId(4096 / 8);
+        window.bytes_mut(4096, 40).fill(0xee);
+        *window.header_mut(id) = ItemHeader::default();
+        window.set_cas(id, 7);
+        assert_eq!((window.key_at, window.cas(id)), (key_at, if has_cas { 7 } else { 0 }));
+        assert_eq!(window.bytes(4096 + key_at, 40 - key_at), &[0xee; 16][..40 - key_at]);
+        let chunk = Chunk { key_len: 5, state: super::super::layout::state::CLIENT_FLAGS, ..Chunk::default() };
+        assert_eq!(window.value_at(&chunk), key_at + 9);
+    }
 }
 
 #[test]
@@ -41,7 +57,7 @@ fn a_region_is_zero_at_first() {
 fn nobody_waits_for_memory_that_will_not_be_got() {
     let capacity = 6 * ALIGN + ALIGN / 2;
     for page in [ALIGN / 2, ALIGN, 4 * ALIGN] {
-        let mut window = Window::new(capacity, None).unwrap();
+        let mut window = Window::new(capacity, None, true).unwrap();
         window.prefer_huge_pages();
         let mut waits = 0;
         for end in (page..=capacity + page).step_by(page) {

@@ -16,8 +16,17 @@ struct Fit {
 
 impl Fit {
     fn new(memory_limit: usize, accounting: Accounting) -> Fit {
-        let memory_limit = memory_limit as u64;
-        let config = StoreConfig { memory_limit, accounting, fits_memory: true, ..StoreConfig::default() }.fitted();
+        Fit::of(StoreConfig { memory_limit: memory_limit as u64, accounting, ..StoreConfig::default() })
+    }
+
+    /// With `-C`.
+    fn without_cas(memory_limit: usize, accounting: Accounting) -> Fit {
+        let config = StoreConfig { cas_enabled: false, ..StoreConfig::default() };
+        Fit::of(StoreConfig { memory_limit: memory_limit as u64, accounting, ..config })
+    }
+
+    fn of(config: StoreConfig) -> Fit {
+        let config = StoreConfig { fits_memory: true, ..config }.fitted();
         Fit { classes: Classes::new(&config, 1), sizing: Sizing::new(&config), page: config.page_size }
     }
 
@@ -45,17 +54,38 @@ impl Fit {
 
 #[test]
 fn at_no_length_fewer_items_than_memcached() {
-    let theirs = Fit::new(MEMORY, Accounting::Memcached);
-    assert_eq!((theirs.page, theirs.sizing.chunk_max), (PAGE, PAGE / 2));
-    // With more memory there are more classes.
-    let fits = [MEMORY, 2 * MEMORY].map(|memory| Fit::new(memory, Accounting::Native));
-    for (ours, key_len) in fits.iter().flat_map(|fit| [1, 20, 44].map(|key_len| (fit, key_len))) {
+    // Larger chunks are chosen for items with a cas unique: without, 3 of 3840 are missing at 17,297 to 17,300 bytes.
+    for (fit, missing) in [(Fit::new as fn(usize, Accounting) -> Fit, 0.0), (Fit::without_cas, 0.001)] {
+        let theirs = fit(MEMORY, Accounting::Memcached);
+        assert_eq!((theirs.page, theirs.sizing.chunk_max), (PAGE, PAGE / 2));
+        // With more memory there are more classes.
+        for memory in [MEMORY, 2 * MEMORY] {
+            holds_no_fewer(&fit(memory, Accounting::Native), &theirs, missing);
+        }
+    }
+}
+
+fn holds_no_fewer(ours: &Fit, theirs: &Fit, missing: f64) {
+    for key_len in [1, 20, 44] {
         for len in (1..70_000).chain((70_000..1_000_000).step_by(97)) {
             let (ours, theirs) = (ours.items(key_len, len), theirs.items(key_len, len));
             // Chunks of half a page have hardly any waste at some of these; one item in a hundred is missing here.
             let theirs = if len > 500_000 { theirs - 1 } else { theirs };
-            assert!(ours >= theirs, "{ours} items of {len} bytes and not {theirs}, keys of {key_len}");
+            let least = theirs - (theirs as f64 * missing) as usize;
+            assert!(ours >= least, "{ours} items of {len} bytes and not {theirs}, keys of {key_len}");
         }
+    }
+}
+
+#[test]
+fn without_cas_small_values_have_the_room_of_it() {
+    for memory in [32 << 20, MEMORY, 2 * MEMORY] {
+        let (with, without) = (Fit::new(memory, Accounting::Native), Fit::without_cas(memory, Accounting::Native));
+        let gain = |len: usize| with.item(20, len) / without.item(20, len);
+        let least = (1..5000).map(gain).min_by(f64::total_cmp);
+        assert!(least.is_some_and(|least| least >= 1.0), "{least:?} of {memory} bytes");
+        let mean = (8..=100).map(gain).sum::<f64>() / 93.0;
+        assert!(mean > 1.07, "{mean} of {memory} bytes");
     }
 }
 
