@@ -258,7 +258,7 @@ impl Store {
     }
 
     /// Makes room for a value that arrives in pieces. This may fail with `TooLarge` or `NoMemory`. Uploads take at most
-    /// half of the memory limit at a time; beyond that the error is `NoMemory`.
+    /// half of the memory limit at a time, or less where classes are many; beyond that the error is `NoMemory`.
     pub fn upload(&self, hash: Hash, spec: &ItemSpec<'_>, value_len: usize) -> Result<Upload, AllocError> {
         Upload::new(&self.shards, self.shard_of(hash), spec, value_len)
     }

@@ -204,7 +204,7 @@ impl Upload {
     /// Counts `size` more bytes of uploads. An upload that is the only one may always go on.
     fn borrow(&mut self, size: u64) -> Result<(), AllocError> {
         let core = &self.core;
-        let (most, mine) = (core.pool.limit() / 2, self.loan.bytes.load(Ordering::Relaxed));
+        let (most, mine) = (lendable(core), self.loan.bytes.load(Ordering::Relaxed));
         let grown = |lent: u64| (lent == mine || lent + size <= most).then_some(lent + size);
         while core.lent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown).is_err() {
             if !revoke_silent(&self.shards, core) {
@@ -220,6 +220,15 @@ impl Upload {
         self.loan.bytes.fetch_sub(size, Ordering::Relaxed);
         self.core.lent.fetch_sub(size, Ordering::Relaxed);
     }
+}
+
+/// What all uploads may have: half of the limit, or what the first pages of all classes leave of it, but a quarter at least. The
+/// pieces of other values lie in what neither has.
+fn lendable(core: &Core) -> u64 {
+    let limit = core.pool.limit();
+    let page = (core.config.page_size as u64) << core.shard_bits;
+    let first_pages = page * u64::from(core.classes.largest());
+    limit.saturating_sub(first_pages).clamp(limit / 4, limit / 2)
 }
 
 /// Takes the memory of the upload that has been silent for longest. False when none was.
@@ -253,5 +262,43 @@ impl Drop for Upload {
         if self.id != ItemId::NONE {
             self.shards[self.number].unpin(self.id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::StoreConfig;
+    use crate::store::tests::rig::TestStore;
+
+    #[test]
+    fn uploads_leave_memory_for_a_value_of_any_length() {
+        let rig = TestStore::new(StoreConfig { fits_memory: true, ..StoreConfig::default() }.fitted());
+        let classes = &rig.store.core.classes;
+        // An item that fills a chunk of each class, so that it has its first page.
+        for size in (1..=classes.largest()).map(|class| classes.size(class)) {
+            let key = size.to_string();
+            let len = size - rig.store.core.sizing.total(key.len(), true, 0);
+            assert!(rig.set(&key, &vec![1; len], 0), "{len} bytes");
+        }
+        assert_eq!(rig.sum(|class| class.total_pages), u64::from(classes.largest()));
+        let mut uploads = Vec::new();
+        let is_full = (0..64).any(|i| {
+            let key = format!("upload{i}").into_bytes();
+            let spec = ItemSpec { key: &key, key_is_binary: false, client_flags: 0, expires_at: 0 };
+            let Ok(mut upload) = rig.store.upload(rig.store.hash(&key), &spec, 1_000_000) else { return true };
+            while let Ok(room @ [_, ..]) = upload.room() {
+                let n = room.len();
+                upload.filled(n);
+            }
+            let is_whole = upload.is_complete();
+            uploads.push(upload);
+            !is_whole
+        });
+        assert!(is_full, "there is no end to uploads");
+        for len in (0..20).map(|doublings| 1 << doublings).chain([1_000_000]) {
+            assert!(rig.set("value", &vec![2; len], 0), "{len} bytes");
+        }
+        assert!(uploads.len() > 16, "{}", uploads.len());
     }
 }
