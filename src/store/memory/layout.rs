@@ -27,7 +27,7 @@ use crate::store::{ItemId, ItemSpec};
 use crate::sys::cpu;
 
 /// The number of this layout, and of what else a memory file holds: a page has the number of a slab class.
-pub(crate) const FORMAT: u32 = 5;
+pub(crate) const FORMAT: u32 = 6;
 
 /// Bytes of a seal.
 pub(crate) const SEAL_BYTES: usize = 4;

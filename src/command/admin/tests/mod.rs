@@ -305,7 +305,8 @@ fn stats_arguments() {
         ("stats cachedump", "CLIENT_ERROR bad command line"),
         ("stats cachedump 1", "CLIENT_ERROR bad command line"),
         ("stats cachedump 1 0", "END"),
-        ("stats c 64 0", "CLIENT_ERROR Illegal slab id"),
+        ("stats c 74 0", "END"),
+        ("stats c 75 0", "CLIENT_ERROR Illegal slab id"),
         ("stats cachedump abc 0", BAD),
     ]);
     assert!(server.ask("stats s|").starts_with("STAT maxbytes 67108864|STAT maxconns 1024|"));

@@ -115,5 +115,5 @@ fn pages_and_classes_follow_memory() {
         assert_eq!(fit.classes.size(fit.classes.largest()), largest);
         assert_eq!(fit.classes.size(1), 48);
     }
-    assert!(fit(4).classes.largest() < 32 && fit(64).classes.largest() == 63 && fit(128).classes.largest() == 112);
+    assert!(fit(4).classes.largest() < 32 && fit(64).classes.largest() == 74 && fit(128).classes.largest() == 112);
 }
