@@ -18,7 +18,7 @@ pub(crate) use rng::Rng;
 
 use crate::clock::Clock;
 use crate::command::batch::{Batch, End};
-use crate::command::{self, Context, Next, Output, Shared};
+use crate::command::{Context, Next, Output, Shared};
 use crate::config::{AddressRange, Config};
 use crate::journal::acks::LastLsn;
 use crate::protocol::Protocol;
@@ -96,6 +96,7 @@ impl TestServer {
             is_checking: false,
             part: 256 << 10,
             may_be_long: true,
+            joined_at_once: usize::MAX,
             reads_copy: false,
         }
     }
@@ -113,14 +114,7 @@ impl TestServer {
             End::Full => {}
         }
         let prepared = batch.requests(0..1).next().expect("a whole request");
-        let next = match prepared.run(&mut self.context(), out) {
-            Next::Join(join) => {
-                command::finish_join(prepared.cut.store_header(), join, &self.context(), out);
-                Next::Continue
-            }
-            next => next,
-        };
-        (next, prepared.cut.size())
+        (prepared.run(&mut self.context(), out), prepared.cut.size())
     }
 
     /// Runs every whole request at the start of `input`. How many bytes they took, and the replies.

@@ -535,6 +535,32 @@ fn watch_fetchers_mutations_and_deletions() {
 }
 
 #[test]
+fn watch_tells_of_a_long_append_once() {
+    let server = Server::start(&SIZES);
+    let mut conn = server.connect();
+    let value = "x".repeat(700_000);
+    set(&mut conn, "foo", 0, 0, &value[..400_000]);
+    let mut log = watch(&server, "fetchers mutations");
+    assert_eq!(conn.line("append foo 0 0 1\r\nx"), "STORED");
+    assert_eq!(conn.line(&format!("append foo 0 0 700000\r\n{value}")), "NOT_STORED", "it would be too large");
+    set(&mut conn, "end", 0, 0, "x");
+    let expected = [
+        "type=item_get key=foo status=found size=400000",
+        "type=item_store key=foo status=stored cmd=append ttl=0 size=400001",
+        "type=item_get key=foo status=found size=400001",
+        "type=item_store key=foo status=not_stored cmd=append ttl=0 size=700000",
+        "type=item_get key=end status=not_found size=0",
+        "type=item_store key=end status=stored cmd=set ttl=0 size=1",
+    ];
+    let without_class = |line: &str| {
+        let line = without_fd(line);
+        line.split(' ').filter(|word| !word.starts_with("clsid=")).collect::<Vec<_>>().join(" ")
+    };
+    let lines: Vec<String> = watched(&mut log, expected.len()).iter().map(|line| without_class(line)).collect();
+    assert_eq!(lines, expected);
+}
+
+#[test]
 fn watch_connevents() {
     let server = Server::start(&[]);
     let mut log = watch(&server, "connevents");

@@ -462,3 +462,32 @@ fn slow_uploaders_do_not_take_all_memory() {
     let get_last = other.ask(b"get large199\r\n", b"END\r\n");
     assert_eq!(get_last.len(), "VALUE large199 0 900000\r\n\r\nEND\r\n".len() + value.len());
 }
+
+/// Many append to one large value at a time, over several workers. Then the server ends while they do.
+#[test]
+fn who_appends_to_a_large_value_waits_for_the_others() {
+    let mut server = Server::start(&["-m", "64", "-t", "3"]);
+    let mut conn = server.connect();
+    let value = "v".repeat(900_000);
+    assert_eq!(conn.line(&format!("set k 0 0 {}\r\n{value}", value.len())), "STORED");
+    let mut clients: Vec<TcpStream> = (0..60).map(|_| TcpStream::connect(server.addr).unwrap()).collect();
+    clients.iter().for_each(|client| client.set_read_timeout(Some(DEADLINE)).unwrap());
+    clients.iter_mut().for_each(|client| client.write_all(b"append k 0 0 1\r\nx\r\n").unwrap());
+    for client in &mut clients {
+        let mut reply = [0; 8];
+        client.read_exact(&mut reply).unwrap();
+        assert_eq!(&reply, b"STORED\r\n");
+    }
+    assert_eq!(conn.line("mg k s"), "HD s900060");
+    // Some hang up, the first among them.
+    clients.iter_mut().for_each(|client| client.write_all(&b"append k 0 0 1\r\ny\r\n".repeat(20)).unwrap());
+    clients.drain(..20);
+    clients.iter().for_each(|client| {
+        let mut replies = BufReader::new(client).take(20 * 8);
+        let mut all = Vec::new();
+        replies.read_to_end(&mut all).unwrap();
+        assert_eq!(all, b"STORED\r\n".repeat(20));
+    });
+    clients.iter_mut().for_each(|client| client.write_all(&b"append k 0 0 1\r\nz\r\n".repeat(100)).unwrap());
+    assert_eq!(server.stop("USR1").0, Some(0));
+}

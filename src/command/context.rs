@@ -11,7 +11,7 @@ use crate::journal::acks::LastLsn;
 use crate::protocol::Protocol;
 use crate::stats::hot_keys::SampledKey;
 use crate::stats::{CommandKind, Counters, Registry};
-use crate::store::{ChangeSource, Hash, ItemId, Join, Locked, Store};
+use crate::store::{ChangeSource, Hash, ItemId, Locked, Store, Upload};
 use crate::tls::ServerTls;
 use crate::watch;
 use std::sync::Arc;
@@ -73,6 +73,9 @@ impl Shared {
     }
 }
 
+/// What an append makes at once for a connection, under the shard's lock: in 0.05 to 0.5 ms.
+pub const JOINED_AT_ONCE: usize = 256 << 10;
+
 /// What a command runs in: its worker and its connection.
 #[derive(Debug)]
 pub struct Context<'a> {
@@ -96,6 +99,8 @@ pub struct Context<'a> {
     pub part: usize,
     /// What takes longer than a lookup may be done now. Else it is [`Next::Later`].
     pub may_be_long: bool,
+    /// An append that makes a value of more bytes is [`Next::Join`].
+    pub joined_at_once: usize,
     /// It only reads, and what a client may read of a standby.
     pub reads_copy: bool,
 }
@@ -168,9 +173,9 @@ pub enum Next {
     Continue,
     /// The next request; this one has copied so many bytes, which its reply does not show.
     Spent(usize),
-    /// An append to a large value: call [`Join::copy`] until it [`Join::is_over`], in turns, and then
-    /// [`super::end_join`].
-    Join(Box<Join>),
+    /// Nothing was done: it is an append to a large value, to be done in turns by a [`super::LongJoin`]; this has arrived in
+    /// its chunks for it, if it is not in a buffer.
+    Join(Option<Box<Upload>>),
     /// Flush what is queued, then close.
     Close,
     /// The output is long enough: flush it, then run the same request again with this `resume`.

@@ -1,88 +1,162 @@
 //! Appends and prepends to large values, which go on for several turns.
 //!
 //! ```text
-//! write ── long ──> Next::Join ──> Join::copy, in turns ──> end_join ── the key still has what was copied ──> reply
-//!                       ^                                       │ else
-//!                       └───────────────── long ────────────────┴── as if it had come now ── short ─────────> reply
+//! write ── Next::Join ──> in line ── first ──> Join::copy, in turns ──> the key still has what was copied ──> reply
+//!                                                  ^                       │ else
+//!                                                  └───── TRIES times ─────┴── as if it had come now ───────> reply
 //! ```
 //!
-//! So it takes place when it ends: whatever was done to the key meanwhile came before.
+//! So it takes place when it ends: whatever was done to the key meanwhile came before. There is one at a time that copies,
+//! so that only short changes can come in between; who is late all the same, time and again, or has no memory to copy to,
+//! is done at once, under the lock, as a short one is.
 //!
-//! Not here: the copying (`store/join`), whose turn it is (`net`), short ones (`write`).
+//! Not here: the copying (`store/join`), when it goes on (`net`), short ones (`write`).
 
-use super::lookup::lookup;
 use super::upload::order_again;
-use super::write::{self, Done, Fits, Order, Outcome, put};
-use super::{Context, Next, Output};
-use crate::protocol::StoreHeader;
-use crate::store::{Join, JoinPins, Locked, Upload};
+use super::write::{self, Done, Order, Outcome, Value, find_long};
+use super::{Context, Output};
+use crate::protocol::{Mode, StoreHeader};
+use crate::store::{CopyPlace, ItemId, Join, Locked, Upload};
 
-/// Ends what copies no more.
-pub fn end_join(header: &StoreHeader<'_>, join: Join, context: &Context<'_>, out: &mut Output) -> Next {
-    let mut buffer = None;
-    let order = order_again(header, &mut buffer, context);
-    let (mut upload, pins) = join.end();
-    let mut shard = context.lock(order.hash);
-    let done = if shard.locate(order.key, order.hash) == Some(pins.old) && shard.death(pins.old).is_none() {
-        let done = put_joined(&mut shard, &order, &pins, &mut upload, context);
-        drop(shard);
-        context.counters.set_cmds.add(1);
-        Ok(done)
-    } else {
-        drop(shard);
-        // Its memory may be needed for the next try.
-        drop(upload.take());
-        put(context.lock(order.hash), &order, pins.new, context)
-    };
-    drop((upload, pins));
-    match done {
-        Ok(done) => {
-            write::answer(header, &order, done, context, out);
-            Next::Continue
-        }
-        Err(join) => Next::Join(join),
-    }
+/// How often one copies before it is done under the lock.
+const TRIES: u32 = 3;
+
+/// An append or a prepend to a large value.
+#[derive(Debug)]
+pub struct LongJoin {
+    state: JoinState,
+    tries: u32,
+    /// Its place in the line of those who copy. It is dropped last, when what was kept is nobody's any more.
+    place: Option<CopyPlace>,
 }
 
-/// Does all of what is left of one, at once.
-pub fn finish_join(header: &StoreHeader<'_>, mut join: Box<Join>, context: &Context<'_>, out: &mut Output) {
-    loop {
-        while !join.is_over() {
-            if join.copy(usize::MAX) == 0 {
-                std::thread::yield_now();
+#[derive(Debug)]
+enum JoinState {
+    /// It waits; what is added has arrived in its chunks, or is in a buffer.
+    Waits(Option<Box<Upload>>),
+    Copies(Box<Join>),
+    Over,
+}
+
+/// What a step has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinStep {
+    /// Others are before it.
+    Waits,
+    /// Its memory is not ready yet.
+    WaitsForMemory,
+    /// There is more to do.
+    GoesOn,
+    /// It is answered. This has copied so many bytes at most.
+    Ends(usize),
+}
+
+impl LongJoin {
+    /// What [`super::Next::Join`] asks for.
+    pub fn new(added: Option<Box<Upload>>) -> LongJoin {
+        added.iter().for_each(|upload| upload.keep());
+        LongJoin { state: JoinState::Waits(added), tries: 0, place: None }
+    }
+
+    /// Whether nothing was done yet.
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.state, JoinState::Waits(_))
+    }
+
+    /// Its place among those who copy, if it has one.
+    pub fn place(&self) -> Option<&CopyPlace> {
+        self.place.as_ref()
+    }
+
+    /// Bytes that are to be copied now.
+    pub fn missing(&self) -> usize {
+        if let JoinState::Copies(join) = &self.state { join.missing() } else { 0 }
+    }
+
+    /// Goes on, and copies `most` bytes of it at most. `added` is what is added, if that is in a buffer, as long as it waits.
+    pub fn go_on(
+        &mut self,
+        header: &StoreHeader<'_>,
+        added: &[u8],
+        most: usize,
+        context: &Context<'_>,
+        out: &mut Output,
+    ) -> JoinStep {
+        let place = self.place.get_or_insert_with(|| context.shared.store.copy_place());
+        if !place.is_first() {
+            return JoinStep::Waits;
+        }
+        let mut buffer = None;
+        let mut order = order_again(header, &mut buffer, context);
+        let done = match std::mem::replace(&mut self.state, JoinState::Over) {
+            JoinState::Waits(upload) => {
+                self.begin(&order, upload.map_or(Value::Bytes(added), Value::Uploaded), context)
             }
+            JoinState::Copies(mut join) => {
+                let copied = join.copy(most);
+                if !join.is_over() {
+                    self.state = JoinState::Copies(join);
+                    return if copied == 0 { JoinStep::WaitsForMemory } else { JoinStep::GoesOn };
+                }
+                self.end(&mut order, *join, context)
+            }
+            JoinState::Over => unreachable!("it was answered"),
+        };
+        let Some(done) = done else { return JoinStep::GoesOn };
+        write::answer(header, &order, done, context, out);
+        JoinStep::Ends(done.len)
+    }
+
+    fn begin(&mut self, order: &Order<'_>, value: Value<'_>, context: &Context<'_>) -> Option<Done> {
+        let mut shard = context.lock(order.hash);
+        match write::make(&mut shard, order, value) {
+            Ok(new) => self.meet(shard, order, new, context),
+            Err(error) => Some(Done { outcome: write::refused(error), cas: 0, len: 0 }),
         }
-        match end_join(header, *join, context, out) {
-            Next::Join(next) => join = next,
-            _ => return,
+    }
+
+    /// All is copied, or there was no memory for it.
+    fn end(&mut self, order: &mut Order<'_>, join: Join, context: &Context<'_>) -> Option<Done> {
+        let (mut upload, pins) = join.end();
+        let mut shard = context.lock(order.hash);
+        let is_same = shard.may_add() && shard.peek(order.key, order.hash) == Some(pins.old);
+        if let Some(upload) = upload.take_if(|_| is_same) {
+            // By the next look at it the old item may be dead: then what came of it is not stored.
+            order.joined = shard.finish(upload).ok();
+            return Some(put(shard, order, pins.new, context));
+        }
+        drop(shard);
+        if upload.is_none() {
+            self.tries = TRIES;
+        }
+        // Their memory may be needed.
+        drop(upload);
+        let new = pins.keep_new();
+        self.meet(context.lock(order.hash), order, new.id(), context)
+    }
+
+    /// Begins to copy to what the key has now; or does all at once, if that is not long or others were faster too often.
+    fn meet(&mut self, shard: Locked<'_>, order: &Order<'_>, new: ItemId, context: &Context<'_>) -> Option<Done> {
+        let more = shard.item(new).value_len();
+        let Some(old) = find_long(&shard, order, more, context).filter(|_| self.tries < TRIES) else {
+            return Some(put(shard, order, new, context));
+        };
+        self.tries += 1;
+        match Join::new(shard, order.key, (old, new), order.mode == Mode::Append) {
+            Ok(join) => {
+                self.state = JoinState::Copies(Box::new(join));
+                None
+            }
+            Err(new) => Some(put(context.lock(order.hash), order, new.id(), context)),
         }
     }
 }
 
-/// As `write::place`, of what was copied already.
-fn put_joined(
-    shard: &mut Locked<'_>,
-    order: &Order<'_>,
-    pins: &JoinPins,
-    upload: &mut Option<Upload>,
-    context: &Context<'_>,
-) -> Done {
-    let JoinPins { old, new, .. } = *pins;
-    // Watchers are told.
-    let _ = lookup(shard, order.key, order.hash, context);
-    shard.class_counters(new).cmd_set += 1;
-    let cas = Some(order.cas.unwrap_or_else(|| shard.next_cas()));
-    if write::compare(shard, order, old) != Fits::Yes {
-        return write::done(shard, order, new, Outcome::Exists, context);
+/// As [`write::put`], of an item that was perhaps made under another lock.
+fn put(mut shard: Locked<'_>, order: &Order<'_>, new: ItemId, context: &Context<'_>) -> Done {
+    if shard.may_add() {
+        return write::put(shard, order, new, context);
     }
-    match upload.take().map(|upload| shard.finish(upload)) {
-        Some(Ok(joined)) => {
-            // It may have been touched meanwhile.
-            let expires_at = shard.item(old).expires_at();
-            shard.set_expires_at(joined, expires_at);
-            shard.replace(old, joined, order.hash, cas);
-            write::done(shard, order, joined, Outcome::Stored, context)
-        }
-        _ => write::done(shard, order, new, Outcome::NotStored, context),
-    }
+    shard.free(new);
+    Done { outcome: Outcome::NoMemory, cas: 0, len: 0 }
 }

@@ -33,10 +33,10 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub use context::{Context, Next, Shared};
+pub use context::{Context, JOINED_AT_ONCE, Next, Shared};
 pub use discovery::Discovery;
 pub use dump::{Filled, LongAnswer};
-pub use join::{end_join, finish_join};
+pub use join::{JoinStep, LongJoin};
 pub use output::Output;
 pub use upload::{begin, finish, must_wait, out_of_memory, sample_upload};
 pub use users::Users;

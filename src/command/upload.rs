@@ -39,7 +39,7 @@ pub fn begin(header: &StoreHeader<'_>, len: usize, context: &Context<'_>) -> Res
 pub fn finish(header: &StoreHeader<'_>, upload: Upload, tail: &[u8], context: &Context<'_>, out: &mut Output) -> Next {
     let mut buffer = None;
     let hash = order_again(header, &mut buffer, context).hash;
-    write::run(header, hash, Value::Uploaded(upload), tail, context, out)
+    write::run(header, hash, Value::Uploaded(Box::new(upload)), tail, context, out)
 }
 
 /// Notes one whose value of so many bytes has come as a sample of what the worker is asked for.

@@ -7,7 +7,7 @@
 //! `apply` is the one place that decides what a store does to an existing or missing item. A plain set of an item
 //! that has room is done in place. Else the new item is made before the old one is looked at, so that what the
 //! allocation evicts can never be an item already decided on; for append and prepend the old value is a part of the
-//! new one, and the store keeps it meanwhile.
+//! new one, and the store keeps it meanwhile. What has to wait is known before anything is done (`is_long`).
 //!
 //! Not here: values that come in pieces (`upload`), appends to large ones (`join`).
 
@@ -19,7 +19,7 @@ use crate::protocol::meta::{KeyBuffer, LetterSet, MetaCommand};
 use crate::protocol::text::BAD_CHUNK;
 use crate::protocol::{Mode, Refusal, StoreHeader};
 use crate::stats::{CommandKind, PrefixEvent};
-use crate::store::{AllocError, Hash, ItemId, ItemSpec, Join, Locked, Part, Upload};
+use crate::store::{AllocError, Hash, ItemId, ItemSpec, Locked, Part, Upload};
 use crate::watch::{ItemStore, Streams};
 
 /// What must follow the data of a text store.
@@ -27,10 +27,6 @@ pub(super) const TAIL: &[u8] = b"\r\n";
 
 /// What an append copies counts from so many bytes on: below it the request itself takes longer.
 const JOINED_MIN: usize = 16 << 10;
-
-/// An append makes a value of so many bytes at once, under the shard's lock; a longer one is made in turns (`join`). 0.05 to
-/// 0.5 ms.
-const JOIN_AT_ONCE: usize = 256 << 10;
 
 const TOO_LARGE: &[u8] = b"SERVER_ERROR object too large for cache\r\n";
 const NO_MEMORY: &[u8] = b"SERVER_ERROR out of memory storing object\r\n";
@@ -41,13 +37,22 @@ pub(crate) enum Value<'a> {
     /// In the connection's buffer.
     Bytes(&'a [u8]),
     /// In its chunks already.
-    Uploaded(Upload),
+    Uploaded(Box<Upload>),
+}
+
+impl Value<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Value::Bytes(bytes) => bytes.len(),
+            Value::Uploaded(upload) => upload.value_len(),
+        }
+    }
 }
 
 /// What a store request asks for, whatever its protocol.
 #[derive(Debug)]
 pub(super) struct Order<'a> {
-    mode: Mode,
+    pub(super) mode: Mode,
     pub(super) key: &'a [u8],
     key_is_binary: bool,
     pub(super) hash: Hash,
@@ -58,9 +63,11 @@ pub(super) struct Order<'a> {
     /// ms `I`: a given cas below the item's stores all the same, as stale.
     invalidate: bool,
     /// ms `E`: the cas to give.
-    pub(super) cas: Option<u64>,
+    cas: Option<u64>,
     /// ms `N` with append and prepend: store a missing item, to expire then.
     vivify: Option<u32>,
+    /// append and prepend: what comes of it, if that was made already of what the key still has.
+    pub(super) joined: Option<ItemId>,
 }
 
 /// How a store ended.
@@ -72,16 +79,14 @@ pub(super) enum Outcome {
     NotFound,
     TooLarge,
     NoMemory,
-    /// It has not: it is an append to a large value, and nothing was done.
-    Long,
 }
 
 /// How a store ended, and the item's cas and length where it was stored.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Done {
-    outcome: Outcome,
-    cas: u64,
-    len: usize,
+    pub(super) outcome: Outcome,
+    pub(super) cas: u64,
+    pub(super) len: usize,
 }
 
 /// Runs a store request whose value has arrived; `tail` is what follows the value. An append says how much it copied.
@@ -132,10 +137,10 @@ fn run_new(
 ) -> Next {
     let mut buffer = None;
     let order = order(header, hash, &mut buffer, context);
-    let done = match apply(shard, &order, value, context) {
-        Ok(done) => done,
-        Err(join) => return Next::Join(join),
-    };
+    if matches!(order.mode, Mode::Append | Mode::Prepend) && is_long(&shard, &order, &value, context) {
+        return Next::Join(if let Value::Uploaded(upload) = value { Some(upload) } else { None });
+    }
+    let done = apply(shard, &order, value, context);
     answer(header, &order, done, context, out);
     let is_costly = matches!(order.mode, Mode::Append | Mode::Prepend) && done.len >= JOINED_MIN;
     if is_costly { Next::Spent(done.len) } else { Next::Continue }
@@ -203,6 +208,7 @@ fn simple_order(mode: Mode, key: &[u8], hash: Hash) -> Order<'_> {
         invalidate: false,
         cas: None,
         vivify: None,
+        joined: None,
     }
 }
 
@@ -251,45 +257,41 @@ pub(super) fn spec<'a>(order: &Order<'a>) -> ItemSpec<'a> {
 
 /// Carries out an order by a new item.
 #[inline]
-fn apply(mut shard: Locked<'_>, order: &Order<'_>, value: Value<'_>, context: &Context<'_>) -> Result<Done, Box<Join>> {
-    let new = match value {
-        Value::Bytes(bytes) => shard.create(&spec(order), &[Part::Bytes(bytes)]),
-        Value::Uploaded(upload) => shard.finish(upload),
-    };
-    match new {
+fn apply(mut shard: Locked<'_>, order: &Order<'_>, value: Value<'_>, context: &Context<'_>) -> Done {
+    match make(&mut shard, order, value) {
         Ok(new) => put(shard, order, new, context),
-        Err(error) => Ok(Done { outcome: refused(error), cas: 0, len: 0 }),
+        Err(error) => Done { outcome: refused(error), cas: 0, len: 0 },
     }
 }
 
-/// Does with a new item, which is nobody's yet, what the order says. Or, of an append to a large value, the begin of that.
+/// Makes the new item, which is nobody's yet.
 #[inline]
-pub(super) fn put(
-    mut shard: Locked<'_>,
-    order: &Order<'_>,
-    new: ItemId,
-    context: &Context<'_>,
-) -> Result<Done, Box<Join>> {
-    let done = place(&mut shard, order, new, context);
-    if done.outcome == Outcome::Long {
-        return begin_join(shard, order, new, context);
+pub(super) fn make(shard: &mut Locked<'_>, order: &Order<'_>, value: Value<'_>) -> Result<ItemId, AllocError> {
+    match value {
+        Value::Bytes(bytes) => shard.create(&spec(order), &[Part::Bytes(bytes)]),
+        Value::Uploaded(upload) => shard.finish(*upload),
     }
+}
+
+/// Does with a new item what the order says.
+#[inline]
+pub(super) fn put(mut shard: Locked<'_>, order: &Order<'_>, new: ItemId, context: &Context<'_>) -> Done {
+    let done = place(&mut shard, order, new, context);
     drop(shard);
     context.counters.set_cmds.add(1);
-    Ok(done)
+    done
 }
 
-#[cold]
-fn begin_join(shard: Locked<'_>, order: &Order<'_>, new: ItemId, context: &Context<'_>) -> Result<Done, Box<Join>> {
-    let old = shard.locate(order.key, order.hash).expect("it was found a moment ago");
-    let len = shard.item(new).value_len();
-    match Join::new(shard, order.key, (old, new), order.mode == Mode::Append) {
-        Ok(join) => Err(Box::new(join)),
-        Err(_) => {
-            context.counters.set_cmds.add(1);
-            Ok(Done { outcome: Outcome::NotStored, cas: 0, len })
-        }
-    }
+/// Whether an append or a prepend is done in turns: all else it would do is certain, and takes long.
+fn is_long(shard: &Locked<'_>, order: &Order<'_>, value: &Value<'_>, context: &Context<'_>) -> bool {
+    let may_wait = !matches!(value, Value::Uploaded(upload) if upload.is_scarce());
+    may_wait && find_long(shard, order, value.len(), context).is_some()
+}
+
+/// The item to which an append or a prepend of `more` bytes adds so much at once that it is done in turns.
+pub(super) fn find_long(shard: &Locked<'_>, order: &Order<'_>, more: usize, context: &Context<'_>) -> Option<ItemId> {
+    let (old, len) = shard.find_to_join(order.key, order.hash, more)?;
+    (len > context.joined_at_once && compare(shard, order, old) == Fits::Yes).then_some(old)
 }
 
 /// The common case: a set of an item that is there and has room, and nobody watches. The cas unique that it has now.
@@ -315,27 +317,19 @@ fn place(shard: &mut Locked<'_>, order: &Order<'_>, new: ItemId, context: &Conte
         Some(old) => meet(shard, order, (old, new), cas, context),
         None => meet_nothing(shard, order, new, cas, context),
     };
-    if outcome == Outcome::Long {
-        // It counts when it is done.
-        shard.class_counters(new).cmd_set -= 1;
-        return Done { outcome, cas: 0, len: 0 };
+    let id = stored.unwrap_or(new);
+    if context.shared.watch.wants(Streams::MUTATIONS) {
+        watch_store(shard, order, id, outcome, context);
     }
-    let done = done(shard, order, stored.unwrap_or(new), outcome, context);
+    let done = Done { outcome, cas: shard.item(id).cas(), len: shard.item(id).value_len() };
     match stored {
         Some(id) if id == new => {}
         _ => shard.free(new),
     }
-    done
-}
-
-/// What became of an item, or came of it; watchers are told.
-#[inline]
-pub(super) fn done(shard: &Locked<'_>, order: &Order<'_>, id: ItemId, outcome: Outcome, context: &Context<'_>) -> Done {
-    let item = shard.item(id);
-    if context.shared.watch.wants(Streams::MUTATIONS) {
-        watch_store(shard, order, id, outcome, context);
+    if let Some(joined) = order.joined.filter(|&joined| stored != Some(joined)) {
+        shard.free(joined);
     }
-    Done { outcome, cas: item.cas(), len: item.value_len() }
+    done
 }
 
 /// The key has an item. The item now stored under it, if that changed.
@@ -392,7 +386,7 @@ fn meet_nothing(
 
 /// Whether an item is the one that the client compares with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fits {
+enum Fits {
     Yes,
     No,
     /// It is newer, and the client wants its value stored as stale then.
@@ -400,7 +394,7 @@ pub(super) enum Fits {
 }
 
 /// 0 is no cas unique: it never fits, and neither does anything without cas (`-C`).
-pub(super) fn compare(shard: &Locked<'_>, order: &Order<'_>, old: ItemId) -> Fits {
+fn compare(shard: &Locked<'_>, order: &Order<'_>, old: ItemId) -> Fits {
     let cas = shard.item(old).cas();
     match order.compare {
         None => Fits::Yes,
@@ -443,9 +437,6 @@ fn join(
     (old, cas): (ItemId, Option<u64>),
     parts: [Part<'_>; 2],
 ) -> (Outcome, Option<ItemId>) {
-    if parts.iter().map(|part| shard.part_len(part)).sum::<usize>() > JOIN_AT_ONCE {
-        return (Outcome::Long, None);
-    }
     let item = shard.item(old);
     let spec = ItemSpec {
         key: order.key,
@@ -453,7 +444,11 @@ fn join(
         client_flags: item.client_flags(),
         expires_at: item.expires_at(),
     };
-    match shard.create(&spec, &parts) {
+    if let Some(joined) = order.joined {
+        // The old one may have been touched since.
+        shard.set_expires_at(joined, spec.expires_at);
+    }
+    match order.joined.map_or_else(|| shard.create(&spec, &parts), Ok) {
         Ok(joined) => {
             shard.replace(old, joined, order.hash, cas);
             (Outcome::Stored, Some(joined))
@@ -529,7 +524,7 @@ fn text_reply(outcome: Outcome) -> &'static [u8] {
         Outcome::Exists => b"EXISTS\r\n",
         Outcome::NotFound => b"NOT_FOUND\r\n",
         Outcome::TooLarge => TOO_LARGE,
-        Outcome::NoMemory | Outcome::Long => NO_MEMORY,
+        Outcome::NoMemory => NO_MEMORY,
     }
 }
 
@@ -580,7 +575,7 @@ fn publish(order: &Order<'_>, outcome: Outcome, expires_at: u32, class: u8, size
         Outcome::Exists => "exists",
         Outcome::NotFound => "not_found",
         Outcome::TooLarge => "too_large",
-        Outcome::NoMemory | Outcome::Long => "no_memory",
+        Outcome::NoMemory => "no_memory",
     };
     let cmd = match (order.mode, order.compare) {
         (Mode::Set | Mode::Replace, Some(_)) => "cas",

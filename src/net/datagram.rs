@@ -23,11 +23,10 @@
 //! Not here: sockets and turns (`worker::datagrams`), what requests do (`command`).
 
 use crate::command::batch::{BATCH, Batch, End, Prepared};
-use crate::command::{self, Context, Next, Output, barred};
+use crate::command::{Context, Next, Output, barred};
 use crate::protocol::binary::{self, Op, Status};
 use crate::protocol::text::{Admin, Get, TextCommand};
-use crate::protocol::{BAD_FORMAT, Cut, KEY_MAX, Protocol, Refusal, Request, token};
-use crate::store::Join;
+use crate::protocol::{BAD_FORMAT, Cut, KEY_MAX, Protocol, Refusal, Request, StoreHeader, token};
 
 /// Bytes of the header.
 const HEADER: usize = 8;
@@ -42,11 +41,13 @@ const PAYLOAD: usize = DATAGRAM - HEADER;
 /// answers takes 2 ms.
 const REQUESTS_MAX: usize = 1024;
 
-/// Bytes of an answer: a value of the default size limit, and its line.
-const ANSWER_MAX: usize = (1 << 20) + (1 << 10);
+/// Bytes of an answer: a value of the default size limit, and its line. An append makes no longer value either: nothing goes
+/// on here for several turns.
+pub(super) const ANSWER_MAX: usize = (1 << 20) + (1 << 10);
 
 const END: &[u8] = b"END\r\n";
 const TOO_LARGE: &[u8] = b"SERVER_ERROR reply too large for UDP\r\n";
+const TOO_LONG: &[u8] = b"SERVER_ERROR value too large to append to over UDP\r\n";
 const NO_ACKS: &[u8] = b"SERVER_ERROR changes over UDP cannot wait for replicas\r\n";
 const NO_SHUTDOWN: &[u8] = b"ERROR: shutdown not enabled\r\n";
 
@@ -250,8 +251,8 @@ impl DatagramReader<'_> {
     ) -> bool {
         let before = context.last_lsn.get();
         let next = self.run_even_if_long(prepared, context, out);
-        if let Next::Join(join) = next {
-            return self.join(prepared, join, context, out);
+        if let Next::Join(_) = next {
+            refuse_join(prepared.cut.store_header(), out);
         }
         if self.must_wait(before, context) || matches!(next, Next::Watch(_) | Next::Dump(_)) {
             self.drop_reply(out);
@@ -259,17 +260,6 @@ impl DatagramReader<'_> {
         }
         self.take(may_be_empty, out);
         matches!(next, Next::Continue)
-    }
-
-    /// Does all of an append to a large value, unless it is longer than what may be answered.
-    fn join(&mut self, prepared: &Prepared<'_>, join: Box<Join>, context: &mut Context<'_>, out: &mut Output) -> bool {
-        if join.len() > ANSWER_MAX {
-            self.say(TOO_LARGE, out);
-        } else {
-            command::finish_join(prepared.cut.store_header(), join, context, out);
-            self.take(false, out);
-        }
-        false
     }
 
     /// Runs a request; the first that takes long, and no other one.
@@ -368,6 +358,16 @@ impl DatagramReader<'_> {
                 Refusal::Packet { opcode: header[1], opaque, status, text }.push_to(&mut out.bytes);
             }
         }
+    }
+}
+
+/// An append to a value that is longer than what may be answered is not done.
+fn refuse_join(header: &StoreHeader<'_>, out: &mut Output) {
+    let status = Status::TooLarge;
+    match header {
+        StoreHeader::Text(store) if store.quiet => {}
+        StoreHeader::Text(_) | StoreHeader::Meta(_) => out.push(TOO_LONG),
+        StoreHeader::Binary(packet) => packet.refusal(status, status.text()).push_to(&mut out.bytes),
     }
 }
 

@@ -11,7 +11,7 @@
 //! resync       what a consumer of the journal is sent sources    what other servers send here
 //! role         who may write, read and be answered    lock_time  how long shards are locked
 //! duties       taking a role
-//! pin, upload  values used outside the lock
+//! pin, upload  values used outside the lock            join, copy_line   appends to large ones
 //! memory_file  a file that outlives the process           restart    the store out of it
 //! shard/       one structure behind one lock: items, table, LRUs, eviction, journalling
 //! memory/      address ranges, slab pages and classes, layout and sizes of what lies there
@@ -27,6 +27,7 @@ mod background;
 mod cold;
 mod config;
 mod copied;
+mod copy_line;
 mod dump;
 mod duties;
 mod events;
@@ -55,6 +56,7 @@ pub use background::{Background, BackgroundWorker};
 pub use cold::ColdWalk;
 pub use config::{Accounting, AutomoveWeight, LruPolicy, StoreConfig, Tuning};
 pub use copied::{Copied, CopyState, CopyStatus, SyncProgress};
+pub use copy_line::CopyPlace;
 pub use dump::Dump;
 pub use duties::RoleView;
 pub use events::{Event, EventMask};
@@ -163,6 +165,7 @@ impl Store {
             flush: Flush::default(),
             events: Events::default(),
             cas: AtomicU64::new(1),
+            copy_line: Arc::default(),
             lent: AtomicU64::new(0),
             floating: AtomicU64::new(0),
             loans: Loans::default(),
@@ -267,6 +270,11 @@ impl Store {
     /// that is not stopped while the system clears it.
     pub fn must_wait_for(&self, hash: Hash, spec: &ItemSpec<'_>, value_len: usize) -> bool {
         Upload::must_wait_for(&self.shards, self.shard_of(hash), spec, value_len)
+    }
+
+    /// A place in the line of those who copy large values for appends.
+    pub fn copy_place(&self) -> CopyPlace {
+        CopyPlace::new(&self.core.copy_line)
     }
 
     /// Another number when who waits for that may look again.

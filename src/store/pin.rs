@@ -35,6 +35,17 @@ impl Locked<'_> {
 }
 
 impl Pinned {
+    /// The item.
+    pub fn id(&self) -> ItemId {
+        self.id
+    }
+
+    /// One of the runs of bytes that the value consists of.
+    pub(super) fn piece(&self, number: usize) -> Option<&[u8]> {
+        let piece = if number == 0 { self.first.as_ref() } else { self.more.get(number - 1) };
+        piece.map(Piece::bytes)
+    }
+
     /// Bytes of the value.
     pub fn len(&self) -> usize {
         self.len

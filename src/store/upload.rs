@@ -10,7 +10,7 @@
 //! filled it first would be stopped for as long, and all its clients with it.
 //!
 //! Invariants: only the uploader touches the bytes of the value, between `begin_use` and `end_use` of its loan; `Core::lent`
-//! counts the bytes of all uploads.
+//! counts the bytes of all uploads of clients.
 //!
 //! Not here: who loses its memory to whom (`lent`), what is linked, and when (`command`).
 
@@ -45,7 +45,10 @@ pub struct Upload {
     /// Bytes that have come since the loan was told of some.
     untold: usize,
     chunked: bool,
-    /// Bytes of the value still to come.
+    /// Its memory counts as lent, and may be taken away while nothing comes.
+    is_lent: bool,
+    /// Bytes of the value, and how many of them are still to come.
+    len: usize,
     left: usize,
     /// What is to be filled next, in order.
     rooms: VecDeque<Piece>,
@@ -58,8 +61,28 @@ pub struct Upload {
 }
 
 impl Upload {
-    /// Makes room in a shard. This may fail with `TooLarge` or `NoMemory`.
+    /// Makes room in a shard for what a client sends. This may fail with `TooLarge` or `NoMemory`.
     pub fn new(shards: &Shards, number: usize, spec: &ItemSpec<'_>, value_len: usize) -> Result<Upload, AllocError> {
+        Upload::begin(shards, (number, true), spec, value_len)
+    }
+
+    /// The same for what the server has already, one of which there is at a time: it never stands still, and takes nothing
+    /// of what clients may.
+    pub fn of_server(
+        shards: &Shards,
+        number: usize,
+        spec: &ItemSpec<'_>,
+        value_len: usize,
+    ) -> Result<Upload, AllocError> {
+        Upload::begin(shards, (number, false), spec, value_len)
+    }
+
+    fn begin(
+        shards: &Shards,
+        (number, is_lent): (usize, bool),
+        spec: &ItemSpec<'_>,
+        value_len: usize,
+    ) -> Result<Upload, AllocError> {
         let mut shard = Locked::new(shards, number);
         let made = shard.make(spec, value_len);
         shard.look_ahead();
@@ -74,12 +97,28 @@ impl Upload {
         let (core, size) = (shard.core.clone(), shard.core.classes.size(shard.slab.class_of(id)) as u64);
         drop(shard);
         let (shards, (loan, entry)) = (shards.clone(), core.loans.enter(number, id));
-        let (left, ready) = (value_len, if chunked { 0 } else { value_len });
-        let mut upload =
-            Upload { shards, core, number, id, loan, entry, untold: 0, chunked, left, rooms, ready, used: 0, sum: 0 };
+        let (len, left, ready) = (value_len, value_len, if chunked { 0 } else { value_len });
+        let (untold, used, sum) = (0, 0, 0);
+        let mut upload = Upload {
+            shards,
+            core,
+            number,
+            id,
+            loan,
+            entry,
+            untold,
+            chunked,
+            is_lent,
+            len,
+            left,
+            rooms,
+            ready,
+            used,
+            sum,
+        };
         upload.borrow(size)?;
         upload.prepare()?;
-        upload.loan.end_use();
+        upload.end_use();
         Ok(upload)
     }
 
@@ -158,7 +197,29 @@ impl Upload {
         if self.loan.note_bytes(self.untold) {
             self.untold = 0;
         }
-        self.loan.end_use();
+        self.end_use();
+    }
+
+    fn end_use(&self) {
+        if self.is_lent {
+            self.loan.end_use();
+        }
+    }
+
+    /// Bytes of the value.
+    pub fn value_len(&self) -> usize {
+        self.len
+    }
+
+    /// Says that it waits for others from now on and not for its client: nobody takes its memory any more.
+    pub fn keep(&self) {
+        // If somebody has, that is found out when it is finished.
+        self.loan.begin_use();
+    }
+
+    /// Whether uploads have so much memory that one that is complete is not to keep its own.
+    pub fn is_scarce(&self) -> bool {
+        self.core.lent.load(Ordering::Relaxed) > self.core.pool.limit() / 4
     }
 
     /// Whether every byte has arrived.
@@ -203,6 +264,9 @@ impl Upload {
 
     /// Counts `size` more bytes of uploads. An upload that is the only one may always go on.
     fn borrow(&mut self, size: u64) -> Result<(), AllocError> {
+        if !self.is_lent {
+            return Ok(());
+        }
         let core = &self.core;
         let (most, mine) = (lendable(core), self.loan.bytes.load(Ordering::Relaxed));
         let grown = |lent: u64| (lent == mine || lent + size <= most).then_some(lent + size);
@@ -217,6 +281,9 @@ impl Upload {
 
     /// Counts `size` bytes of uploads no more.
     fn repay(&self, size: u64) {
+        if !self.is_lent {
+            return;
+        }
         self.loan.bytes.fetch_sub(size, Ordering::Relaxed);
         self.core.lent.fetch_sub(size, Ordering::Relaxed);
     }

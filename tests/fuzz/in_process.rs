@@ -183,13 +183,9 @@ impl FuzzServer {
         loop {
             match request.run(&mut context, out) {
                 Next::Continue | Next::Spent(_) | Next::Source(_) => return true,
-                Next::Join(join) => {
-                    command::finish_join(request.cut.store_header(), join, &context, out);
-                    return true;
-                }
                 Next::More(resume) => (context.resume, context.is_checking) = (resume, false),
                 Next::Check(resume) => (context.resume, context.is_checking) = (resume, true),
-                Next::Later => panic!("it may be long"),
+                Next::Later | Next::Join(_) => panic!("it may be long"),
                 Next::Dump(mut dump) => {
                     while dump.fill(&self.shared.clock, &self.shared.stats.prefixes, out) == Filled::More {}
                     return true;
@@ -212,6 +208,7 @@ impl FuzzServer {
             is_checking: false,
             part: 256 << 10,
             may_be_long: true,
+            joined_at_once: usize::MAX,
             reads_copy: false,
         }
     }
@@ -241,9 +238,7 @@ impl FuzzServer {
         }
         assert_eq!(at, body);
         let end = rest.get(body..body + tail)?;
-        if let Next::Join(join) = command::finish(header, upload, end, &context, out) {
-            command::finish_join(header, join, &context, out);
-        }
+        command::finish(header, upload, end, &context, out);
         Some((body + tail) as u64)
     }
 }

@@ -353,11 +353,7 @@ impl<S: Socket> Connection<S> {
             }
             if quota.is_spent() {
                 turn.counters.conn_yields.add(u64::from(quota.requests == 0));
-                if quota.waits_for_memory() {
-                    break After::WaitForMemory;
-                }
-                let is_large = quota.is_in_line() || self.session.large_missing() > 0;
-                break if is_large { After::Large } else { After::Again };
+                break quota.after(self.session.large_missing() > 0);
             }
             if let Err(reason) = self.advance(buffer, turn, quota) {
                 break After::Close(reason);
@@ -493,7 +489,8 @@ impl<S: Socket> Connection<S> {
     /// One piece of work that is not writing. The error is: close at once.
     fn advance(&mut self, buffer: &mut [u8], turn: &mut TurnContext<'_>, quota: &mut Quota) -> Result<(), CloseReason> {
         if self.session.is_at_work() {
-            self.session.work(turn, quota);
+            let used = self.session.work(self.leftover.bytes(), turn, quota);
+            self.leftover.advance(used);
             return Ok(());
         }
         if self.has_input() {

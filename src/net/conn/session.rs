@@ -5,7 +5,7 @@
 //!   Command ───────────────────────> Swallow ────────────────────> Command | Closing
 //!    │ │ │ ── large body ──> Upload ── value and tail are in ──> Command
 //!    │ │ │ ── small body, not whole ──> Body ── whole ──> Command
-//!    │ │ ├─── Next::Join, also of an Upload ─> Join ── copied, in slices ──> Command
+//!    │ │ ├─── Next::Join, also of an Upload ─> Join ── its turn; copied, in slices ──> Command
 //!    │ │ └─── Next::More ──> Resume ── output flushed ──> the rest of the same get
 //!    │ └───── Next::Dump ──> Dump ── a piece per flush ──> Command
 //!    └─────── Next::Watch ─> Watch          Next::Close ─> Closing
@@ -27,7 +27,7 @@ use super::turn::{After, CloseReason, LINE_BYTE, PART, Quota, TurnContext};
 use super::upload::{Joining, Uploading};
 use crate::command;
 use crate::command::batch::{Batch, End, Prepared};
-use crate::command::{Context, Filled, Next, Output};
+use crate::command::{Context, Filled, JOINED_AT_ONCE, LongJoin, Next, Output};
 use crate::net::reply_hold::OutputPlace;
 use crate::protocol;
 use crate::protocol::{Bad, Cut, Protocol, Refusal};
@@ -257,7 +257,7 @@ impl Session {
 
     /// Ends it without the replies of this turn, which would say that everything was done.
     #[cold]
-    fn fall_silent(&mut self, input: &[u8], turn: &mut TurnContext<'_>) -> Step {
+    pub(super) fn fall_silent(&mut self, input: &[u8], turn: &mut TurnContext<'_>) -> Step {
         turn.out.bytes.truncate(turn.replies_at);
         turn.out.values.clear();
         turn.reply_hold.end_turn();
@@ -466,6 +466,7 @@ impl Session {
             is_checking,
             part,
             may_be_long,
+            joined_at_once: JOINED_AT_ONCE,
             reads_copy: false,
         }
     }
@@ -482,9 +483,9 @@ impl Session {
             }
             Next::Later => return quota.put_off(Step::Ends(used)),
             Next::Join(join) => {
-                let head = input[used..used + cut.head].into();
-                self.state = SessionState::Join(Box::new(Joining { head, join }));
-                return quota.get_in_line(Step::Ends(used + cut.size()));
+                let (head, join) = (input[used..used + cut.head].into(), LongJoin::new(join));
+                self.state = SessionState::Join(Box::new(Joining { head, in_input: cut.size(), join }));
+                return quota.get_in_line(Step::Ends(used));
             }
             Next::Spent(bytes) => {
                 quota.take_bytes(bytes);

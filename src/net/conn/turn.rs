@@ -105,6 +105,8 @@ pub(crate) enum After {
     Large,
     /// The memory of a large value is being got ready; others meanwhile.
     WaitForMemory,
+    /// Until it is its turn to copy a large value.
+    WaitToCopy,
     /// Close the socket.
     Close(CloseReason),
     /// Hand the socket to the watch writer.
@@ -147,10 +149,16 @@ pub(crate) struct Quota {
     pub room: usize,
     /// Bytes that are written at most.
     pub slice: usize,
-    /// It gets in line.
-    is_in_line: bool,
-    /// It waits for memory.
-    waits_for_memory: bool,
+    /// What the connection waits for when that is spent.
+    awaits: Awaited,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Awaited {
+    Others,
+    Line,
+    Memory,
+    Copying,
 }
 
 impl Quota {
@@ -161,7 +169,7 @@ impl Quota {
         let bytes = if crowd <= CROWD { TURN_BYTES } else { (TURN_BYTES * CROWD / 2 / crowd).max(TURN_BYTES_MIN) };
         let requests = config.reqs_per_event.max(1);
         let (room, slice) = (usize::MAX, TURN_BYTES);
-        Quota { requests, bytes, room, slice, is_in_line: false, waits_for_memory: false }
+        Quota { requests, bytes, room, slice, awaits: Awaited::Others }
     }
 
     /// The same for who may move so much at once, because others wait.
@@ -188,24 +196,30 @@ impl Quota {
 
     /// There is no room for what is next.
     pub(crate) fn get_in_line<R>(&mut self, result: R) -> R {
-        (self.bytes, self.is_in_line) = (0, true);
+        (self.bytes, self.awaits) = (0, Awaited::Line);
         result
-    }
-
-    /// Whether the connection is to get in line: see [`Quota::get_in_line`].
-    pub(crate) fn is_in_line(&self) -> bool {
-        self.is_in_line
     }
 
     /// There is no memory yet for what is next.
     pub(crate) fn wait_for_memory<R>(&mut self, result: R) -> R {
-        (self.bytes, self.waits_for_memory) = (0, true);
+        (self.bytes, self.awaits) = (0, Awaited::Memory);
         result
     }
 
-    /// Whether the connection is to wait: see [`Quota::wait_for_memory`].
-    pub(crate) fn waits_for_memory(&self) -> bool {
-        self.waits_for_memory
+    /// Others copy large values, who came before.
+    pub(crate) fn wait_to_copy<R>(&mut self, result: R) -> R {
+        (self.bytes, self.awaits) = (0, Awaited::Copying);
+        result
+    }
+
+    /// How a turn ends in which it was spent. `is_large` says that a large value is to be moved.
+    pub(crate) fn after(&self, is_large: bool) -> After {
+        match self.awaits {
+            Awaited::Memory => After::WaitForMemory,
+            Awaited::Copying => After::WaitToCopy,
+            Awaited::Others if !is_large => After::Again,
+            Awaited::Line | Awaited::Others => After::Large,
+        }
     }
 
     /// Counts bytes that were written.

@@ -6,8 +6,9 @@
 //!
 //! Not here: where the pieces come from (`conn`), what becomes of the value (`session`, `command`).
 
+use crate::command::LongJoin;
 use crate::protocol::Cut;
-use crate::store::{AllocError, Join, ROOMS_MAX, Upload};
+use crate::store::{AllocError, ROOMS_MAX, Upload};
 use std::io::IoSliceMut;
 
 /// Longest tail after a value: `\r\n`.
@@ -37,12 +38,14 @@ pub(super) struct Uploading {
     pub(super) tail_len: usize,
 }
 
-/// An append to a large value, while it is copied.
+/// An append to a large value.
 #[derive(Debug)]
 pub(super) struct Joining {
     /// As [`Uploading::head`].
     pub(super) head: Box<[u8]>,
-    pub(super) join: Box<Join>,
+    /// Bytes at the start of the connection's input that are this request: all of it, while it waits and was not an upload.
+    pub(super) in_input: usize,
+    pub(super) join: LongJoin,
 }
 
 impl Uploading {

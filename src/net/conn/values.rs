@@ -6,10 +6,11 @@ use super::session::{SMALL_BODY_MAX, Session, SessionState, Step};
 use super::turn::{LARGE, Quota, SLICE, TurnContext};
 use super::upload::{Joining, UploadRooms, Uploading};
 use crate::command;
-use crate::command::Next;
+use crate::command::{JoinStep, LongJoin, Next};
 use crate::net::reply_hold::OutputPlace;
 use crate::protocol;
 use crate::protocol::{Bad, Cut, Parsed};
+use crate::store::CopyPlace;
 
 impl Session {
     /// Where the next bytes of a large value go, at most `max`. None when no large value is on its way.
@@ -132,8 +133,8 @@ impl Session {
         if turn.notes_change(before) {
             turn.reply_hold.mark_reply(&cut.request, start, false, turn.out);
         }
-        if let Next::Join(join) = next {
-            self.state = SessionState::Join(Box::new(Joining { head, join }));
+        if let Next::Join(upload) = next {
+            self.state = SessionState::Join(Box::new(Joining { head, in_input: 0, join: LongJoin::new(upload) }));
         }
     }
 
@@ -142,9 +143,21 @@ impl Session {
         self.is_dumping() || self.is_joining()
     }
 
-    /// Does some of that.
-    pub(crate) fn work(&mut self, turn: &mut TurnContext<'_>, quota: &mut Quota) {
-        if self.is_joining() { self.join_some(turn, quota) } else { self.dump(turn, quota) }
+    /// Does some of that. The output must be empty. How much of the input is used up.
+    pub(crate) fn work(&mut self, input: &[u8], turn: &mut TurnContext<'_>, quota: &mut Quota) -> usize {
+        if self.is_joining() {
+            return self.join_some(input, turn, quota);
+        }
+        self.dump(turn, quota);
+        0
+    }
+
+    /// Its place among those who copy, while it waits for its turn.
+    pub(crate) fn copy_place(&self) -> Option<&CopyPlace> {
+        match &self.state {
+            SessionState::Join(joining) if joining.join.is_waiting() => joining.join.place(),
+            _ => None,
+        }
     }
 
     /// Whether it is in the middle of an append to a large value.
@@ -153,32 +166,35 @@ impl Session {
         matches!(self.state, SessionState::Join(_))
     }
 
-    /// Goes on with such an append: a slice of it, and then others have their turns.
-    fn join_some(&mut self, turn: &mut TurnContext<'_>, quota: &mut Quota) {
-        let SessionState::Join(joining) = &mut self.state else { return };
-        let n = joining.join.copy(quota.bytes.min(SLICE));
-        if !joining.join.is_over() {
-            return if n == 0 { quota.wait_for_memory(()) } else { quota.get_in_line(()) };
+    /// Goes on with such an append: a slice of it, and then others have their turns. Nothing waits to be written: who has its
+    /// turn to copy must not stand still.
+    fn join_some(&mut self, input: &[u8], turn: &mut TurnContext<'_>, quota: &mut Quota) -> usize {
+        let state = std::mem::replace(&mut self.state, SessionState::Command);
+        let SessionState::Join(mut joining) = state else { unreachable!("it is joining") };
+        let Joining { head, in_input, join } = &mut *joining;
+        let (cut, start, before) = (self.cut_again(head), OutputPlace::end_of(turn.out), turn.last_lsn.get());
+        let added = if *in_input > 0 { &input[cut.head..cut.head + cut.body] } else { &[] };
+        let most = quota.bytes.min(SLICE);
+        let step = join.go_on(cut.store_header(), added, most, &self.context(turn), turn.out);
+        let used = if join.is_waiting() { 0 } else { std::mem::take(in_input) };
+        match step {
+            JoinStep::Waits => quota.wait_to_copy(()),
+            JoinStep::WaitsForMemory => quota.wait_for_memory(()),
+            JoinStep::GoesOn => quota.get_in_line(()),
+            JoinStep::Ends(copied) => {
+                quota.take_bytes(copied);
+                if turn.notes_change(before) {
+                    turn.reply_hold.mark_reply(&cut.request, start, false, turn.out);
+                }
+            }
         }
-        quota.take_bytes(n);
-        self.end_join(turn);
-        if self.is_joining() {
-            // Another one was faster.
-            quota.get_in_line(());
+        if !matches!(step, JoinStep::Ends(_)) {
+            self.state = SessionState::Join(joining);
         }
-    }
-
-    fn end_join(&mut self, turn: &mut TurnContext<'_>) {
-        let SessionState::Join(joining) = std::mem::replace(&mut self.state, SessionState::Command) else { return };
-        let Joining { head, join } = *joining;
-        let (cut, start, before) = (self.cut_again(&head), OutputPlace::end_of(turn.out), turn.last_lsn.get());
-        let next = command::end_join(cut.store_header(), *join, &self.context(turn), turn.out);
-        if turn.notes_change(before) {
-            turn.reply_hold.mark_reply(&cut.request, start, false, turn.out);
+        if self.other_end.is_replaced(turn.voice) {
+            self.fall_silent(input, turn);
         }
-        if let Next::Join(join) = next {
-            self.state = SessionState::Join(Box::new(Joining { head, join }));
-        }
+        used
     }
 
     /// No memory half way: what is still to come is swallowed.

@@ -11,7 +11,8 @@ fn ask(server: &TestServer, text: &str) -> Vec<String> {
 
 fn raw(server: &TestServer, datagram: &[u8], waits: bool) -> Vec<Vec<u8>> {
     let (mut out, mut reply) = (Output::default(), UdpAnswer::default());
-    answer(datagram, waits, &mut server.context(), &mut out, &mut reply);
+    let mut context = Context { joined_at_once: ANSWER_MAX, ..server.context() };
+    answer(datagram, waits, &mut context, &mut out, &mut reply);
     assert!(out.is_empty());
     let mut all = Vec::new();
     while let Some(bytes) = reply.next() {
@@ -115,6 +116,33 @@ fn an_answer_is_bounded() {
     for text in ["|".repeat(5000), format!("get{}|", " x".repeat(5000)), "quit x|".repeat(5000)] {
         assert!(ask(&server, &text).len() <= REQUESTS_MAX, "{text:.20}");
     }
+}
+
+#[test]
+fn an_append_is_bounded_and_its_refusal_is_in_the_words_of_its_client() {
+    let server = TestServer::new(|config| config.store.item_size_max = 8 << 20);
+    let value = "x".repeat(1 << 20);
+    server.check(&[(&format!("set k 0 0 {}|{value}|", value.len()), "STORED|")]);
+    let too_long = "0/1 SERVER_ERROR value too large to append to over UDP|";
+    let y = "y".repeat(2000);
+    assert_eq!(ask(&server, &format!("append k 0 0 2000|{y}|")), [too_long]);
+    assert_eq!(ask(&server, &format!("ms k 2000 MP q|{y}|")), [too_long]);
+    assert!(ask(&server, &format!("append k 0 0 2000 noreply|{y}|")).is_empty());
+    let binary = |opcode, len: usize| {
+        let packet = packet(opcode, b"", b"k", &y.as_bytes()[..len], 9, 0);
+        raw(&server, &[b"\0\x07\0\0\0\x01\0\0".as_slice(), &packet].concat(), false)
+    };
+    for opcode in [0x0e, 0x0f, 0x19, 0x1a] {
+        let [answer] = &binary(opcode, 2000)[..] else { panic!("one answer") };
+        assert_eq!((answer[8], answer[9], &answer[14..16], answer[23]), (0x81, opcode, &[0, 3][..], 9));
+    }
+    assert_eq!(ask(&server, "mg k s|"), [format!("0/1 HD s{}|", value.len())], "nothing was done");
+    // As far as it may go, all is as with small values.
+    assert_eq!(ask(&server, "append k 0 0 1|y|"), ["0/1 STORED|"]);
+    assert!(ask(&server, "append k 0 0 1 noreply|y|").is_empty());
+    assert_eq!(binary(0x0e, 1)[0].len(), 8 + 24);
+    assert_eq!(binary(0x19, 1), [[0, 7, 0, 0, 0, 0, 0, 0]], "COMPAT(udp_empty_message)");
+    assert_eq!(ask(&server, "mg k s|"), [format!("0/1 HD s{}|", value.len() + 4)]);
 }
 
 #[test]

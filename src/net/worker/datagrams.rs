@@ -106,6 +106,7 @@ impl Worker {
             is_checking: false,
             part: usize::MAX,
             may_be_long: false,
+            joined_at_once: datagram::ANSWER_MAX,
             reads_copy: false,
         };
         let waits = self.reply_hold.is_on();

@@ -220,6 +220,7 @@ impl Worker {
     pub(super) fn run(mut self) {
         let (mut events, mut reads) = (Events::with_capacity(EVENTS), ReadBatch::new());
         loop {
+            self.feed_hungry();
             let timeout = self.timeout();
             if let Err(error) = self.poll.poll(&mut events, timeout) {
                 assert_eq!(error.kind(), ErrorKind::Interrupted, "poll failed: {error}");
@@ -242,7 +243,6 @@ impl Worker {
                 self.handle(event, &mut reads);
             }
             self.answer_batch(&mut reads);
-            self.feed_hungry();
             if !self.large.is_empty() {
                 self.run_large(count == EVENTS);
             }
@@ -556,6 +556,7 @@ impl Worker {
             After::Again => self.enqueue_long(key),
             After::Large => self.enqueue_large(key),
             After::WaitForMemory => self.enqueue_hungry(key),
+            After::WaitToCopy => self.enqueue_copier(key),
             After::Close(reason) => {
                 self.clients[key].connection.farewell(&mut self.buffer);
                 self.close(key, reason);

@@ -7,13 +7,14 @@
 //!                                                      `─ if others wait or not: a slice for one at least
 //! ```
 //!
-//! Beside them are those who wait for memory (`hungry`), who get in the large line when there is some.
+//! Beside them are those who wait for memory or for their turn to copy (`hungry`), who get in the large line after that.
 //!
 //! Not here: what a turn does (`conn`), who has one at once (`worker`).
 
 use super::batch::ReadBatch;
 use super::{LONG_EVERY, TURN, Worker};
 use crate::net::conn::turn::{Quota, SLICE, TURN_BYTES};
+use crate::store::CopyPlace;
 use std::time::Instant;
 
 impl Worker {
@@ -51,13 +52,37 @@ impl Worker {
         }
     }
 
-    /// Puts those in line who wait for memory, if some was made ready since the last time.
+    /// Has one wait for its turn to copy, in the order of their places.
+    pub(super) fn enqueue_copier(&mut self, key: usize) {
+        let client = &mut self.clients[key];
+        if let Some(place) = client.connection.session().copy_place()
+            && !std::mem::replace(&mut client.queued, true)
+        {
+            self.hungry.push_copier(key, place.number());
+        }
+    }
+
+    /// Puts those in line who wait for memory, if some was made ready since the last time; and who may copy now.
     pub(super) fn feed_hungry(&mut self) {
-        if !self.hungry.has_news(self.shared.store.memory_looks()) {
+        if self.hungry.is_empty() {
             return;
         }
-        while let Some(key) = self.hungry.pop() {
-            if self.is_next(key) {
+        if self.hungry.has_news(self.shared.store.memory_looks()) {
+            while let Some(key) = self.hungry.pop() {
+                if self.is_next(key) {
+                    self.enqueue_large(key);
+                }
+            }
+        }
+        while let Some((number, key)) = self.hungry.first_copier() {
+            let place = self.clients.get(key).and_then(|client| client.connection.session().copy_place());
+            // Where a connection has gone, its place has, too.
+            let is_first = place.filter(|place| place.number() == number).map(CopyPlace::is_first);
+            if is_first == Some(false) {
+                return;
+            }
+            self.hungry.pop_copier();
+            if is_first.is_some() && self.is_next(key) {
                 self.enqueue_large(key);
             }
         }

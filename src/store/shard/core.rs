@@ -4,6 +4,7 @@ use super::recent::RecentChanges;
 use crate::clock::Clock;
 use crate::journal::Journal;
 use crate::journal::flush::Flush;
+use crate::store::copy_line::CopyLine;
 use crate::store::events::Events;
 use crate::store::lent::Loans;
 use crate::store::memory::arena::WINDOW_AHEAD;
@@ -36,7 +37,9 @@ pub struct Core {
     pub recent: Option<RecentChanges>,
     /// The last cas unique that was given.
     pub cas: AtomicU64,
-    /// Bytes of chunks that uploads hold.
+    /// Who appends to large values.
+    pub copy_line: Arc<CopyLine>,
+    /// Bytes of chunks that clients' uploads hold.
     pub lent: AtomicU64,
     /// Bytes of items that are read outside of the lock and are in no table any more.
     pub floating: AtomicU64,

@@ -177,6 +177,17 @@ impl Shard {
         }
     }
 
+    /// As [`Shard::find`], and changes nothing at all.
+    pub fn peek(&self, key: &[u8], hash: Hash) -> Option<ItemId> {
+        let id = if self.is_refused { None } else { self.locate(key, hash) };
+        id.filter(|&id| self.death(id).is_none())
+    }
+
+    /// Whether who has locked it may add an item that was made before.
+    pub fn may_add(&mut self) -> bool {
+        !self.is_refused && self.table.has_room()
+    }
+
     /// Notes that a get has found nothing.
     #[inline]
     pub fn count_miss(&mut self, hash: Hash) {

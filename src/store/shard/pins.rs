@@ -8,7 +8,8 @@
 //! the value, and clients decide how many there are.
 //!
 //! Invariants: `more` has an entry only of chunks whose own count is full, and none of 0; `floating` has the unlinked
-//! items that are pinned, but for uploads, and `Core::floating` the sum over all shards.
+//! items that are pinned, but for those that were never linked (uploads, and what is about to be appended), and
+//! `Core::floating` the sum over all shards.
 //!
 //! Not here: the handle that holds a pin (`store/pin`).
 

@@ -73,7 +73,7 @@ impl Shard {
     /// Takes over a floating item from who has filled it outside the lock; `sum` is of its pieces, if it is in pieces.
     pub fn take_over(&mut self, id: ItemId, sum: Option<u64>) -> Result<ItemId, AllocError> {
         self.window.chunk_mut(id).pins = 0;
-        if self.is_refused || !self.table.has_room() {
+        if !self.may_add() {
             self.free(id);
             return Err(AllocError::NoMemory);
         }
@@ -108,8 +108,7 @@ impl Shard {
         }
     }
 
-    /// Bytes of a part.
-    pub fn part_len(&self, part: &Part<'_>) -> usize {
+    pub(super) fn part_len(&self, part: &Part<'_>) -> usize {
         match part {
             Part::Bytes(bytes) => bytes.len(),
             Part::Value(id) => self.window.chunk(*id).len as usize,
