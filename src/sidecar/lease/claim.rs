@@ -5,8 +5,9 @@
 //!   a member             at once + rank * 50 ms           + rank * 50 ms
 //!   another node         at once, empty, if no member     + bootstrap_ms, empty, if the record knows the node
 //!                        is left; else + bootstrap_ms
-//!   who stepped down     after lease + margin, and after the members: its sidecar ended in the middle of a switchover, of which
-//!                        the record tells
+//!   who stepped down     after lease + margin (+ bootstrap_ms, of three nodes and more) + rank * 50 ms, behind the members:
+//!                        its sidecar ended in the middle of a switchover, of which the record tells, and no other node and
+//!                        no record that was seen knows of a later epoch
 //!   nothing recorded     whoever is first, after a lease and its margin; if it was deleted, as one that was given back
 //!     but there was      + bootstrap_ms, empty: a server knows of an epoch, so the record was deleted before this sidecar
 //!                        was started, and nobody can tell who was in sync
@@ -124,8 +125,10 @@ pub(super) struct Claimant<'a> {
     met: Duration,
     /// The epoch that its server knows of,
     epoch: u64,
-    /// and the highest one that another node's does.
+    /// the highest one that another node's does,
     heard: u64,
+    /// and the highest one that a record had.
+    recorded: u64,
     /// How long it waits for a bootstrap, if no record says so.
     bootstrap: Duration,
 }
@@ -135,10 +138,10 @@ impl<'a> Claimant<'a> {
         (node, run): (&'a str, &'a str),
         (is_forced, is_paused): (bool, bool),
         met: Duration,
-        (epoch, heard): (u64, u64),
+        (epoch, heard, recorded): (u64, u64, u64),
         bootstrap: Duration,
     ) -> Claimant<'a> {
-        Claimant { node, run, is_forced, is_paused, met, epoch, heard, bootstrap }
+        Claimant { node, run, is_forced, is_paused, met, epoch, heard, recorded, bootstrap }
     }
 
     /// What it may do, if this record was first seen `ago`, when now is the time.
@@ -155,7 +158,10 @@ impl<'a> Claimant<'a> {
         let bootstrap = if is_free { Duration::ZERO } else { Duration::from_millis(record.bootstrap_ms) };
         let silent = lease_of(record) + margin_of(record);
         if self.has_stepped_down(record) {
-            let is_time = kept >= silent && ago >= silent + RANK_WAIT * record.members.len() as u32;
+            // Were etcd put back, a successor may live on what the third node promises.
+            let promised = if record.nodes.len() > 2 { record.bootstrap_ms } else { 0 };
+            let after = silent + Duration::from_millis(promised) + RANK_WAIT * record.members.len() as u32;
+            let is_time = kept >= silent && ago >= after;
             return if is_time && (self.is_forced || !self.is_paused) { Right::Whole } else { Right::None };
         }
         if self.epoch > record.epoch {
@@ -187,10 +193,12 @@ impl<'a> Claimant<'a> {
     }
 
     /// Whether this node's server stepped down for a successor by this record, which nobody has replaced since: it has
-    /// everything. Were etcd put back to just this record, the successor may serve, and writes its own over it meanwhile.
+    /// everything. Were etcd put back to just this record, the successor would have written its own over it meanwhile, or
+    /// somebody would know of its epoch.
     pub(super) fn has_stepped_down(&self, record: &ShardRecord) -> bool {
         let is_it = record.owner == self.node && record.run == self.run;
-        record.hands_over && is_it && self.epoch == record.epoch + 1
+        let is_last = self.heard.max(self.recorded) <= record.epoch;
+        record.hands_over && is_it && is_last && self.epoch == record.epoch + 1
     }
 
     /// Nobody knows who has everything: an operator may say so, else it begins without data.

@@ -58,7 +58,7 @@ impl Keeper {
         }
         match handover.step {
             HandoverStep::Draining { lsn }
-                if record.hands_over
+                if self.ledger.records().all(|record| record.hands_over)
                     && confirmed >= Some(lsn)
                     && successor.is_some_and(|peer| !peer.lacks)
                     && (now >= handover.patience || self.members.are_whole(&record.members, lsn)) =>

@@ -55,8 +55,8 @@ impl Keeper {
             return false;
         }
         let who = (self.config.node.as_str(), server.run.as_str());
-        let (met, epochs) = (now.saturating_sub(server.met), (server.epoch, self.heard_epoch));
-        let epochs = if seen.was_member && seen.record().is_some() { (0, 0) } else { epochs };
+        let (met, epochs) = (now.saturating_sub(server.met), (server.epoch, self.heard_epoch, self.ledger.epoch));
+        let epochs = if seen.was_member && seen.record().is_some() { (0, 0, 0) } else { epochs };
         if met < seen.run_waits {
             return false;
         }

@@ -816,6 +816,27 @@ fn who_stepped_down_for_nobody_keeps_what_it_has() {
     rig.pass(LEASE);
     assert!(rig.serves() && rig.record().epoch == 7 && !rig.record().hands_over, "{:?}", rig.record());
     assert!(rig.orders.iter().all(|(_, order)| !matches!(order, ServerOrder::Primary { drops_all: true, .. })));
+    // With a third node a successor may have lived on its promises, had etcd been put back to this record.
+    let mut rig = Rig::with(LEASE);
+    rig.meet_in("r1", 6);
+    rig.put_record(ShardRecord { nodes: ["a", "b", "c"].map(String::from).to_vec(), ..hands_over("r1", 5) });
+    let waited = rig.until(60 * LEASE, takes_over).expect("a candidacy");
+    assert!(waited >= LEASE + BOOTSTRAP, "{waited:?}");
+    // Somebody has served in the next epoch, by another node or by what stood there before.
+    for is_heard in [true, false] {
+        let mut rig = Rig::with(LEASE);
+        rig.meet_in("r1", 6);
+        match is_heard {
+            true => rig.keeper.heard(6, rig.now),
+            false => rig.put_record(of_b(6, vec![])),
+        }
+        rig.store = 10;
+        rig.put_record(hands_over("r1", 5));
+        let waited = rig.until(60 * LEASE, takes_over);
+        assert!(waited.is_none_or(|waited| waited >= LEASE + BOOTSTRAP), "{is_heard}: {waited:?}");
+        rig.pass(LEASE);
+        assert!(!rig.serves() || rig.has_dropped(), "{is_heard}: {:?}", rig.record());
+    }
     // Another run has nothing, and an epoch beyond the next is that of somebody who has served.
     for (run, epoch) in [("r0", 5), ("r1", 4)] {
         let mut rig = Rig::with(LEASE);
