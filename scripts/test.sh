@@ -55,7 +55,7 @@ own_temporary_files() {
 
 install_packages() {
     local package
-    for package in memcached libmemcached-tools valgrind etcd-server etcd-client nftables iproute2 haproxy keepalived curl \
+    for package in memcached libmemcached-tools valgrind etcd-server etcd-client nftables iproute2 iputils-ping haproxy keepalived curl \
         zsh fish shellcheck lintian chromium chromium-driver prometheus munin-plugins-extra libcache-memcached-perl \
         collectd-core netdata-plugins-python monitoring-plugins-contrib; do
         installed "$package" && continue
