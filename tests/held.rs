@@ -135,6 +135,28 @@ fn a_read_that_waits_in_vain_is_an_error() {
     reader.expect("SERVER_ERROR not replicated\r\n");
 }
 
+/// An append to a large value is looked at once before it is done: nothing is answered then, although what it met is not
+/// confirmed.
+#[test]
+fn an_append_that_waits_in_vain_is_answered_once() {
+    let running = Waiting::start(Duration::from_millis(100), |config| config.store.linearizable = true);
+    let value = vec![b'v'; 400_000];
+    let set = [b"set k 0 0 400000\r\n", &value[..], b"\r\n"].concat();
+    let small = b"ms k 1 MA\r\nx\r\nmn\r\n";
+    let large = [b"ms k 400000 MA\r\n", &value[..], b"\r\nmn\r\n"].concat();
+    for append in [&small[..], &large] {
+        let (mut writer, mut appender) = (running.connect(), running.connect());
+        let held = || running.shared.stats.totals().replies_held;
+        let before = held();
+        writer.send(&set);
+        until("a reply that has waited", || held() > before);
+        appender.send(append);
+        appender.expect("SERVER_ERROR not replicated\r\nMN\r\n");
+        expect_nothing(&mut appender);
+        writer.expect("SERVER_ERROR not replicated\r\n");
+    }
+}
+
 #[test]
 fn others_go_on_while_a_reply_waits() {
     let running = Waiting::start(NEVER, |_| {});

@@ -330,7 +330,9 @@ impl Session {
             Leave::Barred => prepared.run_barred(context, turn.out),
             Leave::Held => prepared.run_held(context, turn.out)?,
         };
-        if manner.is_followed {
+        if matches!(next, Next::Join(_)) {
+            turn.forget_seen();
+        } else if manner.is_followed {
             self.follow_up(&prepared.cut, input, before, matches!(next, Next::More(_) | Next::Check(_)), turn);
         }
         Some(next)

@@ -90,6 +90,11 @@ impl TurnContext<'_> {
         }
         waits
     }
+
+    /// A request has looked at items and is not answered yet: it looks again, and its reply then waits for what it sees.
+    pub(crate) fn forget_seen(&self) {
+        self.last_lsn.take_seen();
+    }
 }
 
 /// How a turn ended.

@@ -130,11 +130,11 @@ impl Session {
         if turn.counters.keys.due(1).is_some() {
             command::sample_upload(cut.store_header(), cut.body, &self.context(turn));
         }
-        if turn.notes_change(before) {
-            turn.reply_hold.mark_reply(&cut.request, start, false, turn.out);
-        }
         if let Next::Join(upload) = next {
+            turn.forget_seen();
             self.state = SessionState::Join(Box::new(Joining { head, in_input: 0, join: LongJoin::new(upload) }));
+        } else if turn.notes_change(before) {
+            turn.reply_hold.mark_reply(&cut.request, start, false, turn.out);
         }
     }
 
@@ -189,6 +189,7 @@ impl Session {
             }
         }
         if !matches!(step, JoinStep::Ends(_)) {
+            turn.forget_seen();
             self.state = SessionState::Join(joining);
         }
         if self.other_end.is_replaced(turn.voice) {
