@@ -219,7 +219,7 @@ impl Upload {
 
     /// Whether uploads have so much memory that one that is complete is not to keep its own.
     pub fn is_scarce(&self) -> bool {
-        self.core.lent.load(Ordering::Relaxed) > lendable(&self.core) / 2
+        self.core.lent.load(Ordering::Relaxed) > self.core.pool.limit() / 4
     }
 
     /// Whether every byte has arrived.
