@@ -378,7 +378,8 @@ fn handshakes_that_are_never_finished_are_bounded_and_end() {
     assert!(matches!(alone.read(&mut [0; 64]), Ok(_) | Err(_)));
     assert!(since.elapsed() > Duration::from_secs(2));
     until("its error", || rig.stat("ssl_handshake_errors") == 1501);
-    assert_eq!(rig.stat("curr_connections"), 2, "two listeners and the one that asks, of which one is not counted");
+    // Two listeners and the one that asks, of which one is not counted. An error is counted before its connection goes.
+    until("all to be gone", || rig.stat("curr_connections") == 2);
 }
 
 #[test]
