@@ -484,6 +484,23 @@ fn very_verbose_shows_commands_and_replies() {
 }
 
 #[test]
+fn very_verbose_says_a_long_get_once_and_not_all_of_it() {
+    const KEYS: usize = 50_000;
+    let mut server = Server::start(&["-vv"]);
+    let mut conn = server.connect();
+    conn.line("set k 0 0 6\r\nsecret");
+    conn.send(format!("get{}\r\nget {}\r\nmn\r\n", " k".repeat(KEYS), "k ".repeat(1000)).as_bytes());
+    conn.read_until(common::DEADLINE, |got| got.ends_with(b"MN\r\n"));
+    let (_, log) = server.stop("TERM");
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains(" get k")).collect();
+    assert_eq!(lines.len(), 2);
+    assert!(lines[0].ends_with("k k ...") && lines[0].len() < 2100, "{}", lines[0]);
+    assert!(lines[1].ends_with("k ".repeat(1000).trim_end()), "{}", lines[1]);
+    assert_eq!(log.lines().filter(|line| line.ends_with(" END")).count(), 2);
+    assert!(!log.contains("secret"), "{log}");
+}
+
+#[test]
 fn check_says_all_that_would_keep_it_from_starting() {
     let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = taken.local_addr().unwrap();

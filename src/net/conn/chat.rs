@@ -5,26 +5,46 @@
 //! <28 Read binary protocol data:           >28 Writing bin response:               a packet's header, four bytes a line
 //! ```
 //!
-//! Values are not said. Not here: whether it is to say so (`session`).
+//! Values are not said, and of a long line its beginning. Not here: whether it is to say so (`session`).
 
+use super::long_line::LINE_MAX;
 use crate::command::Output;
 use crate::net::reply_hold::OutputPlace;
 use crate::protocol::{Protocol, binary};
 
-/// What `-vv` says of a request and its reply.
+/// Bytes of a line that are said: all of any line but a get's, of which there may be megabytes.
+const SAID_MAX: usize = LINE_MAX;
+
+/// What `-vv` says of a request; `input` begins with it.
 #[cold]
-pub(super) fn chat(fd: i32, request: &[u8], start: OutputPlace, out: &Output) {
+pub(super) fn say_request(fd: i32, input: &[u8]) {
+    if input.first() == Some(&binary::REQUEST) {
+        return dump_header(format_args!("<{fd}"), "Read binary protocol data:", input);
+    }
+    let said = &input[..input.len().min(SAID_MAX + 1)];
+    let line = match memchr::memchr(b'\n', said) {
+        Some(end) => said[..end].trim_ascii_end(),
+        None => said,
+    };
+    say_line(format_args!("<{fd}"), line);
+}
+
+/// What it says of the reply to that, which is all that was answered from `start` on, or its last part.
+#[cold]
+pub(super) fn say_reply(fd: i32, input: &[u8], start: OutputPlace, out: &Output) {
     let reply = &out.bytes[start.bytes()..];
-    if request.first() == Some(&binary::REQUEST) {
-        dump_header(format_args!("<{fd}"), "Read binary protocol data:", request);
+    if input.first() == Some(&binary::REQUEST) {
         return dump_header(format_args!(">{fd}"), "Writing bin response:", reply);
     }
-    let end = memchr::memchr(b'\n', request).unwrap_or(request.len());
-    log::debug!("<{fd} {}", request[..end].trim_ascii_end().escape_ascii());
-    let reply = last_line(reply);
-    if !reply.is_empty() {
-        log::debug!(">{fd} {}", reply.escape_ascii());
+    let line = last_line(reply);
+    if !line.is_empty() {
+        say_line(format_args!(">{fd}"), line);
     }
+}
+
+fn say_line(who: std::fmt::Arguments<'_>, line: &[u8]) {
+    let (said, more) = if line.len() > SAID_MAX { (&line[..SAID_MAX], "...") } else { (line, "") };
+    log::debug!("{who} {}{more}", said.escape_ascii());
 }
 
 /// The last line of a reply that is no value.

@@ -6,7 +6,7 @@
 pub(crate) const LONG_LINE: usize = 64 << 10;
 
 /// memcached's bound on a line without its end.
-const LINE_MAX: usize = 2048;
+pub(super) const LINE_MAX: usize = 2048;
 
 /// Spaces skipped before the command word of a line that is longer.
 const LEADING_SPACES_MAX: usize = 100;

@@ -20,7 +20,7 @@
 //!
 //! Not here: reading, writing and buffers (`conn`), what bytes mean (`protocol`), what requests do (`command`).
 
-use super::chat::{chat, choose};
+use super::chat::{choose, say_reply, say_request};
 use super::long_line::{GET_LINE_MAX, LINE_TOO_LONG, LineFate};
 use super::other_end::{LOGIN_TIME, Leave, OtherEnd};
 use super::turn::{After, CloseReason, LINE_BYTE, PART, Quota, TurnContext};
@@ -112,6 +112,8 @@ pub(super) struct Swallow {
 struct Manner {
     /// Their replies may have to wait, or they are logged.
     is_followed: bool,
+    /// The first of them is a get that goes on.
+    is_begun: bool,
     /// Whether they are run at all.
     gate: Leave,
 }
@@ -280,7 +282,7 @@ impl Session {
         }
         self.restart_idle(turn.now);
         let mut context = self.context_of(turn, resume);
-        let manner = self.manner(turn);
+        let manner = self.manner(resume.line > 0, turn);
         let (mut used, count) = (0, range.len() as u32);
         for (before, prepared) in batch.requests(range).enumerate() {
             let next = match manner {
@@ -308,10 +310,10 @@ impl Session {
 
     /// What there is to do besides running requests, if there is something.
     #[inline]
-    fn manner(&self, turn: &TurnContext<'_>) -> Option<Manner> {
+    fn manner(&self, is_begun: bool, turn: &TurnContext<'_>) -> Option<Manner> {
         let is_followed = turn.reply_hold.is_on() || self.tells_all();
         let gate = self.other_end.gate(turn.voice);
-        (is_followed || gate != Leave::Open).then_some(Manner { is_followed, gate })
+        (is_followed || gate != Leave::Open).then_some(Manner { is_followed, is_begun, gate })
     }
 
     /// Runs a request in this manner. None: it has to wait.
@@ -330,10 +332,14 @@ impl Session {
             Leave::Barred => prepared.run_barred(context, turn.out),
             Leave::Held => prepared.run_held(context, turn.out)?,
         };
-        if matches!(next, Next::Join(_)) {
-            turn.forget_seen();
-        } else if manner.is_followed {
-            self.follow_up(&prepared.cut, input, before, matches!(next, Next::More(_) | Next::Check(_)), turn);
+        match next {
+            Next::Join(_) => turn.forget_seen(),
+            Next::Later => {}
+            _ if !manner.is_followed => {}
+            _ => {
+                let goes_on = matches!(next, Next::More(_) | Next::Check(_));
+                self.follow_up(&prepared.cut, input, before, (manner.is_begun, goes_on), turn);
+            }
         }
         Some(next)
     }
@@ -345,14 +351,19 @@ impl Session {
         cut: &Cut<'_>,
         input: &[u8],
         (start, lsn): (OutputPlace, u64),
-        goes_on: bool,
+        (is_begun, goes_on): (bool, bool),
         turn: &mut TurnContext<'_>,
     ) {
         if turn.notes_change(lsn) {
             turn.reply_hold.mark_reply(&cut.request, start, goes_on, turn.out);
         }
         if self.tells_all() {
-            chat(self.info.fd, input, start, turn.out);
+            if !is_begun {
+                say_request(self.info.fd, input);
+            }
+            if !goes_on {
+                say_reply(self.info.fd, input, start, turn.out);
+            }
         }
     }
 
@@ -418,7 +429,8 @@ impl Session {
         match step {
             Step::Took(n) => {
                 if self.tells_all() {
-                    chat(self.info.fd, rest, start, turn.out);
+                    say_request(self.info.fd, rest);
+                    say_reply(self.info.fd, rest, start, turn.out);
                 }
                 Step::Took(used + n)
             }
