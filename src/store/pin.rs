@@ -51,6 +51,11 @@ impl Pinned {
         self.len
     }
 
+    /// Memory that the handle takes beside itself.
+    pub fn held(&self) -> usize {
+        self.more.capacity() * size_of::<Piece>()
+    }
+
     /// Whether the value is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

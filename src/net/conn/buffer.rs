@@ -359,7 +359,8 @@ impl Pending {
 
     /// Memory held, but for the values.
     pub(crate) fn capacity(&self) -> usize {
-        self.out.bytes.capacity() + self.out.values.capacity() * INSERTED
+        let of_values: usize = self.out.values.iter().map(|inserted| inserted.value.held()).sum();
+        self.out.bytes.capacity() + self.out.values.capacity() * INSERTED + of_values
     }
 
     /// Whether it keeps values where they are for a client that takes them too slowly.

@@ -183,7 +183,8 @@ impl<S: Socket> Connection<S> {
     /// Bytes of memory held for input and output.
     #[inline]
     pub(super) fn holdings(&self) -> Holdings {
-        let (input, of_socket) = (self.leftover.capacity(), self.socket.socket_ref().held());
+        let input = self.leftover.capacity() + self.session.held();
+        let of_socket = self.socket.socket_ref().held();
         match self.is_stuck() {
             true => Holdings { input, output: self.held_output() + of_socket },
             false => Holdings { input: input + of_socket, output: 0 },

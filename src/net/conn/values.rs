@@ -40,6 +40,16 @@ impl Session {
         }
     }
 
+    /// Memory of the line of a large value, which is kept until the value is there.
+    #[inline]
+    pub(crate) fn held(&self) -> usize {
+        match &self.state {
+            SessionState::Upload(uploading) => uploading.head.len(),
+            SessionState::Join(joining) => joining.head.len(),
+            _ => 0,
+        }
+    }
+
     /// Bytes of a large value that are to be moved: received, or copied.
     #[inline]
     pub(crate) fn large_missing(&self) -> usize {

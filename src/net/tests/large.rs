@@ -68,6 +68,21 @@ fn a_large_reply_gets_in_line_and_leaves_in_slices() {
     assert_eq!(replies, b"END\r\nVALUE large 0 100000\r\n\r\nEND\r\nEND\r\n".len() + 100_000);
 }
 
+#[test]
+fn the_pieces_of_a_value_that_is_not_read_count_as_held() {
+    let mut rig = TestConnection::new(|config| config.store.slab_chunk_max = 16 << 10);
+    let set = [b"set large 0 0 1000000\r\n".as_slice(), &[b'v'; 1_000_000], b"\r\n"].concat();
+    assert_eq!(rig.ask(&set), "STORED\r\n");
+    rig.pipe().room = 0;
+    rig.send(b"get large\r\n");
+    rig.settle();
+    let pieces = 1_000_000 / (16 << 10);
+    assert!(rig.connection.memory() > pieces * 2 * size_of::<usize>(), "{} bytes", rig.connection.memory());
+    rig.take(usize::MAX / 2);
+    rig.settle();
+    assert_eq!(rig.connection.memory(), 0);
+}
+
 /// What waits in line is held by the server, and who holds most is closed when that is too much.
 #[test]
 fn nobody_gets_in_line_where_memory_is_short() {

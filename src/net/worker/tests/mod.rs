@@ -146,6 +146,38 @@ fn who_is_closed_for_what_it_holds_has_no_turn_any_more() {
 }
 
 #[test]
+fn the_line_of_a_large_value_counts_as_held_until_the_value_is_there() {
+    let mut rig = TestWorker::with(3, |config| (config.threads, config.read_buf_mem_limit) = (1, 100 << 10));
+    rig.send(0, &[b"set large 0 0 17000\r\n".as_slice(), &[b'v'; 17_000], b"\r\n"].concat());
+    rig.run(0..1, Duration::ZERO);
+    rig.reply(0, b"\r\n");
+    let line = |words: &str| [words.as_bytes(), &[b' '; 60_000], b"\r\n"].concat();
+    let held = |rig: &TestWorker| rig.worker.shared.stats.held_input.load(Ordering::Relaxed);
+    for (key, words) in [(1, "set other 0 0 20000"), (2, "append large 0 0 20000")] {
+        rig.clients[key].write_all(&line(words)).unwrap();
+        let begins = |client: &Client| client.connection.session().upload_missing() > 0;
+        while rig.worker.clients.get(key).is_some_and(|client| !begins(client)) {
+            rig.poll();
+            rig.run(key..key + 1, Duration::ZERO);
+        }
+        assert!((60_000..61_000).contains(&held(&rig)), "{} bytes", held(&rig));
+    }
+    assert_eq!(rig.worker.clients.len(), 2, "there is no room for two");
+    let left = if rig.worker.clients.contains(1) { 1 } else { 2 };
+    rig.clients[left].write_all(&[&[b'v'; 20_000][..], b"\r\n"].concat()).unwrap();
+    while held(&rig) > 0 {
+        rig.poll();
+        rig.worker.meter.begin(false, false);
+        if !rig.worker.clients[left].queued {
+            rig.worker.enqueue(left, Instant::now());
+        }
+        rig.worker.run_ready(&mut rig.reads);
+        rig.worker.run_large(true);
+    }
+    assert_eq!(rig.reply(left, b"\r\n"), b"STORED\r\n".len());
+}
+
+#[test]
 fn a_long_answer_over_udp_is_sent_in_several_turns() {
     let mut rig = TestWorker::new(1);
     let socket = mio::net::UdpSocket::bind("127.0.0.1:0".parse().expect("an address")).expect("a socket");
