@@ -119,7 +119,7 @@ impl Shard {
     #[cold]
     pub(super) fn settle(&mut self) -> Option<u64> {
         self.append_change();
-        self.is_unsettled = false;
+        (self.is_unsettled, self.withdrawn) = (false, 0);
         self.appended.take()
     }
 

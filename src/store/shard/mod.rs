@@ -81,6 +81,8 @@ pub struct Shard {
     pub gain: PageGain,
     /// The second of the last look for an idle page that has found none.
     idle_looked: u32,
+    /// Chunks that have left their free list since it was locked.
+    withdrawn: u32,
     /// Idle pages that went to another class at once.
     pub idle_pages: u64,
     /// New keys that it knew.
@@ -123,6 +125,7 @@ impl Shard {
             ghost: Ghost::default(),
             gain: PageGain::default(),
             idle_looked: u32::MAX,
+            withdrawn: 0,
             idle_pages: 0,
             ghost_hits: 0,
             bytes: 0,
