@@ -98,7 +98,7 @@
 //! net/worker:       datagrams, ending, queues, silence, standing, waiting > mod > batch, budget, client, hungry, idle, udp_port
 //! net/conn:         mod > values > session > buffer, chat, other_end, turn, upload > long_line
 //! cluster:          mod > watch > etcd > transport > tls, names, wire > error > options > keys, record
-//! tls:              mod > server, client > stream > room, options, ciphers, files
+//! tls:              mod > server, client > trust > identity, stream > room, options, ciphers, files
 //! ctl:              mod > top, check, load, plan > dump, dump_line, insight > pace, key_list > dial > edit > request > show > json > table, diagnosis > look > view, console > options > defaults > exit
 //! ctl/top:          mod > once > screen, poll > draw > keys > columns > rates > latency > figures
 //! completion:       mod > bash, fish, zsh > program

@@ -1,13 +1,15 @@
 //! A client's side: whom it believes, and what it shows of itself.
 //!
-//! A server's certificate must come from the given CA and name the host that was asked for. The system's list of public
+//! A server's certificate must be of the given CA (`trust`) and name the host that was asked for. The system's list of public
 //! CAs is not used: whoever can get a certificate from any of them would be believed. The files are read for each
 //! connection, so that new ones need no restart.
 //!
 //! Not here: when to connect, and where (`sidecar`).
 
 use super::files;
+use super::identity::identity;
 use super::stream::TlsStream;
+use super::trust::TrustedCerts;
 use mio::net::TcpStream;
 use rustls::client::UnbufferedClientConnection;
 use rustls::crypto::ring::default_provider;
@@ -50,14 +52,16 @@ impl ClientFiles {
     }
 
     fn config(&self) -> Result<Arc<ClientConfig>, String> {
-        let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
+        let provider = Arc::new(default_provider());
+        let builder = ClientConfig::builder_with_provider(provider.clone());
         let builder = builder.with_protocol_versions(&[&TLS13, &TLS12]).map_err(|error| error.to_string())?;
-        let builder = builder.with_root_certificates(files::roots(&self.ca)?);
+        let servers = TrustedCerts::read(&self.ca)?.of_servers(&provider)?;
+        let builder = builder.dangerous().with_custom_certificate_verifier(servers);
         let config = match &self.own {
             None => builder.with_no_client_auth(),
             Some((cert, key)) => {
-                let made = builder.with_client_auth_cert(files::chain(cert)?, files::pem_key(key)?);
-                made.map_err(|error| format!("{key} : does not fit {cert}: {error}"))?
+                let own = identity(files::chain(cert)?, files::pem_key(key)?, &provider);
+                builder.with_client_cert_resolver(own.map_err(|why| format!("{key} : does not fit {cert}: {why}"))?)
             }
         };
         Ok(Arc::new(config))

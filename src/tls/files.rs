@@ -2,13 +2,12 @@
 //!
 //! Invariant: a file that rustls would not take is an error here, in one line, and not later in a handshake.
 
-use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::fmt::Display;
 use std::os::unix::fs::MetadataExt;
 
-/// A chain of certificates. The error says why not.
+/// A chain of certificates, at least one. The error says why not.
 pub(super) fn chain(file: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(file)?).collect();
     match found {
@@ -38,15 +37,6 @@ pub(super) fn der_key(file: &str) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::try_from(read(file)?).map_err(|why| line(file, &why))
 }
 
-/// Certificates that others are signed with.
-pub(super) fn roots(file: &str) -> Result<RootCertStore, String> {
-    let mut store = RootCertStore::empty();
-    for certificate in chain(file)? {
-        store.add(certificate).map_err(|error| line(file, &error))?;
-    }
-    Ok(store)
-}
-
 /// What changes with a file: when it was written or put in its place, its number and its length. None: it is not there.
 pub(super) fn stamp(file: &str) -> Option<[i64; 6]> {
     let found = std::fs::metadata(file).ok()?;
@@ -58,6 +48,7 @@ fn read(file: &str) -> Result<Vec<u8>, String> {
     std::fs::read(file).map_err(|error| line(file, &error))
 }
 
-fn line(file: &str, why: &impl Display) -> String {
+/// A line about a file.
+pub(super) fn line(file: &str, why: &impl Display) -> String {
     format!("{file} : {why}")
 }

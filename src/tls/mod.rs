@@ -14,10 +14,12 @@
 mod ciphers;
 mod client;
 mod files;
+mod identity;
 mod options;
 mod room;
 mod server;
 mod stream;
+mod trust;
 
 pub use client::{ClientFiles, ClientStream};
 pub use files::certificate_end;

@@ -11,19 +11,19 @@
 
 use super::ciphers;
 use super::files;
+use super::identity::identity;
 use super::options::{KeyFormat, TlsOptions, VerifyMode};
 use super::stream::ServerStream;
+use super::trust::TrustedCerts;
 use crate::sync::lock;
 use mio::net::TcpStream;
+use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::{Ticketer, default_provider};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{
-    NoClientAuth, NoServerSessionStorage, ServerSessionMemoryCache, UnbufferedServerConnection, WebPkiClientVerifier,
-};
+use rustls::server::{NoClientAuth, NoServerSessionStorage, ServerSessionMemoryCache, UnbufferedServerConnection};
+use rustls::sign::SingleCertAndKey;
 use rustls::version::{TLS12, TLS13};
-use rustls::{RootCertStore, ServerConfig};
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -140,10 +140,14 @@ fn configs(options: &TlsOptions) -> Result<Configs, String> {
         KeyFormat::Der => files::der_key(key_file),
     };
     let key = key.map_err(|why| format!("Error loading the key: {why}"))?;
-    let roots = options.ca_cert.as_deref().map(files::roots).transpose();
-    let roots = roots.map_err(|why| format!("Error loading the CA certificate: {why}"))?.map(Arc::new);
-    let make = |verifier| config(options, &provider, verifier, &chain, &key);
-    let verifier = |is_needed| roots.clone().map(|roots| client_verifier(roots, &provider, is_needed)).transpose();
+    let own = identity(chain, key, &provider).map_err(|why| format!("Error validating the certificate: {why}"))?;
+    let no_ca = |why: String| format!("Error loading the CA certificate: {why}");
+    let trusted = options.ca_cert.as_deref().map(TrustedCerts::read).transpose().map_err(no_ca)?;
+    let make = |verifier| config(options, &provider, verifier, &own);
+    let verifier = |is_needed| {
+        let verifier = trusted.as_ref().map(|trusted| trusted.of_clients(&provider, is_needed));
+        verifier.transpose().map_err(no_ca)
+    };
     let never = make(Arc::new(NoClientAuth))?;
     let needed = verifier(true)?.map(make).transpose()?;
     let by_option = match options.verify {
@@ -157,22 +161,11 @@ fn configs(options: &TlsOptions) -> Result<Configs, String> {
     Ok(Configs { by_option, never, needed })
 }
 
-fn client_verifier(
-    roots: Arc<RootCertStore>,
-    provider: &Arc<CryptoProvider>,
-    is_needed: bool,
-) -> Result<Arc<dyn ClientCertVerifier>, String> {
-    let builder = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
-    let builder = if is_needed { builder } else { builder.allow_unauthenticated() };
-    builder.build().map_err(|error| format!("Error loading the CA certificate: {error}"))
-}
-
 fn config(
     options: &TlsOptions,
     provider: &Arc<CryptoProvider>,
     verifier: Arc<dyn ClientCertVerifier>,
-    chain: &[CertificateDer<'static>],
-    key: &PrivateKeyDer<'static>,
+    own: &Arc<SingleCertAndKey>,
 ) -> Result<Arc<ServerConfig>, String> {
     let versions: &[_] = if options.only_13 { &[&TLS13] } else { &[&TLS13, &TLS12] };
     let invalid = |error: rustls::Error| format!("Error validating the certificate: {error}");
@@ -180,8 +173,7 @@ fn config(
         .with_protocol_versions(versions)
         .map_err(invalid)?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(chain.to_vec(), key.clone_key())
-        .map_err(invalid)?;
+        .with_cert_resolver(own.clone());
     config.ticketer = Ticketer::new().map_err(invalid)?;
     config.send_tls13_tickets = TICKETS;
     config.session_storage = match options.session_cache {
