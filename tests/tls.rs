@@ -190,6 +190,22 @@ fn certificates_are_read_again_on_command_and_on_sighup() {
 }
 
 #[test]
+fn a_reset_of_the_statistics_is_one_of_tls_too() {
+    let mut rig = Rig::new("ssl_session_cache", &[]);
+    let count =
+        |rig: &mut Rig| ["ssl_new_sessions", "ssl_handshake_errors", "ssl_proto_errors"].map(|name| rig.stat(name));
+    for _ in 0..2 {
+        assert!(!serves(rig.server.addr, Pki::new().client()) && rig.serves(&TLS13, None));
+        let mut conn = rig.connect();
+        conn.ask("mn\r\n", "MN\r\n");
+        conn.0.sock.write_all(&[[23, 3, 3, 0, 20].as_slice(), &[7; 20]].concat()).unwrap();
+        until("the counts", || count(&mut rig) == [2, 1, 1]);
+        assert_eq!(rig.admin.line("stats reset"), "RESET");
+        assert_eq!(count(&mut rig), [0; 3]);
+    }
+}
+
+#[test]
 fn sessions_go_on_until_the_certificates_are_read_again() {
     let mut rig = Rig::new("ssl_session_cache", &[]);
     let stored = rig.admin.stat("settings", "ssl_session_cache");

@@ -105,6 +105,13 @@ impl ServerTls {
         self.refreshed.load(Ordering::Relaxed)
     }
 
+    /// `stats reset`.
+    pub fn reset_counts(&self) {
+        for count in [&self.handshake_errors, &self.protocol_errors, &self.new_sessions] {
+            count.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// The server's side of a connection that has just been accepted. It has to shake hands.
     pub fn accept(&self, socket: TcpStream, certs: ClientCerts) -> io::Result<ServerStream> {
         let configs = lock(&self.configs).clone();

@@ -437,6 +437,7 @@ fn reset(shared: &Shared) {
     shared.stats.reset();
     shared.store.reset_stats();
     shared.watch.reset();
+    shared.tls.iter().for_each(|tls| tls.reset_counts());
     shared.refresh.iter().for_each(|refresh| refresh.reset());
 }
 
