@@ -42,6 +42,13 @@ impl Rig {
         TlsConn::to(self.server.addr, &Arc::new(config))
     }
 
+    /// `stats` as far as they are TLS's, with what stands before and behind.
+    fn stats_of_tls(&mut self) -> Vec<String> {
+        let names: Vec<String> = self.admin.stats("").into_iter().map(|(name, _)| name).collect();
+        let at = |wanted: &str| names.iter().position(|name| name == wanted).unwrap();
+        names[at("log_watchers")..=at("unexpected_napi_ids")].to_vec()
+    }
+
     /// What becomes of a client of this version with this certificate: whether it is served.
     fn serves(&self, version: &'static SupportedProtocolVersion, cert: Option<&str>) -> bool {
         serves(self.server.addr, self.pki.client_of(&[version], cert))
@@ -186,7 +193,52 @@ fn certificates_are_read_again_on_command_and_on_sighup() {
         shown(&fourth) != shown(&second)
     });
     first.ask("mn\r\n", "MN\r\n");
-    assert!(rig.stat("time_since_server_cert_refresh") < 60);
+    let mut before = 0;
+    until("some seconds", || {
+        before = rig.stat("time_since_server_cert_refresh");
+        before > 2
+    });
+    assert_eq!(rig.admin.line("refresh_certs"), "OK");
+    assert!(rig.stat("time_since_server_cert_refresh") < before);
+}
+
+#[test]
+fn statistics_and_settings_stand_where_memcached_has_them() {
+    let with = ["log_watchers", "ssl_new_sessions", "ssl_handshake_errors", "ssl_proto_errors"];
+    let end = ["time_since_server_cert_refresh", "unexpected_napi_ids"];
+    assert_eq!(Rig::new("ssl_session_cache", &[]).stats_of_tls(), [&with[..], &end].concat());
+    let without: Vec<&str> = with.into_iter().filter(|name| *name != "ssl_new_sessions").collect();
+    assert_eq!(Rig::new("", &[]).stats_of_tls(), [&without[..], &end].concat());
+
+    // OpenSSL's numbers of `ssl_verify_mode`.
+    for (mode, number) in [(0, "0"), (1, "1"), (2, "3"), (3, "7")] {
+        let pki = Pki::new();
+        let (cert, key, ca) = (pki.file("server.pem"), pki.file("server.key"), pki.file("ca.pem"));
+        let more = format!("ssl_ca_cert={ca},ssl_verify_mode={mode},ssl_min_version={mode},ssl_ciphers=HIGH");
+        let words = ["-l", "notls:127.0.0.1:0", "-Z", "-o", &pki.options(&more)];
+        let server = Server::start(&words);
+        let shown = Conn::to(SocketAddr::from(([127, 0, 0, 1], server.ports()[1].1))).stats("settings");
+        let ours: Vec<(&str, &str)> = shown
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .filter(|(name, _)| name.starts_with("ssl_"))
+            .collect();
+        let version = if mode == 3 { "tlsv1.3" } else { "tlsv1.2" };
+        let wanted = [
+            ("ssl_enabled", "yes"),
+            ("ssl_chain_cert", &cert),
+            ("ssl_key", &key),
+            ("ssl_verify_mode", number),
+            ("ssl_keyformat", "1"),
+            ("ssl_ciphers", "HIGH"),
+            ("ssl_ca_cert", &ca),
+            ("ssl_wbuf_size", "16384"),
+            ("ssl_session_cache", "no"),
+            ("ssl_kernel_tls", "no"),
+            ("ssl_min_version", version),
+        ];
+        assert_eq!(ours, wanted);
+    }
 }
 
 #[test]
