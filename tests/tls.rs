@@ -10,6 +10,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, ContentType, HandshakeKind, StreamOwned, SupportedProtocolVersion};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -200,6 +201,22 @@ fn certificates_are_read_again_on_command_and_on_sighup() {
     });
     assert_eq!(rig.admin.line("refresh_certs"), "OK");
     assert!(rig.stat("time_since_server_cert_refresh") < before);
+}
+
+#[test]
+fn a_refresh_that_failed_for_want_of_descriptors_is_tried_again() {
+    let mut rig = Rig::new("", &[]);
+    rig.pki.certify("server", "another");
+    let pid = rig.server.pid().to_string();
+    let limit = |soft: &str| {
+        let limit = format!("--nofile={soft}:");
+        let set = Command::new("prlimit").args(["--pid", &pid, &limit]).status().expect("prlimit of util-linux");
+        assert!(set.success());
+    };
+    limit("4");
+    assert!(rig.admin.line("refresh_certs").ends_with("Too many open files (os error 24)"));
+    limit("1000");
+    until("the same files to be read", || rig.admin.line("refresh_certs") == "OK");
 }
 
 #[test]

@@ -7,7 +7,7 @@
 //!
 //! A refresh that fails changes nothing. Sessions go on by tickets, under keys that are this process's and end with the
 //! configuration: whoever was let in by a CA that is taken away has to show a certificate again. Files that are as they were
-//! are not read again.
+//! are not read again, unless that failed.
 
 use super::ciphers;
 use super::files;
@@ -50,8 +50,7 @@ pub enum ClientCerts {
 pub struct ServerTls {
     options: TlsOptions,
     configs: Mutex<Configs>,
-    /// The files as they were when they were last read, and what came of it.
-    read: Mutex<(Stamps, Result<(), String>)>,
+    read: Mutex<LastRead>,
     /// The clock's second of the last refresh.
     refreshed: AtomicU32,
     /// Handshakes that failed or took too long.
@@ -60,6 +59,15 @@ pub struct ServerTls {
     pub protocol_errors: AtomicU64,
     /// Handshakes that were not resumptions.
     pub new_sessions: AtomicU64,
+}
+
+/// The files as they were when they were last read, and what came of it.
+#[derive(Debug)]
+struct LastRead {
+    stamps: Stamps,
+    made: Result<(), String>,
+    /// The clock's second.
+    at: u32,
 }
 
 /// One for each kind of listener.
@@ -77,7 +85,7 @@ impl ServerTls {
         let stamps = stamps(options);
         Ok(ServerTls {
             configs: Mutex::new(configs(options)?),
-            read: Mutex::new((stamps, Ok(()))),
+            read: Mutex::new(LastRead { stamps, made: Ok(()), at: 0 }),
             options: options.clone(),
             refreshed: AtomicU32::new(0),
             handshake_errors: AtomicU64::new(0),
@@ -87,17 +95,18 @@ impl ServerTls {
     }
 
     /// Reads the files again, for connections that come from now on. `now` is the clock's second. Any client may ask for
-    /// it, as often as it likes: where the files are those of the last time, so is the answer, and tickets stay good.
+    /// it, as often as it likes: where the files are those of the last time, so is the answer, and tickets stay good. What
+    /// has failed is tried again in another second: descriptors may have been short.
     pub fn refresh(&self, now: u32) -> Result<(), String> {
         let (mut read, stamps) = (lock(&self.read), stamps(&self.options));
-        if read.0 != stamps {
+        if read.stamps != stamps || (read.made.is_err() && read.at != now) {
             let made = configs(&self.options).map(|configs| *lock(&self.configs) = configs);
-            *read = (stamps, made);
+            *read = LastRead { stamps, made, at: now };
         }
-        if read.1.is_ok() {
+        if read.made.is_ok() {
             self.refreshed.store(now, Ordering::Relaxed);
         }
-        read.1.clone()
+        read.made.clone()
     }
 
     /// When that was last, by the clock's second.
