@@ -94,7 +94,7 @@
 //! command/admin:    mod > cache, debug, replica > crawler > stats, watch > insight > sheet
 //! replication:      mod > session > stream
 //! journal:          mod > readers > reader, ring > refused > ranges, record, acks, flush > lsn_ranges
-//! net:              mod > acceptor, control > listen, handshake, napi > worker > conn, datagram > admission, reply_hold, stop, voice
+//! net:              mod > acceptor, control > listen, handshake, napi > worker > conn, datagram > admission, places, reply_hold, stop, voice
 //! net/worker:       datagrams, ending, queues, silence, standing, waiting > mod > batch, budget, client, hungry, idle, udp_port
 //! net/conn:         mod > values > session > buffer, chat, other_end, turn, upload > long_line
 //! cluster:          mod > watch > etcd > transport > tls, names, wire > error > options > keys, record

@@ -11,9 +11,10 @@
 //! took 62 us in the middle and 1.9 ms at the 99th percentile, on a busy machine (memcached 1.6.18, whose workers shake
 //! hands: 102 us and 44 ms beside 1,100).
 //!
-//! A storm of clients that begin and do not go on is bounded. A server has at most [`HALF_DONE`] of them, each of which
-//! holds at most 50 KB; who comes meanwhile waits in the inbox, as part of `-c`. In a crowd nobody has more than
-//! [`CROWD_PATIENCE`], so that those who do shake hands are not kept out by those who do not.
+//! A storm of clients that begin and do not go on is bounded. A server has places for some of them (`places`), each of
+//! which holds at most 50 KB; who comes meanwhile waits in the inbox, as part of `-c`. In a crowd nobody has more than
+//! [`CROWD_PATIENCE`], so that those who do shake hands are not kept out by those who do not. A thread that waits for a
+//! place has some whose time is over then, so nobody has to tell it of others'.
 //!
 //! Invariant: a thread's half-done connections stand in `order` in the order in which they came, so that the first is the
 //! first whose time is over.
@@ -21,6 +22,7 @@
 //! Not here: records and certificates (`tls`).
 
 use super::admission::{Arrival, ConnRecord, Inbox, Inboxes, Permit};
+use super::places::{Place, ThreadPlaces};
 use super::stop::{Orders, Stop, StopMode};
 use crate::command::Shared;
 use crate::io::stream::Stream;
@@ -36,13 +38,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Handshakes that a server has begun and not ended.
-const HALF_DONE: usize = 1024;
-
 /// How long a handshake may take: clients are a few round trips away.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long, while more than half of the places are taken.
+/// How long, while places are short.
 const CROWD_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How much lower the priority is than that of the workers.
@@ -66,8 +65,8 @@ pub(super) struct Handshaker {
     half_done: Slab<HalfDone>,
     /// Slots and when they came. Some are done, or belong to others by now.
     order: VecDeque<(usize, Instant)>,
-    /// How many this thread may have.
-    limit: usize,
+    /// Of which each half-done connection has one.
+    places: ThreadPlaces,
 }
 
 /// A connection that shakes hands. Dropped in this order, as a worker's client is.
@@ -76,6 +75,7 @@ struct HalfDone {
     record: ConnRecord,
     stream: ServerStream,
     permit: Permit,
+    _place: Place,
     protocol: Option<Protocol>,
     worker: Option<usize>,
     since: Instant,
@@ -89,9 +89,8 @@ pub(super) fn threads(
 ) -> io::Result<(Vec<Handshaker>, Inboxes)> {
     let count = if shared.config.tls.enabled { shared.config.threads.max(1) } else { 0 };
     let (mut handshakers, mut inboxes) = (Vec::new(), Vec::new());
-    for number in 0..count {
-        let (handshaker, inbox) =
-            Handshaker::new(shared, stop, workers.beginning_at(number), HALF_DONE.div_ceil(count))?;
+    for (number, places) in ThreadPlaces::of_threads(count).enumerate() {
+        let (handshaker, inbox) = Handshaker::new(shared, stop, workers.beginning_at(number), places)?;
         handshakers.push(handshaker);
         inboxes.push(inbox);
     }
@@ -99,7 +98,12 @@ pub(super) fn threads(
 }
 
 impl Handshaker {
-    fn new(shared: &Arc<Shared>, stop: &Arc<Stop>, workers: Inboxes, limit: usize) -> io::Result<(Handshaker, Inbox)> {
+    fn new(
+        shared: &Arc<Shared>,
+        stop: &Arc<Stop>,
+        workers: Inboxes,
+        places: ThreadPlaces,
+    ) -> io::Result<(Handshaker, Inbox)> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let (inbox, arrivals) = Inbox::new(waker.clone());
@@ -112,7 +116,7 @@ impl Handshaker {
             workers,
             half_done: Slab::new(),
             order: VecDeque::new(),
-            limit,
+            places,
         };
         Ok((handshaker, inbox))
     }
@@ -142,7 +146,7 @@ impl Handshaker {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        if !self.arrivals.is_empty() && self.half_done.len() < self.limit {
+        if !self.arrivals.is_empty() && self.places.are_left() {
             return Some(Duration::ZERO);
         }
         let (_, since) = self.order.front()?;
@@ -150,7 +154,7 @@ impl Handshaker {
     }
 
     fn patience(&self) -> Duration {
-        if self.half_done.len() > self.limit / 2 { CROWD_PATIENCE } else { PATIENCE }
+        if self.places.are_short() { CROWD_PATIENCE } else { PATIENCE }
     }
 
     /// Closes those whose time is over.
@@ -170,15 +174,13 @@ impl Handshaker {
     /// Begins with some of those who have come, as far as there are places.
     fn welcome(&mut self) {
         for _ in 0..EVENTS {
-            if self.half_done.len() >= self.limit {
-                return;
-            }
+            let Some(place) = self.places.take() else { return };
             let Ok(arrival) = self.arrivals.try_recv() else { return };
-            self.begin(arrival);
+            self.begin(arrival, place);
         }
     }
 
-    fn begin(&mut self, arrival: Arrival) {
+    fn begin(&mut self, arrival: Arrival, place: Place) {
         let Arrival { stream, record, permit, protocol, tls, worker } = arrival;
         let (Stream::Tcp(socket), Some(certs), Some(tls)) = (stream, tls, &self.shared.tls) else { return };
         let vacant = self.half_done.vacant_entry();
@@ -190,7 +192,7 @@ impl Handshaker {
         match watched {
             Ok(stream) => {
                 let since = Instant::now();
-                vacant.insert(HalfDone { record, stream, permit, protocol, worker, since });
+                vacant.insert(HalfDone { record, stream, permit, _place: place, protocol, worker, since });
                 self.order.push_back((key, since));
                 self.go_on(key);
             }

@@ -19,6 +19,7 @@ mod datagram;
 mod handshake;
 mod listen;
 mod napi;
+mod places;
 mod reply_hold;
 mod stop;
 #[cfg(test)]
