@@ -486,6 +486,47 @@ fn watching_the_idle_timeout_and_the_end_of_the_server_work_as_without() {
     assert!(open.0.read_to_end(&mut rest).is_ok() || rest.is_empty());
 }
 
+#[test]
+fn watchers_are_told_what_is_wrong_with_a_connection() {
+    let rig = Rig::new("", &["-t", "1"]);
+    let mut watcher = rig.connect();
+    watcher.ask("watch connevents\r\n", "OK\r\n");
+    // The lines until a connection ends, the last but one of which tells why.
+    let mut told = |kind: &str, why: &str| {
+        let end = watcher.read_to("", " reason=error ");
+        let mut lines = end.lines().rev();
+        let (close, error) = (lines.next().unwrap(), lines.next().unwrap());
+        let fd = watcher.read_to("", "\n").trim_end().replace("cfd=", "");
+        assert!(
+            close.contains("type=conn_close ") && error.contains(&format!("type={kind} fd={fd} msg={why}")),
+            "{end}"
+        );
+    };
+    let mut plain = rig.server.connect();
+    plain.send(b"get a\r\n");
+    told("conntlserr", "received corrupt message of type InvalidContentType");
+    assert!(!serves(rig.server.addr, Pki::new().client()));
+    told("conntlserr", "received fatal alert: ");
+    drop(TcpStream::connect(rig.server.addr).unwrap());
+    told("conntlserr", "unexpected end of file");
+    let mut conn = rig.connect();
+    conn.ask("mn\r\n", "MN\r\n");
+    conn.0.sock.write_all(&[[23, 3, 3, 0, 20].as_slice(), &[7; 20]].concat()).unwrap();
+    told("conntlserr", "cannot decrypt peer's message");
+    let gone = |socket: &TcpStream| socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO)).unwrap();
+    let mut conn = rig.connect();
+    conn.ask("mn\r\n", "MN\r\n");
+    gone(&conn.0.sock);
+    drop(conn);
+    told("connerr", "Connection reset by peer");
+    let mut plain = TcpStream::connect(rig.admin_address()).unwrap();
+    plain.write_all(b"mn\r\n").unwrap();
+    plain.read_exact(&mut [0; 4]).unwrap();
+    gone(&plain);
+    drop(plain);
+    told("connerr", "Connection reset by peer");
+}
+
 impl Rig {
     /// The idle timeout closes the plain connection, too.
     fn admin_address(&self) -> SocketAddr {

@@ -48,9 +48,9 @@ impl Stream {
         matches!(self, Stream::Tls(socket) if socket.has_input())
     }
 
-    /// Whether the other side has broken TLS.
-    pub fn is_broken(&self) -> bool {
-        matches!(self, Stream::Tls(socket) if socket.is_broken())
+    /// How the other side has broken TLS, if it has.
+    pub fn tls_fault(&self) -> Option<&str> {
+        if let Stream::Tls(socket) = self { socket.fault() } else { None }
     }
 
     fn source(&mut self) -> &mut dyn Source {

@@ -22,6 +22,7 @@ use crate::tls::ClientCerts;
 use crate::watch::Streams;
 use crossbeam_channel::{Receiver, Sender};
 use mio::Waker;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -174,6 +175,20 @@ impl ConnRecord {
         self.info.clone()
     }
 
+    /// Tells those who watch that the network has lost the connection.
+    pub(super) fn log_error(&self, shared: &Shared, error: &io::Error) {
+        if shared.watch.wants(Streams::CONNEVENTS) {
+            shared.watch.conn_error(&reason(error), self.info.fd);
+        }
+    }
+
+    /// Tells those who watch that its TLS has failed.
+    pub(super) fn log_tls_error(&self, shared: &Shared, why: &str) {
+        if shared.watch.wants(Streams::CONNEVENTS) {
+            shared.watch.tls_error(why, self.info.fd);
+        }
+    }
+
     /// Tells those who watch that the connection ends, and why.
     pub(super) fn log_close(&self, shared: &Shared, reason: &str) {
         log::debug!("<{} connection closed.", self.info.fd);
@@ -197,6 +212,15 @@ impl Drop for ConnRecord {
         if let Some(shared) = self.shared.upgrade() {
             lock(&shared.stats.conns).remove(&self.info.fd);
         }
+    }
+}
+
+/// The system's own words, without the number that Rust adds.
+pub(super) fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error ") {
+        Some(end) => text[..end].to_string(),
+        None => text,
     }
 }
 

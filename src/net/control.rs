@@ -20,6 +20,7 @@
 //!
 //! Not here: what lines mean and what is sent (`replication`), the order of changes (`journal`).
 
+use super::admission::reason;
 use super::conn::buffer::{Cursor, Sent};
 use super::listen::{self, StartError};
 use crate::command::{Output, Shared};
@@ -90,7 +91,7 @@ impl Control {
         let Some(path) = &shared.config.control_socket else { return Ok(None) };
         let listener = listen::listen_control(path, shared.config.backlog)?;
         let started = Control::spawn(shared, listener).map_err(|error| StartError {
-            message: format!("cannot start the control socket's thread: {}", listen::reason(&error)),
+            message: format!("cannot start the control socket's thread: {}", reason(&error)),
             exit_code: listen::EXIT_OSERR,
         })?;
         Ok(Some(started))

@@ -21,7 +21,7 @@
 //!
 //! Not here: records and certificates (`tls`).
 
-use super::admission::{Arrival, ConnRecord, Inbox, Inboxes, Permit};
+use super::admission::{Arrival, ConnRecord, Inbox, Inboxes, Permit, reason};
 use super::places::{Place, ThreadPlaces};
 use super::stop::{Orders, Stop, StopMode};
 use crate::command::Shared;
@@ -229,6 +229,7 @@ impl Handshaker {
             tls.handshake_errors.fetch_add(1, Ordering::Relaxed);
         }
         half_done.stream.drain();
+        half_done.record.log_tls_error(&self.shared, &reason(error));
         half_done.record.log_close(&self.shared, "error");
         log::info!("a TLS handshake failed: {error}");
     }

@@ -3,6 +3,7 @@
 //! Options that connections inherit from their listener (no delay, keep-alive, no linger) are set here once and
 //! not per connection. Not here: accepting (`acceptor`), datagrams (`worker::datagrams`).
 
+use super::admission::reason;
 use crate::config::{Binding, Config, ListenAddr, ListenTls};
 use crate::tls::ClientCerts;
 use mio::net::{TcpListener, UdpSocket, UnixListener};
@@ -299,13 +300,4 @@ fn start(socket: &Socket, backlog: u32) -> io::Result<()> {
 
 fn failure(what: &str, error: &io::Error) -> StartError {
     StartError { message: format!("{what}: {}", reason(error)), exit_code: EXIT_OSERR }
-}
-
-/// The system's own words, without the number that Rust adds.
-pub(super) fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.find(" (os error ") {
-        Some(end) => text[..end].to_string(),
-        None => text,
-    }
 }

@@ -61,7 +61,7 @@ impl Server {
         let listeners = listen::listen(&shared.config)?;
         let udp = listen::listen_udp(&shared.config)?;
         Server::spawn(&shared, listeners, udp).map_err(|error| StartError {
-            message: format!("cannot start the server's threads: {}", listen::reason(&error)),
+            message: format!("cannot start the server's threads: {}", admission::reason(&error)),
             exit_code: listen::EXIT_OSERR,
         })
     }

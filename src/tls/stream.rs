@@ -158,9 +158,12 @@ impl<S: TlsSession> TlsStream<S> {
         !self.plain.is_empty() || self.end.is_some()
     }
 
-    /// Whether the other side has broken the protocol.
-    pub fn is_broken(&self) -> bool {
-        matches!(self.end, Some(TlsEnd::Failed(_)))
+    /// How the other side has broken the protocol, if it has.
+    pub fn fault(&self) -> Option<&str> {
+        match &self.end {
+            Some(TlsEnd::Failed(why)) => Some(why),
+            _ => None,
+        }
     }
 
     /// Whether the last read stopped before the socket was empty: it had taken apart [`RECORDS_MOST`].
@@ -247,7 +250,7 @@ impl<S: TlsSession> TlsStream<S> {
                 return used;
             }
             // What follows a mistake is not looked at; but the alert that says so is sent.
-            if self.is_broken() && !self.session.state().wants_write() {
+            if self.fault().is_some() && !self.session.state().wants_write() {
                 return used;
             }
         }
@@ -408,7 +411,7 @@ impl<S: TlsSession> TlsStream<S> {
     /// What encrypts, unless the session is broken. rustls has its place in what it was shown last, and wants to see the
     /// same again: the beginning of a record, or a message of a handshake that came in parts.
     fn traffic(&mut self) -> Option<WriteTraffic<'_, S::Data>> {
-        if self.is_broken() {
+        if self.fault().is_some() {
             return None;
         }
         // Everything else was done with when it was read.

@@ -194,6 +194,16 @@ impl Hub {
         );
     }
 
+    /// Publishes what the network has done to a connection. Ask [`Hub::wants`] first.
+    pub fn conn_error(&self, why: &str, fd: i32) {
+        self.publish(Streams::CONNEVENTS, format_args!("type=connerr fd={fd} msg={why}"));
+    }
+
+    /// Publishes what is wrong with a connection's TLS. Ask [`Hub::wants`] first.
+    pub fn tls_error(&self, why: &str, fd: i32) {
+        self.publish(Streams::CONNEVENTS, format_args!("type=conntlserr fd={fd} msg={why}"));
+    }
+
     /// Whether there is room for one more watcher.
     pub fn has_room(&self) -> bool {
         self.state.watchers.load(Ordering::Relaxed) < WATCHERS_MAX

@@ -590,6 +590,6 @@ fn read_by<S: Socket>(
     match read {
         Ok(Some(0)) => Err(CloseReason::Normal),
         Ok(n) => Ok(n.unwrap_or(0)),
-        Err(_) => Err(CloseReason::Error),
+        Err(error) => Err(error.raw_os_error().map_or(CloseReason::Error, CloseReason::Lost)),
     }
 }

@@ -121,8 +121,10 @@ pub(crate) enum After {
 /// Why a connection ends, as `watch connevents` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CloseReason {
-    /// The client broke the rules, or the network did.
+    /// The client broke the rules, or does not read its replies.
     Error,
+    /// A read failed, with this number of the system.
+    Lost(i32),
     /// The client left or said quit.
     Normal,
     /// Nothing came for `idle_timeout` seconds.
@@ -135,7 +137,7 @@ impl CloseReason {
     /// The word on the wire.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            CloseReason::Error => "error",
+            CloseReason::Error | CloseReason::Lost(_) => "error",
             CloseReason::Normal => "normal",
             CloseReason::IdleTimeout => "idle_timeout",
             CloseReason::Shutdown => "shutdown",

@@ -2,12 +2,15 @@
 //!
 //! Not here: what a connection does (`conn`).
 
+use crate::command::Shared;
 use crate::io::edge::Edge;
 use crate::io::stream::Stream;
 use crate::net::admission::{Arrival, ConnRecord, Permit};
+use crate::net::conn::turn::CloseReason;
 use crate::net::conn::{Connection, Holdings};
 use mio::{Registry, Token};
 use std::io::{self, Read, Write};
+use std::sync::atomic::Ordering;
 
 /// A connection and what its worker knows of it. The fields are dropped in this order: the record names the descriptor
 /// that the connection closes, and the permit goes back to the acceptor when the descriptor is free as well.
@@ -49,6 +52,17 @@ impl Client {
     pub(super) fn is_idle(&mut self, now: u32, limit: u32) -> bool {
         let may_be = !self.queued && !self.connection.waits_for_acks() && self.connection.socket().socket().is_tcp();
         may_be && self.connection.session().is_idle(now, limit, self.connection.is_stuck())
+    }
+
+    /// Counts how it ends, and tells those who watch.
+    pub(super) fn tell_end(&mut self, shared: &Shared, reason: CloseReason) {
+        if let (Some(tls), Some(why)) = (&shared.tls, self.connection.socket().socket_ref().tls_fault()) {
+            tls.protocol_errors.fetch_add(1, Ordering::Relaxed);
+            self.record.log_tls_error(shared, why);
+        } else if let CloseReason::Lost(number) = reason {
+            self.record.log_error(shared, &io::Error::from_raw_os_error(number));
+        }
+        self.record.log_close(shared, reason.name());
     }
 
     /// Whether it was to log in, and has taken too long.

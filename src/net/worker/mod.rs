@@ -579,12 +579,7 @@ impl Worker {
         }
         let mut client = self.clients.remove(key);
         self.budget.change(key, client.holdings, Holdings::default(), &self.shared.stats);
-        if let Some(tls) = &self.shared.tls
-            && client.connection.socket().socket().is_broken()
-        {
-            tls.protocol_errors.fetch_add(1, Ordering::Relaxed);
-        }
-        client.record.log_close(&self.shared, reason.name());
+        client.tell_end(&self.shared, reason);
     }
 
     fn hand_over(&mut self, key: usize, streams: Streams) {

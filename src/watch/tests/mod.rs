@@ -247,6 +247,8 @@ fn lines_of_each_kind() {
     hub.deleted(b"n", "delete", 1, 1);
     hub.conn_new("127.0.0.1", 48002, "tcp", 38);
     hub.conn_close("127.0.0.1", 48002, "tcp", "normal", 38);
+    hub.conn_error("Connection reset by peer", 38);
+    hub.tls_error("timed out", 38);
     rig.turn();
     let expected = [
         "OK",
@@ -255,6 +257,8 @@ fn lines_of_each_kind() {
         "3 type=deleted key=n cmd=delete clsid=1 size=1",
         "4 type=conn_new rip=127.0.0.1 rport=48002 transport=tcp cfd=38",
         "5 type=conn_close rip=127.0.0.1 rport=48002 transport=tcp reason=normal cfd=38",
+        "6 type=connerr fd=38 msg=Connection reset by peer",
+        "7 type=conntlserr fd=38 msg=timed out",
     ];
     assert_eq!(client.take(), expected);
 }
