@@ -13,22 +13,26 @@
 #
 # Creates no user: the units have one of their own while they run. Starts nothing. "uninstall" takes away what this
 # PREFIX has, and stops the services only where their units are those of this PREFIX. An options file that is there
-# stays, and is only taken away when nobody has changed it.
+# stays, and is only taken away when nobody has changed it and no other installation uses it.
 #
 # Several servers on one machine: twincached@NAME.service takes its options from SYSCONFDIR/default/twincached-NAME, and
 # has /run/twincached-NAME for sockets; twincache-sidecar@NAME.service is the sidecar beside it.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
-PREFIX=${PREFIX:-/usr/local}
-case $PREFIX in /*) ;; *) PREFIX=$(pwd)/$PREFIX ;; esac
+# absolute PATH: it, from here if need be, and with no slash too many.
+absolute() {
+    case $1 in /*) echo "$1" ;; *) echo "$(pwd)/$1" ;; esac | sed -e 's|//*|/|g' -e 's|\(.\)/$|\1|'
+}
+
+PREFIX=$(absolute "${PREFIX:-/usr/local}")
 DESTDIR=${DESTDIR:-}
 BINARY=${BINARY:-$here/../target/release/twincached}
 case $PREFIX in
 /usr | /usr/local) SYSCONFDIR=${SYSCONFDIR:-/etc} ;;
 *) SYSCONFDIR=${SYSCONFDIR:-$PREFIX/etc} ;;
 esac
-case $SYSCONFDIR in /*) ;; *) SYSCONFDIR=$(pwd)/$SYSCONFDIR ;; esac
+SYSCONFDIR=$(absolute "$SYSCONFDIR")
 case $PREFIX$SYSCONFDIR in
 *[!A-Za-z0-9/._+@-]*)
     echo "install.sh: systemd's units cannot name $PREFIX or $SYSCONFDIR: use letters, digits and /._+@- only" >&2
@@ -181,13 +185,15 @@ take_out() {
     if systemd_runs; then systemctl daemon-reload || true; fi
 }
 
-# Whether the other of /usr and /usr/local, which have their options in common, has this program as well.
+# Whether another installation has its options of this program in the same file, now that what this one had of it is away:
+# one in /usr or /usr/local, or a unit that systemd finds. Without its file a server listens on every address.
 is_shared() {
-    case $PREFIX in
-    /usr) [ -e "$DESTDIR/usr/local/bin/$1" ] ;;
-    /usr/local) [ -e "$DESTDIR/usr/bin/$1" ] ;;
-    *) false ;;
-    esac
+    file=$SYSCONFDIR/default/$1
+    grep -RqsxF -e "EnvironmentFile=-$file" -e "EnvironmentFile=$file" "$DESTDIR/etc/systemd/system" \
+        "$DESTDIR/run/systemd/system" "$DESTDIR/usr/local/lib/systemd/system" "$DESTDIR/usr/lib/systemd/system" \
+        "$DESTDIR/lib/systemd/system" && return
+    # shellcheck disable=SC3013 # as above.
+    [ "$defaults" -ef "$DESTDIR/etc/default" ] && { [ -e "$DESTDIR/usr/bin/$1" ] || [ -e "$DESTDIR/usr/local/bin/$1" ]; }
 }
 
 # Not in a container, say, nor where files are put into a package.

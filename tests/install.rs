@@ -121,11 +121,138 @@ fn one_of_two_installations_is_taken_away() {
     with_prefix("/usr", "install");
     let alone = target.files();
     assert!(alone.iter().any(|(name, _)| name == "etc/default/twincached"));
-    with_prefix("/usr/local", "install");
-    with_prefix("/usr/local", "uninstall");
-    assert_eq!(target.files(), alone);
-    with_prefix("/usr", "uninstall");
+    for other in ["/usr/local", "/usr//local/"] {
+        with_prefix(other, "install");
+        with_prefix(other, "uninstall");
+        assert_eq!(target.files(), alone);
+    }
+    with_prefix("/usr/", "uninstall");
     assert_eq!(target.files(), []);
+}
+
+/// Runs as root in a mount namespace: /etc and /run are copies in $1, where systemd seems to run, and systemctl is a file
+/// that writes down what it is asked. $2 is install.sh, and $3 are the steps.
+const BESIDE_A_SYSTEM: &str = r#"
+set -e
+mount -t tmpfs tmpfs "$1"
+mkdir "$1/upper" "$1/work" "$1/run" "$1/bin" "$1/active"
+mount -t overlay overlay -o "lowerdir=/etc,upperdir=$1/upper,workdir=$1/work" /etc 2>/dev/null || exit 77
+rm -rf /etc/systemd/system /etc/default/twincache*
+mkdir -p /etc/systemd/system /etc/default "$1/run/systemd/system"
+mount --bind "$1/run" /run
+cat >"$1/bin/systemctl" <<'EOF'
+#!/bin/sh
+case $1 in
+show) readlink -f "/etc/systemd/system/$(echo "$5" | sed 's/@.*\./@./')" ;;
+is-active) [ -e "$FAKE/active/$3" ] ;;
+list-units) for unit in "$FAKE/active"/${5}; do [ ! -e "$unit" ] || echo "${unit##*/} loaded active running"; done ;;
+disable) echo "$*" && rm "$FAKE/active/$3" ;;
+daemon-reload) echo "$*" ;;
+esac
+EOF
+chmod 755 "$1/bin/systemctl"
+export FAKE="$1" PATH="$1/bin:$PATH"
+script=$2
+install_to() { echo "== $2 $1"; PREFIX=$FAKE/$1 "$script" "$2" | sed "s|$FAKE|FAKE|g"; }
+# runs WHERE UNIT...: systemd runs them from there.
+runs() {
+    prefix=$FAKE/$1
+    shift
+    for unit in "$@"; do
+        file=$(echo "$unit" | sed 's/@.*\./@./')
+        ln -sfn "$prefix/lib/systemd/system/$file" "/etc/systemd/system/$file"
+        touch "$FAKE/active/$unit"
+    done
+}
+eval "$3"
+"#;
+
+/// What the steps said, if this system lets them be taken.
+fn beside_a_system(steps: &str) -> Option<String> {
+    if !is_root() {
+        eprintln!("skipped: it takes root");
+        return None;
+    }
+    let place = Folder::new();
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", BESIDE_A_SYSTEM, "sh", place.path().to_str().unwrap()]);
+    command.args([&format!("{SCRIPTS}/install.sh"), steps]).env("BINARY", under_test());
+    let output = command.env_remove("DESTDIR").env_remove("SYSCONFDIR").output().expect("unshare");
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    if output.status.code() == Some(77) || complaints.contains("unshare failed") {
+        eprintln!("skipped: this system lets nobody make an overlay");
+        return None;
+    }
+    assert!(output.status.success(), "{complaints}{}", String::from_utf8_lossy(&output.stdout));
+    Some(String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn the_options_of_another_installation_stay() {
+    let steps = r#"
+        export SYSCONFDIR=/etc
+        (install_to a install && install_to b install) >"$FAKE/log"
+        runs a twincached.service
+        install_to b uninstall
+        find "$FAKE/b/bin" "$FAKE/b/lib" "$FAKE/active" /etc/default -type f -name 'twincache*' -printf '%f\n'
+        install_to a uninstall
+        find "$FAKE/a" "$FAKE/active" /etc/default -type f -name 'twincache*'"#;
+    let Some(said) = beside_a_system(steps) else { return };
+    let expected = "\
+        == uninstall b\n\
+        kept /etc/default/twincached: another installation uses it\n\
+        daemon-reload\n\
+        twincached.service\n\
+        twincached\n\
+        == uninstall a\n\
+        disable --now twincached.service\n\
+        daemon-reload\n";
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn stops_what_its_own_units_run_and_nothing_else() {
+    let steps = r#"
+        install_to a install | head -n 2 | cut -c -40
+        runs a twincached.service twincached@one.service twincache-sidecar@one.service
+        mkdir /etc/systemd/system/multi-user.target.wants
+        ln -s "$FAKE/a/lib/systemd/system/twincached@.service" \
+            /etc/systemd/system/multi-user.target.wants/twincached@two.service
+        touch "$FAKE/active/twincached@two.service"
+        install_to a install | tail -n 2
+        install_to b install | head -n 2 | cut -c -40
+        install_to b uninstall
+        mv "$FAKE/active" "$FAKE/away"
+        install_to a install | tail -n 2 | head -n 1 | cut -c -40
+        install_to a uninstall
+        mv "$FAKE/away" "$FAKE/active"
+        install_to a install >"$FAKE/log"
+        install_to a uninstall
+        ls "$FAKE/active""#;
+    let Some(said) = beside_a_system(steps) else { return };
+    let expected = "\
+        == install a\n\
+        installed. To start it: FAKE/a/bin/twinc\n\
+        installed. The server that runs is still the old one; with an empty cache the new one takes its place by:\n  \
+          systemctl daemon-reload && systemctl restart twincached\n\
+        == install b\n\
+        installed. To start it: FAKE/b/bin/twinc\n\
+        == uninstall b\n\
+        daemon-reload\n\
+        installed. To start it: FAKE/a/bin/twinc\n\
+        == uninstall a\n\
+        disable --now twincached.service\n\
+        systemctl could not stop twincached: if it runs, it goes on\n\
+        disable --now twincached@two.service\n\
+        systemctl could not stop twincached@two: if it runs, it goes on\n\
+        daemon-reload\n\
+        == uninstall a\n\
+        disable --now twincached.service\n\
+        disable --now twincached@one.service\n\
+        disable --now twincached@two.service\n\
+        disable --now twincache-sidecar@one.service\n\
+        daemon-reload\n";
+    assert_eq!(said, expected);
 }
 
 #[test]
