@@ -37,6 +37,8 @@ pub struct FileRecord {
     pub shards: usize,
     /// Bytes of a shard's window.
     pub window: usize,
+    /// Buckets of all hash tables at the last graceful stop, at least; 0 if nobody has counted them.
+    pub buckets: usize,
 }
 
 /// The names and values of a text of this form.
@@ -87,6 +89,7 @@ impl FileRecord {
         put("hash_seed", &self.hash_seed);
         put("shards", &self.shards);
         put("window", &self.window);
+        put("buckets", &self.buckets);
         let sum = sum(text.as_bytes());
         let _ = writeln!(text, "Ksum {sum}");
         text
@@ -142,6 +145,8 @@ impl Fields {
             hash_seed: self.get("hash_seed")?,
             shards: self.get("shards")?,
             window: self.get("window")?,
+            // Servers were without it once, and their files are good.
+            buckets: self.get("buckets").unwrap_or(0),
         })
     }
 
@@ -163,7 +168,8 @@ mod tests {
         let settings = settings(&StoreConfig::default());
         let (boot, flush) = ("a-b".to_owned(), [7, 8, 9]);
         let (format, turn, is_closed, cas) = (1, 3, true, u64::MAX);
-        FileRecord { format, turn, is_closed, settings, boot, clock, cas, flush, hash_seed: 4, shards: 2, window: 5 }
+        let (hash_seed, shards, window, buckets) = (4, 2, 5, 6);
+        FileRecord { format, turn, is_closed, settings, boot, clock, cas, flush, hash_seed, shards, window, buckets }
     }
 
     #[test]

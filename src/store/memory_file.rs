@@ -195,10 +195,10 @@ impl MemoryFile {
     }
 
     /// Closes it after a graceful stop. Nothing may change any more.
-    pub fn close(&self, clock: &Clock, cas: u64, flush: [u64; 3]) {
+    pub fn close(&self, clock: &Clock, cas: u64, flush: [u64; 3], buckets: usize) {
         let mut record = self.record();
         (record.turn, record.is_closed) = (record.turn + 1, true);
-        (record.clock, record.cas, record.flush) = (clock.state(), cas, flush);
+        (record.clock, record.cas, record.flush, record.buckets) = (clock.state(), cas, flush, buckets);
         if let Err(error) = self.write_closed(&record) {
             log::error!("[restart] cannot write {}: {error}", meta_path(&self.path));
         }

@@ -361,7 +361,10 @@ fn make_shard(
     window: usize,
 ) -> std::io::Result<Shard> {
     let config = &core.config;
-    let table = Table::new(first_buckets(config, shards), config.hash_expand, window / WINDOW_PER_BUCKET)?;
+    let most = window / WINDOW_PER_BUCKET;
+    // As large as it was, or is to be: what grows while it is filled costs every set something.
+    let before = core.memory_file.as_ref().map_or(0, |file| file.record().buckets.div_ceil(shards).min(most));
+    let table = Table::new(first_buckets(config, shards).max(before), config.hash_expand, most)?;
     let part = core.memory_file.as_ref().map(|file| file.window(number)).map(|(file, at)| FilePart { file, at });
     let mut window = Window::new(window, part, config.cas_enabled)?;
     if window.is_in_file() && !window.extend(config.page_size) {

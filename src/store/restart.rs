@@ -53,7 +53,8 @@ impl Store {
     /// Closes the memory file, if there is one, for the next server. Nobody may use the store any more.
     pub fn close_file(&self) {
         if let Some(file) = &self.core.memory_file {
-            file.close(&self.core.clock, self.core.cas.load(Ordering::Relaxed), self.core.flush.state());
+            let buckets = self.lock_each().map(|shard| shard.table.buckets()).sum();
+            file.close(&self.core.clock, self.core.cas.load(Ordering::Relaxed), self.core.flush.state(), buckets);
         }
     }
 

@@ -159,6 +159,31 @@ fn items_go_on_ageing_and_flush_alls_hold() {
     }
 }
 
+/// As upstream's restart.t has it: the table has the size that it had grown to, whatever is left in it.
+#[test]
+fn the_hash_table_stays_as_large_as_it_was() {
+    let kept = Kept::new(&["-m", "128", "-I", "2m"]);
+    let mut server = kept.start();
+    let mut conn = server.connect();
+    let first = conn.number("", "hash_power_level");
+    let all = |line: &str| (0..150_000).map(|i| line.replace('N', &i.to_string())).collect::<String>();
+    conn.send(all("set keyN 0 0 1 noreply\r\nx\r\n").as_bytes());
+    assert_eq!(conn.number("", "curr_items"), 150_000);
+    let grown = conn.number("", "hash_power_level");
+    assert!(grown > first, "{first}, then {grown}");
+    conn.send(all("delete keyN noreply\r\n").as_bytes());
+    assert_eq!(conn.number("", "curr_items"), 0);
+    for signal in ["USR1", "USR1", "KILL"] {
+        end(server, signal);
+        server = kept.start();
+        assert_eq!(server.connect().number("", "hash_power_level"), grown, "{signal}");
+    }
+    end(server, "USR1");
+    std::fs::remove_file(kept.meta()).unwrap();
+    let emptied = kept.start();
+    assert_eq!(emptied.connect().number("", "hash_power_level"), first);
+}
+
 #[test]
 fn others_options_start_clean() {
     let changes: [&[&str]; 8] = [

@@ -320,6 +320,7 @@ fn files_of_other_lengths_and_machines_start_clean() {
     assert!(restart("one", |record| (record.shards, record.window) = (1, record.window * 2)) <= 1);
     assert_eq!(restart("flush", |record| record.flush = [u64::MAX; 3]), 0);
     assert_eq!(restart("cas", |record| record.cas = u64::MAX), 1);
+    assert_eq!(restart("buckets", |record| record.buckets = usize::MAX), 1);
     assert_eq!(restart("later", |record| record.clock.zero_ms = i64::MAX), 0);
 }
 
