@@ -10,8 +10,8 @@ use super::requests::Counts;
 use super::shard::Shard;
 use super::shard::lru::{COLD, HOT, TEMP, WARM};
 use super::{
-    BUCKET_POWER, ChangeSource, ClassSet, ClassStats, Event, EventMask, Reassign, Role, Store, StoreConfig, StoreStats,
-    Tuning,
+    ChangeSource, ClassSet, ClassStats, Event, EventMask, Reassign, Role, Store, StoreConfig, StoreStats, Tuning,
+    hash_power,
 };
 use crate::journal::flush::Flushed;
 use crate::sync::lock;
@@ -198,7 +198,7 @@ impl Store {
             stats.ghost_bytes += shard.ghost.bytes() + shard.gain.bytes();
             buckets += shard.table.buckets();
         }
-        stats.hash_power_level = buckets.next_power_of_two().ilog2() + BUCKET_POWER;
+        stats.hash_power_level = hash_power(buckets);
         stats
     }
 

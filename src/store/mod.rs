@@ -363,7 +363,8 @@ fn make_shard(
     let config = &core.config;
     let most = window / WINDOW_PER_BUCKET;
     // As large as it was, or is to be: what grows while it is filled costs every set something.
-    let before = core.memory_file.as_ref().map_or(0, |file| file.record().buckets.div_ceil(shards).min(most));
+    let before = core.memory_file.as_ref().map_or(0, |file| file.record().buckets);
+    let before = (before / shards + usize::from(number < before % shards)).min(most);
     let table = Table::new(first_buckets(config, shards).max(before), config.hash_expand, most)?;
     let part = core.memory_file.as_ref().map(|file| file.window(number)).map(|(file, at)| FilePart { file, at });
     let mut window = Window::new(window, part, config.cas_enabled)?;
@@ -386,6 +387,11 @@ fn make_shard(
 fn first_buckets(config: &StoreConfig, shards: usize) -> usize {
     let buckets = config.hash_power.map_or(BUCKETS, |power| 1 << u32::from(power).saturating_sub(BUCKET_POWER));
     (buckets / shards).max(1)
+}
+
+/// memcached's power for a table of so many buckets: it doubles at 1.5 items for each of its 2^power.
+fn hash_power(buckets: usize) -> u32 {
+    (buckets * shard::table::LOAD * 2).div_ceil(3).next_power_of_two().ilog2()
 }
 
 /// The number of shards, a power of two: few for a small cache, enough for the threads, and as many as ids need.

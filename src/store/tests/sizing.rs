@@ -14,3 +14,16 @@ fn how_many_shards() {
     let given = StoreConfig { shards: Some(1_000_000), ..StoreConfig::default() };
     assert_eq!(shard_count(&given), SHARDS_MAX);
 }
+
+/// As memcached's: 2^power buckets, and twice as many with more than 1.5 items for each.
+#[test]
+fn the_power_of_the_hash_table_is_memcacheds() {
+    for power in 12..=30 {
+        let buckets = first_buckets(&StoreConfig { hash_power: Some(power), ..StoreConfig::default() }, 1);
+        assert_eq!(hash_power(buckets), u32::from(power));
+    }
+    let for_items = |items: usize| hash_power(items.div_ceil(shard::table::LOAD));
+    for (items, power) in [(98_294, 16), (98_311, 17), (1 << 17, 17), (196_601, 17), (196_609, 18)] {
+        assert_eq!(for_items(items), power, "{items} items");
+    }
+}
