@@ -49,7 +49,7 @@ const END: &[u8] = b"END\r\n";
 const TOO_LARGE: &[u8] = b"SERVER_ERROR reply too large for UDP\r\n";
 const TOO_LONG: &[u8] = b"SERVER_ERROR value too large to append to over UDP\r\n";
 const NO_ACKS: &[u8] = b"SERVER_ERROR changes over UDP cannot wait for replicas\r\n";
-const NO_SHUTDOWN: &[u8] = b"ERROR: shutdown not enabled\r\n";
+const NO_SHUTDOWN: &[u8] = b"SERVER_ERROR shutdown is not done over UDP\r\n";
 
 /// The answer to one datagram, as datagrams.
 #[derive(Debug, Default)]
@@ -225,7 +225,12 @@ impl DatagramReader<'_> {
     fn run(&mut self, prepared: &Prepared<'_>, context: &mut Context<'_>, out: &mut Output) -> bool {
         match &prepared.cut.request {
             Request::Text(TextCommand::Get(get)) if !get.single => self.run_keys(get, context, out),
-            Request::Text(TextCommand::Admin { verb: Admin::Shutdown, .. }) => self.say(NO_SHUTDOWN, out),
+            // Whoever asks may be anybody. Where nobody may, that is said as always.
+            Request::Text(TextCommand::Admin { verb: Admin::Shutdown, .. })
+                if context.shared.config.shutdown_command =>
+            {
+                self.say(NO_SHUTDOWN, out);
+            }
             // Who feeds a server does not do it so.
             Request::Text(TextCommand::Admin { verb: Admin::Replica, .. }) => self.say(b"ERROR\r\n", out),
             request if self.waits && barred::changes_items(request) => {

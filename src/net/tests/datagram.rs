@@ -148,7 +148,9 @@ fn an_append_is_bounded_and_its_refusal_is_in_the_words_of_its_client() {
 #[test]
 fn what_needs_a_connection_is_not_done() {
     let server = TestServer::new(|config| config.shutdown_command = true);
-    assert_eq!(ask(&server, "shutdown|mn|"), ["0/1 ERROR: shutdown not enabled|", "0/1 MN|"]);
+    assert_eq!(ask(&server, "shutdown|mn|"), ["0/1 SERVER_ERROR shutdown is not done over UDP|", "0/1 MN|"]);
+    let off = TestServer::new(|_| {});
+    assert_eq!(ask(&off, "shutdown|mn|"), ["0/1 SERVER_ERROR: shutdown not enabled|", "0/1 MN|"]);
     assert_eq!(ask(&server, "watch fetchers|mn|"), ["0/1 MN|"]);
     assert_eq!(ask(&server, "lru_crawler metadump all|mn|"), ["0/1 MN|"]);
     assert_eq!(ask(&server, "replica x|mn|"), ["0/1 ERROR|", "0/1 MN|"]);
