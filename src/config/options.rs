@@ -162,8 +162,9 @@ pub fn value_missing(name: &str) -> Exit {
     Exit::refuse(1, line)
 }
 
-/// Where the explanations of `--help` begin.
+/// Where the explanations of `--help` begin, and how wide they are: a terminal has 80 columns.
 const HELP_COLUMN: usize = 26;
+const HELP_WIDTH: usize = 80 - HELP_COLUMN;
 
 /// The text of `--help`.
 pub fn help<T>(flags: &[OptionRow<T>], suboptions: &[OptionRow<T>]) -> String {
@@ -192,15 +193,18 @@ fn usage<T>(row: &OptionRow<T>, is_flag: bool) -> String {
 /// One option: its usage, then its explanation in a column, on the next line where the usage is too wide.
 fn push_help(text: &mut String, usage: &str, help: &str) {
     let _ = write!(text, "{usage:HELP_COLUMN$}");
-    let mut lines = help.lines();
-    if usage.len() < HELP_COLUMN {
-        let _ = writeln!(text, "{}", lines.next().unwrap_or_default());
-    } else {
-        text.push('\n');
+    let mut width = if usage.len() < HELP_COLUMN { 0 } else { HELP_WIDTH };
+    for word in help.split_whitespace() {
+        let is_first = width == 0;
+        width += usize::from(!is_first) + word.len();
+        if width > HELP_WIDTH {
+            let _ = write!(text, "\n{:HELP_COLUMN$}{word}", "");
+            width = word.len();
+        } else {
+            let _ = write!(text, "{}{word}", if is_first { "" } else { " " });
+        }
     }
-    for line in lines {
-        let _ = writeln!(text, "{:HELP_COLUMN$}{line}", "");
-    }
+    text.push('\n');
 }
 
 /// The text of `-V`. Scripts cut the number out of the first line and expect no second one.

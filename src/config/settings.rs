@@ -311,7 +311,7 @@ settings! {
         stat(47, "idle_timeout", |c| c.idle_timeout);
     -   /// Bytes, 0 none.
         pub read_buf_mem_limit: u64 = 0;
-        sub("read_buf_mem_limit", Needed("<MB>"), "limit for connection buffers (default: 0, none)",
+        sub("read_buf_mem_limit", Needed("<MB>"), "limit for connection buffers (default: 0, 32 MB)",
             read_buf_mem_limit = |v| scaled("read_buf_mem_limit", v, 1 << 20));
         stat(50, "read_buf_mem_limit", |c| c.read_buf_mem_limit);
     -   sub("slab_chunk_max", Needed("<KB>"), "larger items are kept in pieces of this size (default: by memory)",
