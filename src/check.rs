@@ -1,7 +1,7 @@
 //! `--check`: whether a server would start with these options, without starting one.
 //!
 //! ```text
-//!   options > key and certificates > memory > open files, user > passwords > files > addresses > -c
+//!   options > key and certificates > memory > open files, user > file of items > passwords > addresses > -c
 //! ```
 //!
 //! The steps are those of a start, in its order, as the same user; but each one is done whatever the others have found, and
@@ -13,6 +13,7 @@ use crate::command::Users;
 use crate::config::{Config, Exit};
 use crate::net;
 use crate::process;
+use crate::store::Store;
 use crate::tls::ServerTls;
 use std::path::Path;
 
@@ -23,10 +24,12 @@ pub fn check(config: &Config) -> Exit {
         faults.extend(ServerTls::new(&config.tls).err().map(Exit::usage));
     }
     faults.extend(process::check_rights(config));
+    let file = Store::check_file(&config.store);
+    faults.extend(file.as_ref().err().map(|line| Exit::refuse(1, line.clone())));
     faults.extend(Users::default().load(config).err().map(|line| Exit::refuse(1, line)));
     faults.extend(net::check_addresses(config).into_iter().map(|error| Exit::refuse(error.exit_code, error.message)));
-    let warnings = config.warnings.iter().cloned().chain(process::memory_warning(config)).chain(files(config));
-    let warnings: String = warnings.map(|line| line + "\n").collect();
+    let warnings = config.warnings.iter().cloned().chain(process::memory_warning(config)).chain(pidfile(config));
+    let warnings: String = warnings.chain(file.into_iter().flatten()).map(|line| line + "\n").collect();
     match faults.first().map(|exit| exit.code) {
         None => Exit { code: 0, stdout: "a server would start with these options\n".into(), stderr: warnings },
         Some(code) => {
@@ -36,13 +39,9 @@ pub fn check(config: &Config) -> Exit {
     }
 }
 
-/// Files that a start goes without, or makes.
-fn files(config: &Config) -> Vec<String> {
-    let named = [("-P", &config.pidfile), ("-e", &config.store.memory_file)];
-    let in_no_folder = |path: &&String| {
-        let folder = Path::new(path.as_str()).parent().filter(|folder| !folder.as_os_str().is_empty());
-        folder.is_some_and(|folder| !folder.is_dir())
-    };
-    let lost = named.into_iter().filter_map(|(option, path)| Some((option, path.as_ref().filter(in_no_folder)?)));
-    lost.map(|(option, path)| format!("{option} {path}: there is no such folder")).collect()
+/// A start goes without the file of -P where it has to.
+fn pidfile(config: &Config) -> Option<String> {
+    let path = config.pidfile.as_ref()?;
+    let folder = Path::new(path).parent().filter(|folder| !folder.as_os_str().is_empty())?;
+    (!folder.is_dir()).then(|| format!("-P {path}: there is no such folder"))
 }

@@ -53,7 +53,7 @@
 //!
 //! ```text
 //! main        -> check, config, process, net, sys, tls, command, store, supervisor (puts the parts together)
-//! check       -> config, process, net, tls, command                     (the start without a server)
+//! check       -> config, process, net, tls, command, store              (the start without a server)
 //! process     -> config, sys
 //! net         -> command, replication, io, protocol, store, journal, config, watch, sys, tls
 //! replication -> command, store, journal, protocol, config, supervisor

@@ -53,7 +53,8 @@ pub fn check_rights(config: &Config) -> Vec<Exit> {
     let cores = if config.coredumps { raise_core_limit() } else { Ok(()) };
     let files = raise_file_limit(config);
     let user = if process::is_root() { drop_root(config) } else { Ok(()) };
-    [cores, files, user].into_iter().filter_map(Result::err).collect()
+    let folder = if config.daemonize { leave_folder(config).map_err(no_background) } else { Ok(()) };
+    [cores, files, user, folder].into_iter().filter_map(Result::err).collect()
 }
 
 /// Says so where `-m` is more than the system has. What it has not got now is not taken at start either: the system would
@@ -159,11 +160,13 @@ impl InBackground {
 
 fn go_to_background(config: &Config) -> io::Result<InBackground> {
     let parent = process::detach()?;
-    // A core file is written to the working directory, so that stays as it is when one is wanted.
-    if !config.coredumps {
-        std::env::set_current_dir("/")?;
-    }
+    leave_folder(config)?;
     Ok(InBackground { parent, keeps_stdio: config.verbosity > 0 })
+}
+
+/// A core file is written to the working directory, so that stays as it is when one is wanted.
+fn leave_folder(config: &Config) -> io::Result<()> {
+    if config.coredumps { Ok(()) } else { std::env::set_current_dir("/") }
 }
 
 fn no_background(_: io::Error) -> Exit {

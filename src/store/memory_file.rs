@@ -44,7 +44,7 @@ use super::StoreConfig;
 use super::file_record::{Fields, FileRecord, settings};
 use crate::clock::{Clock, Resumed};
 use crate::sync::lock;
-use crate::sys::memory::{NO_DETOUR, free_bytes, is_link, lock_file, take_blocks};
+use crate::sys::memory::{NO_DETOUR, UNNAMED, free_bytes, is_link, lock_file, take_blocks};
 use crate::sys::process::effective_user;
 use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
@@ -78,6 +78,15 @@ const CAS_LEAP: u64 = 1 << 40;
 
 /// The highest cas unique of an item that is believed after a crash: above it is what clients have asked for.
 const CAS_BELIEVED: u64 = 1 << 62;
+
+/// Bytes of what `st_blocks` counts.
+const STAT_BLOCK: u64 = 512;
+
+/// A setting that must be the same again, as text.
+type Setting = (&'static str, String);
+
+/// What is in a file, or in a word why nothing of it can be believed; no word for a new one.
+type Judged = Result<(FileFound, FileRecord, Resumed), String>;
 
 /// The file of a store that is being built, or runs. See the module's head.
 #[derive(Debug)]
@@ -115,26 +124,35 @@ pub struct FileShape {
 impl MemoryFile {
     /// Opens or creates a file. The error is one line for the operator.
     pub fn open(path: &str, config: &StoreConfig, shape: FileShape) -> Result<MemoryFile, String> {
-        let file = open_locked(path).map_err(|error| format!("failed to open memory file {path}: {error}"))?;
-        let meta = read_meta(path)?;
-        if is_strange(&file) {
-            return Err(format!("{path} is no memory file: remove it, or give -e another"));
-        }
+        let file = open_locked(path, true).map_err(|error| not_opened(path, &error))?;
         let settings = settings(config);
-        let judged = judge(&file, meta.as_ref(), shape.format, &settings);
-        let (found, record, resumed) = match judged {
+        let (found, record, resumed) = match look_into(path, &file, shape.format, &settings)? {
             Ok((found, record, resumed)) => (found, record, Some(resumed)),
             Err(why) => {
-                if !why.is_empty() {
-                    log::warn!("[restart] {why}, starting with a clean cache");
-                }
-                let record = empty(&file, shape, settings);
-                let record = record.map_err(|error| format!("failed to give memory file {path} its size: {error}"))?;
-                warn_of_little_room(path, &file, config.memory_limit);
+                clean_start(&why).iter().for_each(|line| log::warn!("{line}"));
+                let record = empty(&file, shape, settings).map_err(|error| no_size(path, &error))?;
+                little_room(path, &file, config.memory_limit).iter().for_each(|line| log::warn!("{line}"));
                 (FileFound::Nothing, record, None)
             }
         };
         Ok(MemoryFile { path: path.into(), file: Arc::new(file), found, resumed, record: Mutex::new(record) })
+    }
+
+    /// What [`MemoryFile::open`] would warn of, or refuse. What is there stays as it is, and nothing is left behind.
+    pub fn check(path: &str, config: &StoreConfig, shape: FileShape) -> Result<Vec<String>, String> {
+        let settings = settings(config);
+        let (file, is_new) = match open_locked(path, false) {
+            Err(error) if error.kind() == ErrorKind::NotFound => match unnamed_beside(path) {
+                Err(error) if cannot_be_unnamed(&error) => return Ok(Vec::new()),
+                opened => (opened.map_err(|error| not_opened(path, &error))?, true),
+            },
+            opened => (opened.map_err(|error| not_opened(path, &error))?, false),
+        };
+        let Err(why) = look_into(path, &file, shape.format, &settings)? else { return Ok(Vec::new()) };
+        if is_new {
+            empty(&file, shape, settings).map_err(|error| no_size(path, &error))?;
+        }
+        Ok(clean_start(&why).into_iter().chain(little_room(path, &file, config.memory_limit)).collect())
     }
 
     /// What was in it.
@@ -214,8 +232,7 @@ impl MemoryFile {
         meta.write_all(record.encode().as_bytes())?;
         meta.sync_all()?;
         fs::rename(&new, &path)?;
-        let folder = Path::new(&path).parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
+        File::open(folder_of(&path))?.sync_all()?;
         write_record(&self.file, record)?;
         self.file.sync_all()
     }
@@ -232,21 +249,51 @@ impl MemoryFile {
     }
 }
 
-/// What does not fit later is answered with an error then.
-fn warn_of_little_room(path: &str, file: &File, wanted: u64) {
-    if let Ok(free) = free_bytes(file)
-        && free < wanted
-    {
-        let (free, wanted) = (free >> 20, wanted >> 20);
-        log::warn!(
-            "the file system of {path} has {free} MB free, and -m allows {wanted} MB: sets will be refused when it is full"
-        );
-    }
+fn not_opened(path: &str, error: &Error) -> String {
+    format!("failed to open memory file {path}: {error}")
 }
 
-fn open_locked(path: &str) -> std::io::Result<File> {
+fn no_size(path: &str, error: &Error) -> String {
+    format!("failed to give memory file {path} its size: {error}")
+}
+
+/// What to say where nothing in a file is believed.
+fn clean_start(why: &str) -> Option<String> {
+    (!why.is_empty()).then(|| format!("[restart] {why}, starting with a clean cache"))
+}
+
+/// What does not fit later is answered with an error then. What the file has taken is its own.
+fn little_room(path: &str, file: &File, wanted: u64) -> Option<String> {
+    let free = free_bytes(file).ok()? + file.metadata().ok()?.blocks() * STAT_BLOCK;
+    (free < wanted).then(|| {
+        let (free, wanted) = (free >> 20, wanted >> 20);
+        format!(
+            "the file system of {path} has {free} MB free, and -m allows {wanted} MB: sets will be refused when it is full"
+        )
+    })
+}
+
+/// A file where that of this path would be made.
+fn unnamed_beside(path: &str) -> std::io::Result<File> {
+    OpenOptions::new().read(true).write(true).mode(0o600).custom_flags(UNNAMED).open(folder_of(path))
+}
+
+/// Whether the error is the file system's, and not the folder's: it knows no such files.
+fn cannot_be_unnamed(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::IsADirectory | ErrorKind::InvalidInput)
+}
+
+fn folder_of(path: &str) -> &Path {
+    let folder = Path::new(path).parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new("."))
+}
+
+fn open_locked(path: &str, create: bool) -> std::io::Result<File> {
+    if path.ends_with('/') {
+        return Err(Error::other("it names a folder"));
+    }
     let mut options = OpenOptions::new();
-    let file = open_own(options.read(true).write(true).create(true).truncate(false).mode(0o600), path)?;
+    let file = open_own(options.read(true).write(true).create(create).truncate(false).mode(0o600), path)?;
     lock_file(&file).map_err(|error| match error.kind() {
         ErrorKind::WouldBlock => Error::other("another process uses it"),
         _ => error,
@@ -278,6 +325,15 @@ fn open_own(options: &mut OpenOptions, path: &str) -> std::io::Result<File> {
     Ok(file)
 }
 
+/// What is in a file that was opened, as [`judge`] has it, or why no server may start on it.
+fn look_into(path: &str, file: &File, format: u32, settings: &[Setting]) -> Result<Judged, String> {
+    let meta = read_meta(path)?;
+    if is_strange(file) {
+        return Err(format!("{path} is no memory file: remove it, or give -e another"));
+    }
+    Ok(judge(file, meta.as_ref(), format, settings))
+}
+
 /// Whether it can be neither a server's of any version nor memcached's, but something that somebody may miss.
 fn is_strange(file: &File) -> bool {
     let mut begin = [0; 6];
@@ -300,13 +356,8 @@ fn read_meta(path: &str) -> Result<Option<Fields>, String> {
     }
 }
 
-/// What is in a file, or in a word why nothing of it can be believed; no word for a new one.
-fn judge(
-    file: &File,
-    meta: Option<&Fields>,
-    format: u32,
-    settings: &[(&'static str, String)],
-) -> Result<(FileFound, FileRecord, Resumed), String> {
+/// Says what is in a file.
+fn judge(file: &File, meta: Option<&Fields>, format: u32, settings: &[Setting]) -> Judged {
     let mut bytes = [0; RECORD_BYTES];
     let len = file.metadata().map_or(0, |about| about.len());
     if len == 0 && meta.is_none() {

@@ -25,8 +25,14 @@ impl Store {
         let Some(path) = &config.memory_file else { return Ok(None) };
         let config = &config.clone().fitted();
         config.validate()?;
-        let shards = shard_count(config);
-        MemoryFile::open(path, config, FileShape { shards, windows: windows(config, shards), format: FORMAT }).map(Some)
+        MemoryFile::open(path, config, shape(config)).map(Some)
+    }
+
+    /// What [`Store::open_file`] would warn of, or refuse, and touches nothing.
+    pub fn check_file(config: &StoreConfig) -> Result<Vec<String>, String> {
+        let config = &config.clone().fitted();
+        config.validate()?;
+        config.memory_file.as_ref().map_or(Ok(Vec::new()), |path| MemoryFile::check(path, config, shape(config)))
     }
 
     /// Builds a store with what is in the file. The clock must be one that goes on as the file says.
@@ -97,6 +103,11 @@ impl Store {
             *sum = sum.zip(restored).map(|(a, b)| a.and(b));
         }
     }
+}
+
+fn shape(config: &StoreConfig) -> FileShape {
+    let shards = shard_count(config);
+    FileShape { shards, windows: windows(config, shards), format: FORMAT }
 }
 
 /// A shard may take all memory, as without a file, and the first pages of all classes; or at least twice its share.

@@ -13,6 +13,9 @@ pub use system::{commit, discard, map_file, populate, prefer_huge_pages, release
 /// Flags for opening what the path itself names: no symbolic link, and not to wait for whoever is at the other end of it.
 pub const NO_DETOUR: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
 
+/// A flag for opening a folder: what is opened is a new file in it that has no name, and goes when it is closed.
+pub const UNNAMED: i32 = libc::O_TMPFILE;
+
 /// Whether a file was not opened because it is a symbolic link.
 pub fn is_link(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ELOOP)

@@ -10,24 +10,27 @@
 mod common;
 mod storm;
 
-use common::{Conn, DEADLINE, Folder, Rng, Server, Waited, is_root, until};
-use std::os::unix::fs::PermissionsExt;
+use common::{Conn, DEADLINE, Folder, Rng, Server, Waited, is_root, under_test, until};
+use std::ffi::OsString;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
 /// A memory file, and the servers that use it one after the other.
 struct Kept {
     folder: Folder,
+    name: String,
     options: Vec<String>,
 }
 
 impl Kept {
     fn new(options: &[&str]) -> Kept {
-        Kept { folder: Folder::new_in_memory(), options: options.iter().map(ToString::to_string).collect() }
+        let options = options.iter().map(ToString::to_string).collect();
+        Kept { folder: Folder::new_in_memory(), name: "memory".into(), options }
     }
 
     fn file(&self) -> String {
-        self.folder.file("memory")
+        self.folder.file(&self.name)
     }
 
     fn meta(&self) -> String {
@@ -47,7 +50,39 @@ impl Kept {
         let mut words = vec!["-v", "-e", &file];
         words.extend(self.options.iter().map(String::as_str));
         words.extend(more);
-        Server::try_start(&words)
+        let (code, checked) = self.check(&words);
+        let started = Server::try_start(&words);
+        let is_said = |said: &str| checked.lines().all(|line| said.contains(line));
+        match &started {
+            Ok(server) => {
+                assert_eq!(code, Some(0), "{checked}");
+                until("what --check has said", || is_said(&server.stderr()));
+            }
+            Err(failure) => assert!(code == Some(1) && is_said(failure), "{failure}, and --check: {checked}"),
+        }
+        started
+    }
+
+    /// Exit code of --check with these options, and what it says. Files stay as they are.
+    fn check(&self, words: &[&str]) -> (Option<i32>, String) {
+        let before = self.files();
+        let output = common::command(&under_test(), &[words, &["--check", "-p", "-1", "-l", "127.0.0.1"]].concat())
+            .current_dir(self.folder.path())
+            .output()
+            .expect("twincached");
+        assert_eq!(self.files(), before);
+        (output.status.code(), String::from_utf8(output.stderr).expect("UTF-8"))
+    }
+
+    /// Names, lengths and inodes.
+    fn files(&self) -> Vec<(OsString, u64, u64, u32)> {
+        let entries = std::fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap());
+        let mut files: Vec<_> = entries
+            .map(|entry| (entry.file_name(), entry.metadata().unwrap()))
+            .map(|(name, about)| (name, about.len(), about.ino(), about.mode()))
+            .collect();
+        files.sort();
+        files
     }
 }
 
@@ -261,6 +296,25 @@ fn meta_corrupt_is_no_start_and_a_missing_one_is_a_clean_start() {
 }
 
 #[test]
+fn a_place_for_no_file_is_no_start() {
+    let kept = |name: &str| Kept { name: name.into(), ..Kept::new(&[]) };
+    for (name, why) in [("none/memory", "No such file or directory"), ("memory/", "it names a folder")] {
+        let refused = kept(name).try_start(&[]).err().expect("refused");
+        assert!(refused.contains("failed to open memory file") && refused.contains(why), "{refused}");
+    }
+    let full = kept("memory");
+    std::fs::write(full.file(), "somebody's letters").unwrap();
+    let refused = full.try_start(&[]).err().expect("refused");
+    assert!(refused.contains("is no memory file"), "{refused}");
+    if is_root() {
+        let foreign = kept("memory");
+        std::fs::set_permissions(foreign.folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let refused = foreign.try_start(&["-u", "nobody"]).err().expect("refused");
+        assert!(refused.contains("Permission denied"), "{refused}");
+    }
+}
+
+#[test]
 fn two_servers_do_not_share_a_file() {
     let kept = Kept::new(&[]);
     let server = kept.start();
@@ -268,7 +322,7 @@ fn two_servers_do_not_share_a_file() {
     let refused = kept.try_start(&[]).err().expect("refused");
     assert!(refused.contains("another process uses it"), "{refused}");
     assert!(get(&mut server.connect(), "key").is_some());
-    let other = Kept { folder: Folder::new_in_memory(), options: Vec::new() };
+    let other = Kept::new(&[]);
     std::fs::create_dir(other.file()).unwrap();
     let refused = other.try_start(&[]).err().expect("refused");
     assert!(refused.contains("failed to open memory file"), "{refused}");
