@@ -6,7 +6,7 @@
 # valgrind, etcd, balancers, shells, lintian, a browser, prometheus and plugins of munin, collectd, netdata and nagios;
 # tests/clients/run.sh sees to its clients), else says in one line what it goes without.
 # Under 15 minutes on two cores. Says each minute what it is at, and at the end how many tests there were; what tests that
-# were killed have left of files is taken away. DIFF_SEED=n and DIFF_COMMANDS=n replay a differential run; ORACLE_DIR is
+# were killed have left of files is taken away, in memory (/dev/shm) too. DIFF_SEED=n and DIFF_COMMANDS=n replay a differential run; ORACLE_DIR is
 # where the script that made the recording in tests/data lies, if it is at hand.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
@@ -44,12 +44,14 @@ usage() {
     exit 64
 }
 
-# A folder for all that tests write, which goes when this ends. Servers of other users have to reach theirs.
+# Folders for all that tests write, on disk and in memory, which go when this ends. Servers of other users have to reach theirs.
 own_temporary_files() {
     TMPDIR=$(mktemp -d "${TMPDIR:-/tmp}/tw.XXXXXX")
-    chmod 1777 "$TMPDIR"
-    export TMPDIR
-    trap 'stop_heart; rm -rf "$TMPDIR"' EXIT
+    MEMORY_TMPDIR=
+    [[ ! -d /dev/shm ]] || MEMORY_TMPDIR=$(mktemp -d "/dev/shm/${TMPDIR##*/}.XXXXXX")
+    chmod 1777 "$TMPDIR" ${MEMORY_TMPDIR:+"$MEMORY_TMPDIR"}
+    export TMPDIR MEMORY_TMPDIR
+    trap 'stop_heart; rm -rf "$TMPDIR" ${MEMORY_TMPDIR:+"$MEMORY_TMPDIR"}' EXIT
     trap 'exit 130' HUP INT TERM
 }
 

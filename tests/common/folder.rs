@@ -13,10 +13,11 @@ impl Folder {
         Folder::new_in(&std::env::temp_dir())
     }
 
-    /// As [`Folder::new`], in memory where that can be: for what waits for the disk and must not.
+    /// As [`Folder::new`], in memory where that can be: for what waits for the disk and must not. MEMORY_TMPDIR says where.
     pub fn new_in_memory() -> Folder {
-        let memory = Path::new("/dev/shm");
-        Folder::new_in(if memory.is_dir() { memory } else { Path::new("/tmp") })
+        let memory = std::env::var_os("MEMORY_TMPDIR").filter(|place| !place.is_empty());
+        let memory = memory.map_or("/dev/shm".into(), PathBuf::from);
+        Folder::new_in(if memory.is_dir() { &memory } else { Path::new("/tmp") })
     }
 
     fn new_in(parent: &Path) -> Folder {

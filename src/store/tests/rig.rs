@@ -9,7 +9,7 @@ use crate::store::memory::layout::state;
 use crate::store::{
     ClassStats, EventMask, Hash, ItemId, ItemSpec, Locked, LruPolicy, Part, Pinned, Store, StoreConfig,
 };
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -27,8 +27,9 @@ pub(crate) struct TestFolder(PathBuf);
 impl TestFolder {
     pub(crate) fn new() -> TestFolder {
         static MADE: AtomicUsize = AtomicUsize::new(0);
-        let memory = Path::new("/dev/shm");
-        let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        let memory = std::env::var_os("MEMORY_TMPDIR").filter(|place| !place.is_empty());
+        let memory = memory.map_or("/dev/shm".into(), PathBuf::from);
+        let parent = if memory.is_dir() { memory } else { std::env::temp_dir() };
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let path = parent.join(format!("twincache-store-{}-{number}", std::process::id()));
         std::fs::create_dir(&path).unwrap();
