@@ -6,7 +6,7 @@
 # valgrind, etcd, balancers, shells, lintian, a browser, prometheus and plugins of munin, collectd, netdata and nagios;
 # tests/clients/run.sh sees to its clients), else says in one line what it goes without.
 # Under 15 minutes on two cores. Says each minute what it is at, and at the end how many tests there were; what tests that
-# were killed have left of files is taken away, in memory (/dev/shm) too. DIFF_SEED=n and DIFF_COMMANDS=n replay a differential run; ORACLE_DIR is
+# were killed have left of files is taken away, in memory (/dev/shm) too. Each client of tests/clients/run.sh counts as a test. DIFF_SEED=n and DIFF_COMMANDS=n replay a differential run; ORACLE_DIR is
 # where the script that made the recording in tests/data lies, if it is at hand.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
@@ -109,8 +109,13 @@ stop_heart() {
 
 # cargo_test WORDS…: as cargo test --quiet, and counts.
 cargo_test() {
+    counted cargo test --quiet "$@"
+}
+
+# counted COMMAND…: runs it, and adds up the tests that it says it has run.
+counted() {
     local output=$TMPDIR/output status=0
-    cargo test --quiet "$@" 2>&1 | tee "$output" || status=1
+    "$@" 2>&1 | tee "$output" || status=1
     tests=$((tests + $(total passed "$output")))
     ignored=$((ignored + $(total ignored "$output")))
     return "$status"
@@ -118,7 +123,7 @@ cargo_test() {
 
 # total WORD FILE: the sum of the numbers before it in the lines of results.
 total() {
-    sed -n "s/^test result:.* \([0-9]*\) $1;.*/\1/p" "$2" | awk '{ sum += $1 } END { print sum + 0 }'
+    sed -n "s/^\(test result\|clients\):.* \([0-9]*\) $1;.*/\2/p" "$2" | awk '{ sum += $1 } END { print sum + 0 }'
 }
 
 stage_format() {
@@ -187,7 +192,7 @@ stage_clients() {
         echo "no tests/clients/run.sh: skipped"
         return 0
     fi
-    tests/clients/run.sh "$(realpath "${CARGO_TARGET_DIR:-target}/debug/twincached")"
+    counted tests/clients/run.sh "$(realpath "${CARGO_TARGET_DIR:-target}/debug/twincached")"
 }
 
 # What only a build with all features has. Its own folder, so that the other stages keep their binary.
