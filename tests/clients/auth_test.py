@@ -1,7 +1,7 @@
 """Clients that log in: python-binary-memcached, pylibmc and memjs over SASL (-S), pymemcache over the text protocol (-Y).
 
 Each with the right password and with a wrong one. A client that is not installed, or was built without SASL, is named
-and left out.
+and left out, unless CLIENTS_REQUIRED=1.
 """
 
 import glob
@@ -34,8 +34,14 @@ const log_in = (password) => memjs.Client.create('127.0.0.1:' + process.env.PORT
 def has(module):
     if importlib.util.find_spec(module):
         return True
-    print(f"clients: {module} is not here")
+    left_out(f"{module} is not here")
     return False
+
+
+def left_out(why):
+    print(f"clients: {why}", flush=True)
+    if os.environ.get("CLIENTS_REQUIRED") == "1":
+        raise SystemExit(1)
 
 
 def binary(server):
@@ -64,7 +70,7 @@ def libmemcached(server):
     import pylibmc
 
     if not pylibmc.support_sasl or not plain:
-        print("clients: pylibmc has no SASL here")
+        left_out("pylibmc has no SASL here")
         return
     client = pylibmc.Client([server.address], binary=True, username="alice", password="secret")
     assert client.set("p", "value") and client.get("p") == "value"
@@ -77,7 +83,7 @@ def libmemcached(server):
 
 def memjs(server):
     if subprocess.call(["node", "-e", "require('memjs')"], stderr=subprocess.DEVNULL):
-        print("clients: memjs is not here")
+        left_out("memjs is not here")
         return
     subprocess.run(["node", "-e", MEMJS], env={**os.environ, "PORT": str(server.port)}, check=True, timeout=PATIENCE)
 

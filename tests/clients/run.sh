@@ -19,7 +19,7 @@ passed=0
 
 install_packages() {
     local missing=() package
-    for package in libmemcached-tools libmemcached-dev nutcracker gcc nodejs npm python3-venv; do
+    for package in libmemcached-tools libmemcached-dev libsasl2-modules nutcracker gcc nodejs npm python3-venv; do
         dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
     done
     [[ ${#missing[@]} -eq 0 ]] && return
