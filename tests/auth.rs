@@ -144,6 +144,64 @@ fn logins_are_counted() {
 }
 
 #[test]
+fn logins_over_text_are_counted() {
+    let (server, _) = with_passwords("user:pass\n", &["-Y", "FILE"]);
+    let mut conn = server.connect();
+    // Of what is refused, only a user with a password is a try: memcached 1.6.45 counts when it compares them.
+    let refused = "get a\r\nset a 0 0 4\r\nuser\r\nset a 0 0 9\r\nuser passxxset a 0 0 9\r\nuser fail\r\n";
+    conn.send(refused.as_bytes());
+    conn.expect(
+        "CLIENT_ERROR unauthenticated\r\nCLIENT_ERROR bad authentication token format\r\n\
+         CLIENT_ERROR bad command line termination\r\nCLIENT_ERROR authentication failure\r\n",
+    );
+    assert_eq!(conn.line("set a 0 0 9\r\nuser pass"), "STORED");
+    assert_eq!((conn.number("", "auth_cmds"), conn.number("", "auth_errors")), (2, 1));
+}
+
+/// As libsasl does, the server reads the first `memcached.conf` in the folders, or the first file, that are named.
+#[test]
+fn the_configuration_of_sasl_is_looked_for_where_it_is_said_to_be() {
+    let folder = Folder::new();
+    let passwords = folder.file("passwords");
+    fs::write(&passwords, "alice:secret\n").expect("a new file");
+    let files = [
+        ("plain", "memcached.conf", "mech_list: cram-md5 plain\n"),
+        ("other", "memcached.conf", "log_level: 1\n mech_list : CRAM-MD5 PLAINER\n"),
+        ("comment", "memcached.conf", "#mech_list: CRAM-MD5\n"),
+        ("file", "of_another_name", "mech_list: CRAM-MD5"),
+        ("another_name", "memcached2.conf", "mech_list: CRAM-MD5"),
+    ];
+    for (place, file, text) in files {
+        fs::create_dir(folder.file(place)).expect("a new folder");
+        fs::write(folder.file(&format!("{place}/{file}")), text).expect("a new file");
+    }
+    let cases = [
+        ("plain", None),
+        ("comment", None),
+        ("other", Some("other/memcached.conf")),
+        ("file/of_another_name", Some("file/of_another_name")),
+        ("nowhere:other", Some("other/memcached.conf")),
+        (":another_name:other", Some("other/memcached.conf")),
+        ("plain:other", None),
+        ("other:plain", Some("other/memcached.conf")),
+        ("plain/memcached.conf", None),
+    ];
+    for (said, refused) in cases {
+        let places: Vec<String> =
+            said.split(':').map(|place| if place.is_empty() { String::new() } else { folder.file(place) }).collect();
+        let mut check = common::command(&common::under_test(), &["-l", "127.0.0.1", "-p", "-1", "-S", "--check"]);
+        check.envs([("MEMCACHED_SASL_PWDB", &passwords), ("SASL_CONF_PATH", &places.join(":"))]);
+        let output = check.output().expect("twincached");
+        let (code, stderr) = (output.status.code(), String::from_utf8(output.stderr).unwrap());
+        let line = refused.map_or_else(String::new, |file| {
+            let file = folder.file(file);
+            format!("{file}: mech_list does not name PLAIN, the only SASL mechanism that is built in\n")
+        });
+        assert_eq!((code, stderr), (Some(i32::from(refused.is_some())), line), "{said}");
+    }
+}
+
+#[test]
 fn without_sasl_its_packets_are_unknown() {
     let server = Server::start(&[]);
     let mut conn = server.connect();
