@@ -24,6 +24,17 @@ const IDLE_BYTES: u64 = 1024;
 /// What a client that does not read may cost the server, in KiB: the reply that is stuck and what is queued behind.
 const STUCK_KB: u64 = 16 << 10;
 
+/// Who may not mark sockets is told so once for each address, and served.
+#[test]
+fn compat_mark_refused() {
+    // Without effect for whoever is not root, and may not do it either.
+    let server = Server::start(&["-u", "nobody", "-U", "-1", "-o", "sock_cookie_id=5"]);
+    assert_eq!(server.connect().line("mn"), "MN");
+    let line =
+        "sock_cookie_id: a socket has no mark, which takes the capability CAP_NET_ADMIN: Operation not permitted\n";
+    assert_eq!(server.stderr(), line.repeat(2));
+}
+
 #[test]
 fn many_connections_are_held() {
     let possible = descriptors_possible(26_000);

@@ -6,6 +6,7 @@
 use super::admission::reason;
 use crate::config::{Binding, Config, ListenAddr, ListenTls};
 use crate::tls::ClientCerts;
+use log::Level;
 use mio::net::{TcpListener, UdpSocket, UnixListener};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::borrow::Cow;
@@ -175,9 +176,8 @@ fn bind_udp(address: SocketAddr, is_shared: bool, config: &Config) -> io::Result
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    if config.sock_cookie_id != 0 {
-        socket.set_mark(config.sock_cookie_id)?;
-    }
+    // The first of an address has told of it.
+    mark(&socket, config, if is_shared { Level::Debug } else { Level::Warn });
     // The system gives less where it allows no more.
     socket.set_send_buffer_size(UDP_BUFFER)?;
     socket.bind(&address.into())?;
@@ -235,14 +235,24 @@ fn bind_tcp(address: SocketAddr, config: &Config) -> io::Result<ListenSocket> {
     socket.set_keepalive(true)?;
     socket.set_linger(None)?;
     socket.set_tcp_nodelay(true)?;
-    if config.sock_cookie_id != 0 {
-        socket.set_mark(config.sock_cookie_id)?;
-    }
+    mark(&socket, config, Level::Warn);
     socket.bind(&address.into())?;
     start(&socket, config.backlog)?;
     let listener = TcpListener::from_std(socket.into());
     let bound = listener.local_addr()?;
     Ok(ListenSocket::Tcp(listener, bound))
+}
+
+/// Marks a socket, if that is asked for.
+// COMPAT(mark_refused): who may not do that is told so, and served without.
+fn mark(socket: &Socket, config: &Config, level: Level) {
+    if config.sock_cookie_id == 0 {
+        return;
+    }
+    if let Err(error) = socket.set_mark(config.sock_cookie_id) {
+        let why = reason(&error);
+        log::log!(level, "sock_cookie_id: a socket has no mark, which takes the capability CAP_NET_ADMIN: {why}");
+    }
 }
 
 fn listen_unix(path: &str, config: &Config) -> io::Result<ListenSocket> {
