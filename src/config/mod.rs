@@ -269,7 +269,10 @@ impl RawConfig {
         let asks_for_certs = matches!(config.tls.verify, VerifyMode::Require | VerifyMode::Once)
             || config.listen.iter().any(|address| address.tls == Some(ListenTls::Certs));
         if config.tls.enabled && asks_for_certs {
-            return Err(Exit::usage("UDP (-U) has no TLS: it would be open to clients without a certificate"));
+            return Err(Exit::usage(
+                "UDP (-U) has no TLS: it would be open to clients without a certificate. Leave -U out, or let those in over \
+                 TLS, too (ssl_verify_mode=0 or 1, no mtls:).",
+            ));
         }
         if config.store.managed {
             return Err(Exit::usage("managed and UDP (-U) exclude each other: clients must know who is primary"));

@@ -331,12 +331,14 @@ fn udp() {
         (
             "-U 7 -Z -o ssl_chain_cert=/a,ssl_key=/b,ssl_ca_cert=/c,ssl_verify_mode=2",
             64,
-            "UDP (-U) has no TLS: it would be open to clients without a certificate",
+            "UDP (-U) has no TLS: it would be open to clients without a certificate. Leave -U out, or let those in over \
+             TLS, too (ssl_verify_mode=0 or 1, no mtls:).",
         ),
         (
             "-U 7 -l mtls:127.0.0.1:5 -Z -o ssl_chain_cert=/a,ssl_key=/b,ssl_ca_cert=/c",
             64,
-            "UDP (-U) has no TLS: it would be open to clients without a certificate",
+            "UDP (-U) has no TLS: it would be open to clients without a certificate. Leave -U out, or let those in over \
+             TLS, too (ssl_verify_mode=0 or 1, no mtls:).",
         ),
         (
             "-U 7 -o managed,control_socket=/a",
