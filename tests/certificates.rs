@@ -1,7 +1,8 @@
 //! Certificates as operators have them, against the real binary: of old versions, signed by themselves, in chains, with RSA.
 //!
-//! Those with RSA were made by OpenSSL, to last until 2126: `rsa-v1.pem` is `openssl req -new`, `openssl x509 -req -signkey`
-//! and its key, which `rsa-pkcs1.key` has in the other form; `rsa-1024.pem` has a key that is too short.
+//! Some were made by OpenSSL, to last until 2126: `rsa-v1.pem` is `openssl req -new`, `openssl x509 -req -signkey` and its
+//! key, which `rsa-pkcs1.key` has in the other form; `rsa-1024.pem` has a key that is too short, and `p-521.pem` one of a
+//! curve that is not built in.
 
 mod common;
 
@@ -186,11 +187,16 @@ fn a_server_shows_certificates_of_all_kinds() {
 
 #[test]
 fn a_server_says_why_it_cannot_show_a_certificate() {
-    let (maker, short) = (Maker::new(), format!("{DATA}rsa-1024.pem"));
+    let (maker, short, curve) = (Maker::new(), format!("{DATA}rsa-1024.pem"), format!("{DATA}p-521.pem"));
     let (itself, other) = (maker.of_itself("itself", |_| {}), maker.of_itself("other", |_| {}));
     let version_1 = version_1();
     let cases = [
-        (&short, &short, "an RSA key of 1024 bits cannot be used: make one of 2048, 3072 or 4096"),
+        (&short, &short, "an RSA key of 1024 bits cannot be used: make one of RSA with 2048, 3072 or 4096 bits, of "),
+        (
+            &curve,
+            &curve,
+            "a key of this kind cannot be used: make one of RSA with 2048, 3072 or 4096 bits, of ECDSA on",
+        ),
         (&itself.certs, &other.key, "the key is another certificate's"),
         (&version_1.certs, &other.key, "the key is another certificate's"),
     ];

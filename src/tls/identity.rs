@@ -22,18 +22,22 @@ pub(super) fn identity(
 ) -> Result<Arc<SingleCertAndKey>, String> {
     let (_, first) = x509_parser::parse_x509_certificate(&chain[0]).map_err(|error| error.to_string())?;
     let public = &first.tbs_certificate.subject_pki;
-    let key = provider.key_provider.load_private_key(key).map_err(|error| unusable(public, &error))?;
+    let key = provider.key_provider.load_private_key(key).map_err(|_| unusable(public))?;
     if key.public_key().is_some_and(|own| own.as_ref() != public.raw) {
         return Err("the key is another certificate's".into());
     }
     Ok(Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, key))))
 }
 
-fn unusable(public: &SubjectPublicKeyInfo<'_>, error: &rustls::Error) -> String {
+/// Says so of the certificate's key: that of the file cannot be read.
+fn unusable(public: &SubjectPublicKeyInfo<'_>) -> String {
     let bits = public.parsed().map_or(0, |public| public.key_size());
     let is_rsa = public.algorithm.algorithm == x509_parser::oid_registry::OID_PKCS1_RSAENCRYPTION;
-    match is_rsa && !RSA_BITS.contains(&bits) {
-        true => format!("an RSA key of {bits} bits cannot be used: make one of 2048, 3072 or 4096"),
-        false => error.to_string(),
-    }
+    let what = match is_rsa && !RSA_BITS.contains(&bits) {
+        true => format!("an RSA key of {bits} bits"),
+        false => "a key of this kind".into(),
+    };
+    format!(
+        "{what} cannot be used: make one of RSA with 2048, 3072 or 4096 bits, of ECDSA on P-256 or P-384, or of Ed25519"
+    )
 }
