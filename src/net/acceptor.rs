@@ -121,7 +121,7 @@ impl Acceptor {
         let fd = listener.socket.as_raw_fd();
         log::debug!("<{fd} server listening ({})", listener.binding.name());
         self.records.push(ConnRecord::listener(&self.shared, fd, listener.socket.name()));
-        self.listeners.push(Waiting { listener, ready: true, _permit: Permit::of_listener(&self.gate) });
+        self.listeners.push(Waiting { listener, ready: true, _permit: Permit::of_own(&self.gate) });
         Ok(())
     }
 

@@ -76,11 +76,11 @@ impl Gate {
     }
 }
 
-/// A connection's share of `-c`, which listeners have no part in.
+/// A connection's share of `-c`, in which the server's own sockets have no part: its listeners, and those of UDP.
 #[derive(Debug)]
 pub(super) struct Permit {
     gate: Arc<Gate>,
-    /// 0 for a listener's.
+    /// 0 for one of the server's own.
     share: u64,
 }
 
@@ -90,8 +90,8 @@ impl Permit {
         Permit::new(gate, 1)
     }
 
-    /// A listener's, which takes no share but is counted by the statistics.
-    pub(super) fn of_listener(gate: &Arc<Gate>) -> Permit {
+    /// That of a socket of the server's own, which takes no share but is counted by the statistics.
+    pub(super) fn of_own(gate: &Arc<Gate>) -> Permit {
         Permit::new(gate, 0)
     }
 

@@ -39,7 +39,7 @@ impl Worker {
         let fd = socket.as_raw_fd();
         log::debug!("<{fd} server listening (udp)");
         let record = ConnRecord::udp(&self.shared, fd, socket.local_addr()?);
-        let permit = Permit::take(gate);
+        let permit = Permit::of_own(gate);
         self.udp.push(UdpPort::new(socket, record, permit));
         Ok(())
     }

@@ -178,6 +178,20 @@ fn the_line_of_a_large_value_counts_as_held_until_the_value_is_there() {
 }
 
 #[test]
+fn sockets_of_the_server_take_no_share_of_the_connections() {
+    let mut rig = TestWorker::with(1, |config| config.max_conns = 2);
+    let gate = rig.gate.clone();
+    let open = |rig: &TestWorker| rig.worker.shared.stats.curr_conns.load(Ordering::Relaxed);
+    let before = open(&rig);
+    for _ in 0..3 {
+        let socket = mio::net::UdpSocket::bind("127.0.0.1:0".parse().expect("an address")).expect("a socket");
+        rig.worker.add_udp(socket, &gate).expect("it is watched");
+    }
+    assert_eq!(open(&rig), before + 3, "they are counted");
+    assert!(!gate.is_full(), "there is room for one more client");
+}
+
+#[test]
 fn a_long_answer_over_udp_is_sent_in_several_turns() {
     let mut rig = TestWorker::new(1);
     let socket = mio::net::UdpSocket::bind("127.0.0.1:0".parse().expect("an address")).expect("a socket");
