@@ -686,6 +686,27 @@ fn pages_move() {
 }
 
 #[test]
+fn pages_in_which_nothing_lies_are_moved_in_a_row() {
+    let server = Server::start(&["-m", "16", "-o", "slab_accounting=memcached,slab_automove=0"]);
+    let mut conn = server.connect();
+    let value = "x".repeat(2000);
+    let each = |make: &dyn Fn(usize) -> String| (0..3_000).map(make).collect::<String>();
+    conn.send(each(&|n| format!("set k{n} 0 0 2000 noreply\r\n{value}\r\n")).as_bytes());
+    conn.send(each(&|n| format!("delete k{n} noreply\r\n")).as_bytes());
+    assert_eq!(conn.line("mn"), "MN");
+    let slabs = conn.stats("slabs");
+    let is_many =
+        |(name, value): &&(String, String)| name.ends_with(":total_pages") && value.parse::<u32>().unwrap() > 4;
+    let class = slabs.iter().find(is_many).unwrap().0.split(':').next().unwrap();
+    // To another class, to the pool, and out of it.
+    let moves =
+        [format!("{class} 10"), format!("{class} 0"), format!("{class} 0"), "0 10".into(), format!("{class} 5")];
+    conn.send(moves.map(|pages| format!("slabs reassign {pages}\r\n")).concat().as_bytes());
+    conn.expect(&"OK\r\n".repeat(5));
+    assert_eq!((conn.stat("slabs", "10:total_pages"), conn.number("", "slabs_moved")), ("2".into(), 5));
+}
+
+#[test]
 fn shutdown_stops_the_server() {
     let mut server = Server::start(&["-A"]);
     let mut conn = server.connect();

@@ -3,7 +3,7 @@
 //! Each call locks one shard after the other. So a sum over shards does not belong to one moment, as everywhere in
 //! `stats`.
 
-use super::background::Background;
+use super::background::{self, Background};
 use super::lock_time::{Holder, LockTimes, Slice, rest};
 use super::memory::classes::CLASSES;
 use super::requests::Counts;
@@ -109,7 +109,7 @@ impl Store {
             Some(src) if pages[usize::from(src)] < 2 => Reassign::NoSpare,
             // COMPAT(reassign_any): with no class to choose, the choice is a bad class.
             None if !(1..CLASSES).any(|class| class != usize::from(dst) && pages[class] > 1) => Reassign::BadClass,
-            _ => self.core.requests.reassign(src, dst),
+            _ => background::reassign(self, src, dst),
         }
     }
 

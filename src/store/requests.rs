@@ -4,7 +4,7 @@
 //!
 //! Not here: the work (`background`).
 
-use super::{ClassSet, Reassign};
+use super::ClassSet;
 use crate::sync::{lock, sound};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
@@ -114,14 +114,10 @@ impl BackgroundRequests {
         self.lock().crawling
     }
 
-    /// Asks for a page move.
-    pub fn reassign(&self, src: Option<u8>, dst: u8) -> Reassign {
-        if !self.begin_move() {
-            return Reassign::Busy;
-        }
+    /// Asks for a page move, which has begun by [`BackgroundRequests::begin_move`].
+    pub fn reassign(&self, src: Option<u8>, dst: u8) {
         self.lock().reassign = Some((src, dst));
         self.wake();
-        Reassign::Ok
     }
 
     /// Takes the page move that was asked for.

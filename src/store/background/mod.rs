@@ -25,6 +25,7 @@ use crate::sys::cpu;
 use crawler::Crawler;
 use maintainer::Maintainer;
 use mover::Mover;
+pub(super) use mover::reassign;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};

@@ -23,11 +23,14 @@ use crate::store::memory::slab::step;
 use crate::store::requests::{Counts, NAP_MAX};
 use crate::store::shard::Shard;
 use crate::store::shard::lru::{COLD, HOT, TEMP, WARM};
-use crate::store::{Event, ItemId, Store};
+use crate::store::{Event, ItemId, Reassign, Store};
 use std::time::{Duration, Instant};
 
 /// A chunk whose copying takes a slice of its own: half a MiB may take 100 us.
 const LARGE: usize = 64 << 10;
+
+/// Chunks that leave their free list in one slice: a page of more is not moved at once.
+const AT_ONCE: u32 = 2048;
 
 /// Evictions for one chunk, as [`Shard::alloc`] does.
 const EVICTIONS: usize = 10;
@@ -124,6 +127,44 @@ impl Mover {
     }
 }
 
+/// What a command asks for: no source is any class. A page in which nothing lies, or that nobody uses, is moved at once, so
+/// that the next can be asked for.
+pub(in crate::store) fn reassign(store: &Store, src: Option<u8>, dst: u8) -> Reassign {
+    if !store.core.requests.begin_move() {
+        return Reassign::Busy;
+    }
+    match asked(store, src, dst).and_then(|it| move_at_once(store, it).map(|ok| (it.src, ok))) {
+        Some((src, ok)) => drop(end(store, src, dst, ok)),
+        None => store.core.requests.reassign(src, dst),
+    }
+    Reassign::Ok
+}
+
+/// None if it takes longer; else whether it was possible.
+fn move_at_once(store: &Store, it: Move) -> Option<bool> {
+    let Move { shard, src, dst } = it;
+    if src == 0 {
+        return Some(store.lock_timed(shard, Holder::Mover).take_unused(dst));
+    }
+    let others_have = others_have(store, it);
+    let mut shard = store.lock_timed(shard, Holder::Mover);
+    let may =
+        shard.core.classes.per_page(src) <= AT_ONCE && (others_have || shard.slab.classes[usize::from(src)].pages > 1);
+    if !may || !shard.slab.pages.iter().any(|page| page.class == src && page.used == 0) {
+        return None;
+    }
+    let (mut at, _) = shard.begin_move(src, &[])?;
+    while !shard.withdraw(&mut at) {}
+    shard.hand_over(dst);
+    Some(true)
+}
+
+/// Whether other shards have pages of the class that is to lose one.
+fn others_have(store: &Store, it: Move) -> bool {
+    let pages = |shard: usize| store.lock_timed(shard, Holder::Mover).slab.classes[usize::from(it.src)].pages;
+    (0..store.shards.len()).any(|shard| shard != it.shard && pages(shard) > 0)
+}
+
 enum NextMove {
     Nothing,
     /// It was possible when it was asked for.
@@ -181,8 +222,7 @@ impl Job {
     /// memory may have taken the others ([`Shard::take_idle_page`]).
     fn begin(store: &Store, it: Move) -> Option<Job> {
         // Nobody but the mover takes the last page of a shard's class, so what others have they keep.
-        let pages = |shard: usize| store.lock_timed(shard, Holder::Mover).slab.classes[usize::from(it.src)].pages;
-        let others_have = (0..store.shards.len()).any(|shard| shard != it.shard && pages(shard) > 0);
+        let others_have = others_have(store, it);
         let mut shard = store.lock_timed(it.shard, Holder::Mover);
         if it.dst != 0 && shard.source(it.shard, it.src).is_some_and(|source| source.free_pages == 0) {
             // While memory is not full nobody has to go.

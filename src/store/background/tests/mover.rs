@@ -198,19 +198,35 @@ fn from_the_pool() {
     rig.store.tune(|tuning| tuning.automove = 0);
     fill(&rig, 0, 60, 500);
     let src = class_of(&rig, 500);
-    for _ in 0..2 {
+    for _ in 0..3 {
         assert_eq!(rig.store.reassign(src.into(), 0), Reassign::Ok);
         rig.mover_steps(20);
     }
-    assert_eq!(rig.store.stats().slab_global_page_pool, 2);
+    assert_eq!(rig.store.stats().slab_global_page_pool, 3);
     let before = rig.store.stats().total_malloced;
-    for left in [1, 1] {
-        let answer = if rig.store.stats().slab_global_page_pool == 2 { Reassign::Ok } else { Reassign::NoSpare };
-        assert_eq!(rig.store.reassign(0, 3), answer);
-        rig.mover_steps(5);
-        assert_eq!((rig.store.stats().slab_global_page_pool, pages(&rig, 3)), (left, 1));
+    for (answer, left) in [(Reassign::Ok, 2), (Reassign::Ok, 1), (Reassign::NoSpare, 1)] {
+        assert_eq!(rig.store.reassign(0, 3), answer, "it is done at once");
+        assert_eq!((rig.store.stats().slab_global_page_pool, pages(&rig, 3)), (left, 3 - left));
     }
     assert_eq!(rig.store.stats().total_malloced, before);
+}
+
+#[test]
+fn pages_in_which_nothing_lies_move_at_once() {
+    let mut rig = TestStore::new(tiny());
+    rig.store.tune(|tuning| tuning.automove = 0);
+    fill(&rig, 0, 60, 500);
+    let (src, before) = (class_of(&rig, 500), pages(&rig, class_of(&rig, 500)));
+    (20..60).for_each(|i| rig.unlink(&format!("key{i:03}")));
+    for dst in [0, 3] {
+        assert_eq!(rig.store.reassign(src.into(), dst), Reassign::Ok);
+    }
+    let stats = rig.store.stats();
+    assert_eq!((stats.slabs_moved, stats.slab_reassign_running, stats.slab_global_page_pool), (2, false, 1));
+    assert_eq!((pages(&rig, src), pages(&rig, 3)), (before - 2, 1));
+    rig.mover_steps(5);
+    assert_eq!(rig.store.stats().slabs_moved, 2);
+    (0..20).for_each(|i| assert!(seen(&rig, i, 500).is_some()));
 }
 
 #[test]
