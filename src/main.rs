@@ -183,6 +183,7 @@ fn wait(shared: &Shared, server: &Server, supervisor: &Supervisor) -> bool {
         shared.clock.tick();
         shared.store.keep_file();
         alloc::refill();
+        shared.stats.prefixes.give_back();
         watchdog.iter_mut().for_each(|watchdog| watchdog.look(server, supervisor));
         match signal {
             None => {}

@@ -17,8 +17,12 @@ const LINES: usize = 128;
 pub struct Prefixes {
     enabled: AtomicBool,
     delimiter: AtomicU8,
-    counts: Mutex<BTreeMap<Box<[u8]>, PrefixCounts>>,
+    counts: Mutex<PrefixMap>,
+    /// What was forgotten, until somebody has the time to give it back: see [`Prefixes::give_back`].
+    forgotten: Mutex<Vec<PrefixMap>>,
 }
+
+type PrefixMap = BTreeMap<Box<[u8]>, PrefixCounts>;
 
 /// What happened to a key, for [`Prefixes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,11 +66,19 @@ impl Prefixes {
         }
     }
 
-    /// Forgets all counts.
+    /// Forgets all counts. Who asks for that serves others, too, so he does not give the memory back: 65,536 prefixes take
+    /// some milliseconds.
     pub fn clear(&self) {
         let counts = std::mem::take(&mut *lock(&self.counts));
-        // To give so much back takes a while, which is not the lock's.
-        drop(counts);
+        if !counts.is_empty() {
+            lock(&self.forgotten).push(counts);
+        }
+    }
+
+    /// Gives back the memory of what was forgotten. Who calls this, again and again, keeps nobody waiting.
+    pub fn give_back(&self) {
+        let forgotten = std::mem::take(&mut *lock(&self.forgotten));
+        drop(forgotten);
     }
 
     /// Appends some lines of `stats detail dump`, in order of prefixes. False when these were the last ones.
@@ -96,7 +108,8 @@ pub struct PrefixWalk {
 
 impl Default for Prefixes {
     fn default() -> Prefixes {
-        Prefixes { enabled: AtomicBool::new(false), delimiter: AtomicU8::new(b':'), counts: Mutex::default() }
+        let (enabled, delimiter) = (AtomicBool::new(false), AtomicU8::new(b':'));
+        Prefixes { enabled, delimiter, counts: Mutex::default(), forgotten: Mutex::default() }
     }
 }
 
@@ -152,6 +165,20 @@ mod tests {
         let dump = dump(&prefixes);
         assert_eq!(dump.lines().count(), PREFIXES_MAX);
         assert!(dump.contains("PREFIX 0 get 0 hit 0 set 2 del 0\r\n"));
+    }
+
+    #[test]
+    fn who_forgets_gives_no_memory_back() {
+        let prefixes = Prefixes::default();
+        for _ in 0..2 {
+            prefixes.count(b"a:b", PrefixEvent::Set);
+            prefixes.clear();
+            prefixes.clear();
+        }
+        assert_eq!(dump(&prefixes), "");
+        assert_eq!(lock(&prefixes.forgotten).len(), 2);
+        prefixes.give_back();
+        assert!(lock(&prefixes.forgotten).is_empty());
     }
 
     fn dump(prefixes: &Prefixes) -> String {
