@@ -1,32 +1,41 @@
-//! Answers that are made in pieces: `lru_crawler metadump` and `mgdump`, `stats cachedump`, `stats detail dump`.
+//! Answers that are made in pieces: `lru_crawler metadump` and `mgdump`, `stats cachedump`, `stats detail dump`, `stats
+//! conns`.
 //!
 //! ```text
 //! metadump   OK \r\n  key=<uri> exp=… la=… cas=… fetch=… cls=… size=… flags=… \n   …   END \r\n
 //! mgdump     OK \r\n  mg <key> \r\n  |  mg <base64> b \r\n                           …   EN \r\n
 //! cachedump  ITEM <key> [<length> b; <exptime> s] \r\n    …   END \r\n
+//! conns      STAT <descriptor>:<name> <value> \r\n  …   END \r\n
 //! detail     PREFIX <prefix> get … hit … set … del … \r\n  …   END \r\n
 //! ```
 //!
 //! A dump is made in bounded pieces, each when the connection has flushed the one before: it takes no more
 //! memory for a large cache than for a small one, and a client that stops reading stops it. What bounds a piece is what was looked at for it, whether or not that shows.
 //!
-//! Not here: when one may begin (`admin`), walking the items (`store`) and the prefixes (`stats`).
+//! Not here: when one may begin (`admin`), walking the items (`store`) and the prefixes (`stats`), other statistics (`admin/stats`).
 
 use super::Output;
 use super::reply::{END, Reply};
 use crate::clock::Clock;
 use crate::protocol::base64;
-use crate::stats::{PrefixWalk, Prefixes};
+use crate::stats::{CONN_STATES, ConnInfo, PrefixWalk, Registry};
 use crate::store;
 use crate::store::{ColdWalk, Item};
+use crate::sync::lock;
 use crate::watch::Uri;
 use std::io::Write;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// A piece of a dump ends at this many bytes of output: what a socket takes at once.
 const PIECE: usize = 32 << 10;
 
 /// A piece also ends after so many steps of the walk, as there may be little to print in a large table: some 0.2 ms.
 const STEPS: usize = 32;
+
+/// Connections whose rows are a piece: 0.1 ms.
+const CONNS: usize = 128;
 
 /// `stats cachedump` has so many bytes at most, as memcached's.
 const COLD_MAX: usize = 2 << 20;
@@ -40,6 +49,8 @@ pub enum LongAnswer {
     Cold(ColdDump),
     /// detail dump: where it goes on.
     Prefixes(PrefixWalk),
+    /// conns.
+    Conns(ConnWalk),
 }
 
 /// What a piece of an answer came to.
@@ -55,14 +66,15 @@ pub enum Filled {
 
 impl LongAnswer {
     /// Appends a bounded piece of the answer.
-    pub fn fill(&mut self, clock: &Clock, prefixes: &Prefixes, out: &mut Output) -> Filled {
+    pub fn fill(&mut self, clock: &Clock, stats: &Registry, out: &mut Output) -> Filled {
         match self {
             LongAnswer::Keys(dump) => dump.fill(clock, out),
             LongAnswer::Cold(dump) => dump.fill(clock, out),
-            LongAnswer::Prefixes(walk) => match prefixes.dump_some(walk, &mut out.bytes) {
+            LongAnswer::Prefixes(walk) => match stats.prefixes.dump_some(walk, &mut out.bytes) {
                 true => Filled::More,
                 false => end(END, out),
             },
+            LongAnswer::Conns(walk) => walk.fill(clock, stats, out),
         }
     }
 }
@@ -120,6 +132,52 @@ fn cachedump_line(item: &Item<'_>, clock: &Clock, out: &mut Vec<u8>) {
     out.extend_from_slice(item.key());
     let written = write!(out, " [{} b; {expires_at} s]\r\n", item.value_len());
     debug_assert!(written.is_ok(), "a Vec takes everything");
+}
+
+/// `stats conns` in progress, in order of descriptors.
+#[derive(Debug)]
+pub struct ConnWalk {
+    /// Who asks: it is always in the middle of a command.
+    asks: i32,
+    /// Whose rows were the last.
+    last: i32,
+}
+
+impl ConnWalk {
+    /// One for the connection of this descriptor.
+    pub(super) fn new(asks: i32) -> ConnWalk {
+        ConnWalk { asks, last: i32::MIN }
+    }
+
+    fn fill(&mut self, clock: &Clock, stats: &Registry, out: &mut Output) -> Filled {
+        let after = (Bound::Excluded(self.last), Bound::Unbounded);
+        // Who connects or closes waits for the lock, so nothing is formatted meanwhile.
+        let conns: Vec<Arc<ConnInfo>> =
+            lock(&stats.conns).range(after).take(CONNS).map(|(_, conn)| conn.clone()).collect();
+        for conn in &conns {
+            let written = conn_rows(conn, self.asks, clock.now(), &mut out.bytes);
+            debug_assert!(written.is_ok(), "a Vec takes everything");
+            self.last = conn.fd;
+        }
+        if conns.len() == CONNS { Filled::More } else { end(END, out) }
+    }
+}
+
+fn conn_rows(conn: &ConnInfo, asks: i32, now: u32, out: &mut Vec<u8>) -> std::io::Result<()> {
+    let ConnInfo { fd, addr, .. } = conn;
+    if addr.starts_with("udp") {
+        write!(out, "STAT {fd}:UDP UDP\r\n")?;
+    }
+    write!(out, "STAT {fd}:addr {addr}\r\n")?;
+    if let Some(listen_addr) = &conn.listen_addr {
+        write!(out, "STAT {fd}:listen_addr {listen_addr}\r\n")?;
+    }
+    let state = match conn.state.load(Ordering::Relaxed) {
+        _ if *fd == asks => "conn_parse_cmd",
+        state => CONN_STATES.get(usize::from(state)).unwrap_or(&"conn_closing"),
+    };
+    let idle = now.saturating_sub(conn.last_cmd.load(Ordering::Relaxed));
+    write!(out, "STAT {fd}:state {state}\r\nSTAT {fd}:secs_since_last_cmd {idle}\r\n")
 }
 
 /// A metadump or mgdump in progress.

@@ -187,7 +187,7 @@ impl FuzzServer {
                 Next::Check(resume) => (context.resume, context.is_checking) = (resume, true),
                 Next::Later | Next::Join(_) => panic!("it may be long"),
                 Next::Dump(mut dump) => {
-                    while dump.fill(&self.shared.clock, &self.shared.stats.prefixes, out) == Filled::More {}
+                    while dump.fill(&self.shared.clock, &self.shared.stats, out) == Filled::More {}
                     return true;
                 }
                 Next::Close | Next::Watch(_) | Next::Shutdown { .. } | Next::Speak(_) => return false,

@@ -17,7 +17,7 @@ mod sheet;
 pub mod stats;
 pub mod watch;
 
-use super::dump::{ColdDump, Filled, LongAnswer};
+use super::dump::{ColdDump, ConnWalk, Filled, LongAnswer};
 use super::{Context, Next, Output};
 use crate::VERSION;
 use crate::command::reply::{END, OK, Reply};
@@ -187,10 +187,7 @@ fn statistics(args: &[&[u8]], context: &mut Context<'_>, out: &mut Output) -> Ne
         Some(&"detail") => return detail(rest, context, out),
         Some(&"settings") => return emit_each(Some(b"settings"), context, out),
         Some(&"cachedump") => return cachedump(rest, context, out),
-        Some(&"conns") => {
-            stats::conns(context, &mut |name, value| stat_line(name, value, out));
-            out.push(END);
-        }
+        Some(&"conns") => return list(LongAnswer::Conns(ConnWalk::new(context.fd)), context, out),
         Some(_) => out.push(END),
         None if *word == b"latency" => return latency(rest, context, out),
         None if *word == b"hotkeys" => return hot_keys(rest, context, out),
@@ -282,7 +279,7 @@ fn cachedump_arguments(args: &[&[u8]], context: &Context<'_>) -> Result<(u8, usi
 
 /// Begins an answer that is made in pieces, of which the first may be all.
 fn list(mut listing: LongAnswer, context: &Context<'_>, out: &mut Output) -> Next {
-    match listing.fill(&context.shared.clock, &context.shared.stats.prefixes, out) {
+    match listing.fill(&context.shared.clock, &context.shared.stats, out) {
         Filled::More => Next::Dump(Box::new(listing)),
         Filled::End => Next::Continue,
         Filled::Lost => Next::Close,

@@ -8,10 +8,10 @@
 use super::insight;
 use super::sheet::{Seconds, Sheet};
 use crate::VERSION;
-use crate::command::{Context, Shared};
+use crate::command::Shared;
 use crate::journal::{ConsumerStatus, ReaderState};
 use crate::protocol::duty_line::RoleName;
-use crate::stats::{CONN_STATES, ConnInfo, Totals, process_times};
+use crate::stats::{Totals, process_times};
 use crate::store::{ClassCounters, CopyStatus, Duty, Holder, RoleView, Store, StoreStats, Tuning};
 use crate::tls::ServerTls;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -48,23 +48,6 @@ pub fn each(argument: Option<&[u8]>, shared: &Shared, emit: &mut dyn FnMut(&str,
         Some(argument) => return insight::each(argument, shared, &mut sheet),
     }
     true
-}
-
-/// `stats conns`, which only the text protocol knows.
-pub fn conns(context: &Context<'_>, emit: &mut dyn FnMut(&str, &str)) {
-    let mut sheet = Sheet::new(emit);
-    for (fd, conn) in context.shared.stats.conns.lock().unwrap().iter() {
-        if conn.addr.starts_with("udp") {
-            sheet.row(format_args!("{fd}:UDP"), "UDP");
-        }
-        sheet.row(format_args!("{fd}:addr"), &conn.addr);
-        if let Some(listen_addr) = &conn.listen_addr {
-            sheet.row(format_args!("{fd}:listen_addr"), listen_addr);
-        }
-        sheet.row(format_args!("{fd}:state"), conn_state(*fd, conn, context));
-        let last = conn.last_cmd.load(Ordering::Relaxed);
-        sheet.row(format_args!("{fd}:secs_since_last_cmd"), context.shared.clock.now().saturating_sub(last));
-    }
 }
 
 /// `stats replication`, which the control socket tells as well.
@@ -439,14 +422,6 @@ fn reset(shared: &Shared) {
     shared.watch.reset();
     shared.tls.iter().for_each(|tls| tls.reset_counts());
     shared.refresh.iter().for_each(|refresh| refresh.reset());
-}
-
-/// The connection that asks is always in the middle of a command.
-fn conn_state(fd: i32, conn: &ConnInfo, context: &Context<'_>) -> &'static str {
-    if fd == context.fd {
-        return "conn_parse_cmd";
-    }
-    CONN_STATES.get(usize::from(conn.state.load(Ordering::Relaxed))).unwrap_or(&"conn_closing")
 }
 
 /// The count of `-v` that goes with the log level of now.

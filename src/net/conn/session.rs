@@ -218,7 +218,7 @@ impl Session {
     /// Queues a piece of a dump, which is all of a turn. The output must be empty.
     pub(crate) fn dump(&mut self, turn: &mut TurnContext<'_>, quota: &mut Quota) {
         let SessionState::Dump(dump) = &mut self.state else { return };
-        let filled = dump.fill(&turn.shared.clock, &turn.shared.stats.prefixes, turn.out);
+        let filled = dump.fill(&turn.shared.clock, &turn.shared.stats, turn.out);
         // Of which it took most, also when there was nothing to print.
         quota.bytes = 0;
         match filled {

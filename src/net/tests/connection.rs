@@ -652,6 +652,42 @@ fn a_dump_gives_way_to_others_after_each_piece() {
 }
 
 #[test]
+fn the_list_of_connections_is_made_in_pieces() {
+    const CONNS: i32 = 1000;
+    let mut rig = TestConnection::new(|_| {});
+    let shared = rig.shared.clone();
+    for fd in 1..=CONNS {
+        let (state, last_cmd) = (AtomicU8::new(1), AtomicU32::new(0));
+        let info = ConnInfo { fd, addr: "tcp:127.0.0.1:1".into(), listen_addr: None, state, last_cmd };
+        shared.stats.conns.lock().unwrap().insert(fd, Arc::new(info));
+    }
+    rig.pipe().room = usize::MAX / 2;
+    rig.send(b"stats conns\r\nmn\r\n");
+    let (mut list, mut turns) = (String::new(), 0);
+    while !list.ends_with("MN\r\n") {
+        rig.turn();
+        turns += 1;
+        let piece = String::from_utf8(rig.replies()).unwrap();
+        assert!(piece.lines().count() < 1000, "{} lines in one turn", piece.lines().count());
+        list.push_str(&piece);
+        // Whose rows are there may go, and others come.
+        shared.stats.conns.lock().unwrap().remove(&1);
+    }
+    assert!(turns > 5, "{turns}");
+    let of = |fd: i32| {
+        let state = if fd == 7 { "conn_parse_cmd" } else { "conn_read" };
+        let name = |name: &str| format!("STAT {fd}:{name}");
+        let rows = [("addr", "tcp:127.0.0.1:1"), ("state", state), ("secs_since_last_cmd", "")];
+        rows.map(|(row, value)| format!("{} {value}", name(row)))
+    };
+    let expected: Vec<String> = (1..=CONNS).flat_map(of).collect();
+    let lines: Vec<&str> = list.lines().collect();
+    assert_eq!(lines.len(), expected.len() + 2, "END and MN");
+    std::iter::zip(lines, &expected)
+        .for_each(|(line, expected)| assert!(line.starts_with(expected.as_str()), "{line}"));
+}
+
+#[test]
 fn a_get_line_has_a_bound() {
     let mut rig = TestConnection::new(|_| {});
     rig.pipe().room = usize::MAX / 2;
