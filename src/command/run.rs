@@ -4,7 +4,7 @@
 
 use super::reply::{respond, respond_text, respond_unless_quiet, response};
 use super::{Context, Next, Output, admin, arith, auth, delete, read, write};
-use crate::protocol::binary::{Op, Packet, Status};
+use crate::protocol::binary::{HEADER, Op, Packet, Status};
 use crate::protocol::token::Tokens;
 use crate::protocol::{Request, meta, text};
 use crate::stats::{CommandKind, PrefixWalk};
@@ -152,15 +152,20 @@ fn binary_flush(packet: &Packet<'_>, exptime: u32, context: &mut Context<'_>, ou
 }
 
 fn binary_stat(packet: &Packet<'_>, context: &mut Context<'_>, out: &mut Output) {
+    let (start, mut fits) = (out.bytes.len(), true);
     let known = match packet.key.strip_prefix(b"detail") {
         Some(argument) => binary_stat_detail(packet, argument, context, out),
         None => {
             admin::stats::each((!packet.key.is_empty()).then_some(packet.key), context.shared, &mut |name, value| {
-                push_stat(packet, name.as_bytes(), value.as_bytes(), out);
+                fits = fits && push_stat(packet, name.as_bytes(), value.as_bytes(), out);
             })
         }
     };
     match known {
+        _ if !fits => {
+            out.bytes.truncate(start);
+            respond(packet, Status::NoMemory, out);
+        }
         true => respond(packet, Status::Ok, out),
         false => respond(packet, Status::NotFound, out),
     }
@@ -186,7 +191,12 @@ fn binary_stat_detail(packet: &Packet<'_>, argument: &[u8], context: &Context<'_
     true
 }
 
-fn push_stat(packet: &Packet<'_>, name: &[u8], value: &[u8], out: &mut Output) {
+/// False: the system has no memory for it.
+fn push_stat(packet: &Packet<'_>, name: &[u8], value: &[u8], out: &mut Output) -> bool {
+    if out.bytes.try_reserve(HEADER + name.len() + value.len()).is_err() {
+        return false;
+    }
     response(packet, Status::Ok, 0, b"", name, value.len()).encode(&mut out.bytes);
     out.push(value);
+    true
 }

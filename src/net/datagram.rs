@@ -85,10 +85,19 @@ impl UdpAnswer {
         self.sent = 0;
     }
 
-    /// Adds a message, and empties the output.
+    /// Adds a message, and empties the output. One for which the system has no memory is lost, as any may be on its way.
     fn push(&mut self, request: [u8; 2], out: &mut Output) {
         let total = out.len().div_ceil(PAYLOAD);
-        let mut writer = MessageWriter { answer: self, request, total: total as u16, sequence: 0, room: 0 };
+        let (datagrams, bytes) = (total.max(1), out.len() + HEADER * total.max(1));
+        if self.bytes.try_reserve(bytes).is_ok() && self.ends.try_reserve(datagrams).is_ok() {
+            self.write(request, total as u16, out);
+        }
+        out.bytes.clear();
+        out.values.clear();
+    }
+
+    fn write(&mut self, request: [u8; 2], total: u16, out: &Output) {
+        let mut writer = MessageWriter { answer: self, request, total, sequence: 0, room: 0 };
         let (mut from, mut slices) = (0, Vec::new());
         for inserted in &out.values {
             writer.write(&out.bytes[from..inserted.at]);
@@ -102,8 +111,6 @@ impl UdpAnswer {
             writer.begin();
         }
         writer.end();
-        out.bytes.clear();
-        out.values.clear();
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::common::{Conn, DEADLINE, Folder, Server, Waited, under_test, until};
 use std::io::{Read, Write};
+use std::net::UdpSocket;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
@@ -107,6 +108,38 @@ fn memory_that_the_system_refuses_is_an_error_to_one_request() {
             assert!(conn.ask(b"get key0 key79999 none\r\n", b"END\r\n").ends_with(b"END\r\n"));
         }
         assert!(seen.0 > 0 && seen.1 > 0, "{options}: {seen:?}");
+    }
+}
+
+/// From now on a server may have so many KB more than it has.
+fn leave(server: &Server, kilobytes: u64) {
+    let most = server.proc_line("status", "VmData:").trim_end_matches("kB").trim().parse::<u64>().unwrap() + kilobytes;
+    let (pid, data) = (server.pid().to_string(), format!("--data={}", most << 10));
+    assert!(Command::new("prlimit").args(["--pid", &pid, &data]).status().unwrap().success());
+}
+
+#[test]
+fn an_answer_for_which_the_system_has_no_memory_is_lost() {
+    const LARGE: usize = 1_000_000;
+    for kilobytes in [0, 500, 1000, 1500] {
+        let server = Server::start(&["-m", "64", "-t", "1", "-U", "-1"]);
+        let mut conn = server.connect();
+        assert_eq!(conn.line(&format!("set large 0 0 {LARGE}\r\n{}", "v".repeat(LARGE))), "STORED");
+        let port = server.ports().iter().find(|(name, _)| name == "UDP INET").expect("a UDP port").1;
+        let udp = UdpSocket::bind(("127.0.0.1", 0)).unwrap();
+        udp.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        leave(&server, kilobytes);
+        for request in ["get large\r\n", "stats\r\n", "stats conns\r\n"].repeat(2) {
+            udp.send_to(&[b"\0\x01\0\0\0\x01\0\0", request.as_bytes()].concat(), ("127.0.0.1", port)).unwrap();
+            while udp.recv(&mut [0; 2000]).is_ok() {}
+        }
+        let mut others: Vec<Conn> = (0..50).map(|_| server.connect()).collect();
+        others.iter_mut().for_each(|other| other.send(b"get large\r\nstats conns\r\nmn\r\n"));
+        for other in &mut others {
+            other.read_until(DEADLINE, |got| got.ends_with(b"MN\r\n"));
+            assert!(other.closed || other.got.len() > LARGE, "{} bytes", other.got.len());
+        }
+        assert_eq!(conn.line("mn"), "MN", "with {kilobytes} KB");
     }
 }
 

@@ -221,15 +221,27 @@ fn hot_keys(args: &[&[u8]], context: &mut Context<'_>, out: &mut Output) -> Next
 }
 
 fn emit_each(argument: Option<&[u8]>, context: &mut Context<'_>, out: &mut Output) -> Next {
-    let known = stats::each(argument, context.shared, &mut |name, value| stat_line(name, value, out));
-    out.push(if known { END } else { UNKNOWN });
+    let (start, mut fits) = (out.bytes.len(), true);
+    let known = stats::each(argument, context.shared, &mut |name, value| fits = fits && stat_line(name, value, out));
+    match known {
+        _ if !fits => {
+            out.bytes.truncate(start);
+            out.push(b"SERVER_ERROR out of memory writing stats\r\n");
+        }
+        true => out.push(END),
+        false => out.push(UNKNOWN),
+    }
     Next::Continue
 }
 
-fn stat_line(name: &str, value: &str, out: &mut Output) {
-    for part in ["STAT ", name, " ", value, "\r\n"] {
-        out.push(part.as_bytes());
+/// False: the system has no memory for it. There may be any number of sizes.
+fn stat_line(name: &str, value: &str, out: &mut Output) -> bool {
+    let parts = ["STAT ", name, " ", value, "\r\n"];
+    let fits = out.bytes.try_reserve(parts.iter().map(|part| part.len()).sum()).is_ok();
+    if fits {
+        parts.iter().for_each(|part| out.push(part.as_bytes()));
     }
+    fits
 }
 
 fn detail(args: &[&[u8]], context: &Context<'_>, out: &mut Output) -> Next {

@@ -9,6 +9,7 @@ use crate::net::admission::{Arrival, ConnRecord, Permit};
 use crate::net::conn::turn::CloseReason;
 use crate::net::conn::{Connection, Holdings};
 use mio::{Registry, Token};
+use slab::Slab;
 use std::io::{self, Read, Write};
 use std::sync::atomic::Ordering;
 
@@ -69,6 +70,14 @@ impl Client {
     pub(super) fn is_late(&self, now: u32) -> bool {
         self.connection.session().is_late(now)
     }
+}
+
+/// Whether there is memory for one more. It is asked for before the slots grow, because to be refused it then would end the
+/// program.
+pub(super) fn may_grow(clients: &Slab<Client>) -> bool {
+    // What `Slab` adds to a client is its tag.
+    let bytes = 2 * clients.capacity() * (size_of::<Client>() + size_of::<usize>());
+    clients.len() < clients.capacity() || Vec::<u8>::new().try_reserve_exact(bytes).is_ok()
 }
 
 /// A connection that only receives log lines now. Dropped in this order, as [`Client`] is.

@@ -472,7 +472,7 @@ impl Worker {
 
     fn welcome(&mut self) {
         for _ in 0..ARRIVALS {
-            let Ok(arrival) = self.arrivals.try_recv() else { return };
+            let Some(arrival) = self.next_arrival() else { return };
             let vacant = self.clients.vacant_entry();
             let token = Token(vacant.key());
             let has_input = arrival.stream.has_input();

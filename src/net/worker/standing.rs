@@ -1,6 +1,7 @@
 //! Who is closed for standing still, or for what that keeps from others.
 //!
 //! ```text
+//!   as it comes       no memory       ──> who comes
 //!   after each turn   too much is held ──> who holds most, until it is not
 //!   once a second     idle_timeout     ──> who has been idle for longer
 //!                     no login in time ──> who was to log in
@@ -11,6 +12,8 @@
 
 use super::Worker;
 use super::batch::Members;
+use super::client::may_grow;
+use crate::net::admission::Arrival;
 use crate::net::conn::Holdings;
 use crate::net::conn::turn::CloseReason;
 
@@ -19,6 +22,18 @@ use crate::net::conn::turn::CloseReason;
 const CLOSES: usize = 8;
 
 impl Worker {
+    /// The next connection that was left here, if there are any. Who comes where the system has no memory for one more is
+    /// closed.
+    pub(super) fn next_arrival(&mut self) -> Option<Arrival> {
+        while let Ok(arrival) = self.arrivals.try_recv() {
+            if may_grow(&self.clients) {
+                return Some(arrival);
+            }
+            arrival.record.log_close(&self.shared, CloseReason::Error.name());
+        }
+        None
+    }
+
     /// Notes what a connection holds after a turn, and closes who holds most if that is too much. False: it was this one.
     #[inline]
     pub(super) fn account(&mut self, key: usize) -> bool {
