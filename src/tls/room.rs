@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::io::{IoSlice, IoSliceMut};
+use std::ops::RangeInclusive;
 
 /// Plain bytes in a record of ours.
 const RECORD: usize = 16 << 10;
@@ -17,20 +18,25 @@ pub(super) const READ_MOST: usize = 64 << 10;
 /// Least: a whole record.
 pub(super) const READ_LEAST: usize = RECORD + 512;
 
-/// So many records are taken apart by one read, and those of one more look at the socket: 0.2 ms for records of a byte.
-pub(super) const RECORDS_MOST: usize = 256;
+/// A read takes apart a record for so many bytes of its room, and at least and at most so many, each in 0.8 us if it is of
+/// a byte. In a crowd the room is small, and a thousand clients that send tiny records hold up nobody.
+const RECORD_ROOM: usize = 512;
+const RECORDS_MOST: RangeInclusive<usize> = 16..=128;
 
 /// Bytes of a record's header.
 const RECORD_HEADER: usize = 5;
 
-/// Records that begin in `input`, which begins with one.
-pub(super) fn count_records(input: &[u8]) -> usize {
-    let (mut at, mut count) = (0, 0);
+/// Where so many records end of those with which `input` begins, if another whole one follows them.
+pub(super) fn end_of_records(input: &[u8], most: usize) -> Option<usize> {
+    let (mut at, mut left) = (0, most);
     while let Some(header) = input.get(at..at + RECORD_HEADER) {
-        at += RECORD_HEADER + usize::from(u16::from_be_bytes([header[3], header[4]]));
-        count += 1;
+        let end = at + RECORD_HEADER + usize::from(u16::from_be_bytes([header[3], header[4]]));
+        if left == 0 {
+            return (end <= input.len()).then_some(at);
+        }
+        (at, left) = (end, left - 1);
     }
-    count
+    None
 }
 
 /// The beginning of a record, or of a message of a handshake, is not longer: a chain of a dozen certificates.
@@ -129,6 +135,11 @@ impl<'r, 'b> Room<'r, 'b> {
         self.filled
     }
 
+    /// How many records are taken apart for it at a time.
+    pub(super) fn records_most(&self) -> usize {
+        (self.left() / RECORD_ROOM).clamp(*RECORDS_MOST.start(), *RECORDS_MOST.end())
+    }
+
     pub(super) fn left(&self) -> usize {
         self.bufs.iter().map(|buf| buf.len()).sum::<usize>() - self.filled
     }
@@ -199,5 +210,30 @@ impl<'a> Pieces<'a> {
             self.within = 0;
         }
         Some(&self.bufs[0][self.within..])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_records_that_follow_the_last_are_found() {
+        let record = |len: u8| [&[23, 3, 3, 0, len][..], &vec![7; len.into()]].concat();
+        let input = [record(20), record(0), record(30), record(10)].concat();
+        assert_eq!(
+            [0, 1, 2, 3, 4, 5].map(|most| end_of_records(&input, most)),
+            [Some(0), Some(25), Some(30), Some(65), None, None]
+        );
+        // Of what is not whole there is more to come.
+        assert_eq!(end_of_records(&input[..input.len() - 1], 3), None);
+        assert_eq!(end_of_records(&input[..26], 1), None);
+        assert_eq!(end_of_records(&[], 1), None);
+    }
+
+    #[test]
+    fn a_small_room_is_for_few_records() {
+        let most = |len: usize| Room::new(&mut [IoSliceMut::new(&mut vec![0; len])]).records_most();
+        assert_eq!([0, 100, 8 << 10, 16 << 10, 64 << 10, 1 << 20].map(most), [16, 16, 16, 32, 128, 128]);
     }
 }

@@ -25,8 +25,8 @@
 //! Not here: which certificates are good (`server`).
 
 use super::room::{
-    BUFFERS, Buffers, CIPHER_MAX, KeptBytes, OUT_MAX, OVERHEAD, Pieces, READ_LEAST, READ_MOST, RECORDS_MOST, Room,
-    WRITE_MOST, count_records,
+    BUFFERS, Buffers, CIPHER_MAX, KeptBytes, OUT_MAX, OVERHEAD, Pieces, READ_LEAST, READ_MOST, Room, WRITE_MOST,
+    end_of_records,
 };
 use mio::event::Source;
 use mio::net::TcpStream;
@@ -91,19 +91,16 @@ impl TlsSession for UnbufferedClientConnection {
 pub struct TlsStream<S: TlsSession> {
     socket: TcpStream,
     session: S,
-    /// The beginning of what cannot be taken apart yet.
+    /// What is not taken apart: the beginning of a record, or whole ones for which there was no time.
     cipher: Vec<u8>,
+    /// It begins with a whole one.
+    has_record: bool,
     /// What was read and had no room.
     plain: KeptBytes,
     /// Records that the socket did not take.
     out: KeptBytes,
     /// Plain bytes in them that the writer will offer again.
     owed: usize,
-    /// Records that the read at hand has found.
-    records: usize,
-    /// The last look at the socket found many small ones.
-    are_small: bool,
-    is_paused: bool,
     end: Option<TlsEnd>,
 }
 
@@ -120,9 +117,7 @@ impl<S: TlsSession> TlsStream<S> {
     /// Begins a session over a socket that does not block.
     pub fn new(socket: TcpStream, session: S) -> io::Result<TlsStream<S>> {
         let (cipher, plain, out) = (Vec::new(), KeptBytes::default(), KeptBytes::default());
-        let (records, are_small, is_paused) = (0, false, false);
-        let mut stream =
-            TlsStream { socket, session, cipher, plain, out, owed: 0, records, are_small, is_paused, end: None };
+        let mut stream = TlsStream { socket, session, cipher, has_record: false, plain, out, owed: 0, end: None };
         // A client speaks first.
         stream.take_apart(&mut [], &mut Room::default());
         Ok(stream)
@@ -155,7 +150,7 @@ impl<S: TlsSession> TlsStream<S> {
 
     /// Whether there is something to read that the poll does not know of.
     pub fn has_input(&self) -> bool {
-        !self.plain.is_empty() || self.end.is_some()
+        !self.plain.is_empty() || self.has_record || self.end.is_some()
     }
 
     /// How the other side has broken the protocol, if it has.
@@ -166,9 +161,9 @@ impl<S: TlsSession> TlsStream<S> {
         }
     }
 
-    /// Whether the last read stopped before the socket was empty: it had taken apart [`RECORDS_MOST`].
+    /// Whether the last read stopped because it had taken apart as many records as there is time for.
     pub fn is_paused(&self) -> bool {
-        self.is_paused
+        self.has_record
     }
 
     /// Bytes of memory that it holds, beside what rustls needs for each session.
@@ -201,29 +196,38 @@ impl<S: TlsSession> TlsStream<S> {
         });
     }
 
-    /// Reads once from the socket, and takes apart what has come. Whether that has emptied the socket.
+    /// Reads once from the socket, unless whole records wait, and takes apart what has come. Whether that has emptied the
+    /// socket.
     fn receive(&mut self, room: &mut Room<'_, '_>) -> io::Result<bool> {
         BUFFERS.with_borrow_mut(|buffers| {
             let kept = self.cipher.len();
-            let most = if self.are_small { READ_LEAST } else { READ_MOST };
-            let want = room.left().clamp(READ_LEAST, most);
-            let n = self.socket.read(&mut buffers.incoming[kept..kept + want])?;
-            if n == 0 {
+            let want = if self.has_record { 0 } else { room.left().clamp(READ_LEAST, READ_MOST) };
+            let n = if want == 0 { 0 } else { self.socket.read(&mut buffers.incoming[kept..kept + want])? };
+            if n == 0 && want > 0 {
                 self.end = Some(TlsEnd::Closed);
                 return Ok(true);
             }
             let input = &mut buffers.incoming[..kept + n];
             input[..kept].copy_from_slice(&self.cipher);
-            let records = count_records(input);
-            self.are_small = records > RECORDS_MOST;
-            self.records += records;
-            let used = self.take_apart(input, room);
+            let pause = if S::PAUSES { self.pause_in(input, room) } else { None };
+            let used = self.take_apart(&mut input[..pause.unwrap_or(kept + n)], room);
             self.keep_cipher(&input[used..]);
+            self.has_record = pause == Some(used) && self.end.is_none();
             if self.owed == 0 {
                 self.send_out()?;
             }
             Ok(n < want)
         })
+    }
+
+    /// Where to stop in `input` because there is no time for more, if what follows can be kept.
+    fn pause_in(&self, input: &[u8], room: &Room<'_, '_>) -> Option<usize> {
+        let most = room.records_most();
+        let mut pause = end_of_records(input, most)?;
+        while input.len() - pause > CIPHER_MAX {
+            pause += end_of_records(&input[pause..], most)?;
+        }
+        Some(pause)
     }
 
     /// Takes records apart, as far as they are whole. How many bytes that were.
@@ -310,7 +314,6 @@ impl<S: TlsSession> Read for TlsStream<S> {
         let mut room = Room::new(bufs);
         let n = room.put(self.plain.bytes());
         self.plain.advance(n);
-        (self.records, self.is_paused) = (0, false);
         while room.left() > 0 {
             match &self.end {
                 Some(_) if room.filled() > 0 => break,
@@ -319,11 +322,8 @@ impl<S: TlsSession> Read for TlsStream<S> {
                 None => {}
             }
             match self.receive(&mut room) {
+                Ok(_) if self.has_record => break,
                 Ok(true) if room.filled() > 0 => break,
-                Ok(_) if S::PAUSES && self.records > RECORDS_MOST && self.end.is_none() => {
-                    self.is_paused = true;
-                    break;
-                }
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // Where it is an error, the next read has it, too.
@@ -331,7 +331,7 @@ impl<S: TlsSession> Read for TlsStream<S> {
                 Err(error) => return Err(error),
             }
         }
-        if room.filled() == 0 && self.is_paused {
+        if room.filled() == 0 && self.has_record {
             return Err(ErrorKind::WouldBlock.into());
         }
         Ok(room.filled())
