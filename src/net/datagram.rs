@@ -41,6 +41,9 @@ const PAYLOAD: usize = DATAGRAM - HEADER;
 /// answers takes 2 ms.
 const REQUESTS_MAX: usize = 1024;
 
+/// So many bytes that a request copies within the store count as another one.
+const SPENT_BYTES: usize = 4 << 10;
+
 /// Bytes of an answer: a value of the default size limit, and its line. An append makes no longer value either: nothing goes
 /// on here for several turns.
 pub(super) const ANSWER_MAX: usize = (1 << 20) + (1 << 10);
@@ -271,7 +274,10 @@ impl DatagramReader<'_> {
             return true;
         }
         self.take(may_be_empty, out);
-        matches!(next, Next::Continue)
+        if let Next::Spent(bytes) = next {
+            self.left = self.left.saturating_sub(bytes / SPENT_BYTES);
+        }
+        matches!(next, Next::Continue | Next::Spent(_))
     }
 
     /// Runs a request; the first that takes long, and no other one.
