@@ -36,10 +36,17 @@ pub const ATTACKS: &[Attack] = &[
     Attack { name: "lines that stand still", run: silent_lines },
     Attack { name: "a line of 16 MiB of keys", run: long_line },
     Attack { name: "20 appends to a large value", run: appends },
+    Attack { name: "appends, on all connections", run: appends_everywhere },
+    Attack { name: "values of 8 KB, on all connections", run: values_everywhere },
+    Attack { name: "short lines, on all connections", run: |site| everywhere(site, &"mn\r\n".repeat(1000)) },
     Attack { name: "many keys, on all connections", run: many_keys },
     Attack { name: "statistics, on all connections", run: statistics_everywhere },
     Attack { name: "each value held by a reader", run: all_values_held },
     Attack { name: "40 flush_alls at a time", run: |site| repeat(site, &"flush_all\r\n".repeat(40), 40) },
+    Attack {
+        name: "the limit down and up",
+        run: |site| repeat(site, "cache_memlimit 64\r\ncache_memlimit 1024\r\n", 2),
+    },
 ];
 
 impl Site<'_> {
@@ -248,6 +255,17 @@ fn everywhere(site: &Site<'_>, request: &str) {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
+}
+
+/// To a value of just less than what is done in turns.
+fn appends_everywhere(site: &Site<'_>) {
+    site.store("medium", 262_000);
+    everywhere(site, &"append medium 0 0 0\r\n\r\n".repeat(20));
+}
+
+fn values_everywhere(site: &Site<'_>) {
+    site.store("eight", 8000);
+    everywhere(site, &"get eight\r\n".repeat(20));
 }
 
 fn many_keys(site: &Site<'_>) {
