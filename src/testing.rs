@@ -97,6 +97,7 @@ impl TestServer {
             part: 256 << 10,
             may_be_long: true,
             joined_at_once: usize::MAX,
+            room: usize::MAX,
             reads_copy: false,
         }
     }

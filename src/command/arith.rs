@@ -6,7 +6,7 @@
 use super::lookup::lookup;
 use super::read::answer_item_flag;
 use super::reply::{push_code, push_flags, respond, respond_text, response};
-use super::{Context, Output};
+use super::{Context, JOINED_MIN, Next, Output};
 use crate::protocol::binary::{Packet, Status};
 use crate::protocol::meta::{LetterSet, MetaCommand};
 use crate::protocol::token;
@@ -46,6 +46,8 @@ enum ArithError {
     NoMemory,
     /// A missing item could not be created.
     NotCreated,
+    /// It is so long that others come first.
+    InLine,
 }
 
 /// What came of it.
@@ -54,6 +56,8 @@ struct ArithResult {
     number: u64,
     /// The item was created for it.
     made: bool,
+    /// Bytes of the value that was looked at.
+    len: usize,
 }
 
 /// incr and decr.
@@ -64,20 +68,29 @@ pub(crate) fn text(
     quiet: bool,
     context: &Context<'_>,
     out: &mut Output,
-) {
+) -> Next {
     let mut shard = context.lock(hash);
     let delta = Delta { incr, by, compare: None, cas: None };
     let result = run(&mut shard, (key, hash), delta, None, context);
     drop(shard);
-    if quiet {
-        return;
-    }
-    match result {
+    match &result {
+        Err(ArithError::InLine) => {}
+        _ if quiet => {}
         Ok(sum) => {
             out.push_number(sum.number);
             out.push(b"\r\n");
         }
-        Err(refusal) => out.push(text_refusal(refusal)),
+        Err(refusal) => out.push(text_refusal(*refusal)),
+    }
+    next(&result)
+}
+
+/// What follows such a request.
+fn next(result: &Result<ArithResult, ArithError>) -> Next {
+    match result {
+        Err(ArithError::InLine) => Next::InLine,
+        Ok(sum) if sum.len >= JOINED_MIN => Next::Spent(sum.len),
+        _ => Next::Continue,
     }
 }
 
@@ -88,11 +101,17 @@ fn text_refusal(refusal: ArithError) -> &'static [u8] {
         ArithError::NonNumeric => b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n",
         ArithError::NoMemory => b"SERVER_ERROR out of memory\r\n",
         ArithError::NotCreated => b"SERVER_ERROR Out of memory allocating new item\r\n",
+        ArithError::InLine => b"",
     }
 }
 
 /// ma.
-pub(crate) fn meta(command: &MetaCommand<'_>, (key, hash): (&[u8], Hash), context: &Context<'_>, out: &mut Output) {
+pub(crate) fn meta(
+    command: &MetaCommand<'_>,
+    (key, hash): (&[u8], Hash),
+    context: &Context<'_>,
+    out: &mut Output,
+) -> Next {
     let delta = Delta { incr: !command.decr, by: command.delta(), compare: command.compare(), cas: command.cas() };
     let initial = command.vivify().is_some().then(|| Initial {
         value: command.initial(),
@@ -102,8 +121,9 @@ pub(crate) fn meta(command: &MetaCommand<'_>, (key, hash): (&[u8], Hash), contex
         key_is_binary: command.has(b'b') && token::word_len(key) < key.len(),
     });
     let mut shard = context.lock(hash);
-    match run(&mut shard, (key, hash), delta, initial, context) {
-        Ok(sum) => answer_meta(&mut shard, &sum, command, key, context, out),
+    let result = run(&mut shard, (key, hash), delta, initial, context);
+    match &result {
+        Ok(sum) => answer_meta(&mut shard, sum, command, key, context, out),
         Err(ArithError::NotFound) => {
             if command.has(b'T') {
                 shard.invalidate_copies(key, command.has(b'b'), hash);
@@ -111,8 +131,9 @@ pub(crate) fn meta(command: &MetaCommand<'_>, (key, hash): (&[u8], Hash), contex
             push_code(b"NF", command, key, out)
         }
         Err(ArithError::Exists) => push_code(b"EX", command, key, out),
-        Err(refusal) => out.push(text_refusal(refusal)),
+        Err(refusal) => out.push(text_refusal(*refusal)),
     }
+    next(&result)
 }
 
 /// Flags of ma that do or say something besides `k` and `O`.
@@ -158,7 +179,7 @@ pub(crate) fn binary(
     create: Option<(u64, u32)>,
     context: &Context<'_>,
     out: &mut Output,
-) {
+) -> Next {
     let delta = Delta { incr, by, compare: (packet.cas != 0).then_some(packet.cas), cas: None };
     let initial = create.map(|(value, exptime)| Initial {
         value,
@@ -167,9 +188,10 @@ pub(crate) fn binary(
     });
     let mut shard = context.lock(hash);
     let result = run(&mut shard, (packet.key, hash), delta, initial, context);
-    match result {
+    match &result {
+        Err(ArithError::InLine) => {}
         Ok(_) if packet.quiet => {}
-        Ok(ArithResult { id, number, .. }) => {
+        &Ok(ArithResult { id, number, .. }) => {
             let cas = shard.item(id).cas();
             response(packet, Status::Ok, cas, b"", b"", size_of::<u64>()).encode(&mut out.bytes);
             out.push(&number.to_be_bytes());
@@ -180,6 +202,7 @@ pub(crate) fn binary(
         Err(ArithError::NoMemory) => respond_text(packet, Status::NoMemory, b"Out of memory incrementing value", out),
         Err(ArithError::NotCreated) => respond(packet, Status::NoMemory, out),
     }
+    next(&result)
 }
 
 /// Adds, or creates what is missing: the item and its number.
@@ -193,6 +216,9 @@ fn run(
     let counters = context.counters;
     match (lookup(shard, key, hash, context), initial) {
         (Ok(id), _) => {
+            if shard.item(id).value_len() > context.room.max(JOINED_MIN) {
+                return Err(ArithError::InLine);
+            }
             let sum = add(shard, id, (key, hash), delta)?;
             if delta.incr {
                 counters.incr_hits.add(1)
@@ -205,7 +231,7 @@ fn run(
             let id = create(shard, key, &initial).map_err(|_| ArithError::NotCreated)?;
             shard.link(id, hash, delta.cas);
             watch_create(shard, key, id, &initial, context);
-            Ok(ArithResult { id, number: initial.value, made: true })
+            Ok(ArithResult { id, number: initial.value, made: true, len: 0 })
         }
         (Err(_), None) => {
             if delta.incr {
@@ -253,7 +279,7 @@ fn add(
     if delta.compare.is_some_and(|given| given != item.cas() || given == 0) {
         return Err(ArithError::Exists);
     }
-    let old = token::stored_number(value).ok_or(ArithError::NonNumeric)?;
+    let (len, old) = (value.len(), token::stored_number(value).ok_or(ArithError::NonNumeric)?);
     let number = if delta.incr { old.wrapping_add(delta.by) } else { old.saturating_sub(delta.by) };
     let counters = shard.class_counters(id);
     *(if delta.incr { &mut counters.incr_hits } else { &mut counters.decr_hits }) += 1;
@@ -269,7 +295,7 @@ fn add(
     } else {
         renew(shard, id, (key, hash), digits, cas)?
     };
-    Ok(ArithResult { id, number, made: false })
+    Ok(ArithResult { id, number, made: false, len })
 }
 
 /// Writes the digits over the old text, when they fit and nobody reads it.

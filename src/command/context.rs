@@ -76,6 +76,9 @@ impl Shared {
 /// What an append makes at once for a connection, under the shard's lock: in 0.05 to 0.5 ms.
 pub const JOINED_AT_ONCE: usize = 256 << 10;
 
+/// What is copied within the store counts from so many bytes on: below it the request itself takes longer.
+pub(super) const JOINED_MIN: usize = 16 << 10;
+
 /// What a command runs in: its worker and its connection.
 #[derive(Debug)]
 pub struct Context<'a> {
@@ -101,6 +104,8 @@ pub struct Context<'a> {
     pub may_be_long: bool,
     /// An append that makes a value of more bytes is [`Next::Join`].
     pub joined_at_once: usize,
+    /// A request that copies more bytes than this within the store, and than [`JOINED_MIN`], is [`Next::InLine`].
+    pub room: usize,
     /// It only reads, and what a client may read of a standby.
     pub reads_copy: bool,
 }
@@ -114,6 +119,11 @@ impl<'a> Context<'a> {
         } else {
             self.shared.store.lock_for(hash, self.last_lsn, self.source)
         }
+    }
+
+    /// An append that makes a value of more bytes is not done now.
+    pub(super) fn joined_in_turn(&self) -> usize {
+        self.joined_at_once.min(self.room.max(JOINED_MIN))
     }
 
     #[cold]
@@ -185,6 +195,8 @@ pub enum Next {
     /// Nothing was done: run the request again when those have been answered who ask for less, and with
     /// [`Context::may_be_long`].
     Later,
+    /// Nothing was done: run the request again when those have been answered who move less, with a larger [`Context::room`].
+    InLine,
     /// Hand the socket to the watch writer, after the output is flushed.
     Watch(watch::Streams),
     /// Call [`LongAnswer::fill`] each time the output has been flushed, until it says that it is done.

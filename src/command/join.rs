@@ -1,22 +1,23 @@
-//! Appends and prepends to large values, which go on for several turns.
+//! Appends and prepends; those to large values go on for several turns.
 //!
 //! ```text
-//! write ── Next::Join ──> in line ── first ──> Join::copy, in turns ──> the key still has what was copied ──> reply
-//!                                                  ^                       │ else
-//!                                                  └───── TRIES times ─────┴── as if it had come now ───────> reply
+//! run ──> at once, if that copies little, or its connection is in line (`Next::InLine`)
+//!  └─ Next::Join ──> in line ── first ──> Join::copy, in turns ──> the key still has what was copied ──> reply
+//!                                                 ^                       │ else
+//!                                                 └───── TRIES times ─────┴── as if it had come now ───────> reply
 //! ```
 //!
 //! So it takes place when it ends: whatever was done to the key meanwhile came before. There is one at a time that copies,
 //! so that only short changes can come in between; who is late all the same, time and again, or has no memory to copy to,
 //! is done at once, under the lock, as a short one is.
 //!
-//! Not here: the copying (`store/join`), when it goes on (`net`), short ones (`write`).
+//! Not here: the copying (`store/join`), when it goes on (`net`), what becomes of the new item (`write`).
 
 use super::upload::order_again;
-use super::write::{self, Done, Order, Outcome, Value, find_long};
-use super::{Context, Output};
+use super::write::{self, Done, Fits, Order, Outcome, Value};
+use super::{Context, JOINED_MIN, Next, Output};
 use crate::protocol::{Mode, StoreHeader};
-use crate::store::{CopyPlace, ItemId, Join, Locked, Upload};
+use crate::store::{CopyPlace, Hash, ItemId, Join, Locked, Upload};
 
 /// How often one copies before it is done under the lock.
 const TRIES: u32 = 3;
@@ -49,6 +50,46 @@ pub enum JoinStep {
     GoesOn,
     /// It is answered. This has copied so many bytes at most.
     Ends(usize),
+}
+
+/// Runs an append or a prepend, unless it is to copy so much that others come first.
+#[inline(never)]
+pub(super) fn run(
+    header: &StoreHeader<'_>,
+    hash: Hash,
+    value: Value<'_>,
+    tail: &[u8],
+    context: &Context<'_>,
+    out: &mut Output,
+) -> Next {
+    let mut buffer = None;
+    let order = write::order(header, hash, &mut buffer, context);
+    if write::is_broken(header, tail) {
+        write::count(header, &order, context);
+        return write::refuse_chunk(header, context, out);
+    }
+    let shard = context.lock(hash);
+    let len = find_joined(&shard, &order, value.len()).map_or(0, |(_, len)| len);
+    let is_bytes = matches!(value, Value::Bytes(_));
+    if is_bytes && len <= context.joined_at_once && len > context.joined_in_turn() {
+        return Next::InLine;
+    }
+    write::count(header, &order, context);
+    match value {
+        // It cannot be run again: what has arrived is in its chunks.
+        Value::Uploaded(upload) if len > context.joined_in_turn() && !upload.is_scarce() => Next::Join(Some(upload)),
+        Value::Bytes(_) if len > context.joined_at_once => Next::Join(None),
+        value => {
+            let done = write::apply(shard, &order, value, context);
+            write::answer(header, &order, done, context, out);
+            if len >= JOINED_MIN { Next::Spent(len) } else { Next::Continue }
+        }
+    }
+}
+
+/// The item to which an append or a prepend of `more` bytes adds, and how long that makes it. None: nothing is copied.
+fn find_joined(shard: &Locked<'_>, order: &Order<'_>, more: usize) -> Option<(ItemId, usize)> {
+    shard.find_to_join(order.key, order.hash, more).filter(|&(old, _)| write::compare(shard, order, old) == Fits::Yes)
 }
 
 impl LongJoin {
@@ -138,7 +179,8 @@ impl LongJoin {
     /// Begins to copy to what the key has now; or does all at once, if that is not long or others were faster too often.
     fn meet(&mut self, shard: Locked<'_>, order: &Order<'_>, new: ItemId, context: &Context<'_>) -> Option<Done> {
         let more = shard.item(new).value_len();
-        let Some(old) = find_long(&shard, order, more, context).filter(|_| self.tries < TRIES) else {
+        let found = find_joined(&shard, order, more).filter(|&(_, len)| len > context.joined_in_turn());
+        let Some((old, _)) = found.filter(|_| self.tries < TRIES) else {
             return Some(put(shard, order, new, context));
         };
         self.tries += 1;

@@ -33,6 +33,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+use context::JOINED_MIN;
 pub use context::{Context, JOINED_AT_ONCE, Next, Shared};
 pub use discovery::Discovery;
 pub use dump::{Filled, LongAnswer};

@@ -23,22 +23,21 @@ pub(super) fn request(
     out: &mut Output,
 ) -> Next {
     match request {
-        Request::Text(command) => return run_text(command, hash, context, out),
+        Request::Text(command) => run_text(command, hash, context, out),
         Request::Store(header) => {
             let (value, tail) = value.split_at(body);
-            return write::run(header, hash, write::Value::Bytes(value), tail, context, out);
+            write::run(header, hash, write::Value::Bytes(value), tail, context, out)
         }
         Request::Meta(command) => {
-            context.count(CommandKind::Meta);
-            run_meta(command, hash, context, out);
+            let next = run_meta(command, hash, context, out);
+            counted(CommandKind::Meta, next, context)
         }
-        Request::Binary(packet) => return run_binary(packet, hash, context, out),
+        Request::Binary(packet) => run_binary(packet, hash, context, out),
         Request::Login(login) => {
             context.count(CommandKind::Other);
-            return auth::log_in(login, (value, body), context, out);
+            auth::log_in(login, (value, body), context, out)
         }
     }
-    Next::Continue
 }
 
 #[inline]
@@ -51,8 +50,8 @@ fn run_text(command: &text::TextCommand<'_>, hash: Hash, context: &mut Context<'
             delete::text(key, hash, *quiet, context, out);
         }
         text::TextCommand::Arith { key, incr, delta, quiet } => {
-            context.count(CommandKind::Arith);
-            arith::text((key, hash), *incr, *delta, *quiet, context, out);
+            let next = arith::text((key, hash), *incr, *delta, *quiet, context, out);
+            return counted(CommandKind::Arith, next, context);
         }
         text::TextCommand::Touch { key, exptime, quiet } => {
             context.count(CommandKind::Touch);
@@ -81,13 +80,23 @@ fn run_multiget(get: &text::Get<'_>, context: &mut Context<'_>, out: &mut Output
     next
 }
 
-fn run_meta(command: &meta::MetaCommand<'_>, hash: Hash, context: &mut Context<'_>, out: &mut Output) {
+/// Counts a request unless it has to be run again.
+#[inline(always)]
+fn counted(kind: CommandKind, next: Next, context: &Context<'_>) -> Next {
+    if !matches!(next, Next::InLine) {
+        context.count(kind);
+    }
+    next
+}
+
+#[inline]
+fn run_meta(command: &meta::MetaCommand<'_>, hash: Hash, context: &mut Context<'_>, out: &mut Output) -> Next {
     let mut buffer = None;
     let key = command.key(&mut buffer);
     match command.verb {
         meta::Verb::Get => read::meta_get(command, (key, hash), context, out),
         meta::Verb::Delete => delete::meta(command, (key, hash), context, out),
-        meta::Verb::Arith => arith::meta(command, (key, hash), context, out),
+        meta::Verb::Arith => return arith::meta(command, (key, hash), context, out),
         meta::Verb::Debug => read::meta_debug((key, hash), context, out),
         meta::Verb::Noop => {
             if context.source.is_some_and(|source| !source.is_replaced()) {
@@ -97,11 +106,17 @@ fn run_meta(command: &meta::MetaCommand<'_>, hash: Hash, context: &mut Context<'
         }
         meta::Verb::Set => unreachable!("the parser gives ms as a store request"),
     }
+    Next::Continue
 }
 
 fn run_binary(packet: &Packet<'_>, hash: Hash, context: &mut Context<'_>, out: &mut Output) -> Next {
     match packet.op {
         Op::Flush { .. } | Op::Stat if !context.may_be_long => return Next::Later,
+        Op::Arith { incr, delta, initial, exptime } => {
+            let create = (exptime != arith::NEVER_CREATE).then_some((initial, exptime));
+            let next = arith::binary(packet, hash, incr, delta, create, context, out);
+            return counted(CommandKind::Arith, next, context);
+        }
         _ => context.count(kind_of(packet.op)),
     }
     match packet.op {
@@ -109,10 +124,6 @@ fn run_binary(packet: &Packet<'_>, hash: Hash, context: &mut Context<'_>, out: &
         Op::GetAndTouch { exptime } => read::binary_get(packet, hash, Some(exptime), context, out),
         Op::Touch { exptime } => read::binary_touch(packet, hash, exptime, context, out),
         Op::Delete => delete::binary(packet, hash, context, out),
-        Op::Arith { incr, delta, initial, exptime } => {
-            let create = (exptime != arith::NEVER_CREATE).then_some((initial, exptime));
-            arith::binary(packet, hash, incr, delta, create, context, out);
-        }
         Op::Noop => respond(packet, Status::Ok, out),
         Op::Version => respond_text(packet, Status::Ok, crate::VERSION.as_bytes(), out),
         Op::Flush { exptime } => binary_flush(packet, exptime, context, out),
@@ -124,6 +135,7 @@ fn run_binary(packet: &Packet<'_>, hash: Hash, context: &mut Context<'_>, out: &
             return Next::Close;
         }
         Op::Mechanisms => auth::mechanisms(packet, context, out),
+        Op::Arith { .. } => unreachable!("it is answered above"),
         Op::Store { .. } | Op::Sasl => unreachable!("the parser gives it as a request of another kind"),
     }
     Next::Continue
@@ -135,7 +147,6 @@ fn kind_of(op: Op) -> CommandKind {
         Op::Get => CommandKind::Get,
         Op::GetAndTouch { .. } | Op::Touch { .. } => CommandKind::Touch,
         Op::Delete => CommandKind::Delete,
-        Op::Arith { .. } => CommandKind::Arith,
         _ => CommandKind::Other,
     }
 }

@@ -7,13 +7,13 @@
 //! `apply` is the one place that decides what a store does to an existing or missing item. A plain set of an item
 //! that has room is done in place. Else the new item is made before the old one is looked at, so that what the
 //! allocation evicts can never be an item already decided on; for append and prepend the old value is a part of the
-//! new one, and the store keeps it meanwhile. What has to wait is known before anything is done (`is_long`).
+//! new one, and the store keeps it meanwhile. What has to wait is known before anything is done (`join`).
 //!
 //! Not here: values that come in pieces (`upload`), appends to large ones (`join`).
 
 use super::lookup::{count_prefix, lookup};
 use super::reply::{push_flag_number, push_flags, respond, response};
-use super::{Context, Next, Output};
+use super::{Context, Next, Output, join};
 use crate::protocol::binary::{Op, Packet, Status};
 use crate::protocol::meta::{KeyBuffer, LetterSet, MetaCommand};
 use crate::protocol::text::BAD_CHUNK;
@@ -24,9 +24,6 @@ use crate::watch::{ItemStore, Streams};
 
 /// What must follow the data of a text store.
 pub(super) const TAIL: &[u8] = b"\r\n";
-
-/// What an append copies counts from so many bytes on: below it the request itself takes longer.
-const JOINED_MIN: usize = 16 << 10;
 
 const TOO_LARGE: &[u8] = b"SERVER_ERROR object too large for cache\r\n";
 const NO_MEMORY: &[u8] = b"SERVER_ERROR out of memory storing object\r\n";
@@ -41,7 +38,7 @@ pub(crate) enum Value<'a> {
 }
 
 impl Value<'_> {
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         match self {
             Value::Bytes(bytes) => bytes.len(),
             Value::Uploaded(upload) => upload.value_len(),
@@ -101,16 +98,12 @@ pub(super) fn run(
 ) -> Next {
     let mut buffer = None;
     let order = order(header, hash, &mut buffer, context);
-    if matches!(header, StoreHeader::Meta(_)) {
-        context.count(CommandKind::Meta);
-    } else {
-        context.count(CommandKind::Set);
-        count_prefix(order.key, PrefixEvent::Set, context);
+    if matches!(order.mode, Mode::Append | Mode::Prepend) {
+        return join::run(header, hash, value, tail, context, out);
     }
-    if !matches!(header, StoreHeader::Binary(_)) && tail != TAIL {
-        context.counters.set_cmds.add(1);
-        refuse_chunk(header, out);
-        return Next::Continue;
+    count(header, &order, context);
+    if is_broken(header, tail) {
+        return refuse_chunk(header, context, out);
     }
     let mut shard = context.lock(hash);
     if let Value::Bytes(bytes) = value
@@ -122,6 +115,23 @@ pub(super) fn run(
         return Next::Continue;
     }
     run_new(header, hash, shard, value, context, out)
+}
+
+/// Counts a request that is answered.
+#[inline(always)]
+pub(super) fn count(header: &StoreHeader<'_>, order: &Order<'_>, context: &Context<'_>) {
+    if matches!(header, StoreHeader::Meta(_)) {
+        context.count(CommandKind::Meta);
+    } else {
+        context.count(CommandKind::Set);
+        count_prefix(order.key, PrefixEvent::Set, context);
+    }
+}
+
+/// Whether something else follows the value than what has to.
+#[inline(always)]
+pub(super) fn is_broken(header: &StoreHeader<'_>, tail: &[u8]) -> bool {
+    !matches!(header, StoreHeader::Binary(_)) && tail != TAIL
 }
 
 /// Runs one that calls for a new item. Its order is made anew, under the lock: one that is passed on lies in memory, and that
@@ -137,13 +147,9 @@ fn run_new(
 ) -> Next {
     let mut buffer = None;
     let order = order(header, hash, &mut buffer, context);
-    if matches!(order.mode, Mode::Append | Mode::Prepend) && is_long(&shard, &order, &value, context) {
-        return Next::Join(if let Value::Uploaded(upload) = value { Some(upload) } else { None });
-    }
     let done = apply(shard, &order, value, context);
     answer(header, &order, done, context, out);
-    let is_costly = matches!(order.mode, Mode::Append | Mode::Prepend) && done.len >= JOINED_MIN;
-    if is_costly { Next::Spent(done.len) } else { Next::Continue }
+    Next::Continue
 }
 
 #[inline]
@@ -257,7 +263,7 @@ pub(super) fn spec<'a>(order: &Order<'a>) -> ItemSpec<'a> {
 
 /// Carries out an order by a new item.
 #[inline]
-fn apply(mut shard: Locked<'_>, order: &Order<'_>, value: Value<'_>, context: &Context<'_>) -> Done {
+pub(super) fn apply(mut shard: Locked<'_>, order: &Order<'_>, value: Value<'_>, context: &Context<'_>) -> Done {
     match make(&mut shard, order, value) {
         Ok(new) => put(shard, order, new, context),
         Err(error) => Done { outcome: refused(error), cas: 0, len: 0 },
@@ -280,18 +286,6 @@ pub(super) fn put(mut shard: Locked<'_>, order: &Order<'_>, new: ItemId, context
     drop(shard);
     context.counters.set_cmds.add(1);
     done
-}
-
-/// Whether an append or a prepend is done in turns: all else it would do is certain, and takes long.
-fn is_long(shard: &Locked<'_>, order: &Order<'_>, value: &Value<'_>, context: &Context<'_>) -> bool {
-    let may_wait = !matches!(value, Value::Uploaded(upload) if upload.is_scarce());
-    may_wait && find_long(shard, order, value.len(), context).is_some()
-}
-
-/// The item to which an append or a prepend of `more` bytes adds so much at once that it is done in turns.
-pub(super) fn find_long(shard: &Locked<'_>, order: &Order<'_>, more: usize, context: &Context<'_>) -> Option<ItemId> {
-    let (old, len) = shard.find_to_join(order.key, order.hash, more)?;
-    (len > context.joined_at_once && compare(shard, order, old) == Fits::Yes).then_some(old)
 }
 
 /// The common case: a set of an item that is there and has room, and nobody watches. The cas unique that it has now.
@@ -386,7 +380,7 @@ fn meet_nothing(
 
 /// Whether an item is the one that the client compares with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fits {
+pub(super) enum Fits {
     Yes,
     No,
     /// It is newer, and the client wants its value stored as stale then.
@@ -394,7 +388,7 @@ enum Fits {
 }
 
 /// 0 is no cas unique: it never fits, and neither does anything without cas (`-C`).
-fn compare(shard: &Locked<'_>, order: &Order<'_>, old: ItemId) -> Fits {
+pub(super) fn compare(shard: &Locked<'_>, order: &Order<'_>, old: ItemId) -> Fits {
     let cas = shard.item(old).cas();
     match order.compare {
         None => Fits::Yes,
@@ -510,11 +504,13 @@ pub(super) fn refusal(header: &StoreHeader<'_>, line: &'static [u8], status: Sta
 }
 
 // COMPAT(ms_q_bad_chunk): the q flag does not hide this one.
-fn refuse_chunk(header: &StoreHeader<'_>, out: &mut Output) {
+pub(super) fn refuse_chunk(header: &StoreHeader<'_>, context: &Context<'_>, out: &mut Output) -> Next {
+    context.counters.set_cmds.add(1);
     match header {
         StoreHeader::Text(store) if store.quiet => {}
         _ => out.push(BAD_CHUNK),
     }
+    Next::Continue
 }
 
 fn text_reply(outcome: Outcome) -> &'static [u8] {

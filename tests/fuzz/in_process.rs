@@ -179,12 +179,13 @@ impl FuzzServer {
         batch.cut(protocol, data, 0, 1, &self.shared.store);
         batch.prefetch(&self.shared.store);
         let request = batch.requests(0..1).next().expect("it was parsed");
-        let mut context = self.context();
+        let mut context = Context { room: 0, ..self.context() };
         loop {
             match request.run(&mut context, out) {
                 Next::Continue | Next::Spent(_) | Next::Source(_) => return true,
                 Next::More(resume) => (context.resume, context.is_checking) = (resume, false),
                 Next::Check(resume) => (context.resume, context.is_checking) = (resume, true),
+                Next::InLine => context.room = usize::MAX,
                 Next::Later | Next::Join(_) => panic!("it may be long"),
                 Next::Dump(mut dump) => {
                     while dump.fill(&self.shared.clock, &self.shared.stats, out) == Filled::More {}
@@ -209,6 +210,7 @@ impl FuzzServer {
             part: 256 << 10,
             may_be_long: true,
             joined_at_once: usize::MAX,
+            room: usize::MAX,
             reads_copy: false,
         }
     }

@@ -333,7 +333,7 @@ impl Session {
             Leave::Held => prepared.run_held(context, turn.out)?,
         };
         match next {
-            Next::Join(_) => turn.forget_seen(),
+            Next::Join(_) | Next::InLine => turn.forget_seen(),
             Next::Later => {}
             _ if !manner.is_followed => {}
             _ => {
@@ -466,7 +466,7 @@ impl Session {
 
     #[inline]
     fn context_of<'a>(&'a self, turn: &TurnContext<'a>, resume: Resume) -> Context<'a> {
-        let TurnContext { shared, counters, last_lsn, replies_at, part, may_be_long, .. } = *turn;
+        let TurnContext { shared, counters, last_lsn, replies_at, part, may_be_long, room, .. } = *turn;
         let (fd, source) = (self.info.fd, self.other_end.source());
         let Resume { at: resume, is_checking, .. } = resume;
         Context {
@@ -481,6 +481,7 @@ impl Session {
             part,
             may_be_long,
             joined_at_once: JOINED_AT_ONCE,
+            room,
             reads_copy: false,
         }
     }
@@ -496,6 +497,7 @@ impl Session {
                 return Step::Ends(used);
             }
             Next::Later => return quota.put_off(Step::Ends(used)),
+            Next::InLine => return quota.get_in_line(Step::Ends(used)),
             Next::Join(join) => {
                 let (head, join) = (input[used..used + cut.head].into(), LongJoin::new(join));
                 self.state = SessionState::Join(Box::new(Joining { head, in_input: cut.size(), join }));
@@ -509,9 +511,13 @@ impl Session {
         }
         quota.take_bytes(cut.head * LINE_BYTE);
         self.state = match next {
-            Next::Continue | Next::More(_) | Next::Check(_) | Next::Later | Next::Spent(_) | Next::Join(_) => {
-                SessionState::Command
-            }
+            Next::Continue
+            | Next::More(_)
+            | Next::Check(_)
+            | Next::Later
+            | Next::InLine
+            | Next::Spent(_)
+            | Next::Join(_) => SessionState::Command,
             Next::Speak(protocol) => {
                 self.protocol = Some(protocol);
                 SessionState::Command

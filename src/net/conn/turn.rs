@@ -64,6 +64,8 @@ pub(crate) struct TurnContext<'a> {
     pub is_tight: bool,
     /// See [`crate::command::Context::may_be_long`].
     pub may_be_long: bool,
+    /// See [`crate::command::Context::room`].
+    pub room: usize,
     /// What the replies of the turn must wait for. Empty between turns.
     pub reply_hold: &'a mut ReplyHold,
     /// The last change that the worker's requests have journalled.

@@ -206,6 +206,7 @@ impl TestConnection {
             part: OUTPUT_HIGH,
             is_tight: self.is_tight,
             may_be_long: !self.reads_early,
+            room: self.quota.room,
             reply_hold: &mut self.reply_hold,
             last_lsn: &self.last_lsn,
             voice: self.voice.as_ref(),

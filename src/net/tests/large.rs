@@ -1,7 +1,9 @@
 //! Large values, while others wait.
 
 use super::connection::TestConnection;
-use crate::net::conn::turn::{After, LARGE, Quota};
+use crate::net::conn::turn::{After, LARGE, Quota, TURN_BYTES};
+use crate::store::Accounting;
+use crate::testing;
 use std::sync::atomic::Ordering;
 
 /// A connection whose client does not read, and a value of 100,000 bytes.
@@ -104,6 +106,44 @@ fn copied_replies_get_in_line_when_they_are_many() {
     assert_eq!(rig.turn(), After::Large);
     slices(&mut rig, 256 << 10);
     assert_eq!(rig.replies().len(), 100 * (b"VALUE copied 0 15000\r\n\r\nEND\r\n".len() + 15_000));
+}
+
+/// Appends copy a value under the lock, and so does a number that is as long: others come first, and it counts once.
+#[test]
+fn what_is_copied_within_the_store_gets_in_line() {
+    let value = [b"1".as_slice(), &[b' '; 99_999]].concat();
+    let stored = [b"set number 0 0 100000\r\n".as_slice(), &value, b"\r\n"].concat();
+    let appended = testing::packet(0x0e, &[], b"number", b"5", 0, 0);
+    let by_one = [1_u64.to_be_bytes().as_slice(), &[0; 12]].concat();
+    let added = testing::packet(0x05, &by_one, b"number", b"", 0, 0);
+    let requests: [(&[u8], usize); 7] = [
+        (b"append number 0 0 1\r\n5\r\n", b"STORED\r\n".len()),
+        (b"prepend number 0 0 1\r\n5\r\n", b"STORED\r\n".len()),
+        (b"ms number 1 MA\r\n5\r\n", b"HD\r\n".len()),
+        (b"incr number 1\r\n", b"2\r\n".len()),
+        (b"ma number v\r\n", b"VA 1\r\n2\r\n".len()),
+        (&appended, 24),
+        (&added, 32),
+    ];
+    for (request, len) in requests {
+        let mut rig = TestConnection::new(|config| config.store.accounting = Accounting::Memcached);
+        assert_eq!(rig.ask(&stored), "STORED\r\n");
+        let mut rig = TestConnection::on(rig.shared.clone());
+        let what = request.escape_ascii().to_string();
+        rig.send(request);
+        rig.quota = Quota::new(&rig.shared.config, 0).with_room(LARGE);
+        assert_eq!(rig.turn(), After::Large, "{what}");
+        let counted = |rig: &TestConnection| {
+            let mut sum = 0;
+            rig.counters.commands.get().each(|_, count| sum += count);
+            sum
+        };
+        assert_eq!((rig.replies().len(), counted(&rig)), (0, 0), "{what}");
+        rig.quota = Quota::new(&rig.shared.config, 0).with_slice(TURN_BYTES);
+        rig.take(usize::MAX / 2);
+        rig.settle();
+        assert_eq!((rig.replies().len(), counted(&rig)), (len, 1), "{what}");
+    }
 }
 
 #[test]

@@ -56,9 +56,10 @@ impl ReadBatch {
         self.members.len() >= MEMBERS || self.used >= BYTES
     }
 
-    /// Where the next one reads to.
-    pub(super) fn room(&mut self) -> &mut [u8] {
-        &mut self.buffer[self.used..]
+    /// Where the next one reads to, at most so many bytes.
+    pub(super) fn room(&mut self, most: usize) -> &mut [u8] {
+        let end = self.buffer.len().min(self.used + most);
+        &mut self.buffer[self.used..end]
     }
 
     /// Adds the connection of slot `key`, which has read so many bytes to the room.

@@ -99,9 +99,10 @@ impl Budget {
         self.all(stats).saturating_sub(own) > self.bound() / 2 || alloc::is_short()
     }
 
-    /// Replies beyond this are written before the next request is run.
+    /// Replies beyond this are written before the next request is run: the more wait, the less each of them holds.
     pub(super) fn output_high(&self, stats: &Registry) -> usize {
-        let most = (self.bound() / 4).clamp(OUTPUT_LOW, OUTPUT_HIGH);
+        let stuck = if self.is_split { self.stuck } else { stats.held_outputs.load(Ordering::Relaxed) as usize };
+        let most = (self.bound() / 2 / stuck.max(2)).clamp(OUTPUT_LOW, OUTPUT_HIGH);
         if self.is_tight(0, stats) { OUTPUT_LOW } else { most }
     }
 

@@ -107,6 +107,7 @@ impl Worker {
             part: usize::MAX,
             may_be_long: false,
             joined_at_once: datagram::ANSWER_MAX,
+            room: usize::MAX,
             reads_copy: false,
         };
         let waits = self.reply_hold.is_on();

@@ -49,7 +49,7 @@ mod udp_port;
 mod waiting;
 
 use super::admission::{Arrival, Inbox};
-use super::conn::turn::{After, CloseReason, LARGE, OUTPUT_HIGH, Quota, TURN_BYTES, TurnContext};
+use super::conn::turn::{After, CloseReason, OUTPUT_HIGH, Quota, TURN_BYTES, TurnContext};
 use super::conn::{Holdings, READ_BUFFER};
 use super::reply_hold::{AckQueue, AckWaker, PendingAck, ReplyHold};
 use super::stop::{Orders, Stop, StopMode};
@@ -294,15 +294,6 @@ impl Worker {
         self.output_high = self.part_high.min(self.each.room);
     }
 
-    /// Shares the next turn of the loop among so many. This is remembered if nobody is in line.
-    #[cold]
-    fn share(&mut self, crowd: usize) {
-        let is_free = self.large.is_empty();
-        let room = if is_free { (TURN_BYTES / crowd.max(1)).max(LARGE) } else { LARGE };
-        self.each = Quota::new(&self.shared.config, crowd).with_room(room);
-        self.each_of = if is_free { crowd } else { usize::MAX };
-    }
-
     fn handle(&mut self, event: &Event, reads: &mut ReadBatch) {
         if event.token() == WAKER {
             return self.welcome();
@@ -343,7 +334,7 @@ impl Worker {
             }
             return self.meter.look();
         }
-        match connection.read_early(reads.room()) {
+        match connection.read_early(reads.room(self.each.bytes / 4)) {
             Ok(0) => return self.come_to_nothing(key),
             Ok(n) => reads.join(key, n),
             Err(reason) => {
@@ -425,6 +416,7 @@ impl Worker {
             part: quota.part().min(self.part_high),
             is_tight: false,
             may_be_long: false,
+            room: quota.room,
             reply_hold: &mut self.reply_hold,
             last_lsn: &self.last_lsn,
             voice: self.voice.as_ref(),
@@ -532,6 +524,7 @@ impl Worker {
             part: quota.part().min(self.part_high),
             is_tight: self.budget.is_tight(client.holdings.input, &self.shared.stats),
             may_be_long,
+            room: quota.room,
             reply_hold: &mut self.reply_hold,
             last_lsn: &self.last_lsn,
             voice: self.voice.as_ref(),

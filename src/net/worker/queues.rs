@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!   a turn of the loop:   ready ──────> events ──────> large ──────> long
-//!   its time, in us       400 together                200 or 400    400, every 4 ms
-//!                                                      `─ if others wait or not: a slice for one at least
+//!   its time, in us       400 together            50, 200 or 400    400, every 4 ms
+//!                                                      `─ if a crowd waits, others, or nobody: a slice for one at least
 //! ```
 //!
 //! Beside them are those who wait for memory or for their turn to copy (`hungry`), who get in the large line after that.
@@ -12,12 +12,25 @@
 //! Not here: what a turn does (`conn`), who has one at once (`worker`).
 
 use super::batch::ReadBatch;
-use super::{LONG_EVERY, TURN, Worker};
-use crate::net::conn::turn::{Quota, SLICE, TURN_BYTES};
+use super::{EVENTS, LONG_EVERY, TURN, Worker};
+use crate::net::conn::turn::{LARGE, Quota, SLICE, TURN_BYTES};
 use crate::store::CopyPlace;
 use std::time::Instant;
 
+/// Bytes that the first turns of a crowd move together, half of [`LARGE`] for each at least: in 10 ms.
+const FIRST_TURNS: usize = 8 << 20;
+
 impl Worker {
+    /// Shares the next turn of the loop among so many. This is remembered if nobody is in line.
+    #[cold]
+    pub(super) fn share(&mut self, crowd: usize) {
+        let is_free = self.large.is_empty();
+        let least = (FIRST_TURNS / crowd.max(1)).clamp(LARGE / 2, LARGE);
+        let room = if is_free { (TURN_BYTES / crowd.max(1)).max(least) } else { least };
+        self.each = Quota::new(&self.shared.config, crowd).with_room(room);
+        self.each_of = if is_free { crowd } else { usize::MAX };
+    }
+
     pub(super) fn enqueue(&mut self, key: usize, since: Instant) {
         let client = &mut self.clients[key];
         // It is there already if it waited, had an event late in a turn, and was let go in the same.
@@ -130,9 +143,13 @@ impl Worker {
     /// Moves a slice for each who waits to move a large value, as far as there is time: for one at least.
     pub(super) fn run_large(&mut self, are_there_others: bool) {
         let Some(&(_, oldest)) = self.large.front() else { return };
-        let are_there_others = are_there_others || !self.ready.is_empty();
-        let until = self.meter.elapsed() + if are_there_others { TURN / 2 } else { TURN };
-        let slice = if are_there_others || self.large.len() > 1 { SLICE } else { TURN_BYTES };
+        let (time, slice) = match self.ready.len() {
+            EVENTS.. => (TURN / 8, SLICE / 4),
+            1.. => (TURN / 2, SLICE),
+            _ if are_there_others => (TURN / 2, SLICE),
+            _ => (TURN, if self.large.len() > 1 { SLICE } else { TURN_BYTES }),
+        };
+        let until = self.meter.elapsed() + time;
         let each = Quota::new(&self.shared.config, 0).with_slice(slice);
         let before = (std::mem::replace(&mut self.each, each), self.output_high);
         self.output_high = self.part_high;
