@@ -14,9 +14,10 @@
 # Creates no user: the units have one of their own while they run. Starts nothing. "uninstall" takes away what this
 # PREFIX has, and stops the services only where their units are those of this PREFIX. An options file that is there
 # stays, and is only taken away when nobody has changed it and no other installation uses it.
+# What -e has left in /var/lib/twincached stays.
 #
 # Several servers on one machine: twincached@NAME.service takes its options from SYSCONFDIR/default/twincached-NAME, and
-# has /run/twincached-NAME for sockets; twincache-sidecar@NAME.service is the sidecar beside it.
+# has /run/twincached-NAME and /var/lib/twincached-NAME for files; twincache-sidecar@NAME.service is the sidecar beside it.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -97,7 +98,7 @@ of_instance() {
     sed -e "s|^Description=.*|& (%i)|" \
         -e "s|^\[Unit\]|&\nAssertPathExists=$SYSCONFDIR/default/$1-%i|" \
         -e "s|^EnvironmentFile=-.*|EnvironmentFile=$SYSCONFDIR/default/$1-%i|" \
-        -e "s|^RuntimeDirectory=.*|&-%i|" \
+        -e "s|^RuntimeDirectory=.*|&-%i|" -e "s|^StateDirectory=.*|&-%i|" \
         -e "s|twincached\.service|twincached@%i.service|" \
         -e "s|^# The options of .*|# One of several: the part of its name behind the @ is that of its options file.|"
 }

@@ -2,7 +2,7 @@
 # Boots two machines with real systemd, installs twincache on both with install.sh, and checks what the units promise.
 #
 #   cargo build --release && sudo scripts/nspawn.sh          takes 5 minutes
-#   sudo BINARY=target/debug/twincached scripts/nspawn.sh [pair] [shard] [package]
+#   sudo BINARY=target/debug/twincached scripts/nspawn.sh [pair] [shard] [warm] [package]
 #
 #      etcd 10.99.0.10 ──┐
 #      this script .1 ───┼── bridge, in a network namespace of its own
@@ -25,7 +25,7 @@ checks=0 failures=0
 prepare() {
     local tool part
     for part in "$@"; do
-        [[ $part =~ ^(pair|shard|package)$ ]] || { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit 64; }
+        [[ $part =~ ^(pair|shard|warm|package)$ ]] || { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit 64; }
     done
     [[ $EUID -eq 0 ]] || missing "root"
     for tool in systemd-nspawn debootstrap etcd nsenter unshare curl; do
@@ -371,6 +371,61 @@ shard() {
     power_off_all
 }
 
+# --- a server whose items outlive it, and that needs what only root can read ---
+
+# options NAME TEXT: of its server.
+options() { on_disk "$1" /etc/default/twincached <<<"OPTIONS=\"-v -m 64 -l $net.11 $2\""; }
+restarted() { in_it a systemctl restart twincached; }
+store() { check "a change is stored" answers $net.11 "set k 0 0 1"$'\r\nx' STORED; }
+
+warm() {
+    local credentials=/run/credentials/twincached.service
+    machine a 11
+    options a "-e /var/lib/twincached/memory"
+    boot a
+    took "the server is active" 30 answers $net.11 version "VERSION 1.6.45"
+    store
+    check "it is restarted" restarted
+    took "the item is there again" 20 answers $net.11 "mg k s" "HD s1"
+    check "all were, after a graceful stop" says a twincached info "the last server stopped: 1 items kept"
+    in_it a systemctl kill -s KILL --kill-whom=main twincached
+    took "the item is there again after kill -9" 20 answers $net.11 "mg k s" "HD s1"
+    in_it a systemctl stop twincached
+    check "a stop is no failure" test "$(of_unit a twincached Result)" = success
+    in_it a systemctl start twincached
+    took "the item is there again after a stop" 20 answers $net.11 "mg k s" "HD s1"
+    took "reboot" 0 reboot a
+    took "the item is there again after the reboot" 30 answers $net.11 "mg k s" "HD s1"
+
+    on_disk a /etc/fstab <<<"tmpfs /var/lib/private/twincached tmpfs size=100M,mode=755 0 0"
+    took "reboot, with memory where the file was" 0 reboot a
+    took "there it is empty" 30 answers $net.11 "mg k s" EN
+    store
+    check "it is restarted" restarted
+    took "the item is there again" 20 answers $net.11 "mg k s" "HD s1"
+    check "in memory" test "$(in_it a stat -f -c %T /var/lib/twincached/memory)" = tmpfs
+
+    options a ""
+    check "it is restarted without -e" restarted
+    store
+    check "and again" restarted
+    took "then it is empty" 20 answers $net.11 "mg k s" EN
+
+    on_disk a /etc/twincache/users <<<"anna:secret"
+    on_disk a /etc/systemd/system/twincached.service.d/credentials.conf <<EOF
+[Service]
+LoadCredential=users:/etc/twincache/users
+EOF
+    chmod 600 "$WORK/a/etc/twincache/users"
+    options a "-Y $credentials/users"
+    in_it a systemctl daemon-reload
+    check "it is restarted with passwords that only root can read" restarted
+    took "a stranger is asked to log in" 20 answers $net.11 "mg k s" "CLIENT_ERROR unauthenticated"
+    check "who has the password is let in" answers $net.11 "set k 0 0 11"$'\r\nanna secret' STORED
+    check "the system has no failed unit" test -z "$(in_it a systemctl --failed -q --plain)"
+    power_off_all
+}
+
 # --- the Debian package, on a machine that has nothing of ours ---
 
 version_in_it() {
@@ -431,7 +486,7 @@ inside() {
     ip link set shard up
     rm -f "$WORK"/*.console
     trap 'clean_up' EXIT
-    [[ $# -gt 0 ]] || set -- pair shard package
+    [[ $# -gt 0 ]] || set -- pair shard warm package
     for part in "$@"; do "$part"; done
     echo "1..$checks"
     echo "nspawn.sh: $((checks - failures)) of $checks checks passed, in $SECONDS s"

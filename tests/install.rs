@@ -313,6 +313,19 @@ fn the_options_file_holds_good_options() {
     assert_eq!(sidecar.expect("good options").peers.len(), 1);
 }
 
+/// The example of a warm restart lies where the unit lets the server write, and is closed by the signal that ends it.
+#[test]
+fn the_options_file_shows_a_warm_restart() {
+    let config = twincache::config::Config::parse(options_behind("# OPTIONS=\"", "twincached")).expect("good options");
+    assert_eq!(config.store.memory_file.as_deref(), Some("/var/lib/twincached/memory"));
+    let unit = fs::read_to_string(format!("{SCRIPTS}/twincached.service")).unwrap();
+    for line in ["KillSignal=SIGUSR1", "StateDirectory=twincached"] {
+        assert!(unit.lines().any(|found| found == line), "no {line}");
+    }
+    // It would move to /run/private, where the sidecar finds no socket.
+    assert!(unit.contains("\nRuntimeDirectory=twincached\n") && !unit.contains("\nRuntimeDirectoryPreserve="));
+}
+
 /// The example of a shard is as good as what stands in force.
 #[test]
 fn the_options_file_shows_good_options_of_a_shard() {
@@ -408,6 +421,7 @@ fn each_instance_has_its_own_files() {
                 "Description=twincached, a memory cache server (%i)",
                 &format!("EnvironmentFile={options}"),
                 "RuntimeDirectory=twincached-%i",
+                "StateDirectory=twincached-%i",
             ],
             _ => &[
                 &assertion,
