@@ -302,6 +302,12 @@ fn a_place_for_no_file_is_no_start() {
         let refused = kept(name).try_start(&[]).err().expect("refused");
         assert!(refused.contains("failed to open memory file") && refused.contains(why), "{refused}");
     }
+    // In the background it is another folder that a path begins in.
+    let here = kept("memory");
+    std::fs::create_dir(here.folder.file("folder")).unwrap();
+    for (more, code) in [(&[][..], 0), (&["-d"], 1)] {
+        assert_eq!(here.check(&[&["-e", "folder/memory"], more].concat()).0, Some(code), "{more:?}");
+    }
     let full = kept("memory");
     std::fs::write(full.file(), "somebody's letters").unwrap();
     let refused = full.try_start(&[]).err().expect("refused");
