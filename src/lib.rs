@@ -87,7 +87,7 @@
 //! store:            admin > background > cold, dump, duties, resync, sources > restart > mod > lock_time, join > upload, pin
 //!                   > shard > memory > requests, role > memory_file > file_record
 //!                   > copied, copy_line, events, lent, refusals, slots, stats, config > kinds
-//! store/memory:     slab, fields > arena, pool, classes, sizing > layout
+//! store/memory:     slab, fields > arena, pool, classes, sizing > layout, prefetcher, work
 //! store/background: mod > prefault, crawler, maintainer, mover > balance > gradient
 //! protocol:         mod > line, login > text, meta, binary, change, control > request, status, duty_line, members_line, topology > base64 > token
 //! command:          mod > batch > barred, run > admin > arith, auth, delete, join > upload > write > read > lookup > context > dump, discovery, refresh, users > reply > output

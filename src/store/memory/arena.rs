@@ -24,6 +24,8 @@
 #![allow(unsafe_code)]
 
 use super::layout::{Bucket, Chunk, ItemHeader, head_bytes};
+use super::prefetcher::Prefetcher;
+use super::work::LockWork;
 use crate::store::ItemId;
 use crate::sys::cpu;
 use crate::sys::memory::take_blocks;
@@ -31,7 +33,6 @@ use std::fs::File;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes per step of an id.
 pub(crate) const UNIT: usize = 8;
@@ -91,6 +92,7 @@ struct Map {
     ready: usize,
     /// The bytes in use have come nearer to `ready` than that, and nobody was told.
     asks: bool,
+    work: LockWork,
 }
 
 // SAFETY: (range) the memory belongs to this value alone, like a Box's.
@@ -106,7 +108,8 @@ impl Map {
         let skip = reserved.as_ptr().align_offset(ALIGN);
         // SAFETY: `skip` < ALIGN, so this is inside the reserved range.
         let base = unsafe { reserved.add(skip) };
-        let map = Map { reserved, reserved_len, base, len, file, usable: 0, ahead: 0, ready: 0, asks: false };
+        let (usable, ahead, ready, asks, work) = (0, 0, 0, false, LockWork::default());
+        let map = Map { reserved, reserved_len, base, len, file, usable, ahead, ready, asks, work };
         if let Some(part) = &map.file {
             map_file(base, len, &part.file, part.at)?;
         }
@@ -140,6 +143,7 @@ impl Map {
 
     #[inline]
     fn check(&self, offset: usize, len: usize) {
+        self.work.bytes(len);
         if offset > self.usable || len > self.usable - offset {
             corrupt(offset, len);
         }
@@ -148,6 +152,7 @@ impl Map {
     /// [`Map::check`] for the head of a chunk. Neither number comes near overflow, so that one comparison does.
     #[inline]
     fn check_head(&self, id: ItemId, len: usize) {
+        self.work.look();
         if offset(id) + len > self.usable {
             corrupt(offset(id), len);
         }
@@ -229,6 +234,12 @@ impl Window {
     pub fn new(len: usize, file: Option<FilePart>, has_cas: bool) -> std::io::Result<Window> {
         assert!(len <= WINDOW_MAX, "ids reach 32 GiB");
         Ok(Window { map: Map::new(len, file)?, used: 0, key_at: head_bytes(has_cas) })
+    }
+
+    /// What is done under the shard's lock.
+    #[inline(always)]
+    pub fn work(&self) -> &LockWork {
+        &self.map.work
     }
 
     /// Bytes that could be made usable.
@@ -531,21 +542,7 @@ impl<T: Plain> Region<T> {
 
     /// What [`Prefetcher`] needs; good while the region lives.
     pub(crate) fn prefetcher(&self) -> Prefetcher {
-        Prefetcher { base: AtomicUsize::new(self.map.base.as_ptr() as usize) }
-    }
-}
-
-/// Fetches lines of a region into the cache without holding its lock.
-#[derive(Debug)]
-pub struct Prefetcher {
-    base: AtomicUsize,
-}
-
-impl Prefetcher {
-    /// Hints the CPU to fetch the 64-byte line `index`.
-    #[inline]
-    pub fn line(&self, index: usize) {
-        cpu::prefetch((self.base.load(Ordering::Relaxed) as *const u8).wrapping_add(index * 64));
+        Prefetcher::new(self.map.base.as_ptr())
     }
 }
 

@@ -10,7 +10,7 @@
 use super::Shard;
 use super::table;
 use crate::journal::acks::LastLsn;
-use crate::store::memory::arena::Prefetcher;
+use crate::store::memory::prefetcher::Prefetcher;
 use crate::store::{ChangeSource, Hash, ItemId};
 use crate::sync::lock;
 use std::ops::{Deref, DerefMut};
@@ -87,6 +87,7 @@ impl<'a> Locked<'a> {
         source: Option<&Arc<ChangeSource>>,
     ) -> Locked<'a> {
         let mut shard = lock(&shards[number].shard);
+        shard.window.work().begin();
         shard.is_refused = !shard.core.role.admits(source.map(|source| &**source));
         shard.cas_max = source.map_or(0, |source| source.cas_max());
         Locked { shards, shard, last_lsn: Some(last_lsn), hash }
@@ -131,6 +132,9 @@ impl Drop for Locked<'_> {
     fn drop(&mut self) {
         if self.shard.is_unsettled {
             self.settle();
+        }
+        if self.last_lsn.is_some() {
+            self.shard.window.work().end(self.shard.core.config.item_size_max);
         }
     }
 }

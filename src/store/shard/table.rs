@@ -14,8 +14,9 @@
 //! so bucket `b` of a table of size 2^k holds, at any later size, what is in the buckets `b, b + 2^k, b + 2·2^k, …`.
 //! Nothing is inserted unless [`Table::has_room`] has said so: memory that the system refuses is a refused store.
 
-use crate::store::memory::arena::{Prefetcher, Region, Stretch};
+use crate::store::memory::arena::{Region, Stretch};
 use crate::store::memory::layout::Bucket;
+use crate::store::memory::prefetcher::Prefetcher;
 use crate::store::{Hash, ItemId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
