@@ -341,6 +341,32 @@ fn records_may_come_in_pieces_of_any_size() {
     }
 }
 
+/// More of them than are taken apart at a time, of requests and of messages of the handshake.
+#[test]
+fn many_small_records_at_once_are_all_taken() {
+    let pki = Pki::new();
+    let options = pki.options(&format!("ssl_ca_cert={},ssl_verify_mode=2", pki.file("ca.pem")));
+    let server = Server::start(&["-Z", "-o", &options]);
+    for version in [&TLS12, &TLS13] {
+        let mut config = pki.client_of(&[version], Some("client"));
+        config.max_fragment_size = Some(40);
+        let mut conn = TlsConn::to(server.addr, &Arc::new(config));
+        conn.0.conn.set_buffer_limit(None);
+        conn.ask("mn\r\n", "MN\r\n");
+        let requests = 700;
+        (0..requests).for_each(|_| conn.0.conn.writer().write_all(b"mn\r\n").unwrap());
+        let mut records = Vec::new();
+        while conn.0.conn.wants_write() {
+            conn.0.conn.write_tls(&mut records).unwrap();
+        }
+        conn.0.sock.write_all(&records).unwrap();
+        let mut got = vec![0; requests * 4];
+        conn.0.read_exact(&mut got).unwrap();
+        assert_eq!(got, b"MN\r\n".repeat(requests));
+        conn.ask("mn\r\n", "MN\r\n");
+    }
+}
+
 /// The first bytes of requests come with the last of the handshake, and nothing follows by which a poll could tell.
 #[test]
 fn requests_that_come_with_the_handshake_are_answered() {

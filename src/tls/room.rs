@@ -19,7 +19,8 @@ pub(super) const READ_MOST: usize = 64 << 10;
 pub(super) const READ_LEAST: usize = RECORD + 512;
 
 /// A read takes apart a record for so many bytes of its room, and at least and at most so many, each in 0.8 us if it is of
-/// a byte. In a crowd the room is small, and a thousand clients that send tiny records hold up nobody.
+/// a byte; or more, until the rest can be kept ([`CIPHER_MAX`]). In a crowd the room is small, and a thousand clients that
+/// send tiny records hold up nobody.
 const RECORD_ROOM: usize = 512;
 const RECORDS_MOST: RangeInclusive<usize> = 16..=128;
 

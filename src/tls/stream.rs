@@ -3,8 +3,8 @@
 //! ```text
 //!             socket ── read ──> this thread's buffer ── records ──> the reader's room
 //!                                  │ ^                        └ more than fits ──> plain ──> the next read
-//!            a record's beginning  v │
-//!                                cipher
+//!   a record's beginning, or whole v │
+//!   ones that wait for a turn    cipher
 //!
 //!   the writer's bytes ── records ──> this thread's buffer ── write ──> socket
 //!                                               └ not taken ──> out ──> first of the next write
@@ -18,11 +18,11 @@
 //! - an end that is not one of the socket (a close_notify, a broken record) shuts the socket's reading side, by which the
 //!   poll reports it.
 //!
-//! Invariants: between calls it holds no memory but for a record's beginning, for plain bytes that found no room, and for
-//! records that the socket did not take; each of those is bounded ([`CIPHER_MAX`], [`READ_MOST`], [`OUT_MAX`]), and the sum
+//! Invariants: between calls it holds no memory but for what is not taken apart, for plain bytes that found no room, and
+//! for records that the socket did not take; each of those is bounded ([`CIPHER_MAX`], [`READ_MOST`], [`OUT_MAX`]), and the sum
 //! is told ([`TlsStream::held`]).
 //!
-//! Not here: which certificates are good (`server`).
+//! Not here: which certificates are good (`trust`).
 
 use super::room::{
     BUFFERS, Buffers, CIPHER_MAX, KeptBytes, OUT_MAX, OVERHEAD, Pieces, READ_LEAST, READ_MOST, Room, WRITE_MOST,
@@ -209,10 +209,14 @@ impl<S: TlsSession> TlsStream<S> {
             }
             let input = &mut buffers.incoming[..kept + n];
             input[..kept].copy_from_slice(&self.cipher);
-            let pause = if S::PAUSES { self.pause_in(input, room) } else { None };
-            let used = self.take_apart(&mut input[..pause.unwrap_or(kept + n)], room);
-            self.keep_cipher(&input[used..]);
+            let pause = self.pause_in(input, room);
+            let mut used = self.take_apart(&mut input[..pause.unwrap_or(kept + n)], room);
             self.has_record = pause == Some(used) && self.end.is_none();
+            if pause.is_some() && !self.has_record && self.end.is_none() {
+                // A message of the protocol itself goes on behind it.
+                used += self.take_apart(&mut input[used..], room);
+            }
+            self.keep_cipher(&input[used..]);
             if self.owed == 0 {
                 self.send_out()?;
             }
@@ -220,8 +224,13 @@ impl<S: TlsSession> TlsStream<S> {
         })
     }
 
-    /// Where to stop in `input` because there is no time for more, if what follows can be kept.
+    /// Where to stop in `input` because there is no time for more, if what follows can be kept. A handshake has threads of
+    /// its own; and where rustls has a part of a message, its place and its bytes are no more what they were on the wire.
     fn pause_in(&self, input: &[u8], room: &Room<'_, '_>) -> Option<usize> {
+        let has_part = !self.has_record && end_of_records(&self.cipher, 0).is_some();
+        if !S::PAUSES || has_part || self.session.state().is_handshaking() {
+            return None;
+        }
         let most = room.records_most();
         let mut pause = end_of_records(input, most)?;
         while input.len() - pause > CIPHER_MAX {
@@ -409,13 +418,15 @@ impl<S: TlsSession> TlsStream<S> {
     }
 
     /// What encrypts, unless the session is broken. rustls has its place in what it was shown last, and wants to see the
-    /// same again: the beginning of a record, or a message of a handshake that came in parts.
+    /// same again: the beginning of a record, or a message of a handshake that came in parts. Whole records that wait it has
+    /// not been shown, and it would take them apart here.
     fn traffic(&mut self) -> Option<WriteTraffic<'_, S::Data>> {
         if self.fault().is_some() {
             return None;
         }
         // Everything else was done with when it was read.
-        match self.session.process(&mut self.cipher).state {
+        let shown = if self.has_record { &mut [] } else { &mut self.cipher[..] };
+        match self.session.process(shown).state {
             Ok(ConnectionState::WriteTraffic(traffic)) => Some(traffic),
             _ => None,
         }

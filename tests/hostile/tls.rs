@@ -83,6 +83,7 @@ fn tiny_records_hold_up_nobody() {
     let pieces: [(&str, &[&str]); 3] = [("value", &["v"]), ("requests", &["m", "n", "\r", "\n"]), ("nothing", &[""])];
     for (what, pieces) in pieces {
         let (socket, mut writer) = site.connect_raw();
+        let read_before = site.admin.number("", "bytes_read");
         let mut bytes = if what == "value" { writer.record(data, begin.as_bytes()) } else { Vec::new() };
         (0..records).for_each(|i| bytes.extend(writer.record(data, pieces[i % pieces.len()].as_bytes())));
         bytes.extend(writer.record(data, b"\r\n"));
@@ -90,7 +91,7 @@ fn tiny_records_hold_up_nobody() {
         match what {
             "value" => assert_eq!(site.admin.number("", "curr_items"), 2),
             "nothing" => assert_eq!(site.admin.number("", "ssl_proto_errors"), 1),
-            _ => {}
+            _ => assert!(site.admin.number("", "bytes_read") >= read_before + records as u64),
         }
     }
     // New keys, again and again.
@@ -102,6 +103,24 @@ fn tiny_records_hold_up_nobody() {
         conn.0.conn.write_tls(&mut bytes).unwrap();
     }
     site.flood("keys", conn.0.sock, bytes);
+}
+
+/// A message that comes in parts, the second of which looks like records where it lies behind the first.
+#[test]
+fn what_looks_like_records_within_a_message_is_none() {
+    let mut site = Site::new("");
+    let begin = [&[1, 0, 7, 0xd0][..], &[0; 46]].concat();
+    let record = |payload: &[u8]| [&[22, 3, 1, 0, payload.len() as u8], payload].concat();
+    for zeros in [80, 100, 200] {
+        let mut socket = TcpStream::connect(site.server.addr).unwrap();
+        socket.set_nodelay(true).unwrap();
+        for piece in [&[record(&begin), record(&vec![0; zeros])].concat()[..], &[22], &[3, 1, 0, 1, 0]] {
+            socket.write_all(piece).unwrap();
+            // It is read by then.
+            (0..20).for_each(|_| assert_eq!(site.admin.line("mn"), "MN"));
+        }
+    }
+    site.connect(&site.config()).ask("mn\r\n", "MN\r\n");
 }
 
 /// A record that is not whole lies in the server's memory, and so it counts.
