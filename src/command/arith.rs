@@ -41,7 +41,8 @@ struct Initial {
 enum ArithError {
     NotFound,
     Exists,
-    NonNumeric,
+    /// So many bytes were looked at.
+    NonNumeric(usize),
     /// A grown number found no room.
     NoMemory,
     /// A missing item could not be created.
@@ -89,7 +90,7 @@ pub(crate) fn text(
 fn next(result: &Result<ArithResult, ArithError>) -> Next {
     match result {
         Err(ArithError::InLine) => Next::InLine,
-        Ok(sum) if sum.len >= JOINED_MIN => Next::Spent(sum.len),
+        &Ok(ArithResult { len, .. }) | &Err(ArithError::NonNumeric(len)) if len >= JOINED_MIN => Next::Spent(len),
         _ => Next::Continue,
     }
 }
@@ -98,7 +99,7 @@ fn text_refusal(refusal: ArithError) -> &'static [u8] {
     match refusal {
         ArithError::NotFound => b"NOT_FOUND\r\n",
         ArithError::Exists => b"EXISTS\r\n",
-        ArithError::NonNumeric => b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n",
+        ArithError::NonNumeric(_) => b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n",
         ArithError::NoMemory => b"SERVER_ERROR out of memory\r\n",
         ArithError::NotCreated => b"SERVER_ERROR Out of memory allocating new item\r\n",
         ArithError::InLine => b"",
@@ -198,7 +199,7 @@ pub(crate) fn binary(
         }
         Err(ArithError::NotFound) => respond(packet, Status::NotFound, out),
         Err(ArithError::Exists) => respond(packet, Status::Exists, out),
-        Err(ArithError::NonNumeric) => respond(packet, Status::NonNumeric, out),
+        Err(ArithError::NonNumeric(_)) => respond(packet, Status::NonNumeric, out),
         Err(ArithError::NoMemory) => respond_text(packet, Status::NoMemory, b"Out of memory incrementing value", out),
         Err(ArithError::NotCreated) => respond(packet, Status::NoMemory, out),
     }
@@ -216,7 +217,8 @@ fn run(
     let counters = context.counters;
     match (lookup(shard, key, hash, context), initial) {
         (Ok(id), _) => {
-            if shard.item(id).value_len() > context.room.max(JOINED_MIN) {
+            let item = shard.item(id);
+            if item.value_len() > context.room.max(JOINED_MIN) && !item.is_chunked() {
                 return Err(ArithError::InLine);
             }
             let sum = add(shard, id, (key, hash), delta)?;
@@ -275,11 +277,13 @@ fn add(
     let item = shard.item(id);
     // COMPAT(no_number_in_chunks): a value in chained chunks is no number, whatever it says.
     // COMPAT(no_number_before_cas): that, and that it is empty, is found before the cas is compared.
-    let value = item.value().filter(|value| !item.is_chunked() && !value.is_empty()).ok_or(ArithError::NonNumeric)?;
+    let value =
+        item.value().filter(|value| !item.is_chunked() && !value.is_empty()).ok_or(ArithError::NonNumeric(0))?;
     if delta.compare.is_some_and(|given| given != item.cas() || given == 0) {
         return Err(ArithError::Exists);
     }
-    let (len, old) = (value.len(), token::stored_number(value).ok_or(ArithError::NonNumeric)?);
+    let len = value.len();
+    let old = token::stored_number(value).ok_or(ArithError::NonNumeric(len))?;
     let number = if delta.incr { old.wrapping_add(delta.by) } else { old.saturating_sub(delta.by) };
     let counters = shard.class_counters(id);
     *(if delta.incr { &mut counters.incr_hits } else { &mut counters.decr_hits }) += 1;

@@ -102,7 +102,8 @@ pub struct Context<'a> {
     pub part: usize,
     /// What takes longer than a lookup may be done now. Else it is [`Next::Later`].
     pub may_be_long: bool,
-    /// An append that makes a value of more bytes is [`Next::Join`].
+    /// An append that makes a value of more bytes is [`Next::Join`]; one that has come in its chunks, also if it makes one of
+    /// more than [`Context::room`].
     pub joined_at_once: usize,
     /// A request that copies more bytes than this within the store, and than [`JOINED_MIN`], is [`Next::InLine`].
     pub room: usize,
@@ -195,7 +196,8 @@ pub enum Next {
     /// Nothing was done: run the request again when those have been answered who ask for less, and with
     /// [`Context::may_be_long`].
     Later,
-    /// Nothing was done: run the request again when those have been answered who move less, with a larger [`Context::room`].
+    /// Nothing was done or counted, though watchers may have been told of a lookup: run the request again when those have
+    /// been answered who move less, with a larger [`Context::room`].
     InLine,
     /// Hand the socket to the watch writer, after the output is flushed.
     Watch(watch::Streams),

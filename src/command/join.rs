@@ -123,9 +123,11 @@ impl LongJoin {
         context: &Context<'_>,
         out: &mut Output,
     ) -> JoinStep {
-        let place = self.place.get_or_insert_with(|| context.shared.store.copy_place());
-        if !place.is_first() {
-            return JoinStep::Waits;
+        if self.place.is_some() || !self.is_short(header, added, context) {
+            let place = self.place.get_or_insert_with(|| context.shared.store.copy_place());
+            if !place.is_first() {
+                return JoinStep::Waits;
+            }
         }
         let mut buffer = None;
         let mut order = order_again(header, &mut buffer, context);
@@ -146,6 +148,16 @@ impl LongJoin {
         let Some(done) = done else { return JoinStep::GoesOn };
         write::answer(header, &order, done, context, out);
         JoinStep::Ends(done.len)
+    }
+
+    /// Whether it copies no more than is done at once: only others who move less came first.
+    fn is_short(&self, header: &StoreHeader<'_>, added: &[u8], context: &Context<'_>) -> bool {
+        let JoinState::Waits(upload) = &self.state else { return false };
+        let more = upload.as_ref().map_or(added.len(), |upload| upload.value_len());
+        let mut buffer = None;
+        let order = order_again(header, &mut buffer, context);
+        let found = find_joined(&context.lock(order.hash), &order, more);
+        found.is_none_or(|(_, len)| len <= context.joined_in_turn())
     }
 
     fn begin(&mut self, order: &Order<'_>, value: Value<'_>, context: &Context<'_>) -> Option<Done> {
@@ -180,7 +192,8 @@ impl LongJoin {
     fn meet(&mut self, shard: Locked<'_>, order: &Order<'_>, new: ItemId, context: &Context<'_>) -> Option<Done> {
         let more = shard.item(new).value_len();
         let found = find_joined(&shard, order, more).filter(|&(_, len)| len > context.joined_in_turn());
-        let Some((old, _)) = found.filter(|_| self.tries < TRIES) else {
+        // Without a place it was short a moment ago.
+        let Some((old, _)) = found.filter(|_| self.tries < TRIES && self.place.is_some()) else {
             return Some(put(shard, order, new, context));
         };
         self.tries += 1;

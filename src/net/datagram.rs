@@ -10,8 +10,8 @@
 //! Every request, and every key of a get, is answered by a message of its own, in datagrams of up to [`DATAGRAM`] bytes.
 //! What is not whole is not answered; it is no part of the next datagram.
 //!
-//! One request of a datagram may take longer than a lookup, as an append to a large value does; what is behind another one
-//! is not read.
+//! One request of a datagram may take longer than a lookup, as statistics do; what is behind another one is not read. What
+//! an append copies counts as requests.
 //!
 //! Bounds, since whoever is answered may not be who has asked: one datagram is read as [`REQUESTS_MAX`] requests and keys
 //! at most, and once its answer has [`ANSWER_MAX`] bytes nothing more of it is read. A message of which more than that
@@ -41,8 +41,8 @@ const PAYLOAD: usize = DATAGRAM - HEADER;
 /// answers takes 2 ms.
 const REQUESTS_MAX: usize = 1024;
 
-/// So many bytes that a request copies within the store count as another one.
-const SPENT_BYTES: usize = 4 << 10;
+/// So many bytes that a request copies within the store count as another one: behind a value of 1 MiB nothing more is read.
+const SPENT_BYTES: usize = 1 << 10;
 
 /// Bytes of an answer: a value of the default size limit, and its line. An append makes no longer value either: nothing goes
 /// on here for several turns.

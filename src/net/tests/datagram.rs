@@ -44,6 +44,16 @@ fn each_request_is_a_message() {
 }
 
 #[test]
+fn what_an_append_copies_counts_as_requests() {
+    let server = TestServer::new(|_| {});
+    for (len, answers) in [(100_000, 11), (200_000, 6), (1_000_000, 2)] {
+        server.check(&[(&format!("set k 0 0 {len}|{}|", "v".repeat(len)), "STORED|")]);
+        let requests = "append k 0 0 1|x|".repeat(10) + "mn|";
+        assert_eq!(ask(&server, &requests).len(), answers, "to {len} bytes");
+    }
+}
+
+#[test]
 fn compat_udp_empty_message() {
     let server = TestServer::new(|_| {});
     ask(&server, "set a 0 0 1|A|");

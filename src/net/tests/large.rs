@@ -1,7 +1,7 @@
 //! Large values, while others wait.
 
 use super::connection::TestConnection;
-use crate::net::conn::turn::{After, LARGE, Quota, TURN_BYTES};
+use crate::net::conn::turn::{After, LARGE, Quota, SLICE, TURN_BYTES};
 use crate::store::Accounting;
 use crate::testing;
 use std::sync::atomic::Ordering;
@@ -144,6 +144,27 @@ fn what_is_copied_within_the_store_gets_in_line() {
         rig.settle();
         assert_eq!((rig.replies().len(), counted(&rig)), (len, 1), "{what}");
     }
+}
+
+/// One that came in its chunks cannot be run again; but it does not wait for those who copy for long.
+#[test]
+fn an_uploaded_append_gets_in_line_and_waits_for_no_copies() {
+    let mut rig = rig();
+    rig.pipe().room = usize::MAX / 2;
+    rig.send(&[b"append large 0 0 20000\r\n".as_slice(), &[b'w'; 19_990]].concat());
+    rig.settle();
+    assert_eq!(rig.connection.session().upload_missing(), 10);
+    let place = rig.shared.store.copy_place();
+    assert!(place.is_first());
+    rig.send(b"wwwwwwwwww\r\n");
+    rig.quota = Quota::new(&rig.shared.config, 0).with_room(LARGE);
+    assert_eq!(rig.turn(), After::Large);
+    assert!(rig.replies().is_empty());
+    rig.quota = Quota::new(&rig.shared.config, 0).with_slice(SLICE);
+    rig.settle();
+    assert_eq!(rig.replies(), b"STORED\r\n");
+    drop(place);
+    assert_eq!(rig.ask(b"get large\r\n").len(), b"VALUE large 0 120000\r\n\r\nEND\r\n".len() + 120_000);
 }
 
 #[test]

@@ -16,7 +16,7 @@
 //!
 //! To move a large value takes as long as many requests do, and before its connection is read nobody knows of it. So what
 //! all move together who have their first turns in a turn of the loop is bounded: by one value of the default size limit,
-//! of which each has its part. Who wants more has its requests run, and gets in line. The large queue has its time in
+//! of which each has its part, and that is [`LARGE`] at least, or half of that in a crowd. Who wants more has its requests run, and gets in line. The large queue has its time in
 //! each turn of the loop: a slice for one of them at least, and then the next one's turn.
 //!
 //! Events are edge-triggered, so a connection that stops early, or whose event came late in a long turn, is remembered
@@ -49,7 +49,7 @@ mod udp_port;
 mod waiting;
 
 use super::admission::{Arrival, Inbox};
-use super::conn::turn::{After, CloseReason, OUTPUT_HIGH, Quota, TURN_BYTES, TurnContext};
+use super::conn::turn::{After, CloseReason, LARGE, OUTPUT_HIGH, Quota, TURN_BYTES, TurnContext};
 use super::conn::{Holdings, READ_BUFFER};
 use super::reply_hold::{AckQueue, AckWaker, PendingAck, ReplyHold};
 use super::stop::{Orders, Stop, StopMode};
@@ -97,6 +97,9 @@ const BATCH_TIME: Duration = Duration::from_micros(600);
 
 /// The clock is looked at when connections of a batch have used so much of their quotas: 40 us.
 const LOOK_EVERY: usize = TURN_BYTES / 10;
+
+/// What is read of a connection in a crowd: a value that is not large, and its line.
+const FIRST_READ: usize = LARGE + (1 << 10);
 
 /// Replies to several connections are written when there are so many bytes of them, while they are in the first-level
 /// cache.
@@ -334,7 +337,7 @@ impl Worker {
             }
             return self.meter.look();
         }
-        match connection.read_early(reads.room(self.each.bytes / 4)) {
+        match connection.read_early(reads.room((self.each.bytes / 4).max(FIRST_READ))) {
             Ok(0) => return self.come_to_nothing(key),
             Ok(n) => reads.join(key, n),
             Err(reason) => {
@@ -410,9 +413,9 @@ impl Worker {
             counters: &self.counters,
             meter: &self.meter,
             replies_at: self.out.bytes.len(),
+            output_high: self.out.bytes.len() + self.output_high,
             out: &mut self.out,
             now: self.shared.clock.now(),
-            output_high: self.output_high,
             part: quota.part().min(self.part_high),
             is_tight: false,
             may_be_long: false,
