@@ -1,6 +1,6 @@
 //! Certificates and keys, read from their files.
 //!
-//! Invariant: a file that rustls would not take is an error here, in one line, and not later in a handshake.
+//! Invariant: a file that does not hold what it is to hold is an error here, in one line, and not later in a handshake.
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};

@@ -7,8 +7,9 @@
 //!                                           with the name
 //! ```
 //!
-//! The second is for certificates that have signed themselves: `openssl req -x509` makes them CAs' where it is told nothing
-//! else, which rustls does not take from the other side, whoever has signed them. Who has the key of one could sign another.
+//! The second is for a side that shows what is a CA's: `openssl req -x509` makes certificates so where it is told nothing
+//! else, and rustls does not take them from the other side, whoever has signed them. Who has the key of one could sign
+//! another. Only what stands in the file is looked into here.
 //!
 //! Invariant: nobody is believed whose certificate is neither in the file nor signed by one that is.
 //!
@@ -29,7 +30,6 @@ use std::sync::Arc;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::ExtendedKeyUsage;
 use x509_parser::time::ASN1Time;
-use x509_parser::x509::X509Version;
 
 /// The certificates of a file.
 #[derive(Clone, Debug)]
@@ -76,17 +76,12 @@ impl TrustedCerts {
         is_for: fn(&ExtendedKeyUsage<'_>) -> bool,
         refused: Error,
     ) -> Result<(), Error> {
-        let Ok((_, read)) = x509_parser::parse_x509_certificate(shown) else { return Err(refused) };
-        if read.version() == X509Version::V1 {
-            return Err(because(
-                "X.509 version 1 is not taken: give openssl x509 -req an -extfile with subjectAltName",
-            ));
-        }
-        if !read.is_ca() {
-            return Err(refused);
-        }
         if !self.certificates.iter().any(|trusted| trusted.as_ref() == shown.as_ref()) {
-            return Err(because("a CA's certificate (CA:TRUE) is taken only if it stands itself in the file of CAs"));
+            return Err(explained(refused));
+        }
+        let Ok((_, read)) = x509_parser::parse_x509_certificate(shown) else { return Err(refused) };
+        if !read.is_ca() {
+            return Err(explained(refused));
         }
         let now = ASN1Time::from_timestamp(now.as_secs() as i64).map_err(|_| CertificateError::BadEncoding)?;
         if now < read.validity().not_before {
@@ -102,8 +97,19 @@ impl TrustedCerts {
 /// Whether its key may sign handshakes of that side. A certificate that does not say for what it is is for all.
 fn allows(read: &X509Certificate<'_>, is_for: fn(&ExtendedKeyUsage<'_>) -> bool) -> bool {
     let (Ok(usage), Ok(extended)) = (read.key_usage(), read.extended_key_usage()) else { return false };
-    usage.is_none_or(|usage| usage.value.digital_signature())
-        && extended.is_none_or(|extended| extended.value.any || is_for(extended.value))
+    usage.is_none_or(|usage| usage.value.digital_signature()) && extended.is_none_or(|extended| is_for(extended.value))
+}
+
+/// The same, with what to do where it is what OpenSSL makes by default.
+fn explained(refused: Error) -> Error {
+    let reason = format!("{refused:?}");
+    if reason.contains("UnsupportedCertVersion") {
+        because("X.509 version 1 is not taken: give openssl x509 -req an -extfile with subjectAltName")
+    } else if reason.contains("CaUsedAsEndEntity") {
+        because("a CA's certificate (CA:TRUE) is taken only if it stands itself in the file of CAs")
+    } else {
+        refused
+    }
 }
 
 fn because(why: &'static str) -> Error {
