@@ -20,7 +20,10 @@ pub(super) fn identity(
     key: PrivateKeyDer<'static>,
     provider: &CryptoProvider,
 ) -> Result<Arc<SingleCertAndKey>, String> {
-    let (_, first) = x509_parser::parse_x509_certificate(&chain[0]).map_err(|error| error.to_string())?;
+    let (rest, first) = x509_parser::parse_x509_certificate(&chain[0]).map_err(|error| error.to_string())?;
+    if !rest.is_empty() {
+        return Err("something follows the certificate within it".into());
+    }
     let public = &first.tbs_certificate.subject_pki;
     let key = provider.key_provider.load_private_key(key).map_err(|_| unusable(public))?;
     if key.public_key().is_some_and(|own| own.as_ref() != public.raw) {
@@ -33,9 +36,10 @@ pub(super) fn identity(
 fn unusable(public: &SubjectPublicKeyInfo<'_>) -> String {
     let bits = public.parsed().map_or(0, |public| public.key_size());
     let is_rsa = public.algorithm.algorithm == x509_parser::oid_registry::OID_PKCS1_RSAENCRYPTION;
-    let what = match is_rsa && !RSA_BITS.contains(&bits) {
-        true => format!("an RSA key of {bits} bits"),
-        false => "a key of this kind".into(),
+    let what = match (is_rsa, RSA_BITS.contains(&bits)) {
+        (true, true) => return "the key is damaged, or is another certificate's".into(),
+        (true, false) => format!("an RSA key of {bits} bits"),
+        (false, _) => "a key of this kind".into(),
     };
     format!(
         "{what} cannot be used: make one of RSA with 2048, 3072 or 4096 bits, of ECDSA on P-256 or P-384, or of Ed25519"
