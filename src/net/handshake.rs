@@ -150,7 +150,9 @@ impl Handshaker {
             return Some(Duration::ZERO);
         }
         let (_, since) = self.order.front()?;
-        Some((*since + self.patience()).saturating_duration_since(Instant::now()))
+        let left = (*since + self.patience()).saturating_duration_since(Instant::now());
+        // Other threads' clients may make places short meanwhile.
+        Some(left.min(CROWD_PATIENCE))
     }
 
     fn patience(&self) -> Duration {
