@@ -52,6 +52,8 @@ use std::io::{Error, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
 
 /// Bytes of a record, which is text of about 600.
 const RECORD_BYTES: usize = 4096;
@@ -81,6 +83,10 @@ const CAS_BELIEVED: u64 = 1 << 62;
 
 /// Bytes of what `st_blocks` counts.
 const STAT_BLOCK: u64 = 512;
+
+/// How often a start asks for the lock of its file, and how long it waits in between.
+const LOCK_TRIES: u32 = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// A setting that must be the same again, as text.
 type Setting = (&'static str, String);
@@ -294,11 +300,14 @@ fn open_locked(path: &str, create: bool) -> std::io::Result<File> {
     }
     let mut options = OpenOptions::new();
     let file = open_own(options.read(true).write(true).create(create).truncate(false).mode(0o600), path)?;
-    lock_file(&file).map_err(|error| match error.kind() {
-        ErrorKind::WouldBlock => Error::other("another process uses it"),
-        _ => error,
-    })?;
-    Ok(file)
+    // Who only looks at it (`--check`) is done in a moment.
+    for _ in 0..LOCK_TRIES {
+        match lock_file(&file) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(LOCK_PAUSE),
+            locked => return locked.map(|()| file),
+        }
+    }
+    Err(Error::other("another process uses it"))
 }
 
 /// Opens a file that belongs to this server's user, or to root, and to which nobody else may write.
