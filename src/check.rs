@@ -7,7 +7,7 @@
 //! The steps are those of a start, in its order, as the same user; but each one is done whatever the others have found, and
 //! each fault is a line. Nothing is kept, and nothing of a running server is touched: its addresses are in use.
 //!
-//! Not here: the steps themselves (`config`, `process`, `net`, `tls`, `command`).
+//! Not here: the steps themselves (`config`, `process`, `net`, `tls`, `store`, `command`).
 
 use crate::command::Users;
 use crate::config::{Config, Exit};

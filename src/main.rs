@@ -60,10 +60,11 @@ fn main() -> ExitCode {
 }
 
 fn run(mut config: Config) -> Result<(), Exit> {
+    start_log(&config);
     if config.check {
         return Err(check(&config));
     }
-    start_log(&config);
+    config.warnings.iter().for_each(|line| log::warn!("{line}"));
     // Before rights are given up that reading the key may need.
     let tls = config.tls.enabled.then(|| ServerTls::new(&config.tls)).transpose().map_err(Exit::usage)?;
     stay_in_front(&mut config);
@@ -119,9 +120,6 @@ fn refuse(error: StartError) -> Exit {
 fn start_log(config: &Config) {
     supervisor::start_log(log::LevelFilter::Trace);
     log::set_max_level(log_level(config.verbosity));
-    for line in &config.warnings {
-        log::warn!("{line}");
-    }
 }
 
 /// A service manager that waits for a word from this process does not get it from another one.
