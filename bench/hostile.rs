@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Each server is attacked in the same way in the same run, with millions of items and a thousand connections. The worst
-//! wait counts, and the first row says what it is when nobody attacks: machines have pauses of their own. A server that has
-//! hung itself up is started anew for the next attack.
+//! wait counts, and the first row says what it is when nobody attacks: machines have pauses of their own, of which some are
+//! told as stolen, in ms. A server that has hung itself up is started anew for the next attack.
 //!
 //! Not here: what must hold (`tests/hostile`).
 
@@ -82,6 +82,8 @@ struct Outcome {
     worst: Duration,
     gets: u64,
     peak_mb: u64,
+    /// For how long other guests of the machine had its CPUs meanwhile, all of them together: a long wait may be theirs.
+    stolen: Duration,
 }
 
 fn measure(program: &Program, matches: &Matches) -> Result<Vec<Outcome>, String> {
@@ -126,7 +128,7 @@ fn fill(server: &Server, items: u64) -> Result<(), String> {
 }
 
 fn attack_once(server: &Server, attack: &'static Attack, clients: usize, time: Duration) -> Result<Outcome, String> {
-    let pid = server.pid();
+    let (pid, stolen_before) = (server.pid(), stolen()?);
     // The peak begins anew.
     std::fs::write(format!("/proc/{pid}/clear_refs"), "5").map_err(|error| format!("clear_refs: {error}"))?;
     let stop = AtomicBool::new(false);
@@ -142,7 +144,14 @@ fn attack_once(server: &Server, attack: &'static Attack, clients: usize, time: D
     })?;
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).map_err(|error| error.to_string())?;
     let peak_mb = field(&status, "VmHWM:").unwrap_or(0) >> 10;
-    Ok(Outcome { attack: attack.name, worst, gets, peak_mb })
+    Ok(Outcome { attack: attack.name, worst, gets, peak_mb, stolen: stolen()? - stolen_before })
+}
+
+/// Time that other guests of the machine have had since it was started, as `steal` of proc_stat(5) has it, in ticks of 10 ms.
+fn stolen() -> Result<Duration, String> {
+    let stat = std::fs::read_to_string("/proc/stat").map_err(|error| format!("/proc/stat: {error}"))?;
+    let steal = stat.lines().next().and_then(|line| line.split_whitespace().nth(8)?.parse::<u64>().ok());
+    Ok(Duration::from_millis(10 * steal.unwrap_or_default()))
 }
 
 /// Gets one item again and again: the longest that took, and how many there were.
@@ -173,13 +182,13 @@ fn wait_as_other(server: &Server, time: Duration) -> Result<(Duration, u64), Str
 
 fn print(programs: &[Program], results: &[Vec<Outcome>]) {
     print!("{:32}", "worst wait of another client, ms");
-    programs.iter().for_each(|program| print!("  {:>12}  {:>8}", program.name, "peak MB"));
+    programs.iter().for_each(|program| print!("  {:>12}  {:>8} {:>7}", program.name, "peak MB", "stolen"));
     println!();
     for (row, first) in results[0].iter().enumerate() {
         print!("{:32}", first.attack);
         for result in results {
-            let Outcome { worst, peak_mb, .. } = result[row];
-            print!("  {:12.2}  {peak_mb:8}", worst.as_secs_f64() * 1e3);
+            let Outcome { worst, peak_mb, stolen, .. } = result[row];
+            print!("  {:12.2}  {peak_mb:8} {:7}", worst.as_secs_f64() * 1e3, stolen.as_millis());
         }
         println!();
     }
@@ -187,8 +196,9 @@ fn print(programs: &[Program], results: &[Vec<Outcome>]) {
 
 fn write(programs: &[Program], results: &[Vec<Outcome>], folder: &str) -> Result<(), String> {
     let outcome = |outcome: &Outcome| {
-        let Outcome { attack, worst, gets, peak_mb } = outcome;
-        json!({ "attack": attack, "worst_ms": worst.as_secs_f64() * 1e3, "gets": gets, "peak_mb": peak_mb })
+        let Outcome { attack, worst, gets, peak_mb, stolen } = outcome;
+        let (worst, stolen) = (worst.as_secs_f64() * 1e3, stolen.as_millis() as u64);
+        json!({ "attack": attack, "worst_ms": worst, "gets": gets, "peak_mb": peak_mb, "stolen_ms": stolen })
     };
     let server = |(program, result): (&Program, &Vec<Outcome>)| json!({ "program": program.name, "attacks": result.iter().map(outcome).collect::<Vec<Value>>() });
     let all: Vec<Value> = std::iter::zip(programs, results).map(server).collect();
