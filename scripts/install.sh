@@ -23,7 +23,7 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 # absolute PATH: it, from here if need be, and with no slash too many.
 absolute() {
-    case $1 in /*) echo "$1" ;; *) echo "$(pwd)/$1" ;; esac | sed -e 's|//*|/|g' -e 's|\(.\)/$|\1|'
+    case $1 in /*) printf '%s\n' "$1" ;; *) printf '%s\n' "$(pwd)/$1" ;; esac | sed -e 's|//*|/|g' -e 's|\(.\)/$|\1|'
 }
 
 PREFIX=$(absolute "${PREFIX:-/usr/local}")

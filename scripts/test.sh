@@ -5,9 +5,10 @@
 # Installs what it needs where it runs as root and finds it missing (Debian's memcached, libmemcached-tools,
 # valgrind, etcd, balancers, shells, lintian, a browser, prometheus and plugins of munin, collectd, netdata and nagios;
 # tests/clients/run.sh sees to its clients), else says in one line what it goes without.
-# Under 15 minutes on two cores. Says each minute what it is at, and at the end how many tests there were; what tests that
-# were killed have left of files is taken away, in memory (/dev/shm) too. Each client of tests/clients/run.sh counts as a test. DIFF_SEED=n and DIFF_COMMANDS=n replay a differential run; ORACLE_DIR is
-# where the script that made the recording in tests/data lies, if it is at hand.
+# Says each minute what it is at, and at the end how many tests there were; what tests that were killed have left of files
+# is taken away, in memory (/dev/shm) too. Each client of tests/clients/run.sh counts as a test. DIFF_SEED=n and
+# DIFF_COMMANDS=n replay a differential run; ORACLE_DIR is where the script that made the recording in tests/data lies,
+# if it is at hand.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 
@@ -46,7 +47,7 @@ usage() {
 
 # Folders for all that tests write, on disk and in memory, which go when this ends. Servers of other users have to reach theirs.
 own_temporary_files() {
-    TMPDIR=$(mktemp -d "${TMPDIR:-/tmp}/tw.XXXXXX")
+    TMPDIR=$(mktemp -d "${TMPDIR:-/tmp}/tw.XXXXXX") || exit
     MEMORY_TMPDIR=
     [[ ! -d /dev/shm ]] || MEMORY_TMPDIR=$(mktemp -d "/dev/shm/${TMPDIR##*/}.XXXXXX")
     chmod 1777 "$TMPDIR" ${MEMORY_TMPDIR:+"$MEMORY_TMPDIR"}
