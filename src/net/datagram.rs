@@ -23,7 +23,7 @@
 //! Not here: sockets and turns (`worker::datagrams`), what requests do (`command`).
 
 use crate::command::batch::{BATCH, Batch, End, Prepared};
-use crate::command::{Context, Next, Output, barred};
+use crate::command::{Context, Filled, LongAnswer, Next, Output, barred};
 use crate::protocol::binary::{self, Op, Status};
 use crate::protocol::text::{Admin, Get, TextCommand};
 use crate::protocol::{BAD_FORMAT, Cut, KEY_MAX, Protocol, Refusal, Request, StoreHeader, token};
@@ -265,11 +265,19 @@ impl DatagramReader<'_> {
         out: &mut Output,
     ) -> bool {
         let before = context.last_lsn.get();
-        let next = self.run_even_if_long(prepared, context, out);
+        let mut next = self.run_even_if_long(prepared, context, out);
         if let Next::Join(_) = next {
             refuse_join(prepared.cut.store_header(), out);
         }
-        if self.must_wait(before, context) || matches!(next, Next::Watch(_) | Next::Dump(_)) {
+        let lists_all = match &mut next {
+            Next::Dump(list) if matches!(**list, LongAnswer::Conns(_)) => {
+                let (clock, stats) = (&context.shared.clock, &context.shared.stats);
+                while out.len() <= ANSWER_MAX && list.fill(clock, stats, out) == Filled::More {}
+                true
+            }
+            _ => false,
+        };
+        if self.must_wait(before, context) || matches!(next, Next::Watch(_) | Next::Dump(_)) && !lists_all {
             self.drop_reply(out);
             return true;
         }
@@ -277,7 +285,7 @@ impl DatagramReader<'_> {
         if let Next::Spent(bytes) = next {
             self.left = self.left.saturating_sub(bytes / SPENT_BYTES);
         }
-        matches!(next, Next::Continue | Next::Spent(_))
+        lists_all || matches!(next, Next::Continue | Next::Spent(_))
     }
 
     /// Runs a request; the first that takes long, and no other one.

@@ -1,7 +1,10 @@
 //! Datagrams in, datagrams out.
 
 use super::*;
+use crate::stats::ConnInfo;
 use crate::testing::{TestServer, packet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32};
 
 /// The answer to a datagram of request 7: `sequence/total text` of each.
 fn ask(server: &TestServer, text: &str) -> Vec<String> {
@@ -50,6 +53,22 @@ fn what_an_append_copies_counts_as_requests() {
         server.check(&[(&format!("set k 0 0 {len}|{}|", "v".repeat(len)), "STORED|")]);
         let requests = "append k 0 0 1|x|".repeat(10) + "mn|";
         assert_eq!(ask(&server, &requests).len(), answers, "to {len} bytes");
+    }
+}
+
+#[test]
+fn connections_are_listed_as_far_as_they_fit() {
+    let server = TestServer::new(|_| {});
+    for (count, ends) in [(1, "END|"), (300, "END|"), (20_000, "SERVER_ERROR reply too large for UDP|")] {
+        for fd in 0..count {
+            let (addr, listen_addr) = ("tcp:127.0.0.1:1".into(), None);
+            let info = ConnInfo { fd, addr, listen_addr, state: AtomicU8::new(1), last_cmd: AtomicU32::new(2) };
+            server.shared.stats.conns.lock().unwrap().insert(fd, Arc::new(info));
+        }
+        let answers = ask(&server, "stats conns|mn|");
+        assert!(answers[answers.len() - 2].ends_with(ends) && answers[answers.len() - 1] == "0/1 MN|", "{count}");
+        let text: String = answers.iter().map(|answer| answer.split_once(' ').unwrap().1).collect();
+        assert_eq!(text.matches(":addr ").count(), if count < 20_000 { count as usize } else { 0 });
     }
 }
 
