@@ -119,8 +119,8 @@ impl Drop for Permit {
     }
 }
 
-/// A connection's line in `stats conns`. Drop it before its descriptor is closed: afterwards the number may be
-/// somebody else's.
+/// A connection's line in `stats conns`. Where its descriptor is closed first, the number may be another one's by then, whose
+/// line stays.
 #[derive(Debug)]
 pub(super) struct ConnRecord {
     shared: Weak<Shared>,
@@ -209,8 +209,11 @@ impl ConnRecord {
 
 impl Drop for ConnRecord {
     fn drop(&mut self) {
-        if let Some(shared) = self.shared.upgrade() {
-            lock(&shared.stats.conns).remove(&self.info.fd);
+        let Some(shared) = self.shared.upgrade() else { return };
+        let mut conns = lock(&shared.stats.conns);
+        // Where the socket was closed before, the number may be another one's.
+        if conns.get(&self.info.fd).is_some_and(|info| Arc::ptr_eq(info, &self.info)) {
+            conns.remove(&self.info.fd);
         }
     }
 }
