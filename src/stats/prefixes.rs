@@ -12,6 +12,9 @@ const PREFIXES_MAX: usize = 65536;
 /// Lines of a dump that are made under the lock, for which every counted key waits: 50 us.
 const LINES: usize = 128;
 
+/// How often all may be forgotten before the memory is given back: 20 MB each time, at worst.
+const FORGOTTEN_MAX: usize = 2;
+
 /// Counts per key prefix: the part of a key before the first delimiter. Keys without one are not counted.
 #[derive(Debug)]
 pub struct Prefixes {
@@ -70,8 +73,9 @@ impl Prefixes {
     /// some milliseconds.
     pub fn clear(&self) {
         let counts = std::mem::take(&mut *lock(&self.counts));
-        if !counts.is_empty() {
-            lock(&self.forgotten).push(counts);
+        let mut forgotten = lock(&self.forgotten);
+        if !counts.is_empty() && forgotten.len() < FORGOTTEN_MAX {
+            forgotten.push(counts);
         }
     }
 
