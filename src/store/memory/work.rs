@@ -1,5 +1,5 @@
-//! How much is done under a shard's lock, counted where debug assertions are on: any test that has a command do too much
-//! fails. Without them there is nothing of this.
+//! How many chunks and bytes of items a command looks at under a shard's lock, counted where debug assertions are on: a test
+//! that has one look at too many fails. Without them there is nothing of this.
 //!
 //! ```text
 //! lock ── begin ── look at a chunk: 1 ── bytes: 1 for each 128 of them ── … ── end, of a client's request: few enough
@@ -49,13 +49,13 @@ impl LockWork {
         self.units.fetch_add(1 + _len / BYTES, Ordering::Relaxed);
     }
 
-    /// The lock of a request is given back. A value of the longest kind may be copied once.
+    /// The lock of a request is given back. A value of the longest kind may be copied once, and sealed.
     #[inline(always)]
     pub fn end(&self, _longest: usize) {
         #[cfg(debug_assertions)]
         {
             let units = self.units.load(Ordering::Relaxed);
-            let most = MOST + 2 * _longest / BYTES;
+            let most = MOST + 4 * _longest / BYTES;
             assert!(units <= most || std::thread::panicking(), "{units} units under one lock, more than {most}");
         }
     }
