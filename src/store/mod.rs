@@ -364,8 +364,12 @@ fn make_shard(
     let most = window / WINDOW_PER_BUCKET;
     // As large as it was, or is to be: what grows while it is filled costs every set something.
     let before = core.memory_file.as_ref().map_or(0, |file| file.record().buckets);
-    let before = (before / shards + usize::from(number < before % shards)).min(most);
-    let table = Table::new(first_buckets(config, shards).max(before), config.hash_expand, most)?;
+    let needed = (config.memory_limit / shards as u64) as usize / WINDOW_PER_BUCKET;
+    let before = (before / shards + usize::from(number < before % shards)).min(most).min(needed);
+    let first = first_buckets(config, shards);
+    let table = Table::new(first.max(before), config.hash_expand, most);
+    // There may be less memory than there was.
+    let table = table.or_else(|_| Table::new(first, config.hash_expand, most))?;
     let part = core.memory_file.as_ref().map(|file| file.window(number)).map(|(file, at)| FilePart { file, at });
     let mut window = Window::new(window, part, config.cas_enabled)?;
     if window.is_in_file() && !window.extend(config.page_size) {
