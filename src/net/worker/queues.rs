@@ -25,8 +25,11 @@ impl Worker {
     #[cold]
     pub(super) fn share(&mut self, crowd: usize) {
         let is_free = self.large.is_empty();
-        let least = (FIRST_TURNS / crowd.max(1)).clamp(LARGE / 2, LARGE);
-        let room = if is_free { (TURN_BYTES / crowd.max(1)).max(least) } else { least };
+        let of_crowd = |bytes: usize| bytes / crowd.max(1);
+        let room = match is_free {
+            true => of_crowd(TURN_BYTES).max(of_crowd(FIRST_TURNS).clamp(LARGE / 2, LARGE)),
+            false => LARGE / 2,
+        };
         self.each = Quota::new(&self.shared.config, crowd).with_room(room);
         self.each_of = if is_free { crowd } else { usize::MAX };
     }
