@@ -23,6 +23,9 @@ pub struct ShardRecord {
     pub run: String,
     /// Grows with each renewal.
     pub seq: u64,
+    /// The process of a sidecar that wrote it: another one after each start. Empty: one of an earlier version.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub writer: String,
     /// How long the owner's right lasts.
     pub lease_ms: u64,
     /// Where the owner's peers reach it.

@@ -104,6 +104,7 @@ pub(in crate::sidecar) fn start(
     stop: &Arc<AtomicBool>,
 ) -> Result<JoinHandle<()>, SidecarExit> {
     let refuse = |why: &str| SidecarExit::refuse(EX_OSERR, why);
+    let secret = || secret().map_err(|error| refuse(&format!("/dev/urandom: {error}")));
     let (sender, news) = unbounded();
     let address = Address::start(&options.address, &lease.shard, &lease.node)?;
     let etcd = EtcdThreads::start(&lease.cluster, &lease.shard, &lease.node, lease.lease, sender.clone());
@@ -115,7 +116,8 @@ pub(in crate::sidecar) fn start(
         advertise: lease.advertise.clone(),
         lease: lease.lease,
         bootstrap_wait: lease.bootstrap_wait,
-        secret: secret().map_err(|error| refuse(&format!("/dev/urandom: {error}")))?,
+        secret: secret()?,
+        process: secret()?,
     };
     let driver = Driver {
         lease: lease.clone(),

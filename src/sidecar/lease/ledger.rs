@@ -14,8 +14,10 @@
 //!                                            given back at the end of the lease
 //! ```
 //!
-//! The record may be heard of by the watch before the swap is answered, or instead of that. Each swap has a sequence
-//! number of its own, so a record tells who sent it.
+//! The record may be heard of by the watch before the swap is answered, or instead of that. Each swap of a process has a
+//! sequence number of its own, and each process signs what it writes, so a record tells which swap it is. The process before
+//! this one has sent swaps, too, for the same node and run and with the same numbers: one of them, done late, says nothing of
+//! what this one has sent.
 //!
 //! etcd that was restored from a backup gives old records, and revisions for a second time. It is noticed by an answer
 //! that was asked for after a higher revision of etcd had been heard of, and by a record whose epoch or number is lower
@@ -104,12 +106,19 @@ pub(super) struct Ledger {
     /// Swaps whose outcome is not known.
     doubts: Vec<SentSwap>,
     retry_at: Duration,
+    /// What this process signs with.
+    process: String,
     seq: u64,
     /// When the record was last heard of, or asked for.
     asked_at: Option<Duration>,
 }
 
 impl Ledger {
+    /// Nothing is known yet; records are signed with this.
+    pub(super) fn new(process: &str) -> Ledger {
+        Ledger { process: process.to_owned(), ..Ledger::default() }
+    }
+
     /// The record.
     pub(super) fn known(&self) -> Option<&ShardRecord> {
         self.seen.as_ref()?.record()
@@ -246,7 +255,7 @@ impl Ledger {
         // With something else still it would be one doubt more. The last one renews the lease as well.
         let last = self.doubts.last().filter(|_| is_other).map(|sent| sent.record.clone());
         self.seq += 1;
-        let record = ShardRecord { seq: self.seq, ..last.unwrap_or(record) };
+        let record = ShardRecord { seq: self.seq, writer: self.process.clone(), ..last.unwrap_or(record) };
         self.flight = Some(SentSwap { record: record.clone(), at: now });
         self.swapped_at = Some(now);
         (expected, record)
@@ -320,7 +329,7 @@ mod tests {
     const LATE: Rights = Rights { until: None, wait: SECOND, is_member: false };
 
     fn owned() -> (Ledger, ShardRecord) {
-        let mut ledger = Ledger::default();
+        let mut ledger = Ledger::new("p");
         let record =
             ShardRecord { epoch: 1, owner: "a".into(), nodes: vec!["a".into(), "b".into()], ..Default::default() };
         let (expected, record) = ledger.send(record, SECOND);

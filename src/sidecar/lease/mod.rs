@@ -21,7 +21,7 @@
 //!
 //! So the owner is silent before anybody else can serve, unless two clocks drift apart by more than the margin within a
 //! lease. No wall clock is compared. A swap whose outcome is not known does not count: the record tells later, by its
-//! sequence number, whether it was done.
+//! sequence number and the process that signed it, whether it was done.
 //!
 //! While etcd is away, a promise takes the place of a renewal. Every node that could take over promises the owner not to
 //! become a candidate for the length of a lease; the promise begins when it was asked for. The server of that node keeps

@@ -22,6 +22,8 @@ pub(crate) struct KeeperConfig {
     pub bootstrap_wait: Duration,
     /// A secret for feeders, if this node is the first owner.
     pub secret: String,
+    /// What this process signs records with: no other one, before it or beside it, has the same.
+    pub process: String,
 }
 
 impl KeeperConfig {

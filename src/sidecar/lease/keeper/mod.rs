@@ -94,10 +94,10 @@ impl Keeper {
     /// A node that knows nothing yet.
     pub(crate) fn new(config: KeeperConfig, now: Duration) -> Keeper {
         Keeper {
+            ledger: Ledger::new(&config.process),
             config,
             started: now,
             effects: VecDeque::new(),
-            ledger: Ledger::default(),
             server: ServerState::Unreachable { deadline: Duration::ZERO },
             candidacy: None,
             inherited: None,

@@ -213,6 +213,7 @@ fn config(lease: Duration) -> KeeperConfig {
         lease,
         bootstrap_wait: BOOTSTRAP,
         secret: "secret".into(),
+        process: "p".into(),
     }
 }
 
@@ -242,6 +243,28 @@ fn free(record: ShardRecord) -> ShardRecord {
 
 fn promote(epoch: u64) -> RequestRecord {
     RequestRecord { id: "p".into(), what: RequestKind::Promote, to: "a".into(), epoch }
+}
+
+/// The sidecar was started anew, has read the record, and stood still. Meanwhile a renewal was done that the process
+/// before it had sent, and says the same as its own: the right of that one may be over.
+#[test]
+fn a_renewal_of_the_process_before_is_not_ours() {
+    let mut rig = Rig::owner();
+    let read = rig.sighting(true);
+    rig.pass(LEASE / 4);
+    let follows = Some(read.revision);
+    let late = Sighting { follows, ..rig.sighting(false) };
+    assert_eq!(late.revision, read.revision + 1);
+
+    rig.keeper = Keeper::new(KeeperConfig { process: "q".into(), ..config(LEASE) }, rig.now);
+    rig.now += 3 * LEASE;
+    rig.is_blind = true;
+    rig.meet_in("r1", 1);
+    rig.keeper.record(read, rig.now);
+    let has_sent = std::iter::from_fn(|| rig.keeper.effect()).any(|effect| matches!(effect, Effect::Swap { .. }));
+    assert!(has_sent, "it does not renew the lease");
+    rig.keeper.record(late, rig.now);
+    assert_eq!(rig.keeper.deadline(), None);
 }
 
 // ---- etcd that was put back, and records that are damaged or deleted ----

@@ -115,21 +115,22 @@ enum Event {
     Tick(usize),
     Etcd { node: usize, life: u64, asked: Duration, expected: Box<Expected>, record: ShardRecord, is_answered: bool },
     SwapAnswer { node: usize, life: u64, outcome: SwapOutcome },
-    Known { node: usize, sighting: Sighting },
-    Read { node: usize, asked: Duration },
+    Known { node: usize, life: u64, sighting: Sighting },
+    Read { node: usize, life: u64, asked: Duration },
     Publish(usize),
     Heard { node: usize, epoch: u64 },
     CutFromEtcd { node: usize, time: u64 },
     Backup,
     Restore,
     ToServer { node: usize, run: u64, order: ServerOrder },
-    FromServer { node: usize, run: u64, answer: OrderAnswer },
-    AskPromise { from: usize, to: usize, epoch: u64, asked: Duration },
-    Promised { at: usize, of: usize, epoch: u64, asked: Duration },
+    FromServer { node: usize, life: u64, run: u64, answer: OrderAnswer },
+    AskPromise { from: usize, life: u64, to: usize, epoch: u64, asked: Duration },
+    Promised { at: usize, life: u64, of: usize, epoch: u64, asked: Duration },
     ServerStart(usize),
     ServerKill(usize),
     ServerThaw(usize, u64),
     KeeperStart(usize),
+    Freeze { node: usize, time: u64 },
     Fault,
     Client,
 }
@@ -274,6 +275,7 @@ impl World {
         if let Event::Tick(node)
         | Event::SwapAnswer { node, .. }
         | Event::Known { node, .. }
+        | Event::Heard { node, .. }
         | Event::ToServer { node, .. }
         | Event::FromServer { node, .. }
         | Event::AskPromise { to: node, .. }
@@ -282,6 +284,15 @@ impl World {
         {
             let later = self.nodes[*node].is_frozen_until - self.now;
             return self.at(later, event);
+        }
+        // What was meant for a sidecar that has ended, the next one never gets.
+        if let Event::SwapAnswer { node, life, .. }
+        | Event::Known { node, life, .. }
+        | Event::FromServer { node, life, .. }
+        | Event::Promised { at: node, life, .. } = &event
+            && self.life(*node) != *life
+        {
+            return;
         }
         match event {
             Event::Tick(node) => {
@@ -301,26 +312,24 @@ impl World {
                     self.at(delay, Event::SwapAnswer { node, life, outcome });
                 }
             }
-            Event::SwapAnswer { node, life, outcome } => {
+            Event::SwapAnswer { node, outcome, .. } => {
                 let local = self.local(node);
-                if self.life(node) == life
-                    && let Some(keeper) = &mut self.nodes[node].keeper
-                {
+                if let Some(keeper) = &mut self.nodes[node].keeper {
                     keeper.swapped(outcome, local);
                     self.drain(node);
                 }
             }
-            Event::Known { node, sighting } => {
+            Event::Known { node, sighting, .. } => {
                 let local = self.local(node);
                 if let Some(keeper) = &mut self.nodes[node].keeper {
                     keeper.record(sighting, local);
                     self.drain(node);
                 }
             }
-            Event::Read { node, asked } => {
+            Event::Read { node, life, asked } => {
                 if !self.is_cut(node) {
                     let (delay, sighting) = (self.delay(), self.store.sighting(Some(asked)));
-                    self.at(delay, Event::Known { node, sighting });
+                    self.at(delay, Event::Known { node, life, sighting });
                     for (_, epoch) in self.store.told.clone().into_iter().filter(|(of, _)| *of != node) {
                         self.at(delay, Event::Heard { node, epoch });
                     }
@@ -362,7 +371,8 @@ impl World {
                 self.note(format!("etcd is of revision {} again: {:?}", self.store.at, self.store.value));
             }
             Event::ToServer { node, run, order } => self.obey(node, run, order),
-            Event::FromServer { node, run, answer } => {
+            Event::Freeze { node, time } => self.nodes[node].is_frozen_until = self.now + time,
+            Event::FromServer { node, run, answer, .. } => {
                 let local = self.local(node);
                 if self.nodes[node].server.run == run
                     && let Some(keeper) = &mut self.nodes[node].keeper
@@ -371,8 +381,8 @@ impl World {
                     self.drain(node);
                 }
             }
-            Event::AskPromise { from, to, epoch, asked } => self.promise(from, to, epoch, asked),
-            Event::Promised { at, of, epoch, asked } => {
+            Event::AskPromise { from, life, to, epoch, asked } => self.promise((from, life), to, epoch, asked),
+            Event::Promised { at, of, epoch, asked, .. } => {
                 let (local, name) = (self.local(at), self.nodes[of].name.clone());
                 if let Some(keeper) = &mut self.nodes[at].keeper {
                     keeper.promised(&name, epoch, asked, local);
@@ -402,12 +412,14 @@ impl World {
                     lease: LEASE,
                     bootstrap_wait: self.plan.bootstrap,
                     secret: "s".into(),
+                    process: (self.life(node) + 1).to_string(),
                 };
                 let keeper = Keeper::new(config, now);
                 self.nodes[node].keeper = Some(keeper);
                 self.nodes[node].life += 1;
                 self.introduce(node);
-                self.at(MS, Event::Read { node, asked: now });
+                let life = self.life(node);
+                self.at(MS, Event::Read { node, life, asked: now });
             }
             Event::Fault => self.fault(),
             Event::Client => {
@@ -471,7 +483,7 @@ impl World {
             }
             Effect::Read => {
                 let (delay, asked) = (self.delay(), self.local(node));
-                self.at(delay, Event::Read { node, asked });
+                self.at(delay, Event::Read { node, life, asked });
             }
             Effect::Order(order) => {
                 let (delay, run) = (self.socket_delay(node, 0), self.nodes[node].server.run);
@@ -484,7 +496,7 @@ impl World {
                     let is_cut = self.nodes[node].cut_from_peers > self.now || self.nodes[to].cut_from_peers > self.now;
                     if !is_cut {
                         let delay = self.delay();
-                        self.at(delay, Event::AskPromise { from: node, to, epoch, asked });
+                        self.at(delay, Event::AskPromise { from: node, life, to, epoch, asked });
                     }
                 }
             }
@@ -531,7 +543,8 @@ impl World {
             // A watch that breaks sees the next change.
             if !self.is_cut(other) && self.rng.below(30) != 0 {
                 let (delay, sighting) = (self.delay(), self.store.sighting(None));
-                self.at(delay, Event::Known { node: other, sighting });
+                let life = self.life(other);
+                self.at(delay, Event::Known { node: other, life, sighting });
             }
         }
     }
@@ -590,17 +603,17 @@ impl World {
         }
         let (lsn, epoch) = (server.data.len() as u64, server.epoch);
         let answer = refused.map_or(OrderAnswer::Done { lsn }, |why| OrderAnswer::Refused { why: why.into(), epoch });
-        let delay = self.socket_delay(node, 1);
-        self.at(delay, Event::FromServer { node, run, answer });
+        let (delay, life) = (self.socket_delay(node, 1), self.life(node));
+        self.at(delay, Event::FromServer { node, life, run, answer });
     }
 
-    fn promise(&mut self, from: usize, to: usize, epoch: u64, asked: Duration) {
+    fn promise(&mut self, (from, life): (usize, u64), to: usize, epoch: u64, asked: Duration) {
         let clock = self.clock(to);
         let server = &mut self.nodes[to].server;
         if server.is_up && !server.is_frozen && server.role == Role::Standby && server.epoch <= epoch {
             server.promised = server.promised.max(clock + LEASE.as_micros() as u64);
             let delay = self.delay();
-            self.at(delay, Event::Promised { at: from, of: to, epoch, asked });
+            self.at(delay, Event::Promised { at: from, life, of: to, epoch, asked });
         }
     }
 
@@ -752,7 +765,7 @@ impl World {
         }
         let node = self.rng.below(self.nodes.len() as u64) as usize;
         let time = 100 * MS + self.rng.below(3000 * MS);
-        let what = self.rng.below(if self.plan.has_meddlers { 16 } else { 11 });
+        let what = self.rng.below(if self.plan.has_meddlers { 17 } else { 12 });
         self.note(format!("fault {what} at n{node} for {} ms", time / MS));
         match what {
             0 | 1 => self.kill_server(node, time),
@@ -782,18 +795,26 @@ impl World {
                 let time = LEASE + LEASE / 2 + self.plan.bootstrap.min(LEASE) + Duration::from_micros(time);
                 self.at(1400 * MS, Event::CutFromEtcd { node, time: time.as_micros() as u64 });
             }
-            11 | 12 => {
+            11 => {
+                // A new sidecar stands still before it hears what it has asked for, while swaps of the last one are done.
+                self.nodes[node].keeper = None;
+                let soon = self.rng.below(20 * MS);
+                self.at(soon, Event::KeeperStart(node));
+                let later = soon + self.rng.below(5 * MS);
+                self.at(later, Event::Freeze { node, time });
+            }
+            12 | 13 => {
                 self.etcd_down_until = self.now + time;
                 self.at(time - MS, Event::Restore);
             }
-            15 => {
+            16 => {
                 // What its server has promised goes with it, before or after the sidecars hear of the past.
                 self.etcd_down_until = self.now + time;
                 self.at(time - MS, Event::Restore);
                 let later = time - MS + self.rng.below(1500 * MS);
                 self.at(later, Event::ServerKill(node));
             }
-            13 => self.meddle(RecordValue { record: None, odd: Some(b"{".to_vec()) }),
+            14 => self.meddle(RecordValue { record: None, odd: Some(b"{".to_vec()) }),
             _ => self.meddle(RecordValue::default()),
         }
         if self.rng.below(4) == 0 {

@@ -84,6 +84,8 @@ struct Feed {
 #[derive(Clone, Debug, Hash)]
 pub(super) struct Node {
     pub keeper: Option<Keeper>,
+    /// How many keepers it has had.
+    starts: u8,
     pub is_stalled: bool,
     /// For how many ticks it, or its server, has.
     stands_still: u8,
@@ -239,6 +241,7 @@ impl World {
     pub(super) fn new(scope: &Scope) -> World {
         let node = |_| Node {
             keeper: None,
+            starts: 0,
             is_stalled: false,
             stands_still: 0,
             server: Server::default(),
@@ -334,12 +337,14 @@ impl World {
     }
 
     pub(super) fn start_keeper(&mut self, scope: &Scope, node: usize) {
+        self.nodes[node].starts += 1;
         let config = KeeperConfig {
             node: name(node),
             advertise: String::new(),
             lease: LEASE,
             bootstrap_wait: scope.bootstrap,
             secret: "s".to_owned(),
+            process: self.nodes[node].starts.to_string(),
         };
         self.nodes[node].keeper = Some(Keeper::new(config, NOW));
         self.introduce(scope, node);
