@@ -126,5 +126,7 @@ fn help_names_every_command_and_option() {
     for name in rows.chain(cluster::OPTIONS.iter().map(|row| row.name)) {
         assert!(help.stdout.contains(name), "{name}");
     }
+    let wide: Vec<&str> = help.stdout.lines().filter(|line| line.len() > 80).collect();
+    assert!(wide.is_empty(), "{wide:?}");
     assert_eq!((help.code, help.stderr.as_str()), (0, ""));
 }

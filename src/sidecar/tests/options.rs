@@ -106,5 +106,7 @@ fn an_address_is_in_networks() {
 fn help_names_every_option() {
     let help = parse("-h").unwrap_err();
     assert!(help.code == 0 && OPTIONS.iter().all(|opt| help.stdout.contains(&format!("--{}", opt.name))));
+    let wide: Vec<&str> = help.stdout.lines().filter(|line| line.len() > 80).collect();
+    assert!(wide.is_empty(), "{wide:?}");
     assert!(parse("--version").unwrap_err().stdout.starts_with("twincache-sidecar 0."));
 }
