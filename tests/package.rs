@@ -120,9 +120,12 @@ left
 inside dpkg --force-unsafe-io --install /run/new.deb >log 2>&1 || { cat log; exit 1; }
 step again
 cat root/etc/default/twincached
+mkdir -p root/var/lib/twincached/file root/var/lib/twincached-one/file root/var/lib/twincached-else
+inside chown -R twincached /var/lib/twincached /var/lib/twincached-one
 inside dpkg --force-unsafe-io --purge twincache >log 2>&1 || { cat log; exit 1; }
 step purged
 left
+(cd root/var/lib && find . -maxdepth 1 -name 'twincached*')
 inside getent passwd twincached || true
 find root/var/lib/systemd -name '*twincache*' 2>/dev/null
 find root/var/lib/dpkg/info -name '*twincache*'
@@ -162,6 +165,7 @@ fn it_is_installed_upgraded_removed_and_purged() {
         etc/systemd/system/multi-user.target.wants/twincached.service\n\
         == again\n\
         OPTIONS=\"-m 1\"\n\
-        == purged\n";
+        == purged\n\
+        ./twincached-else\n";
     assert_eq!(said(&output), expected);
 }
