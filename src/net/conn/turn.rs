@@ -25,6 +25,9 @@ pub(crate) const LARGE: usize = 16 << 10;
 /// has to find memory for them first.
 pub(crate) const SLICE: usize = 256 << 10;
 
+/// What is read of a connection in a crowd: a value that is not large, and its line.
+const FIRST_READ: usize = LARGE + (1 << 10);
+
 /// What a byte of a line counts for: a key of 20 bytes takes 0.3 us, which is what 1 KiB of a large value takes.
 pub(crate) const LINE_BYTE: usize = 32;
 
@@ -258,5 +261,26 @@ impl Quota {
     /// Counts requests.
     pub(crate) fn take_requests(&mut self, n: u32) {
         self.requests = self.requests.saturating_sub(n);
+    }
+}
+
+/// What each connection may do in its turn, made once for all who have one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Share {
+    /// The turn's quota.
+    pub quota: Quota,
+    /// Replies beyond this are written before the next request is run.
+    pub output_high: usize,
+    /// What a part of a long get may produce.
+    pub part: usize,
+    /// What is read before the turn.
+    pub first_read: usize,
+}
+
+impl Share {
+    /// Of such a quota.
+    pub(crate) fn new(quota: Quota, output_high: usize, part_high: usize) -> Share {
+        let first_read = (quota.bytes / 4).max(FIRST_READ);
+        Share { quota, output_high, part: quota.part().min(part_high), first_read }
     }
 }

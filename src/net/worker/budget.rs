@@ -43,13 +43,18 @@ const LEFT_WHEN_SHORT: usize = 2 * READ_BUFFER;
 /// As [`OUTPUT_HIGH`] when memory is tight.
 const OUTPUT_LOW: usize = 16 << 10;
 
+/// Fewer who wait do not have more.
+const FEW_STUCK: usize = 2;
+
 /// See the module's head.
 #[derive(Debug)]
 pub(super) struct Budget {
-    limit: usize,
+    /// What may be held: by this worker where the limit is split, by all of them otherwise.
+    bound: usize,
     share: usize,
-    /// The limit is this worker's alone.
     is_split: bool,
+    /// See [`Budget::output_high`]: where hardly anybody waits.
+    most_output: usize,
     held: usize,
     /// Connections with output among them.
     stuck: usize,
@@ -63,7 +68,9 @@ impl Budget {
         let is_split = config.read_buf_mem_limit > 0;
         let limit = if is_split { config.read_buf_mem_limit as usize } else { LIMIT };
         let share = limit / config.threads.max(1);
-        Budget { limit, share, is_split, held: 0, stuck: 0, largest: BTreeSet::new() }
+        let bound = if is_split { share } else { limit };
+        let most_output = output_of_each(bound, FEW_STUCK);
+        Budget { bound, share, is_split, most_output, held: 0, stuck: 0, largest: BTreeSet::new() }
     }
 
     /// Whether connections wait for their clients to read.
@@ -90,20 +97,22 @@ impl Budget {
 
     /// Whether somebody is to be closed.
     pub(super) fn is_over(&self, stats: &Registry) -> bool {
-        alloc::is_short() && self.held >= LEFT_WHEN_SHORT || self.held > self.share && self.all(stats) > self.bound()
+        alloc::is_short() && self.held >= LEFT_WHEN_SHORT || self.held > self.share && self.all(stats) > self.bound
     }
 
     /// Whether less is to be held than usual, beside what a connection holds that wants more.
     #[inline]
     pub(super) fn is_tight(&self, own: usize, stats: &Registry) -> bool {
-        self.all(stats).saturating_sub(own) > self.bound() / 2 || alloc::is_short()
+        self.all(stats).saturating_sub(own) > self.bound / 2 || alloc::is_short()
     }
 
     /// Replies beyond this are written before the next request is run: the more wait, the less each of them holds.
     pub(super) fn output_high(&self, stats: &Registry) -> usize {
+        if self.is_tight(0, stats) {
+            return OUTPUT_LOW;
+        }
         let stuck = if self.is_split { self.stuck } else { stats.held_outputs.load(Ordering::Relaxed) as usize };
-        let most = (self.bound() / 2 / stuck.max(2)).clamp(OUTPUT_LOW, OUTPUT_HIGH);
-        if self.is_tight(0, stats) { OUTPUT_LOW } else { most }
+        if stuck <= FEW_STUCK { self.most_output } else { output_of_each(self.bound, stuck) }
     }
 
     /// Who holds most.
@@ -116,11 +125,12 @@ impl Budget {
         let all = || stats.held_input.load(Ordering::Relaxed) + stats.held_output.load(Ordering::Relaxed);
         if self.is_split { self.held } else { all() as usize }
     }
+}
 
-    #[inline]
-    fn bound(&self) -> usize {
-        if self.is_split { self.share } else { self.limit }
-    }
+/// What each of so many may have of half of the bound.
+#[cold]
+fn output_of_each(bound: usize, stuck: usize) -> usize {
+    (bound / 2 / stuck).clamp(OUTPUT_LOW, OUTPUT_HIGH)
 }
 
 fn shift(gauge: &AtomicU64, before: usize, after: usize) {

@@ -49,7 +49,7 @@ mod udp_port;
 mod waiting;
 
 use super::admission::{Arrival, Inbox};
-use super::conn::turn::{After, CloseReason, LARGE, OUTPUT_HIGH, Quota, TURN_BYTES, TurnContext};
+use super::conn::turn::{After, CloseReason, OUTPUT_HIGH, Quota, Share, TURN_BYTES, TurnContext};
 use super::conn::{Holdings, READ_BUFFER};
 use super::reply_hold::{AckQueue, AckWaker, PendingAck, ReplyHold};
 use super::stop::{Orders, Stop, StopMode};
@@ -98,9 +98,6 @@ const BATCH_TIME: Duration = Duration::from_micros(600);
 /// The clock is looked at when connections of a batch have used so much of their quotas: 40 us.
 const LOOK_EVERY: usize = TURN_BYTES / 10;
 
-/// What is read of a connection in a crowd: a value that is not large, and its line.
-const FIRST_READ: usize = LARGE + (1 << 10);
-
 /// Replies to several connections are written when there are so many bytes of them, while they are in the first-level
 /// cache.
 const SEND_AT: usize = 8 << 10;
@@ -133,15 +130,14 @@ pub(super) struct Worker {
     /// Those who wait until memory is ready.
     hungry: Hungry,
     /// What each connection may do in its turn now, and for how many that is.
-    each: Quota,
+    each: Share,
     each_of: usize,
     buffer: Box<[u8]>,
     out: Output,
     /// Who is to be sent what the output begins with: slots, and the end of each one's replies.
     unsent: Vec<(usize, usize)>,
     budget: Budget,
-    output_high: usize,
-    /// What a long get may produce at a time: [`Worker::output_high`], if nobody waits.
+    /// What a long get may produce at a time: as much as is written at once, if nobody waits.
     part_high: usize,
     idle_sweep: IdleSweep,
     reply_hold: ReplyHold,
@@ -173,7 +169,7 @@ impl Worker {
         let worker = Worker {
             budget: Budget::new(&shared.config),
             counters,
-            each: Quota::new(&shared.config, 0),
+            each: Share::new(Quota::new(&shared.config, 0), OUTPUT_HIGH, OUTPUT_HIGH),
             each_of: usize::MAX,
             voice: Voice::new(&shared.store),
             meter: meter.with_requests(requests),
@@ -191,7 +187,6 @@ impl Worker {
             buffer: vec![0; READ_BUFFER].into(),
             out: Output::default(),
             unsent: Vec::with_capacity(MEMBERS),
-            output_high: OUTPUT_HIGH,
             part_high: OUTPUT_HIGH,
             idle_sweep,
             reply_hold,
@@ -223,12 +218,15 @@ impl Worker {
     pub(super) fn run(mut self) {
         let (mut events, mut reads) = (Events::with_capacity(EVENTS), ReadBatch::new());
         loop {
-            self.feed_hungry();
+            if !self.hungry.is_empty() {
+                self.feed_hungry();
+            }
             let timeout = self.timeout();
             if let Err(error) = self.poll.poll(&mut events, timeout) {
                 assert_eq!(error.kind(), ErrorKind::Interrupted, "poll failed: {error}");
             }
-            if self.stop.mode() == StopMode::Now {
+            let mode = self.stop.mode();
+            if mode == StopMode::Now {
                 self.flush_pending();
                 return;
             }
@@ -259,16 +257,24 @@ impl Worker {
                 self.shared.store.journal().nudge();
             }
             self.meter.end();
-            if self.stop.mode() == StopMode::Graceful {
+            if mode == StopMode::Graceful {
                 return self.finish(reads);
             }
         }
     }
 
+    #[inline]
     fn timeout(&self) -> Option<Duration> {
         if self.has_queues() || self.idle_sweep.is_on() {
             return Some(Duration::ZERO);
         }
+        let is_quiet = !self.sweeps() && self.waiting.is_empty() && self.hungry.is_empty();
+        if is_quiet { None } else { self.timeout_of_some() }
+    }
+
+    /// For how long to sleep at most where something is due.
+    #[cold]
+    fn timeout_of_some(&self) -> Option<Duration> {
         let sweep = self.sweeps().then(|| self.idle_sweep.due_in());
         let timeout = if self.waiting.is_empty() { sweep } else { self.timeout_of_waiting(sweep) };
         if self.hungry.is_empty() { timeout } else { Some(timeout.map_or(MEMORY_NAP, |left| left.min(MEMORY_NAP))) }
@@ -290,11 +296,11 @@ impl Worker {
     fn begin_loop(&mut self, events: usize) {
         // Of those whose events did not fit, there is no telling.
         let crowd = if events == EVENTS { self.clients.len() } else { events + self.ready.len() };
-        if crowd != self.each_of || !self.large.is_empty() {
+        let part_high = self.budget.output_high(&self.shared.stats);
+        if crowd != self.each_of || part_high != self.part_high || !self.large.is_empty() {
+            self.part_high = part_high;
             self.share(crowd);
         }
-        self.part_high = self.budget.output_high(&self.shared.stats);
-        self.output_high = self.part_high.min(self.each.room);
     }
 
     fn handle(&mut self, event: &Event, reads: &mut ReadBatch) {
@@ -329,7 +335,7 @@ impl Worker {
             }
             // They may hold so much now that this one had to go.
             if let Some(client) = self.clients.get(key) {
-                if client.connection.in_hand() > self.each.room {
+                if client.connection.in_hand() > self.each.quota.room {
                     self.meter.discount();
                     return self.enqueue_large(key);
                 }
@@ -337,7 +343,7 @@ impl Worker {
             }
             return self.meter.look();
         }
-        match connection.read_early(reads.room((self.each.bytes / 4).max(FIRST_READ))) {
+        match connection.read_early(reads.room(self.each.first_read)) {
             Ok(0) => return self.come_to_nothing(key),
             Ok(n) => reads.join(key, n),
             Err(reason) => {
@@ -366,7 +372,7 @@ impl Worker {
             self.postpone(key, input);
         }
         if self.shared.tls.is_some() {
-            self.account_sockets(members);
+            self.account_sockets(reads.members());
         }
         reads.clear();
     }
@@ -374,7 +380,7 @@ impl Worker {
     /// Cuts, fetches and runs requests of as many members as fill a batch, and writes the replies. The member to go on with.
     fn answer_some(&mut self, members: Members<'_>, first: usize) -> usize {
         let (mut batch, mut ends) = (Batch::default(), [0_u8; MEMBERS]);
-        let most = self.each.requests as usize;
+        let most = self.each.quota.requests as usize;
         let mut next = first;
         while next < members.len() && !batch.is_full() {
             let (key, input) = members.get(next);
@@ -405,7 +411,7 @@ impl Worker {
 
     /// Runs what a member has in a batch; how much of its quota that took.
     fn run_member(&mut self, (key, input): (usize, &[u8]), batch: &Batch<'_>, range: Range<usize>) -> usize {
-        let mut quota = self.each;
+        let mut quota = self.each.quota;
         let full = quota.bytes;
         self.meter.begin_connection();
         let mut turn = TurnContext {
@@ -413,10 +419,10 @@ impl Worker {
             counters: &self.counters,
             meter: &self.meter,
             replies_at: self.out.bytes.len(),
-            output_high: self.out.bytes.len() + self.output_high,
+            output_high: self.out.bytes.len() + self.each.output_high,
             out: &mut self.out,
             now: self.shared.clock.now(),
-            part: quota.part().min(self.part_high),
+            part: self.each.part,
             is_tight: false,
             may_be_long: false,
             room: quota.room,
@@ -505,7 +511,7 @@ impl Worker {
 
     /// Gives a connection a turn by itself.
     fn turn(&mut self, key: usize, may_be_long: bool) {
-        let mut quota = self.each;
+        let mut quota = self.each.quota;
         self.meter.begin_connection();
         if let Some(read_at) = self.clients[key].connection.input_read_at() {
             self.meter.read_before(read_at);
@@ -523,7 +529,7 @@ impl Worker {
             out: &mut self.out,
             replies_at: 0,
             now: self.shared.clock.now(),
-            output_high: self.output_high,
+            output_high: self.each.output_high,
             part: quota.part().min(self.part_high),
             is_tight: self.budget.is_tight(client.holdings.input, &self.shared.stats),
             may_be_long,

@@ -13,7 +13,7 @@
 
 use super::batch::ReadBatch;
 use super::{EVENTS, LONG_EVERY, TURN, Worker};
-use crate::net::conn::turn::{LARGE, Quota, SLICE, TURN_BYTES};
+use crate::net::conn::turn::{LARGE, Quota, SLICE, Share, TURN_BYTES};
 use crate::store::CopyPlace;
 use std::time::Instant;
 
@@ -30,7 +30,8 @@ impl Worker {
             true => of_crowd(TURN_BYTES).max(of_crowd(FIRST_TURNS).clamp(LARGE / 2, LARGE)),
             false => LARGE / 2,
         };
-        self.each = Quota::new(&self.shared.config, crowd).with_room(room);
+        let quota = Quota::new(&self.shared.config, crowd).with_room(room);
+        self.each = Share::new(quota, self.part_high.min(room), self.part_high);
         self.each_of = if is_free { crowd } else { usize::MAX };
     }
 
@@ -79,10 +80,8 @@ impl Worker {
     }
 
     /// Puts those in line who wait for memory, if some was made ready since the last time; and who may copy now.
+    #[cold]
     pub(super) fn feed_hungry(&mut self) {
-        if self.hungry.is_empty() {
-            return;
-        }
         if self.hungry.has_news(self.shared.store.memory_looks()) {
             while let Some(key) = self.hungry.pop() {
                 if self.is_next(key) {
@@ -153,9 +152,8 @@ impl Worker {
             _ => (TURN, if self.large.len() > 1 { SLICE } else { TURN_BYTES }),
         };
         let until = self.meter.elapsed() + time;
-        let each = Quota::new(&self.shared.config, 0).with_slice(slice);
-        let before = (std::mem::replace(&mut self.each, each), self.output_high);
-        self.output_high = self.part_high;
+        let quota = Quota::new(&self.shared.config, 0).with_slice(slice);
+        let before = std::mem::replace(&mut self.each, Share::new(quota, self.part_high, self.part_high));
         let polled = self.meter.set_since(oldest);
         for _ in 0..self.large.len() {
             let Some((key, _)) = self.large.pop_front() else { break };
@@ -169,7 +167,7 @@ impl Worker {
             }
         }
         self.meter.set_since(polled);
-        (self.each, self.output_high) = before;
+        self.each = before;
     }
 
     /// Serves those who ask for much, one at least, unless there are others and it is not long ago.
@@ -180,9 +178,8 @@ impl Worker {
         }
         let Some(&(_, oldest)) = self.long.front() else { return };
         let until = self.meter.elapsed() + TURN;
-        let each = Quota::new(&self.shared.config, 0).with_slice(TURN_BYTES);
-        let before = (std::mem::replace(&mut self.each, each), self.output_high);
-        self.output_high = self.part_high;
+        let quota = Quota::new(&self.shared.config, 0).with_slice(TURN_BYTES);
+        let before = std::mem::replace(&mut self.each, Share::new(quota, self.part_high, self.part_high));
         let polled = self.meter.set_since(oldest);
         for _ in 0..self.long.len() {
             let Some((key, _)) = self.long.pop_front() else { break };
@@ -197,7 +194,7 @@ impl Worker {
         self.meter.look();
         self.meter.set_since(polled);
         self.long_at = now;
-        (self.each, self.output_high) = before;
+        self.each = before;
     }
 
     /// Takes a connection out of its queue, unless its slot has changed hands meanwhile.

@@ -80,12 +80,12 @@ impl Worker {
     /// Closes what has been idle for too long, or has not logged in for too long, and who keeps values from others; a slice
     /// at a time.
     pub(super) fn sweep(&mut self) {
-        let limit = self.shared.config.idle_timeout;
         // One that is on goes to its end, even if the last for whom it began was just closed: no poll waits meanwhile.
         if !self.idle_sweep.is_on() && !self.sweeps() {
             return;
         }
         let Some(slots) = self.idle_sweep.next_slots(self.clients.capacity()) else { return };
+        let limit = self.shared.config.idle_timeout;
         let (now, is_starved) = (self.shared.clock.now(), self.shared.store.is_starved());
         let mut closed = 0;
         for key in slots {
