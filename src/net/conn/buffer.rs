@@ -141,25 +141,38 @@ pub(crate) enum Sent {
 }
 
 /// One write, as far as `voice` allows it; how it ended and how many bytes went.
-#[inline]
+#[inline(always)]
 pub(crate) fn write_bytes(socket: &mut Edge<impl Write>, bytes: &[u8], voice: Option<&Voice>) -> (Sent, usize) {
     write_once(socket, bytes.len(), voice, |stream| stream.write(bytes))
 }
 
-#[inline]
+#[inline(always)]
 fn write_once<S: Write>(
     socket: &mut Edge<S>,
     offered: usize,
     voice: Option<&Voice>,
     write: impl FnMut(&mut S) -> io::Result<usize>,
 ) -> (Sent, usize) {
-    let written = match voice {
-        None => socket.write_by(offered, write),
-        Some(voice) => match voice.speak(|| socket.write_by(offered, write)) {
-            None => return (Sent::Broken, 0),
-            Some(written) => written,
-        },
-    };
+    match voice {
+        None => outcome(socket.write_by(offered, write), offered),
+        Some(voice) => write_as(voice, socket, offered, write),
+    }
+}
+
+/// The same in a server that is told its role.
+#[inline(never)]
+fn write_as<S: Write>(
+    voice: &Voice,
+    socket: &mut Edge<S>,
+    offered: usize,
+    write: impl FnMut(&mut S) -> io::Result<usize>,
+) -> (Sent, usize) {
+    let written = voice.speak(|| socket.write_by(offered, write));
+    written.map_or((Sent::Broken, 0), |written| outcome(written, offered))
+}
+
+#[inline(always)]
+fn outcome(written: io::Result<Option<usize>>, offered: usize) -> (Sent, usize) {
     match written {
         Ok(Some(n)) if n == offered => (Sent::All, n),
         Ok(Some(0)) | Err(_) => (Sent::Broken, 0),

@@ -218,7 +218,7 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Reads for its next turn. 0 is: nothing there, and no turn needed unless it is still readable.
-    #[inline]
+    #[inline(always)]
     pub(super) fn read_early(&mut self, room: &mut [u8]) -> Result<usize, CloseReason> {
         let len = if self.session.expects_upload() { room.len().min(READ_LINE) } else { room.len() };
         read_once(&mut self.socket, &mut room[..len])
@@ -572,7 +572,7 @@ fn read_value<'a>(
 }
 
 /// One read; 0 is: nothing there, or not yet.
-#[inline]
+#[inline(always)]
 fn read_once(socket: &mut Edge<impl Socket>, room: &mut [u8]) -> Result<usize, CloseReason> {
     read_by(socket, room.len(), |stream| stream.read(room))
 }

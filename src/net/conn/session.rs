@@ -309,8 +309,14 @@ impl Session {
     }
 
     /// What there is to do besides running requests, if there is something.
-    #[inline]
+    #[inline(always)]
     fn manner(&self, is_begun: bool, turn: &TurnContext<'_>) -> Option<Manner> {
+        let is_common = turn.voice.is_none() && !turn.reply_hold.is_on() && !self.tells_all();
+        if is_common { None } else { self.rare_manner(is_begun, turn) }
+    }
+
+    #[cold]
+    fn rare_manner(&self, is_begun: bool, turn: &TurnContext<'_>) -> Option<Manner> {
         let is_followed = turn.reply_hold.is_on() || self.tells_all();
         let gate = self.other_end.gate(turn.voice);
         (is_followed || gate != Leave::Open).then_some(Manner { is_followed, is_begun, gate })
