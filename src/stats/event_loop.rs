@@ -134,8 +134,15 @@ impl LoopTimer {
     }
 
     /// Looks at the clock, and notes the time for the connections counted since the last look. Takes about 25 ns.
+    #[inline(never)]
     pub fn look(&mut self) {
-        let elapsed = self.end_requests();
+        self.look_here();
+    }
+
+    /// The same without a call, for the one look of a short turn: 15 instructions less.
+    #[inline(always)]
+    fn look_here(&mut self) {
+        let elapsed = self.end_requests_here();
         let in_server = (self.began + elapsed).saturating_sub(self.since);
         self.record.in_server.note_nanos(in_server, std::mem::take(&mut self.unlooked));
     }
@@ -150,8 +157,13 @@ impl LoopTimer {
     }
 
     /// The same when nothing waits that was read. How many nanoseconds the turn is old.
-    #[inline]
+    #[inline(never)]
     pub fn end_requests(&mut self) -> u64 {
+        self.end_requests_here()
+    }
+
+    #[inline(always)]
+    fn end_requests_here(&mut self) -> u64 {
         self.read_clock();
         let elapsed = self.elapsed;
         if let Some(requests) = &mut self.requests {
@@ -250,8 +262,9 @@ impl LoopTimer {
     }
 
     /// The turn ends.
+    #[inline]
     pub fn end(&mut self) {
-        self.look();
+        self.look_here();
         let turn = self.elapsed;
         self.record.turns.note_nanos(turn, self.served as u32);
         if self.record.longest_cpu.is_below(turn)

@@ -101,7 +101,7 @@ pub struct Quantiles {
 /// ones are the bucket.
 #[inline]
 pub(super) fn bucket_of(number: u64, fine: u32) -> usize {
-    let shift = (number.max(1).ilog2()).saturating_sub(fine);
+    let shift = (number | 1 << fine).ilog2() - fine;
     ((u64::from(shift) << fine) + (number >> shift)) as usize
 }
 

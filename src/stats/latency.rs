@@ -79,7 +79,7 @@ impl RequestTimer {
     }
 
     /// What was counted is over, so many nanoseconds after the turn began.
-    #[inline]
+    #[inline(always)]
     pub fn end(&mut self, elapsed: u64) {
         let tallied = self.counters.commands.get();
         if !tallied.is_empty() {
