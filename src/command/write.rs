@@ -295,9 +295,9 @@ fn rewrite(shard: &mut Locked<'_>, order: &Order<'_>, value: &[u8], context: &Co
     if order.mode != Mode::Set || order.compare.is_some() || watched {
         return None;
     }
-    let (id, class) = shard.rewrite(&spec(order), order.hash, value, order.cas)?;
+    let (_, class, cas) = shard.rewrite(&spec(order), order.hash, value, order.cas)?;
     shard.counters_of(class).cmd_set += 1;
-    Some(shard.item(id).cas())
+    Some(cas)
 }
 
 /// Decides what becomes of the new item, and does it.

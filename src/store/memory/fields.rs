@@ -23,12 +23,14 @@ impl Window {
         u64::from_le_bytes(cas.try_into().expect("eight bytes"))
     }
 
-    /// Sets what [`Window::cas`] gives; with `-C` it does nothing.
+    /// Sets what [`Window::cas`] gives, and gives it; with `-C` it sets nothing.
     #[inline]
-    pub fn set_cas(&mut self, id: ItemId, cas: u64) {
-        if self.has_cas() {
-            self.bytes_mut(offset(id) + size_of::<ItemHeader>(), CAS_BYTES).copy_from_slice(&cas.to_le_bytes());
+    pub fn set_cas(&mut self, id: ItemId, cas: u64) -> u64 {
+        if !self.has_cas() {
+            return 0;
         }
+        self.bytes_mut(offset(id) + size_of::<ItemHeader>(), CAS_BYTES).copy_from_slice(&cas.to_le_bytes());
+        cas
     }
 
     #[inline]

@@ -358,16 +358,22 @@ impl Shard {
     /// Makes the live item of a key what a new one in its place would be, in the chunk that it has and mostly where it
     /// is in its list (see `lru`): that takes less than half of the cache lines that making, replacing and freeing take. None
     /// and no change where there is no such item, somebody reads it, another chunk is called for, or it is not certain
-    /// that one could be had for a new item. Else the item, and the class that it is listed in.
+    /// that one could be had for a new item. Else the item, the class that it is listed in, and its cas unique.
     #[inline]
-    pub fn rewrite(&mut self, spec: &ItemSpec<'_>, hash: Hash, value: &[u8], cas: Option<u64>) -> Option<(ItemId, u8)> {
+    pub fn rewrite(
+        &mut self,
+        spec: &ItemSpec<'_>,
+        hash: Hash,
+        value: &[u8],
+        cas: Option<u64>,
+    ) -> Option<(ItemId, u8, u64)> {
         if self.is_refused {
             return None;
         }
         let id = self.locate(spec.key, hash)?;
         let (class, size) = self.may_rewrite(id, spec, value.len())?;
         let old_size = self.item(id).size();
-        self.give_cas(id, cas);
+        let cas = self.give_cas(id, cas);
         let header = self.window.header_mut(id);
         header.chunk.state = spec.bits() | state::LINKED | state::RENEWED | header.chunk.state & state::LRU;
         header.chunk.len = value.len() as u32;
@@ -383,7 +389,7 @@ impl Shard {
         self.recount(old_size, size);
         self.renew(class, id, (old_size, size), now);
         self.remember_set(id, hash);
-        Some((id, class))
+        Some((id, class, cas))
     }
 
     /// The class and size of the item as it will be, if it may.
@@ -480,13 +486,13 @@ impl Shard {
         now
     }
 
-    /// Sets the cas unique: this one, or the next number. With `-C` there is none.
+    /// Sets the cas unique and returns it: this one, or the next number. With `-C` it is 0.
     #[inline]
-    fn give_cas(&mut self, id: ItemId, cas: Option<u64>) {
+    fn give_cas(&mut self, id: ItemId, cas: Option<u64>) -> u64 {
         if let Some(cas) = cas {
             self.core.follow_cas(cas, self.cas_max);
         }
-        self.window.set_cas(id, cas.unwrap_or_else(|| self.core.next_cas()));
+        self.window.set_cas(id, cas.unwrap_or_else(|| self.core.next_cas()))
     }
 
     /// The opposite of [`Shard::enlist`].

@@ -236,7 +236,7 @@ impl CopyRun {
         let (store, hash) = (self.store.clone(), self.store.hash(&key));
         let mut locked = store.lock(hash);
         let rewritten =
-            self.rng.one_in(2).then(|| locked.rewrite(&spec, hash, &value, cas)).flatten().map(|(id, _)| id);
+            self.rng.one_in(2).then(|| locked.rewrite(&spec, hash, &value, cas)).flatten().map(|(id, ..)| id);
         let new = match rewritten.map_or_else(|| locked.create(&spec, &[Part::Bytes(&value)]), Ok) {
             Ok(new) if rewritten.is_some() => new,
             Ok(new) => {

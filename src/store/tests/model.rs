@@ -241,7 +241,7 @@ impl Model {
         let spec = spec(&key, &item);
         let mut locked = store.lock(hash);
         let rewritten =
-            self.rng.one_in(2).then(|| locked.rewrite(&spec, hash, &item.value, cas)).flatten().map(|(id, _)| id);
+            self.rng.one_in(2).then(|| locked.rewrite(&spec, hash, &item.value, cas)).flatten().map(|(id, ..)| id);
         let new = match rewritten {
             Some(id) => Ok(id),
             None => locked.create(&spec, &[Part::Bytes(&item.value)]),
