@@ -341,6 +341,11 @@ impl Journal {
         self.lock().readers.lose_all();
     }
 
+    /// This server is a shard's owner from now on: what was confirmed to an earlier one of its tenures counts no more.
+    pub fn begin_tenure(&self) {
+        self.lock().readers.begin_tenure();
+    }
+
     /// Does what is due: call it every 100 ms or more often.
     pub fn tick(&self, now: Instant) {
         let mut inner = self.lock();

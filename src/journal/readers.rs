@@ -12,6 +12,10 @@
 //! it not. It is refused when so many have refused it that it cannot be confirmed any more. So nobody refuses for others,
 //! and in a shard nobody refuses but its members.
 //!
+//! What is remembered of a reader that has gone says what its peer lacks for as long as all that changes here is journalled,
+//! and the peer takes changes from nobody else. The end of a refresh drops items without a record, and before a promotion
+//! another owner may have fed the peer: then everybody begins anew, whether attached or not.
+//!
 //! Invariants ([`Readers::check`]): `slowest` is the least position of the readers, so that an append looks at nothing
 //! else while there is room; every position lies in the ring; no name is attached twice; a reader is either attached or
 //! remembered.
@@ -248,8 +252,10 @@ impl Readers {
 
     fn remove(&mut self, last: u64, is_it: impl Fn(&Reader) -> bool) {
         let Some(at) = self.attached.iter().position(is_it) else { return };
-        let Reader { name, identity, complete, refused, .. } = self.attached.remove(at);
-        let refused = refused.remembered();
+        let reader = self.attached.remove(at);
+        let has_lost_all = reader.has_lost_all();
+        let Reader { name, identity, complete, refused, .. } = reader;
+        let (complete, refused) = (if has_lost_all { 0 } else { complete }, refused.remembered());
         self.remembered.retain(|other| other.name != name);
         self.remembered.push_back(Remembered { name, identity, complete, last, refused });
         if self.remembered.len() > REMEMBERED_MAX {
@@ -281,9 +287,16 @@ impl Readers {
         self.samples = Samples::default();
     }
 
-    /// Makes every one begin anew.
+    /// Makes every one begin anew, also those that come back.
     pub(super) fn lose_all(&mut self) {
         self.attached.iter_mut().for_each(Reader::lose_all);
+        self.remembered.iter_mut().for_each(|known| known.complete = 0);
+    }
+
+    /// The same, since another owner may have fed the peers meanwhile. What the lease says of a peer counts all the same.
+    pub(super) fn begin_tenure(&mut self) {
+        self.lose_all();
+        self.remembered.iter_mut().for_each(|known| known.last = 0);
     }
 
     /// What is confirmed or refused by now.

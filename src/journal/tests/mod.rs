@@ -108,6 +108,32 @@ fn goes_on_from_what_it_got_elsewhere() {
     assert_eq!((feed.began_with_full_sync(), feed.lsn()), (false, lsn));
 }
 
+/// Items were dropped here without a record, or another owner may have fed the peer: what it confirmed before counts no
+/// more, also if it went after that and before it heard of it. What the lease says of it counts after a promotion.
+#[test]
+fn who_comes_back_begins_anew_after_what_no_record_tells() {
+    for (what, heir_begins) in [(Journal::sync_again as fn(&Journal), true), (Journal::begin_tenure, false)] {
+        for is_there in [false, true] {
+            let (rig, now) = rig();
+            let journal = rig.store.journal();
+            let mut feed = Some(rig.store.attach(&attach_as("a", "peer"), now).unwrap());
+            drain(feed.as_mut().unwrap());
+            rig.set("key", b"value", 0);
+            drain(feed.as_mut().unwrap());
+            feed = feed.filter(|_| is_there);
+            what(journal);
+            drop(feed);
+            assert!(rig.store.attach(&attach_as("a", "peer"), now).unwrap().began_with_full_sync(), "{is_there}");
+        }
+        let (rig, now) = rig();
+        let journal = rig.store.journal();
+        drain(&mut rig.store.attach(&attach_as("a", "peer"), now).unwrap());
+        what(journal);
+        let heir = Attach { run_id: Some(journal.run_id()), lsn: Some(journal.lsn()), ..attach_as("a", "peer") };
+        assert_eq!(rig.store.attach(&heir, now).unwrap().began_with_full_sync(), heir_begins);
+    }
+}
+
 /// Of 100 bytes, so that a segment has a thousand.
 fn set_many(rig: &TestStore, count: usize) {
     (0..count).for_each(|i| assert!(rig.set(&format!("key{}", i % 50), &[7; 100], 0)));

@@ -7,7 +7,7 @@ use crate::store::Subscription;
 use crate::store::role::UPSTREAM;
 use crate::store::{
     AllocError, ChangeSource, Duty, EPOCH_MAX, ItemSpec, KeyError, Miss, Part, Relation, RoleError, RoleOrder,
-    SourceError, StoreConfig,
+    SourceError, StoreConfig, Update,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -251,6 +251,28 @@ fn who_is_primary_takes_no_changes() {
     assert!(!set_by(&rig, &source, "a"));
     assert!(set_by(&rig, &feeder(&rig, 3, now), "a"));
     drop(feed);
+}
+
+/// Between two tenures another owner may have fed the peer. It does not matter that the peer is of the same run.
+#[test]
+fn another_tenure_begins_with_full_syncs() {
+    let (rig, now) = (managed(), Instant::now());
+    let begins = || {
+        let mut feed = rig.store.attach(&attach_as("a", "00000000000000ab"), now).unwrap();
+        let begins = feed.began_with_full_sync();
+        while feed.next(1000, &mut Vec::new()) != Update::Idle {}
+        feed.acknowledge(feed.lsn());
+        begins
+    };
+    rig.store.set_role(standby(1)).unwrap();
+    rig.store.set_role(primary(2)).unwrap();
+    assert_eq!([begins(), begins()], [true, false]);
+    rig.store.set_role(primary(3)).unwrap();
+    assert!(!begins(), "it goes on in a later epoch, and was the owner all the time");
+    rig.store.set_role(standby(4)).unwrap();
+    rig.store.set_role(RoleOrder::Candidate { epoch: 5 }).unwrap();
+    rig.store.set_role(primary(5)).unwrap();
+    assert_eq!([begins(), begins()], [true, false]);
 }
 
 #[test]
