@@ -239,6 +239,12 @@ pub(super) fn margin_of(record: &ShardRecord) -> Duration {
     lease_of(record) / MARGINS_PER_LEASE
 }
 
+/// Until when a node has a right that it asked for then, and that lasts for so long: a margin less than those who wait for
+/// its end count.
+pub(super) fn right_until(asked: Duration, lease: Duration) -> Duration {
+    (asked + lease).saturating_sub(lease / MARGINS_PER_LEASE)
+}
+
 #[cfg(test)]
 #[path = "tests/shift_claim.rs"]
 mod shift;

@@ -193,7 +193,7 @@ impl Driver {
                 let pid = self.server.take().and_then(|(_, pid)| pid);
                 self.keeper.server_down(pid.is_some_and(is_ending), now);
             }
-            News::Promised { node, epoch, asked } => self.keeper.promised(&node, epoch, asked, now),
+            News::Promised { node, epoch, until } => self.keeper.promised(&node, epoch, until, now),
         }
         self.carry_out();
     }

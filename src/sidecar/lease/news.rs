@@ -30,8 +30,8 @@ pub(super) enum News {
     ServerHolds(u64),
     /// The connection to the server has ended.
     ServerDown,
-    /// A node has promised what it was asked for at that time.
-    Promised { node: String, epoch: u64, asked: Duration },
+    /// A node has promised to the owner of this epoch what that may count on until then.
+    Promised { node: String, epoch: u64, until: Duration },
 }
 
 /// What the server says at first.

@@ -10,6 +10,7 @@
 //!
 //! Not here: what promises are good for (`keeper`).
 
+use super::claim::right_until;
 use super::news::News;
 use crate::sidecar::peer_login::PeerLogin;
 use crate::sync::lock;
@@ -59,9 +60,9 @@ impl Promises {
         let (tls, login) = (self.tls.clone(), self.login.clone());
         let name = node.clone();
         let body = move || {
-            let at = time_since_boot();
+            let (epoch, until) = (request.epoch, right_until(time_since_boot(), request.lease));
             match promise(&address, tls.as_ref(), login.as_ref(), &request) {
-                Ok(true) => _ = news.send(News::Promised { node: node.clone(), epoch: request.epoch, asked: at }),
+                Ok(true) => _ = news.send(News::Promised { node: node.clone(), epoch, until }),
                 Ok(false) => log::debug!("{node} does not promise to wait"),
                 Err(error) => log::debug!("{node} at {address} does not promise: {error}"),
             }

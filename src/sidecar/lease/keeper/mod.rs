@@ -30,7 +30,7 @@
 mod switchover;
 mod takeover;
 
-use super::claim::{Candidacy, Empties, lease_of, margin_of};
+use super::claim::{Candidacy, Empties, lease_of, margin_of, right_until};
 use super::handover::{Handover, HandoverStep};
 use super::ledger::{Ledger, Rights};
 use super::local::{LocalServer, ServerFacts, ServerState};
@@ -55,8 +55,10 @@ const ASKED: u64 = u64::MAX;
 #[derive(Clone, Debug, Hash)]
 pub(crate) struct Keeper {
     config: KeeperConfig,
-    /// An earlier process may have told the server a deadline of a lease after this.
+    /// An earlier process may have told the server a deadline of a lease after this,
     started: Duration,
+    /// the longest of this node's records.
+    longest: Option<Duration>,
     effects: VecDeque<Effect>,
     ledger: Ledger,
     server: ServerState,
@@ -97,6 +99,7 @@ impl Keeper {
             ledger: Ledger::new(&config.process),
             config,
             started: now,
+            longest: None,
             effects: VecDeque::new(),
             server: ServerState::Unreachable { deadline: Duration::ZERO },
             candidacy: None,
@@ -202,10 +205,9 @@ impl Keeper {
         self.decide(now);
     }
 
-    /// The node has promised, when asked at `asked`, not to become a candidate for a lease.
-    pub(crate) fn promised(&mut self, node: &str, epoch: u64, asked: Duration, now: Duration) {
+    /// The node has promised not to become a candidate, which this one may count on until then.
+    pub(crate) fn promised(&mut self, node: &str, epoch: u64, until: Duration, now: Duration) {
         if self.owned().is_some_and(|record| record.epoch == epoch) {
-            let until = (asked + self.lease()).saturating_sub(self.margin());
             self.members.note_promise(node, until);
         }
         self.decide(now);
@@ -258,7 +260,9 @@ impl Keeper {
     /// Until when the server may answer, if it is primary.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         let record = self.owned()?;
-        let lease = (self.ledger.renewed? + self.lease()).saturating_sub(self.margin());
+        // What was sent to give the shard away may be done already, and who takes it then does not wait.
+        let is_other = |other: &ShardRecord| (&other.owner, &other.run) != (&record.owner, &record.run);
+        let lease = right_until(self.ledger.renewed.filter(|_| !self.ledger.records().any(is_other))?, self.right());
         let bootstrap = lease + Duration::from_millis(record.bootstrap_ms);
         let promised = self.members.promised(&self.config.node, self.ledger.records(), bootstrap);
         Some(promised.map_or(lease, |promised| lease.max(promised)))
@@ -300,6 +304,8 @@ impl Keeper {
     }
 
     fn record_changed(&mut self, revision: i64, now: Duration) {
+        let is_mine = |record: &&ShardRecord| record.owner == self.config.node;
+        self.longest = self.longest.max(self.known().filter(is_mine).map(lease_of));
         if revision < self.candidacy.map_or(0, |candidacy| candidacy.expected) {
             self.candidacy = None; // etcd was put back
         }
@@ -391,7 +397,7 @@ impl Keeper {
     /// This node owns the shard, by the run that its server is.
     fn own(&mut self, now: Duration) {
         let is_heard =
-            self.server.up().and_then(LocalServer::silent_since).is_none_or(|since| now < since + self.lease() / 2);
+            self.server.up().and_then(LocalServer::silent_since).is_none_or(|since| now < since + self.right() / 2);
         let (known, epoch) = (self.server.up().map(|server| server.epoch), self.owned().map(|record| record.epoch));
         if !is_heard && now >= self.server_deadline() || known > epoch && self.handover.is_none() {
             return self.give_back(now); // or it was told of a successor that the record does not name
@@ -429,7 +435,7 @@ impl Keeper {
         let is_due = self.ledger.renewed.is_none()
             || self.ledger.is_replaced()
             || self.owned().is_some_and(says_else)
-            || self.ledger.swapped_at.is_none_or(|at| now >= at + self.lease() / RENEWALS_PER_LEASE);
+            || self.ledger.swapped_at.is_none_or(|at| now >= at + self.right() / RENEWALS_PER_LEASE);
         let Some(record) = self.owned() else { return };
         let acks = self.server.up().map_or(0, |server| server.replicas_ack);
         let members = self.members.wanted(acks, &record.members);
@@ -440,8 +446,8 @@ impl Keeper {
             let known = record.lease_ms;
             let mut record =
                 self.config.stamp(ShardRecord { members, nodes, drops_all, hands_over, ..record.clone() }, acks);
-            if now < self.started + self.lease() {
-                record.lease_ms = record.lease_ms.max(known); // an earlier process may have told a deadline by it
+            if self.server_deadline() > now + self.config.lease {
+                record.lease_ms = record.lease_ms.max(known); // nobody takes over before that
             }
             if let Some(epoch) = self.lifted(record.epoch) {
                 log::warn!("another server knows of an epoch above {}: goes on in epoch {epoch}", record.epoch);
@@ -466,9 +472,9 @@ impl Keeper {
 
     /// Asks for promises when the last renewal was long ago.
     fn ask_promises(&mut self, now: Duration) {
-        let is_late = self.ledger.renewed.is_some_and(|at| now >= at + self.lease() / 2);
+        let is_late = self.ledger.renewed.is_some_and(|at| now >= at + self.right() / 2);
         let Some(epoch) = self.owned().map(|record| record.epoch).filter(|_| is_late) else { return };
-        let every = self.lease() / RENEWALS_PER_LEASE;
+        let every = self.right() / RENEWALS_PER_LEASE;
         let nodes = self.members.promises_due(&self.config.node, self.ledger.records(), every, now);
         self.effects.extend(nodes.map(|nodes| Effect::Promise { epoch, nodes }));
     }
@@ -565,8 +571,13 @@ impl Keeper {
     fn server_deadline(&self) -> Duration {
         match self.server {
             ServerState::Gone => Duration::ZERO,
-            _ => self.server.deadline().max(self.started + self.lease()),
+            _ => self.server.deadline().max(self.started + self.longest.unwrap_or_else(|| self.lease())),
         }
+    }
+
+    /// How long a renewal is good for: not longer than others count, and not longer than this node is to count.
+    fn right(&self) -> Duration {
+        self.lease().min(self.config.lease)
     }
 
     /// The lease of the record, or of this node's own while there is none.

@@ -10,6 +10,7 @@
 //! faults are over somebody serves. With a short wait for a bootstrap, a node that was no member may claim the shard: all
 //! is given up then, and it serves nothing of before.
 
+use super::super::claim::{lease_of, right_until};
 use super::super::keeper::Keeper;
 use super::super::local::ServerFacts;
 use super::super::members::{Peer, Requirement};
@@ -124,8 +125,8 @@ enum Event {
     Restore,
     ToServer { node: usize, run: u64, order: ServerOrder },
     FromServer { node: usize, life: u64, run: u64, answer: OrderAnswer },
-    AskPromise { from: usize, life: u64, to: usize, epoch: u64, asked: Duration },
-    Promised { at: usize, life: u64, of: usize, epoch: u64, asked: Duration },
+    AskPromise { from: usize, life: u64, to: usize, epoch: u64, asked: Duration, lease: Duration },
+    Promised { at: usize, life: u64, of: usize, epoch: u64, until: Duration },
     ServerStart(usize),
     ServerKill(usize),
     ServerThaw(usize, u64),
@@ -381,11 +382,13 @@ impl World {
                     self.drain(node);
                 }
             }
-            Event::AskPromise { from, life, to, epoch, asked } => self.promise((from, life), to, epoch, asked),
-            Event::Promised { at, of, epoch, asked, .. } => {
+            Event::AskPromise { from, life, to, epoch, asked, lease } => {
+                self.promise((from, life), to, epoch, (asked, lease));
+            }
+            Event::Promised { at, of, epoch, until, .. } => {
                 let (local, name) = (self.local(at), self.nodes[of].name.clone());
                 if let Some(keeper) = &mut self.nodes[at].keeper {
-                    keeper.promised(&name, epoch, asked, local);
+                    keeper.promised(&name, epoch, until, local);
                     self.drain(at);
                 }
             }
@@ -406,10 +409,12 @@ impl World {
             }
             Event::KeeperStart(node) => {
                 let now = self.local(node);
+                // An operator may have changed the options meanwhile.
+                let other = if self.life(node) > 0 { self.rng.below(6) } else { 0 };
                 let config = KeeperConfig {
                     node: self.nodes[node].name.clone(),
                     advertise: String::new(),
-                    lease: LEASE,
+                    lease: [LEASE, LEASE * 3, LEASE / 2].get(other as usize).copied().unwrap_or(LEASE),
                     bootstrap_wait: self.plan.bootstrap,
                     secret: "s".into(),
                     process: (self.life(node) + 1).to_string(),
@@ -491,12 +496,14 @@ impl World {
             }
             Effect::Promise { epoch, nodes } => {
                 let asked = self.local(node);
+                let owned = self.nodes[node].keeper.as_ref().and_then(Keeper::owned);
+                let lease = owned.map_or(Duration::ZERO, lease_of);
                 for name in nodes {
                     let to = self.nodes.iter().position(|node| node.name == name).unwrap();
                     let is_cut = self.nodes[node].cut_from_peers > self.now || self.nodes[to].cut_from_peers > self.now;
                     if !is_cut {
                         let delay = self.delay();
-                        self.at(delay, Event::AskPromise { from: node, life, to, epoch, asked });
+                        self.at(delay, Event::AskPromise { from: node, life, to, epoch, asked, lease });
                     }
                 }
             }
@@ -607,13 +614,13 @@ impl World {
         self.at(delay, Event::FromServer { node, life, run, answer });
     }
 
-    fn promise(&mut self, (from, life): (usize, u64), to: usize, epoch: u64, asked: Duration) {
+    fn promise(&mut self, (from, life): (usize, u64), to: usize, epoch: u64, (asked, lease): (Duration, Duration)) {
         let clock = self.clock(to);
         let server = &mut self.nodes[to].server;
         if server.is_up && !server.is_frozen && server.role == Role::Standby && server.epoch <= epoch {
-            server.promised = server.promised.max(clock + LEASE.as_micros() as u64);
-            let delay = self.delay();
-            self.at(delay, Event::Promised { at: from, life, of: to, epoch, asked });
+            server.promised = server.promised.max(clock + lease.as_micros() as u64);
+            let (delay, until) = (self.delay(), right_until(asked, lease));
+            self.at(delay, Event::Promised { at: from, life, of: to, epoch, until });
         }
     }
 

@@ -12,6 +12,7 @@
 //!
 //! Not here: what may go wrong when, and what is checked (`model`).
 
+use super::super::super::claim::right_until;
 use super::super::super::keeper::Keeper;
 use super::super::super::local::ServerFacts;
 use super::super::super::members::{Peer, Requirement};
@@ -625,7 +626,7 @@ impl World {
             Letter::Promised { to, of, epoch, asked } => {
                 let is_late = scope.broken == Some(Broken::PromisedWhenReceived);
                 let asked = if is_late { NOW } else { asked };
-                self.tell(to, |keeper| keeper.promised(&name(of), epoch, asked, NOW));
+                self.tell(to, |keeper| keeper.promised(&name(of), epoch, right_until(asked, LEASE), NOW));
             }
             Letter::Batch { from, to, run, epoch, data } => self.take_batch(scope, from, (to, run), epoch, data),
         }
