@@ -409,12 +409,12 @@ impl World {
             }
             Event::KeeperStart(node) => {
                 let now = self.local(node);
-                // An operator may have changed the options meanwhile.
-                let other = if self.life(node) > 0 { self.rng.below(6) } else { 0 };
+                // Nodes may have different options, and an operator may have changed them meanwhile.
+                let is_short = self.rng.below(4) == 0;
                 let config = KeeperConfig {
                     node: self.nodes[node].name.clone(),
                     advertise: String::new(),
-                    lease: [LEASE, LEASE * 3, LEASE / 2].get(other as usize).copied().unwrap_or(LEASE),
+                    lease: if is_short { LEASE / 2 } else { LEASE },
                     bootstrap_wait: self.plan.bootstrap,
                     secret: "s".into(),
                     process: (self.life(node) + 1).to_string(),
