@@ -341,9 +341,9 @@ impl Journal {
         self.lock().readers.lose_all();
     }
 
-    /// This server is a shard's owner from now on: what was confirmed to an earlier one of its tenures counts no more.
-    pub fn begin_tenure(&self) {
-        self.lock().readers.begin_tenure();
+    /// This server is no shard's owner any more: what was confirmed to it counts no more.
+    pub fn end_tenure(&self) {
+        self.lock().readers.end_tenure();
     }
 
     /// Does what is due: call it every 100 ms or more often.

@@ -13,8 +13,8 @@
 //! and in a shard nobody refuses but its members.
 //!
 //! What is remembered of a reader that has gone says what its peer lacks for as long as all that changes here is journalled,
-//! and the peer takes changes from nobody else. The end of a refresh drops items without a record, and before a promotion
-//! another owner may have fed the peer: then everybody begins anew, whether attached or not.
+//! and the peer takes changes from nobody else. The end of a refresh drops items without a record, and after a demotion
+//! another owner may feed the peer: then everybody begins anew, whether attached or not.
 //!
 //! Invariants ([`Readers::check`]): `slowest` is the least position of the readers, so that an append looks at nothing
 //! else while there is room; every position lies in the ring; no name is attached twice; a reader is either attached or
@@ -293,10 +293,10 @@ impl Readers {
         self.remembered.iter_mut().for_each(|known| known.complete = 0);
     }
 
-    /// The same, since another owner may have fed the peers meanwhile. What the lease says of a peer counts all the same.
-    pub(super) fn begin_tenure(&mut self) {
+    /// The same, since another owner may feed the peers from now on. What the lease says of one later counts all the same.
+    pub(super) fn end_tenure(&mut self) {
+        self.remembered.iter_mut().filter(|known| known.complete > 0).for_each(|known| known.last = 0);
         self.lose_all();
-        self.remembered.iter_mut().for_each(|known| known.last = 0);
     }
 
     /// What is confirmed or refused by now.

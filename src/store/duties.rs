@@ -45,9 +45,8 @@ impl Store {
         }
         if let RoleOrder::Primary { epoch, .. } = order {
             self.core.follow_cas(first_cas(epoch), u64::MAX);
-            if !was_primary {
-                self.core.journal.begin_tenure();
-            }
+        } else if was_primary {
+            self.core.journal.end_tenure();
         }
         if let (Some(recent), RoleOrder::Primary { .. }, false) = (&self.core.recent, order, was_primary) {
             let long_ago = Instant::now().checked_sub(decided_after(order));

@@ -109,10 +109,10 @@ fn goes_on_from_what_it_got_elsewhere() {
 }
 
 /// Items were dropped here without a record, or another owner may have fed the peer: what it confirmed before counts no
-/// more, also if it went after that and before it heard of it. What the lease says of it counts after a promotion.
+/// more, also if it went after that and before it heard of it. What the lease says of it counts in the next tenure.
 #[test]
 fn who_comes_back_begins_anew_after_what_no_record_tells() {
-    for (what, heir_begins) in [(Journal::sync_again as fn(&Journal), true), (Journal::begin_tenure, false)] {
+    for (what, heir_begins) in [(Journal::sync_again as fn(&Journal), true), (Journal::end_tenure, false)] {
         for is_there in [false, true] {
             let (rig, now) = rig();
             let journal = rig.store.journal();
