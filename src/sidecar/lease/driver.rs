@@ -245,7 +245,7 @@ impl Driver {
                 Effect::Swap { expected, record } => self.etcd.swap(*expected, *record),
                 Effect::Read => self.etcd.read(),
                 Effect::Order(order) => self.say(&line_of(&order)),
-                Effect::Promise { epoch, nodes } => self.ask_promises(epoch, &nodes),
+                Effect::Promise { epoch, lease, nodes } => self.ask_promises(epoch, lease, &nodes),
                 Effect::Serve { epoch } => {
                     supervisor::notice(&format!("shard {}: this node is the primary, epoch {epoch}", self.lease.shard));
                     self.serves = Some(epoch);
@@ -278,9 +278,8 @@ impl Driver {
         }
     }
 
-    fn ask_promises(&self, epoch: u64, nodes: &[String]) {
+    fn ask_promises(&self, epoch: u64, lease: Duration, nodes: &[String]) {
         let Some(record) = self.keeper.owned() else { return };
-        let lease = Duration::from_millis(record.lease_ms);
         let request = PromiseRequest { epoch, secret: record.secret.clone(), lease };
         for node in nodes {
             if let Some(known) = self.nodes.get(node) {

@@ -250,12 +250,13 @@ impl Ledger {
             let is_there = seen.value != RecordValue::default();
             Expected { revision: if is_there { seen.revision } else { 0 }, value: seen.value.clone() }
         });
+        let record = ShardRecord { writer: self.process.clone(), ..record };
         let is_full = self.doubts.len() >= DOUBTS_MAX;
         let is_other = is_full && !self.doubts.iter().any(|sent| is_same_but_number(&sent.record, &record));
         // With something else still it would be one doubt more. The last one renews the lease as well.
         let last = self.doubts.last().filter(|_| is_other).map(|sent| sent.record.clone());
         self.seq += 1;
-        let record = ShardRecord { seq: self.seq, writer: self.process.clone(), ..last.unwrap_or(record) };
+        let record = ShardRecord { seq: self.seq, ..last.unwrap_or(record) };
         self.flight = Some(SentSwap { record: record.clone(), at: now });
         self.swapped_at = Some(now);
         (expected, record)

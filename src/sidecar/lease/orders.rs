@@ -147,8 +147,8 @@ pub(crate) enum Effect {
     Read,
     /// Tell the server, then call `Keeper::answered` once for each, in order.
     Order(ServerOrder),
-    /// Ask the servers of these nodes for a promise of a lease, then call `Keeper::promised`.
-    Promise { epoch: u64, nodes: Vec<String> },
+    /// Ask the servers of these nodes for a promise that lasts so long, then call `Keeper::promised`.
+    Promise { epoch: u64, lease: Duration, nodes: Vec<String> },
     /// Bring the address here.
     Serve { epoch: u64 },
     /// Give the address away.

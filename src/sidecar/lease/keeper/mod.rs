@@ -476,7 +476,8 @@ impl Keeper {
         let Some(epoch) = self.owned().map(|record| record.epoch).filter(|_| is_late) else { return };
         let every = self.right() / RENEWALS_PER_LEASE;
         let nodes = self.members.promises_due(&self.config.node, self.ledger.records(), every, now);
-        self.effects.extend(nodes.map(|nodes| Effect::Promise { epoch, nodes }));
+        let lease = self.right();
+        self.effects.extend(nodes.map(|nodes| Effect::Promise { epoch, lease, nodes }));
     }
 
     /// Sets from whom the server waits for acknowledgements.

@@ -5,12 +5,13 @@
 //!                                     └──> etcd: one record, applied in order of arrival; it may be put back
 //! ```
 //!
-//! What is checked: two servers never serve at once and epochs of replies never go back; a write that was acknowledged
-//! is at every member, and at whoever serves later, unless every server has crashed that had it by the record; once the
-//! faults are over somebody serves. With a short wait for a bootstrap, a node that was no member may claim the shard: all
-//! is given up then, and it serves nothing of before.
+//! What is checked: two servers never serve at once; epochs of replies never go back, unless the record was lost and every
+//! server has crashed that knew of the last one; a write that was acknowledged is at every member, and at whoever serves
+//! later, unless every server has crashed that had it by the record; once the faults are over somebody serves. With a short
+//! wait for a bootstrap, a node that was no member may claim the shard: all is given up then, and it serves nothing of
+//! before.
 
-use super::super::claim::{lease_of, right_until};
+use super::super::claim::right_until;
 use super::super::keeper::Keeper;
 use super::super::local::ServerFacts;
 use super::super::members::{Peer, Requirement};
@@ -417,7 +418,7 @@ impl World {
                     lease: if is_short { LEASE / 2 } else { LEASE },
                     bootstrap_wait: self.plan.bootstrap,
                     secret: "s".into(),
-                    process: (self.life(node) + 1).to_string(),
+                    process: format!("{node}.{}", self.life(node) + 1),
                 };
                 let keeper = Keeper::new(config, now);
                 self.nodes[node].keeper = Some(keeper);
@@ -494,10 +495,8 @@ impl World {
                 let (delay, run) = (self.socket_delay(node, 0), self.nodes[node].server.run);
                 self.at(delay, Event::ToServer { node, run, order });
             }
-            Effect::Promise { epoch, nodes } => {
+            Effect::Promise { epoch, lease, nodes } => {
                 let asked = self.local(node);
-                let owned = self.nodes[node].keeper.as_ref().and_then(Keeper::owned);
-                let lease = owned.map_or(Duration::ZERO, lease_of);
                 for name in nodes {
                     let to = self.nodes.iter().position(|node| node.name == name).unwrap();
                     let is_cut = self.nodes[node].cut_from_peers > self.now || self.nodes[to].cut_from_peers > self.now;
@@ -564,6 +563,9 @@ impl World {
 
     /// Somebody writes what is no record, or deletes it.
     fn meddle(&mut self, value: RecordValue) {
+        if self.etcd_down_until > self.now {
+            return;
+        }
         self.store.set(value);
         self.is_meddled = true;
         self.bare = (0, 0);
@@ -720,8 +722,11 @@ impl World {
             }
             self.served_at = self.now;
             let clock = self.clock(node);
+            let is_known = self.nodes.iter().any(|node| node.server.is_up && node.server.epoch >= self.last_epoch);
             let server = &mut self.nodes[node].server;
-            assert!(server.epoch >= self.last_epoch, "epoch {} answers after {}", server.epoch, self.last_epoch);
+            let is_forgotten = self.is_meddled && !is_known;
+            let (epoch, last) = (server.epoch, self.last_epoch);
+            assert!(epoch >= last || is_forgotten, "epoch {epoch} answers after {last}");
             let is_new = std::mem::replace(&mut self.last_epoch, server.epoch) != server.epoch;
             let lost: Vec<_> = match is_new {
                 true => self.acked.iter().filter(|write| server.data.binary_search(write).is_err()).copied().collect(),

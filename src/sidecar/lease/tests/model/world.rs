@@ -345,7 +345,7 @@ impl World {
             lease: LEASE,
             bootstrap_wait: scope.bootstrap,
             secret: "s".to_owned(),
-            process: self.nodes[node].starts.to_string(),
+            process: format!("{node}.{}", self.nodes[node].starts),
         };
         self.nodes[node].keeper = Some(Keeper::new(config, NOW));
         self.introduce(scope, node);
@@ -546,7 +546,7 @@ impl World {
                 let run = self.nodes[node].server.run;
                 self.prompt.push_back(Letter::Order { node, run, order });
             }
-            Effect::Promise { epoch, nodes } => {
+            Effect::Promise { epoch, nodes, .. } => {
                 let letters =
                     nodes.iter().map(|to| Letter::AskPromise { from: node, to: number(to), epoch, asked: NOW });
                 self.prompt.extend(letters);
