@@ -5,11 +5,11 @@
 //!                                     └──> etcd: one record, applied in order of arrival; it may be put back
 //! ```
 //!
-//! What is checked: two servers never serve at once; epochs of replies never go back, unless the record was lost and every
-//! server has crashed that knew of the last one; a write that was acknowledged is at every member, and at whoever serves
-//! later, unless every server has crashed that had it by the record; once the faults are over somebody serves. With a short
-//! wait for a bootstrap, a node that was no member may claim the shard: all is given up then, and it serves nothing of
-//! before.
+//! What is checked: two servers never serve at once; epochs of replies never go back or come twice, unless the record was
+//! lost and the sidecar was started after that, which knows of no other past; a write that was acknowledged is at every
+//! member, and at whoever serves later, unless every server has crashed that had it by the record; once the faults are over
+//! somebody serves. With a short wait for a bootstrap, a node that was no member may claim the shard: all is given up then,
+//! and it serves nothing of before.
 
 use super::super::claim::right_until;
 use super::super::keeper::Keeper;
@@ -78,6 +78,8 @@ struct Node {
     cut_from_peers: u64,
     is_frozen_until: u64,
     life: u64,
+    /// When its sidecar was started.
+    born: u64,
     /// When the last order, and the last answer, arrives at its server or sidecar: a socket keeps their order.
     arrives: [u64; 2],
 }
@@ -148,8 +150,11 @@ struct World {
     backups: Vec<Store>,
     /// Somebody has meddled with the record, so that whoever takes over next may have less than was acknowledged.
     is_meddled: bool,
+    meddled_at: u64,
     etcd_down_until: u64,
     last_epoch: u64,
+    /// The run that served last: an epoch comes twice if nobody is left who knows of it.
+    last_run: u64,
     /// Runs that had everything before the present epoch.
     holders: BTreeSet<String>,
     /// An epoch that was claimed by a node that was no member, and the last write before.
@@ -187,8 +192,10 @@ impl World {
             store: Store { at: 1, ..Store::default() },
             backups: Vec::new(),
             is_meddled: false,
+            meddled_at: 0,
             etcd_down_until: 0,
             last_epoch: 0,
+            last_run: 0,
             holders: BTreeSet::new(),
             bare: (0, 0),
             bare_claims: 0,
@@ -213,6 +220,7 @@ impl World {
                 cut_from_peers: 0,
                 is_frozen_until: 0,
                 life: 0,
+                born: 0,
                 arrives: [0; 2],
             });
             world.at(0, Event::ServerStart(number));
@@ -369,7 +377,7 @@ impl World {
                 }
                 let which = self.rng.below(self.backups.len() as u64) as usize;
                 self.store = self.backups[which].clone();
-                self.is_meddled = true;
+                (self.is_meddled, self.meddled_at) = (true, self.now);
                 self.note(format!("etcd is of revision {} again: {:?}", self.store.at, self.store.value));
             }
             Event::ToServer { node, run, order } => self.obey(node, run, order),
@@ -423,6 +431,7 @@ impl World {
                 let keeper = Keeper::new(config, now);
                 self.nodes[node].keeper = Some(keeper);
                 self.nodes[node].life += 1;
+                self.nodes[node].born = self.now;
                 self.introduce(node);
                 let life = self.life(node);
                 self.at(MS, Event::Read { node, life, asked: now });
@@ -538,7 +547,7 @@ impl World {
             }
         }
         // Who serves has written its record again.
-        self.is_meddled &= record.epoch != self.last_epoch || record.owner.is_empty();
+        self.is_meddled &= record.epoch != self.last_epoch || record.run != self.last_run.to_string();
         self.store.set(RecordValue { record: Some(record), odd: None });
         self.tell_all();
         SwapOutcome::Won(self.store.revision)
@@ -563,11 +572,11 @@ impl World {
 
     /// Somebody writes what is no record, or deletes it.
     fn meddle(&mut self, value: RecordValue) {
-        if self.etcd_down_until > self.now {
+        if self.etcd_down_until > self.now || !self.is_known() {
             return;
         }
         self.store.set(value);
-        self.is_meddled = true;
+        (self.is_meddled, self.meddled_at) = (true, self.now);
         self.bare = (0, 0);
         self.tell_all();
     }
@@ -722,12 +731,13 @@ impl World {
             }
             self.served_at = self.now;
             let clock = self.clock(node);
-            let is_known = self.nodes.iter().any(|node| node.server.is_up && node.server.epoch >= self.last_epoch);
+            let last = (self.last_epoch, self.last_run);
+            let is_forgotten = self.is_meddled && self.nodes[node].born > self.meddled_at;
             let server = &mut self.nodes[node].server;
-            let is_forgotten = self.is_meddled && !is_known;
-            let (epoch, last) = (server.epoch, self.last_epoch);
-            assert!(epoch >= last || is_forgotten, "epoch {epoch} answers after {last}");
-            let is_new = std::mem::replace(&mut self.last_epoch, server.epoch) != server.epoch;
+            let next = (server.epoch, server.run);
+            let is_new = next != last;
+            assert!(next.0 > last.0 || !is_new || is_forgotten, "epoch {} answers after {}", next.0, last.0);
+            (self.last_epoch, self.last_run) = next;
             let lost: Vec<_> = match is_new {
                 true => self.acked.iter().filter(|write| server.data.binary_search(write).is_err()).copied().collect(),
                 false => Vec::new(),
