@@ -21,7 +21,8 @@
 //!
 //! etcd that was restored from a backup gives old records, and revisions for a second time. It is noticed by an answer
 //! that was asked for after a higher revision of etcd had been heard of, and by a record whose epoch or number is lower
-//! than before. Whoever owned the shard in the lost past may serve until the end of a lease; who that was, the old record
+//! than before. A watch that tells of lower revisions tells either old news or that, so it does not put off the next
+//! reading. Whoever owned the shard in the lost past may serve until the end of a lease; who that was, the old record
 //! does not say. A swap names the value that it replaces, besides its revision, so it cannot replace something else that
 //! has got the same revision.
 //!
@@ -151,7 +152,10 @@ impl Ledger {
 
     /// Notes what stands there. False: that is old news.
     pub(super) fn note(&mut self, sighting: Sighting, rights: Rights, now: Duration) -> bool {
-        self.asked_at = Some(now);
+        let is_lower = self.seen.as_ref().is_some_and(|seen| sighting.revision < seen.revision);
+        if sighting.asked.is_some() || !is_lower {
+            self.asked_at = Some(now);
+        }
         let is_back = self.is_put_back(&sighting);
         let Sighting { revision, store, value, follows, .. } = sighting;
         let was_last = self.seen.as_ref().is_some_and(|seen| follows == Some(seen.revision));
@@ -352,6 +356,15 @@ mod tests {
         let without = ShardRecord { nodes: vec!["a".into()], ..record };
         assert!(ledger.note(told(11, Some(without.clone())), LATE, 3 * SECOND));
         assert_eq!((ledger.renewed, ledger.known()), (Some(SECOND), Some(&without)));
+    }
+
+    #[test]
+    fn a_watch_that_tells_of_lower_revisions_puts_off_no_reading() {
+        for (revision, is_due) in [(9, true), (10, false), (11, false)] {
+            let (mut ledger, record) = owned();
+            ledger.note(told(revision, Some(record)), LATE, 9 * SECOND);
+            assert_eq!(ledger.ask(SECOND, 9 * SECOND), is_due, "{revision}");
+        }
     }
 
     #[test]

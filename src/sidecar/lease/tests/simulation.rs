@@ -376,6 +376,11 @@ impl World {
                     return;
                 }
                 let which = self.rng.below(self.backups.len() as u64) as usize;
+                // Who has seen just this last does not notice.
+                let record = self.backups[which].value.record.as_ref();
+                if self.nodes.iter().any(|node| node.keeper.as_ref().and_then(Keeper::known) == record) {
+                    return;
+                }
                 self.store = self.backups[which].clone();
                 (self.is_meddled, self.meddled_at) = (true, self.now);
                 self.note(format!("etcd is of revision {} again: {:?}", self.store.at, self.store.value));
