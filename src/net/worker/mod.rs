@@ -16,7 +16,7 @@
 //!
 //! To move a large value takes as long as many requests do, and before its connection is read nobody knows of it. So what
 //! all move together who have their first turns in a turn of the loop is bounded: by one value of the default size limit,
-//! of which each has its part, and that is [`LARGE`] at least, or half of that in a crowd and while others are in line. Who wants more has its requests run, and gets in line. The large queue has its time in
+//! of which each has its part, and that is `LARGE` at least, or half of that in a crowd and while others are in line. Who wants more has its requests run, and gets in line. The large queue has its time in
 //! each turn of the loop: a slice for one of them at least, and then the next one's turn.
 //!
 //! Events are edge-triggered, so a connection that stops early, or whose event came late in a long turn, is remembered
