@@ -341,9 +341,10 @@ impl Journal {
         self.lock().readers.lose_all();
     }
 
-    /// This server is no shard's owner any more: what was confirmed to it counts no more.
-    pub fn end_tenure(&self) {
-        self.lock().readers.end_tenure();
+    /// This server is a shard's owner from now on, or not any more.
+    pub fn note_tenure(&self, begins: bool) {
+        let tell = if begins { Readers::begin_tenure } else { Readers::end_tenure };
+        tell(&mut self.lock().readers);
     }
 
     /// Does what is due: call it every 100 ms or more often.

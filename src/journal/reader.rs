@@ -88,6 +88,8 @@ pub(super) struct Reader {
     pub id: u64,
     pub name: String,
     pub identity: String,
+    /// How many tenures had ended when it was attached.
+    pub tenure: u64,
     pub state: ReaderState,
     /// Where in the ring it reads on.
     pub position: u64,
@@ -139,6 +141,7 @@ impl Reader {
             id,
             name: name.to_owned(),
             identity: identity.to_owned(),
+            tenure: 0,
             state: ReaderState::Syncing,
             position: 0,
             lsn: 0,

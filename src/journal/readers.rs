@@ -13,8 +13,9 @@
 //! and in a shard nobody refuses but its members.
 //!
 //! What is remembered of a reader that has gone says what its peer lacks for as long as all that changes here is journalled,
-//! and the peer takes changes from nobody else. The end of a refresh drops items without a record, and after a demotion
-//! another owner may feed the peer: then everybody begins anew, whether attached or not.
+//! and the peer takes changes from nobody else. The end of a refresh drops items without a record, and between two tenures
+//! of this server another owner may have fed the peer: then who was fed before begins anew, whether attached or not. Who has
+//! attached since the last tenure is fed already for the next one.
 //!
 //! Invariants ([`Readers::check`]): `slowest` is the least position of the readers, so that an append looks at nothing
 //! else while there is room; every position lies in the ring; no name is attached twice; a reader is either attached or
@@ -131,6 +132,8 @@ pub(super) struct Readers {
     remembered: VecDeque<Remembered>,
     /// Number of the reader that was attached last.
     last_id: u64,
+    /// How many tenures of this server as an owner have ended.
+    tenure: u64,
     /// Least position of a reader.
     slowest: u64,
     /// How many must confirm a change.
@@ -172,6 +175,7 @@ impl Readers {
             attached: Vec::new(),
             remembered: VecDeque::new(),
             last_id: 0,
+            tenure: 0,
             slowest: u64::MAX,
             required: 0,
             members: None,
@@ -226,6 +230,7 @@ impl Readers {
         self.remove(ring.lsn(), |reader| reader.name == attach.name);
         self.last_id += 1;
         let mut reader = Reader::new(self.last_id, attach.name, attach.identity, ranges);
+        reader.tenure = self.tenure;
         let from = self.goes_on_from(attach, run_id);
         let before =
             self.remembered.iter().find(|other| other.name == attach.name && other.identity == attach.identity);
@@ -293,10 +298,18 @@ impl Readers {
         self.remembered.iter_mut().for_each(|known| known.complete = 0);
     }
 
-    /// The same, since another owner may feed the peers from now on. What the lease says of one later counts all the same.
+    /// The same for those of earlier tenures, since another owner may have fed the peers. What the lease says of one counts
+    /// all the same.
+    pub(super) fn begin_tenure(&mut self) {
+        for known in self.remembered.iter_mut().filter(|known| known.complete > 0) {
+            (known.complete, known.last) = (0, 0);
+        }
+        self.attached.iter_mut().filter(|reader| reader.tenure != self.tenure).for_each(Reader::lose_all);
+    }
+
+    /// Who attaches from now on does so for the next tenure.
     pub(super) fn end_tenure(&mut self) {
-        self.remembered.iter_mut().filter(|known| known.complete > 0).for_each(|known| known.last = 0);
-        self.lose_all();
+        self.tenure += 1;
     }
 
     /// What is confirmed or refused by now.

@@ -45,8 +45,10 @@ impl Store {
         }
         if let RoleOrder::Primary { epoch, .. } = order {
             self.core.follow_cas(first_cas(epoch), u64::MAX);
-        } else if was_primary {
-            self.core.journal.end_tenure();
+        }
+        let is_primary = matches!(order, RoleOrder::Primary { .. });
+        if is_primary != was_primary {
+            self.core.journal.note_tenure(is_primary);
         }
         if let (Some(recent), RoleOrder::Primary { .. }, false) = (&self.core.recent, order, was_primary) {
             let long_ago = Instant::now().checked_sub(decided_after(order));

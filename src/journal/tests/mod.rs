@@ -112,7 +112,11 @@ fn goes_on_from_what_it_got_elsewhere() {
 /// more, also if it went after that and before it heard of it. What the lease says of it counts in the next tenure.
 #[test]
 fn who_comes_back_begins_anew_after_what_no_record_tells() {
-    for (what, heir_begins) in [(Journal::sync_again as fn(&Journal), true), (Journal::end_tenure, false)] {
+    let another_tenure = |journal: &Journal| {
+        journal.note_tenure(false);
+        journal.note_tenure(true);
+    };
+    for (what, heir_begins) in [(&Journal::sync_again as &dyn Fn(&Journal), true), (&another_tenure, false)] {
         for is_there in [false, true] {
             let (rig, now) = rig();
             let journal = rig.store.journal();
@@ -132,6 +136,26 @@ fn who_comes_back_begins_anew_after_what_no_record_tells() {
         let heir = Attach { run_id: Some(journal.run_id()), lsn: Some(journal.lsn()), ..attach_as("a", "peer") };
         assert_eq!(rig.store.attach(&heir, now).unwrap().began_with_full_sync(), heir_begins);
     }
+}
+
+/// A switchover: who is fed goes on until it has confirmed the last change, and an heir may be there before the new owner.
+#[test]
+fn who_is_attached_goes_on_between_two_tenures() {
+    let (rig, now) = rig();
+    let journal = rig.store.journal();
+    let mut feed = rig.store.attach(&attach_as("a", "peer"), now).unwrap();
+    drain(&mut feed);
+    rig.set("key", b"value", 0);
+    journal.note_tenure(false);
+    assert_eq!(drain(&mut feed), [(RecordKind::Set, b"key".to_vec())]);
+    assert_eq!((journal.status(now).consumers[0].complete, feed.lsn()), (journal.lsn(), journal.lsn()));
+    let heir = Attach { run_id: Some(journal.run_id()), lsn: Some(journal.lsn()), ..attach_as("b", "heir") };
+    let mut heir = rig.store.attach(&heir, now).unwrap();
+    assert!(!heir.began_with_full_sync());
+    journal.note_tenure(true);
+    rig.set("other", b"value", 0);
+    assert_eq!(drain(&mut heir), [(RecordKind::Set, b"other".to_vec())]);
+    assert_eq!(feed.next(1000, &mut Vec::new()), Update::Notice(Notice::FullSync));
 }
 
 /// Of 100 bytes, so that a segment has a thousand.
