@@ -388,10 +388,11 @@ impl Keeper {
         }
     }
 
-    /// Whether the server knows of a later owner than the record, which this process has not renewed: etcd was put back, or
-    /// an earlier process did not end a switchover. In the second case the record says so. Members take over in both.
+    /// Whether a later owner is known of than the record's, which this process has not renewed: etcd was put back, or an
+    /// earlier process did not end a switchover, as the record says then. Members take over in both.
     fn is_past(&self, record: &ShardRecord) -> bool {
-        self.ledger.renewed.is_none() && self.server.up().is_some_and(|server| server.epoch > record.epoch)
+        let known = self.server.up().map_or(0, |server| server.epoch).max(self.ledger.epoch);
+        known > record.epoch && self.ledger.renewed.is_none()
     }
 
     /// This node owns the shard, by the run that its server is.
@@ -443,12 +444,11 @@ impl Keeper {
         let is_other = members.len() != record.members.len() || members.iter().any(|it| !record.members.contains(it));
         let is_low = self.lifted(record.epoch).is_some();
         if is_due || is_other || is_low || nodes != record.nodes {
-            let known = record.lease_ms;
+            // Nobody takes over before the latest deadline that the server may have been told.
+            let least = if self.server_deadline() > now + self.config.lease { record.lease_ms } else { 0 };
             let mut record =
                 self.config.stamp(ShardRecord { members, nodes, drops_all, hands_over, ..record.clone() }, acks);
-            if self.server_deadline() > now + self.config.lease {
-                record.lease_ms = record.lease_ms.max(known); // nobody takes over before that
-            }
+            record.lease_ms = record.lease_ms.max(least);
             if let Some(epoch) = self.lifted(record.epoch) {
                 log::warn!("another server knows of an epoch above {}: goes on in epoch {epoch}", record.epoch);
                 record.epoch = epoch;

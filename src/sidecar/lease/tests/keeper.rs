@@ -334,6 +334,27 @@ fn a_record_of_the_past_gives_no_right_at_once() {
     }
 }
 
+/// etcd is put back twice: the record of a later owner is seen and not believed yet, so the server does not hear of it,
+/// when this node's own older record stands there again. It does not go on in that epoch.
+#[test]
+fn a_record_of_its_own_from_before_another_owner_gives_no_right() {
+    let mut rig = Rig::new();
+    let own = ShardRecord { owner: "a".into(), run: "r1".into(), ..of_b(1, vec![]) };
+    for (store, record) in [(50, of_b(2, vec![])), (45, own)] {
+        rig.pass(LEASE);
+        (rig.store, rig.revision) = (store, store);
+        rig.value = RecordValue { record: Some(record), odd: None };
+    }
+    rig.orders.clear();
+    rig.pass(3 * LEASE + 2 * BOOTSTRAP);
+    let served = rig.orders.iter().filter_map(|(_, order)| match order {
+        ServerOrder::Primary { epoch, .. } => Some(*epoch),
+        _ => None,
+    });
+    let served: Vec<u64> = served.collect();
+    assert!(served.first().is_some_and(|epoch| *epoch > 2) && rig.has_dropped(), "{served:?}");
+}
+
 /// The revision that a node has seen last comes again, with another owner's record: that one is not replaced.
 #[test]
 fn a_revision_that_comes_again_is_not_ours() {
