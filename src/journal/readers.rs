@@ -14,8 +14,8 @@
 //!
 //! What is remembered of a reader that has gone says what its peer lacks for as long as all that changes here is journalled,
 //! and the peer takes changes from nobody else. The end of a refresh drops items without a record, and between two tenures
-//! of this server another owner may have fed the peer: then who was fed before begins anew, whether attached or not. Who has
-//! attached since the last tenure is fed already for the next one.
+//! of this server another owner may have fed the peer: in both cases a reader of before begins anew, whether it is attached
+//! or not. A reader that has attached since the last tenure ended belongs to the next one, and goes on.
 //!
 //! Invariants ([`Readers::check`]): `slowest` is the least position of the readers, so that an append looks at nothing
 //! else while there is room; every position lies in the ring; no name is attached twice; a reader is either attached or
@@ -298,8 +298,8 @@ impl Readers {
         self.remembered.iter_mut().for_each(|known| known.complete = 0);
     }
 
-    /// The same for those of earlier tenures, since another owner may have fed the peers. What the lease says of one counts
-    /// all the same.
+    /// Makes those begin anew who were attached in an earlier tenure: another owner may have fed their peers since. Where a
+    /// reader that attaches says up to where its peer has everything, that still counts.
     pub(super) fn begin_tenure(&mut self) {
         for known in self.remembered.iter_mut().filter(|known| known.complete > 0) {
             (known.complete, known.last) = (0, 0);
@@ -307,7 +307,7 @@ impl Readers {
         self.attached.iter_mut().filter(|reader| reader.tenure != self.tenure).for_each(Reader::lose_all);
     }
 
-    /// Who attaches from now on does so for the next tenure.
+    /// Readers that attach from now on belong to the next tenure. Those that are attached go on, to confirm the last changes.
     pub(super) fn end_tenure(&mut self) {
         self.tenure += 1;
     }

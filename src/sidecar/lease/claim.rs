@@ -239,8 +239,8 @@ pub(super) fn margin_of(record: &ShardRecord) -> Duration {
     lease_of(record) / MARGINS_PER_LEASE
 }
 
-/// Until when a node has a right that it asked for then, and that lasts for so long: a margin less than those who wait for
-/// its end count.
+/// Until when a node may use a right that it asked for at that time and that lasts for a lease: a margin before the lease
+/// ends. Others wait for a margin longer than the lease.
 pub(super) fn right_until(asked: Duration, lease: Duration) -> Duration {
     (asked + lease).saturating_sub(lease / MARGINS_PER_LEASE)
 }

@@ -30,7 +30,7 @@ pub(super) enum News {
     ServerHolds(u64),
     /// The connection to the server has ended.
     ServerDown,
-    /// A node has promised to the owner of this epoch what that may count on until then.
+    /// A node has promised the owner of this epoch to wait, and the owner may count on that until then.
     Promised { node: String, epoch: u64, until: Duration },
 }
 

@@ -57,7 +57,7 @@ pub(crate) struct Keeper {
     config: KeeperConfig,
     /// An earlier process may have told the server a deadline of a lease after this,
     started: Duration,
-    /// the longest of this node's records.
+    /// and that lease was the longest that a record of this node has had.
     longest: Option<Duration>,
     effects: VecDeque<Effect>,
     ledger: Ledger,
@@ -205,7 +205,7 @@ impl Keeper {
         self.decide(now);
     }
 
-    /// The node has promised not to become a candidate, which this one may count on until then.
+    /// The node has promised not to become a candidate, and this one may count on that until then.
     pub(crate) fn promised(&mut self, node: &str, epoch: u64, until: Duration, now: Duration) {
         if self.owned().is_some_and(|record| record.epoch == epoch) {
             self.members.note_promise(node, until);
@@ -260,7 +260,7 @@ impl Keeper {
     /// Until when the server may answer, if it is primary.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         let record = self.owned()?;
-        // What was sent to give the shard away may be done already, and who takes it then does not wait.
+        // A record that gives the shard away may stand there already if it was sent, and then the next owner does not wait.
         let is_other = |other: &ShardRecord| (&other.owner, &other.run) != (&record.owner, &record.run);
         let lease = right_until(self.ledger.renewed.filter(|_| !self.ledger.records().any(is_other))?, self.right());
         let bootstrap = lease + Duration::from_millis(record.bootstrap_ms);
@@ -576,7 +576,7 @@ impl Keeper {
         }
     }
 
-    /// How long a renewal is good for: not longer than others count, and not longer than this node is to count.
+    /// How long a renewal is good for: the lease that others wait for, or the one of the options if that is shorter.
     fn right(&self) -> Duration {
         self.lease().min(self.config.lease)
     }
